@@ -1,0 +1,12 @@
+//! Open-vocabulary 3D segmentation on any Vulkan GPU.
+//!
+//! The rooms a scene passes through, and what each knows, are in ARCHITECTURE.md.
+
+pub mod cli;
+pub mod cloud;
+pub mod files;
+pub mod gpu;
+pub mod models;
+pub mod ops;
+pub mod purify;
+pub mod weights;
