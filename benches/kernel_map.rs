@@ -1,0 +1,21 @@
+//! The 3 x 3 x 3 kernel map of a room.
+
+mod common;
+
+use common::{finish, room_batched, sizes};
+use divan::counter::ItemsCount;
+use geopurify::ops::kernel_map::kernel_map;
+
+#[divan::bench(args = sizes(), sample_count = 5, sample_size = 1)]
+fn voxels(bencher: divan::Bencher<'_, '_>, n: usize) {
+    let coords = room_batched(n);
+    bencher.counter(ItemsCount::new(n)).bench_local(|| {
+        let map = kernel_map(coords.clone(), 3).expect("valid input");
+        finish();
+        map
+    });
+}
+
+fn main() {
+    divan::main();
+}

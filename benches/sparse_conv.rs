@@ -1,0 +1,36 @@
+//! A 3 x 3 x 3 convolution: 64 to 64 channels at every size, the student's 512 to 512 at 20,000 voxels.
+//! Items are floating-point operations on the cells that hold a voxel: items per second are FLOP/s.
+
+mod common;
+
+use common::{device, features, finish, room_batched, sizes};
+use divan::counter::ItemsCount;
+use geopurify::ops::kernel_map::kernel_map;
+use geopurify::ops::sparse_conv::sparse_conv;
+
+fn convolve(bencher: divan::Bencher<'_, '_>, n: usize, channels: usize) {
+    let map = kernel_map(room_batched(n), 3).expect("valid input");
+    let pairs: i64 = map.clone().greater_equal_elem(0).int().sum().into_scalar::<i64>();
+    let x = features(n, channels);
+    let weight = features(27 * channels, channels).reshape([27, channels, channels]).to_device(&device());
+    let flop = 2 * pairs as usize * channels * channels;
+    bencher.counter(ItemsCount::new(flop)).bench_local(|| {
+        let out = sparse_conv(x.clone(), weight.clone(), None, map.clone()).expect("valid input");
+        finish();
+        out
+    });
+}
+
+#[divan::bench(args = sizes(), sample_count = 5, sample_size = 1)]
+fn channels_64(bencher: divan::Bencher<'_, '_>, n: usize) {
+    convolve(bencher, n, 64);
+}
+
+#[divan::bench(args = [20_000], sample_count = 3, sample_size = 1)]
+fn channels_512(bencher: divan::Bencher<'_, '_>, n: usize) {
+    convolve(bencher, n, 512);
+}
+
+fn main() {
+    divan::main();
+}

@@ -1,0 +1,32 @@
+// Mean of the features of each segment's points, summed in ascending point order so that the result
+// does not depend on the device's scheduling. One thread per (segment, channel), channels fastest.
+// `features` [num_points, num_channels]; `offsets` [num_segments + 1] into `point_from_sorted`.
+#import shared/linear_id
+
+const WG: u32 = 256u;
+
+struct Params { num_segments: u32, num_channels: u32 }
+
+@group(0) @binding(0) var<storage, read> features: array<f32>;
+@group(0) @binding(1) var<storage, read> point_from_sorted: array<u32>;
+@group(0) @binding(2) var<storage, read> offsets: array<u32>;
+@group(0) @binding(3) var<storage, read_write> means: array<f32>;
+@group(0) @binding(4) var<uniform> params: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let i = workgroup_index(wid, nwg) * WG + lid;
+    if i >= params.num_segments * params.num_channels {
+        return;
+    }
+    let segment = i / params.num_channels;
+    let channel = i % params.num_channels;
+    let first = offsets[segment];
+    let last = offsets[segment + 1u];
+    var sum = 0.0;
+    for (var at = first; at < last; at++) {
+        sum += features[point_from_sorted[at] * params.num_channels + channel];
+    }
+    means[i] = sum / f32(last - first);
+}

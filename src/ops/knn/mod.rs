@@ -1,0 +1,275 @@
+//! Exact K nearest neighbours, of voxels and of points.
+
+pub mod cpu;
+
+use std::ops::Range;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::cubecl::{client::Client, server::Handle};
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::radix_sort::radix_sort;
+use super::voxel_grid::COORDINATE_BITS;
+use super::{
+    Host, OpError, ShapeCheck, float_tensor, float_values, host_tensor, int_tensor, int_values, limits_of, plain,
+    plain_int, rows,
+};
+use crate::gpu::shaders::knn::{encode, gather, search};
+use crate::gpu::{Shader, check_binding, empty_f32, empty_i32, launch, scalar_buffer};
+
+/// Most neighbours that can be asked for.
+pub const MAX_K: usize = search::MAX_K as usize;
+
+/// Neighbours of voxels, nearest first; see [`knn_voxels`].
+#[derive(Clone, Debug)]
+pub struct VoxelNeighbors {
+    /// `[R, K]`, -1 where there are fewer than K.
+    pub index: Tensor<2, Int>,
+    /// `[R, K]` squared distance in voxels, saturating at 2³¹ − 1, which also stands beside -1.
+    pub sq_dist: Tensor<2, Int>,
+}
+
+/// Neighbours of points, nearest first; see [`knn_points`].
+#[derive(Clone, Debug)]
+pub struct PointNeighbors {
+    /// `[R, K]`, -1 where there are fewer than K.
+    pub index: Tensor<2, Int>,
+    /// `[R, K]` squared distance in the points' unit, `f32::MAX` beside -1.
+    pub sq_dist: Tensor<2>,
+}
+
+/// Where the search runs and what for: scalars of the backend call.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// Neighbours per row.
+    pub k: usize,
+    /// Whether a position is its own neighbour.
+    pub include_self: bool,
+    /// First position searched for.
+    pub first_query: usize,
+    /// Number of positions searched for.
+    pub num_queries: usize,
+    /// Corner of the grid laid over real points.
+    pub origin: [f32; 3],
+    /// Finest cells per unit of length of that grid.
+    pub cells_per_unit: f32,
+    /// Low bits of a grid coordinate that are in use.
+    pub coordinate_bits: u32,
+}
+
+impl Search {
+    fn queries(&self) -> Range<usize> {
+        self.first_query..self.first_query + self.num_queries
+    }
+}
+
+/// Backend side of [`knn_voxels`] and [`knn_points`]; preconditions are checked there.
+#[backend_extension(Cube, Flex)]
+pub trait KnnBackend: Backend {
+    /// (index, squared distance), both `[num_queries, k]`, of `coords [V, 3]`.
+    fn knn_voxels(coords: IntTensor<Self>, search: Search) -> (IntTensor<Self>, IntTensor<Self>);
+    /// (index, squared distance), both `[num_queries, k]`, of `points [N, 3]`.
+    fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>);
+}
+
+/// The `k` nearest voxels of the voxels `queries` among `coords [V, 3]`, exact.
+///
+/// Distances are exact integers; a row is ordered by (squared distance, index), so ties have one
+/// answer on every device. `include_self` lists a voxel as its own neighbour. Squared distances
+/// saturate at 2³¹ − 1 (46,340 voxels, 926 m at 2 cm): beyond it neighbours are ordered by index.
+/// Search over Morton-sorted cells, cells growing until the K-th distance is safe: near-linear in V.
+///
+/// # Errors
+/// [`OpError::Shape`] where `coords` is not `[V, 3]`; [`OpError::Value`] where `k` is not in
+/// 1..=[`MAX_K`], `queries` leaves 0..V, or a coordinate is negative or not below 2²¹;
+/// [`OpError::TooLarge`] where the result does not fit one buffer: ask for fewer queries at a time.
+pub fn knn_voxels(
+    coords: Tensor<2, Int>,
+    k: usize,
+    include_self: bool,
+    queries: Range<usize>,
+) -> Result<VoxelNeighbors, OpError> {
+    let coords = plain_int(coords);
+    let device = coords.device();
+    let check = check(coords.dims(), "coords", k, &queries, &device)?;
+    if queries.is_empty() {
+        return Ok(VoxelNeighbors {
+            index: int_tensor(Vec::new(), [0, k], &device),
+            sq_dist: int_tensor(Vec::new(), [0, k], &device),
+        });
+    }
+    let least = int_values(coords.clone().min())?[0];
+    let most = int_values(coords.clone().max())?[0];
+    if least < 0 || most >> COORDINATE_BITS != 0 {
+        return Err(check.value(format!("coordinates span {least} to {most}, expected 0 to 2^{COORDINATE_BITS} - 1")));
+    }
+    let search = Search {
+        k,
+        include_self,
+        first_query: queries.start,
+        num_queries: queries.len(),
+        origin: [0.0; 3],
+        cells_per_unit: 1.0,
+        coordinate_bits: i32::BITS - most.leading_zeros(),
+    };
+    let (index, sq_dist) = Dispatch::knn_voxels(coords.into_dispatch(), search);
+    Ok(VoxelNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+}
+
+/// The `k` nearest points of the points `queries` among `points [N, 3]`, exact in f32.
+///
+/// Squared distances are dx² + dy² + dz² in f32; a row is ordered by (squared distance, index). A point
+/// is left out of its own row by index, not by distance: coincident points are neighbours at 0.
+/// Centre coordinates before they become f32 (see `PointCloud::centered`).
+///
+/// # Errors
+/// As [`knn_voxels`]; [`OpError::Value`] also where a coordinate is not finite.
+pub fn knn_points(
+    points: Tensor<2>,
+    k: usize,
+    include_self: bool,
+    queries: Range<usize>,
+) -> Result<PointNeighbors, OpError> {
+    let points = plain(points);
+    let device = points.device();
+    let check = check(points.dims(), "points", k, &queries, &device)?;
+    if queries.is_empty() {
+        return Ok(PointNeighbors {
+            index: int_tensor(Vec::new(), [0, k], &device),
+            sq_dist: float_tensor(Vec::new(), [0, k], &device),
+        });
+    }
+    let least = float_values(points.clone().min_dim(0))?;
+    let most = float_values(points.clone().max_dim(0))?;
+    // A NaN anywhere survives the sum but not always min and max.
+    let total = float_values(points.clone().abs().sum())?[0];
+    if !total.is_finite() {
+        return Err(check.value(format!("points span {least:?} to {most:?}, expected finite coordinates")));
+    }
+    let extent = least.iter().zip(&most).map(|(a, b)| b - a).fold(0.0_f32, f32::max);
+    let search = Search {
+        k,
+        include_self,
+        first_query: queries.start,
+        num_queries: queries.len(),
+        origin: [least[0], least[1], least[2]],
+        cells_per_unit: if extent > 0.0 { (encode::CELLS / extent).min(f32::MAX) } else { 1.0 },
+        coordinate_bits: COORDINATE_BITS - 1,
+    };
+    let (index, sq_dist) = Dispatch::knn_points(points.into_dispatch(), search);
+    Ok(PointNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+}
+
+fn check(
+    dims: [usize; 2],
+    tensor: &'static str,
+    k: usize,
+    queries: &Range<usize>,
+    device: &Device,
+) -> Result<ShapeCheck, OpError> {
+    let mut shapes = ShapeCheck::new("knn");
+    shapes.check(tensor, dims, ["N".into(), 3.into()])?;
+    if !(1..=MAX_K).contains(&k) {
+        return Err(shapes.value(format!("k is {k}, expected 1 to {MAX_K}")));
+    }
+    if queries.start > queries.end || queries.end > dims[0] {
+        return Err(shapes.value(format!("queries {queries:?}, expected within 0..{}", dims[0])));
+    }
+    check_binding(limits_of(device), "knn: neighbours", queries.len(), k * 4)?;
+    Ok(shapes)
+}
+
+/// The shader permutations for one kind of position.
+struct Permutation {
+    encode: &'static Shader,
+    gather: &'static Shader,
+    search: &'static Shader,
+}
+
+static VOXELS: Permutation = Permutation { encode: &encode::VOXELS, gather: &gather::VOXELS, search: &search::VOXELS };
+static POINTS: Permutation = Permutation { encode: &encode::BASE, gather: &gather::BASE, search: &search::BASE };
+
+fn search_wgsl(positions: &CubeTensor, s: Search, permutation: &Permutation, index: &Handle, sq_dist: &Handle) {
+    let client: &Client = &positions.client;
+    let n = positions.shape()[0];
+    let num_positions = n as u32;
+    let groups = n.div_ceil(encode::WG as usize);
+    let [origin_x, origin_y, origin_z] = s.origin;
+    let cells_per_unit = s.cells_per_unit;
+
+    let codes = scalar_buffer(client, n * 2);
+    launch(
+        client,
+        permutation.encode,
+        groups,
+        &encode::Params { num_positions, origin_x, origin_y, origin_z, cells_per_unit },
+        &[&positions.handle, &codes],
+    );
+    let code_bits = 3 * s.coordinate_bits;
+    let order = radix_sort(client, &codes, n, &[code_bits.min(32), code_bits.saturating_sub(32)]);
+    let sorted_codes = scalar_buffer(client, n * 2);
+    let sorted_positions = scalar_buffer(client, n * 3);
+    launch(
+        client,
+        permutation.gather,
+        groups,
+        &gather::Params { num_positions },
+        &[&positions.handle, &codes, &order, &sorted_codes, &sorted_positions],
+    );
+    launch(
+        client,
+        permutation.search,
+        n.div_ceil(search::WG as usize),
+        &search::Params {
+            num_positions,
+            k: s.k as u32,
+            include_self: u32::from(s.include_self),
+            // A flat cell of 2/3 K positions has about K within one cell side of its middle.
+            min_in_cell: (s.k as u32 * 2).div_ceil(3),
+            first_query: s.first_query as u32,
+            num_queries: s.num_queries as u32,
+            origin_x,
+            origin_y,
+            origin_z,
+            cells_per_unit,
+        },
+        &[&sorted_codes, &order, &sorted_positions, index, sq_dist],
+    );
+}
+
+impl KnnBackend for CubeBackend {
+    fn knn_voxels(coords: IntTensor<Self>, search: Search) -> (IntTensor<Self>, IntTensor<Self>) {
+        let coords = into_contiguous(coords);
+        let index = empty_i32(&coords, [search.num_queries, search.k]);
+        let sq_dist = empty_i32(&coords, [search.num_queries, search.k]);
+        search_wgsl(&coords, search, &VOXELS, &index.handle, &sq_dist.handle);
+        (index, sq_dist)
+    }
+
+    fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>) {
+        let points = into_contiguous(points);
+        let index = empty_i32(&points, [search.num_queries, search.k]);
+        let sq_dist = empty_f32(&points, [search.num_queries, search.k]);
+        search_wgsl(&points, search, &POINTS, &index.handle, &sq_dist.handle);
+        (index, sq_dist)
+    }
+}
+
+impl KnnBackend for Flex {
+    fn knn_voxels(coords: IntTensor<Self>, search: Search) -> (IntTensor<Self>, IntTensor<Self>) {
+        let coords = Host::<i32>::new(coords);
+        let found = cpu::knn_voxels(rows(&coords), search.k, search.include_self, search.queries());
+        let shape = [search.num_queries, search.k];
+        (host_tensor(found.index, shape), host_tensor(found.sq_dist, shape))
+    }
+
+    fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>) {
+        let points = Host::<f32>::new(points);
+        let found = cpu::knn_points(rows(&points), search.k, search.include_self, search.queries());
+        let shape = [search.num_queries, search.k];
+        (host_tensor(found.index, shape), host_tensor(found.sq_dist, shape))
+    }
+}

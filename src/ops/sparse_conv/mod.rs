@@ -1,0 +1,307 @@
+//! Submanifold sparse convolution, with gradients.
+
+pub mod cpu;
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::{Host, OpError, ShapeCheck, host_tensor, plain_int};
+use crate::gpu::shaders::sparse_conv::{forward, grad_weight};
+use crate::gpu::{check_binding, empty_f32, launch};
+
+/// Backend side of [`sparse_conv`]; preconditions are checked there.
+#[backend_extension(Cube, Flex, Autodiff)]
+pub trait SparseConvBackend: Backend {
+    /// `x [V, in]`, `weight [K, in, out]`, `src_from_dst [V, K]` → `[V, out]`.
+    fn sparse_conv(x: FloatTensor<Self>, weight: FloatTensor<Self>, src_from_dst: IntTensor<Self>)
+    -> FloatTensor<Self>;
+
+    /// As `sparse_conv`, plus `bias [out]` on every row.
+    fn sparse_conv_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Gradient of the weight, `[K, in, out]`, from `x [V, in]` and `grad_out [V, out]`.
+    fn sparse_conv_grad_weight(
+        x: FloatTensor<Self>,
+        grad_out: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// out\[v\] = Σₖ x\[src_from_dst\[v, k\]\] · weight\[k\] (+ bias), the sum over kernel cells that hold a voxel.
+///
+/// `x [V, in]`, `weight [K, in, out]` in MinkowskiEngine's order (see
+/// [`kernel_map`](super::kernel_map::kernel_map), which makes `src_from_dst [V, K]`; spconv's weights
+/// are brought into it by [`weight_from_spconv`]), `bias [out]`. It is a correlation: the kernel is not
+/// flipped. The map must be the submanifold map of one voxel set, as `kernel_map` makes it: the
+/// gradient for `x` relies on its symmetry. Gradients flow to `x`, `weight` and `bias`; they are
+/// summed in a fixed order, so two runs on one device agree to the bit.
+///
+/// # Errors
+/// [`OpError::Shape`] where shapes disagree; [`OpError::TooLarge`] where `x` or the result does not
+/// fit one buffer.
+pub fn sparse_conv(
+    x: Tensor<2>,
+    weight: Tensor<3>,
+    bias: Option<Tensor<1>>,
+    src_from_dst: Tensor<2, Int>,
+) -> Result<Tensor<2>, OpError> {
+    let mut shapes = ShapeCheck::new("sparse_conv");
+    shapes.check("x", x.dims(), ["V".into(), "in".into()])?;
+    shapes.check("weight", weight.dims(), ["K".into(), "in".into(), "out".into()])?;
+    shapes.check("src_from_dst", src_from_dst.dims(), ["V".into(), "K".into()])?;
+    if let Some(bias) = &bias {
+        shapes.check("bias", bias.dims(), ["out".into()])?;
+    }
+    let ([num_voxels, num_in], [_, _, num_out]) = (x.dims(), weight.dims());
+    if num_voxels == 0 || num_in == 0 || num_out == 0 {
+        return Ok(Tensor::zeros([num_voxels, num_out], &x.device()));
+    }
+    let limits = super::limits_of(&x.device());
+    check_binding(limits, "sparse_conv: x", num_voxels, num_in * 4)?;
+    check_binding(limits, "sparse_conv: out", num_voxels, num_out * 4)?;
+    let (x, weight, map) = (x.into_dispatch(), weight.into_dispatch(), plain_int(src_from_dst).into_dispatch());
+    Ok(Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::sparse_conv_bias(x, weight, bias.into_dispatch(), map),
+        None => Dispatch::sparse_conv(x, weight, map),
+    }))
+}
+
+/// A spconv weight `[out, kx, ky, kz, in]` (z fastest) as `[K, in, out]` with x fastest.
+///
+/// Both are correlations over the axes (x, y, z), so only the order of the memory differs.
+#[must_use]
+pub fn weight_from_spconv(weight: Tensor<5>) -> Tensor<3> {
+    let [num_out, kx, ky, kz, num_in] = weight.dims();
+    weight.permute([3, 2, 1, 4, 0]).reshape([kx * ky * kz, num_in, num_out])
+}
+
+fn forward_wgsl(
+    x: FloatTensor<CubeBackend>,
+    weight: FloatTensor<CubeBackend>,
+    bias: Option<FloatTensor<CubeBackend>>,
+    src_from_dst: IntTensor<CubeBackend>,
+) -> FloatTensor<CubeBackend> {
+    let (x, weight, map) = (into_contiguous(x), into_contiguous(weight), into_contiguous(src_from_dst));
+    let num_dst = map.shape()[0];
+    let [kernel_volume, num_in, num_out] = weight.shape().dims();
+    let out = empty_f32(&x, [num_dst, num_out]);
+    let groups = num_dst.div_ceil(forward::ROWS as usize) * num_out.div_ceil(forward::COLS as usize);
+    let params = forward::Params {
+        num_dst: num_dst as u32,
+        num_in: num_in as u32,
+        num_out: num_out as u32,
+        kernel_volume: kernel_volume as u32,
+    };
+    let mut buffers = vec![&x.handle, &weight.handle, &map.handle, &out.handle];
+    let bias = bias.map(into_contiguous);
+    let shader = match &bias {
+        Some(bias) => {
+            buffers.push(&bias.handle);
+            &forward::BIAS
+        }
+        None => &forward::BASE,
+    };
+    launch(&x.client, shader, groups, &params, &buffers);
+    out
+}
+
+impl SparseConvBackend for CubeBackend {
+    fn sparse_conv(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        forward_wgsl(x, weight, None, src_from_dst)
+    }
+
+    fn sparse_conv_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        forward_wgsl(x, weight, Some(bias), src_from_dst)
+    }
+
+    fn sparse_conv_grad_weight(
+        x: FloatTensor<Self>,
+        grad_out: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (x, grad_out, map) = (into_contiguous(x), into_contiguous(grad_out), into_contiguous(src_from_dst));
+        let [num_dst, kernel_volume] = map.shape().dims();
+        let (num_in, num_out) = (x.shape()[1], grad_out.shape()[1]);
+        let grad = empty_f32(&x, [kernel_volume, num_in, num_out]);
+        let tiles = num_in.div_ceil(grad_weight::ROWS as usize) * num_out.div_ceil(grad_weight::COLS as usize);
+        launch(
+            &x.client,
+            &grad_weight::BASE,
+            kernel_volume * tiles,
+            &grad_weight::Params {
+                num_dst: num_dst as u32,
+                num_in: num_in as u32,
+                num_out: num_out as u32,
+                kernel_volume: kernel_volume as u32,
+            },
+            &[&x.handle, &grad_out.handle, &map.handle, &grad.handle],
+        );
+        grad
+    }
+}
+
+fn forward_cpu(
+    x: FloatTensor<Flex>,
+    weight: FloatTensor<Flex>,
+    bias: Option<FloatTensor<Flex>>,
+    src_from_dst: IntTensor<Flex>,
+) -> FloatTensor<Flex> {
+    let [kernel_volume, num_in, num_out] = weight.shape().dims();
+    let num_dst = src_from_dst.shape()[0];
+    let dims = cpu::Dims { kernel_volume, num_in, num_out };
+    let bias = bias.map(Host::<f32>::new);
+    let out = cpu::forward(&Host::new(x), &Host::new(weight), bias.as_deref(), &Host::new(src_from_dst), dims);
+    host_tensor(out, [num_dst, num_out])
+}
+
+impl SparseConvBackend for Flex {
+    fn sparse_conv(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        forward_cpu(x, weight, None, src_from_dst)
+    }
+
+    fn sparse_conv_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        forward_cpu(x, weight, Some(bias), src_from_dst)
+    }
+
+    fn sparse_conv_grad_weight(
+        x: FloatTensor<Self>,
+        grad_out: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let kernel_volume = src_from_dst.shape()[1];
+        let (num_in, num_out) = (x.shape()[1], grad_out.shape()[1]);
+        let dims = cpu::Dims { kernel_volume, num_in, num_out };
+        let grad = cpu::grad_weight(&Host::new(x), &Host::new(grad_out), &Host::new(src_from_dst), dims);
+        host_tensor(grad, [kernel_volume, num_in, num_out])
+    }
+}
+
+/// grad_x\[u\] = Σₖ grad_out\[map\[u, k\]\] · weight\[K − 1 − k\]ᵀ: the map is its own inverse under reversal
+/// of k, so the gradient is a convolution with the reversed, transposed weight.
+fn grad_x<B: SparseConvBackend>(
+    grad_out: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    src_from_dst: IntTensor<B>,
+) -> FloatTensor<B> {
+    let reversed = B::float_flip(weight, &[0]);
+    B::sparse_conv(grad_out, B::float_swap_dims(reversed, 1, 2), src_from_dst)
+}
+
+/// What the backward pass of a convolution needs.
+#[derive(Clone, Debug)]
+struct ConvState<B: Backend> {
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    src_from_dst: IntTensor<B>,
+}
+
+impl<B: SparseConvBackend> ConvState<B> {
+    fn register(&self, x_id: Option<NodeId>, weight_id: Option<NodeId>, grad: &FloatTensor<B>, grads: &mut Gradients) {
+        if let Some(id) = x_id {
+            grads.register::<B>(id, grad_x::<B>(grad.clone(), self.weight.clone(), self.src_from_dst.clone()));
+        }
+        if let Some(id) = weight_id {
+            let grad_weight = B::sparse_conv_grad_weight(self.x.clone(), grad.clone(), self.src_from_dst.clone());
+            grads.register::<B>(id, grad_weight);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ConvBackward;
+
+impl<B: SparseConvBackend> Backward<B, 2> for ConvBackward {
+    type State = ConvState<B>;
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [x, weight] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        ops.state.register(x.map(|n| n.id), weight.map(|n| n.id), &grad, grads);
+    }
+}
+
+#[derive(Debug)]
+struct ConvBiasBackward;
+
+impl<B: SparseConvBackend> Backward<B, 3> for ConvBiasBackward {
+    type State = ConvState<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [x, weight, bias] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        ops.state.register(x.map(|n| n.id), weight.map(|n| n.id), &grad, grads);
+        if let Some(bias) = bias {
+            let num_out = grad.shape()[1];
+            grads.register::<B>(bias.id, B::float_reshape(B::float_sum_dim(grad, 0), Shape::from([num_out])));
+        }
+    }
+}
+
+impl<B: SparseConvBackend, C: CheckpointStrategy> SparseConvBackend for Autodiff<B, C> {
+    fn sparse_conv(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let prep = ConvBackward.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let out = B::sparse_conv(x.clone(), weight.clone(), src_from_dst.clone());
+        match prep {
+            OpsKind::Tracked(prep) => prep.finish(ConvState { x, weight, src_from_dst }, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn sparse_conv_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let prep = ConvBiasBackward.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful();
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let out = B::sparse_conv_bias(x.clone(), weight.clone(), bias.into_primitive(), src_from_dst.clone());
+        match prep {
+            OpsKind::Tracked(prep) => prep.finish(ConvState { x, weight, src_from_dst }, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn sparse_conv_grad_weight(
+        x: FloatTensor<Self>,
+        grad_out: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let grad = B::sparse_conv_grad_weight(x.into_primitive(), grad_out.into_primitive(), src_from_dst);
+        <Self as AutodiffBackend>::from_inner(grad)
+    }
+}
