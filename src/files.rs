@@ -1,0 +1,230 @@
+//! Files on disk: whole-file replacement and read-only mapping.
+//!
+//! A result file appears under its name only when it is complete. Everything is written to a
+//! temporary file in the same directory, synced, and renamed over the target, so a reader
+//! never sees half a file and a failed run leaves an earlier result as it was.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use tempfile::TempPath;
+
+/// A file that appears at its path only on [`commit`](Self::commit).
+///
+/// Dropping it uncommitted removes the temporary file and leaves the target untouched.
+#[derive(Debug)]
+pub struct AtomicFile {
+    // Declared first so that the handle closes before the path is removed: Windows does not
+    // delete an open file.
+    writer: BufWriter<File>,
+    temp: TempPath,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a file that will replace `target`.
+    ///
+    /// A symbolic link at `target` is replaced, not followed.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] if `target` exists and is no regular file (renaming
+    /// over a device or a directory is never meant); otherwise whatever creating a file in
+    /// the target's directory gives.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        if let Ok(existing) = std::fs::symlink_metadata(target)
+            && !existing.is_file()
+            && !existing.is_symlink()
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} exists and is not a regular file", target.display()),
+            ));
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".partial-");
+        // The default mode of a temporary file is private to its owner; the result is an
+        // ordinary file, whose mode the umask decides.
+        #[cfg(unix)]
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        #[cfg(unix)]
+        builder.permissions(mode);
+        let (file, temp) = builder.tempfile_in(directory_of(target))?.into_parts();
+        Ok(Self { writer: BufWriter::with_capacity(1 << 18, file), temp, target: target.to_path_buf() })
+    }
+
+    /// Path the file will have once committed.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Flushes, syncs and renames the file into place.
+    ///
+    /// # Errors
+    ///
+    /// Any error of those steps; the temporary file is then removed and the target is as it
+    /// was before. The one exception is a failure to sync the directory after the rename,
+    /// which is reported although the new file is in place.
+    pub fn commit(self) -> io::Result<()> {
+        let Self { writer, temp, target } = self;
+        let file = writer.into_inner().map_err(|error| error.into_error())?;
+        file.sync_all()?;
+        drop(file);
+        temp.persist(&target).map_err(|error| error.error)?;
+        // The rename itself is durable only once the directory is. Windows has no such call.
+        #[cfg(unix)]
+        File::open(directory_of(&target))?.sync_all()?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.writer.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Writes a whole file through `write`, so that `path` holds either all of it or what it held
+/// before.
+///
+/// # Errors
+///
+/// What `write` returned, or any error of creating, flushing, syncing or renaming the file
+/// (see [`AtomicFile`]). Nothing is left behind.
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    write(&mut file.writer)?;
+    file.commit()
+}
+
+/// The bytes of a file, mapped read-only.
+///
+/// Pages are read when touched, so opening costs nothing however large the file is. A file
+/// that another process shortens while it is mapped makes a later read fault; files that are
+/// replaced by renaming, as [`write_atomic`] does, are safe.
+#[derive(Debug)]
+pub struct MappedFile(Option<Mmap>);
+
+impl MappedFile {
+    /// Maps `path`; an empty file gives an empty slice.
+    ///
+    /// # Errors
+    ///
+    /// Any error of opening or mapping the file; a directory is an error.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
+        }
+        if metadata.len() == 0 {
+            return Ok(Self(None));
+        }
+        // SAFETY: the map is read-only and handed out as plain bytes, for which every value
+        // is valid. Concurrent modification by another process is the caller's to avoid, as
+        // the type's documentation says.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Self(Some(map)))
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or(&[])
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_the_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.bin");
+        write_atomic(&path, |w| w.write_all(b"a longer first version")).unwrap();
+        write_atomic(&path, |w| w.write_all(b"second")).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(dir.path()), ["out.bin"]);
+    }
+
+    #[test]
+    fn an_error_leaves_the_earlier_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.bin");
+        write_atomic(&path, |w| w.write_all(b"first")).unwrap();
+        let error = write_atomic(&path, |w| {
+            w.write_all(&[7; 1 << 20])?;
+            Err(io::Error::other("stopped"))
+        })
+        .unwrap_err();
+        assert_eq!(error.to_string(), "stopped");
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(names(dir.path()), ["out.bin"]);
+    }
+
+    #[test]
+    fn dropping_uncommitted_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = AtomicFile::create(&dir.path().join("out.bin")).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
+        drop(file);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_file_and_a_missing_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write_atomic(dir.path(), |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let error = write_atomic(&dir.path().join("no/such/file"), |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_mode_is_that_of_an_ordinary_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, plain) = (dir.path().join("ours"), dir.path().join("plain"));
+        write_atomic(&ours, |_| Ok(())).unwrap();
+        std::fs::write(&plain, b"").unwrap();
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
+    }
+
+    #[test]
+    fn maps_files_empty_ones_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.bin");
+        std::fs::write(&path, b"").unwrap();
+        assert!(MappedFile::open(&path).unwrap().is_empty());
+        std::fs::write(&path, b"bytes").unwrap();
+        assert_eq!(&*MappedFile::open(&path).unwrap(), b"bytes");
+        assert!(MappedFile::open(dir.path()).is_err());
+    }
+}

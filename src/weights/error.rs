@@ -1,0 +1,142 @@
+//! What can go wrong with a file of weights.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Dtype;
+use super::report::LoadReport;
+
+/// Error of reading, writing or matching weights. Every variant names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File concerned.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file is of another kind than the one asked for.
+    #[error("{}: {reason}", path.display())]
+    WrongFormat {
+        /// File concerned.
+        path: PathBuf,
+        /// What it looks like, and what to do.
+        reason: String,
+    },
+    /// The file is well formed but uses something that is not read.
+    #[error("{}: not supported: {what}", path.display())]
+    Unsupported {
+        /// File concerned.
+        path: PathBuf,
+        /// The feature, and what to do instead where there is something.
+        what: String,
+    },
+    /// The file contradicts itself or its format.
+    #[error("{}: malformed at byte {offset}: {reason}", path.display())]
+    Malformed {
+        /// File concerned.
+        path: PathBuf,
+        /// Byte offset in the file at or after which the contradiction was seen.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file asks for more memory than such a file can need.
+    #[error("{}: {what} is {found}, above the limit of {limit}", path.display())]
+    TooLarge {
+        /// File concerned.
+        path: PathBuf,
+        /// The quantity, with its unit.
+        what: String,
+        /// Its value in the file.
+        found: u64,
+        /// The largest value accepted.
+        limit: u64,
+    },
+    /// The stored bytes are not those that were written.
+    #[error(
+        "{}: {entry} is damaged: checksum {found:08x}, the archive says {expected:08x}",
+        path.display()
+    )]
+    Checksum {
+        /// File concerned.
+        path: PathBuf,
+        /// Archive entry.
+        entry: String,
+        /// CRC-32 in the archive's directory.
+        expected: u32,
+        /// CRC-32 of the bytes.
+        found: u32,
+    },
+    /// A key that is not in the file.
+    #[error("{}: no '{key}'; {hint}", path.display())]
+    MissingKey {
+        /// File concerned.
+        path: PathBuf,
+        /// The key asked for.
+        key: String,
+        /// What the file has instead.
+        hint: String,
+    },
+    /// A tensor of another shape than expected.
+    #[error("{}: '{key}' has shape {found:?}, expected {expected:?}", path.display())]
+    Shape {
+        /// File concerned.
+        path: PathBuf,
+        /// Tensor concerned.
+        key: String,
+        /// Shape asked for.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor of another element type than expected.
+    #[error("{}: '{key}' is {found}, expected {expected}", path.display())]
+    WrongDtype {
+        /// File concerned.
+        path: PathBuf,
+        /// Tensor concerned.
+        key: String,
+        /// Types that would do.
+        expected: &'static str,
+        /// Type in the file.
+        found: Dtype,
+    },
+    /// A read outside a tensor, or a write that does not fill or overfills what was declared.
+    #[error("{}: '{key}': {reason}", path.display())]
+    Extent {
+        /// File concerned.
+        path: PathBuf,
+        /// Tensor concerned.
+        key: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The file does not hold exactly the weights the model needs.
+    #[error("the weights do not fit the model\n{report}")]
+    Incomplete {
+        /// Key by key account.
+        report: Box<LoadReport>,
+    },
+}
+
+impl WeightsError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+
+    pub(super) fn malformed(path: &Path, offset: usize, reason: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_path_buf(), offset: offset as u64, reason: reason.into() }
+    }
+
+    pub(super) fn unsupported(path: &Path, what: impl Into<String>) -> Self {
+        Self::Unsupported { path: path.to_path_buf(), what: what.into() }
+    }
+
+    pub(super) fn extent(path: &Path, key: &str, reason: impl Into<String>) -> Self {
+        Self::Extent { path: path.to_path_buf(), key: key.to_owned(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,237 @@
+//! What a file of weights has against what a model needs, name by name.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Dtype, StateDict, WeightsError};
+
+/// A tensor whose shape is not the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misshaped {
+    /// Name of the tensor.
+    pub key: String,
+    /// Shape the model needs.
+    pub expected: Vec<usize>,
+    /// Shape in the file.
+    pub found: Vec<usize>,
+}
+
+/// A tensor whose element type is not f32.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cast {
+    /// Name of the tensor.
+    pub key: String,
+    /// Type in the file.
+    pub from: Dtype,
+}
+
+/// Outcome of matching a [`StateDict`] with a model, every list ordered by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// File the weights came from.
+    pub source: PathBuf,
+    /// Keys that are there with the right shape.
+    pub applied: Vec<String>,
+    /// Keys the model needs and the file lacks, with the shape. Fatal.
+    pub missing: Vec<(String, Vec<usize>)>,
+    /// Keys of the file that the model does not know. Fatal.
+    pub unused: Vec<String>,
+    /// Keys with another shape. Fatal.
+    pub misshaped: Vec<Misshaped>,
+    /// Keys that hold integers where the model needs floats, with the type. Fatal.
+    pub not_float: Vec<Cast>,
+    /// Applied keys that were converted to f32.
+    pub cast: Vec<Cast>,
+    /// Keys left aside on purpose.
+    pub ignored: Vec<String>,
+    /// Entries that are no tensor, with what they are.
+    pub not_tensors: Vec<(String, String)>,
+    /// Prefix taken off every key of the file.
+    pub stripped_prefix: Option<&'static str>,
+}
+
+impl LoadReport {
+    /// Whether every weight of the model is there and the file has no other.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.unused.is_empty() && self.misshaped.is_empty() && self.not_float.is_empty()
+    }
+
+    /// Turns an incomplete match into an error that carries this report.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Incomplete`] if a key is missing, unused, misshaped or not a float.
+    pub fn ensure_complete(&self) -> Result<(), WeightsError> {
+        if self.is_complete() {
+            return Ok(());
+        }
+        Err(WeightsError::Incomplete { report: Box::new(self.clone()) })
+    }
+}
+
+impl fmt::Display for LoadReport {
+    /// A summary line, then a line per key that is not simply applied. Problems come first.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} applied, {} missing, {} unused, {} misshaped, {} not float, {} cast, {} ignored",
+            self.source.display(),
+            self.applied.len(),
+            self.missing.len(),
+            self.unused.len(),
+            self.misshaped.len(),
+            self.not_float.len(),
+            self.cast.len(),
+            self.ignored.len(),
+        )?;
+        if let Some(prefix) = self.stripped_prefix {
+            write!(f, "; prefix '{prefix}' taken off every key")?;
+        }
+        let mut line = |status: &str, detail: fmt::Arguments<'_>| write!(f, "\n  {status:<10} {detail}");
+        for (key, shape) in &self.missing {
+            line("missing", format_args!("{key} {shape:?}"))?;
+        }
+        for key in &self.unused {
+            line("unused", format_args!("{key}"))?;
+        }
+        for bad in &self.misshaped {
+            line("misshaped", format_args!("{} expected {:?}, found {:?}", bad.key, bad.expected, bad.found))?;
+        }
+        for bad in &self.not_float {
+            line("not float", format_args!("{} is {}", bad.key, bad.from))?;
+        }
+        for cast in &self.cast {
+            line("cast", format_args!("{} from {}", cast.key, cast.from))?;
+        }
+        for key in &self.ignored {
+            line("ignored", format_args!("{key}"))?;
+        }
+        for (key, what) in &self.not_tensors {
+            line("no tensor", format_args!("{key} is {what}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares the keys of `state` with those a model needs.
+///
+/// `expected` holds each key with its shape. `ignored` holds patterns for keys of the file
+/// that may be left over: a pattern ending in `*` stands for a prefix, any other for the whole
+/// key or its last dotted parts (`num_batches_tracked` for `bn.num_batches_tracked`). A key
+/// the model expects is never ignored.
+pub fn match_keys(state: &StateDict, expected: &[(String, Vec<usize>)], ignored: &[&str]) -> LoadReport {
+    let mut report = LoadReport {
+        source: state.source.clone(),
+        stripped_prefix: state.stripped_prefix,
+        not_tensors: state.not_tensors.iter().map(|(key, what)| (key.clone(), what.clone())).collect(),
+        ..LoadReport::default()
+    };
+    let mut known = BTreeSet::new();
+    for (key, shape) in expected {
+        if !known.insert(key.as_str()) {
+            continue;
+        }
+        if let Some(tensor) = state.tensors.get(key) {
+            if tensor.shape != *shape {
+                report.misshaped.push(Misshaped {
+                    key: key.clone(),
+                    expected: shape.clone(),
+                    found: tensor.shape.clone(),
+                });
+                continue;
+            }
+            if tensor.dtype_in_file != Dtype::F32 {
+                report.cast.push(Cast { key: key.clone(), from: tensor.dtype_in_file });
+            }
+            report.applied.push(key.clone());
+        } else if let Some(tensor) = state.integers.get(key) {
+            report.not_float.push(Cast { key: key.clone(), from: tensor.dtype_in_file });
+        } else {
+            report.missing.push((key.clone(), shape.clone()));
+        }
+    }
+    for key in state.tensors.keys().chain(state.integers.keys()) {
+        if known.contains(key.as_str()) {
+            continue;
+        }
+        if ignored.iter().any(|pattern| matches(pattern, key)) {
+            report.ignored.push(key.clone());
+        } else {
+            report.unused.push(key.clone());
+        }
+    }
+    report.applied.sort();
+    report.missing.sort();
+    report.unused.sort();
+    report.misshaped.sort_by(|a, b| a.key.cmp(&b.key));
+    report.not_float.sort_by(|a, b| a.key.cmp(&b.key));
+    report.cast.sort_by(|a, b| a.key.cmp(&b.key));
+    report.ignored.sort();
+    report
+}
+
+fn matches(pattern: &str, key: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => key.starts_with(prefix),
+        None => key.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HostTensor, IntTensor};
+    use super::*;
+
+    fn state() -> StateDict {
+        let mut state = StateDict::default();
+        for (key, dtype_in_file) in [("a.weight", Dtype::F32), ("b.weight", Dtype::F16)] {
+            let data = vec![0.0; 6];
+            let shape = vec![2, 3];
+            state.tensors.insert(key.to_owned(), HostTensor { shape, dtype_in_file, data });
+        }
+        state.integers.insert(
+            "a.num_batches_tracked".to_owned(),
+            IntTensor { shape: vec![], dtype_in_file: Dtype::I64, data: vec![5] },
+        );
+        state
+    }
+
+    fn expected(keys: &[(&str, &[usize])]) -> Vec<(String, Vec<usize>)> {
+        keys.iter().map(|(key, shape)| (key.to_string(), shape.to_vec())).collect()
+    }
+
+    #[test]
+    fn a_full_match_is_complete_and_tells_casts_and_ignored() {
+        let want = expected(&[("b.weight", &[2, 3]), ("a.weight", &[2, 3])]);
+        let report = match_keys(&state(), &want, &["num_batches_tracked"]);
+        report.ensure_complete().unwrap();
+        assert_eq!(report.applied, ["a.weight", "b.weight"]);
+        assert_eq!(report.cast[0].key, "b.weight");
+        assert_eq!(report.ignored, ["a.num_batches_tracked"]);
+    }
+
+    #[test]
+    fn every_difference_is_fatal_and_named() {
+        let want = expected(&[("a.weight", &[3, 2]), ("c.weight", &[4]), ("a.num_batches_tracked", &[])]);
+        let report = match_keys(&state(), &want, &["num_batches_tracked"]);
+        let text = report.ensure_complete().unwrap_err().to_string();
+        for line in [
+            "missing    c.weight [4]",
+            "unused     b.weight",
+            "misshaped  a.weight expected [3, 2], found [2, 3]",
+            "not float  a.num_batches_tracked is i64",
+        ] {
+            assert!(text.contains(line), "{line:?} not in {text}");
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        assert!(matches("weight", "a.weight"));
+        assert!(matches("a.weight", "a.weight"));
+        assert!(!matches("eight", "a.weight"));
+        assert!(matches("criterion.*", "criterion.empty_weight"));
+        assert!(!matches("criterion.*", "a.criterion.x"));
+    }
+}

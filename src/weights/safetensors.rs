@@ -1,0 +1,603 @@
+//! Safetensors files: mapped reading of parts, streamed writing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::tensor::{floats_from_le, ints_from_le};
+use super::{Dtype, WeightsError};
+use crate::files::{AtomicFile, MappedFile};
+
+/// Bytes before the header that hold its length.
+const LENGTH_LEN: usize = 8;
+/// Longest header accepted; those of large models take some 100 KiB. Parsing takes a few dozen
+/// times as much memory.
+const MAX_HEADER: u64 = 8 << 20;
+/// Elements converted by one task of a parallel read.
+const TASK_ELEMENTS: usize = 1 << 16;
+
+/// A safetensors file, mapped; tensors are read in place.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    bytes: MappedFile,
+    metadata: Metadata,
+    /// Where the data section begins.
+    data: usize,
+}
+
+/// One tensor of an open file, not copied.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    path: &'a Path,
+    name: &'a str,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Extents, outermost first.
+    pub shape: &'a [usize],
+    /// Elements, little-endian, row-major, with no alignment promised.
+    pub bytes: &'a [u8],
+}
+
+impl SafetensorsFile {
+    /// Maps a file and checks its header: every tensor's extent fits its bytes, the tensors
+    /// lie one after the other, and together they are exactly as long as the file.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Io`], [`WeightsError::TooLarge`] for a header above 8 MiB, and
+    /// [`WeightsError::Malformed`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
+        let path = path.as_ref();
+        let bytes = MappedFile::open(path).map_err(|error| WeightsError::io(path, error))?;
+        let malformed = |at: usize, reason: String| WeightsError::malformed(path, at, reason);
+        let Some(len) = bytes.first_chunk().map(|len| u64::from_le_bytes(*len)) else {
+            return Err(malformed(bytes.len(), "the file ends in its header".into()));
+        };
+        let rest = (bytes.len() - LENGTH_LEN) as u64;
+        if len > rest {
+            let reason = format!("a header of {len} bytes is declared, {rest} follow");
+            return Err(malformed(0, reason));
+        }
+        if len > MAX_HEADER {
+            return Err(WeightsError::TooLarge {
+                path: path.to_path_buf(),
+                what: "the header's length in bytes".to_owned(),
+                found: len,
+                limit: MAX_HEADER,
+            });
+        }
+        // Fits: it is at most the file's length.
+        let data = LENGTH_LEN + len as usize;
+        let metadata: Metadata = serde_json::from_slice(&bytes[LENGTH_LEN..data])
+            .map_err(|error| malformed(LENGTH_LEN, format!("header: {error}")))?;
+        let held = bytes.len() - data;
+        if metadata.data_len() != held {
+            let declared = metadata.data_len();
+            let reason = format!("the header declares {declared} bytes of data, {held} follow");
+            return Err(malformed(data, reason));
+        }
+        Ok(Self { path: path.to_path_buf(), bytes, metadata, data })
+    }
+
+    /// Path the file was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the tensors, in the order of their data.
+    pub fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
+    }
+
+    /// The file's free-form text entries.
+    pub fn metadata(&self) -> Option<&HashMap<String, String>> {
+        self.metadata.metadata().as_ref()
+    }
+
+    /// The tensor `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::MissingKey`], or [`WeightsError::Unsupported`] for an element type
+    /// that is not a [`Dtype`].
+    pub fn tensor<'a>(&'a self, name: &'a str) -> Result<TensorView<'a>, WeightsError> {
+        let missing = || WeightsError::MissingKey {
+            path: self.path.clone(),
+            key: name.to_owned(),
+            hint: format!("the file has {} tensors", self.metadata.tensors().len()),
+        };
+        let info = self.metadata.info(name).ok_or_else(missing)?;
+        let dtype = from_safetensors(info.dtype)
+            .ok_or_else(|| WeightsError::unsupported(&self.path, format!("'{name}' of type {}", info.dtype)))?;
+        let (start, end) = info.data_offsets;
+        let bytes = self.bytes[self.data..].get(start..end).ok_or_else(missing)?;
+        Ok(TensorView { path: &self.path, name, dtype, shape: &info.shape, bytes })
+    }
+}
+
+impl TensorView<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.size()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The whole tensor as f32, row-major.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::WrongDtype`] for integers.
+    pub fn to_f32(&self) -> Result<Vec<f32>, WeightsError> {
+        self.require_float()?;
+        let mut out = vec![0.0; self.len()];
+        let size = self.dtype.size();
+        out.par_chunks_mut(TASK_ELEMENTS)
+            .zip(self.bytes.par_chunks(TASK_ELEMENTS * size))
+            .for_each(|(out, bytes)| floats_from_le(bytes, self.dtype, out));
+        Ok(out)
+    }
+
+    /// The whole tensor as i64, row-major; booleans are 0 or 1.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::WrongDtype`] for floats.
+    pub fn to_i64(&self) -> Result<Vec<i64>, WeightsError> {
+        if self.dtype.is_float() {
+            return Err(self.wrong_dtype("an integer type"));
+        }
+        Ok(ints_from_le(self.bytes, self.dtype))
+    }
+
+    /// Reads rows `rows` and columns `cols` of a `[N, C]` tensor as f32 into `out`, row-major,
+    /// `rows.len() * cols.len()` elements. Only the pages that hold them are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::WrongDtype`] for integers; [`WeightsError::Extent`] if the tensor has
+    /// not two dimensions, the block lies outside it, or `out` has another length.
+    pub fn read_block(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]) -> Result<(), WeightsError> {
+        self.require_float()?;
+        let &[num_rows, num_cols] = self.shape else {
+            return Err(self.extent(format!("has shape {:?}, not [N, C]", self.shape)));
+        };
+        let inside = |range: &Range<usize>, len| range.start <= range.end && range.end <= len;
+        if !inside(&rows, num_rows) || !inside(&cols, num_cols) {
+            return Err(self.extent(format!("rows {rows:?} and columns {cols:?} do not lie within {:?}", self.shape)));
+        }
+        if rows.len().checked_mul(cols.len()) != Some(out.len()) {
+            return Err(self.extent(format!(
+                "a block of {} x {} does not fit a buffer of {}",
+                rows.len(),
+                cols.len(),
+                out.len()
+            )));
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        // The bytes of the whole tensor are in memory's address space, so no product of its
+        // indices overflows.
+        let size = self.dtype.size();
+        let pitch = num_cols * size;
+        let width = cols.len() * size;
+        let source = &self.bytes[rows.start * pitch..rows.end * pitch];
+        if cols.len() == num_cols {
+            out.par_chunks_mut(TASK_ELEMENTS)
+                .zip(source.par_chunks(TASK_ELEMENTS * size))
+                .for_each(|(out, bytes)| floats_from_le(bytes, self.dtype, out));
+            return Ok(());
+        }
+        let rows_per_task = (TASK_ELEMENTS / cols.len()).max(1);
+        out.par_chunks_mut(rows_per_task * cols.len()).zip(source.par_chunks(rows_per_task * pitch)).for_each(
+            |(out, source)| {
+                for (out, row) in out.chunks_exact_mut(cols.len()).zip(source.chunks_exact(pitch)) {
+                    floats_from_le(&row[cols.start * size..][..width], self.dtype, out);
+                }
+            },
+        );
+        Ok(())
+    }
+
+    fn require_float(&self) -> Result<(), WeightsError> {
+        if self.dtype.is_float() {
+            return Ok(());
+        }
+        Err(self.wrong_dtype("a floating-point type"))
+    }
+
+    fn wrong_dtype(&self, expected: &'static str) -> WeightsError {
+        WeightsError::WrongDtype {
+            path: self.path.to_path_buf(),
+            key: self.name.to_owned(),
+            expected,
+            found: self.dtype,
+        }
+    }
+
+    fn extent(&self, reason: String) -> WeightsError {
+        WeightsError::extent(self.path, self.name, reason)
+    }
+}
+
+/// A tensor to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Name, unique in the file.
+    pub name: String,
+    /// Element type in the file.
+    pub dtype: Dtype,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// A tensor of this name, type and shape.
+    pub fn new(name: impl Into<String>, dtype: Dtype, shape: impl Into<Vec<usize>>) -> Self {
+        Self { name: name.into(), dtype, shape: shape.into() }
+    }
+}
+
+/// Writes a safetensors file front to back, so that it may be larger than memory.
+///
+/// The tensors are declared first; their elements follow in the declared order, in pieces of
+/// any length, as f32 ([`write_f32`](Self::write_f32), converted to the declared type) or as
+/// raw little-endian bytes ([`Write`]). The file appears under its name only on
+/// [`finish`](Self::finish); dropping the writer before leaves nothing.
+///
+/// Declare wide element types before narrow ones to keep every tensor aligned to its type,
+/// which some readers ask for.
+#[derive(Debug)]
+pub struct SafetensorsWriter {
+    file: AtomicFile,
+    specs: Vec<TensorSpec>,
+    /// End of each tensor, in bytes of data.
+    ends: Vec<u64>,
+    /// Bytes of data written.
+    written: u64,
+    /// Conversion buffer.
+    scratch: Vec<u8>,
+}
+
+impl SafetensorsWriter {
+    /// Writes the header. `metadata` holds free-form text, left out if empty.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Extent`] if two tensors have one name or their size overflows,
+    /// [`WeightsError::TooLarge`] for a header that [`SafetensorsFile`] would refuse, and
+    /// [`WeightsError::Io`].
+    pub fn create(
+        path: impl AsRef<Path>,
+        tensors: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self, WeightsError> {
+        let path = path.as_ref();
+        let mut ends = Vec::with_capacity(tensors.len());
+        let mut infos = Vec::with_capacity(tensors.len());
+        let mut names = std::collections::HashSet::new();
+        let mut at = 0usize;
+        for spec in tensors {
+            if !names.insert(&spec.name) || spec.name == "__metadata__" {
+                return Err(WeightsError::extent(path, &spec.name, "the name is taken"));
+            }
+            let end = spec
+                .shape
+                .iter()
+                .try_fold(spec.dtype.size(), |len, &extent| len.checked_mul(extent))
+                .and_then(|len| at.checked_add(len))
+                .ok_or_else(|| {
+                    let reason = format!("a tensor of shape {:?} overflows", spec.shape);
+                    WeightsError::extent(path, &spec.name, reason)
+                })?;
+            let info =
+                TensorInfo { dtype: to_safetensors(spec.dtype), shape: spec.shape.clone(), data_offsets: (at, end) };
+            infos.push((spec.name.clone(), info));
+            ends.push(end as u64);
+            at = end;
+        }
+        let text =
+            (!metadata.is_empty()).then(|| metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
+        let invalid = |error: String| WeightsError::io(path, io::Error::other(error));
+        let header = Metadata::new(text, infos).map_err(|error| invalid(error.to_string()))?;
+        let mut header = serde_json::to_vec(&header).map_err(|error| invalid(error.to_string()))?;
+        // Spaces align the data, as the format allows.
+        header.resize(header.len().next_multiple_of(LENGTH_LEN), b' ');
+        if header.len() as u64 > MAX_HEADER {
+            return Err(WeightsError::TooLarge {
+                path: path.to_path_buf(),
+                what: "the header's length in bytes".to_owned(),
+                found: header.len() as u64,
+                limit: MAX_HEADER,
+            });
+        }
+        let start = || {
+            let mut file = AtomicFile::create(path)?;
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            Ok(file)
+        };
+        Ok(Self {
+            file: start().map_err(|error| WeightsError::io(path, error))?,
+            specs: tensors.to_vec(),
+            ends,
+            written: 0,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Writes the next elements of the current tensor, converted to its type. They must not
+    /// run over into the next tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Extent`] for more elements than the tensor has left,
+    /// [`WeightsError::WrongDtype`] if it holds integers, [`WeightsError::Io`].
+    pub fn write_f32(&mut self, values: &[f32]) -> Result<(), WeightsError> {
+        let Some(index) = self.current() else {
+            if values.is_empty() {
+                return Ok(());
+            }
+            return Err(self.overflow("(end)", values.len()));
+        };
+        let dtype = self.specs[index].dtype;
+        if !dtype.is_float() {
+            return Err(WeightsError::WrongDtype {
+                path: self.file.target().to_path_buf(),
+                key: self.specs[index].name.clone(),
+                expected: "a floating-point type",
+                found: dtype,
+            });
+        }
+        let left = (self.ends[index] - self.written) / dtype.size() as u64;
+        if values.len() as u64 > left {
+            return Err(self.overflow(&self.specs[index].name, values.len()));
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for values in values.chunks(TASK_ELEMENTS) {
+            scratch.clear();
+            floats_to_le(values, dtype, &mut scratch);
+            if let Err(error) = self.write_all(&scratch) {
+                return Err(WeightsError::io(self.file.target(), error));
+            }
+        }
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    /// Puts the complete file in place.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Extent`] if a declared tensor is not complete, [`WeightsError::Io`].
+    pub fn finish(self) -> Result<(), WeightsError> {
+        if let Some(index) = self.current() {
+            let missing = self.ends[index] - self.written;
+            return Err(WeightsError::extent(
+                self.file.target(),
+                &self.specs[index].name,
+                format!("{missing} bytes were not written"),
+            ));
+        }
+        let path = self.file.target().to_path_buf();
+        self.file.commit().map_err(|error| WeightsError::io(&path, error))
+    }
+
+    /// The tensor that the next byte belongs to.
+    fn current(&self) -> Option<usize> {
+        let index = self.ends.partition_point(|&end| end <= self.written);
+        (index < self.ends.len()).then_some(index)
+    }
+
+    fn overflow(&self, key: &str, count: usize) -> WeightsError {
+        WeightsError::extent(self.file.target(), key, format!("{count} elements are more than it has left"))
+    }
+}
+
+impl Write for SafetensorsWriter {
+    /// Writes raw data; bytes beyond the last declared tensor are refused.
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let left = self.ends.last().copied().unwrap_or(0) - self.written;
+        if buf.len() as u64 > left {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} bytes are more than the {left} declared", buf.len()),
+            ));
+        }
+        let count = self.file.write(buf)?;
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn floats_to_le(values: &[f32], dtype: Dtype, out: &mut Vec<u8>) {
+    match dtype {
+        Dtype::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        Dtype::F64 => out.extend(values.iter().flat_map(|&v| f64::from(v).to_le_bytes())),
+        Dtype::F16 => out.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
+        Dtype::Bf16 => out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
+        Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => {}
+    }
+}
+
+fn from_safetensors(dtype: safetensors::Dtype) -> Option<Dtype> {
+    Some(match dtype {
+        safetensors::Dtype::F64 => Dtype::F64,
+        safetensors::Dtype::F32 => Dtype::F32,
+        safetensors::Dtype::F16 => Dtype::F16,
+        safetensors::Dtype::BF16 => Dtype::Bf16,
+        safetensors::Dtype::I64 => Dtype::I64,
+        safetensors::Dtype::I32 => Dtype::I32,
+        safetensors::Dtype::I16 => Dtype::I16,
+        safetensors::Dtype::I8 => Dtype::I8,
+        safetensors::Dtype::U8 => Dtype::U8,
+        safetensors::Dtype::BOOL => Dtype::Bool,
+        _ => return None,
+    })
+}
+
+fn to_safetensors(dtype: Dtype) -> safetensors::Dtype {
+    match dtype {
+        Dtype::F64 => safetensors::Dtype::F64,
+        Dtype::F32 => safetensors::Dtype::F32,
+        Dtype::F16 => safetensors::Dtype::F16,
+        Dtype::Bf16 => safetensors::Dtype::BF16,
+        Dtype::I64 => safetensors::Dtype::I64,
+        Dtype::I32 => safetensors::Dtype::I32,
+        Dtype::I16 => safetensors::Dtype::I16,
+        Dtype::I8 => safetensors::Dtype::I8,
+        Dtype::U8 => safetensors::Dtype::U8,
+        Dtype::Bool => safetensors::Dtype::BOOL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, specs: &[TensorSpec], values: &[&[f32]]) {
+        let metadata = BTreeMap::from([("made".to_owned(), "here".to_owned())]);
+        let mut writer = SafetensorsWriter::create(path, specs, &metadata).unwrap();
+        for values in values {
+            writer.write_f32(values).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_every_float_type() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let values: Vec<f32> = (0..12).map(|i| i as f32 * 0.25 - 1.0).collect();
+        for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            write(&path, &[TensorSpec::new("w", dtype, [3, 4])], &[&values]);
+            let file = SafetensorsFile::open(&path).unwrap();
+            assert_eq!(file.names(), ["w"]);
+            assert_eq!(file.metadata().unwrap()["made"], "here");
+            let view = file.tensor("w").unwrap();
+            assert_eq!((view.dtype, view.shape), (dtype, &[3, 4][..]));
+            assert_eq!(view.to_f32().unwrap(), values);
+            let mut block = [0.0; 4];
+            view.read_block(1..3, 1..3, &mut block).unwrap();
+            assert_eq!(block, [values[5], values[6], values[9], values[10]]);
+        }
+    }
+
+    #[test]
+    fn other_readers_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let specs = [
+            TensorSpec::new("z", Dtype::F32, [2]),
+            TensorSpec::new("a", Dtype::F16, []),
+            TensorSpec::new("empty", Dtype::F32, [0, 7]),
+        ];
+        write(&path, &specs, &[&[1.0], &[2.0], &[3.0]]);
+        let bytes = std::fs::read(&path).unwrap();
+        let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(theirs.tensor("z").unwrap().data(), [0, 0, 128, 63, 0, 0, 0, 64]);
+        assert_eq!(theirs.tensor("a").unwrap().shape(), [0usize; 0]);
+        assert_eq!(theirs.tensor("empty").unwrap().shape(), [0, 7]);
+    }
+
+    #[test]
+    fn blocks_of_a_large_misaligned_tensor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let (num_rows, num_cols) = (5000, 77);
+        let specs = [
+            TensorSpec::new("odd", Dtype::U8, [3]),
+            TensorSpec::new("w", Dtype::F32, [num_rows, num_cols]),
+            TensorSpec::new("mask", Dtype::Bool, [2]),
+        ];
+        let mut writer = SafetensorsWriter::create(&path, &specs, &BTreeMap::new()).unwrap();
+        writer.write_all(&[1, 2, 3]).unwrap();
+        for row in 0..num_rows {
+            let row: Vec<f32> = (0..num_cols).map(|c| (row * num_cols + c) as f32).collect();
+            writer.write_f32(&row).unwrap();
+        }
+        assert!(writer.write_f32(&[1.0]).is_err());
+        writer.write_all(&[0, 1]).unwrap();
+        assert!(writer.write_all(&[0]).is_err());
+        writer.finish().unwrap();
+
+        let file = SafetensorsFile::open(&path).unwrap();
+        assert!(file.metadata().is_none());
+        let view = file.tensor("w").unwrap();
+        assert_ne!(view.bytes.as_ptr() as usize % 4, 0);
+        for (rows, cols) in [(0..5000, 0..77), (17..4321, 5..70), (4999..5000, 76..77), (3..3, 0..77)] {
+            let mut block = vec![-1.0; rows.len() * cols.len()];
+            view.read_block(rows.clone(), cols.clone(), &mut block).unwrap();
+            let expected = rows.flat_map(|r| cols.clone().map(move |c| (r * num_cols + c) as f32));
+            assert!(block.iter().copied().eq(expected));
+        }
+        assert_eq!(file.tensor("mask").unwrap().to_i64().unwrap(), [0, 1]);
+        assert_eq!(file.tensor("odd").unwrap().to_i64().unwrap(), [1, 2, 3]);
+        assert!(file.tensor("odd").unwrap().to_f32().is_err());
+        for (rows, cols, len) in [(0..5001, 0..1, 5001), (0..1, 5..78, 73), (0..2, 0..2, 3)] {
+            let mut block = vec![0.0; len];
+            assert!(matches!(view.read_block(rows, cols, &mut block), Err(WeightsError::Extent { .. })));
+        }
+    }
+
+    #[test]
+    fn an_unfinished_file_does_not_appear() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let specs = [TensorSpec::new("w", Dtype::F32, [2])];
+        let mut writer = SafetensorsWriter::create(&path, &specs, &BTreeMap::new()).unwrap();
+        writer.write_f32(&[1.0]).unwrap();
+        assert!(matches!(writer.finish(), Err(WeightsError::Extent { .. })));
+        assert!(!path.exists());
+        let twice = [specs[0].clone(), specs[0].clone()];
+        assert!(SafetensorsWriter::create(&path, &twice, &BTreeMap::new()).is_err());
+        let huge = [TensorSpec::new("w", Dtype::F32, [usize::MAX, 2])];
+        assert!(SafetensorsWriter::create(&path, &huge, &BTreeMap::new()).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn broken_headers_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let huge = usize::MAX;
+        let headers = [
+            String::new(),
+            "{".to_owned(),
+            "[1]".to_owned(),
+            r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#.to_owned(),
+            r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#.to_owned(),
+            r#"{"w":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}"#.to_owned(),
+            format!(r#"{{"w":{{"dtype":"U8","shape":[{huge}],"data_offsets":[0,{huge}]}}}}"#),
+            format!(r#"{{"w":{{"dtype":"F32","shape":[{huge},2],"data_offsets":[0,8]}}}}"#),
+            r#"{"w":{"dtype":"Q7","shape":[1],"data_offsets":[0,8]}}"#.to_owned(),
+            "[".repeat(100_000),
+        ];
+        for header in headers {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.extend([0; 8]);
+            std::fs::write(&path, bytes).unwrap();
+            let shown: String = header.chars().take(80).collect();
+            assert!(SafetensorsFile::open(&path).is_err(), "{shown}");
+        }
+        for bytes in [&b""[..], &[1, 0, 0], &[255; 8], &[255; 40]] {
+            std::fs::write(&path, bytes).unwrap();
+            assert!(SafetensorsFile::open(&path).is_err());
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Tensors in host memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+
+use super::WeightsError;
+
+/// Element type of a stored tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE double.
+    F64,
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+    /// Signed, 64 bits.
+    I64,
+    /// Signed, 32 bits.
+    I32,
+    /// Signed, 16 bits.
+    I16,
+    /// Signed, 8 bits.
+    I8,
+    /// Unsigned, 8 bits.
+    U8,
+    /// One byte, 0 or 1.
+    Bool,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    /// Whether the type is a floating-point one.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F64 => "f64",
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::I64 => "i64",
+            Self::I32 => "i32",
+            Self::I16 => "i16",
+            Self::I8 => "i8",
+            Self::U8 => "u8",
+            Self::Bool => "bool",
+        })
+    }
+}
+
+/// A floating-point tensor, in f32 whatever the file held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Extents, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Element type in the file.
+    pub dtype_in_file: Dtype,
+    /// Elements in row-major order, as many as the product of `shape`.
+    pub data: Vec<f32>,
+}
+
+/// An integer or boolean tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntTensor {
+    /// Extents, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Element type in the file.
+    pub dtype_in_file: Dtype,
+    /// Elements in row-major order; booleans are 0 or 1.
+    pub data: Vec<i64>,
+}
+
+/// Named tensors of one model, ordered by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StateDict {
+    /// File the tensors came from, for messages.
+    pub source: PathBuf,
+    /// Floating-point tensors.
+    pub tensors: BTreeMap<String, HostTensor>,
+    /// Integer and boolean tensors (counters, masks, index tables).
+    pub integers: BTreeMap<String, IntTensor>,
+    /// Entries that are no tensor, with the name of what they are.
+    pub not_tensors: BTreeMap<String, String>,
+    /// The prefix that was taken off every key, if all had one.
+    pub stripped_prefix: Option<&'static str>,
+}
+
+impl StateDict {
+    /// Removes and returns the floating-point tensor `key`, which must have exactly `shape`.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::MissingKey`], [`WeightsError::WrongDtype`] for an integer tensor, or
+    /// [`WeightsError::Shape`]; the tensor then stays.
+    pub fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
+        match self.tensors.remove(key) {
+            Some(tensor) if tensor.shape == shape => Ok(tensor),
+            Some(tensor) => {
+                let found = tensor.shape.clone();
+                self.tensors.insert(key.to_owned(), tensor);
+                Err(WeightsError::Shape {
+                    path: self.source.clone(),
+                    key: key.to_owned(),
+                    expected: shape.to_vec(),
+                    found,
+                })
+            }
+            None => Err(match self.integers.get(key) {
+                Some(tensor) => WeightsError::WrongDtype {
+                    path: self.source.clone(),
+                    key: key.to_owned(),
+                    expected: "a floating-point type",
+                    found: tensor.dtype_in_file,
+                },
+                None => WeightsError::MissingKey {
+                    path: self.source.clone(),
+                    key: key.to_owned(),
+                    hint: format!("the file has {} tensors", self.len()),
+                },
+            }),
+        }
+    }
+
+    /// Number of tensors, of either kind.
+    pub fn len(&self) -> usize {
+        self.tensors.len() + self.integers.len()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty() && self.integers.is_empty()
+    }
+
+    /// Path of the file, for messages.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// Takes `prefix` off every key if every key has it.
+    pub(super) fn strip_prefix(&mut self, prefix: &'static str) {
+        fn strip<T>(map: &mut BTreeMap<String, T>, prefix: &str) {
+            *map = std::mem::take(map)
+                .into_iter()
+                .map(|(key, value)| match key.strip_prefix(prefix) {
+                    Some(rest) => (rest.to_owned(), value),
+                    None => (key, value),
+                })
+                .collect();
+        }
+        let everywhere = self
+            .tensors
+            .keys()
+            .chain(self.integers.keys())
+            .chain(self.not_tensors.keys())
+            .all(|key| key.len() > prefix.len() && key.starts_with(prefix));
+        if everywhere && !self.is_empty() {
+            strip(&mut self.tensors, prefix);
+            strip(&mut self.integers, prefix);
+            strip(&mut self.not_tensors, prefix);
+            self.stripped_prefix = Some(prefix);
+        }
+    }
+}
+
+/// Converts little-endian elements of a floating-point type to f32.
+///
+/// `bytes` holds `out.len()` elements. Integer types leave `out` untouched: callers check.
+pub(super) fn floats_from_le(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f32::from_le_bytes(*bytes);
+            }
+        }
+        Dtype::F64 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f64::from_le_bytes(*bytes) as f32;
+            }
+        }
+        Dtype::F16 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = f16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        Dtype::Bf16 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                *out = bf16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => {}
+    }
+}
+
+/// Converts little-endian elements of an integer type to i64; a float type gives nothing.
+pub(super) fn ints_from_le(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
+    match dtype {
+        Dtype::I64 => collect(bytes, i64::from_le_bytes),
+        Dtype::I32 => collect(bytes, |b| i32::from_le_bytes(b).into()),
+        Dtype::I16 => collect(bytes, |b| i16::from_le_bytes(b).into()),
+        Dtype::I8 => collect(bytes, |b| i8::from_le_bytes(b).into()),
+        Dtype::U8 => collect(bytes, |[b]| b.into()),
+        Dtype::Bool => collect(bytes, |[b]| (b != 0).into()),
+        Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Vec::new(),
+    }
+}
+
+fn collect<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> i64) -> Vec<i64> {
+    bytes.as_chunks().0.iter().map(|b| convert(*b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(shape: &[usize]) -> HostTensor {
+        HostTensor { shape: shape.to_vec(), dtype_in_file: Dtype::F32, data: vec![0.0; shape.iter().product()] }
+    }
+
+    #[test]
+    fn take_checks_before_it_removes() {
+        let mut state = StateDict::default();
+        state.tensors.insert("w".into(), tensor(&[2, 3]));
+        assert!(matches!(state.take("w", &[3, 2]), Err(WeightsError::Shape { .. })));
+        assert_eq!(state.take("w", &[2, 3]).unwrap().data.len(), 6);
+        assert!(matches!(state.take("w", &[2, 3]), Err(WeightsError::MissingKey { .. })));
+    }
+
+    #[test]
+    fn a_prefix_goes_only_if_all_have_it() {
+        let mut state = StateDict::default();
+        state.tensors.insert("module.a".into(), tensor(&[1]));
+        state.tensors.insert("b".into(), tensor(&[1]));
+        state.strip_prefix("module.");
+        assert_eq!(state.stripped_prefix, None);
+        state.tensors.remove("b");
+        state.strip_prefix("module.");
+        assert_eq!(state.stripped_prefix, Some("module."));
+        assert!(state.tensors.contains_key("a"));
+    }
+
+    #[test]
+    fn conversions() {
+        let mut out = [0.0; 2];
+        let halves = [f16::from_f32(-1.5), f16::from_f32(65504.0)].map(f16::to_le_bytes);
+        floats_from_le(halves.as_flattened(), Dtype::F16, &mut out);
+        assert_eq!(out, [-1.5, 65504.0]);
+        let brains = [bf16::from_f32(3.0), bf16::INFINITY].map(bf16::to_le_bytes);
+        floats_from_le(brains.as_flattened(), Dtype::Bf16, &mut out);
+        assert_eq!(out, [3.0, f32::INFINITY]);
+        let doubles = [0.1f64, -2.0].map(f64::to_le_bytes);
+        floats_from_le(doubles.as_flattened(), Dtype::F64, &mut out);
+        assert_eq!(out, [0.1f64 as f32, -2.0]);
+        assert_eq!(ints_from_le(&[255, 1], Dtype::I8), [-1, 1]);
+        assert_eq!(ints_from_le(&[255, 1], Dtype::Bool), [1, 1]);
+        assert_eq!(ints_from_le(&[255, 255], Dtype::I16), [-1]);
+    }
+}

@@ -1,0 +1,127 @@
+//! Every golden case, on every device: `cargo test --release --test golden`.
+//!
+//! `GEOPURIFY_GOLDEN` is the directory (default `tests/golden`), `GEOPURIFY_GOLDEN_ONLY` keeps the
+//! cases whose path contains it, `GEOPURIFY_DEVICE` names one device. A line per tensor: case, device,
+//! tensor, difference, tolerance, `ok` or `FAIL`. Fails on any miss, on a case it does not know, and
+//! where nothing was compared.
+
+mod case;
+#[path = "../common/mod.rs"]
+mod common;
+mod manifest;
+mod ops;
+
+use std::process::ExitCode;
+
+use burn::tensor::Device;
+use case::{Case, cases, golden_root};
+
+/// Operations of later releases: their cases are listed as `not yet` and neither pass nor fail.
+const NOT_YET_SUPPORTED: &[&str] = &[
+    // Evaluation and training of the student.
+    "evaluate_scene",
+    "student_train",
+    "contrastive_pairs",
+    "adamw",
+    "lr_schedule",
+    "metrics",
+    "scene_metrics",
+    "select_scenes",
+    // Sonata. Its checkpoint cases share the op's name with the student's, which are supported.
+    "serialization",
+    "transform",
+    "padding",
+    "attention",
+    "block",
+    "gridpool",
+    "sonata",
+    "checkpoint of sonata",
+    // X-Decoder.
+    "clip_tokenize",
+    "text_embeddings",
+    "image_prep",
+    "focal_backbone",
+    "pixel_decoder",
+    "decoder",
+    "forward_seg_all",
+    "bicubic_antialias",
+    "lift_xdecoder",
+];
+
+/// One compared tensor.
+pub struct Line {
+    pub tensor: String,
+    /// The measured difference.
+    pub found: f64,
+    /// The largest difference allowed; 0 asks for equality.
+    pub allowed: f64,
+}
+
+fn main() -> ExitCode {
+    let root = golden_root();
+    let only = std::env::var("GEOPURIFY_GOLDEN_ONLY").unwrap_or_default();
+    let cases: Vec<Case> = cases(&root).into_iter().filter(|case| case.name.contains(&only)).collect();
+    let devices = common::devices();
+    let (mut passed, mut failed, mut not_yet) = (0, 0, 0);
+    for case in &cases {
+        let Some(run) = runner(case) else {
+            let op = op_name(case);
+            if NOT_YET_SUPPORTED.contains(&op.as_str()) {
+                println!("{} ({op}) not yet", case.name);
+                not_yet += 1;
+            } else {
+                println!("{} has the unknown op '{op}' FAIL", case.name);
+                failed += 1;
+            }
+            continue;
+        };
+        for (name, device) in &devices {
+            let lines = std::panic::catch_unwind(|| run(case, device)).unwrap_or_else(|_| {
+                // The message is on stderr already.
+                vec![Line { tensor: "(panicked)".to_owned(), found: f64::NAN, allowed: 0.0 }]
+            });
+            if lines.is_empty() {
+                println!("{} {name} compares nothing FAIL", case.name);
+                failed += 1;
+            }
+            for line in lines {
+                // Phrased so that a NaN fails.
+                let ok = line.found <= line.allowed;
+                let verdict = if ok { "ok" } else { "FAIL" };
+                let device = name.replace(' ', "_");
+                println!("{} {device} {} {:.3e} {:.1e} {verdict}", case.name, line.tensor, line.found, line.allowed);
+                if ok { passed += 1 } else { failed += 1 }
+            }
+        }
+    }
+    if passed + failed == 0 {
+        eprintln!("no golden case compared under {} (GEOPURIFY_GOLDEN_ONLY is '{only}')", root.display());
+        failed += 1;
+    }
+    println!("{not_yet} cases not yet supported");
+    println!("golden: {passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The op as the list above names it: sonata's checkpoints are told from the student's by their config.
+fn op_name(case: &Case) -> String {
+    match case.op.as_str() {
+        "checkpoint" if case.config.get("enc_depths").is_some() => "checkpoint of sonata".to_owned(),
+        op => op.to_owned(),
+    }
+}
+
+type Runner = fn(&Case, &Device) -> Vec<Line>;
+
+fn runner(case: &Case) -> Option<Runner> {
+    Some(match op_name(case).as_str() {
+        "voxelize" => ops::voxelize,
+        "minkconv" => ops::minkconv,
+        "submconv" => ops::submconv,
+        "knn" => ops::knn,
+        "pooling" => ops::pooling,
+        "student_eval" => ops::student_eval,
+        "checkpoint" => ops::student_checkpoint,
+        _ => return None,
+    })
+}
