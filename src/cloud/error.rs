@@ -1,0 +1,205 @@
+//! What can go wrong when a scan is read or written.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a scan could not be read or written.
+///
+/// Every variant names the file, and where in it the trouble is: the byte offset for binary data,
+/// the line for text, or the field.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloudError {
+    /// The operating system refused to open, read or write the file.
+    #[error("{}: cannot {action}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done, as a verb ("open", "write").
+        action: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The file has no bytes at all.
+    #[error("{}: the file is empty (0 bytes)", .path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither the first bytes nor the extension belong to a known format.
+    #[error("{}: {found}; expected PLY, LAS, LAZ, PCD, E57, or text with extension xyz, txt, csv, pts, asc", .path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// What was seen instead.
+        found: String,
+    },
+    /// A line of text (a header line or a point) is not what the format asks for.
+    #[error("{}: {format}, line {line}: found {found}; expected {expected}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The format being read.
+        format: &'static str,
+        /// Line number, from 1.
+        line: u64,
+        /// What the line holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// A binary field holds an impossible value.
+    #[error("{}: {format}, byte {offset}: {field} is {found}; expected {expected}", .path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The format being read.
+        format: &'static str,
+        /// Offset of the field from the start of the file, in bytes.
+        offset: u64,
+        /// The field's name.
+        field: String,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// The header promises more data than the file holds.
+    #[error("{}: {format}, byte {offset}: {what} needs {needed} bytes; expected that many, but the file has only {available} left (cut off, or a damaged header)", .path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The format being read.
+        format: &'static str,
+        /// Where the data start, in bytes from the start of the file.
+        offset: u64,
+        /// What was to be read.
+        what: String,
+        /// Bytes it needs (saturating).
+        needed: u64,
+        /// Bytes the file still has from `offset`.
+        available: u64,
+    },
+    /// A decoder (LAZ, LZF, E57) rejected the data.
+    #[error("{}: {format}, byte {offset}: {what} cannot be decoded: {message}", .path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The format being read.
+        format: &'static str,
+        /// Where the piece starts, in bytes from the start of the file.
+        offset: u64,
+        /// Which piece (a chunk, a scan).
+        what: String,
+        /// What the decoder expected or said.
+        message: String,
+    },
+    /// The file is valid but uses something that is not supported.
+    #[error("{}: {format}, byte {offset}: {what} is not supported; expected {expected}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// Offset of the field that says so, in bytes from the start of the file.
+        offset: u64,
+        /// The unsupported feature.
+        what: String,
+        /// What would have been accepted.
+        expected: String,
+    },
+    /// A field to be written does not fit the points or the format.
+    #[error("{}: field \"{field}\": {found}; expected {expected}", .path.display())]
+    Field {
+        /// The file to be written.
+        path: PathBuf,
+        /// The field's name.
+        field: String,
+        /// What is wrong with it.
+        found: String,
+        /// What would fit.
+        expected: String,
+    },
+}
+
+impl CloudError {
+    pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), action, source }
+    }
+}
+
+/// The file and format being read: makes errors that name both.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub path: &'a Path,
+    pub format: &'static str,
+}
+
+impl Origin<'_> {
+    pub fn line(&self, line: u64, found: impl Into<String>, expected: impl Into<String>) -> CloudError {
+        CloudError::Line {
+            path: self.path.to_path_buf(),
+            format: self.format,
+            line,
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+
+    pub fn value(
+        &self,
+        offset: u64,
+        field: impl Into<String>,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> CloudError {
+        CloudError::Value {
+            path: self.path.to_path_buf(),
+            format: self.format,
+            offset,
+            field: field.into(),
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    pub fn truncated(&self, offset: u64, what: impl Into<String>, needed: u64, available: u64) -> CloudError {
+        CloudError::Truncated {
+            path: self.path.to_path_buf(),
+            format: self.format,
+            offset,
+            what: what.into(),
+            needed,
+            available,
+        }
+    }
+
+    pub fn decode(&self, offset: u64, what: impl Into<String>, message: impl ToString) -> CloudError {
+        CloudError::Decode {
+            path: self.path.to_path_buf(),
+            format: self.format,
+            offset,
+            what: what.into(),
+            message: message.to_string(),
+        }
+    }
+
+    pub fn unsupported(&self, offset: u64, what: impl Into<String>, expected: impl Into<String>) -> CloudError {
+        CloudError::Unsupported {
+            path: self.path.to_path_buf(),
+            format: self.format,
+            offset,
+            what: what.into(),
+            expected: expected.into(),
+        }
+    }
+}
+
+/// `text` cut to a length that fits in a message, in quotes, control characters escaped.
+pub(crate) fn quoted(text: &[u8]) -> String {
+    const LONGEST: usize = 40;
+    let cut = text.get(..LONGEST.min(text.len())).unwrap_or_default();
+    let dots = if text.len() > LONGEST { "..." } else { "" };
+    format!("\"{}{dots}\"", cut.escape_ascii())
+}

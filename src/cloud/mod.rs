@@ -1,0 +1,426 @@
+//! Scans: reading and writing point clouds and meshes.
+//!
+//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57 and plain text. All points stay in
+//! file order, also those without a finite position, so that [`write_with_fields`] can put results
+//! back next to them. Files are not trusted: nothing is allocated because a header says so, and a
+//! damaged file gives a [`CloudError`].
+
+mod data;
+mod e57;
+mod error;
+mod las;
+mod las_header;
+mod las_write;
+mod pcd;
+mod ply;
+mod ply_write;
+mod source;
+mod spacing;
+mod text;
+mod units;
+
+use std::cell::Cell;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::path::Path;
+use std::sync::Once;
+
+pub use data::{Attribute, AttributeData, Field, ScalarType};
+pub use error::CloudError;
+pub use units::{Unit, UnitGuess};
+
+use error::{Origin, quoted};
+
+use crate::files;
+
+/// A point cloud, or the vertices and triangles of a mesh.
+#[derive(Clone, Debug, Default)]
+pub struct PointCloud {
+    /// Coordinates as in the file, exact, in the file's units; one per point, in file order. Points
+    /// without a position (gaps of an organised cloud) are kept: see [`PointCloud::is_finite`].
+    pub positions: Vec<[f64; 3]>,
+    /// Red, green, blue, 0 to 255; one per point if present.
+    pub colors: Option<Vec<[u8; 3]>>,
+    /// Normals as in the file, not necessarily of length one; one per point if present.
+    pub normals: Option<Vec<[f32; 3]>>,
+    /// Triangles as indices of points (polygons are cut into fans); empty for clouds.
+    pub faces: Vec<[u32; 3]>,
+    /// Every other per-point property under its file name.
+    pub attributes: Vec<Attribute>,
+    /// What the file was.
+    pub format: Format,
+    /// Width and height, if the points are an image grid in row order (PCD).
+    pub organized: Option<(usize, usize)>,
+    /// The unit of the coordinates, if the file states it.
+    pub unit: Option<Unit>,
+    /// What was missing or had to be handled, for the user.
+    pub notes: Vec<String>,
+}
+
+/// The format of a file, with its variant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// Polygon file format.
+    Ply {
+        /// How the elements are stored.
+        encoding: PlyEncoding,
+    },
+    /// ASPRS LAS.
+    Las {
+        /// Major and minor version.
+        version: (u8, u8),
+        /// Point data record format, 0 to 10.
+        point_format: u8,
+    },
+    /// LAS compressed with LASzip.
+    Laz {
+        /// Major and minor version.
+        version: (u8, u8),
+        /// Point data record format, 0 to 10.
+        point_format: u8,
+    },
+    /// LAZ with the octree of a cloud-optimised point cloud.
+    Copc {
+        /// Major and minor version.
+        version: (u8, u8),
+        /// Point data record format, 6 to 8.
+        point_format: u8,
+    },
+    /// Point Cloud Library format.
+    Pcd {
+        /// How the points are stored.
+        encoding: PcdEncoding,
+    },
+    /// ASTM E57.
+    E57 {
+        /// Number of scans, merged into one cloud.
+        scans: usize,
+    },
+    /// One point per line.
+    #[default]
+    Text,
+}
+
+/// How a PLY file stores its elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlyEncoding {
+    /// As text.
+    Ascii,
+    /// Binary, least significant byte first.
+    BinaryLittleEndian,
+    /// Binary, most significant byte first.
+    BinaryBigEndian,
+}
+
+/// How a PCD file stores its points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PcdEncoding {
+    /// As text.
+    Ascii,
+    /// Binary, point by point.
+    Binary,
+    /// Binary, field by field, compressed with LZF.
+    BinaryCompressed,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let las = |f: &mut fmt::Formatter<'_>, name, (major, minor): (u8, u8), point_format| {
+            write!(f, "{name} {major}.{minor}, point format {point_format}")
+        };
+        match *self {
+            Self::Ply { encoding } => f.write_str(match encoding {
+                PlyEncoding::Ascii => "PLY, ascii",
+                PlyEncoding::BinaryLittleEndian => "PLY, binary little-endian",
+                PlyEncoding::BinaryBigEndian => "PLY, binary big-endian",
+            }),
+            Self::Las { version, point_format } => las(f, "LAS", version, point_format),
+            Self::Laz { version, point_format } => las(f, "LAZ", version, point_format),
+            Self::Copc { version, point_format } => las(f, "COPC (LAZ)", version, point_format),
+            Self::Pcd { encoding } => f.write_str(match encoding {
+                PcdEncoding::Ascii => "PCD, ascii",
+                PcdEncoding::Binary => "PCD, binary",
+                PcdEncoding::BinaryCompressed => "PCD, binary compressed",
+            }),
+            Self::E57 { scans: 1 } => f.write_str("E57, 1 scan"),
+            Self::E57 { scans } => write!(f, "E57, {scans} scans"),
+            Self::Text => f.write_str("text"),
+        }
+    }
+}
+
+/// The formats that can be told apart before reading.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ply,
+    Las,
+    Pcd,
+    E57,
+    Text,
+}
+
+const TEXT_EXTENSIONS: [&str; 10] = ["xyz", "txt", "csv", "pts", "asc", "xyzrgb", "xyzi", "xyzn", "tsv", "dat"];
+
+fn extension(path: &Path) -> String {
+    path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// Goes by the first bytes; text has none that are certain, so there the extension decides.
+fn detect(path: &Path, bytes: &[u8]) -> Result<Kind, CloudError> {
+    let unknown = |found| CloudError::UnknownFormat { path: path.to_path_buf(), found };
+    if bytes.starts_with(b"LASF") {
+        return Ok(Kind::Las);
+    }
+    if bytes.starts_with(b"ASTM-E57") {
+        return Ok(Kind::E57);
+    }
+    if bytes.starts_with(b"ply\n") || bytes.starts_with(b"ply\r") || bytes.starts_with(b"ply ") {
+        return Ok(Kind::Ply);
+    }
+    if pcd::looks_like(bytes) {
+        return Ok(Kind::Pcd);
+    }
+    let extension = extension(path);
+    if let "ply" | "las" | "laz" | "pcd" | "e57" = extension.as_str() {
+        let start = quoted(bytes.get(..8).unwrap_or(bytes));
+        return Err(unknown(format!("the extension is {extension}, but the file starts with {start}")));
+    }
+    if !TEXT_EXTENSIONS.contains(&extension.as_str()) {
+        return Err(unknown(if extension.is_empty() {
+            "the content is not of a known format and there is no extension".into()
+        } else {
+            format!("the extension \"{extension}\" is not of a known format")
+        }));
+    }
+    let start = bytes.get(..4096).unwrap_or(bytes);
+    if start.contains(&0) {
+        return Err(unknown(format!("the extension is {extension}, but the content is binary")));
+    }
+    Ok(Kind::Text)
+}
+
+impl PointCloud {
+    /// Reads a scan. The format is told by the content, for text by the extension.
+    ///
+    /// A valid file without points gives an empty cloud, with a note.
+    ///
+    /// # Errors
+    ///
+    /// Any [`CloudError`] except [`CloudError::Field`]: the file cannot be opened, is of no known
+    /// format, is damaged or cut off, or uses a feature that is not supported.
+    pub fn read(path: &Path) -> Result<Self, CloudError> {
+        let source = source::open(path)?;
+        let mut cloud = match detect(path, &source)? {
+            Kind::Ply => ply::read(path, &source),
+            Kind::Las => las::read(path, &source),
+            Kind::Pcd => pcd::read(path, &source),
+            Kind::E57 => e57::read(path, &source),
+            Kind::Text => text::read(path, &source),
+        }?;
+        if cloud.is_empty() {
+            cloud.notes.push("no points".into());
+        }
+        Ok(cloud)
+    }
+
+    /// Number of points, also counting those without a finite position.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// True if there are no points at all.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// True if point `i` exists and its three coordinates are finite.
+    pub fn is_finite(&self, i: usize) -> bool {
+        self.positions.get(i).is_some_and(finite)
+    }
+
+    /// Number of points with a finite position.
+    pub fn num_finite(&self) -> usize {
+        self.positions.iter().filter(|p| finite(p)).count()
+    }
+
+    /// Smallest and largest coordinates over the finite points; `None` if there are none.
+    pub fn bounds(&self) -> Option<([f64; 3], [f64; 3])> {
+        let mut points = self.positions.iter().filter(|p| finite(p));
+        let first = *points.next()?;
+        Some(points.fold((first, first), |(mut lo, mut hi), p| {
+            for ((lo, hi), &x) in lo.iter_mut().zip(&mut hi).zip(p) {
+                *lo = lo.min(x);
+                *hi = hi.max(x);
+            }
+            (lo, hi)
+        }))
+    }
+
+    /// The centre of [`bounds`](Self::bounds) and all positions relative to it, in file units.
+    ///
+    /// The subtraction happens in double precision: map coordinates (hundreds of kilometres) lose
+    /// millimetres or centimetres when they become `f32` as they are. Points that are not finite
+    /// become NaN. Without any finite point the origin is zero.
+    pub fn centered(&self) -> ([f64; 3], Vec<[f32; 3]>) {
+        let origin = self.bounds().map_or([0.0; 3], |(lo, hi)| {
+            // Halved first: the sum of two huge coordinates can overflow.
+            std::array::from_fn(|axis| lo[axis] * 0.5 + hi[axis] * 0.5)
+        });
+        let relative = (self.positions.iter())
+            .map(|p| match finite(p) {
+                true => std::array::from_fn(|axis| (p[axis] - origin[axis]) as f32),
+                false => [f32::NAN; 3],
+            })
+            .collect();
+        (origin, relative)
+    }
+
+    /// Median distance from a point to its nearest neighbour, in file units; `None` with fewer than
+    /// two distinct finite points.
+    ///
+    /// Estimated from at most 2000 points spread evenly over the file, each against all points, with
+    /// a hash grid: time and memory (about 8 bytes per point) grow linearly. Exact duplicates do not
+    /// count as neighbours. Clouds with points at many scales at once may be judged by fewer points.
+    pub fn spacing(&self) -> Option<f64> {
+        spacing::estimate(&self.positions)
+    }
+
+    /// The attribute called `name`, if there is one.
+    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.iter().find(|a| a.name == name)
+    }
+
+    /// The unit of the coordinates: the stated one, or a guess from their size, with the reason.
+    pub fn guess_unit(&self) -> UnitGuess {
+        units::guess(self)
+    }
+
+    /// Writes a binary little-endian PLY file with everything this cloud holds, and `fields`.
+    ///
+    /// Coordinates are stored as `float` if all of them are exactly representable, otherwise as
+    /// `double`, so they read back bit by bit. Returns notes for the user about what changed.
+    ///
+    /// # Errors
+    ///
+    /// [`CloudError::Field`] if a field has another length than the cloud; [`CloudError::Io`] if the
+    /// file cannot be written.
+    pub fn write_ply(&self, dest: &Path, fields: &[Field]) -> Result<Vec<String>, CloudError> {
+        ply_write::write_cloud(self, dest, fields)
+    }
+}
+
+fn finite(p: &[f64; 3]) -> bool {
+    p.iter().all(|x| x.is_finite())
+}
+
+/// Copies the scan `source` to `dest` with `fields` added to each point.
+///
+/// PLY to PLY and LAS/LAZ to LAS/LAZ keep everything in the file as it is: order, coordinates bit by
+/// bit, all attributes, elements, comments, records; a field whose name exists replaces the old one. In LAS
+/// the fields are extra bytes, described by the Extra Bytes record. A destination with extension
+/// `las` or `laz` is compressed accordingly, and a COPC source becomes plain LAZ, since its
+/// octree is an index of the old bytes. Every other source, and a LAS source with a `ply`
+/// destination, is written as binary PLY with everything known (see [`PointCloud::write_ply`]).
+///
+/// The destination may be the source: it is written to a temporary file in the same directory and
+/// renamed. Returns notes for the user about what changed.
+///
+/// # Errors
+///
+/// [`CloudError::Field`] if a field has another number of values than the source has points, or does
+/// not fit the format; [`CloudError::UnknownFormat`] if the extension of `dest` asks for a format
+/// that this source cannot be written in; and whatever reading `source` or writing `dest` gives.
+pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result<Vec<String>, CloudError> {
+    for (i, field) in fields.iter().enumerate() {
+        let twice = fields.iter().take(i).any(|f| f.name == field.name);
+        if twice || field.name.is_empty() {
+            return Err(CloudError::Field {
+                path: dest.to_path_buf(),
+                field: field.name.clone(),
+                found: if twice { "the name is given twice" } else { "the name is empty" }.into(),
+                expected: "a name of its own for each field".into(),
+            });
+        }
+    }
+    let bytes = source::open(source)?;
+    let kind = detect(source, &bytes)?;
+    match (kind, extension(dest).as_str()) {
+        (Kind::Ply, "ply") => ply_write::append(source, bytes, dest, fields),
+        (Kind::Las, "las" | "laz") => las_write::append(source, bytes, dest, fields),
+        (_, "ply") => {
+            drop(bytes);
+            let cloud = PointCloud::read(source)?;
+            ply_write::write_cloud(&cloud, dest, fields)
+        }
+        (_, other) => Err(CloudError::UnknownFormat {
+            path: dest.to_path_buf(),
+            found: format!(
+                "the result cannot be written with extension \"{other}\" ({} can)",
+                if kind == Kind::Las { "las, laz and ply" } else { "ply" }
+            ),
+        }),
+    }
+}
+
+/// Checks that `field` has one value for each of `points` points.
+fn check_length(dest: &Path, field: &Field, points: usize) -> Result<(), CloudError> {
+    if field.data.len() == points {
+        return Ok(());
+    }
+    Err(CloudError::Field {
+        path: dest.to_path_buf(),
+        field: field.name.clone(),
+        found: format!("it has {} values", field.data.len()),
+        expected: format!("one for each of the {points} points"),
+    })
+}
+
+/// Writes `dest` whole or not at all (see [`files::write_atomic`]). What `write` owns is dropped
+/// before the rename, so a mapped source may be the file that is replaced.
+fn write_atomic(
+    dest: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), CloudError>,
+) -> Result<(), CloudError> {
+    files::write_atomic(dest, |out| write(out).map_err(io::Error::other))
+        .map_err(|error| error.downcast().unwrap_or_else(|source| CloudError::io(dest, "write", source)))
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a third-party decoder: a panic in it becomes an error like any other.
+///
+/// The arithmetic decoder of LAZ indexes its tables with what damaged data give, which cannot be
+/// known before decoding.
+fn guarded<T>(
+    origin: Origin<'_>,
+    offset: u64,
+    what: &str,
+    decode: impl FnOnce() -> Result<T, CloudError>,
+) -> Result<T, CloudError> {
+    static HOOK: Once = Once::new();
+    // The error says all there is to say: no message of a panic on the terminal as well.
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                before(panic);
+            }
+        }));
+    });
+    let outer = GUARDED.replace(true);
+    // Nothing that the closure touches is used after a panic: the result is dropped as a whole.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode));
+    GUARDED.set(outer);
+    outcome.unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "unknown reason".into());
+        Err(origin.decode(offset, what, format!("the decoder gave up: {message}")))
+    })
+}
