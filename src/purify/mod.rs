@@ -1,0 +1,470 @@
+//! Geometric purification: point features in, features cleaned by the student's affinities out.
+//!
+//! Voxel means → student embedding → K nearest voxels → affinity matrix A → A applied again and again.
+//!
+//! A scene of any size goes through in pieces that fit the device: the means and the pooling in blocks
+//! of channels (channels do not mix), the student in spatial tiles with a halo as wide as it sees, the
+//! neighbours and the rows of A in runs of voxels. None of this approximates: a tiled scene equals the
+//! untiled one to rounding. What is kept whole lives on the host: one `[V, C + 6]` matrix, whose first C
+//! columns the pooled features overwrite, and the embedding.
+
+mod source;
+mod tiles;
+
+use std::time::{Duration, Instant};
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::gpu::Limits;
+use crate::models::student::{RECEPTIVE_RADIUS, Student, StudentConfig, normalize_rows};
+use crate::ops::affinity::affinity;
+use crate::ops::knn::{self, knn_points, knn_voxels};
+use crate::ops::normals::{Orientation, normals};
+use crate::ops::pooling::{AffinityRows, pooling};
+use crate::ops::segment_mean::segment_mean;
+use crate::ops::voxel_grid::{QuantizeError, VoxelGrid, quantize, voxel_grid};
+use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
+use crate::weights::WeightsError;
+
+pub use source::{FeatureSource, FileFeatures, MemoryFeatures};
+pub use tiles::{Tile, tiles};
+
+/// Neighbours used to estimate a normal.
+const NORMAL_NEIGHBORS: usize = 30;
+/// Channels appended to the semantic features: colour and normal.
+const GEOMETRY_CHANNELS: usize = 6;
+
+/// How the features are purified. The defaults are the reference's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Edge of a voxel, in the scan's unit (metres).
+    pub voxel_size: f64,
+    /// Neighbours per voxel, the voxel itself excluded.
+    pub neighbors: usize,
+    /// Factor of the cosines before the softmax (1/α of the paper).
+    pub sharpness: f32,
+    /// How often A is applied. The paper counts 18 after the first: the reference applies it 19 times.
+    pub iterations: usize,
+    /// Host memory for temporary values, in bytes; the results do not depend on it.
+    pub working_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { voxel_size: 0.02, neighbors: 96, sharpness: 20.0, iterations: 19, working_bytes: 1 << 30 }
+    }
+}
+
+/// A scan, point by point.
+#[derive(Clone, Copy)]
+pub struct Scan<'a> {
+    /// Positions in the scan's unit; every one finite.
+    pub positions: &'a [[f64; 3]],
+    /// Colours 0..=255; grey (0.5) where a scan has none.
+    pub colors: Option<&'a [[u8; 3]]>,
+    /// Unit normals; estimated where a scan has none.
+    pub normals: Option<&'a [[f32; 3]]>,
+}
+
+/// Purified features.
+#[derive(Clone, Debug)]
+pub struct Purified {
+    /// `[V, C]`, row-major.
+    pub features: Vec<f32>,
+    /// C.
+    pub num_channels: usize,
+    /// `[V]` integer voxel coordinates, from the smallest voxel of the scan on, in Morton order.
+    pub coords: Vec<[i32; 3]>,
+    /// `[N]`, the voxel of every point.
+    pub voxel_from_point: Vec<i32>,
+    /// What was done and how long it took.
+    pub report: Report,
+}
+
+/// One line of the stage table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stage {
+    /// Name of the stage.
+    pub name: &'static str,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Bytes the stage has to read and write at least.
+    pub bytes: u64,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Number of points.
+    pub num_points: usize,
+    /// Number of voxels.
+    pub num_voxels: usize,
+    /// Spatial tiles the student ran in.
+    pub num_tiles: usize,
+    /// Largest |row sum of A − 1| over the voxels that have a neighbour.
+    pub max_row_sum_error: f64,
+    /// Things the user should know: what was missing and what was done about it.
+    pub notes: Vec<String>,
+    /// Times and bytes, in order.
+    pub stages: Vec<Stage>,
+}
+
+/// Why purification stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum PurifyError {
+    /// The scan has no points.
+    #[error("the scan has no points")]
+    Empty,
+    /// Features and scan do not belong together.
+    #[error("features have {features} rows, the scan has {points} points: one row per point, in the scan's order")]
+    RowCount {
+        /// Rows of the features.
+        features: usize,
+        /// Points of the scan.
+        points: usize,
+    },
+    /// Features and student do not belong together.
+    #[error(
+        "features have {features} channels, the student takes {student}: {expected} semantic ones, colour and normal"
+    )]
+    ChannelCount {
+        /// Channels of the features.
+        features: usize,
+        /// Input channels of the student.
+        student: usize,
+        /// Semantic channels among them.
+        expected: usize,
+    },
+    /// A setting is out of range.
+    #[error("{name} is {value}, expected {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The points do not fit the voxel grid.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
+    /// An operation failed.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// The features could not be read.
+    #[error(transparent)]
+    Features(#[from] WeightsError),
+}
+
+/// How far a run is: called with the stage's name and the share done, 0 to 1.
+pub type Progress<'a> = dyn FnMut(&'static str, f64) + 'a;
+
+/// Purifies `features [N, C]` of the points of `scan` with `student` on `device`.
+///
+/// # Errors
+/// [`PurifyError`]; nothing is computed on input that does not fit together.
+pub fn purify(
+    scan: Scan<'_>,
+    features: &dyn FeatureSource,
+    student: &Student,
+    config: StudentConfig,
+    settings: Settings,
+    device: &Device,
+    progress: &mut Progress<'_>,
+) -> Result<Purified, PurifyError> {
+    check(&scan, features, config, settings)?;
+    let num_channels = features.num_channels();
+    let limits = limits_of(device);
+    let mut clock = Clock { stages: Vec::new(), progress };
+    let mut notes = Vec::new();
+
+    let grid = clock.run("voxel grid", |_| voxelize(scan.positions, settings.voxel_size, device))?;
+    let num_voxels = grid.num_voxels();
+    clock.bytes(scan.positions.len() * (24 + 16 + 8) + num_voxels * 20);
+
+    let width = num_channels + GEOMETRY_CHANNELS;
+    let mut matrix = vec![0.0_f32; num_voxels * width];
+    clock.run("voxel means", |tick| {
+        let geometry =
+            MemoryFeatures { values: geometry_channels(&scan, device, &mut notes)?, num_channels: GEOMETRY_CHANNELS };
+        let sources: [&dyn FeatureSource; 2] = [features, &geometry];
+        let block = channel_block(limits, settings, features.num_points());
+        let mut column = 0;
+        for source in sources {
+            let count = source.num_channels();
+            for first in (0..count).step_by(block) {
+                let channels = first..(first + block).min(count);
+                let num = channels.len();
+                let rows = float_tensor(source.read(channels)?, [source.num_points(), num], device);
+                let means = segment_mean(rows, grid.point_from_sorted.clone(), grid.offsets.clone())?;
+                scatter_columns(&mut matrix, width, column, &float_values(means)?, num);
+                column += num;
+                tick(column as f64 / width as f64);
+            }
+        }
+        Ok::<_, PurifyError>(())
+    })?;
+    clock.bytes((features.num_points() + num_voxels) * width * 4);
+
+    let voxel_from_point = int_values(grid.voxel_from_point.clone())?;
+    let coords: Vec<[i32; 4]> = int_values(grid.coords.clone())?.as_chunks().0.to_vec();
+    let coords: Vec<[i32; 3]> = coords.iter().map(|c| [c[1], c[2], c[3]]).collect();
+    drop(grid);
+
+    let mut num_tiles = 0;
+    let embedding = clock.run("student", |tick| {
+        let tiles = tiles(&coords, RECEPTIVE_RADIUS as i32, tile_voxels(limits, settings, config));
+        num_tiles = tiles.len();
+        embed(&tiles, &matrix, width, &coords, student, config, device, tick)
+    })?;
+    clock.bytes(num_voxels * 4 * (width + config.hidden_dim * 26 + config.embed_dim));
+
+    let embedding = float_tensor(embedding, [num_voxels, config.embed_dim], device);
+    let rows_per_part = limits.rows(settings.neighbors * 4).min(num_voxels);
+    let mut max_row_sum_error = 0.0_f64;
+    let mut parts = Vec::new();
+    clock.run("neighbours", |tick| {
+        let flat: Vec<i32> = coords.iter().flatten().copied().collect();
+        let voxels = int_tensor(flat, [num_voxels, 3], device);
+        for first in (0..num_voxels).step_by(rows_per_part) {
+            let queries = first..(first + rows_per_part).min(num_voxels);
+            parts.push(knn_voxels(voxels.clone(), settings.neighbors, false, queries.clone())?.index);
+            tick(queries.end as f64 / num_voxels as f64);
+        }
+        device.sync().map_err(|e| OpError::Device(format!("{e:?}")))
+    })?;
+    clock.bytes(num_voxels * (12 + 8 * settings.neighbors));
+
+    let matrix_a = clock.run("affinity", |_| {
+        let mut rows = Vec::new();
+        let mut first = 0;
+        for neighbors in parts {
+            let weights = affinity(embedding.clone(), neighbors.clone(), first, settings.sharpness)?;
+            first += neighbors.dims()[0];
+            let sums = float_values(weights.clone().sum_dim(1))?;
+            let has_neighbor = num_voxels > 1;
+            let errors = sums.iter().filter(|_| has_neighbor).map(|s| (f64::from(*s) - 1.0).abs());
+            max_row_sum_error = errors.fold(max_row_sum_error, f64::max);
+            rows.push(AffinityRows { neighbors, weights });
+        }
+        Ok::<_, OpError>(rows)
+    })?;
+    clock.bytes(num_voxels * (settings.neighbors * 8 + config.embed_dim * 4));
+    drop(embedding);
+
+    clock.run("pooling", |tick| {
+        let block = channel_block(limits, settings, num_voxels);
+        for first in (0..num_channels).step_by(block) {
+            let channels = first..(first + block).min(num_channels);
+            let x = gather_columns(&matrix, width, first, channels.len());
+            let x = float_tensor(x, [num_voxels, channels.len()], device);
+            let pooled = float_values(pooling(x, &matrix_a, settings.iterations)?)?;
+            scatter_columns(&mut matrix, width, first, &pooled, channels.len());
+            tick(channels.end as f64 / num_channels as f64);
+        }
+        Ok::<_, OpError>(())
+    })?;
+    clock.bytes(num_voxels * (settings.neighbors * 8 + num_channels * 8) * settings.iterations);
+
+    narrow_rows(&mut matrix, width, num_channels);
+    let report = Report {
+        num_points: scan.positions.len(),
+        num_voxels,
+        num_tiles,
+        max_row_sum_error,
+        notes,
+        stages: clock.stages,
+    };
+    Ok(Purified { features: matrix, num_channels, coords, voxel_from_point, report })
+}
+
+fn check(
+    scan: &Scan<'_>,
+    features: &dyn FeatureSource,
+    config: StudentConfig,
+    settings: Settings,
+) -> Result<(), PurifyError> {
+    let setting = |name, value: &dyn std::fmt::Display, expected| {
+        Err(PurifyError::Setting { name, value: value.to_string(), expected })
+    };
+    if !(settings.voxel_size.is_finite() && settings.voxel_size > 0.0) {
+        return setting("voxel size", &settings.voxel_size, "a length above 0");
+    }
+    if !(1..=knn::MAX_K).contains(&settings.neighbors) {
+        return setting("neighbors", &settings.neighbors, "1 to 128");
+    }
+    if !settings.sharpness.is_finite() {
+        return setting("sharpness", &settings.sharpness, "a finite number");
+    }
+    if scan.positions.is_empty() {
+        return Err(PurifyError::Empty);
+    }
+    if features.num_points() != scan.positions.len() {
+        return Err(PurifyError::RowCount { features: features.num_points(), points: scan.positions.len() });
+    }
+    if features.num_channels() + GEOMETRY_CHANNELS != config.input_dim {
+        return Err(PurifyError::ChannelCount {
+            features: features.num_channels(),
+            student: config.input_dim,
+            expected: config.input_dim.saturating_sub(GEOMETRY_CHANNELS),
+        });
+    }
+    Ok(())
+}
+
+/// Stage names, times and bytes as they come.
+struct Clock<'a, 'b> {
+    stages: Vec<Stage>,
+    progress: &'a mut Progress<'b>,
+}
+
+impl Clock<'_, '_> {
+    fn run<T, E>(
+        &mut self,
+        name: &'static str,
+        body: impl FnOnce(&mut dyn FnMut(f64)) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let start = Instant::now();
+        (self.progress)(name, 0.0);
+        let result = body(&mut |share| (self.progress)(name, share));
+        (self.progress)(name, 1.0);
+        let elapsed: Duration = start.elapsed();
+        self.stages.push(Stage { name, seconds: elapsed.as_secs_f64(), bytes: 0 });
+        result
+    }
+
+    fn bytes(&mut self, bytes: usize) {
+        if let Some(stage) = self.stages.last_mut() {
+            stage.bytes = bytes as u64;
+        }
+    }
+}
+
+/// Voxels of points, at `voxel_size`. The coordinates are re-centred and rounded down on the host in
+/// f64, which no GPU language has: every device sees the same partition.
+fn voxelize(positions: &[[f64; 3]], voxel_size: f64, device: &Device) -> Result<VoxelGrid, PurifyError> {
+    let scale = 1.0 / voxel_size;
+    let (cells, _) = quantize(positions, &[[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]])?;
+    let coords: Vec<i32> = cells.iter().flat_map(|c| [0, c[0], c[1], c[2]]).collect();
+    Ok(voxel_grid(int_tensor(coords, [positions.len(), 4], device))?)
+}
+
+/// `[N, 6]`: colour in 0..1, then the unit normal.
+fn geometry_channels(scan: &Scan<'_>, device: &Device, notes: &mut Vec<String>) -> Result<Vec<f32>, PurifyError> {
+    let num_points = scan.positions.len();
+    let estimated;
+    let normals = match scan.normals {
+        Some(normals) => normals,
+        None => {
+            notes.push(format!("no normals: estimated from {NORMAL_NEIGHBORS} neighbours, turned upwards"));
+            estimated = estimate_normals(scan.positions, device)?;
+            &estimated
+        }
+    };
+    if scan.colors.is_none() {
+        notes.push("no colours: grey is assumed".to_owned());
+    }
+    let mut channels = Vec::with_capacity(num_points * GEOMETRY_CHANNELS);
+    for (i, normal) in normals.iter().enumerate() {
+        match scan.colors {
+            Some(colors) => channels.extend(colors[i].map(|c| f32::from(c) / 255.0)),
+            None => channels.extend([0.5; 3]),
+        }
+        channels.extend(normal.map(|n| if n.is_finite() { n } else { 0.0 }));
+    }
+    Ok(channels)
+}
+
+/// Normals of points from their neighbours, turned upwards: a scan without normals has no view point.
+///
+/// # Errors
+/// [`OpError`] where the device fails.
+pub fn estimate_normals(positions: &[[f64; 3]], device: &Device) -> Result<Vec<[f32; 3]>, OpError> {
+    let num_points = positions.len();
+    let mut origin = [f64::INFINITY; 3];
+    for p in positions {
+        for axis in 0..3 {
+            origin[axis] = origin[axis].min(p[axis]);
+        }
+    }
+    let centered: Vec<f32> =
+        positions.iter().flat_map(|p| [0, 1, 2].map(|axis| (p[axis] - origin[axis]) as f32)).collect();
+    let points = float_tensor(centered, [num_points, 3], device);
+    let rows_per_part = limits_of(device).rows(NORMAL_NEIGHBORS * 4).min(num_points.max(1));
+    let mut parts = Vec::new();
+    for first in (0..num_points).step_by(rows_per_part) {
+        let queries = first..(first + rows_per_part).min(num_points);
+        parts.push(knn_points(points.clone(), NORMAL_NEIGHBORS, false, queries)?.index);
+    }
+    let neighbors = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
+    let flat = float_values(normals(points, neighbors, Orientation::Up)?)?;
+    Ok(flat.as_chunks().0.to_vec())
+}
+
+/// Channels per block so that `rows` × block fits a binding and, on the host, the working memory.
+fn channel_block(limits: Limits, settings: Settings, rows: usize) -> usize {
+    let on_device = usize::try_from(limits.max_binding_bytes).unwrap_or(usize::MAX) / (rows * 4).max(1);
+    // A block is there up to four times: read, on the device, as a result, and read back.
+    on_device.min(settings.working_bytes / (rows * 16).max(1)).max(1)
+}
+
+/// Voxels per tile so that the widest activation fits a binding and about five of them the memory.
+fn tile_voxels(limits: Limits, settings: Settings, config: StudentConfig) -> usize {
+    let widest = config.input_dim.max(config.hidden_dim) * 4;
+    limits.rows(widest).min(settings.working_bytes / (5 * widest)).max(1)
+}
+
+fn gather_columns(matrix: &[f32], width: usize, first: usize, count: usize) -> Vec<f32> {
+    matrix.chunks_exact(width).flat_map(|row| &row[first..first + count]).copied().collect()
+}
+
+fn scatter_columns(matrix: &mut [f32], width: usize, first: usize, columns: &[f32], count: usize) {
+    for (row, values) in matrix.chunks_exact_mut(width).zip(columns.chunks_exact(count)) {
+        row[first..first + count].copy_from_slice(values);
+    }
+}
+
+/// Keeps the first `keep` of `width` columns, in place.
+fn narrow_rows(matrix: &mut Vec<f32>, width: usize, keep: usize) {
+    let rows = matrix.len() / width;
+    for row in 1..rows {
+        matrix.copy_within(row * width..row * width + keep, row * keep);
+    }
+    matrix.truncate(rows * keep);
+}
+
+#[allow(clippy::too_many_arguments, reason = "one call site, all of it the state of the student stage")]
+fn embed(
+    tiles: &[Tile],
+    matrix: &[f32],
+    width: usize,
+    coords: &[[i32; 3]],
+    student: &Student,
+    config: StudentConfig,
+    device: &Device,
+    tick: &mut dyn FnMut(f64),
+) -> Result<Vec<f32>, OpError> {
+    let dim = config.embed_dim;
+    let mut embedding = vec![0.0_f32; coords.len() * dim];
+    let mut done = 0;
+    for tile in tiles {
+        let n = tile.voxels.len();
+        let mut features = Vec::with_capacity(n * width);
+        let mut tile_coords = Vec::with_capacity(n * 4);
+        for &voxel in &tile.voxels {
+            let voxel = voxel as usize;
+            features.extend_from_slice(&matrix[voxel * width..(voxel + 1) * width]);
+            tile_coords.extend([0, coords[voxel][0], coords[voxel][1], coords[voxel][2]]);
+        }
+        let features = float_tensor(features, [n, width], device);
+        let rows = student.forward(features, int_tensor(tile_coords, [n, 4], device))?;
+        let rows = float_values(normalize_rows(rows))?;
+        for (&voxel, row) in tile.voxels.iter().zip(rows.chunks_exact(dim)).take(tile.num_inner) {
+            embedding[voxel as usize * dim..(voxel as usize + 1) * dim].copy_from_slice(row);
+        }
+        done += tile.num_inner;
+        tick(done as f64 / coords.len() as f64);
+    }
+    Ok(embedding)
+}

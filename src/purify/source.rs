@@ -1,0 +1,87 @@
+use std::ops::Range;
+
+use crate::weights::{TensorView, WeightsError};
+
+/// Per-point features that are read a block of channels at a time.
+pub trait FeatureSource {
+    /// N.
+    fn num_points(&self) -> usize;
+    /// C.
+    fn num_channels(&self) -> usize;
+    /// The block `[N, channels]` as f32, row-major.
+    ///
+    /// # Errors
+    /// [`WeightsError`] naming the file.
+    fn read(&self, channels: Range<usize>) -> Result<Vec<f32>, WeightsError>;
+}
+
+/// Features that are in memory, `[N, C]` row-major.
+#[derive(Clone, Debug)]
+pub struct MemoryFeatures {
+    /// The values.
+    pub values: Vec<f32>,
+    /// C.
+    pub num_channels: usize,
+}
+
+impl FeatureSource for MemoryFeatures {
+    fn num_points(&self) -> usize {
+        self.values.len() / self.num_channels.max(1)
+    }
+
+    fn num_channels(&self) -> usize {
+        self.num_channels
+    }
+
+    fn read(&self, channels: Range<usize>) -> Result<Vec<f32>, WeightsError> {
+        let rows = self.values.chunks_exact(self.num_channels.max(1));
+        Ok(rows.flat_map(|row| &row[channels.clone()]).copied().collect())
+    }
+}
+
+/// The rows `points` of a tensor `[N, C]` of a file, all rows where `points` is `None`.
+#[derive(Clone, Debug)]
+pub struct FileFeatures<'a> {
+    tensor: TensorView<'a>,
+    points: Option<&'a [u32]>,
+}
+
+impl<'a> FileFeatures<'a> {
+    /// Wraps `tensor`; `points` are ascending row numbers.
+    ///
+    /// # Errors
+    /// [`WeightsError::Extent`] where the tensor is not `[N, C]` or a row lies outside it.
+    pub fn new(tensor: TensorView<'a>, points: Option<&'a [u32]>) -> Result<Self, WeightsError> {
+        // Reading nothing still checks the type and that there are two dimensions.
+        tensor.read_block(0..0, 0..0, &mut [])?;
+        if let Some(&last) = points.and_then(<[u32]>::last) {
+            tensor.read_block(0..last as usize + 1, 0..0, &mut [])?;
+        }
+        Ok(Self { tensor, points })
+    }
+}
+
+impl FeatureSource for FileFeatures<'_> {
+    fn num_points(&self) -> usize {
+        self.points.map_or(self.tensor.shape[0], <[u32]>::len)
+    }
+
+    fn num_channels(&self) -> usize {
+        self.tensor.shape[1]
+    }
+
+    fn read(&self, channels: Range<usize>) -> Result<Vec<f32>, WeightsError> {
+        let (num_rows, width) = (self.tensor.shape[0], channels.len());
+        let mut values = vec![0.0; num_rows * width];
+        self.tensor.read_block(0..num_rows, channels, &mut values)?;
+        if let Some(points) = self.points {
+            // Ascending rows only move towards the front.
+            for (to, &from) in points.iter().enumerate() {
+                let from = from as usize * width;
+                values.copy_within(from..from + width, to * width);
+            }
+            values.truncate(points.len() * width);
+        }
+        Ok(values)
+    }
+}
