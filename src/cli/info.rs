@@ -1,0 +1,167 @@
+//! `geopurify info`: what is in a scan.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::cloud::{CloudError, PointCloud};
+
+/// Arguments of `geopurify info`.
+#[derive(Debug, clap::Args)]
+pub(super) struct InfoArgs {
+    /// Scans: PLY, LAS, LAZ, PCD, E57 or text
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Print one JSON object per file, each on a line of its own
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what each file holds. A file that cannot be read is reported on standard error, does not
+/// keep the others from being read, and makes the exit code 1.
+///
+/// # Errors
+///
+/// When standard output cannot be written.
+pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let mut code = ExitCode::SUCCESS;
+    for path in &args.files {
+        match PointCloud::read(path) {
+            Ok(cloud) if args.json => writeln!(out, "{}", as_json(path, &cloud))?,
+            Ok(cloud) => writeln!(out, "{}", as_text(path, &cloud))?,
+            Err(error) => {
+                code = ExitCode::FAILURE;
+                if args.json {
+                    writeln!(out, "{}", failure(path, &error))?;
+                }
+                eprintln!("error: {error}");
+            }
+        }
+    }
+    out.flush()?;
+    Ok(code)
+}
+
+fn failure(path: &Path, error: &CloudError) -> serde_json::Value {
+    json!({ "file": path.to_string_lossy(), "error": error.to_string() })
+}
+
+fn extent((lo, hi): ([f64; 3], [f64; 3])) -> [f64; 3] {
+    std::array::from_fn(|axis| hi[axis] - lo[axis])
+}
+
+fn as_json(path: &Path, cloud: &PointCloud) -> serde_json::Value {
+    let bounds = cloud.bounds();
+    let unit = cloud.guess_unit();
+    let attributes: Vec<_> = (cloud.attributes.iter())
+        .map(|a| {
+            let range = a.data.range();
+            json!({
+                "name": a.name,
+                "type": a.data.scalar_type().name(),
+                "min": range.map(|r| r.0),
+                "max": range.map(|r| r.1),
+            })
+        })
+        .collect();
+    json!({
+        "file": path.to_string_lossy(),
+        "format": cloud.format.to_string(),
+        "points": cloud.len(),
+        "finite_points": cloud.num_finite(),
+        "organized": cloud.organized.map(|(width, height)| [width, height]),
+        "faces": cloud.faces.len(),
+        "colors": cloud.colors.is_some(),
+        "normals": cloud.normals.is_some(),
+        "min": bounds.map(|b| b.0),
+        "max": bounds.map(|b| b.1),
+        "extent": bounds.map(extent),
+        "spacing": cloud.spacing(),
+        "unit": unit.unit.map(|u| u.to_string()),
+        "unit_stated": unit.stated,
+        "map_coordinates": unit.map_coordinates,
+        "unit_reason": unit.reason,
+        "attributes": attributes,
+        "notes": cloud.notes,
+    })
+}
+
+fn as_text(path: &Path, cloud: &PointCloud) -> String {
+    let mut lines = vec![path.display().to_string()];
+    // Names and notes come from the file, which may hold the control sequences of a terminal.
+    let plain = |text: &str| text.replace(char::is_control, "\u{fffd}");
+    let mut line = |key: &str, value: String| lines.push(format!("  {key:<11}{}", plain(&value)));
+    line("format", cloud.format.to_string());
+    let finite = cloud.num_finite();
+    line(
+        "points",
+        match cloud.len() {
+            n if n == finite => n.to_string(),
+            n => format!("{n}, {finite} of them finite"),
+        },
+    );
+    if let Some((width, height)) = cloud.organized {
+        line("organised", format!("{width} x {height}"));
+    }
+    if !cloud.faces.is_empty() {
+        line("triangles", cloud.faces.len().to_string());
+    }
+    let has = |present| if present { "yes" } else { "no" };
+    line("colours", has(cloud.colors.is_some()).into());
+    line("normals", has(cloud.normals.is_some()).into());
+    let triple = |[x, y, z]: [f64; 3]| format!("{} {} {}", number(x), number(y), number(z));
+    if let Some(bounds) = cloud.bounds() {
+        line("min", triple(bounds.0));
+        line("max", triple(bounds.1));
+        line("extent", triple(extent(bounds)));
+    }
+    if let Some(spacing) = cloud.spacing() {
+        line("spacing", format!("{} (median distance to the nearest neighbour)", number(spacing)));
+    }
+    let unit = cloud.guess_unit();
+    let name = unit.unit.map_or_else(|| "unknown".into(), |u| u.to_string());
+    let how = if unit.stated || unit.unit.is_none() { "" } else { "probably " };
+    let map = if unit.map_coordinates { ", map coordinates" } else { "" };
+    line("unit", format!("{how}{name}{map} ({})", unit.reason));
+    for attribute in &cloud.attributes {
+        let ty = attribute.data.scalar_type().name();
+        let range = match attribute.data.range() {
+            Some((lo, hi)) if lo == hi => format!("all {}", number(lo)),
+            Some((lo, hi)) => format!("{} to {}", number(lo), number(hi)),
+            None => "no finite values".into(),
+        };
+        line("attribute", format!("{} ({ty}) {range}", attribute.name));
+    }
+    for note in &cloud.notes {
+        line("note", note.clone());
+    }
+    lines.join("\n")
+}
+
+/// At most six decimals, without trailing zeros; very small and very large numbers with an exponent.
+fn number(x: f64) -> String {
+    if x != 0.0 && !(1e-4..1e12).contains(&x.abs()) {
+        return format!("{x:.3e}");
+    }
+    let text = format!("{x:.6}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(number(0.0), "0");
+        assert_eq!(number(-0.0), "0");
+        assert_eq!(number(2.5), "2.5");
+        assert_eq!(number(636_000.25), "636000.25");
+        assert_eq!(number(1e-7), "1.000e-7");
+        assert_eq!(number(f64::NAN), "NaN");
+    }
+}

@@ -1,0 +1,44 @@
+//! The command line: one file per subcommand. Results go to stdout, progress and logs to stderr.
+
+mod devices;
+mod info;
+mod purify;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Open-vocabulary 3D segmentation on any Vulkan GPU, or on none.
+#[derive(Parser, Debug)]
+#[command(name = "geopurify", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the devices work can run on, and which one is taken
+    Devices(devices::DevicesArgs),
+    /// Say what a scan holds
+    Info(info::InfoArgs),
+    /// Clean the features of a scan's points by geometry
+    Purify(purify::PurifyArgs),
+}
+
+/// Parses the arguments and runs the subcommand. 0: done, 1: failed, 2: wrong arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let result = match &cli.command {
+        Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Info(args) => info::run(args),
+        Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,213 @@
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::table::{bytes, table};
+use crate::cloud::PointCloud;
+use crate::gpu::{DeviceSelection, select};
+use crate::models::student::AffinityPredictor;
+use crate::purify::{FileFeatures, Purified, Scan, Settings, purify};
+use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec, read_state_dict};
+
+/// Arguments of `purify`.
+#[derive(clap::Args, Debug)]
+pub(super) struct PurifyArgs {
+    /// The scan: PLY, LAS, LAZ, PCD, E57 or text
+    scan: PathBuf,
+    /// Features `[N, C]` of its points, in the scan's order (safetensors)
+    #[arg(long, value_name = "FILE")]
+    features: PathBuf,
+    /// Name of the tensor, where the file holds more than one
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
+    /// Weights of the student: .pth as the reference writes it, or safetensors
+    #[arg(long, value_name = "FILE")]
+    student: PathBuf,
+    /// Where the purified features go: `features [V, C]`, `voxel_coords [V, 3]`, `voxel_from_point [N]`
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Edge of a voxel, in the scan's unit
+    #[arg(long, default_value_t = Settings::default().voxel_size)]
+    voxel: f64,
+    /// Neighbours per voxel, 1 to 128
+    #[arg(long, default_value_t = Settings::default().neighbors)]
+    neighbors: usize,
+    /// Factor of the cosines before the softmax
+    #[arg(long, default_value_t = Settings::default().sharpness)]
+    sharpness: f32,
+    /// How often the affinities are applied
+    #[arg(long, default_value_t = Settings::default().iterations)]
+    iterations: usize,
+    /// Memory for temporary values, in MiB; results do not depend on it
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    working_memory: u32,
+    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    #[arg(long, default_value_t)]
+    device: DeviceSelection,
+    /// Print the stage table as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &PurifyArgs) -> Result<()> {
+    let start = Instant::now();
+    let selected = select(args.device)?;
+    eprintln!("device: {} ({})", selected.name, selected.why);
+
+    let cloud = PointCloud::read(&args.scan)?;
+    let finite = finite_points(&cloud);
+    let kept = finite.as_deref();
+    let positions = pick(&cloud.positions, kept);
+    let colors = cloud.colors.as_deref().map(|c| pick(c, kept));
+    let normals = cloud.normals.as_deref().map(|n| pick(n, kept));
+
+    let file = SafetensorsFile::open(&args.features)?;
+    let name = tensor_name(args, &file)?;
+    let tensor = file.tensor(&name)?;
+    if tensor.shape.first() != Some(&cloud.len()) {
+        bail!(
+            "{}: '{name}' is {:?}, {} has {} points: one row per point is wanted, in the scan's order",
+            args.features.display(),
+            tensor.shape,
+            args.scan.display(),
+            cloud.len()
+        );
+    }
+    let features = FileFeatures::new(tensor, kept)?;
+
+    let state = read_state_dict(&args.student)?;
+    let (student, config, loaded) = AffinityPredictor::load(state, &selected.device)?;
+    log::info!("{loaded}");
+
+    let settings = Settings {
+        voxel_size: args.voxel,
+        neighbors: args.neighbors,
+        sharpness: args.sharpness,
+        iterations: args.iterations,
+        working_bytes: args.working_memory as usize * (1 << 20),
+    };
+    let bar = ProgressBar::new(1000);
+    let style = ProgressStyle::with_template("{msg:12} {bar:40} {percent:>3}% {elapsed}").context("progress bar")?;
+    bar.set_style(style);
+    let scan = Scan { positions: &positions, colors: colors.as_deref(), normals: normals.as_deref() };
+    let result = purify(scan, &features, &student.fold(), config, settings, &selected.device, &mut |stage, share| {
+        bar.set_message(stage);
+        bar.set_position((share * 1000.0) as u64);
+    });
+    bar.finish_and_clear();
+    let mut purified = result.with_context(|| format!("purifying {}", args.scan.display()))?;
+    if let Some(finite) = &finite {
+        let dropped = cloud.len() - finite.len();
+        purified.report.notes.push(format!("{dropped} points are not finite: their voxel is -1"));
+        purified.voxel_from_point = scatter(&purified.voxel_from_point, finite, cloud.len());
+    }
+    write(&args.output, &purified, &settings)?;
+
+    report(args, &purified, &selected.name, start.elapsed().as_secs_f64())
+}
+
+/// Numbers of the finite points, `None` where all of them are.
+fn finite_points(cloud: &PointCloud) -> Option<Vec<u32>> {
+    if cloud.num_finite() == cloud.len() {
+        return None;
+    }
+    Some((0..cloud.len()).filter(|&i| cloud.is_finite(i)).map(|i| i as u32).collect())
+}
+
+fn pick<T: Copy>(values: &[T], kept: Option<&[u32]>) -> Vec<T> {
+    match kept {
+        Some(kept) => kept.iter().map(|&i| values[i as usize]).collect(),
+        None => values.to_vec(),
+    }
+}
+
+fn scatter(values: &[i32], to: &[u32], len: usize) -> Vec<i32> {
+    let mut all = vec![-1; len];
+    for (&value, &to) in values.iter().zip(to) {
+        all[to as usize] = value;
+    }
+    all
+}
+
+/// The tensor asked for, or the file's only one, or the one called `features`.
+fn tensor_name(args: &PurifyArgs, file: &SafetensorsFile) -> Result<String> {
+    if let Some(name) = &args.tensor {
+        return Ok(name.clone());
+    }
+    let names = file.names();
+    match names.as_slice() {
+        [only] => Ok(only.clone()),
+        _ if names.iter().any(|n| n == "features") => Ok("features".to_owned()),
+        _ => bail!("{}: holds {names:?}; name one with --tensor", args.features.display()),
+    }
+}
+
+fn write(path: &Path, purified: &Purified, settings: &Settings) -> Result<()> {
+    let num_voxels = purified.coords.len();
+    let specs = [
+        TensorSpec::new("features", Dtype::F32, [num_voxels, purified.num_channels]),
+        TensorSpec::new("voxel_coords", Dtype::I32, [num_voxels, 3]),
+        TensorSpec::new("voxel_from_point", Dtype::I32, [purified.voxel_from_point.len()]),
+    ];
+    let metadata = [("settings".to_owned(), serde_json::to_string(settings)?)].into();
+    let mut writer = SafetensorsWriter::create(path, &specs, &metadata)?;
+    writer.write_f32(&purified.features)?;
+    let integers = |writer: &mut SafetensorsWriter, values: &[i32]| -> Result<()> {
+        for chunk in values.chunks(1 << 16) {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|v| v.to_le_bytes()).collect();
+            writer.write_all(&bytes).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(())
+    };
+    integers(&mut writer, purified.coords.as_flattened())?;
+    integers(&mut writer, &purified.voxel_from_point)?;
+    writer.finish()?;
+    Ok(())
+}
+
+fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) -> Result<()> {
+    let report = &purified.report;
+    let peak = peak_memory();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let json = json!({
+            "scan": args.scan, "output": args.output, "device": device, "seconds": seconds,
+            "peak_memory_bytes": peak, "report": report,
+        });
+        writeln!(out, "{json:#}")?;
+        return Ok(());
+    }
+    for note in &report.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    let mut rows: Vec<Vec<String>> = report
+        .stages
+        .iter()
+        .map(|s| {
+            let rate = if s.seconds > 0.0 { s.bytes as f64 / s.seconds / 1e9 } else { 0.0 };
+            vec![s.name.to_owned(), format!("{:.3}", s.seconds), bytes(s.bytes), format!("{rate:.2}")]
+        })
+        .collect();
+    rows.push(vec!["whole run".to_owned(), format!("{seconds:.3}"), String::new(), String::new()]);
+    write!(out, "{}", table(&["stage", "seconds", "moved", "GB/s"], &rows))?;
+    let peak = peak.map_or("not known on this system".to_owned(), bytes);
+    writeln!(
+        out,
+        "{} points, {} voxels, {} tile(s); rows of A sum to 1 within {:.1e}; peak memory {peak}",
+        report.num_points, report.num_voxels, report.num_tiles, report.max_row_sum_error
+    )?;
+    writeln!(out, "{}", args.output.display())?;
+    Ok(())
+}
+
+/// Largest resident memory of this process so far, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,67 @@
+use std::fmt::Write as _;
+
+/// Lays out rows of text in columns as wide as their widest cell; numbers go to the right.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, &width) in cells.zip(&widths) {
+            let is_number = cell.starts_with(|c: char| c.is_ascii_digit());
+            let padding = " ".repeat(width - cell.chars().count());
+            let cell = if is_number { format!("{padding}{cell}") } else { format!("{cell}{padding}") };
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    line(&mut header.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+/// Bytes with a binary unit, three significant digits.
+pub(super) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    let mut unit = "B";
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    match unit {
+        "B" => format!("{count} B"),
+        _ if value < 10.0 => format!("{value:.2} {unit}"),
+        _ if value < 100.0 => format!("{value:.1} {unit}"),
+        _ => format!("{value:.0} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_carry_their_unit() {
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(1536), "1.50 KiB");
+        assert_eq!(bytes(128 << 20), "128 MiB");
+        assert_eq!(bytes((1 << 31) - 1), "2.00 GiB");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = vec![vec!["student".into(), "12.0".into()], vec!["knn".into(), "0.1".into()]];
+        assert_eq!(table(&["stage", "seconds"], &rows), "stage    seconds\nstudent     12.0\nknn          0.1\n");
+    }
+}
