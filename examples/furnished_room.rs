@@ -222,7 +222,7 @@ fn write_picture(path: &Path, room: &Room, panels: &[Vec<usize>]) -> Result<()> 
         }
     }
     let mut file = BufWriter::new(File::create(path)?);
-    write!(file, "P6 {} {height} 255\n", width * panels.len())?;
+    writeln!(file, "P6 {} {height} 255", width * panels.len())?;
     file.write_all(&image)?;
     file.flush()?;
     Ok(())

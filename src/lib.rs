@@ -2,6 +2,7 @@
 //!
 //! The rooms a scene passes through, and what each knows, are in ARCHITECTURE.md.
 
+pub mod alloc;
 pub mod cli;
 pub mod cloud;
 pub mod files;

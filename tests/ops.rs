@@ -529,8 +529,23 @@ fn a_matrix_in_parts_pools_as_the_whole() {
         };
         close(&name, &run(41), &run(n));
         let features = float_tensor(features.clone(), [n, 5], &device);
-        assert!(matches!(pooling(features, &[], 1), Err(OpError::Value { .. })), "{name}: rows are missing");
+        assert!(matches!(pooling(features.clone(), &[], 1), Err(OpError::Value { .. })), "{name}: rows are missing");
+        let none = AffinityRows {
+            neighbors: int_tensor(Vec::new(), [n, 0], &device),
+            weights: float_tensor(Vec::new(), [n, 0], &device),
+        };
+        let kept = float_values(pooling(features.clone(), &[none], 4).unwrap()).unwrap();
+        assert_eq!(kept, float_values(features).unwrap(), "{name}: rows without neighbours keep their values");
     }
+}
+
+#[test]
+fn relative_differences_are_norms_over_the_whole_tensor() {
+    assert_eq!(rel_l2(&[0.0], &[0.0]), 0.0);
+    assert_eq!(rel_l2(&[1.0], &[0.0]), f64::INFINITY);
+    assert_eq!(rel_l2(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
+    assert_eq!(rel_l2(&[0.0, 0.0], &[3.0, 4.0]), 1.0);
+    assert!(rel_l2(&[f32::NAN], &[1.0]).is_nan());
 }
 
 #[test]

@@ -10,7 +10,11 @@ use burn::tensor::Device;
 use geopurify::gpu::select;
 use geopurify::ops::{float_tensor, int_tensor};
 
+#[global_allocator]
+static ALLOCATOR: geopurify::alloc::HugePages = geopurify::alloc::HugePages;
+
 /// Sizes to measure, in voxels or points.
+#[allow(dead_code, reason = "the student has sizes of its own")]
 pub fn sizes() -> Vec<usize> {
     let most = std::env::var("GEOPURIFY_BENCH_MAX").map_or(50_000, |v| v.parse().expect("a number of voxels"));
     [10_000, 20_000, 50_000, 200_000, 1_000_000].into_iter().filter(|n| *n <= most).collect()
@@ -35,7 +39,7 @@ pub fn room(n: usize) -> Vec<[i32; 3]> {
     let mut state = 1_u64;
     let mut coin = |odds: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % odds == 0
+        (state >> 33).is_multiple_of(odds)
     };
     let mut z = 0;
     while voxels.len() < n {

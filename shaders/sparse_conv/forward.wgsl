@@ -1,5 +1,5 @@
 // Sparse convolution as an implicit GEMM: out[v] = sum_k x[src_from_dst[v, k]] . weight[k] (+ bias).
-// A workgroup makes a tile of ROWS output rows by COLS output channels, a thread 4 x 4 of it. Kernel
+// A workgroup makes a tile of ROWS output rows by COLS output channels, a thread 8 x 8 of it. Kernel
 // offsets at which no row of the tile has a neighbour are skipped whole; Morton-ordered voxels make
 // that common. A missing neighbour (-1) contributes nothing.
 // `x` [num_src, num_in], `weight` [kernel_volume, num_in, num_out], `src_from_dst` [num_dst,
@@ -9,7 +9,7 @@
 const ROWS: u32 = 64u;
 const COLS: u32 = 64u;
 const DEPTH: u32 = 16u;
-const WG: u32 = 256u;
+const WG: u32 = 64u;
 
 struct Params { num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32 }
 
@@ -26,8 +26,46 @@ struct Params { num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32 }
 
 var<workgroup> src: array<i32, ROWS>;
 var<workgroup> any_src: u32;
-var<workgroup> x_tile: array<f32, 1024>;      // [DEPTH, ROWS]
-var<workgroup> weight_tile: array<f32, 1024>; // [DEPTH, COLS]
+var<workgroup> x_tile: array<vec4<f32>, 256>;      // [DEPTH, ROWS / 4]
+var<workgroup> weight_tile: array<vec4<f32>, 256>; // [DEPTH, COLS / 4]
+
+fn x_at(row: u32, channel: u32) -> f32 {
+    let voxel = src[row];
+    if voxel < 0 || channel >= params.num_in {
+        return 0.0;
+    }
+    return x[u32(voxel) * params.num_in + channel];
+}
+
+fn weight_at(k: u32, channel: u32, col: u32) -> f32 {
+    if channel >= params.num_in || col >= params.num_out {
+        return 0.0;
+    }
+    return weight[(k * params.num_in + channel) * params.num_out + col];
+}
+
+fn store_one(row: u32, col: u32, sum: f32) {
+    if col < params.num_out {
+#ifdef BIAS
+        out[row * params.num_out + col] = sum + bias[col];
+#else
+        out[row * params.num_out + col] = sum;
+#endif
+    }
+}
+
+fn store(row: u32, col: u32, left: vec4<f32>, right: vec4<f32>) {
+    if row < params.num_dst {
+        store_one(row, col, left.x);
+        store_one(row, col + 1u, left.y);
+        store_one(row, col + 2u, left.z);
+        store_one(row, col + 3u, left.w);
+        store_one(row, col + 4u, right.x);
+        store_one(row, col + 5u, right.y);
+        store_one(row, col + 6u, right.z);
+        store_one(row, col + 7u, right.w);
+    }
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
@@ -36,9 +74,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let tile = workgroup_index(wid, nwg);
     let first_row = (tile / num_col_tiles) * ROWS;
     let first_col = (tile % num_col_tiles) * COLS;
-    let thread_row = (lid / 16u) * 4u;
-    let thread_col = (lid % 16u) * 4u;
-    var acc: array<vec4<f32>, 4>;
+    let thread_row = lid / 8u;
+    let thread_col = lid % 8u;
+    // Sums of the thread's rows, by its first and its last four columns.
+    var left: array<vec4<f32>, 8>;
+    var right: array<vec4<f32>, 8>;
 
     for (var k = 0u; k < params.kernel_volume; k++) {
         if lid < ROWS {
@@ -61,52 +101,53 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             continue;
         }
         for (var depth = 0u; depth < params.num_in; depth += DEPTH) {
-            for (var i = lid; i < DEPTH * ROWS; i += WG) {
+            for (var i = lid; i < DEPTH * ROWS / 4u; i += WG) {
                 // Consecutive threads read consecutive channels of one row.
-                let row = i / DEPTH;
+                let row = i / DEPTH * 4u;
                 let channel = depth + i % DEPTH;
-                var value = 0.0;
-                if src[row] >= 0 && channel < params.num_in {
-                    value = x[u32(src[row]) * params.num_in + channel];
-                }
-                x_tile[(i % DEPTH) * ROWS + row] = value;
+                x_tile[i % DEPTH * (ROWS / 4u) + i / DEPTH] = vec4<f32>(
+                    x_at(row, channel), x_at(row + 1u, channel), x_at(row + 2u, channel), x_at(row + 3u, channel));
             }
-            for (var i = lid; i < DEPTH * COLS; i += WG) {
-                let channel = depth + i / COLS;
-                let col = first_col + i % COLS;
-                var value = 0.0;
-                if channel < params.num_in && col < params.num_out {
-                    value = weight[(k * params.num_in + channel) * params.num_out + col];
-                }
-                weight_tile[i] = value;
+            for (var i = lid; i < DEPTH * COLS / 4u; i += WG) {
+                let channel = depth + i / (COLS / 4u);
+                let col = first_col + i % (COLS / 4u) * 4u;
+                weight_tile[i] = vec4<f32>(weight_at(k, channel, col), weight_at(k, channel, col + 1u),
+                                           weight_at(k, channel, col + 2u), weight_at(k, channel, col + 3u));
             }
             workgroupBarrier();
             for (var d = 0u; d < DEPTH; d++) {
-                let w = d * COLS + thread_col;
-                let b = vec4<f32>(weight_tile[w], weight_tile[w + 1u], weight_tile[w + 2u], weight_tile[w + 3u]);
-                let a = d * ROWS + thread_row;
-                acc[0] = fma(vec4<f32>(x_tile[a]), b, acc[0]);
-                acc[1] = fma(vec4<f32>(x_tile[a + 1u]), b, acc[1]);
-                acc[2] = fma(vec4<f32>(x_tile[a + 2u]), b, acc[2]);
-                acc[3] = fma(vec4<f32>(x_tile[a + 3u]), b, acc[3]);
+                let upper = x_tile[d * (ROWS / 4u) + thread_row * 2u];
+                let lower = x_tile[d * (ROWS / 4u) + thread_row * 2u + 1u];
+                let l = weight_tile[d * (COLS / 4u) + thread_col * 2u];
+                let r = weight_tile[d * (COLS / 4u) + thread_col * 2u + 1u];
+                left[0] = fma(upper.xxxx, l, left[0]);
+                left[1] = fma(upper.yyyy, l, left[1]);
+                left[2] = fma(upper.zzzz, l, left[2]);
+                left[3] = fma(upper.wwww, l, left[3]);
+                left[4] = fma(lower.xxxx, l, left[4]);
+                left[5] = fma(lower.yyyy, l, left[5]);
+                left[6] = fma(lower.zzzz, l, left[6]);
+                left[7] = fma(lower.wwww, l, left[7]);
+                right[0] = fma(upper.xxxx, r, right[0]);
+                right[1] = fma(upper.yyyy, r, right[1]);
+                right[2] = fma(upper.zzzz, r, right[2]);
+                right[3] = fma(upper.wwww, r, right[3]);
+                right[4] = fma(lower.xxxx, r, right[4]);
+                right[5] = fma(lower.yyyy, r, right[5]);
+                right[6] = fma(lower.zzzz, r, right[6]);
+                right[7] = fma(lower.wwww, r, right[7]);
             }
             workgroupBarrier();
         }
     }
-    for (var r = 0u; r < 4u; r++) {
-        let row = first_row + thread_row + r;
-        if row >= params.num_dst {
-            break;
-        }
-        for (var c = 0u; c < 4u; c++) {
-            let col = first_col + thread_col + c;
-            if col < params.num_out {
-                var value = acc[r][c];
-#ifdef BIAS
-                value += bias[col];
-#endif
-                out[row * params.num_out + col] = value;
-            }
-        }
-    }
+    let row = first_row + thread_row * 8u;
+    let col = first_col + thread_col * 8u;
+    store(row, col, left[0], right[0]);
+    store(row + 1u, col, left[1], right[1]);
+    store(row + 2u, col, left[2], right[2]);
+    store(row + 3u, col, left[3], right[3]);
+    store(row + 4u, col, left[4], right[4]);
+    store(row + 5u, col, left[5], right[5]);
+    store(row + 6u, col, left[6], right[6]);
+    store(row + 7u, col, left[7], right[7]);
 }

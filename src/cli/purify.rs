@@ -46,7 +46,7 @@ pub(super) struct PurifyArgs {
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     working_memory: u32,
     /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
-    #[arg(long, default_value_t)]
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
     /// Print the stage table as JSON
     #[arg(long)]
@@ -55,6 +55,10 @@ pub(super) struct PurifyArgs {
 
 pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     let start = Instant::now();
+    // A mistyped folder should not cost a run.
+    if let Some(folder) = args.output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+        bail!("{}: no such folder for the output", folder.display());
+    }
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
 

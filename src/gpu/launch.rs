@@ -64,7 +64,8 @@ impl WgslKernel {
 
 impl CubeKernel for WgslKernel {
     fn define(&self) -> KernelDefinition {
-        let settings = KernelSettings::new(self.cube_dim().0, ExecutionMode::Checked, AddressType::U32);
+        // Checked would count the iterations of every loop; ours all have a bound of their own.
+        let settings = KernelSettings::new(self.cube_dim().0, ExecutionMode::Unchecked, AddressType::U32);
         KernelDefinition { body: Scope::root(settings.clone()), settings, info: Info::default() }
     }
 

@@ -45,6 +45,7 @@ pub struct Shader {
 pub mod shaders {
     #![allow(missing_docs, reason = "generated; documented at the head of each .wgsl")]
     #![allow(dead_code, reason = "every constant of a shader is reflected, used by Rust or not")]
+    #![allow(clippy::module_inception, reason = "an operation of one stage has its stage's name")]
     use super::Shader;
     include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 }

@@ -14,6 +14,7 @@ mod tiles;
 use std::time::{Duration, Instant};
 
 use burn::prelude::*;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::Limits;
@@ -21,7 +22,7 @@ use crate::models::student::{RECEPTIVE_RADIUS, Student, StudentConfig, normalize
 use crate::ops::affinity::affinity;
 use crate::ops::knn::{self, knn_points, knn_voxels};
 use crate::ops::normals::{Orientation, normals};
-use crate::ops::pooling::{AffinityRows, pooling};
+use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
 use crate::ops::segment_mean::segment_mean;
 use crate::ops::voxel_grid::{QuantizeError, VoxelGrid, quantize, voxel_grid};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
@@ -406,7 +407,8 @@ pub fn estimate_normals(positions: &[[f64; 3]], device: &Device) -> Result<Vec<[
 fn channel_block(limits: Limits, settings: Settings, rows: usize) -> usize {
     let on_device = usize::try_from(limits.max_binding_bytes).unwrap_or(usize::MAX) / (rows * 4).max(1);
     // A block is there up to four times: read, on the device, as a result, and read back.
-    on_device.min(settings.working_bytes / (rows * 16).max(1)).max(1)
+    let fits = on_device.min(settings.working_bytes / (rows * 16).max(1)).max(1);
+    if fits > CHANNEL_BLOCK { fits - fits % CHANNEL_BLOCK } else { fits }
 }
 
 /// Voxels per tile so that the widest activation fits a binding and about five of them the memory.
@@ -416,13 +418,15 @@ fn tile_voxels(limits: Limits, settings: Settings, config: StudentConfig) -> usi
 }
 
 fn gather_columns(matrix: &[f32], width: usize, first: usize, count: usize) -> Vec<f32> {
-    matrix.chunks_exact(width).flat_map(|row| &row[first..first + count]).copied().collect()
+    let mut columns = vec![0.0; matrix.len() / width * count];
+    let rows = columns.par_chunks_exact_mut(count).zip(matrix.par_chunks_exact(width));
+    rows.with_min_len(256).for_each(|(to, row)| to.copy_from_slice(&row[first..first + count]));
+    columns
 }
 
 fn scatter_columns(matrix: &mut [f32], width: usize, first: usize, columns: &[f32], count: usize) {
-    for (row, values) in matrix.chunks_exact_mut(width).zip(columns.chunks_exact(count)) {
-        row[first..first + count].copy_from_slice(values);
-    }
+    let rows = matrix.par_chunks_exact_mut(width).zip(columns.par_chunks_exact(count));
+    rows.with_min_len(256).for_each(|(row, values)| row[first..first + count].copy_from_slice(values));
 }
 
 /// Keeps the first `keep` of `width` columns, in place.

@@ -25,7 +25,7 @@ const MAX_IN_BUCKET: u32 = 48;
 /// Positions below which a subtree is built on one thread.
 const MIN_PARALLEL: usize = 4096;
 
-/// Neighbours of every position, row-major `[N, k]`.
+/// Neighbours of every query, row-major `[num_queries, k]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Neighbors<T> {
     /// -1 where there are fewer than k.

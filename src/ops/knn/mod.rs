@@ -80,7 +80,8 @@ pub trait KnnBackend: Backend {
 /// Distances are exact integers; a row is ordered by (squared distance, index), so ties have one
 /// answer on every device. `include_self` lists a voxel as its own neighbour. Squared distances
 /// saturate at 2³¹ − 1 (46,340 voxels, 926 m at 2 cm): beyond it neighbours are ordered by index.
-/// Search over Morton-sorted cells, cells growing until the K-th distance is safe: near-linear in V.
+/// Near-linear in V: over Morton-sorted cells that grow until the K-th distance is safe on a GPU, through
+/// a k-d tree on the host.
 ///
 /// # Errors
 /// [`OpError::Shape`] where `coords` is not `[V, 3]`; [`OpError::Value`] where `k` is not in

@@ -66,11 +66,9 @@ fn least_variance<I: Iterator<Item = [f32; 3]>>(offsets: impl Fn() -> I) -> [f32
             let (ro, so) = (cosine * a[r][o] - sine * a[s][o], sine * a[r][o] + cosine * a[s][o]);
             (a[r][s], a[s][r]) = (0.0, 0.0);
             (a[r][o], a[o][r], a[s][o], a[o][s]) = (ro, ro, so, so);
-            for axis in 0..3 {
-                let (vr, vs) = (vectors[r][axis], vectors[s][axis]);
-                vectors[r][axis] = cosine * vr - sine * vs;
-                vectors[s][axis] = sine * vr + cosine * vs;
-            }
+            let (vr, vs) = (vectors[r], vectors[s]);
+            vectors[r] = std::array::from_fn(|axis| cosine * vr[axis] - sine * vs[axis]);
+            vectors[s] = std::array::from_fn(|axis| sine * vr[axis] + cosine * vs[axis]);
         }
     }
     let least = (1..3).fold(0, |least, i| if a[i][i] < a[least][least] { i } else { least });

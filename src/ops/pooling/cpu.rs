@@ -2,14 +2,19 @@
 
 use rayon::prelude::*;
 
-/// Channels summed at a time: as many as fit the vector registers.
-const LANES: usize = 64;
+use super::CHANNEL_BLOCK as LANES;
+
+/// Channels of a narrow block are padded to a multiple of this: a SIMD register.
+const PADDING: usize = 8;
 
 /// Rows of one task. Consecutive voxels are near in space and share most neighbours, so the rows of x
 /// they read stay in the cache from one block of channels to the next row.
 const TASK_ROWS: usize = 64;
 
 /// See [`super::pooling`]: A applied `iterations` times, for A `[V, k]` given whole.
+///
+/// Channels do not mix, so a block of them goes through all iterations at once, in two buffers of its
+/// own: the rows of the whole `x` are so far apart that every read would also miss the page table's cache.
 #[must_use]
 pub fn pooling(
     x: &[f32],
@@ -19,16 +24,29 @@ pub fn pooling(
     k: usize,
     iterations: usize,
 ) -> Vec<f32> {
-    let Some(further) = iterations.checked_sub(1) else {
-        return x.to_vec();
-    };
-    let mut front = pooling_rows(x, channels, neighbors, weights, k, 0);
-    let mut back = vec![0.0; if further > 0 { x.len() } else { 0 }];
-    for _ in 0..further {
-        apply(&front, channels, neighbors, weights, k, 0, &mut back);
-        std::mem::swap(&mut front, &mut back);
+    let mut pooled = vec![0.0; x.len()];
+    let num_voxels = x.len() / channels;
+    let mut front = Vec::new();
+    let mut back = Vec::new();
+    for first in (0..channels).step_by(LANES) {
+        let width = LANES.min(channels - first);
+        let padded = width.next_multiple_of(PADDING);
+        front.resize(num_voxels * padded, 0.0);
+        back.resize(num_voxels * padded, 0.0);
+        let block = front.par_chunks_exact_mut(padded).with_min_len(256);
+        block.zip(x.par_chunks_exact(channels)).for_each(|(to, row)| {
+            to[..width].copy_from_slice(&row[first..first + width]);
+            to[width..].fill(0.0);
+        });
+        for _ in 0..iterations {
+            apply(&front, padded, neighbors, weights, k, 0, &mut back);
+            std::mem::swap(&mut front, &mut back);
+        }
+        let rows = pooled.par_chunks_exact_mut(channels).with_min_len(256);
+        rows.zip(front.par_chunks_exact(padded))
+            .for_each(|(row, from)| row[first..first + width].copy_from_slice(&from[..width]));
     }
-    front
+    pooled
 }
 
 /// Rows `first_row..` of A·x, `[R, channels]`, for `R` rows of A.
@@ -41,7 +59,7 @@ pub fn pooling_rows(
     k: usize,
     first_row: usize,
 ) -> Vec<f32> {
-    let mut pooled = vec![0.0; neighbors.len() / k.max(1) * channels];
+    let mut pooled = vec![0.0; neighbors.len() / k * channels];
     apply(x, channels, neighbors, weights, k, first_row, &mut pooled);
     pooled
 }
@@ -88,6 +106,7 @@ impl pulp::NullaryFnOnce for Rows<'_> {
             first += match self.channels - first {
                 LANES.. => self.block::<LANES>(first),
                 32.. => self.block::<32>(first),
+                16.. => self.block::<16>(first),
                 8.. => self.block::<8>(first),
                 _ => self.block::<1>(first),
             };

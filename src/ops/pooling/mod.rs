@@ -11,6 +11,10 @@ use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int}
 use crate::gpu::shaders::pooling::pooling as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
+/// Channels the host pools at a time: as many as fit the vector registers. Whoever cuts the channels himself
+/// does well to cut at multiples of it.
+pub const CHANNEL_BLOCK: usize = 64;
+
 /// Consecutive rows of the affinity matrix: neighbours and weights, both `[R, K]`.
 ///
 /// A scene whose matrix does not fit one buffer of the device comes in several of these.
@@ -64,7 +68,8 @@ pub fn pooling(features: Tensor<2>, matrix: &[AffinityRows], iterations: usize) 
     if num_rows != num_voxels {
         return Err(shapes.value(format!("the matrix has {num_rows} rows, expected {num_voxels}")));
     }
-    if num_voxels == 0 || num_channels == 0 || iterations == 0 {
+    let nothing_to_add = matrix.iter().all(|rows| rows.neighbors.dims()[1] == 0);
+    if num_voxels == 0 || num_channels == 0 || iterations == 0 || nothing_to_add {
         return Ok(features);
     }
     check_binding(limits_of(&features.device()), "pooling: features", num_voxels, num_channels * 4)?;

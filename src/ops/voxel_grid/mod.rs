@@ -44,6 +44,7 @@ impl VoxelGrid {
 pub trait VoxelGridBackend: Backend {
     /// `coords [N, 4]` to (voxel coords `[≥ V, 4]`, voxel_from_point `[N]`, point_from_sorted `[N]`,
     /// offsets `[≥ V + 1]`, V `[1]`); what lies past V is undefined.
+    #[allow(clippy::type_complexity, reason = "the extension's macro takes the types as they are written")]
     fn voxel_grid(
         coords: IntTensor<Self>,
         coordinate_bits: u32,
