@@ -197,13 +197,13 @@ fn write_scan(path: &Path, room: &Room) -> Result<()> {
 
 /// Draws the room once for every list of labels, side by side, seen from above the open corner.
 fn write_picture(path: &Path, room: &Room, panels: &[Vec<usize>]) -> Result<()> {
-    let (width, height, scale) = (640_usize, 560_usize, 205.0);
+    let (width, height, scale) = (640_usize, 560_usize, 195.0);
     let mut image = vec![255_u8; width * panels.len() * height * 3];
     for (panel, labels) in panels.iter().enumerate() {
         let mut nearest = vec![f64::INFINITY; width * height];
         for (i, p) in room.positions.iter().enumerate() {
             let (right, down) = ((p[1] - p[0]) * 0.71, (p[0] + p[1]) * 0.42 - p[2] * 0.85);
-            let (u, v) = ((right * scale + 350.0) as i64, (down * scale + 200.0) as i64);
+            let (u, v) = ((right * scale + 340.0) as i64, (down * scale + 190.0) as i64);
             // The camera looks from +x, +y, +z: what is farther along that way is in front.
             let depth = -(p[0] + p[1] + 0.9 * p[2]);
             let light = 0.72 + 0.28 * f64::from(room.normals[i][2].abs()) - 0.1 * f64::from(room.normals[i][0].abs());
