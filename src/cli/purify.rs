@@ -10,7 +10,7 @@ use super::table::{bytes, table};
 use crate::cloud::PointCloud;
 use crate::gpu::{DeviceSelection, select};
 use crate::models::student::AffinityPredictor;
-use crate::purify::{FileFeatures, Purified, Scan, Settings, purify};
+use crate::purify::{FileFeatures, Purified, Scan, Settings, peak_memory, purify};
 use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec, read_state_dict};
 
 /// Arguments of `purify`.
@@ -193,25 +193,18 @@ fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) ->
         .iter()
         .map(|s| {
             let rate = if s.seconds > 0.0 { s.bytes as f64 / s.seconds / 1e9 } else { 0.0 };
-            vec![s.name.to_owned(), format!("{:.3}", s.seconds), bytes(s.bytes), format!("{rate:.2}")]
+            let peak = s.peak_bytes.map_or(String::new(), bytes);
+            vec![s.name.to_owned(), format!("{:.3}", s.seconds), bytes(s.bytes), format!("{rate:.2}"), peak]
         })
         .collect();
-    rows.push(vec!["whole run".to_owned(), format!("{seconds:.3}"), String::new(), String::new()]);
-    write!(out, "{}", table(&["stage", "seconds", "moved", "GB/s"], &rows))?;
-    let peak = peak.map_or("not known on this system".to_owned(), bytes);
+    let peak = peak.map_or(String::new(), bytes);
+    rows.push(vec!["whole run".to_owned(), format!("{seconds:.3}"), String::new(), String::new(), peak]);
+    write!(out, "{}", table(&["stage", "seconds", "moved", "GB/s", "peak memory"], &rows))?;
     writeln!(
         out,
-        "{} points, {} voxels, {} tile(s); rows of A sum to 1 within {:.1e}; peak memory {peak}",
+        "{} points, {} voxels, {} tile(s); rows of A sum to 1 within {:.1e}",
         report.num_points, report.num_voxels, report.num_tiles, report.max_row_sum_error
     )?;
     writeln!(out, "{}", args.output.display())?;
     Ok(())
-}
-
-/// Largest resident memory of this process so far, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

@@ -92,6 +92,8 @@ pub struct Stage {
     pub seconds: f64,
     /// Bytes the stage has to read and write at least.
     pub bytes: u64,
+    /// Largest resident memory of the process up to the stage's end, where the system tells.
+    pub peak_bytes: Option<u64>,
 }
 
 /// What a run did.
@@ -331,7 +333,7 @@ impl Clock<'_, '_> {
         let result = body(&mut |share| (self.progress)(name, share));
         (self.progress)(name, 1.0);
         let elapsed: Duration = start.elapsed();
-        self.stages.push(Stage { name, seconds: elapsed.as_secs_f64(), bytes: 0 });
+        self.stages.push(Stage { name, seconds: elapsed.as_secs_f64(), bytes: 0, peak_bytes: peak_memory() });
         result
     }
 
@@ -340,6 +342,15 @@ impl Clock<'_, '_> {
             stage.bytes = bytes as u64;
         }
     }
+}
+
+/// Largest resident memory of this process so far in bytes, where the system tells (Linux).
+#[must_use]
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// Voxels of points, at `voxel_size`. The coordinates are re-centred and rounded down on the host in
