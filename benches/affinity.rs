@@ -12,7 +12,7 @@ fn voxels(bencher: divan::Bencher<'_, '_>, n: usize) {
     let neighbors = knn_voxels(room_coords(n), 96, false, 0..n).expect("valid input").index;
     let embedding = features(n, 128);
     bencher.counter(BytesCount::new(n * 96 * 128 * 4)).bench_local(|| {
-        let weights = affinity(embedding.clone(), neighbors.clone(), 0, 20.0).expect("valid input");
+        let weights = affinity(std::slice::from_ref(&embedding), neighbors.clone(), 0, 20.0).expect("valid input");
         finish();
         weights
     });

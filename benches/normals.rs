@@ -12,7 +12,7 @@ fn points(bencher: divan::Bencher<'_, '_>, n: usize) {
     let points = room_coords(n).float();
     let neighbors = knn_points(points.clone(), 30, false, 0..n).expect("valid input").index;
     bencher.counter(ItemsCount::new(n)).bench_local(|| {
-        let found = normals(points.clone(), neighbors.clone(), Orientation::Up).expect("valid input");
+        let found = normals(points.clone(), neighbors.clone(), 0, Orientation::Up).expect("valid input");
         finish();
         found
     });

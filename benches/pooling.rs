@@ -13,7 +13,7 @@ const ITERATIONS: usize = 19;
 
 fn pool(bencher: divan::Bencher<'_, '_>, n: usize, channels: usize) {
     let neighbors = knn_voxels(room_coords(n), 96, false, 0..n).expect("valid input").index;
-    let weights = affinity(features(n, 16), neighbors.clone(), 0, 20.0).expect("valid input");
+    let weights = affinity(&[features(n, 16)], neighbors.clone(), 0, 20.0).expect("valid input");
     let matrix = [AffinityRows { neighbors, weights }];
     let x = features(n, channels);
     bencher.counter(BytesCount::new(n * 96 * channels * 4 * ITERATIONS)).bench_local(|| {

@@ -418,7 +418,7 @@ fn normals_of_a_tilted_plane_and_a_sphere() {
         let run = |points: &[f32], orientation| {
             let points = float_tensor(points.to_vec(), [points.len() / 3, 3], &device);
             let neighbors = knn_points(points.clone(), 16, false, 0..points.dims()[0]).unwrap().index;
-            float_values(normals(points, neighbors, orientation).unwrap()).unwrap()
+            float_values(normals(points, neighbors, 0, orientation).unwrap()).unwrap()
         };
         for normal in run(&plane, Orientation::Up).chunks_exact(3) {
             let along: f32 = normal.iter().zip(tilted).map(|(a, b)| a * b).sum();
@@ -449,7 +449,13 @@ fn normals_equal_the_twin() {
             |device| {
                 let points = float_tensor(points.clone(), [n, 3], device);
                 let neighbors = int_tensor(neighbors.clone(), [n, 9], device);
-                float_values(normals(points, neighbors, Orientation::Viewpoint([3.0, 5.0, 900.0])).unwrap()).unwrap()
+                let view = Orientation::Viewpoint([3.0, 5.0, 900.0]);
+                // The last rows on their own are the last rows of all.
+                let first = n / 3;
+                let part = normals(points.clone(), neighbors.clone().slice([first..n]), first, view).unwrap();
+                let all = float_values(normals(points, neighbors, 0, view).unwrap()).unwrap();
+                assert_eq!(float_values(part).unwrap(), all[3 * first..]);
+                all
             },
             |name, found, twin| {
                 for (i, (a, b)) in found.chunks_exact(3).zip(twin.chunks_exact(3)).enumerate() {
@@ -482,7 +488,7 @@ fn affinity_and_pooling_equal_the_twin() {
                 |device| {
                     let neighbors = int_tensor(neighbors.clone(), [n, k], device);
                     let embedding = float_tensor(embedding.clone(), [n, 20], device);
-                    let weights = affinity(embedding, neighbors.clone(), 0, 3.0).unwrap();
+                    let weights = affinity(&[embedding], neighbors.clone(), 0, 3.0).unwrap();
                     let matrix = [AffinityRows { neighbors, weights: weights.clone() }];
                     let features = float_tensor(features.clone(), [n, 13], device);
                     (float_values(weights).unwrap(), float_values(pooling(features, &matrix, 3).unwrap()).unwrap())
@@ -514,13 +520,18 @@ fn a_matrix_in_parts_pools_as_the_whole() {
     for (name, device) in devices() {
         let run = |rows_per_part: usize| {
             let embedding = float_tensor(embedding.clone(), [n, 8], &device);
+            // The parts also take the embedding in blocks of channels.
+            let embedding = match rows_per_part < n {
+                true => vec![embedding.clone().slice([0..n, 0..3]), embedding.slice([0..n, 3..8])],
+                false => vec![embedding],
+            };
             let matrix: Vec<AffinityRows> = (0..n)
                 .step_by(rows_per_part)
                 .map(|first| {
                     let rows = rows_per_part.min(n - first);
                     let part = neighbors[first * k..(first + rows) * k].to_vec();
                     let neighbors = int_tensor(part, [rows, k], &device);
-                    let weights = affinity(embedding.clone(), neighbors.clone(), first, 20.0).unwrap();
+                    let weights = affinity(&embedding, neighbors.clone(), first, 20.0).unwrap();
                     AffinityRows { neighbors, weights }
                 })
                 .collect();
@@ -557,7 +568,16 @@ fn shapes_are_checked_at_the_door() {
     assert_eq!(error.to_string(), "sparse_conv: weight is [27, 5, 2], expected [K, in = 3, out]");
     let error = knn_points(x.clone(), 129, false, 0..4).unwrap_err();
     assert_eq!(error.to_string(), "knn: k is 129, expected 1 to 128");
-    assert!(knn_points(x, 1, false, 2..9).is_err());
+    assert!(knn_points(x.clone(), 1, false, 2..9).is_err());
+    let neighbors = int_tensor(vec![0; 4], [2, 2], &device);
+    let error = affinity(&[], neighbors.clone(), 0, 1.0).unwrap_err();
+    assert_eq!(error.to_string(), "affinity: the embedding has no channels");
+    let error = affinity(&[x.clone(), Tensor::zeros([5, 1], &device)], neighbors.clone(), 0, 1.0).unwrap_err();
+    assert_eq!(error.to_string(), "affinity: embedding is [5, 1], expected [4, D]");
+    let error = affinity(std::slice::from_ref(&x), neighbors.clone(), 3, 1.0).unwrap_err();
+    assert_eq!(error.to_string(), "affinity: rows 3..5, expected within 0..4");
+    let error = normals(x, neighbors, 3, Orientation::Up).unwrap_err();
+    assert_eq!(error.to_string(), "normals: rows 3..5, expected within 0..4");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // Softmax of every row over its present neighbours; absent ones (-1) weigh 0. One workgroup per row,
-// one thread per neighbour. `neighbors`, `weights` [num_rows, k]; `weights` holds the logits at first.
+// one thread per neighbour. `neighbors`, `logits`, `weights` [num_rows, k].
 #import shared/linear_id
 
 const WG: u32 = 128u;
@@ -7,8 +7,9 @@ const WG: u32 = 128u;
 struct Params { num_rows: u32, k: u32 }
 
 @group(0) @binding(0) var<storage, read> neighbors: array<i32>;
-@group(0) @binding(1) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(2) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;
+@group(0) @binding(2) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(3) var<uniform> params: Params;
 
 var<workgroup> partial: array<f32, WG>;
 
@@ -23,7 +24,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     if inside {
         present = neighbors[at] >= 0;
         if present {
-            logit = weights[at];
+            logit = logits[at];
         }
     }
     partial[lid] = logit;

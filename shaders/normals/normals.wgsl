@@ -1,13 +1,14 @@
 // Normal of every point: the direction of least variance among its neighbours and itself (PCA, Hoppe
 // et al. 1992), by eight cyclic Jacobi sweeps on the 3 x 3 covariance, turned towards the view point
 // or, without one, upwards. One thread per point.
-// `points` [num_points, 3], `neighbors` [num_points, k] (-1: none), `normals` [num_points, 3].
+// `points` [N, 3]; `neighbors` [num_rows, k] (-1: none) and `normals` [num_rows, 3] of the points from
+// first_row on.
 #import shared/linear_id
 
 const WG: u32 = 64u;
 const SWEEPS: u32 = 8u;
 
-struct Params { num_points: u32, k: u32, has_viewpoint: u32, view_x: f32, view_y: f32, view_z: f32 }
+struct Params { num_rows: u32, first_row: u32, k: u32, has_viewpoint: u32, view_x: f32, view_y: f32, view_z: f32 }
 
 @group(0) @binding(0) var<storage, read> points: array<f32>;
 @group(0) @binding(1) var<storage, read> neighbors: array<i32>;
@@ -22,10 +23,10 @@ fn point(i: u32) -> vec3<f32> {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let i = workgroup_index(wid, nwg) * WG + lid;
-    if i >= params.num_points {
+    if i >= params.num_rows {
         return;
     }
-    let p = point(i);
+    let p = point(params.first_row + i);
     // Differences to the point itself: coordinates far from the origin lose nothing.
     var count = 1.0;
     var sum = vec3<f32>(0.0);

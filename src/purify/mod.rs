@@ -17,14 +17,14 @@ use burn::prelude::*;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::Limits;
+use crate::gpu::{Limits, check_binding};
 use crate::models::student::{RECEPTIVE_RADIUS, Student, StudentConfig, normalize_rows};
 use crate::ops::affinity::affinity;
 use crate::ops::knn::{self, knn_points, knn_voxels};
 use crate::ops::normals::{Orientation, normals};
 use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
 use crate::ops::segment_mean::segment_mean;
-use crate::ops::voxel_grid::{QuantizeError, VoxelGrid, quantize, voxel_grid};
+use crate::ops::voxel_grid::{QuantizeError, quantize, voxel_grid};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::weights::WeightsError;
 
@@ -182,8 +182,9 @@ pub fn purify(
     let mut clock = Clock { stages: Vec::new(), progress };
     let mut notes = Vec::new();
 
-    let grid = clock.run("voxel grid", |_| voxelize(scan.positions, settings.voxel_size, device))?;
-    let num_voxels = grid.num_voxels();
+    let voxels = clock.run("voxel grid", |_| voxelize(scan.positions, settings.voxel_size, device))?;
+    let num_voxels = voxels.coords.len();
+    check_binding(limits, "voxels", num_voxels, 12).map_err(OpError::from)?;
     clock.bytes(scan.positions.len() * (24 + 16 + 8) + num_voxels * 20);
 
     let width = num_channels + GEOMETRY_CHANNELS;
@@ -200,7 +201,7 @@ pub fn purify(
                 let channels = first..(first + block).min(count);
                 let num = channels.len();
                 let rows = float_tensor(source.read(channels)?, [source.num_points(), num], device);
-                let means = segment_mean(rows, grid.point_from_sorted.clone(), grid.offsets.clone())?;
+                let means = segment_mean(rows, voxels.point_from_sorted.clone(), voxels.offsets.clone())?;
                 scatter_columns(&mut matrix, width, column, &float_values(means)?, num);
                 column += num;
                 tick(column as f64 / width as f64);
@@ -210,10 +211,7 @@ pub fn purify(
     })?;
     clock.bytes((features.num_points() + num_voxels) * width * 4);
 
-    let voxel_from_point = int_values(grid.voxel_from_point.clone())?;
-    let coords: Vec<[i32; 4]> = int_values(grid.coords.clone())?.as_chunks().0.to_vec();
-    let coords: Vec<[i32; 3]> = coords.iter().map(|c| [c[1], c[2], c[3]]).collect();
-    drop(grid);
+    let Voxels { coords, voxel_from_point, .. } = voxels;
 
     let mut num_tiles = 0;
     let embedding = clock.run("student", |tick| {
@@ -223,7 +221,7 @@ pub fn purify(
     })?;
     clock.bytes(num_voxels * 4 * (width + config.hidden_dim * 26 + config.embed_dim));
 
-    let embedding = float_tensor(embedding, [num_voxels, config.embed_dim], device);
+    let embedding = channel_blocks(&embedding, config.embed_dim, limits, device);
     let rows_per_part = limits.rows(settings.neighbors * 4).min(num_voxels);
     let mut max_row_sum_error = 0.0_f64;
     let mut parts = Vec::new();
@@ -243,7 +241,7 @@ pub fn purify(
         let mut rows = Vec::new();
         let mut first = 0;
         for neighbors in parts {
-            let weights = affinity(embedding.clone(), neighbors.clone(), first, settings.sharpness)?;
+            let weights = affinity(&embedding, neighbors.clone(), first, settings.sharpness)?;
             first += neighbors.dims()[0];
             let sums = float_values(weights.clone().sum_dim(1))?;
             let has_neighbor = num_voxels > 1;
@@ -353,13 +351,51 @@ pub fn peak_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// The voxels of a scan.
+struct Voxels {
+    coords: Vec<[i32; 3]>,
+    voxel_from_point: Vec<i32>,
+    point_from_sorted: Tensor<1, Int>,
+    offsets: Tensor<1, Int>,
+}
+
 /// Voxels of points, at `voxel_size`. The coordinates are re-centred and rounded down on the host in
-/// f64, which no GPU language has: every device sees the same partition.
-fn voxelize(positions: &[[f64; 3]], voxel_size: f64, device: &Device) -> Result<VoxelGrid, PurifyError> {
+/// f64, which no GPU language has: every device sees the same partition. More points than the device can
+/// bind are also grouped there.
+fn voxelize(positions: &[[f64; 3]], voxel_size: f64, device: &Device) -> Result<Voxels, PurifyError> {
     let scale = 1.0 / voxel_size;
     let (cells, _) = quantize(positions, &[[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]])?;
     let coords: Vec<i32> = cells.iter().flat_map(|c| [0, c[0], c[1], c[2]]).collect();
-    Ok(voxel_grid(int_tensor(coords, [positions.len(), 4], device))?)
+    let fits = positions.len() <= limits_of(device).rows(16);
+    let place = if fits { device.clone() } else { Device::flex() };
+    let grid = voxel_grid(int_tensor(coords, [positions.len(), 4], &place))?;
+    let on_device = |values: Tensor<1, Int>| -> Result<Tensor<1, Int>, OpError> {
+        if fits {
+            return Ok(values);
+        }
+        let len = values.dims()[0];
+        check_binding(limits_of(device), "points", len, 4)?;
+        Ok(int_tensor(int_values(values)?, [len], device))
+    };
+    Ok(Voxels {
+        coords: int_values(grid.coords)?.as_chunks().0.iter().map(|&[_, x, y, z]| [x, y, z]).collect(),
+        voxel_from_point: int_values(grid.voxel_from_point)?,
+        point_from_sorted: on_device(grid.point_from_sorted)?,
+        offsets: on_device(grid.offsets)?,
+    })
+}
+
+/// `values [V, channels]` on the device, in as many blocks of channels as its buffers ask for.
+fn channel_blocks(values: &[f32], channels: usize, limits: Limits, device: &Device) -> Vec<Tensor<2>> {
+    let num_voxels = values.len() / channels;
+    let block = usize::try_from(limits.max_binding_bytes).unwrap_or(usize::MAX) / (num_voxels * 4);
+    let firsts = (0..channels).step_by(block.clamp(1, channels));
+    firsts
+        .map(|first| {
+            let count = block.clamp(1, channels - first);
+            float_tensor(gather_columns(values, channels, first, count), [num_voxels, count], device)
+        })
+        .collect()
 }
 
 /// `[N, 6]`: colour in 0..1, then the unit normal.
@@ -402,15 +438,15 @@ pub fn estimate_normals(positions: &[[f64; 3]], device: &Device) -> Result<Vec<[
     }
     let centered: Vec<f32> =
         positions.iter().flat_map(|p| [0, 1, 2].map(|axis| (p[axis] - origin[axis]) as f32)).collect();
+    check_binding(limits_of(device), "points", num_points, 12)?;
     let points = float_tensor(centered, [num_points, 3], device);
     let rows_per_part = limits_of(device).rows(NORMAL_NEIGHBORS * 4).min(num_points.max(1));
-    let mut parts = Vec::new();
+    let mut flat = Vec::with_capacity(num_points * 3);
     for first in (0..num_points).step_by(rows_per_part) {
         let queries = first..(first + rows_per_part).min(num_points);
-        parts.push(knn_points(points.clone(), NORMAL_NEIGHBORS, false, queries)?.index);
+        let neighbors = knn_points(points.clone(), NORMAL_NEIGHBORS, false, queries)?.index;
+        flat.extend(float_values(normals(points.clone(), neighbors, first, Orientation::Up)?)?);
     }
-    let neighbors = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
-    let flat = float_values(normals(points, neighbors, Orientation::Up)?)?;
     Ok(flat.as_chunks().0.to_vec())
 }
 

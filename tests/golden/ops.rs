@@ -187,7 +187,7 @@ pub fn knn(case: &Case, device: &Device) -> Vec<Line> {
 pub fn pooling(case: &Case, device: &Device) -> Vec<Line> {
     let neighbors = ints::<2>(case, "in.neighbours", device);
     let sharpness = config(case, "sharpen") as f32;
-    let weights = affinity(floats(case, "in.embeddings", device), neighbors.clone(), 0, sharpness).unwrap();
+    let weights = affinity(&[floats(case, "in.embeddings", device)], neighbors.clone(), 0, sharpness).unwrap();
     let mut lines = vec![compare(case, "out.weights", &float_values(weights.clone()).unwrap())];
     let matrix = [AffinityRows { neighbors, weights }];
     for iterations in case.config["applications"].as_array().unwrap() {

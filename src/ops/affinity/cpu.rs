@@ -17,9 +17,9 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + tail
 }
 
-/// See [`super::affinity`]: weights `[R, k]`, row-major, of the voxels from `first_row` on.
+/// `sharpness` · ⟨e, e′⟩, `[R, k]`, of the voxels from `first_row` on and their neighbours; 0 beside -1.
 #[must_use]
-pub fn affinity(
+pub fn logits(
     embedding: &[f32],
     num_channels: usize,
     neighbors: &[i32],
@@ -28,24 +28,35 @@ pub fn affinity(
     sharpness: f32,
 ) -> Vec<f32> {
     let voxel = |i: usize| &embedding[i * num_channels..][..num_channels];
-    let mut weights = vec![0.0; neighbors.len()];
-    let rows = weights.par_chunks_exact_mut(k).with_min_len(16).zip(neighbors.par_chunks_exact(k));
-    rows.enumerate().for_each(|(row, (weights, neighbors))| {
+    let mut logits = vec![0.0; neighbors.len()];
+    let rows = logits.par_chunks_exact_mut(k).with_min_len(16).zip(neighbors.par_chunks_exact(k));
+    rows.enumerate().for_each(|(row, (logits, neighbors))| {
         let own = voxel(first_row + row);
-        let mut largest = f32::MIN;
-        for (weight, &neighbor) in weights.iter_mut().zip(neighbors) {
-            *weight = f32::NEG_INFINITY;
+        for (logit, &neighbor) in logits.iter_mut().zip(neighbors) {
             if let Ok(neighbor) = usize::try_from(neighbor) {
-                *weight = sharpness * dot(own, voxel(neighbor));
-                largest = largest.max(*weight);
+                *logit = sharpness * dot(own, voxel(neighbor));
             }
         }
+    });
+    logits
+}
+
+/// Softmax of every row of `logits [R, k]` over its present neighbours; absent ones (-1) weigh 0.
+#[must_use]
+pub fn softmax(neighbors: &[i32], logits: &[f32], k: usize) -> Vec<f32> {
+    let mut weights = vec![0.0; logits.len()];
+    let rows = neighbors.par_chunks_exact(k).zip(logits.par_chunks_exact(k));
+    weights.par_chunks_exact_mut(k).with_min_len(64).zip(rows).for_each(|(weights, (neighbors, logits))| {
+        let present = || neighbors.iter().zip(logits).filter(|(neighbor, _)| **neighbor >= 0).map(|(_, logit)| *logit);
+        let largest = present().fold(f32::MIN, f32::max);
         let mut sum = 0.0;
-        for weight in weights.iter_mut() {
-            *weight = (*weight - largest).exp();
-            sum += *weight;
+        for (weight, (&neighbor, &logit)) in weights.iter_mut().zip(neighbors.iter().zip(logits)) {
+            if neighbor >= 0 {
+                *weight = (logit - largest).exp();
+                sum += *weight;
+            }
         }
-        if sum > 0.0 {
+        if present().next().is_some() {
             weights.iter_mut().for_each(|weight| *weight /= sum);
         }
     });

@@ -8,9 +8,9 @@ use burn::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, plain_int, rows};
+use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, limits_of, plain_int, rows};
 use crate::gpu::shaders::hash_grid::{clear, insert, lookup as lookup_shader};
-use crate::gpu::{empty_i32, launch};
+use crate::gpu::{check_binding, empty_i32, launch};
 
 /// Backend side of [`lookup`]; preconditions are checked there.
 #[backend_extension(Cube, Flex)]
@@ -26,12 +26,16 @@ pub trait HashGridBackend: Backend {
 /// most half full.
 ///
 /// # Errors
-/// [`OpError::Shape`] where the rows are not of four.
+/// [`OpError::Shape`] where the rows are not of four; [`OpError::TooLarge`] where one of the two does not fit
+/// one buffer.
 pub fn lookup(coords: Tensor<2, Int>, queries: Tensor<2, Int>) -> Result<Tensor<1, Int>, OpError> {
     let mut shapes = ShapeCheck::new("hash_grid");
     shapes.check("coords", coords.dims(), ["V".into(), 4.into()])?;
     shapes.check("queries", queries.dims(), ["Q".into(), 4.into()])?;
     let ([num_voxels, _], [num_queries, _]) = (coords.dims(), queries.dims());
+    let limits = limits_of(&coords.device());
+    check_binding(limits, "hash_grid: coords", num_voxels, 16)?;
+    check_binding(limits, "hash_grid: queries", num_queries, 16)?;
     if num_voxels == 0 || num_queries == 0 {
         return Ok(int_tensor(vec![-1; num_queries], [num_queries], &coords.device()));
     }

@@ -86,7 +86,8 @@ pub trait KnnBackend: Backend {
 /// # Errors
 /// [`OpError::Shape`] where `coords` is not `[V, 3]`; [`OpError::Value`] where `k` is not in
 /// 1..=[`MAX_K`], `queries` leaves 0..V, or a coordinate is negative or not below 2²¹;
-/// [`OpError::TooLarge`] where the result does not fit one buffer: ask for fewer queries at a time.
+/// [`OpError::TooLarge`] where the voxels or the result do not fit one buffer: ask for fewer queries at a
+/// time.
 pub fn knn_voxels(
     coords: Tensor<2, Int>,
     k: usize,
@@ -179,6 +180,7 @@ fn check(
     if queries.start > queries.end || queries.end > dims[0] {
         return Err(shapes.value(format!("queries {queries:?}, expected within 0..{}", dims[0])));
     }
+    check_binding(limits_of(device), "knn: positions", dims[0], 12)?;
     check_binding(limits_of(device), "knn: neighbours", queries.len(), k * 4)?;
     Ok(shapes)
 }

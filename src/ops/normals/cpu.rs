@@ -20,15 +20,21 @@ fn sub(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
 
 /// See [`super::normals`].
 #[must_use]
-pub fn normals(points: &[[f32; 3]], neighbors: &[i32], k: usize, orientation: Orientation) -> Vec<[f32; 3]> {
-    let normal = |i: usize| {
-        let p = points[i];
-        let present = neighbors[i * k..(i + 1) * k].iter().filter_map(|n| usize::try_from(*n).ok());
+pub fn normals(
+    points: &[[f32; 3]],
+    neighbors: &[i32],
+    k: usize,
+    first_row: usize,
+    orientation: Orientation,
+) -> Vec<[f32; 3]> {
+    let normal = |row: usize| {
+        let p = points[first_row + row];
+        let present = neighbors[row * k..(row + 1) * k].iter().filter_map(|n| usize::try_from(*n).ok());
         // Differences to the point itself: coordinates far from the origin lose nothing.
         let offsets = || present.clone().map(|n| sub(points[n], p)).chain([[0.0; 3]]);
         orient(least_variance(offsets), p, orientation)
     };
-    (0..points.len()).into_par_iter().with_min_len(64).map(normal).collect()
+    (0..neighbors.len() / k).into_par_iter().with_min_len(64).map(normal).collect()
 }
 
 /// The direction of least variance of `offsets`, or +z where there is none.

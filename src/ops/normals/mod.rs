@@ -7,9 +7,9 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, host_tensor, plain, plain_int, rows};
+use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int, rows};
 use crate::gpu::shaders::normals::normals as shader;
-use crate::gpu::{empty_f32, launch};
+use crate::gpu::{check_binding, empty_f32, launch};
 
 pub use cpu::Orientation;
 
@@ -17,36 +17,62 @@ pub use cpu::Orientation;
 #[backend_extension(Cube, Flex)]
 pub trait NormalsBackend: Backend {
     /// See [`normals`].
-    fn normals(points: FloatTensor<Self>, neighbors: IntTensor<Self>, orientation: Orientation) -> FloatTensor<Self>;
+    fn normals(
+        points: FloatTensor<Self>,
+        neighbors: IntTensor<Self>,
+        first_row: usize,
+        orientation: Orientation,
+    ) -> FloatTensor<Self>;
 }
 
-/// Unit normals `[N, 3]` of `points [N, 3]` from their `neighbors [N, K]` (-1: none).
+/// Unit normals `[R, 3]` of the points `first_row..first_row + R` among `points [N, 3]`, from their
+/// `neighbors [R, K]` (-1: none).
 ///
 /// The normal is the direction of least variance among the neighbours and the point itself (Hoppe et
 /// al., SIGGRAPH 1992), by eight cyclic Jacobi sweeps, turned towards the view point or upwards (+z).
 /// Fewer than two neighbours, or all of them coincident, give (0, 0, 1).
 ///
 /// # Errors
-/// [`OpError::Shape`] where the shapes disagree.
-pub fn normals(points: Tensor<2>, neighbors: Tensor<2, Int>, orientation: Orientation) -> Result<Tensor<2>, OpError> {
+/// [`OpError::Shape`] where the shapes disagree; [`OpError::Value`] where the rows leave the points;
+/// [`OpError::TooLarge`] where the points or the neighbours do not fit one buffer.
+pub fn normals(
+    points: Tensor<2>,
+    neighbors: Tensor<2, Int>,
+    first_row: usize,
+    orientation: Orientation,
+) -> Result<Tensor<2>, OpError> {
     let mut shapes = ShapeCheck::new("normals");
     shapes.check("points", points.dims(), ["N".into(), 3.into()])?;
-    shapes.check("neighbors", neighbors.dims(), ["N".into(), "K".into()])?;
-    if points.dims()[0] == 0 {
-        return Ok(plain(points));
+    shapes.check("neighbors", neighbors.dims(), ["R".into(), "K".into()])?;
+    let ([num_points, _], [num_rows, k]) = (points.dims(), neighbors.dims());
+    if first_row + num_rows > num_points {
+        let last = first_row + num_rows;
+        return Err(shapes.value(format!("rows {first_row}..{last}, expected within 0..{num_points}")));
+    }
+    let device = points.device();
+    check_binding(limits_of(&device), "normals: points", num_points, 12)?;
+    check_binding(limits_of(&device), "normals: neighbors", num_rows, k * 4)?;
+    if num_rows == 0 {
+        return Ok(Tensor::zeros([0, 3], &device));
     }
     Ok(Tensor::from_dispatch(Dispatch::normals(
         plain(points).into_dispatch(),
         plain_int(neighbors).into_dispatch(),
+        first_row,
         orientation,
     )))
 }
 
 impl NormalsBackend for CubeBackend {
-    fn normals(points: FloatTensor<Self>, neighbors: IntTensor<Self>, orientation: Orientation) -> FloatTensor<Self> {
+    fn normals(
+        points: FloatTensor<Self>,
+        neighbors: IntTensor<Self>,
+        first_row: usize,
+        orientation: Orientation,
+    ) -> FloatTensor<Self> {
         let (points, neighbors) = (into_contiguous(points), into_contiguous(neighbors));
-        let [num_points, k] = neighbors.shape().dims();
-        let normals = empty_f32(&points, [num_points, 3]);
+        let [num_rows, k] = neighbors.shape().dims();
+        let normals = empty_f32(&points, [num_rows, 3]);
         let (has_viewpoint, [view_x, view_y, view_z]) = match orientation {
             Orientation::Viewpoint(view) => (1, view),
             Orientation::Up => (0, [0.0; 3]),
@@ -54,8 +80,16 @@ impl NormalsBackend for CubeBackend {
         launch(
             &points.client,
             &shader::BASE,
-            num_points.div_ceil(shader::WG as usize),
-            &shader::Params { num_points: num_points as u32, k: k as u32, has_viewpoint, view_x, view_y, view_z },
+            num_rows.div_ceil(shader::WG as usize),
+            &shader::Params {
+                num_rows: num_rows as u32,
+                first_row: first_row as u32,
+                k: k as u32,
+                has_viewpoint,
+                view_x,
+                view_y,
+                view_z,
+            },
             &[&points.handle, &neighbors.handle, &normals.handle],
         );
         normals
@@ -63,10 +97,19 @@ impl NormalsBackend for CubeBackend {
 }
 
 impl NormalsBackend for Flex {
-    fn normals(points: FloatTensor<Self>, neighbors: IntTensor<Self>, orientation: Orientation) -> FloatTensor<Self> {
-        let [num_points, k] = neighbors.shape().dims();
-        let points = Host::<f32>::new(points);
-        let normals = cpu::normals(rows(&points), &Host::new(neighbors), k, orientation);
-        host_tensor(normals.into_flattened(), [num_points, 3])
+    fn normals(
+        points: FloatTensor<Self>,
+        neighbors: IntTensor<Self>,
+        first_row: usize,
+        orientation: Orientation,
+    ) -> FloatTensor<Self> {
+        let [num_rows, k] = neighbors.shape().dims();
+        let (points, neighbors) = (Host::<f32>::new(points), Host::<i32>::new(neighbors));
+        // Without neighbours there is nothing to tell the number of rows by.
+        let normals = match k {
+            0 => vec![[0.0, 0.0, 1.0]; num_rows],
+            _ => cpu::normals(rows(&points), &neighbors, k, first_row, orientation),
+        };
+        host_tensor(normals.into_flattened(), [num_rows, 3])
     }
 }

@@ -7,9 +7,9 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, host_tensor, plain, plain_int};
+use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int};
 use crate::gpu::shaders::segment_mean::segment_mean as shader;
-use crate::gpu::{empty_f32, launch};
+use crate::gpu::{check_binding, empty_f32, launch};
 
 /// Backend side of [`segment_mean`]; preconditions are checked there.
 #[backend_extension(Cube, Flex)]
@@ -30,7 +30,8 @@ pub trait SegmentMeanBackend: Backend {
 /// [`VoxelGrid`](super::voxel_grid::VoxelGrid) has none.
 ///
 /// # Errors
-/// [`OpError::Shape`] where the shapes disagree.
+/// [`OpError::Shape`] where the shapes disagree; [`OpError::Value`] where `offsets` is empty;
+/// [`OpError::TooLarge`] where the features or the means do not fit one buffer: pass fewer channels.
 pub fn segment_mean(
     features: Tensor<2>,
     point_from_sorted: Tensor<1, Int>,
@@ -43,7 +44,10 @@ pub fn segment_mean(
     if num_offsets == 0 {
         return Err(shapes.value("offsets is empty, expected one more than there are segments"));
     }
-    let [_, num_channels] = features.dims();
+    let [num_points, num_channels] = features.dims();
+    let limits = limits_of(&features.device());
+    check_binding(limits, "segment_mean: features", num_points, num_channels * 4)?;
+    check_binding(limits, "segment_mean: means", num_offsets - 1, num_channels * 4)?;
     if num_offsets == 1 || num_channels == 0 {
         return Ok(Tensor::zeros([num_offsets - 1, num_channels], &features.device()));
     }

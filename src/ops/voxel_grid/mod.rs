@@ -9,9 +9,9 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
 use super::prefix_sum::prefix_sum;
 use super::radix_sort::radix_sort;
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, plain_int, rows};
+use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain_int, rows};
 use crate::gpu::shaders::voxel_grid::{assign, encode, mark};
-use crate::gpu::{empty_i32, launch, scalar_buffer};
+use crate::gpu::{check_binding, empty_i32, launch, scalar_buffer};
 
 pub use cpu::{QuantizeError, quantize};
 
@@ -59,12 +59,14 @@ pub trait VoxelGridBackend: Backend {
 ///
 /// # Errors
 /// [`OpError::Shape`] where `coords` is not `[N, 4]`, [`OpError::Value`] where a coordinate is
-/// negative or not below 2²¹, [`OpError::Device`] where the device failed.
+/// negative or not below 2²¹, [`OpError::TooLarge`] where `coords` does not fit one buffer,
+/// [`OpError::Device`] where the device failed.
 pub fn voxel_grid(coords: Tensor<2, Int>) -> Result<VoxelGrid, OpError> {
     let mut shapes = ShapeCheck::new("voxel_grid");
     shapes.check("coords", coords.dims(), ["N".into(), 4.into()])?;
     let coords = plain_int(coords);
     let [num_points, _] = coords.dims();
+    check_binding(limits_of(&coords.device()), "voxel_grid: coords", num_points, 16)?;
     if num_points == 0 {
         let device = coords.device();
         let none = int_tensor(Vec::new(), [0], &device);
