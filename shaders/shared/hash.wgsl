@@ -1,6 +1,7 @@
 // Slot of a voxel (batch, x, y, z) in an open-addressing table of capacity mask + 1 (a power of
 // two): spatial hash of Teschner et al. 2003 over blocks of 4 x 2 x 2 voxels, finished with MurmurHash3's
-// mixer. A block's 16 slots are one cache line, so that a voxel's neighbours cost few of them.
+// mixer. A block's 16 slots are one cache line, so that a voxel's neighbours cost few of them; their order
+// differs from block to block, or flat surfaces would leave half of every line empty.
 const EMPTY: u32 = 0xffffffffu;
 
 fn hash_slot(c: vec4<i32>, mask: u32) -> u32 {
@@ -12,5 +13,5 @@ fn hash_slot(c: vec4<i32>, mask: u32) -> u32 {
     h *= 0xc2b2ae35u;
     h ^= h >> 16u;
     let inside = u32(c.y & 3) | (u32(c.z & 1) << 2u) | (u32(c.w & 1) << 3u);
-    return ((h << 4u) | inside) & mask;
+    return ((h << 4u) | (inside ^ (h >> 28u))) & mask;
 }

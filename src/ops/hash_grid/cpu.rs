@@ -23,14 +23,14 @@ fn slot(c: [i32; 4], mask: usize) -> usize {
     h = h.wrapping_mul(0xc2b2_ae35);
     h ^= h >> 16;
     let inside = (c[1] & 3) | ((c[2] & 1) << 2) | ((c[3] & 1) << 3);
-    ((h << 4) | inside as u32) as usize & mask
+    ((h << 4) | (inside as u32 ^ (h >> 28))) as usize & mask
 }
 
 impl<'a> HashGrid<'a> {
     /// The table of `coords`; of a voxel listed twice the lowest index is kept.
     #[must_use]
     pub fn build(coords: &'a [[i32; 4]]) -> Self {
-        let capacity = (2 * coords.len()).next_power_of_two().max(2);
+        let capacity = (4 * coords.len()).next_power_of_two().max(2);
         let mut table = vec![EMPTY; capacity];
         for (voxel, &c) in coords.iter().enumerate() {
             let mut at = slot(c, capacity - 1);

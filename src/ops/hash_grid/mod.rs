@@ -23,7 +23,7 @@ pub trait HashGridBackend: Backend {
 ///
 /// Coordinates are any i32, negative ones too, with the batch index in column 0. Where a voxel is
 /// listed twice its lowest index is found. The table has open addressing with linear probing and is at
-/// most half full.
+/// most a quarter full: blocks of voxels crowd the table in places.
 ///
 /// # Errors
 /// [`OpError::Shape`] where the rows are not of four; [`OpError::TooLarge`] where one of the two does not fit
@@ -48,7 +48,7 @@ pub fn lookup(coords: Tensor<2, Int>, queries: Tensor<2, Int>) -> Result<Tensor<
 /// The table of contiguous `coords [V, 4]`, V > 0; its capacity is a power of two.
 pub(crate) fn build(coords: &CubeTensor) -> CubeTensor {
     let num_voxels = coords.shape()[0];
-    let capacity = (2 * num_voxels).next_power_of_two();
+    let capacity = (4 * num_voxels).next_power_of_two();
     let table = empty_i32(coords, [capacity]);
     launch(
         &coords.client,
