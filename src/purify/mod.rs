@@ -24,7 +24,7 @@ use crate::ops::knn::{self, knn_points, knn_voxels};
 use crate::ops::normals::{Orientation, normals};
 use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
 use crate::ops::segment_mean::segment_mean;
-use crate::ops::voxel_grid::{QuantizeError, quantize, voxel_grid};
+use crate::ops::voxel_grid::{self, QuantizeError, quantize, voxel_grid};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::weights::WeightsError;
 
@@ -365,21 +365,27 @@ struct Voxels {
 fn voxelize(positions: &[[f64; 3]], voxel_size: f64, device: &Device) -> Result<Voxels, PurifyError> {
     let scale = 1.0 / voxel_size;
     let (cells, _) = quantize(positions, &[[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]])?;
-    let coords: Vec<i32> = cells.iter().flat_map(|c| [0, c[0], c[1], c[2]]).collect();
-    let fits = positions.len() <= limits_of(device).rows(16);
-    let place = if fits { device.clone() } else { Device::flex() };
-    let grid = voxel_grid(int_tensor(coords, [positions.len(), 4], &place))?;
-    let on_device = |values: Tensor<1, Int>| -> Result<Tensor<1, Int>, OpError> {
-        if fits {
-            return Ok(values);
-        }
-        let len = values.dims()[0];
-        check_binding(limits_of(device), "points", len, 4)?;
-        Ok(int_tensor(int_values(values)?, [len], device))
+    let coords: Vec<[i32; 4]> = cells.iter().map(|&[x, y, z]| [0, x, y, z]).collect();
+    let without_batch = |coords: &[[i32; 4]]| coords.iter().map(|&[_, x, y, z]| [x, y, z]).collect();
+    let limits = limits_of(device);
+    if coords.len() <= limits.rows(16) {
+        let grid = voxel_grid(int_tensor(coords.into_flattened(), [positions.len(), 4], device))?;
+        return Ok(Voxels {
+            coords: without_batch(int_values(grid.coords)?.as_chunks().0),
+            voxel_from_point: int_values(grid.voxel_from_point)?,
+            point_from_sorted: grid.point_from_sorted,
+            offsets: grid.offsets,
+        });
+    }
+    let grid = voxel_grid::cpu::voxel_grid(&coords);
+    let on_device = |values: Vec<i32>| -> Result<Tensor<1, Int>, OpError> {
+        check_binding(limits, "points", values.len(), 4)?;
+        let len = values.len();
+        Ok(int_tensor(values, [len], device))
     };
     Ok(Voxels {
-        coords: int_values(grid.coords)?.as_chunks().0.iter().map(|&[_, x, y, z]| [x, y, z]).collect(),
-        voxel_from_point: int_values(grid.voxel_from_point)?,
+        coords: without_batch(&grid.coords),
+        voxel_from_point: grid.voxel_from_point,
         point_from_sorted: on_device(grid.point_from_sorted)?,
         offsets: on_device(grid.offsets)?,
     })
