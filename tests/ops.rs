@@ -342,6 +342,23 @@ fn nearest_voxels_equal_the_definition() {
 }
 
 #[test]
+fn isolated_voxels_beside_a_crowd_equal_the_twin() {
+    // Whoever is alone looks through the whole crowd before 96 neighbours are certain.
+    let crowd = (0..30_000).map(|i| [i % 40, i / 40 % 30, i / 1200]);
+    let alone = (0..100).map(|i| [300 + 37 * i % 400, 500 + 91 * i % 700, 300 + 17 * i % 500]);
+    let coords: Vec<[i32; 3]> = alone.chain(crowd).collect();
+    let n = coords.len();
+    against_twin(
+        |device| {
+            let found =
+                knn_voxels(int_tensor(coords.as_flattened().to_vec(), [n, 3], device), 96, false, 0..n).unwrap();
+            (int_values(found.index).unwrap(), int_values(found.sq_dist).unwrap())
+        },
+        |name, found, twin| assert!(found == twin, "{name}"),
+    );
+}
+
+#[test]
 fn voxels_too_far_for_a_distance_saturate() {
     let coords = vec![0, 0, 0, 2_000_000, 2_000_000, 0, 46_000, 0, 0, 46_341, 0, 0];
     for (name, device) in devices() {
@@ -452,7 +469,7 @@ fn normals_equal_the_twin() {
                 let view = Orientation::Viewpoint([3.0, 5.0, 900.0]);
                 // The last rows on their own are the last rows of all.
                 let first = n / 3;
-                let part = normals(points.clone(), neighbors.clone().slice([first..n]), first, view).unwrap();
+                let part = normals(points.clone(), neighbors.clone().slice([first..n, 0..9]), first, view).unwrap();
                 let all = float_values(normals(points, neighbors, 0, view).unwrap()).unwrap();
                 assert_eq!(float_values(part).unwrap(), all[3 * first..]);
                 all

@@ -35,52 +35,80 @@ fn after(dist_a: Scalar, index_a: u32, dist_b: Scalar, index_b: u32) -> bool {
     return dist_a > dist_b || (dist_a == dist_b && index_a > index_b);
 }
 
-fn sift_down(first: u32, len: u32) {
-    var at = first;
-    let dist = heap_dist[at];
-    let idx = heap_index[at];
-    loop {
-        var child = 2u * at + 1u;
-        if child >= len {
-            break;
-        }
-        if child + 1u < len
-            && after(heap_dist[child + 1u], heap_index[child + 1u], heap_dist[child], heap_index[child]) {
-            child += 1u;
-        }
-        if !after(heap_dist[child], heap_index[child], dist, idx) {
-            break;
-        }
-        heap_dist[at] = heap_dist[child];
-        heap_index[at] = heap_index[child];
-        at = child;
+// The heap's walks are written out step by step, and candidates come in fours: Mesa's software driver ends
+// all loops of an invocation after 65,535 rounds in total, which a walk per candidate would use up.
+
+// Where (dist, idx) goes from `at` on its way down: a child's place, which moves up, or it stays.
+fn down(at: u32, len: u32, dist: Scalar, idx: u32) -> u32 {
+    var child = 2u * at + 1u;
+    if child >= len {
+        return at;
     }
+    if child + 1u < len
+        && after(heap_dist[child + 1u], heap_index[child + 1u], heap_dist[child], heap_index[child]) {
+        child += 1u;
+    }
+    if !after(heap_dist[child], heap_index[child], dist, idx) {
+        return at;
+    }
+    heap_dist[at] = heap_dist[child];
+    heap_index[at] = heap_index[child];
+    return child;
+}
+
+// Puts (dist, idx) into the root's place of a heap of `len`: at most log2(MAX_K) steps down.
+fn replace_root(len: u32, dist: Scalar, idx: u32) {
+    var at = down(0u, len, dist, idx);
+    at = down(at, len, dist, idx);
+    at = down(at, len, dist, idx);
+    at = down(at, len, dist, idx);
+    at = down(at, len, dist, idx);
+    at = down(at, len, dist, idx);
+    at = down(at, len, dist, idx);
     heap_dist[at] = dist;
     heap_index[at] = idx;
 }
 
+// Where (dist, idx) goes from `at` on its way up.
+fn up(at: u32, dist: Scalar, idx: u32) -> u32 {
+    if at == 0u {
+        return at;
+    }
+    let parent = (at - 1u) / 2u;
+    if !after(dist, idx, heap_dist[parent], heap_index[parent]) {
+        return at;
+    }
+    heap_dist[at] = heap_dist[parent];
+    heap_index[at] = heap_index[parent];
+    return parent;
+}
+
 fn offer(dist: Scalar, idx: u32) {
     if heap_len < params.k {
-        var at = heap_len;
+        var at = up(heap_len, dist, idx);
         heap_len += 1u;
-        loop {
-            if at == 0u {
-                break;
-            }
-            let parent = (at - 1u) / 2u;
-            if !after(dist, idx, heap_dist[parent], heap_index[parent]) {
-                break;
-            }
-            heap_dist[at] = heap_dist[parent];
-            heap_index[at] = heap_index[parent];
-            at = parent;
-        }
+        at = up(at, dist, idx);
+        at = up(at, dist, idx);
+        at = up(at, dist, idx);
+        at = up(at, dist, idx);
+        at = up(at, dist, idx);
+        at = up(at, dist, idx);
         heap_dist[at] = dist;
         heap_index[at] = idx;
     } else if after(heap_dist[0], heap_index[0], dist, idx) {
-        heap_dist[0] = dist;
-        heap_index[0] = idx;
-        sift_down(0u, heap_len);
+        replace_root(heap_len, dist, idx);
+    }
+}
+
+// Offers the sorted position `i`, if it is before `end`.
+fn consider(p: Position, query: u32, i: u32, end: u32) {
+    if i >= end {
+        return;
+    }
+    let idx = position_from_sorted[i];
+    if idx != query || params.include_self == 1u {
+        let other = Position(sorted_positions[3u * i], sorted_positions[3u * i + 1u], sorted_positions[3u * i + 2u]);
+        offer(sq_distance(p, other), idx);
     }
 }
 
@@ -196,14 +224,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             }
             let run = cell_run(at, level);
             num_seen += run.y - run.x;
-            for (var i = run.x; i < run.y; i++) {
-                let idx = position_from_sorted[i];
-                if idx == query && params.include_self == 0u {
-                    continue;
-                }
-                let other = Position(sorted_positions[3u * i], sorted_positions[3u * i + 1u],
-                                     sorted_positions[3u * i + 2u]);
-                offer(sq_distance(p, other), idx);
+            for (var i = run.x; i < run.y; i += 4u) {
+                consider(p, query, i, run.y);
+                consider(p, query, i + 1u, run.y);
+                consider(p, query, i + 2u, run.y);
+                consider(p, query, i + 3u, run.y);
             }
         }
         if num_seen == params.num_positions || is_final(p, cell, level) {
@@ -216,11 +241,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     for (var len = found; len > 1u; len--) {
         let dist = heap_dist[0];
         let idx = heap_index[0];
-        heap_dist[0] = heap_dist[len - 1u];
-        heap_index[0] = heap_index[len - 1u];
+        replace_root(len - 1u, heap_dist[len - 1u], heap_index[len - 1u]);
         heap_dist[len - 1u] = dist;
         heap_index[len - 1u] = idx;
-        sift_down(0u, len - 1u);
     }
     let row = (query - params.first_query) * params.k;
     for (var i = 0u; i < params.k; i++) {
