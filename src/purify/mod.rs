@@ -191,7 +191,7 @@ pub fn purify(
     let mut matrix = vec![0.0_f32; num_voxels * width];
     clock.run("voxel means", |tick| {
         let geometry =
-            MemoryFeatures { values: geometry_channels(&scan, device, &mut notes)?, num_channels: GEOMETRY_CHANNELS };
+            MemoryFeatures { values: geometry_channels(&scan, &mut notes)?, num_channels: GEOMETRY_CHANNELS };
         let sources: [&dyn FeatureSource; 2] = [features, &geometry];
         let block = channel_block(limits, settings, features.num_points());
         let mut column = 0;
@@ -405,14 +405,14 @@ fn channel_blocks(values: &[f32], channels: usize, limits: Limits, device: &Devi
 }
 
 /// `[N, 6]`: colour in 0..1, then the unit normal.
-fn geometry_channels(scan: &Scan<'_>, device: &Device, notes: &mut Vec<String>) -> Result<Vec<f32>, PurifyError> {
+fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Result<Vec<f32>, PurifyError> {
     let num_points = scan.positions.len();
     let estimated;
     let normals = match scan.normals {
         Some(normals) => normals,
         None => {
             notes.push(format!("no normals: estimated from {NORMAL_NEIGHBORS} neighbours, turned upwards"));
-            estimated = estimate_normals(scan.positions, device)?;
+            estimated = estimate_normals(scan.positions)?;
             &estimated
         }
     };
@@ -432,9 +432,13 @@ fn geometry_channels(scan: &Scan<'_>, device: &Device, notes: &mut Vec<String>) 
 
 /// Normals of points from their neighbours, turned upwards: a scan without normals has no view point.
 ///
+/// Host work, whatever the device: on a vertical wall rounding decides which way is up, and a normal that
+/// differs between devices by its sign would change everything after it.
+///
 /// # Errors
-/// [`OpError`] where the device fails.
-pub fn estimate_normals(positions: &[[f64; 3]], device: &Device) -> Result<Vec<[f32; 3]>, OpError> {
+/// [`OpError`] where a position is not finite.
+pub fn estimate_normals(positions: &[[f64; 3]]) -> Result<Vec<[f32; 3]>, OpError> {
+    let device = &Device::flex();
     let num_points = positions.len();
     let mut origin = [f64::INFINITY; 3];
     for p in positions {
