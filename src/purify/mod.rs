@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::gpu::{Limits, check_binding};
 use crate::models::student::{RECEPTIVE_RADIUS, Student, StudentConfig, normalize_rows};
 use crate::ops::affinity::affinity;
-use crate::ops::knn::{self, knn_points, knn_voxels};
-use crate::ops::normals::{Orientation, normals};
+use crate::ops::knn::{self, knn_voxels};
+use crate::ops::normals::{self, Orientation};
 use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
 use crate::ops::segment_mean::segment_mean;
 use crate::ops::voxel_grid::{self, QuantizeError, quantize, voxel_grid};
@@ -190,8 +190,7 @@ pub fn purify(
     let width = num_channels + GEOMETRY_CHANNELS;
     let mut matrix = vec![0.0_f32; num_voxels * width];
     clock.run("voxel means", |tick| {
-        let geometry =
-            MemoryFeatures { values: geometry_channels(&scan, &mut notes)?, num_channels: GEOMETRY_CHANNELS };
+        let geometry = MemoryFeatures { values: geometry_channels(&scan, &mut notes), num_channels: GEOMETRY_CHANNELS };
         let sources: [&dyn FeatureSource; 2] = [features, &geometry];
         let block = channel_block(limits, settings, features.num_points());
         let mut column = 0;
@@ -405,14 +404,14 @@ fn channel_blocks(values: &[f32], channels: usize, limits: Limits, device: &Devi
 }
 
 /// `[N, 6]`: colour in 0..1, then the unit normal.
-fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Result<Vec<f32>, PurifyError> {
+fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Vec<f32> {
     let num_points = scan.positions.len();
     let estimated;
     let normals = match scan.normals {
         Some(normals) => normals,
         None => {
             notes.push(format!("no normals: estimated from {NORMAL_NEIGHBORS} neighbours, turned upwards"));
-            estimated = estimate_normals(scan.positions)?;
+            estimated = estimate_normals(scan.positions);
             &estimated
         }
     };
@@ -427,37 +426,25 @@ fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Result<Vec<f32
         }
         channels.extend(normal.map(|n| if n.is_finite() { n } else { 0.0 }));
     }
-    Ok(channels)
+    channels
 }
 
-/// Normals of points from their neighbours, turned upwards: a scan without normals has no view point.
+/// Normals of points, every one finite, from their neighbours, turned upwards: a scan without normals has
+/// no view point.
 ///
 /// Host work, whatever the device: on a vertical wall rounding decides which way is up, and a normal that
 /// differs between devices by its sign would change everything after it.
-///
-/// # Errors
-/// [`OpError`] where a position is not finite.
-pub fn estimate_normals(positions: &[[f64; 3]]) -> Result<Vec<[f32; 3]>, OpError> {
-    let device = &Device::flex();
-    let num_points = positions.len();
+fn estimate_normals(positions: &[[f64; 3]]) -> Vec<[f32; 3]> {
     let mut origin = [f64::INFINITY; 3];
     for p in positions {
         for axis in 0..3 {
             origin[axis] = origin[axis].min(p[axis]);
         }
     }
-    let centered: Vec<f32> =
-        positions.iter().flat_map(|p| [0, 1, 2].map(|axis| (p[axis] - origin[axis]) as f32)).collect();
-    check_binding(limits_of(device), "points", num_points, 12)?;
-    let points = float_tensor(centered, [num_points, 3], device);
-    let rows_per_part = limits_of(device).rows(NORMAL_NEIGHBORS * 4).min(num_points.max(1));
-    let mut flat = Vec::with_capacity(num_points * 3);
-    for first in (0..num_points).step_by(rows_per_part) {
-        let queries = first..(first + rows_per_part).min(num_points);
-        let neighbors = knn_points(points.clone(), NORMAL_NEIGHBORS, false, queries)?.index;
-        flat.extend(float_values(normals(points.clone(), neighbors, first, Orientation::Up)?)?);
-    }
-    Ok(flat.as_chunks().0.to_vec())
+    let points: Vec<[f32; 3]> =
+        positions.iter().map(|p| [0, 1, 2].map(|axis| (p[axis] - origin[axis]) as f32)).collect();
+    let neighbors = knn::cpu::knn_points(&points, NORMAL_NEIGHBORS, false, 0..points.len());
+    normals::cpu::normals(&points, &neighbors.index, NORMAL_NEIGHBORS, 0, Orientation::Up)
 }
 
 /// Channels per block so that `rows` × block fits a binding and, on the host, the working memory.
