@@ -5,8 +5,8 @@
 //! never sees half a file and a failed run leaves an earlier result as it was.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::ops::Deref;
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -59,6 +59,19 @@ impl AtomicFile {
     /// Path the file will have once committed.
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Overwrites bytes already written, from `offset` on; what follows is appended as before.
+    ///
+    /// # Errors
+    ///
+    /// Any error of writing or seeking.
+    pub fn patch(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = self.writer.stream_position()?;
+        self.writer.seek(SeekFrom::Start(offset))?;
+        self.writer.write_all(bytes)?;
+        self.writer.seek(SeekFrom::Start(end))?;
+        Ok(())
     }
 
     /// Flushes, syncs and renames the file into place.
@@ -133,6 +146,24 @@ impl MappedFile {
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self(Some(map)))
     }
+
+    /// Gives back the memory that holds these bytes; touched again, they are read again.
+    ///
+    /// Pages of a mapped file count as the process's memory until then. Does nothing where the system has
+    /// no such call.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Some(map) = &self.0
+            && range.start < range.end
+            && range.end <= map.len()
+        {
+            // SAFETY: the map is shared and read-only, so its pages are the file's own and dropping them loses
+            // nothing. Refusal only means that the memory stays.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
 }
 
 impl Deref for MappedFile {
@@ -141,6 +172,37 @@ impl Deref for MappedFile {
     fn deref(&self) -> &[u8] {
         self.0.as_deref().unwrap_or(&[])
     }
+}
+
+/// Bytes that can still be written below `directory`, `None` where the system does not tell.
+#[must_use]
+pub fn free_space(directory: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = std::ffi::CString::new(directory.as_os_str().as_bytes()).ok()?;
+        let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: `path` ends in a zero byte and `stat` is large enough; it is read only after success.
+        let stat = unsafe {
+            if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+                return None;
+            }
+            stat.assume_init()
+        };
+        #[allow(clippy::unnecessary_cast, reason = "the fields are narrower on some systems")]
+        Some((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = directory;
+        None
+    }
+}
+
+/// Whether an error says that no more can be written: a full disk, a quota, a limit on a file's size.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -215,6 +277,40 @@ mod tests {
         std::fs::write(&plain, b"").unwrap();
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&ours), mode(&plain));
+    }
+
+    #[test]
+    fn patching_leaves_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.bin");
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"0123456").unwrap();
+        file.patch(2, b"ab").unwrap();
+        file.write_all(b"78").unwrap();
+        file.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"01ab45678");
+    }
+
+    #[test]
+    fn released_bytes_are_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.bin");
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = MappedFile::open(&path).unwrap();
+        assert_eq!(&*map, bytes);
+        for range in [0..100_000, 5..6, 4096..8192, 7..7, 5..200_000] {
+            map.release(range);
+            assert_eq!(&*map, bytes);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn free_space_is_known_on_unix() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(free_space(dir.path()).unwrap() > 0);
+        assert_eq!(free_space(&dir.path().join("none")), None);
     }
 
     #[test]

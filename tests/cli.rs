@@ -156,6 +156,31 @@ fn purify_gives_the_same_on_the_host_and_on_every_adapter() {
 }
 
 #[test]
+fn the_student_comes_from_the_store() {
+    let inputs = Inputs::new();
+    let home = inputs.path("home");
+    let arguments = inputs.arguments();
+    let at = arguments.iter().position(|argument| argument == "--student").unwrap();
+    let file = arguments[at + 1].clone();
+    let without = [&arguments[..at], &arguments[at + 2..]].concat();
+    let run = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_geopurify")).args(arguments).env("GEOPURIFY_HOME", &home).output().unwrap()
+    };
+    let output = run(&words(&without));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for expected in ["no weights 'student'", "https://", "geopurify weights import student geopurify.pth"] {
+        assert!(message.contains(expected), "{message}");
+    }
+
+    stdout(&run(&["weights", "import", "student", &file]));
+    stdout(&run(&words(&without)));
+    let stored = std::fs::read(inputs.path("out.safetensors")).unwrap();
+    stdout(&run(&words(&arguments)));
+    assert!(stored == std::fs::read(inputs.path("out.safetensors")).unwrap(), "the store's student gives the same");
+}
+
+#[test]
 fn faults_are_named_and_leave_the_old_output_alone() {
     let inputs = Inputs::new();
     let output = inputs.path("out.safetensors");

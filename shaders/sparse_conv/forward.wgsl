@@ -5,11 +5,7 @@
 // `x` [num_src, num_in], `weight` [kernel_volume, num_in, num_out], `src_from_dst` [num_dst,
 // kernel_volume], `out` [num_dst, num_out].
 #import shared/linear_id
-
-const ROWS: u32 = 64u;
-const COLS: u32 = 64u;
-const DEPTH: u32 = 16u;
-const WG: u32 = 64u;
+#import shared/gemm_tile
 
 struct Params { num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32 }
 
@@ -26,8 +22,6 @@ struct Params { num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32 }
 
 var<workgroup> src: array<i32, ROWS>;
 var<workgroup> any_src: u32;
-var<workgroup> x_tile: array<vec4<f32>, 256>;      // [DEPTH, ROWS / 4]
-var<workgroup> weight_tile: array<vec4<f32>, 256>; // [DEPTH, COLS / 4]
 
 fn x_at(row: u32, channel: u32) -> f32 {
     let voxel = src[row];
@@ -44,26 +38,18 @@ fn weight_at(k: u32, channel: u32, col: u32) -> f32 {
     return weight[(k * params.num_in + channel) * params.num_out + col];
 }
 
-fn store_one(row: u32, col: u32, sum: f32) {
-    if col < params.num_out {
-#ifdef BIAS
-        out[row * params.num_out + col] = sum + bias[col];
-#else
-        out[row * params.num_out + col] = sum;
-#endif
+fn store(row: u32, col: u32, sums: vec4<f32>) {
+    if row >= params.num_dst {
+        return;
     }
-}
-
-fn store(row: u32, col: u32, left: vec4<f32>, right: vec4<f32>) {
-    if row < params.num_dst {
-        store_one(row, col, left.x);
-        store_one(row, col + 1u, left.y);
-        store_one(row, col + 2u, left.z);
-        store_one(row, col + 3u, left.w);
-        store_one(row, col + 4u, right.x);
-        store_one(row, col + 5u, right.y);
-        store_one(row, col + 6u, right.z);
-        store_one(row, col + 7u, right.w);
+    for (var c = 0u; c < 4u; c++) {
+        if col + c < params.num_out {
+#ifdef BIAS
+            out[row * params.num_out + col + c] = sums[c] + bias[col + c];
+#else
+            out[row * params.num_out + col + c] = sums[c];
+#endif
+        }
     }
 }
 
@@ -76,9 +62,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let first_col = (tile % num_col_tiles) * COLS;
     let thread_row = lid / 8u;
     let thread_col = lid % 8u;
-    // Sums of the thread's rows, by its first and its last four columns.
-    var left: array<vec4<f32>, 8>;
-    var right: array<vec4<f32>, 8>;
 
     for (var k = 0u; k < params.kernel_volume; k++) {
         if lid < ROWS {
@@ -115,39 +98,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                                            weight_at(k, channel, col + 2u), weight_at(k, channel, col + 3u));
             }
             workgroupBarrier();
-            for (var d = 0u; d < DEPTH; d++) {
-                let upper = x_tile[d * (ROWS / 4u) + thread_row * 2u];
-                let lower = x_tile[d * (ROWS / 4u) + thread_row * 2u + 1u];
-                let l = weight_tile[d * (COLS / 4u) + thread_col * 2u];
-                let r = weight_tile[d * (COLS / 4u) + thread_col * 2u + 1u];
-                left[0] = fma(upper.xxxx, l, left[0]);
-                left[1] = fma(upper.yyyy, l, left[1]);
-                left[2] = fma(upper.zzzz, l, left[2]);
-                left[3] = fma(upper.wwww, l, left[3]);
-                left[4] = fma(lower.xxxx, l, left[4]);
-                left[5] = fma(lower.yyyy, l, left[5]);
-                left[6] = fma(lower.zzzz, l, left[6]);
-                left[7] = fma(lower.wwww, l, left[7]);
-                right[0] = fma(upper.xxxx, r, right[0]);
-                right[1] = fma(upper.yyyy, r, right[1]);
-                right[2] = fma(upper.zzzz, r, right[2]);
-                right[3] = fma(upper.wwww, r, right[3]);
-                right[4] = fma(lower.xxxx, r, right[4]);
-                right[5] = fma(lower.yyyy, r, right[5]);
-                right[6] = fma(lower.zzzz, r, right[6]);
-                right[7] = fma(lower.wwww, r, right[7]);
-            }
+            multiply_tiles(thread_row, thread_col);
             workgroupBarrier();
         }
     }
     let row = first_row + thread_row * 8u;
     let col = first_col + thread_col * 8u;
-    store(row, col, left[0], right[0]);
-    store(row + 1u, col, left[1], right[1]);
-    store(row + 2u, col, left[2], right[2]);
-    store(row + 3u, col, left[3], right[3]);
-    store(row + 4u, col, left[4], right[4]);
-    store(row + 5u, col, left[5], right[5]);
-    store(row + 6u, col, left[6], right[6]);
-    store(row + 7u, col, left[7], right[7]);
+    for (var r = 0u; r < 8u; r++) {
+        store(row + r, col, left[r]);
+        store(row + r, col + 4u, right[r]);
+    }
 }

@@ -4,6 +4,7 @@ mod devices;
 mod info;
 mod purify;
 mod table;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ enum Command {
     Info(info::InfoArgs),
     /// Clean the features of a scan's points by geometry
     Purify(purify::PurifyArgs),
+    /// Keep the networks' weights ready: import, list, verify, fetch, remove
+    Weights(weights::WeightsArgs),
 }
 
 /// Parses the arguments and runs the subcommand. 0: done, 1: failed, 2: wrong arguments.
@@ -36,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Weights(args) => weights::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -7,11 +7,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::table::{bytes, table};
+use super::weights::open_weights;
 use crate::cloud::PointCloud;
 use crate::gpu::{DeviceSelection, select};
 use crate::models::student::AffinityPredictor;
 use crate::purify::{FileFeatures, Purified, Scan, Settings, peak_memory, purify};
-use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec, read_state_dict};
+use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
 /// Arguments of `purify`.
 #[derive(clap::Args, Debug)]
@@ -24,9 +25,10 @@ pub(super) struct PurifyArgs {
     /// Name of the tensor, where the file holds more than one
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
-    /// Weights of the student: .pth as the reference writes it, or safetensors
-    #[arg(long, value_name = "FILE")]
-    student: PathBuf,
+    /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
+    /// [default: the store's `student`]
+    #[arg(long, value_name = "FILE|NAME")]
+    student: Option<PathBuf>,
     /// Where the purified features go: `features [V, C]`, `voxel_coords [V, 3]`, `voxel_from_point [N]`
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -55,10 +57,11 @@ pub(super) struct PurifyArgs {
 
 pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     let start = Instant::now();
-    // A mistyped folder should not cost a run.
+    // A mistyped folder or missing weights should not cost a run.
     if let Some(folder) = args.output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
         bail!("{}: no such folder for the output", folder.display());
     }
+    let (weights, _) = open_weights(args.student.as_deref(), "student")?;
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
 
@@ -83,8 +86,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     }
     let features = FileFeatures::new(tensor, kept)?;
 
-    let state = read_state_dict(&args.student)?;
-    let (student, config, loaded) = AffinityPredictor::load(state, &selected.device)?;
+    let (student, config, loaded) = AffinityPredictor::load(weights, &selected.device)?;
     log::info!("{loaded}");
 
     let settings = Settings {

@@ -122,6 +122,11 @@ fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     burn_cubecl::ops::numeric::empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
+/// A buffer with a copy of `values`.
+pub(crate) fn upload<T: bytemuck::NoUninit>(client: &Client, values: &[T]) -> Handle {
+    client.create_from_slice(bytemuck::cast_slice(values))
+}
+
 /// A buffer of `len` 32-bit words, uninitialised; one word at least, so that it can be bound.
 pub(crate) fn scalar_buffer(client: &Client, len: usize) -> Handle {
     client.empty(len.max(1) * 4)

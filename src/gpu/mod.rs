@@ -12,7 +12,7 @@ pub use device::{
     AdapterKind, AdapterReport, Choice, DeviceError, DeviceSelection, Selected, adapters, choose, select,
 };
 pub use launch::{LaunchError, check_binding};
-pub(crate) use launch::{empty_f32, empty_i32, launch, scalar_buffer};
+pub(crate) use launch::{empty_f32, empty_i32, launch, scalar_buffer, upload};
 pub use limits::{Limits, with_limits};
 
 /// How a shader uses a bound buffer.

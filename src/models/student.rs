@@ -3,75 +3,23 @@
 //! conv3 → BN → ReLU; four times (conv3 → BN → ReLU → conv3 → BN, plus identity, ReLU); conv1. The
 //! published weights take 518 channels (512 lifted, 3 colour in 0..1, 3 normal) and give 128.
 
+mod config;
+
 use burn::module::{Module, Param, RunningState};
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::prelude::*;
-use serde::{Deserialize, Serialize};
+pub use config::StudentConfig;
+use config::{KERNEL_VOLUME, NUM_BLOCKS};
 
 use crate::ops::kernel_map::kernel_map;
 use crate::ops::sparse_conv::sparse_conv;
 use crate::ops::{OpError, float_tensor};
-use crate::weights::{HostTensor, LoadReport, StateDict, WeightsError, match_keys};
+use crate::weights::{HostTensor, LoadReport, TensorSource, WeightsError, match_keys};
 
-/// Cells of a 3 × 3 × 3 kernel.
-const KERNEL_VOLUME: usize = 27;
-/// Residual blocks.
-const NUM_BLOCKS: usize = 4;
 /// Batch norm's ε, as in the reference.
 const EPSILON: f64 = 1e-5;
 /// How far an output voxel sees, in voxels along an axis: nine 3 × 3 × 3 convolutions in a row.
 pub const RECEPTIVE_RADIUS: usize = 1 + 2 * NUM_BLOCKS;
-/// Buffers of the checkpoint that inference has no use for.
-const IGNORED: &[&str] = &["num_batches_tracked"];
-
-/// Widths of the student.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StudentConfig {
-    /// Input channels: semantic features, then colour, then normal.
-    pub input_dim: usize,
-    /// Channels between.
-    pub hidden_dim: usize,
-    /// Channels of the embedding.
-    pub embed_dim: usize,
-}
-
-impl StudentConfig {
-    /// The published widths.
-    pub const PUBLISHED: Self = Self { input_dim: 518, hidden_dim: 512, embed_dim: 128 };
-
-    /// The widths that the shapes of a state dict tell, `None` where it is no student's.
-    #[must_use]
-    pub fn of(state: &StateDict) -> Option<Self> {
-        let input = &state.tensors.get("input_layer.0.kernel")?.shape;
-        let output = &state.tensors.get("output_layer.kernel")?.shape;
-        match (input.as_slice(), output.as_slice()) {
-            (&[_, input_dim, hidden_dim], &[_, embed_dim]) => Some(Self { input_dim, hidden_dim, embed_dim }),
-            _ => None,
-        }
-    }
-
-    /// Every key of the checkpoint with its shape, in the checkpoint's order.
-    #[must_use]
-    pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
-        let mut keys = Vec::new();
-        let norm = |keys: &mut Vec<(String, Vec<usize>)>, prefix: &str| {
-            for name in ["weight", "bias", "running_mean", "running_var"] {
-                keys.push((format!("{prefix}.bn.{name}"), vec![self.hidden_dim]));
-            }
-        };
-        keys.push(("input_layer.0.kernel".to_owned(), vec![KERNEL_VOLUME, self.input_dim, self.hidden_dim]));
-        norm(&mut keys, "input_layer.1");
-        for block in 0..NUM_BLOCKS {
-            for half in 1..=2 {
-                let kernel = format!("res_blocks.{block}.conv{half}.kernel");
-                keys.push((kernel, vec![KERNEL_VOLUME, self.hidden_dim, self.hidden_dim]));
-                norm(&mut keys, &format!("res_blocks.{block}.norm{half}"));
-            }
-        }
-        keys.push(("output_layer.kernel".to_owned(), vec![self.hidden_dim, self.embed_dim]));
-        keys
-    }
-}
 
 /// A convolution without bias and its batch norm.
 #[derive(Module, Debug)]
@@ -96,19 +44,24 @@ pub struct AffinityPredictor {
 }
 
 impl AffinityPredictor {
-    /// Builds the student from the reference's state dict. The report names every key; anything
-    /// missing, left over or of another shape is fatal.
+    /// Builds the student from the reference's weights, taken one tensor at a time. The report names
+    /// every key; anything missing, left over or of another shape is fatal.
     ///
     /// # Errors
     /// [`WeightsError`] naming the file and the key.
-    pub fn load(mut state: StateDict, device: &Device) -> Result<(Self, StudentConfig, LoadReport), WeightsError> {
+    pub fn load(
+        mut weights: impl TensorSource,
+        device: &Device,
+    ) -> Result<(Self, StudentConfig, LoadReport), WeightsError> {
         // Another model's checkpoint: the report against the published widths says what is missing.
-        let config = StudentConfig::of(&state).unwrap_or(StudentConfig::PUBLISHED);
-        let report = match_keys(&state, &config.keys(), IGNORED);
+        let held = weights.inventory().into_owned();
+        let config = StudentConfig::of(&|key| held.shape(key)).unwrap_or(StudentConfig::PUBLISHED);
+        let unused: Vec<_> = StudentConfig::UNUSED.iter().map(|(pattern, _)| *pattern).collect();
+        let report = match_keys(&weights, &config.keys(), &unused);
         report.ensure_complete()?;
         let mut conv = |kernel: &str, norm: &str, num_in: usize| -> Result<ConvNorm, WeightsError> {
             let mut vector = |name: &str| -> Result<Tensor<1>, WeightsError> {
-                let values = state.take(&format!("{norm}.bn.{name}"), &[config.hidden_dim])?;
+                let values = weights.take(&format!("{norm}.bn.{name}"), &[config.hidden_dim])?;
                 Ok(float_tensor(values.data, [config.hidden_dim], device))
             };
             let mut bn = BatchNormConfig::new(config.hidden_dim).with_epsilon(EPSILON).init(device);
@@ -117,7 +70,7 @@ impl AffinityPredictor {
             bn.running_mean = RunningState::new(vector("running_mean")?);
             bn.running_var = RunningState::new(vector("running_var")?);
             let shape = [KERNEL_VOLUME, num_in, config.hidden_dim];
-            let HostTensor { data, .. } = state.take(&format!("{kernel}.kernel"), &shape)?;
+            let HostTensor { data, .. } = weights.take(&format!("{kernel}.kernel"), &shape)?;
             Ok(ConvNorm { kernel: Param::from_tensor(float_tensor(data, shape, device)), bn })
         };
         let input_layer = conv("input_layer.0", "input_layer.1", config.input_dim)?;
@@ -130,7 +83,7 @@ impl AffinityPredictor {
             })
             .collect::<Result<_, WeightsError>>()?;
         let shape = [config.hidden_dim, config.embed_dim];
-        let output = state.take("output_layer.kernel", &shape)?;
+        let output = weights.take("output_layer.kernel", &shape)?;
         let output_layer = Param::from_tensor(float_tensor(output.data, shape, device));
         Ok((Self { input_layer, res_blocks, output_layer }, config, report))
     }

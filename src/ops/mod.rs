@@ -8,9 +8,17 @@
 //! i32 with -1 for "none", and named `dst_from_src`; features are f32, one row per point or voxel.
 
 pub mod affinity;
+pub mod attention;
+pub mod bicubic_antialias;
+pub mod conv2d;
+pub mod focal_modulation;
+mod gemm;
+pub mod group_norm;
 pub mod hash_grid;
 pub mod kernel_map;
 pub mod knn;
+pub mod layer_norm;
+mod math;
 pub mod normals;
 pub mod pooling;
 pub(crate) mod prefix_sum;
@@ -66,6 +74,11 @@ pub fn limits_of(device: &Device) -> Limits {
         Some(max_binding_bytes) => Limits { max_binding_bytes, max_workgroups: 65_535 }.lowered(),
         None => Limits::HOST.lowered(),
     }
+}
+
+/// Whether a tensor's device is the host, where the twins run.
+pub(crate) fn is_host(device: &Device) -> bool {
+    max_binding(device).is_none()
 }
 
 /// Largest buffer of a GPU, `None` on the host.

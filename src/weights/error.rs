@@ -71,6 +71,16 @@ pub enum WeightsError {
         /// CRC-32 of the bytes.
         found: u32,
     },
+    /// The file is not the one that was written.
+    #[error("{}: damaged: its SHA-256 is {found}, {expected} was recorded", path.display())]
+    Damaged {
+        /// File concerned.
+        path: PathBuf,
+        /// SHA-256 recorded when the file was written, in hexadecimal.
+        expected: String,
+        /// SHA-256 of what is there now.
+        found: String,
+    },
     /// A key that is not in the file.
     #[error("{}: no '{key}'; {hint}", path.display())]
     MissingKey {

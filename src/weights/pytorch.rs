@@ -10,14 +10,14 @@ mod container;
 mod crc32;
 mod pickle;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::Value as Json;
 
 use super::tensor::{floats_from_le, ints_from_le};
-use super::{HostTensor, IntTensor, StateDict, WeightsError};
+use super::{HostTensor, IntTensor, Inventory, StateDict, TensorInfo, WeightsError};
 use crate::files::MappedFile;
 use container::Blob;
 use pickle::{Id, Pickle, Tensor, Value};
@@ -39,6 +39,9 @@ const MAX_DEPTH: usize = 32;
 const MAX_KEY: usize = 512;
 /// Most bytes of text in a value converted to JSON.
 const MAX_TEXT: usize = 1 << 20;
+
+/// Values that are no dictionary or list, by name.
+type Leaves = BTreeMap<String, Id>;
 
 /// Kind of a value at the top of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +115,12 @@ impl Checkpoint {
     /// [`WeightsError::TooLarge`] if they claim more than the file can hold, and
     /// [`WeightsError::Malformed`] or [`WeightsError::Checksum`] for damaged bytes.
     pub fn state_dict(&self) -> Result<StateDict, WeightsError> {
+        let (leaves, stripped_prefix) = self.weights()?;
+        Ok(StateDict { stripped_prefix, ..self.read(leaves)? })
+    }
+
+    /// Where the weights are, by name, and the prefix taken off.
+    fn weights(&self) -> Result<(Leaves, Option<&'static str>), WeightsError> {
         let root = self.pickle.root();
         let nested = STATE_DICT_KEYS
             .iter()
@@ -124,9 +133,7 @@ impl Checkpoint {
                 hint: self.describe_root(),
             });
         };
-        let mut state = self.read(id)?;
-        state.strip_prefix(WRAPPER_PREFIX);
-        Ok(state)
+        Ok(strip_prefix(self.leaves(id)?, WRAPPER_PREFIX))
     }
 
     /// Reads every tensor at or below the value at `keys`, names joined with dots, list
@@ -138,7 +145,7 @@ impl Checkpoint {
     /// [`WeightsError::MissingKey`] if there is no such value, else as
     /// [`state_dict`](Self::state_dict).
     pub fn state_dict_at(&self, keys: &[&str]) -> Result<StateDict, WeightsError> {
-        self.read(self.find(keys)?)
+        self.read(self.leaves(self.find(keys)?)?)
     }
 
     /// The value at `keys` as JSON, such as a configuration or an epoch. Tuples become
@@ -215,14 +222,15 @@ impl Checkpoint {
         WeightsError::TooLarge { path: self.path.clone(), what: what.to_owned(), found, limit }
     }
 
-    fn read(&self, id: Id) -> Result<StateDict, WeightsError> {
-        let mut leaves = BTreeMap::new();
+    /// Everything at or below `id`, by name. The tensors among it are within the memory granted and
+    /// their storages in the file.
+    fn leaves(&self, id: Id) -> Result<Leaves, WeightsError> {
+        let mut leaves = Leaves::new();
         let mut visited = 0;
         self.collect_leaves(id, String::new(), MAX_DEPTH, &mut visited, &mut leaves)?;
 
         let mut budget = EXPANSION_FLOOR.max(EXPANSION.saturating_mul(self.bytes.len() as u64));
         let limit = budget;
-        let mut used: BTreeMap<&str, &Blob> = BTreeMap::new();
         for leaf in leaves.values() {
             let Value::Tensor(tensor) = self.pickle.get(*leaf) else {
                 continue;
@@ -233,14 +241,26 @@ impl Checkpoint {
                 let found = (limit - budget).saturating_add(needed);
                 self.too_large("the memory its tensors take in bytes", found, limit)
             })?;
-            let (key, blob, _) = self.storage_of(tensor)?;
-            used.insert(key, blob);
+            self.storage_of(tensor)?;
         }
+        Ok(leaves)
+    }
+
+    fn verify(&self, key: &str, blob: &Blob) -> Result<(), WeightsError> {
+        container::verify(&self.path, &self.bytes, &format!("data/{key}"), blob)
+    }
+
+    fn read(&self, leaves: Leaves) -> Result<StateDict, WeightsError> {
         // A map iterates in order, so a file with several faults always gives the same error.
+        let mut used: BTreeMap<&str, &Blob> = BTreeMap::new();
+        for leaf in leaves.values() {
+            if let Value::Tensor(tensor) = self.pickle.get(*leaf) {
+                let (key, blob, _) = self.storage_of(tensor)?;
+                used.insert(key, blob);
+            }
+        }
         let used: Vec<_> = used.into_iter().collect();
-        used.par_iter()
-            .map(|(key, blob)| container::verify(&self.path, &self.bytes, &format!("data/{key}"), blob))
-            .collect::<Result<Vec<()>, _>>()?;
+        used.par_iter().map(|(key, blob)| self.verify(key, blob)).collect::<Result<Vec<()>, _>>()?;
 
         let leaves: Vec<_> = leaves.into_iter().collect();
         let read: Vec<_> = leaves
@@ -272,7 +292,7 @@ impl Checkpoint {
         path: String,
         depth: usize,
         visited: &mut usize,
-        leaves: &mut BTreeMap<String, Id>,
+        leaves: &mut Leaves,
     ) -> Result<(), WeightsError> {
         *visited += 1;
         if *visited > MAX_ENTRIES {
@@ -388,6 +408,70 @@ impl Checkpoint {
     }
 }
 
+/// The weights in an open checkpoint, read one at a time.
+pub(super) struct CheckpointTensors {
+    checkpoint: Checkpoint,
+    leaves: Leaves,
+    /// Storages whose checksum was compared.
+    verified: HashSet<String>,
+}
+
+impl CheckpointTensors {
+    /// Finds the weights where [`Checkpoint::state_dict`] does.
+    pub(super) fn new(checkpoint: Checkpoint) -> Result<(Self, Inventory), WeightsError> {
+        let (leaves, stripped_prefix) = checkpoint.weights()?;
+        let mut inventory = Inventory { source: checkpoint.path.clone(), stripped_prefix, ..Inventory::default() };
+        for (key, id) in &leaves {
+            match checkpoint.pickle.get(*id) {
+                Value::Tensor(tensor) => {
+                    let info = TensorInfo { shape: tensor.shape.clone(), dtype: tensor.dtype };
+                    inventory.tensors.insert(key.clone(), info);
+                }
+                _ => {
+                    inventory.not_tensors.insert(key.clone(), checkpoint.pickle.type_name(*id).to_owned());
+                }
+            }
+        }
+        Ok((Self { checkpoint, leaves, verified: HashSet::new() }, inventory))
+    }
+
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Reads one floating-point tensor, `None` where there is none of this name. The file's pages
+    /// behind it are given back.
+    pub(super) fn read(&mut self, key: &str) -> Result<Option<HostTensor>, WeightsError> {
+        let checkpoint = &self.checkpoint;
+        let Some(&id) = self.leaves.get(key) else {
+            return Ok(None);
+        };
+        let Value::Tensor(tensor) = checkpoint.pickle.get(id) else {
+            return Ok(None);
+        };
+        let (storage, blob, _) = checkpoint.storage_of(tensor)?;
+        if !self.verified.contains(storage) {
+            checkpoint.verify(storage, blob)?;
+            self.verified.insert(storage.to_owned());
+        }
+        let leaf = checkpoint.read_leaf(id)?;
+        checkpoint.bytes.release(blob.range.clone());
+        Ok(match leaf {
+            Leaf::Float(tensor) => Some(tensor),
+            Leaf::Int(_) | Leaf::Other(_) => None,
+        })
+    }
+}
+
+/// Takes `prefix` off every key if every key has it.
+fn strip_prefix<T>(map: BTreeMap<String, T>, prefix: &'static str) -> (BTreeMap<String, T>, Option<&'static str>) {
+    if map.is_empty() || !map.keys().all(|key| key.len() > prefix.len() && key.starts_with(prefix)) {
+        return (map, None);
+    }
+    let stripped = map.into_iter().map(|(key, value)| (key[prefix.len()..].to_owned(), value)).collect();
+    (stripped, Some(prefix))
+}
+
 impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Checkpoint")
@@ -459,4 +543,18 @@ fn gather(tensor: &Tensor, window: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_goes_only_if_all_have_it() {
+        let map = |keys: &[&str]| keys.iter().map(|key| (key.to_string(), ())).collect::<BTreeMap<_, _>>();
+        assert_eq!(strip_prefix(map(&["module.a", "b"]), "module."), (map(&["module.a", "b"]), None));
+        assert_eq!(strip_prefix(map(&["module.a", "module."]), "module.").1, None);
+        assert_eq!(strip_prefix(map(&["module.a"]), "module."), (map(&["a"]), Some("module.")));
+        assert_eq!(strip_prefix(map(&[]), "module.").1, None);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Dtype, StateDict, WeightsError};
+use super::{Dtype, TensorSource, WeightsError};
 
 /// A tensor whose shape is not the model's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Cast {
     pub from: Dtype,
 }
 
-/// Outcome of matching a [`StateDict`] with a model, every list ordered by name.
+/// Outcome of matching a [`TensorSource`] with a model, every list ordered by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// File the weights came from.
@@ -114,17 +114,20 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Compares the keys of `state` with those a model needs.
+/// Compares the keys of `source` with those a model needs. No element is read.
 ///
-/// `expected` holds each key with its shape. `ignored` holds patterns for keys of the file
-/// that may be left over: a pattern ending in `*` stands for a prefix, any other for the whole
-/// key or its last dotted parts (`num_batches_tracked` for `bn.num_batches_tracked`). A key
-/// the model expects is never ignored.
-pub fn match_keys(state: &StateDict, expected: &[(String, Vec<usize>)], ignored: &[&str]) -> LoadReport {
+/// `expected` holds each key with its shape. `ignored` holds patterns ([`key_matches`]) for keys of
+/// the file that may be left over. A key the model expects is never ignored.
+pub fn match_keys(
+    source: &(impl TensorSource + ?Sized),
+    expected: &[(String, Vec<usize>)],
+    ignored: &[&str],
+) -> LoadReport {
+    let held = source.inventory();
     let mut report = LoadReport {
-        source: state.source.clone(),
-        stripped_prefix: state.stripped_prefix,
-        not_tensors: state.not_tensors.iter().map(|(key, what)| (key.clone(), what.clone())).collect(),
+        source: held.source.clone(),
+        stripped_prefix: held.stripped_prefix,
+        not_tensors: held.not_tensors.iter().map(|(key, what)| (key.clone(), what.clone())).collect(),
         ..LoadReport::default()
     };
     let mut known = BTreeSet::new();
@@ -132,30 +135,27 @@ pub fn match_keys(state: &StateDict, expected: &[(String, Vec<usize>)], ignored:
         if !known.insert(key.as_str()) {
             continue;
         }
-        if let Some(tensor) = state.tensors.get(key) {
-            if tensor.shape != *shape {
-                report.misshaped.push(Misshaped {
-                    key: key.clone(),
-                    expected: shape.clone(),
-                    found: tensor.shape.clone(),
-                });
-                continue;
-            }
-            if tensor.dtype_in_file != Dtype::F32 {
-                report.cast.push(Cast { key: key.clone(), from: tensor.dtype_in_file });
+        let Some(tensor) = held.tensors.get(key) else {
+            report.missing.push((key.clone(), shape.clone()));
+            continue;
+        };
+        if !tensor.dtype.is_float() {
+            report.not_float.push(Cast { key: key.clone(), from: tensor.dtype });
+        } else if tensor.shape != *shape {
+            let (expected, found) = (shape.clone(), tensor.shape.clone());
+            report.misshaped.push(Misshaped { key: key.clone(), expected, found });
+        } else {
+            if tensor.dtype != Dtype::F32 {
+                report.cast.push(Cast { key: key.clone(), from: tensor.dtype });
             }
             report.applied.push(key.clone());
-        } else if let Some(tensor) = state.integers.get(key) {
-            report.not_float.push(Cast { key: key.clone(), from: tensor.dtype_in_file });
-        } else {
-            report.missing.push((key.clone(), shape.clone()));
         }
     }
-    for key in state.tensors.keys().chain(state.integers.keys()) {
+    for key in held.tensors.keys() {
         if known.contains(key.as_str()) {
             continue;
         }
-        if ignored.iter().any(|pattern| matches(pattern, key)) {
+        if ignored.iter().any(|pattern| key_matches(pattern, key)) {
             report.ignored.push(key.clone());
         } else {
             report.unused.push(key.clone());
@@ -171,7 +171,10 @@ pub fn match_keys(state: &StateDict, expected: &[(String, Vec<usize>)], ignored:
     report
 }
 
-fn matches(pattern: &str, key: &str) -> bool {
+/// Whether `pattern` stands for `key`: a pattern ending in `*` for a prefix, any other for the whole key
+/// or its last dotted parts (`num_batches_tracked` for `bn.num_batches_tracked`).
+#[must_use]
+pub fn key_matches(pattern: &str, key: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => key.starts_with(prefix),
         None => key.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
@@ -180,7 +183,7 @@ fn matches(pattern: &str, key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HostTensor, IntTensor};
+    use super::super::{HostTensor, IntTensor, StateDict};
     use super::*;
 
     fn state() -> StateDict {
@@ -228,10 +231,10 @@ mod tests {
 
     #[test]
     fn patterns() {
-        assert!(matches("weight", "a.weight"));
-        assert!(matches("a.weight", "a.weight"));
-        assert!(!matches("eight", "a.weight"));
-        assert!(matches("criterion.*", "criterion.empty_weight"));
-        assert!(!matches("criterion.*", "a.criterion.x"));
+        assert!(key_matches("weight", "a.weight"));
+        assert!(key_matches("a.weight", "a.weight"));
+        assert!(!key_matches("eight", "a.weight"));
+        assert!(key_matches("criterion.*", "criterion.empty_weight"));
+        assert!(!key_matches("criterion.*", "a.criterion.x"));
     }
 }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::tensor::{Metadata, TensorInfo};
+use sha2::{Digest as _, Sha256};
 
 use super::tensor::{floats_from_le, ints_from_le};
-use super::{Dtype, WeightsError};
+use super::{Dtype, WeightsError, sha256};
 use crate::files::{AtomicFile, MappedFile};
 
 /// Bytes before the header that hold its length.
@@ -20,6 +21,12 @@ const LENGTH_LEN: usize = 8;
 const MAX_HEADER: u64 = 8 << 20;
 /// Elements converted by one task of a parallel read.
 const TASK_ELEMENTS: usize = 1 << 16;
+
+/// Metadata entry of a sealed file: the SHA-256 of the whole file, this entry's own digits as zeros. It is
+/// within the file so that there is no second file to lose or to mismatch, and covers the header too.
+const SEAL: &str = "sha256";
+/// Hexadecimal digits of the seal.
+const SEAL_LEN: usize = 64;
 
 /// A safetensors file, mapped; tensors are read in place.
 #[derive(Debug)]
@@ -100,6 +107,41 @@ impl SafetensorsFile {
         self.metadata.metadata().as_ref()
     }
 
+    /// Compares the file with the hash that [`SafetensorsWriter::create_sealed`] put into it, reading all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Damaged`] if any byte differs, [`WeightsError::Unsupported`] for a file without such a
+    /// hash.
+    pub fn verify_seal(&self) -> Result<(), WeightsError> {
+        let mut header = self.bytes[..self.data].to_vec();
+        let expected = self.metadata().and_then(|metadata| metadata.get(SEAL));
+        let Some((expected, at)) = expected.and_then(|seal| Some((seal, find_seal(&header, seal)?))) else {
+            return Err(WeightsError::unsupported(&self.path, "a file that holds no SHA-256 of itself"));
+        };
+        header[at..at + SEAL_LEN].fill(b'0');
+        let mut hash = Sha256::new_with_prefix(&header);
+        sha256::update(&mut hash, &self.bytes, self.data);
+        let found = sha256::hex(hash);
+        if found == *expected {
+            return Ok(());
+        }
+        Err(WeightsError::Damaged { path: self.path.clone(), expected: expected.clone(), found })
+    }
+
+    /// Length of the file in bytes.
+    pub fn file_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Gives back the memory behind a tensor, which is read again when touched again.
+    pub(super) fn release(&self, name: &str) {
+        if let Some(info) = self.metadata.info(name) {
+            let (start, end) = info.data_offsets;
+            self.bytes.release(self.data + start..self.data + end);
+        }
+    }
+
     /// The tensor `name`.
     ///
     /// # Errors
@@ -119,6 +161,17 @@ impl SafetensorsFile {
         let bytes = self.bytes[self.data..].get(start..end).ok_or_else(missing)?;
         Ok(TensorView { path: &self.path, name, dtype, shape: &info.shape, bytes })
     }
+}
+
+/// Where the digits of `seal` are in a header.
+fn find_seal(header: &[u8], seal: &str) -> Option<usize> {
+    if seal.len() != SEAL_LEN {
+        return None;
+    }
+    // Quotes within a JSON string are escaped, so this is nothing but the entry.
+    let entry = format!("\"{SEAL}\":\"{seal}\"");
+    let at = header.windows(entry.len()).position(|window| window == entry.as_bytes())?;
+    Some(at + entry.len() - 1 - SEAL_LEN)
 }
 
 impl TensorView<'_> {
@@ -267,6 +320,14 @@ pub struct SafetensorsWriter {
     written: u64,
     /// Conversion buffer.
     scratch: Vec<u8>,
+    seal: Option<Seal>,
+}
+
+/// A hash under way, and where its digits go.
+#[derive(Debug)]
+struct Seal {
+    hash: Sha256,
+    at: u64,
 }
 
 impl SafetensorsWriter {
@@ -282,7 +343,31 @@ impl SafetensorsWriter {
         tensors: &[TensorSpec],
         metadata: &BTreeMap<String, String>,
     ) -> Result<Self, WeightsError> {
-        let path = path.as_ref();
+        Self::start(path.as_ref(), tensors, metadata, false)
+    }
+
+    /// As [`create`](Self::create), with the SHA-256 of the whole file among the metadata, as `sha256`, for
+    /// [`SafetensorsFile::verify_seal`]. It is computed along the way.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub fn create_sealed(
+        path: impl AsRef<Path>,
+        tensors: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self, WeightsError> {
+        let mut metadata = metadata.clone();
+        metadata.insert(SEAL.to_owned(), "0".repeat(SEAL_LEN));
+        Self::start(path.as_ref(), tensors, &metadata, true)
+    }
+
+    fn start(
+        path: &Path,
+        tensors: &[TensorSpec],
+        metadata: &BTreeMap<String, String>,
+        sealed: bool,
+    ) -> Result<Self, WeightsError> {
         let mut ends = Vec::with_capacity(tensors.len());
         let mut infos = Vec::with_capacity(tensors.len());
         let mut names = std::collections::HashSet::new();
@@ -321,9 +406,14 @@ impl SafetensorsWriter {
                 limit: MAX_HEADER,
             });
         }
+        header.splice(..0, (header.len() as u64).to_le_bytes());
+        let seal = match sealed {
+            true => find_seal(&header, &"0".repeat(SEAL_LEN))
+                .map(|at| Seal { hash: Sha256::new_with_prefix(&header), at: at as u64 }),
+            false => None,
+        };
         let start = || {
             let mut file = AtomicFile::create(path)?;
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(&header)?;
             Ok(file)
         };
@@ -333,6 +423,7 @@ impl SafetensorsWriter {
             ends,
             written: 0,
             scratch: Vec::new(),
+            seal,
         })
     }
 
@@ -365,7 +456,6 @@ impl SafetensorsWriter {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for values in values.chunks(TASK_ELEMENTS) {
-            scratch.clear();
             floats_to_le(values, dtype, &mut scratch);
             if let Err(error) = self.write_all(&scratch) {
                 return Err(WeightsError::io(self.file.target(), error));
@@ -380,7 +470,7 @@ impl SafetensorsWriter {
     /// # Errors
     ///
     /// [`WeightsError::Extent`] if a declared tensor is not complete, [`WeightsError::Io`].
-    pub fn finish(self) -> Result<(), WeightsError> {
+    pub fn finish(mut self) -> Result<(), WeightsError> {
         if let Some(index) = self.current() {
             let missing = self.ends[index] - self.written;
             return Err(WeightsError::extent(
@@ -390,6 +480,10 @@ impl SafetensorsWriter {
             ));
         }
         let path = self.file.target().to_path_buf();
+        if let Some(Seal { hash, at }) = self.seal.take() {
+            let digits = sha256::hex(hash);
+            self.file.patch(at, digits.as_bytes()).map_err(|error| WeightsError::io(&path, error))?;
+        }
         self.file.commit().map_err(|error| WeightsError::io(&path, error))
     }
 
@@ -414,7 +508,13 @@ impl Write for SafetensorsWriter {
                 format!("{} bytes are more than the {left} declared", buf.len()),
             ));
         }
-        let count = self.file.write(buf)?;
+        let count = match &mut self.seal {
+            Some(seal) => {
+                let (written, ()) = rayon::join(|| self.file.write_all(buf), || seal.hash.update(buf));
+                written.map(|()| buf.len())?
+            }
+            None => self.file.write(buf)?,
+        };
         self.written += count as u64;
         Ok(count)
     }
@@ -426,11 +526,20 @@ impl Write for SafetensorsWriter {
 
 fn floats_to_le(values: &[f32], dtype: Dtype, out: &mut Vec<u8>) {
     match dtype {
-        Dtype::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-        Dtype::F64 => out.extend(values.iter().flat_map(|&v| f64::from(v).to_le_bytes())),
-        Dtype::F16 => out.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
-        Dtype::Bf16 => out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
+        Dtype::F32 => convert(values, out, f32::to_le_bytes),
+        Dtype::F64 => convert(values, out, |v| f64::from(v).to_le_bytes()),
+        Dtype::F16 => convert(values, out, |v| f16::from_f32(v).to_le_bytes()),
+        Dtype::Bf16 => convert(values, out, |v| bf16::from_f32(v).to_le_bytes()),
         Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => {}
+    }
+}
+
+/// Fills `out`, which is emptied before, so that the loop is over slices and becomes wide moves.
+fn convert<const N: usize>(values: &[f32], out: &mut Vec<u8>, to_bytes: impl Fn(f32) -> [u8; N]) {
+    out.clear();
+    out.resize(values.len() * N, 0);
+    for (out, &value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+        *out = to_bytes(value);
     }
 }
 
@@ -568,6 +677,32 @@ mod tests {
         let huge = [TensorSpec::new("w", Dtype::F32, [usize::MAX, 2])];
         assert!(SafetensorsWriter::create(&path, &huge, &BTreeMap::new()).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_seal_covers_every_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let specs = [TensorSpec::new("w", Dtype::F32, [3]), TensorSpec::new("sha256", Dtype::F16, [2])];
+        let note = ("note".to_owned(), format!("\"sha256\":\"{}\"", "0".repeat(64)));
+        let metadata = BTreeMap::from([note]);
+        let mut writer = SafetensorsWriter::create_sealed(&path, &specs, &metadata).unwrap();
+        writer.write_f32(&[1.0, 2.0, 3.0]).unwrap();
+        writer.write_f32(&[4.0, 5.0]).unwrap();
+        writer.finish().unwrap();
+        SafetensorsFile::open(&path).unwrap().verify_seal().unwrap();
+
+        let honest = std::fs::read(&path).unwrap();
+        for at in 0..honest.len() {
+            let mut bytes = honest.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            let result = SafetensorsFile::open(&path).and_then(|file| file.verify_seal());
+            assert!(result.is_err(), "byte {at}");
+        }
+        write(&path, &specs[..1], &[&[1.0, 2.0, 3.0]]);
+        let unsealed = SafetensorsFile::open(&path).unwrap().verify_seal();
+        assert!(matches!(unsealed, Err(WeightsError::Unsupported { .. })));
     }
 
     #[test]

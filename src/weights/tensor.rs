@@ -154,31 +154,6 @@ impl StateDict {
     pub fn source(&self) -> &Path {
         &self.source
     }
-
-    /// Takes `prefix` off every key if every key has it.
-    pub(super) fn strip_prefix(&mut self, prefix: &'static str) {
-        fn strip<T>(map: &mut BTreeMap<String, T>, prefix: &str) {
-            *map = std::mem::take(map)
-                .into_iter()
-                .map(|(key, value)| match key.strip_prefix(prefix) {
-                    Some(rest) => (rest.to_owned(), value),
-                    None => (key, value),
-                })
-                .collect();
-        }
-        let everywhere = self
-            .tensors
-            .keys()
-            .chain(self.integers.keys())
-            .chain(self.not_tensors.keys())
-            .all(|key| key.len() > prefix.len() && key.starts_with(prefix));
-        if everywhere && !self.is_empty() {
-            strip(&mut self.tensors, prefix);
-            strip(&mut self.integers, prefix);
-            strip(&mut self.not_tensors, prefix);
-            self.stripped_prefix = Some(prefix);
-        }
-    }
 }
 
 /// Converts little-endian elements of a floating-point type to f32.
@@ -242,19 +217,6 @@ mod tests {
         assert!(matches!(state.take("w", &[3, 2]), Err(WeightsError::Shape { .. })));
         assert_eq!(state.take("w", &[2, 3]).unwrap().data.len(), 6);
         assert!(matches!(state.take("w", &[2, 3]), Err(WeightsError::MissingKey { .. })));
-    }
-
-    #[test]
-    fn a_prefix_goes_only_if_all_have_it() {
-        let mut state = StateDict::default();
-        state.tensors.insert("module.a".into(), tensor(&[1]));
-        state.tensors.insert("b".into(), tensor(&[1]));
-        state.strip_prefix("module.");
-        assert_eq!(state.stripped_prefix, None);
-        state.tensors.remove("b");
-        state.strip_prefix("module.");
-        assert_eq!(state.stripped_prefix, Some("module."));
-        assert!(state.tensors.contains_key("a"));
     }
 
     #[test]

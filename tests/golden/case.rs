@@ -7,7 +7,7 @@ use geopurify::weights::{SafetensorsFile, StateDict};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::manifest::Manifest;
+use crate::manifest::Generated;
 
 /// Where the cases are: `GEOPURIFY_GOLDEN`, else `tests/golden`.
 pub fn golden_root() -> PathBuf {
@@ -85,11 +85,16 @@ impl Case {
         }
     }
 
-    /// The case's weights, generated.
+    /// The case's weights, all generated.
     pub fn state_dict(&self) -> StateDict {
+        self.generated().state_dict()
+    }
+
+    /// The case's weights, generated as they are taken.
+    pub fn generated(&self) -> Generated {
         let path = self.weights.as_ref();
         let path = path.unwrap_or_else(|| panic!("{} has no weights", self.name));
-        Manifest::open(path).state_dict(&self.seed)
+        Generated::open(path, &self.seed)
     }
 
     /// Shape and elements of a floating-point tensor.

@@ -10,6 +10,7 @@ mod case;
 mod common;
 mod manifest;
 mod ops;
+mod xdecoder;
 
 use std::process::ExitCode;
 
@@ -36,15 +37,8 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "gridpool",
     "sonata",
     "checkpoint of sonata",
-    // X-Decoder.
-    "clip_tokenize",
-    "text_embeddings",
+    // X-Decoder's features on points.
     "image_prep",
-    "focal_backbone",
-    "pixel_decoder",
-    "decoder",
-    "forward_seg_all",
-    "bicubic_antialias",
     "lift_xdecoder",
 ];
 
@@ -122,6 +116,13 @@ fn runner(case: &Case) -> Option<Runner> {
         "pooling" => ops::pooling,
         "student_eval" => ops::student_eval,
         "checkpoint" => ops::student_checkpoint,
+        "clip_tokenize" => xdecoder::clip_tokenize,
+        "text_embeddings" => xdecoder::text_embeddings,
+        "focal_backbone" => xdecoder::focal_backbone,
+        "pixel_decoder" => xdecoder::pixel_decoder,
+        "decoder" => xdecoder::decoder,
+        "forward_seg_all" => xdecoder::forward_seg_all,
+        "bicubic_antialias" => xdecoder::bicubic_antialias,
         _ => return None,
     })
 }

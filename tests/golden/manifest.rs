@@ -1,18 +1,18 @@
 //! Weights of the golden cases. They are never stored: each element follows from the seed, the
 //! tensor's name and its index.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use geopurify::weights::{Dtype, HostTensor, StateDict};
+use geopurify::weights::{Dtype, HostTensor, Inventory, StateDict, TensorInfo, TensorSource, WeightsError};
+use rayon::prelude::*;
 use serde::Deserialize;
 
 /// A `<model>.weights.json`: the floating-point tensors of a model and how they are filled.
 #[derive(Deserialize)]
-pub struct Manifest {
+struct Manifest {
     tensors: Vec<Entry>,
-    #[serde(skip)]
-    path: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -23,32 +23,51 @@ struct Entry {
     scale: f64,
 }
 
-impl Manifest {
-    pub fn open(path: &Path) -> Self {
+/// The weights that a manifest gives with a seed, made when they are taken.
+pub struct Generated {
+    entries: BTreeMap<String, Entry>,
+    inventory: Inventory,
+    seed: String,
+}
+
+impl Generated {
+    pub fn open(path: &Path, seed: &str) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let manifest: Self = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self { path: path.to_path_buf(), ..manifest }
+        let manifest: Manifest =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let info = |entry: &Entry| TensorInfo { shape: entry.shape.clone(), dtype: Dtype::F32 };
+        let inventory = Inventory {
+            source: path.to_path_buf(),
+            tensors: manifest.tensors.iter().map(|entry| (entry.name.clone(), info(entry))).collect(),
+            ..Inventory::default()
+        };
+        let entries = manifest.tensors.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+        Self { entries, inventory, seed: seed.to_owned() }
     }
 
-    /// The weights that belong to `seed`.
-    pub fn state_dict(&self, seed: &str) -> StateDict {
-        let tensors: BTreeMap<_, _> = self
-            .tensors
-            .iter()
-            .map(|entry| {
-                let key = fnv1a64(&format!("{seed}/{}", entry.name));
-                let len = entry.shape.iter().product::<usize>() as u64;
-                let tensor = HostTensor {
-                    shape: entry.shape.clone(),
-                    dtype_in_file: Dtype::F32,
-                    data: (0..len)
-                        .map(|i| (entry.center + entry.scale * (2.0 * uniform(key, i) - 1.0)) as f32)
-                        .collect(),
-                };
-                (entry.name.clone(), tensor)
-            })
-            .collect();
-        StateDict { source: self.path.clone(), tensors, ..StateDict::default() }
+    pub fn state_dict(&self) -> StateDict {
+        let tensors = self.entries.values().map(|entry| (entry.name.clone(), self.tensor(entry))).collect();
+        StateDict { source: self.inventory.source.clone(), tensors, ..StateDict::default() }
+    }
+
+    fn tensor(&self, entry: &Entry) -> HostTensor {
+        let key = fnv1a64(&format!("{}/{}", self.seed, entry.name));
+        let len = entry.shape.iter().product::<usize>() as u64;
+        let value = |i| (entry.center + entry.scale * (2.0 * uniform(key, i) - 1.0)) as f32;
+        let data = (0..len).into_par_iter().map(value).collect();
+        HostTensor { shape: entry.shape.clone(), dtype_in_file: Dtype::F32, data }
+    }
+}
+
+impl TensorSource for Generated {
+    fn inventory(&self) -> Cow<'_, Inventory> {
+        Cow::Borrowed(&self.inventory)
+    }
+
+    fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
+        let entry = &self.entries[key];
+        assert_eq!(entry.shape, shape, "{key}");
+        Ok(self.tensor(entry))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::case::Case;
 use crate::common::rel_l2;
 
 /// Against `out.*` or `mid.*` by the case's own tolerance; `mid.*` without one take the loosest.
-fn compare(case: &Case, tensor: &str, actual: &[f32]) -> Line {
+pub fn compare(case: &Case, tensor: &str, actual: &[f32]) -> Line {
     let (_, expected) = case.f32(tensor);
     let stated = case.tolerance.get(tensor).and_then(|t| t.rel_l2);
     let loosest = case.tolerance.values().filter_map(|t| t.rel_l2).fold(0.0, f64::max);
@@ -31,7 +31,7 @@ fn compare(case: &Case, tensor: &str, actual: &[f32]) -> Line {
 }
 
 /// Share of elements that differ; none may.
-fn equal<T: PartialEq>(tensor: &str, actual: &[T], expected: &[T]) -> Line {
+pub fn equal<T: PartialEq>(tensor: &str, actual: &[T], expected: &[T]) -> Line {
     let found = if actual.len() == expected.len() {
         actual.iter().zip(expected).filter(|(a, b)| a != b).count() as f64 / expected.len().max(1) as f64
     } else {
@@ -44,7 +44,7 @@ fn config(case: &Case, key: &str) -> usize {
     case.config[key].as_u64().unwrap_or_else(|| panic!("{}: config.{key} is no number", case.name)) as usize
 }
 
-fn floats<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D> {
+pub fn floats<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D> {
     let (shape, values) = case.f32(name);
     float_tensor(values, shape.try_into().expect("the rank the op wants"), device)
 }

@@ -1,0 +1,396 @@
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::table::{bytes, table};
+use crate::models::import::{ImportOptions, Imported, import};
+use crate::weights::WeightsFile;
+use crate::weights::fetch::{FetchEvent, FetchSettings, accept, fetch, is_accepted};
+use crate::weights::registry::{Published, Registry};
+use crate::weights::store::{Installed, Manifest, Store, StoreError, StoredWeights, is_name};
+
+/// Digits of a hash in a table.
+const SHORT: usize = 12;
+
+/// Arguments of `weights`.
+#[derive(clap::Args, Debug)]
+pub(super) struct WeightsArgs {
+    #[command(subcommand)]
+    command: WeightsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum WeightsCommand {
+    /// Put the weights of a checkpoint into the store
+    Import(ImportArgs),
+    /// Say what is installed, and what could be
+    List(ListArgs),
+    /// Compare installed weights with the hash recorded at import
+    Verify(VerifyArgs),
+    /// Download published weights and import them
+    Fetch(FetchArgs),
+    /// Remove installed weights
+    Rm(RmArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct ImportArgs {
+    /// student, sonata or xdecoder
+    model: String,
+    /// Checkpoint: .pth or .pt as PyTorch writes it, or safetensors
+    file: PathBuf,
+    /// Name in the store [default: the model's]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The model's configuration, for variants whose shapes do not tell it (JSON)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Licence to record, where the weights are not the published ones
+    #[arg(long, value_name = "ID")]
+    licence: Option<String>,
+    /// Leave out keys that the model does not know, instead of refusing
+    #[arg(long)]
+    allow_unused: bool,
+    /// Registry of published weights, instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    registry: Option<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+struct ListArgs {
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+    /// Registry of published weights, instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    registry: Option<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+struct VerifyArgs {
+    /// Names of the weights [default: all that are installed]
+    names: Vec<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+struct FetchArgs {
+    /// Name of the weights in the registry
+    name: String,
+    /// Accept the licence without being asked
+    #[arg(long, visible_alias = "accept-licence", alias = "accept-license")]
+    yes: bool,
+    /// Download them even if they are installed
+    #[arg(long)]
+    again: bool,
+    /// Keep the downloaded file after the import
+    #[arg(long)]
+    keep: bool,
+    /// Registry of published weights, instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    registry: Option<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+struct RmArgs {
+    /// Names of the weights
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+pub(super) fn run(args: &WeightsArgs) -> Result<ExitCode> {
+    let store = Store::at_home()?;
+    match &args.command {
+        WeightsCommand::Import(args) => run_import(&store, args)?,
+        WeightsCommand::List(args) => run_list(&store, args)?,
+        WeightsCommand::Verify(args) => return run_verify(&store, args),
+        WeightsCommand::Fetch(args) => run_fetch(&store, args)?,
+        WeightsCommand::Rm(args) => run_rm(&store, args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The weights a command needs: the file given, or the stored weights of the name given, or those stored
+/// under the model's name. Stored weights come with what is known of them.
+pub(super) fn open_weights(given: Option<&Path>, model: &str) -> Result<(WeightsFile, Option<Manifest>)> {
+    let name = match given {
+        None => model,
+        Some(path) => match path.to_str() {
+            // What is no file may be a name; what has a dot was more likely meant as a file.
+            Some(name)
+                if is_name(name) && !path.exists() && (!name.contains('.') || Store::at_home()?.contains(name)) =>
+            {
+                name
+            }
+            _ => return Ok((WeightsFile::open(path)?, None)),
+        },
+    };
+    let StoredWeights { installed, tensors } = Store::at_home()?.open(name, model)?;
+    Ok((tensors, Some(installed.manifest)))
+}
+
+// ---- import ----
+
+fn run_import(store: &Store, args: &ImportArgs) -> Result<()> {
+    let registry = Registry::load(args.registry.as_deref())?;
+    let options = ImportOptions {
+        name: args.name.clone(),
+        config: args.config.clone(),
+        licence: args.licence.clone(),
+        allow_unused: args.allow_unused,
+    };
+    import_file(store, &registry, &args.model, &args.file, &options)
+}
+
+fn import_file(store: &Store, registry: &Registry, model: &str, file: &Path, options: &ImportOptions) -> Result<()> {
+    let bar = byte_bar("importing")?;
+    let result = import(store, registry, model, file, options, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    report_import(&result?)
+}
+
+fn report_import(imported: &Imported) -> Result<()> {
+    let Imported { installed, replaced, report, skipped, notes } = imported;
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "{}: {} applied, {} missing, {} unused, {} misshaped, {} cast, {} skipped",
+        report.source.display(),
+        report.applied.len(),
+        report.missing.len(),
+        report.unused.len(),
+        report.misshaped.len() + report.not_float.len(),
+        report.cast.len(),
+        report.ignored.len()
+    )?;
+    if let Some(prefix) = report.stripped_prefix {
+        writeln!(out, "  prefix '{prefix}' taken off every key")?;
+    }
+    let mut cast: Vec<(String, usize)> = Vec::new();
+    for entry in &report.cast {
+        let from = entry.from.to_string();
+        match cast.iter_mut().find(|(known, _)| *known == from) {
+            Some((_, count)) => *count += 1,
+            None => cast.push((from, 1)),
+        }
+    }
+    for (from, count) in cast {
+        writeln!(out, "  cast: {count} from {from} to f32")?;
+    }
+    for group in skipped {
+        writeln!(out, "  skipped, {}: {}", group.reason, abridged(&group.keys))?;
+    }
+    for note in notes {
+        writeln!(out, "note: {note}")?;
+    }
+    let verb = if *replaced { "replaced" } else { "installed" };
+    writeln!(out, "{verb} '{}' ({}): {}", installed.name, bytes(installed.bytes), installed.path.display())?;
+    Ok(())
+}
+
+/// The first few of many keys.
+fn abridged(keys: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = keys.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if keys.len() > SHOWN {
+        text.push_str(&format!(" and {} more", keys.len() - SHOWN));
+    }
+    text
+}
+
+/// A bar on stderr that counts bytes; hidden where stderr is no terminal.
+fn byte_bar(what: &'static str) -> Result<ProgressBar> {
+    let bar = ProgressBar::no_length();
+    let template = "{msg} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    bar.set_style(ProgressStyle::with_template(template).context("progress bar")?);
+    bar.set_message(what);
+    Ok(bar)
+}
+
+// ---- list ----
+
+fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
+    let registry = Registry::load(args.registry.as_deref())?;
+    let names = store.names()?;
+    let installed: Vec<(String, Result<Installed, StoreError>)> =
+        names.into_iter().map(|name| (name.clone(), store.describe(&name))).collect();
+    let absent: Vec<&Published> =
+        registry.entries.iter().filter(|entry| !installed.iter().any(|(name, _)| *name == entry.name)).collect();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let installed: Vec<Value> = installed
+            .iter()
+            .map(|(name, result)| match result {
+                Ok(installed) => json!(installed),
+                Err(error) => json!({ "name": name, "error": error.to_string() }),
+            })
+            .collect();
+        let absent: Vec<Value> = absent
+            .iter()
+            .map(|entry| {
+                json!({
+                    "name": entry.name, "model": entry.model, "about": entry.about, "origin": entry.origin(),
+                    "licence": entry.licence, "sha256": entry.sha256, "bytes": entry.bytes,
+                    "how_to_get": entry.how_to_get(),
+                })
+            })
+            .collect();
+        let report = json!({ "home": store.home(), "installed": installed, "not_installed": absent });
+        writeln!(out, "{report:#}")?;
+        return Ok(());
+    }
+    writeln!(out, "{}", store.home().display())?;
+    let mut rows = Vec::new();
+    for (name, result) in &installed {
+        match result {
+            Ok(Installed { bytes: size, manifest, .. }) => rows.push(vec![
+                name.clone(),
+                manifest.model.clone(),
+                bytes(*size),
+                manifest.source_sha256.chars().take(SHORT).collect(),
+                licence(manifest.licence.id.clone(), manifest.licence.non_commercial),
+                manifest.imported.clone(),
+                manifest.origin.clone(),
+            ]),
+            Err(error) => writeln!(out, "{name}: {error}")?,
+        }
+    }
+    if !rows.is_empty() {
+        let header = ["name", "model", "size", "source sha256", "licence", "imported", "origin"];
+        write!(out, "{}", table(&header, &rows))?;
+    }
+    for entry in absent {
+        let terms = licence(entry.licence.id.clone(), entry.licence.non_commercial);
+        writeln!(out, "not installed: {} ({}, licence {terms}); {}", entry.name, entry.about, entry.how_to_get())?;
+    }
+    Ok(())
+}
+
+fn licence(id: String, non_commercial: bool) -> String {
+    if non_commercial { format!("{id} (not commercial)") } else { id }
+}
+
+// ---- verify ----
+
+fn run_verify(store: &Store, args: &VerifyArgs) -> Result<ExitCode> {
+    let names = if args.names.is_empty() { store.names()? } else { args.names.clone() };
+    if names.is_empty() && !args.json {
+        println!("nothing is installed in {}", store.home().display());
+    }
+    let results: Vec<_> = names.iter().map(|name| (name, store.verify(name))).collect();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let results: Vec<Value> = results
+            .iter()
+            .map(|(name, result)| match result {
+                Ok(installed) => json!({ "name": name, "ok": true, "path": installed.path }),
+                Err(error) => json!({ "name": name, "ok": false, "error": error.to_string() }),
+            })
+            .collect();
+        writeln!(out, "{:#}", json!(results))?;
+    } else {
+        for (name, result) in &results {
+            match result {
+                Ok(installed) => writeln!(out, "{name}: ok ({})", bytes(installed.bytes))?,
+                Err(error) => writeln!(out, "{name}: FAILED: {error}")?,
+            }
+        }
+    }
+    Ok(if results.iter().all(|(_, result)| result.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+// ---- fetch ----
+
+fn run_fetch(store: &Store, args: &FetchArgs) -> Result<()> {
+    let registry = Registry::load(args.registry.as_deref())?;
+    let published = registry.get(&args.name)?;
+    if store.contains(&published.name) && !args.again {
+        println!("'{}' is installed already (--again downloads it once more)", published.name);
+        return Ok(());
+    }
+    let downloads = store.downloads();
+    if published.url.is_some() && !is_accepted(published, &downloads) {
+        show_terms(published);
+        if !args.yes {
+            ask()?;
+        }
+        accept(published, &downloads)?;
+    }
+    let bar = byte_bar("downloading")?;
+    let fetched = fetch(published, &downloads, &FetchSettings::default(), &mut |event| match event {
+        FetchEvent::At { done, total } => {
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+        }
+        FetchEvent::Retry { reason, wait } => bar.suspend(|| eprintln!("{reason}; again in {}", seconds(wait))),
+    });
+    bar.finish_and_clear();
+    let fetched = fetched?;
+    match &published.sha256 {
+        Some(_) => println!("SHA-256 {} is the registry's", fetched.sha256),
+        None => println!("SHA-256 {} (the registry has none to compare it with)", fetched.sha256),
+    }
+    let options = ImportOptions { name: Some(published.name.clone()), ..ImportOptions::default() };
+    import_file(store, &registry, &published.model, &fetched.path, &options)
+        .with_context(|| format!("the download is complete and kept in {}", fetched.path.display()))?;
+    if !args.keep {
+        std::fs::remove_file(&fetched.path).with_context(|| fetched.path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn seconds(wait: Duration) -> String {
+    format!("{:.0} s", wait.as_secs_f64())
+}
+
+fn show_terms(published: &Published) {
+    eprintln!("{}: {}", published.name, published.about);
+    eprintln!("  from     {}", published.origin());
+    if let Some(size) = published.bytes {
+        eprintln!("  size     {}", bytes(size));
+    }
+    for (what, address) in [("code", &published.repository), ("paper", &published.paper)] {
+        if let Some(address) = address {
+            eprintln!("  {what:<8} {address}");
+        }
+    }
+    eprintln!("  licence  {}", published.licence);
+}
+
+/// Asks on the terminal whether the terms are accepted.
+fn ask() -> Result<()> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
+        bail!("the licence above was not accepted: give --accept-licence to accept it");
+    }
+    eprint!("Accept these terms? [y/N] ");
+    let mut answer = String::new();
+    stdin.read_line(&mut answer)?;
+    if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        bail!("the licence was not accepted; nothing was downloaded");
+    }
+    Ok(())
+}
+
+// ---- rm ----
+
+fn run_rm(store: &Store, args: &RmArgs) -> Result<()> {
+    for name in &args.names {
+        let freed = store.remove(name)?;
+        println!("removed '{name}' ({})", bytes(freed));
+    }
+    Ok(())
+}

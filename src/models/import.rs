@@ -1,0 +1,310 @@
+//! Bringing a model's checkpoint into the store.
+//!
+//! The store knows tensors and no model, the models know their keys and no file: here the two meet.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::sonata::SonataConfig;
+use super::student::StudentConfig;
+use super::xdecoder::XDecoderConfig;
+use crate::weights::registry::{Licence, Published, Registry};
+use crate::weights::store::{Installed, Manifest, Store, StoreError, today};
+use crate::weights::{LoadReport, WeightsError, WeightsFile, file_sha256, key_matches, match_keys};
+
+/// A configuration and the keys that belong to it.
+type Plan = (Json, Vec<(String, Vec<usize>)>);
+/// Shape of a tensor of the checkpoint.
+type Shapes<'a> = &'a dyn Fn(&str) -> Option<Vec<usize>>;
+
+/// A model whose weights can be imported.
+#[derive(Debug)]
+pub struct ModelKind {
+    /// Its name on the command line and in the store.
+    pub name: &'static str,
+    /// Entry of a checkpoint that holds the configuration, where the reference writes one.
+    config_key: Option<&'static str>,
+    /// Whether shapes are those of this model, of whatever size.
+    recognises: fn(Shapes) -> bool,
+    /// Configuration and keys: from a configuration given, else from shapes, else the published one, so that
+    /// the report says what is missing.
+    plan: fn(Option<Json>, Shapes) -> Result<Plan, String>,
+    /// Keys left out, with the reason.
+    unused: &'static [(&'static str, &'static str)],
+}
+
+/// Every model whose weights can be imported.
+pub const MODELS: &[ModelKind] = &[
+    ModelKind {
+        name: "student",
+        config_key: None,
+        recognises: |shape| StudentConfig::of(shape).is_some(),
+        plan: |given, shape| {
+            let guess = || StudentConfig::of(shape).unwrap_or(StudentConfig::PUBLISHED);
+            plan(given, guess, |_| Ok::<_, String>(()), StudentConfig::keys)
+        },
+        unused: StudentConfig::UNUSED,
+    },
+    ModelKind {
+        name: "sonata",
+        config_key: Some("config"),
+        recognises: SonataConfig::recognises,
+        plan: |given, shape| {
+            let guess = || SonataConfig::of(shape).unwrap_or_else(SonataConfig::published);
+            plan(given, guess, SonataConfig::validate, SonataConfig::keys)
+        },
+        unused: SonataConfig::UNUSED,
+    },
+    ModelKind {
+        name: "xdecoder",
+        config_key: None,
+        recognises: |shape| XDecoderConfig::of(shape).is_some(),
+        plan: |given, shape| {
+            let guess = || XDecoderConfig::of(shape).unwrap_or_else(XDecoderConfig::focal_l);
+            plan(given, guess, XDecoderConfig::validate, XDecoderConfig::keys)
+        },
+        unused: XDecoderConfig::UNUSED,
+    },
+];
+
+fn plan<C: Serialize + DeserializeOwned, E: std::fmt::Display>(
+    given: Option<Json>,
+    guess: impl FnOnce() -> C,
+    validate: impl FnOnce(&C) -> Result<(), E>,
+    keys: impl FnOnce(&C) -> Vec<(String, Vec<usize>)>,
+) -> Result<Plan, String> {
+    let config = match given {
+        Some(json) => serde_json::from_value(json).map_err(|error| error.to_string())?,
+        None => guess(),
+    };
+    validate(&config).map_err(|error| error.to_string())?;
+    let json = serde_json::to_value(&config).map_err(|error| error.to_string())?;
+    Ok((json, keys(&config)))
+}
+
+impl ModelKind {
+    /// The model of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportError::UnknownModel`], with the names there are.
+    pub fn named(name: &str) -> Result<&'static Self, ImportError> {
+        MODELS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+            let known: Vec<_> = MODELS.iter().map(|kind| kind.name).collect();
+            ImportError::UnknownModel { name: name.to_owned(), known: known.join(", ") }
+        })
+    }
+}
+
+/// What to import, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Name in the store; the model's where absent.
+    pub name: Option<String>,
+    /// JSON file with the model's configuration, instead of the checkpoint's own.
+    pub config: Option<PathBuf>,
+    /// Terms to record, instead of those of the published weights.
+    pub licence: Option<String>,
+    /// Leave keys out that the model does not know, instead of refusing.
+    pub allow_unused: bool,
+}
+
+/// What came of an import.
+#[derive(Debug)]
+pub struct Imported {
+    /// The weights in the store.
+    pub installed: Installed,
+    /// Whether weights of that name were replaced.
+    pub replaced: bool,
+    /// The account key by key.
+    pub report: LoadReport,
+    /// Keys left out, by reason.
+    pub skipped: Vec<Skipped>,
+    /// What the user should know besides.
+    pub notes: Vec<String>,
+}
+
+/// Keys of a checkpoint that were left out for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Why.
+    pub reason: String,
+    /// Which.
+    pub keys: Vec<String>,
+}
+
+/// Error of an import.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// No such model.
+    #[error("there is no model '{name}'; there are {known}")]
+    UnknownModel {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The checkpoint is another model's.
+    #[error(
+        "{}: this is a checkpoint of {found}, not of {expected}; import it with: geopurify weights import {found} {}",
+        path.display(),
+        path.display()
+    )]
+    OtherModel {
+        /// File concerned.
+        path: PathBuf,
+        /// The model asked for.
+        expected: &'static str,
+        /// The model it is of.
+        found: &'static str,
+    },
+    /// A configuration that does not fit the model.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// File the configuration is in.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The checkpoint does not hold what the model needs.
+    #[error("{source}\na variant of the model needs its configuration: --config FILE.json")]
+    Incomplete {
+        /// The account key by key.
+        source: WeightsError,
+    },
+    /// An error of reading the checkpoint.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// An error of the store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Puts the weights in `file` into the store, one tensor at a time: neither the checkpoint nor the stored
+/// weights are ever in memory whole. `progress` is told the bytes written and their total.
+///
+/// # Errors
+///
+/// [`ImportError`]; the store is then as it was.
+pub fn import(
+    store: &Store,
+    registry: &Registry,
+    model: &str,
+    file: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Imported, ImportError> {
+    let kind = ModelKind::named(model)?;
+    let name = options.name.as_deref().unwrap_or(kind.name);
+    let replaced = store.path(name)?.exists();
+    let mut weights = WeightsFile::open(file)?;
+
+    // A tensor without elements may claim any extents; of the others the file bounds them.
+    let shapes = |key: &str| weights.contents().shape(key).filter(|shape| !shape.contains(&0));
+    if !(kind.recognises)(&shapes)
+        && let Some(other) = MODELS.iter().find(|other| (other.recognises)(&shapes))
+    {
+        let path = file.to_path_buf();
+        return Err(ImportError::OtherModel { path, expected: kind.name, found: other.name });
+    }
+    let (given, given_in) = match &options.config {
+        Some(path) => (Some(read_config(path)?), path.as_path()),
+        None => (own_config(&weights, kind)?, file),
+    };
+    let invalid = |reason| ImportError::Config { path: given_in.to_path_buf(), reason };
+    let (config, keys) = (kind.plan)(given, &shapes).map_err(invalid)?;
+
+    let patterns: Vec<_> = kind.unused.iter().map(|(pattern, _)| *pattern).collect();
+    let mut report = match_keys(&weights, &keys, &patterns);
+    let mut skipped = skipped(kind, &report);
+    if options.allow_unused && !report.unused.is_empty() {
+        let keys = std::mem::take(&mut report.unused);
+        report.ignored.extend(keys.iter().cloned());
+        report.ignored.sort();
+        skipped.push(Skipped { reason: "the model does not know them (--allow-unused)".to_owned(), keys });
+    }
+    report.ensure_complete().map_err(|source| ImportError::Incomplete { source })?;
+
+    let source_sha256 = file_sha256(file)?;
+    let published = published(registry, kind, name, &source_sha256);
+    let manifest = Manifest {
+        model: kind.name.to_owned(),
+        config,
+        licence: match (&options.licence, published) {
+            (Some(id), _) => Licence { id: id.clone(), url: None, non_commercial: false, note: None },
+            (None, Some(published)) => published.licence.clone(),
+            (None, None) => Licence { id: "unknown".to_owned(), url: None, non_commercial: false, note: None },
+        },
+        origin: published
+            .filter(|published| !differs(published, &source_sha256))
+            .map_or("a file of the user's", |published| published.origin())
+            .to_owned(),
+        source_file: file.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
+        source_bytes: std::fs::metadata(file).map_or(0, |metadata| metadata.len()),
+        source_sha256,
+        imported: today(),
+    };
+    let notes = notes(&manifest, published);
+    let installed = store.install(name, &mut weights, &keys, &manifest, progress)?;
+    Ok(Imported { installed, replaced, report, skipped, notes })
+}
+
+/// The published weights that a file is, or is taken for: the same hash, else the same name, else the same
+/// model, whose terms then are the likeliest.
+fn published<'a>(registry: &'a Registry, kind: &ModelKind, name: &str, sha256: &str) -> Option<&'a Published> {
+    let of_model = || registry.entries.iter().filter(|entry| entry.model == kind.name);
+    of_model()
+        .find(|entry| entry.sha256.as_deref() == Some(sha256))
+        .or_else(|| of_model().find(|entry| entry.name == name))
+        .or_else(|| of_model().next())
+}
+
+/// Whether a file is known not to be the published one.
+fn differs(published: &Published, sha256: &str) -> bool {
+    published.sha256.as_ref().is_some_and(|expected| *expected != sha256)
+}
+
+fn notes(manifest: &Manifest, published: Option<&Published>) -> Vec<String> {
+    let mut notes = vec![format!("licence: {}", manifest.licence)];
+    if published.is_some_and(|published| differs(published, &manifest.source_sha256)) {
+        notes.push(
+            "this is not the published file, going by its SHA-256; the licence recorded is that of the published \
+             one unless --licence states another"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+fn read_config(path: &Path) -> Result<Json, ImportError> {
+    let invalid = |reason: String| ImportError::Config { path: path.to_path_buf(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))
+}
+
+/// The configuration that the file itself holds.
+fn own_config(weights: &WeightsFile, kind: &ModelKind) -> Result<Option<Json>, WeightsError> {
+    let (Some(checkpoint), Some(key)) = (weights.checkpoint(), kind.config_key) else {
+        return Ok(None);
+    };
+    if !checkpoint.entries().iter().any(|(name, _)| name == key) {
+        return Ok(None);
+    }
+    checkpoint.json(&[key]).map(Some)
+}
+
+fn skipped(kind: &ModelKind, report: &LoadReport) -> Vec<Skipped> {
+    let mut skipped: Vec<Skipped> = Vec::new();
+    for key in &report.ignored {
+        let reason = kind.unused.iter().find(|(pattern, _)| key_matches(pattern, key)).map_or("", |(_, reason)| reason);
+        match skipped.iter_mut().find(|group| group.reason == reason) {
+            Some(group) => group.keys.push(key.clone()),
+            None => skipped.push(Skipped { reason: reason.to_owned(), keys: vec![key.clone()] }),
+        }
+    }
+    skipped
+}

@@ -1,0 +1,265 @@
+use serde::{Deserialize, Serialize};
+
+/// Cells along each axis of the position encoding's kernel.
+const KERNEL: usize = 3;
+/// Orders in which voxels can be serialised.
+const ORDERS: [&str; 4] = ["z", "z-trans", "hilbert", "hilbert-trans"];
+/// Most stages, blocks of a stage, and channels: far above any published variant, so that a checkpoint's own
+/// configuration cannot ask for an absurd network.
+const MAX_STAGES: usize = 8;
+const MAX_DEPTH: usize = 128;
+const MAX_CHANNELS: usize = 8192;
+
+/// Widths and depths of the encoder, with the names of the reference's constructor. Entries that only
+/// training or the choice of a kernel depends on are not read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SonataConfig {
+    /// Input channels: position, colour, normal.
+    pub in_channels: usize,
+    /// Serialisations that the blocks of a stage take in turn.
+    pub order: Vec<String>,
+    /// Voxels along an axis that a pooling merges, between stages.
+    pub stride: Vec<usize>,
+    /// Blocks per stage.
+    pub enc_depths: Vec<usize>,
+    /// Channels per stage.
+    pub enc_channels: Vec<usize>,
+    /// Attention heads per stage.
+    pub enc_num_head: Vec<usize>,
+    /// Most voxels that attend to each other, per stage.
+    pub enc_patch_size: Vec<usize>,
+    /// Hidden channels of a block's MLP, as a multiple of its channels.
+    pub mlp_ratio: f64,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Norms before attention and MLP.
+    #[serde(default = "yes")]
+    pub pre_norm: bool,
+    /// Encoder without a decoder.
+    #[serde(default = "yes")]
+    pub enc_mode: bool,
+    /// Relative position encoding in the attention.
+    #[serde(default)]
+    pub enable_rpe: bool,
+    /// A learned factor on every residual branch.
+    #[serde(default)]
+    pub layer_scale: Option<f64>,
+    /// Factor of the attention's scores, where it is not 1 / √(channels of a head).
+    #[serde(default)]
+    pub qk_scale: Option<f64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A configuration that this implementation does not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Sonata configuration: {field} is {found}, expected {expected}")]
+pub struct ConfigError {
+    /// The entry.
+    pub field: &'static str,
+    /// Its value.
+    pub found: String,
+    /// What runs.
+    pub expected: String,
+}
+
+impl SonataConfig {
+    /// Keys of the checkpoint that inference has no use for, with the reason: a pattern as
+    /// [`key_matches`](crate::weights::key_matches) takes it.
+    pub const UNUSED: &[(&str, &str)] = &[("embedding.mask_token", "stands in for masked points in training")];
+
+    /// The published encoder: 108 million parameters.
+    #[must_use]
+    pub fn published() -> Self {
+        Self {
+            in_channels: 9,
+            order: ORDERS.map(str::to_owned).to_vec(),
+            stride: vec![2; 4],
+            enc_depths: vec![3, 3, 3, 12, 3],
+            enc_channels: vec![48, 96, 192, 384, 512],
+            enc_num_head: vec![3, 6, 12, 24, 32],
+            enc_patch_size: vec![1024; 5],
+            mlp_ratio: 4.0,
+            qkv_bias: true,
+            pre_norm: true,
+            enc_mode: true,
+            enable_rpe: false,
+            layer_scale: None,
+            qk_scale: None,
+        }
+    }
+
+    /// The published configuration with its input channels, depths and widths as the shapes of a checkpoint
+    /// tell, `None` where it is no Sonata encoder or its heads cannot be known: shapes do not show heads, so
+    /// every stage must be as wide as the published one. A checkpoint of the reference holds its
+    /// configuration, which goes before this.
+    #[must_use]
+    pub fn of(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Self> {
+        let width = |key: &str| shape(key)?.last().copied();
+        let count = |key: &dyn Fn(usize) -> String| (0..).take_while(|&i| shape(&key(i)).is_some()).count();
+        let block = |stage: usize, block: usize| format!("enc.enc{stage}.block{block}.attn.proj.weight");
+        let num_stages = count(&|stage| block(stage, 0));
+        let published = Self::published();
+        let channels: Option<Vec<usize>> = (0..num_stages).map(|stage| width(&block(stage, 0))).collect();
+        if channels? != published.enc_channels {
+            return None;
+        }
+        Some(Self {
+            in_channels: width("embedding.stem.linear.weight")?,
+            enc_depths: (0..num_stages).map(|stage| count(&|b| block(stage, b))).collect(),
+            qkv_bias: shape("enc.enc0.block0.attn.qkv.bias").is_some(),
+            ..published
+        })
+    }
+
+    /// Whether the shapes of a checkpoint are those of such an encoder, of whatever size.
+    #[must_use]
+    pub fn recognises(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> bool {
+        shape("embedding.stem.linear.weight").is_some() && shape("enc.enc0.block0.cpe.0.weight").is_some()
+    }
+
+    /// Hidden channels of the MLPs of a stage.
+    #[must_use]
+    pub fn hidden(&self, stage: usize) -> usize {
+        (self.enc_channels[stage] as f64 * self.mlp_ratio) as usize
+    }
+
+    /// Checks that this is a configuration that runs here.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first entry that does not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |holds: bool, field, found: String, expected: &str| match holds {
+            true => Ok(()),
+            false => Err(ConfigError { field, found, expected: expected.to_owned() }),
+        };
+        let stages = self.enc_depths.len();
+        let within = |n: usize, most: usize| (1..=most).contains(&n);
+        check(within(stages, MAX_STAGES), "enc_depths", format!("{stages} stages"), "1 to 8 stages")?;
+        for (field, list, len, most) in [
+            ("enc_depths", &self.enc_depths, stages, MAX_DEPTH),
+            ("enc_channels", &self.enc_channels, stages, MAX_CHANNELS),
+            ("enc_num_head", &self.enc_num_head, stages, MAX_CHANNELS),
+            ("enc_patch_size", &self.enc_patch_size, stages, 1 << 16),
+            ("stride", &self.stride, stages - 1, 16),
+        ] {
+            let fits = list.len() == len && list.iter().all(|&n| within(n, most));
+            check(fits, field, format!("{list:?}"), &format!("{len} values from 1 to {most}"))?;
+        }
+        for (&heads, &channels) in self.enc_num_head.iter().zip(&self.enc_channels) {
+            check(channels % heads == 0, "enc_num_head", heads.to_string(), &format!("a divisor of {channels}"))?;
+        }
+        let pooling = self.stride.iter().all(|stride| stride.is_power_of_two());
+        check(pooling, "stride", format!("{:?}", self.stride), "powers of two")?;
+        check(within(self.in_channels, 64), "in_channels", self.in_channels.to_string(), "1 to 64")?;
+        let known = !self.order.is_empty() && self.order.iter().all(|order| ORDERS.contains(&order.as_str()));
+        check(known, "order", format!("{:?}", self.order), &format!("some of {ORDERS:?}"))?;
+        let ratio = self.mlp_ratio;
+        check((0.125..=16.0).contains(&ratio), "mlp_ratio", ratio.to_string(), "0.125 to 16")?;
+        for (field, found, expected) in [
+            ("pre_norm", self.pre_norm, true),
+            ("enc_mode", self.enc_mode, true),
+            ("enable_rpe", self.enable_rpe, false),
+        ] {
+            check(found == expected, field, found.to_string(), &expected.to_string())?;
+        }
+        for (field, found) in [("layer_scale", self.layer_scale), ("qk_scale", self.qk_scale)] {
+            check(found.is_none(), field, format!("{found:?}"), "none")?;
+        }
+        Ok(())
+    }
+
+    /// Every key that inference needs with its shape, in the checkpoint's order. The configuration must be
+    /// [valid](Self::validate).
+    #[must_use]
+    pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
+        let mut keys = Vec::new();
+        // A layer with weight and bias; a norm's weight is as long as its bias.
+        let mut layer = |name: String, weight: Vec<usize>, bias: bool| {
+            let num_out = weight[0];
+            keys.push((format!("{name}.weight"), weight));
+            if bias {
+                keys.push((format!("{name}.bias"), vec![num_out]));
+            }
+        };
+        layer("embedding.stem.linear".to_owned(), vec![self.enc_channels[0], self.in_channels], true);
+        layer("embedding.stem.norm".to_owned(), vec![self.enc_channels[0]], true);
+        for (stage, (&depth, &c)) in self.enc_depths.iter().zip(&self.enc_channels).enumerate() {
+            let prefix = format!("enc.enc{stage}");
+            if stage > 0 {
+                layer(format!("{prefix}.down.proj"), vec![c, self.enc_channels[stage - 1]], true);
+                layer(format!("{prefix}.down.norm.0"), vec![c], true);
+            }
+            let hidden = self.hidden(stage);
+            for block in 0..depth {
+                let prefix = format!("{prefix}.block{block}");
+                layer(format!("{prefix}.cpe.0"), vec![c, KERNEL, KERNEL, KERNEL, c], true);
+                layer(format!("{prefix}.cpe.1"), vec![c, c], true);
+                layer(format!("{prefix}.cpe.2"), vec![c], true);
+                layer(format!("{prefix}.norm1.0"), vec![c], true);
+                layer(format!("{prefix}.attn.qkv"), vec![3 * c, c], self.qkv_bias);
+                layer(format!("{prefix}.attn.proj"), vec![c, c], true);
+                layer(format!("{prefix}.norm2.0"), vec![c], true);
+                layer(format!("{prefix}.mlp.0.fc1"), vec![hidden, c], true);
+                layer(format!("{prefix}.mlp.0.fc2"), vec![c, hidden], true);
+            }
+        }
+        keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_encoder_has_its_parameters() {
+        let config = SonataConfig::published();
+        config.validate().unwrap();
+        let keys = config.keys();
+        // And the mask token, [1, 48].
+        assert_eq!(keys.len(), 452);
+        let parameters: usize = keys.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!(parameters + 48, 108_461_376);
+    }
+
+    #[test]
+    fn shapes_tell_the_published_widths_and_no_others() {
+        let of = |config: &SonataConfig| {
+            let keys: std::collections::HashMap<_, _> = config.keys().into_iter().collect();
+            let shape = |key: &str| keys.get(key).cloned();
+            assert!(SonataConfig::recognises(&shape));
+            SonataConfig::of(&shape)
+        };
+        let published = SonataConfig::published();
+        assert_eq!(of(&published), Some(published.clone()));
+        let shallow = SonataConfig { enc_depths: vec![1, 2, 1, 1, 2], qkv_bias: false, ..published.clone() };
+        assert_eq!(of(&shallow), Some(shallow.clone()));
+        let narrow = SonataConfig { enc_channels: vec![16, 24, 32, 48, 64], ..published };
+        assert_eq!(of(&narrow), None);
+        assert!(!SonataConfig::recognises(&|_| None));
+    }
+
+    #[test]
+    fn what_does_not_run_is_named() {
+        type Change = fn(&mut SonataConfig);
+        let changes: [(Change, &str); 9] = [
+            (|c| c.enc_depths.clear(), "enc_depths"),
+            (|c| c.enc_depths[0] = usize::MAX, "enc_depths"),
+            (|c| c.enc_channels[4] = 0, "enc_channels"),
+            (|c| c.enc_num_head[1] = 7, "enc_num_head"),
+            (|c| c.stride[0] = 3, "stride"),
+            (|c| c.order[0] = "xyz".to_owned(), "order"),
+            (|c| c.mlp_ratio = f64::NAN, "mlp_ratio"),
+            (|c| c.enable_rpe = true, "enable_rpe"),
+            (|c| c.layer_scale = Some(0.1), "layer_scale"),
+        ];
+        for (change, field) in changes {
+            let mut config = SonataConfig::published();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().field, field);
+        }
+    }
+}

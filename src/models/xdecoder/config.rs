@@ -1,0 +1,518 @@
+use serde::{Deserialize, Serialize};
+
+/// The Focal modulation backbone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackboneConfig {
+    /// `focal`: the one kind that runs here.
+    pub kind: String,
+    /// Channels of the first stage; every further stage has twice as many.
+    pub embed_dim: usize,
+    /// Blocks per stage.
+    pub depths: Vec<usize>,
+    /// Depthwise convolutions per block, by stage.
+    pub focal_levels: Vec<usize>,
+    /// Kernel of the first depthwise convolution, by stage.
+    pub focal_windows: Vec<usize>,
+    /// How much the kernel grows from one level to the next.
+    pub focal_factor: usize,
+    /// Stride of the stem.
+    pub patch_size: usize,
+    /// Hidden channels of a block's MLP, as a multiple of its channels.
+    pub mlp_ratio: f64,
+    /// Layer norm after the stem and every downsampling.
+    pub patch_norm: bool,
+    /// Overlapping convolutions in the stem and between stages.
+    pub use_conv_embed: bool,
+    /// Divide the modulator by the number of levels, the global one included.
+    pub scaling_modulator: bool,
+    /// Norms behind the modulation and the MLP, not before.
+    pub use_postln: bool,
+    /// One more norm inside the modulation.
+    pub use_postln_in_modulation: bool,
+    /// A learned factor per channel on every residual branch.
+    pub use_layerscale: bool,
+}
+
+/// The pixel decoder: a transformer encoder on the coarsest map, then a feature pyramid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PixelDecoderConfig {
+    /// `transformer_encoder_fpn`: the one kind that runs here.
+    pub kind: String,
+    /// Channels of every map.
+    pub conv_dim: usize,
+    /// Channels of the mask features.
+    pub mask_dim: usize,
+    /// `GN`: group norm.
+    pub norm: String,
+    /// Groups of the group norm.
+    pub gn_groups: usize,
+    /// Transformer encoder layers.
+    pub enc_layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Hidden channels of the feed-forward layers.
+    pub ffn_dim: usize,
+    /// Norms before the layers; behind them here.
+    pub pre_norm: bool,
+}
+
+/// The transformer decoder of the queries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecoderConfig {
+    /// Channels of the queries.
+    pub hidden_dim: usize,
+    /// Queries, the class token (the last) included.
+    pub num_queries: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Hidden channels of the feed-forward layers.
+    pub ffn_dim: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Norms before the layers; behind them here.
+    pub pre_norm: bool,
+    /// Tokens of a caption; only the unused captioning head depends on it.
+    pub context_length: usize,
+    /// Channels of class and text embeddings.
+    pub dim_proj: usize,
+}
+
+/// The text transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextConfig {
+    /// Channels.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Most tokens of a prompt.
+    pub context_length: usize,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Channels of class and text embeddings.
+    pub dim_proj: usize,
+    /// Every token sees only itself and those before it.
+    pub autoregressive: bool,
+}
+
+/// Widths and depths of an X-Decoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct XDecoderConfig {
+    /// The image backbone.
+    pub backbone: BackboneConfig,
+    /// Maps for masks and attention.
+    pub pixel_decoder: PixelDecoderConfig,
+    /// Queries to masks and classes.
+    pub decoder: DecoderConfig,
+    /// Words to embeddings.
+    pub text: TextConfig,
+    /// Channels of the backbone's last stage.
+    pub backbone_dim: usize,
+    /// Channels of class and text embeddings.
+    pub dim_proj: usize,
+    /// Images are padded to a multiple of this.
+    pub size_divisibility: usize,
+    /// Mean of the channels R, G, B, in 0..255.
+    pub pixel_mean: [f32; 3],
+    /// Standard deviation of the channels R, G, B, in 0..255.
+    pub pixel_std: [f32; 3],
+}
+
+/// A configuration that this implementation does not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("X-Decoder configuration: {field} is {found}, expected {expected}")]
+pub struct ConfigError {
+    /// The entry, with its path.
+    pub field: &'static str,
+    /// Its value.
+    pub found: String,
+    /// What runs.
+    pub expected: String,
+}
+
+/// Heads of attention have 64 channels in every published variant.
+const HEAD_DIM: usize = 64;
+
+const BACKBONE: &str = "backbone";
+const PIXEL_DECODER: &str = "sem_seg_head.pixel_decoder";
+const PREDICTOR: &str = "sem_seg_head.predictor";
+
+impl XDecoderConfig {
+    /// Keys of the checkpoint that inference has no use for, with the reason: a pattern as
+    /// [`match_keys`](crate::weights::match_keys) takes it.
+    pub const UNUSED: &[(&str, &str)] = &[
+        ("backbone_proj", "image-text retrieval"),
+        ("sem_seg_head.predictor.caping_embed", "captioning"),
+        ("sem_seg_head.predictor.pos_embed_caping.weight", "captioning"),
+        ("criterion.*", "training loss"),
+        ("sem_seg_head.predictor.self_attn_mask", "rebuilt from the number of queries"),
+    ];
+
+    /// The published large model: Focal-L, 201 queries, 512-d embeddings.
+    #[must_use]
+    pub fn focal_l() -> Self {
+        Self::focal(192, vec![2, 2, 18, 2], 4, 201)
+    }
+
+    /// Focal-T with 101 queries, as the published small configurations have it.
+    #[must_use]
+    pub fn focal_t() -> Self {
+        Self::focal(96, vec![2, 2, 6, 2], 3, 101)
+    }
+
+    fn focal(embed_dim: usize, depths: Vec<usize>, levels: usize, num_queries: usize) -> Self {
+        let stages = depths.len();
+        Self {
+            backbone: BackboneConfig {
+                kind: "focal".to_owned(),
+                embed_dim,
+                depths,
+                focal_levels: vec![levels; stages],
+                focal_windows: vec![3; stages],
+                focal_factor: 2,
+                patch_size: 4,
+                mlp_ratio: 4.0,
+                patch_norm: true,
+                use_conv_embed: true,
+                scaling_modulator: true,
+                use_postln: true,
+                use_postln_in_modulation: false,
+                use_layerscale: true,
+            },
+            pixel_decoder: PixelDecoderConfig {
+                kind: "transformer_encoder_fpn".to_owned(),
+                conv_dim: 512,
+                mask_dim: 512,
+                norm: "GN".to_owned(),
+                gn_groups: 32,
+                enc_layers: 6,
+                heads: 8,
+                ffn_dim: 2048,
+                pre_norm: false,
+            },
+            decoder: DecoderConfig {
+                hidden_dim: 512,
+                num_queries,
+                heads: 8,
+                ffn_dim: 2048,
+                layers: 9,
+                pre_norm: false,
+                context_length: 77,
+                dim_proj: 512,
+            },
+            text: TextConfig {
+                width: 512,
+                heads: 8,
+                layers: 12,
+                context_length: 77,
+                vocab_size: 49408,
+                dim_proj: 512,
+                autoregressive: true,
+            },
+            backbone_dim: embed_dim << (stages - 1),
+            dim_proj: 512,
+            size_divisibility: 32,
+            pixel_mean: [123.675, 116.28, 103.53],
+            pixel_std: [58.395, 57.12, 57.375],
+        }
+    }
+
+    /// The configuration that the shapes of a checkpoint tell, `None` where they are no X-Decoder's.
+    ///
+    /// What shapes do not show is taken from the published configurations: heads of 64 channels, norms
+    /// behind the layers, 32 groups. A variant that differs there needs its configuration given.
+    #[must_use]
+    pub fn of(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Self> {
+        let dim = |key: &str, axis: usize| shape(key)?.get(axis).copied();
+        let count = |key: &dyn Fn(usize) -> String| (0..).take_while(|&i| shape(&key(i)).is_some()).count();
+        let embed_dim = dim("backbone.patch_embed.proj.weight", 0)?;
+        let num_stages = count(&|s| format!("{BACKBONE}.layers.{s}.blocks.0.norm1.weight"));
+        let level = |s: usize, l: usize| format!("{BACKBONE}.layers.{s}.blocks.0.modulation.focal_layers.{l}.0.weight");
+        let depths: Vec<_> =
+            (0..num_stages).map(|s| count(&|b| format!("{BACKBONE}.layers.{s}.blocks.{b}.norm1.weight"))).collect();
+        let windows: Option<Vec<_>> = (0..num_stages).map(|s| dim(&level(s, 0), 2)).collect();
+        let mut config = Self::focal(embed_dim, depths, 0, dim(&format!("{PREDICTOR}.query_feat.weight"), 0)?);
+        config.backbone.focal_levels = (0..num_stages).map(|s| count(&|l| level(s, l))).collect();
+        config.backbone.focal_windows = windows?;
+        config.backbone.use_layerscale = shape(&format!("{BACKBONE}.layers.0.blocks.0.gamma_1")).is_some();
+        let hidden = dim(&format!("{BACKBONE}.layers.0.blocks.0.mlp.fc1.weight"), 0)?;
+        config.backbone.mlp_ratio = hidden as f64 / embed_dim.max(1) as f64;
+
+        let encoder = |i: usize| format!("{PIXEL_DECODER}.transformer.encoder.layers.{i}.linear1.weight");
+        config.pixel_decoder.conv_dim = dim(&format!("{PIXEL_DECODER}.input_proj.weight"), 0)?;
+        config.pixel_decoder.mask_dim = dim(&format!("{PIXEL_DECODER}.mask_features.weight"), 0)?;
+        config.pixel_decoder.enc_layers = count(&encoder);
+        config.pixel_decoder.ffn_dim = dim(&encoder(0), 0)?;
+        config.pixel_decoder.heads = (config.pixel_decoder.conv_dim / HEAD_DIM).max(1);
+
+        let ffn = |i: usize| format!("{PREDICTOR}.transformer_ffn_layers.{i}.linear1.weight");
+        config.decoder.hidden_dim = dim(&format!("{PREDICTOR}.query_feat.weight"), 1)?;
+        config.decoder.layers = count(&ffn);
+        config.decoder.ffn_dim = dim(&ffn(0), 0)?;
+        config.decoder.heads = (config.decoder.hidden_dim / HEAD_DIM).max(1);
+        config.dim_proj = dim(&format!("{PREDICTOR}.class_embed"), 1)?;
+        config.decoder.dim_proj = config.dim_proj;
+
+        let text = format!("{PREDICTOR}.lang_encoder.lang_encoder");
+        config.text.width = dim(&format!("{text}.token_embedding.weight"), 1)?;
+        config.text.vocab_size = dim(&format!("{text}.token_embedding.weight"), 0)?;
+        config.text.context_length = dim(&format!("{text}.positional_embedding"), 0)?;
+        config.text.layers = count(&|i| format!("{text}.resblocks.{i}.ln_1.weight"));
+        config.text.heads = (config.text.width / HEAD_DIM).max(1);
+        config.text.dim_proj = config.dim_proj;
+        Some(config)
+    }
+
+    /// Checks that this is a configuration that runs here.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first entry that does not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |holds: bool, field, found: String, expected: &str| match holds {
+            true => Ok(()),
+            false => Err(ConfigError { field, found, expected: expected.to_owned() }),
+        };
+        let b = &self.backbone;
+        check(b.kind == "focal", "backbone.kind", b.kind.clone(), "focal")?;
+        check(b.depths.len() == 4, "backbone.depths", format!("{:?}", b.depths), "four stages")?;
+        for (field, found) in [("backbone.focal_levels", &b.focal_levels), ("backbone.focal_windows", &b.focal_windows)]
+        {
+            check(found.len() == 4, field, format!("{found:?}"), "an entry per stage")?;
+        }
+        let largest = b.focal_levels.iter().zip(&b.focal_windows).map(|(l, w)| w + b.focal_factor * l).max();
+        check(largest <= Some(31), "backbone.focal_windows", format!("{:?}", b.focal_windows), "kernels up to 31")?;
+        let odd = b.focal_windows.iter().all(|w| w % 2 == 1) && b.focal_factor % 2 == 0;
+        check(odd, "backbone.focal_windows", format!("{:?}", b.focal_windows), "odd kernels")?;
+        check(b.patch_size == 4, "backbone.patch_size", b.patch_size.to_string(), "4")?;
+        for (field, found, expected) in [
+            ("backbone.patch_norm", b.patch_norm, true),
+            ("backbone.use_conv_embed", b.use_conv_embed, true),
+            ("backbone.use_postln", b.use_postln, true),
+            ("backbone.use_postln_in_modulation", b.use_postln_in_modulation, false),
+            ("pixel_decoder.pre_norm", self.pixel_decoder.pre_norm, false),
+            ("decoder.pre_norm", self.decoder.pre_norm, false),
+            ("text.autoregressive", self.text.autoregressive, true),
+        ] {
+            check(found == expected, field, found.to_string(), &expected.to_string())?;
+        }
+        let p = &self.pixel_decoder;
+        check(p.kind == "transformer_encoder_fpn", "pixel_decoder.kind", p.kind.clone(), "transformer_encoder_fpn")?;
+        check(p.norm == "GN", "pixel_decoder.norm", p.norm.clone(), "GN")?;
+        let groups = p.gn_groups;
+        check(divides(groups, p.conv_dim), "pixel_decoder.gn_groups", groups.to_string(), "a divisor of conv_dim")?;
+        let hidden = self.decoder.hidden_dim;
+        check(hidden == p.conv_dim, "decoder.hidden_dim", hidden.to_string(), "pixel_decoder.conv_dim")?;
+        check(hidden % 4 == 0, "decoder.hidden_dim", hidden.to_string(), "a multiple of 4")?;
+        check(self.decoder.num_queries >= 2, "decoder.num_queries", self.decoder.num_queries.to_string(), "2 or more")?;
+        for (field, heads, channels) in [
+            ("pixel_decoder.heads", p.heads, p.conv_dim),
+            ("decoder.heads", self.decoder.heads, hidden),
+            ("text.heads", self.text.heads, self.text.width),
+        ] {
+            check(divides(heads, channels), field, heads.to_string(), &format!("a divisor of {channels}"))?;
+        }
+        for (field, found) in [
+            ("backbone.embed_dim", b.embed_dim),
+            ("pixel_decoder.mask_dim", p.mask_dim),
+            ("dim_proj", self.dim_proj),
+            ("text.context_length", self.text.context_length),
+        ] {
+            check(found > 0, field, found.to_string(), "1 or more")?;
+        }
+        let (last, width) = (self.backbone_dim, self.stage_dim(3));
+        check(last == width, "backbone_dim", last.to_string(), &format!("8 × embed_dim = {width}"))?;
+        let divisor = self.size_divisibility;
+        check(divisor > 0 && divisor % 32 == 0, "size_divisibility", divisor.to_string(), "a multiple of 32")?;
+        check(self.pixel_std.iter().all(|s| *s > 0.0), "pixel_std", format!("{:?}", self.pixel_std), "above 0")
+    }
+
+    /// Channels of a stage of the backbone, 0 to 3.
+    #[must_use]
+    pub fn stage_dim(&self, stage: usize) -> usize {
+        self.backbone.embed_dim << stage
+    }
+
+    /// Hidden channels of the MLPs of a stage of the backbone.
+    #[must_use]
+    pub fn mlp_dim(&self, stage: usize) -> usize {
+        (self.stage_dim(stage) as f64 * self.backbone.mlp_ratio) as usize
+    }
+
+    /// Every key that inference reads, with its shape.
+    #[must_use]
+    pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
+        let mut keys = Keys(Vec::new());
+        self.backbone_keys(&mut keys);
+        self.pixel_decoder_keys(&mut keys);
+        self.predictor_keys(&mut keys);
+        keys.0
+    }
+
+    fn backbone_keys(&self, keys: &mut Keys) {
+        let b = &self.backbone;
+        let dim = self.stage_dim(0);
+        keys.add(format!("{BACKBONE}.patch_embed.proj.weight"), &[dim, 3, 7, 7]);
+        keys.add(format!("{BACKBONE}.patch_embed.proj.bias"), &[dim]);
+        keys.affine(&format!("{BACKBONE}.patch_embed.norm"), dim);
+        for stage in 0..b.depths.len() {
+            let (dim, mlp) = (self.stage_dim(stage), self.mlp_dim(stage));
+            for block in 0..b.depths[stage] {
+                let prefix = format!("{BACKBONE}.layers.{stage}.blocks.{block}");
+                if b.use_layerscale {
+                    keys.add(format!("{prefix}.gamma_1"), &[dim]);
+                    keys.add(format!("{prefix}.gamma_2"), &[dim]);
+                }
+                keys.affine(&format!("{prefix}.norm1"), dim);
+                keys.affine(&format!("{prefix}.norm2"), dim);
+                keys.linear(&format!("{prefix}.modulation.f"), dim, 2 * dim + b.focal_levels[stage] + 1);
+                keys.add(format!("{prefix}.modulation.h.weight"), &[dim, dim, 1, 1]);
+                keys.add(format!("{prefix}.modulation.h.bias"), &[dim]);
+                keys.linear(&format!("{prefix}.modulation.proj"), dim, dim);
+                for level in 0..b.focal_levels[stage] {
+                    let window = b.focal_windows[stage] + b.focal_factor * level;
+                    keys.add(format!("{prefix}.modulation.focal_layers.{level}.0.weight"), &[dim, 1, window, window]);
+                }
+                keys.linear(&format!("{prefix}.mlp.fc1"), dim, mlp);
+                keys.linear(&format!("{prefix}.mlp.fc2"), mlp, dim);
+            }
+            if stage + 1 < b.depths.len() {
+                let prefix = format!("{BACKBONE}.layers.{stage}.downsample");
+                keys.add(format!("{prefix}.proj.weight"), &[2 * dim, dim, 3, 3]);
+                keys.add(format!("{prefix}.proj.bias"), &[2 * dim]);
+                keys.affine(&format!("{prefix}.norm"), 2 * dim);
+            }
+            keys.affine(&format!("{BACKBONE}.norm{stage}"), dim);
+        }
+    }
+
+    fn pixel_decoder_keys(&self, keys: &mut Keys) {
+        let p = &self.pixel_decoder;
+        let dim = p.conv_dim;
+        for level in 1..=4 {
+            if level < 4 {
+                keys.add(format!("{PIXEL_DECODER}.adapter_{level}.weight"), &[dim, self.stage_dim(level - 1), 1, 1]);
+                keys.affine(&format!("{PIXEL_DECODER}.adapter_{level}.norm"), dim);
+            }
+            keys.add(format!("{PIXEL_DECODER}.layer_{level}.weight"), &[dim, dim, 3, 3]);
+            keys.affine(&format!("{PIXEL_DECODER}.layer_{level}.norm"), dim);
+        }
+        keys.add(format!("{PIXEL_DECODER}.mask_features.weight"), &[p.mask_dim, dim, 3, 3]);
+        keys.add(format!("{PIXEL_DECODER}.mask_features.bias"), &[p.mask_dim]);
+        keys.add(format!("{PIXEL_DECODER}.input_proj.weight"), &[dim, self.stage_dim(3), 1, 1]);
+        keys.add(format!("{PIXEL_DECODER}.input_proj.bias"), &[dim]);
+        for layer in 0..p.enc_layers {
+            let prefix = format!("{PIXEL_DECODER}.transformer.encoder.layers.{layer}");
+            keys.attention(&format!("{prefix}.self_attn"), dim);
+            keys.linear(&format!("{prefix}.linear1"), dim, p.ffn_dim);
+            keys.linear(&format!("{prefix}.linear2"), p.ffn_dim, dim);
+            keys.affine(&format!("{prefix}.norm1"), dim);
+            keys.affine(&format!("{prefix}.norm2"), dim);
+        }
+    }
+
+    fn predictor_keys(&self, keys: &mut Keys) {
+        let d = &self.decoder;
+        let dim = d.hidden_dim;
+        keys.add(format!("{PREDICTOR}.class_embed"), &[dim, self.dim_proj]);
+        for layer in 0..d.layers {
+            let attention = format!("{PREDICTOR}.transformer_self_attention_layers.{layer}");
+            keys.attention(&format!("{attention}.self_attn"), dim);
+            keys.affine(&format!("{attention}.norm"), dim);
+            let attention = format!("{PREDICTOR}.transformer_cross_attention_layers.{layer}");
+            keys.attention(&format!("{attention}.multihead_attn"), dim);
+            keys.affine(&format!("{attention}.norm"), dim);
+            let ffn = format!("{PREDICTOR}.transformer_ffn_layers.{layer}");
+            keys.linear(&format!("{ffn}.linear1"), dim, d.ffn_dim);
+            keys.linear(&format!("{ffn}.linear2"), d.ffn_dim, dim);
+            keys.affine(&format!("{ffn}.norm"), dim);
+        }
+        keys.affine(&format!("{PREDICTOR}.decoder_norm"), dim);
+        keys.add(format!("{PREDICTOR}.query_feat.weight"), &[d.num_queries, dim]);
+        keys.add(format!("{PREDICTOR}.query_embed.weight"), &[d.num_queries, dim]);
+        keys.add(format!("{PREDICTOR}.level_embed.weight"), &[3, dim]);
+        for (layer, num_out) in [dim, dim, self.pixel_decoder.mask_dim].into_iter().enumerate() {
+            keys.linear(&format!("{PREDICTOR}.mask_embed.layers.{layer}"), dim, num_out);
+        }
+        let t = &self.text;
+        let prefix = format!("{PREDICTOR}.lang_encoder");
+        keys.add(format!("{prefix}.lang_proj"), &[t.width, self.dim_proj]);
+        keys.add(format!("{prefix}.logit_scale"), &[]);
+        let prefix = format!("{prefix}.lang_encoder");
+        keys.add(format!("{prefix}.positional_embedding"), &[t.context_length, t.width]);
+        keys.add(format!("{prefix}.token_embedding.weight"), &[t.vocab_size, t.width]);
+        for layer in 0..t.layers {
+            let prefix = format!("{prefix}.resblocks.{layer}");
+            keys.attention(&format!("{prefix}.attn"), t.width);
+            keys.affine(&format!("{prefix}.ln_1"), t.width);
+            keys.affine(&format!("{prefix}.ln_2"), t.width);
+            keys.linear(&format!("{prefix}.mlp.c_fc"), t.width, 4 * t.width);
+            keys.linear(&format!("{prefix}.mlp.c_proj"), 4 * t.width, t.width);
+        }
+        keys.affine(&format!("{prefix}.ln_final"), t.width);
+    }
+}
+
+fn divides(divisor: usize, number: usize) -> bool {
+    divisor > 0 && number > 0 && number.is_multiple_of(divisor)
+}
+
+/// Keys with their shapes, as they are collected.
+struct Keys(Vec<(String, Vec<usize>)>);
+
+impl Keys {
+    fn add(&mut self, key: String, shape: &[usize]) {
+        self.0.push((key, shape.to_vec()));
+    }
+
+    fn linear(&mut self, prefix: &str, num_in: usize, num_out: usize) {
+        self.add(format!("{prefix}.weight"), &[num_out, num_in]);
+        self.add(format!("{prefix}.bias"), &[num_out]);
+    }
+
+    fn affine(&mut self, prefix: &str, dim: usize) {
+        self.add(format!("{prefix}.weight"), &[dim]);
+        self.add(format!("{prefix}.bias"), &[dim]);
+    }
+
+    fn attention(&mut self, prefix: &str, dim: usize) {
+        self.add(format!("{prefix}.in_proj_weight"), &[3 * dim, dim]);
+        self.add(format!("{prefix}.in_proj_bias"), &[3 * dim]);
+        self.linear(&format!("{prefix}.out_proj"), dim, dim);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_shapes_tell_the_published_configurations() {
+        for config in [XDecoderConfig::focal_l(), XDecoderConfig::focal_t()] {
+            config.validate().unwrap();
+            let keys = config.keys();
+            let shape = |key: &str| keys.iter().find(|(k, _)| k == key).map(|(_, shape)| shape.clone());
+            assert_eq!(XDecoderConfig::of(&shape), Some(config));
+        }
+    }
+
+    #[test]
+    fn focal_l_has_the_published_number_of_parameters() {
+        let count: usize = XDecoderConfig::focal_l().keys().iter().map(|(_, s)| s.iter().product::<usize>()).sum();
+        assert_eq!(count, 340_463_353);
+    }
+
+    #[test]
+    fn what_does_not_run_is_named() {
+        let mut config = XDecoderConfig::focal_l();
+        config.decoder.heads = 7;
+        assert_eq!(
+            config.validate().unwrap_err().to_string(),
+            "X-Decoder configuration: decoder.heads is 7, expected a divisor of 512"
+        );
+        config = XDecoderConfig::focal_l();
+        config.backbone.use_postln = false;
+        assert!(config.validate().is_err());
+        assert_eq!(XDecoderConfig::of(&|_| None), None);
+    }
+}

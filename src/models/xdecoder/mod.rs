@@ -1,0 +1,143 @@
+//! X-Decoder (Zou et al., CVPR 2023): masks with embeddings that live in the same space as text.
+//!
+//! Everything that GeoPurify asks of it: the Focal backbone, the pixel decoder, the decoder of the queries and
+//! the text encoder. The heads for captions, retrieval and grounding are left out. Maps are channels last.
+
+mod backbone;
+mod config;
+mod fix_text;
+mod mojibake;
+mod pixel_decoder;
+mod position;
+mod predictor;
+pub mod prompts;
+mod text;
+pub mod tokenizer;
+
+use burn::prelude::*;
+
+pub use backbone::FocalNet;
+pub use config::{BackboneConfig, ConfigError, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoderConfig};
+pub use pixel_decoder::{PixelDecoder, PixelMaps};
+pub use predictor::{Predictor, Queries};
+pub use text::TextEncoder;
+
+use super::ModelError;
+use super::layers::Loader;
+use crate::ops::conv2d::Precision;
+use crate::ops::{OpError, float_tensor};
+use crate::weights::{LoadReport, TensorSource, match_keys};
+
+/// An X-Decoder ready for inference.
+#[derive(Clone, Debug)]
+pub struct XDecoder {
+    /// Widths and depths.
+    pub config: XDecoderConfig,
+    /// Images to maps.
+    pub backbone: FocalNet,
+    /// Maps to mask features.
+    pub pixel_decoder: PixelDecoder,
+    /// Mask features to queries.
+    pub predictor: Predictor,
+    /// Words to embeddings.
+    pub text_encoder: TextEncoder,
+    device: Device,
+}
+
+/// Embeddings of the labels to look for.
+#[derive(Clone, Debug)]
+pub struct TextEmbeddings {
+    /// The labels' words, without the background.
+    pub labels: Vec<String>,
+    /// Rows of unit length, one per label and the background's last, `[labels + 1, dim_proj]`.
+    pub rows: Tensor<2>,
+    /// The factor of cosines between classes and rows.
+    pub logit_scale: f32,
+}
+
+impl XDecoder {
+    /// Builds the model from a source of the reference's tensors. Keys that inference has no use for are left
+    /// out and named in the report; anything missing, left over or of another shape is fatal.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] where the configuration does not run here, [`ModelError::Weights`] naming the file
+    /// and the key, [`ModelError::Op`] where a weight does not fit the device.
+    pub fn load(
+        source: &mut dyn TensorSource,
+        config: XDecoderConfig,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), ModelError> {
+        config.validate()?;
+        let ignored: Vec<&str> = XDecoderConfig::UNUSED.iter().map(|(pattern, _)| *pattern).collect();
+        let report = match_keys(source, &config.keys(), &ignored);
+        report.ensure_complete()?;
+        let loader = &mut Loader::new(source, device, precision);
+        let model = Self {
+            backbone: FocalNet::load(loader, &config)?,
+            pixel_decoder: PixelDecoder::load(loader, &config)?,
+            predictor: Predictor::load(loader, &config, device)?,
+            text_encoder: TextEncoder::load(loader, &config, device)?,
+            config,
+            device: device.clone(),
+        };
+        Ok((model, report))
+    }
+
+    /// Embeds what to look for. Each label is the object's own word; it is wrapped and put into the prompts as
+    /// GeoPurify does, and the background joins as the last row.
+    ///
+    /// # Errors
+    /// [`OpError`] where the device fails.
+    pub fn embed_text(&self, words: &[String]) -> Result<TextEmbeddings, OpError> {
+        let background = prompts::BACKGROUND.to_owned();
+        let labels: Vec<String> = words.iter().map(|word| prompts::scene_label(word)).chain([background]).collect();
+        Ok(TextEmbeddings {
+            labels: words.to_vec(),
+            rows: self.text_encoder.embed_labels(&labels)?,
+            logit_scale: self.text_encoder.logit_scale(),
+        })
+    }
+
+    /// Height and width after padding on the bottom and the right.
+    #[must_use]
+    pub fn padded_size(&self, [height, width]: [usize; 2]) -> [usize; 2] {
+        [height, width].map(|size| size.next_multiple_of(self.config.size_divisibility))
+    }
+
+    /// Normalises and pads images of one size, RGB in 0..255, `[B, H, W, 3]` flat, to a tensor of the padded
+    /// size. The padding is 0, the mean colour.
+    ///
+    /// # Errors
+    /// [`OpError::Value`] where the values are not as many as the size tells, or an image has no pixel.
+    pub fn prepare(&self, images: &[f32], [height, width]: [usize; 2]) -> Result<Tensor<4>, OpError> {
+        let image = height * width * 3;
+        if image == 0 || !images.len().is_multiple_of(image) {
+            let message = format!("{} values, expected images of {height} x {width} RGB pixels", images.len());
+            return Err(OpError::Value { op: "xdecoder", message });
+        }
+        let [padded_height, padded_width] = self.padded_size([height, width]);
+        let batch = images.len() / image;
+        let mut values = vec![0.0; batch * padded_height * padded_width * 3];
+        let (mean, std) = (self.config.pixel_mean, self.config.pixel_std);
+        let rows = images.chunks_exact(width * 3).enumerate();
+        for (i, row) in rows {
+            let at = (i / height * padded_height + i % height) * padded_width * 3;
+            for (to, from) in values[at..at + width * 3].as_chunks_mut::<3>().0.iter_mut().zip(row.as_chunks::<3>().0) {
+                *to = std::array::from_fn(|c| (from[c] - mean[c]) / std[c]);
+            }
+        }
+        Ok(float_tensor(values, [batch, padded_height, padded_width, 3], &self.device))
+    }
+
+    /// What the queries see in prepared images: the class token is dropped.
+    ///
+    /// # Errors
+    /// [`OpError`] where a layer does not fit the device.
+    pub fn forward(&self, images: Tensor<4>, text: &TextEmbeddings) -> Result<Queries, OpError> {
+        let maps = self.backbone.forward(images, &mut |_, _| ())?;
+        let maps = self.pixel_decoder.forward(&maps, &mut |_, _| ())?;
+        let queries = self.predictor.forward(&maps, text.rows.clone(), text.logit_scale, &mut |_, _| ())?;
+        Ok(queries.without_class_token())
+    }
+}

@@ -1,0 +1,136 @@
+//! Host twin of attention: blocks of queries against all keys of a head, as two matrix products.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::Extents;
+use crate::ops::gemm::{Activation, Panels, Product, pack, panel_width};
+use crate::ops::math::exp;
+
+/// Queries of a task: their scores of one head stay in the second-level cache.
+const TASK_QUERIES: usize = 32;
+
+/// Which keys a query may not attend to.
+#[derive(Clone, Copy)]
+pub(crate) enum Blocked<'a> {
+    None,
+    /// Those behind it.
+    Causal,
+    /// `[B or 1, Nq, Nk]`, not 0 where blocked.
+    At(&'a [i32]),
+}
+
+/// `q [B, Nq, E]`, `k`, `v [B, Nk, E]`, flat → `[B, Nq, E]`.
+pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], blocked: Blocked<'_>, extents: Extents) -> Vec<f32> {
+    let Extents { num_queries, num_keys, num_heads, head_dim, .. } = extents;
+    let dim = num_heads * head_dim;
+    let width = panel_width();
+    // Per image and head: kᵀ [head_dim, Nk] and v [Nk, head_dim].
+    let panels: Vec<[Vec<f32>; 2]> = (0..extents.batch * num_heads)
+        .into_par_iter()
+        .map(|i| {
+            let first = i / num_heads * num_keys * dim + i % num_heads * head_dim;
+            let keys = pack(head_dim, num_keys, width, |d, key| k[first + key * dim + d]);
+            [keys, pack(num_keys, head_dim, width, |key, d| v[first + key * dim + d])]
+        })
+        .collect();
+    let mut out = vec![0.0; q.len()];
+    let arch = Arch::new();
+    let images = out.chunks_mut(num_queries * dim).enumerate();
+    let tasks = images.flat_map(|(image, out)| {
+        out.chunks_mut(TASK_QUERIES * dim).enumerate().map(move |(i, out)| (image, i * TASK_QUERIES, out))
+    });
+    tasks.collect::<Vec<_>>().into_par_iter().for_each(|(image, first_query, out)| {
+        let panels = &panels[image * num_heads..][..num_heads];
+        arch.dispatch(Queries { q, panels, blocked, extents, image, first_query, out });
+    });
+    out
+}
+
+struct Queries<'a> {
+    q: &'a [f32],
+    panels: &'a [[Vec<f32>; 2]],
+    blocked: Blocked<'a>,
+    extents: Extents,
+    image: usize,
+    first_query: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Queries<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { q, panels, blocked, extents, image, first_query, out } = self;
+        let Extents { num_queries, num_keys, num_heads, head_dim, .. } = extents;
+        let dim = num_heads * head_dim;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let num_rows = out.len() / dim;
+        let mut scores = vec![0.0; num_rows * num_keys];
+        let mut mixed = vec![0.0; num_rows * head_dim];
+        for (head, [keys, values]) in panels.iter().enumerate() {
+            scores.fill(0.0);
+            let product = Product {
+                x: q,
+                panels: Panels::F32(keys),
+                bias: None,
+                activation: Activation::None,
+                taps: 1,
+                num_in: head_dim,
+                num_out: num_keys,
+                src: |row: usize, _| Some((image * num_queries + row) * dim + head * head_dim),
+            };
+            product.rows(simd, first_query, &mut scores);
+            for (r, row) in scores.chunks_exact_mut(num_keys).enumerate() {
+                let query = first_query + r;
+                let mask = match blocked {
+                    Blocked::At(mask) => {
+                        let image = if mask.len() == num_queries * num_keys { 0 } else { image };
+                        Some(&mask[(image * num_queries + query) * num_keys..][..num_keys])
+                    }
+                    Blocked::None | Blocked::Causal => None,
+                };
+                let seen = if matches!(blocked, Blocked::Causal) { num_keys.min(query + 1) } else { num_keys };
+                softmax(row, seen, mask, scale);
+            }
+            mixed.fill(0.0);
+            let product = Product {
+                x: &scores,
+                panels: Panels::F32(values),
+                bias: None,
+                activation: Activation::None,
+                taps: 1,
+                num_in: num_keys,
+                num_out: head_dim,
+                src: |row: usize, _| Some(row * num_keys),
+            };
+            product.rows(simd, 0, &mut mixed);
+            for (out, mixed) in out.chunks_exact_mut(dim).zip(mixed.chunks_exact(head_dim)) {
+                out[head * head_dim..][..head_dim].copy_from_slice(mixed);
+            }
+        }
+    }
+}
+
+/// Softmax of `scale` · the first `seen` scores that are not blocked; the others become 0.
+#[inline(always)]
+fn softmax(scores: &mut [f32], seen: usize, blocked: Option<&[i32]>, scale: f32) {
+    let (scores, behind) = scores.split_at_mut(seen);
+    behind.fill(0.0);
+    if let Some(blocked) = blocked {
+        for (score, blocked) in scores.iter_mut().zip(blocked) {
+            *score = if *blocked == 0 { *score } else { f32::NEG_INFINITY };
+        }
+    }
+    let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    if largest == f32::NEG_INFINITY {
+        return scores.fill(0.0);
+    }
+    for score in scores.iter_mut() {
+        let weight = exp((*score - largest) * scale);
+        *score = if *score == f32::NEG_INFINITY { 0.0 } else { weight };
+    }
+    let inverse = 1.0 / crate::ops::math::sum(scores, |x| x);
+    scores.iter_mut().for_each(|score| *score *= inverse);
+}

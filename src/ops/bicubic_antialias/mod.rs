@@ -1,0 +1,83 @@
+//! Bicubic resampling of planes with antialiasing, as Pillow and PyTorch's `antialias=True` do it.
+
+pub mod cpu;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain};
+use crate::gpu::shaders::bicubic_antialias::resample;
+use crate::gpu::{check_binding, empty_f32, launch, upload};
+
+/// Backend side of [`bicubic_antialias`]; preconditions are checked there.
+#[backend_extension(Cube, Flex)]
+pub trait BicubicAntialiasBackend: Backend {
+    /// `[N, h, w]` → `[N, height, width]`.
+    fn bicubic_antialias(planes: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self>;
+}
+
+/// Resamples every plane of `planes [N, h, w]` to `size` (height, width): `[N, height, width]`. The cubic kernel
+/// with a = −0.5 is stretched by the scale where an axis shrinks; weights are renormalised at the borders.
+///
+/// # Errors
+/// [`OpError::Value`] where a plane or the result has no pixels; [`OpError::TooLarge`] where a tensor does not
+/// fit one buffer.
+pub fn bicubic_antialias(planes: Tensor<3>, size: [usize; 2]) -> Result<Tensor<3>, OpError> {
+    let [num_planes, h, w] = planes.dims();
+    let [height, width] = size;
+    if h * w * height * width == 0 || h.max(w).max(height).max(width) > i32::MAX as usize {
+        let message = format!("from {h} x {w} to {height} x {width}, expected sizes above 0");
+        return Err(ShapeCheck::new("bicubic_antialias").value(message));
+    }
+    let limits = limits_of(&planes.device());
+    check_binding(limits, "bicubic_antialias: planes", num_planes * h, w * 4)?;
+    check_binding(limits, "bicubic_antialias: half way", num_planes * h, width * 4)?;
+    check_binding(limits, "bicubic_antialias: out", num_planes * height, width * 4)?;
+    if num_planes == 0 {
+        return Ok(Tensor::zeros([0, height, width], &planes.device()));
+    }
+    Ok(Tensor::from_dispatch(Dispatch::bicubic_antialias(plain(planes).into_dispatch(), height, width)))
+}
+
+/// One axis of `x [outer, num_in, inner]`.
+fn along(x: &CubeTensor, [outer, num_in, inner]: [usize; 3], num_out: usize) -> CubeTensor {
+    let axis = cpu::Axis::new(num_in, num_out);
+    let out = empty_f32(x, [outer, num_out, inner]);
+    let num_values = outer * num_out * inner;
+    let (first, weights) = (upload(&x.client, &axis.first), upload(&x.client, &axis.weights));
+    launch(
+        &x.client,
+        &resample::BASE,
+        num_values.div_ceil(resample::WG as usize),
+        &resample::Params {
+            num_values: num_values as u32,
+            num_in: num_in as u32,
+            num_out: num_out as u32,
+            inner: inner as u32,
+            num_taps: axis.taps as u32,
+        },
+        &[&x.handle, &first, &weights, &out.handle],
+    );
+    out
+}
+
+impl BicubicAntialiasBackend for CubeBackend {
+    fn bicubic_antialias(planes: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
+        let planes = into_contiguous(planes);
+        let [num_planes, h, w] = planes.shape().dims();
+        // The first pass gives [planes · h, width, 1], which the second reads as [planes, h, width].
+        let wide = along(&planes, [num_planes * h, w, 1], width);
+        along(&wide, [num_planes, h, width], height)
+    }
+}
+
+impl BicubicAntialiasBackend for Flex {
+    fn bicubic_antialias(planes: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
+        let [num_planes, h, w] = planes.shape().dims();
+        let out = cpu::resample(&Host::<f32>::new(planes), (h, w), (height, width));
+        host_tensor(out, [num_planes, height, width])
+    }
+}

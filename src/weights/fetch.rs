@@ -1,0 +1,582 @@
+//! Downloads of published weights: resumed after a break, and checked before they count.
+//!
+//! What has arrived is in `<file>.part`, and beside it in `<file>.part.json` what a server needs to tell
+//! whether the rest still belongs to it. A file under its own name is complete and has the hash asked for.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use ureq::http::{HeaderMap, StatusCode};
+use ureq::{Agent, Body, http::Response};
+
+use super::registry::Published;
+use super::{WeightsError, file_sha256};
+use crate::files::{free_space, is_full, write_atomic};
+
+/// Bytes read at once.
+const BLOCK: usize = 1 << 17;
+/// Bytes that must arrive for earlier failures to be forgotten, so that a server that sends a little and
+/// breaks off does not go on for ever.
+const PROGRESS: u64 = 1 << 20;
+/// Slowest download that is waited for, in bytes per second.
+const SLOWEST: u64 = 1 << 10;
+/// Most bytes of a file whose length nobody states.
+const LONGEST: u64 = 64 << 30;
+/// Longest wait before another attempt.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Space left free on the disk.
+const MARGIN: u64 = 1 << 20;
+
+/// How patient a download is.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchSettings {
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for the next bytes, and the time over which a speed is judged.
+    pub stall_timeout: Duration,
+    /// Failures in a row, without a mebibyte between them, that end it.
+    pub attempts: u32,
+    /// Wait after the first failure; it doubles with each.
+    pub first_wait: Duration,
+}
+
+impl Default for FetchSettings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(15),
+            stall_timeout: Duration::from_secs(30),
+            attempts: 5,
+            first_wait: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a download tells while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchEvent<'a> {
+    /// Bytes there are, of how many.
+    At {
+        /// Bytes of the file on disk.
+        done: u64,
+        /// Its length, where the server states it.
+        total: Option<u64>,
+    },
+    /// A failure that another attempt follows.
+    Retry {
+        /// What happened.
+        reason: &'a str,
+        /// Time until the next attempt.
+        wait: Duration,
+    },
+}
+
+/// A complete download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256: the one asked for, where there is one.
+    pub sha256: String,
+    /// Bytes of it that were there before.
+    pub resumed_at: u64,
+}
+
+/// Error of a download.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The file cannot be had without a browser.
+    #[error("'{name}' has no direct address: {how}")]
+    ByHand {
+        /// Weights asked for.
+        name: String,
+        /// What to do instead.
+        how: String,
+    },
+    /// Another process downloads the same file.
+    #[error("{}: another process is downloading this file; wait for it", path.display())]
+    Busy {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The server refused.
+    #[error("{url}: the server answers {status}; look at {page}")]
+    Status {
+        /// Address asked for.
+        url: String,
+        /// The server's status.
+        status: StatusCode,
+        /// Page of the weights.
+        page: String,
+    },
+    /// An address that cannot be asked for, or that leads nowhere.
+    #[error("{url}: {reason}")]
+    Address {
+        /// Address asked for.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No connection, or broken ones only.
+    #[error("{url}: {reason}; {attempts} failures in a row. {kept} bytes are kept in {}: run the command again to \
+        go on from there", part.display())]
+    Connection {
+        /// Address asked for.
+        url: String,
+        /// The last failure.
+        reason: String,
+        /// Failures without progress.
+        attempts: u32,
+        /// Bytes that have arrived.
+        kept: u64,
+        /// Where they are.
+        part: PathBuf,
+    },
+    /// The server offers a file of another length than the registry states.
+    #[error("{url}: {found} bytes, {expected} are expected: not the file the registry describes")]
+    Length {
+        /// Address asked for.
+        url: String,
+        /// Length expected.
+        expected: u64,
+        /// Length offered, or bytes sent so far.
+        found: u64,
+    },
+    /// What arrived is not the file asked for. It is removed.
+    #[error("{url}: wrong SHA-256\n  expected {expected}\n  found    {found}\nthe file was removed")]
+    WrongHash {
+        /// Address asked for.
+        url: String,
+        /// Hash in the registry.
+        expected: String,
+        /// Hash of what arrived.
+        found: String,
+    },
+    /// The disk is full, or would be. What has arrived is kept.
+    #[error("{}: {needed} more bytes are needed, {}; free some space and run the command again to go on, or set \
+        GEOPURIFY_HOME to another disk",
+        path.display(), match free { Some(free) => format!("{free} are free"), None => "the disk is full".to_owned() })]
+    NoSpace {
+        /// File that was written.
+        path: PathBuf,
+        /// Bytes still to come.
+        needed: u64,
+        /// Bytes there are, where known.
+        free: Option<u64>,
+    },
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory concerned.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The downloaded file could not be read back.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+impl FetchError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+}
+
+/// Why an attempt ended before the file was complete.
+enum Failure {
+    Fatal(FetchError),
+    Retry(String),
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+/// Downloads the file of `published` into the directory `downloads`, going on with what is there of it.
+///
+/// # Errors
+///
+/// [`FetchError`]. What has arrived is kept, unless it has the wrong hash.
+pub fn fetch(
+    published: &Published,
+    downloads: &Path,
+    settings: &FetchSettings,
+    observe: &mut dyn FnMut(FetchEvent),
+) -> Result<Fetched, FetchError> {
+    let Some(url) = &published.url else {
+        return Err(FetchError::ByHand { name: published.name.clone(), how: published.how_to_get() });
+    };
+    std::fs::create_dir_all(downloads).map_err(|error| FetchError::io(downloads, error))?;
+    let _lock = lock(&downloads.join(format!("{}.lock", published.file)))?;
+
+    let path = downloads.join(&published.file);
+    if path.exists() {
+        // An earlier download that was not imported. Without a hash to compare nothing says what it is.
+        let sha256 = file_sha256(&path)?;
+        if published.sha256.as_ref() == Some(&sha256) {
+            let bytes = std::fs::metadata(&path).map_err(|error| FetchError::io(&path, error))?.len();
+            return Ok(Fetched { path, bytes, sha256, resumed_at: bytes });
+        }
+        std::fs::remove_file(&path).map_err(|error| FetchError::io(&path, error))?;
+    }
+
+    let mut part = Part::open(&path, url, published.sha256.is_some())?;
+    let resumed_at = part.len;
+    let agent = agent(url, settings);
+    let (mut failures, mut mark) = (0, part.len);
+    loop {
+        let reason = match part.attempt(&agent, published, url, settings, observe) {
+            Ok(()) => break,
+            Err(Failure::Fatal(error)) => return Err(error),
+            Err(Failure::Retry(reason)) => reason,
+        };
+        if part.len >= mark.saturating_add(PROGRESS) {
+            failures = 0;
+            mark = part.len;
+        }
+        mark = mark.min(part.len);
+        failures += 1;
+        if failures >= settings.attempts {
+            let (kept, part) = (part.len, part.path);
+            return Err(FetchError::Connection { url: url.clone(), reason, attempts: failures, kept, part });
+        }
+        let wait = settings.first_wait.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_WAIT);
+        observe(FetchEvent::Retry { reason: &reason, wait });
+        std::thread::sleep(wait);
+    }
+    let bytes = part.len;
+    let sha256 = part.complete(&path, published, url)?;
+    Ok(Fetched { path, bytes, sha256, resumed_at })
+}
+
+/// Whether the terms of these weights were accepted before.
+#[must_use]
+pub fn is_accepted(published: &Published, downloads: &Path) -> bool {
+    std::fs::read_to_string(acceptance(published, downloads)).is_ok_and(|id| id == published.licence.id)
+}
+
+/// Remembers that the terms of these weights were accepted, until they change.
+///
+/// # Errors
+///
+/// [`FetchError::Io`].
+pub fn accept(published: &Published, downloads: &Path) -> Result<(), FetchError> {
+    let path = acceptance(published, downloads);
+    std::fs::create_dir_all(downloads)
+        .and_then(|()| write_atomic(&path, |file| file.write_all(published.licence.id.as_bytes())))
+        .map_err(|error| FetchError::io(&path, error))
+}
+
+fn acceptance(published: &Published, downloads: &Path) -> PathBuf {
+    downloads.join(format!("{}.licence", published.name))
+}
+
+fn lock(path: &Path) -> Result<File, FetchError> {
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(|error| FetchError::io(path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(FetchError::Busy { path: path.to_path_buf() }),
+        // A file system without locks.
+        Err(std::fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
+        Err(std::fs::TryLockError::Error(error)) => Err(FetchError::io(path, error)),
+    }
+}
+
+fn agent(url: &str, settings: &FetchSettings) -> Agent {
+    let config = Agent::config_builder()
+        .timeout_resolve(Some(settings.connect_timeout))
+        .timeout_connect(Some(settings.connect_timeout))
+        .timeout_recv_response(Some(settings.stall_timeout))
+        .timeout_per_read(Some(settings.stall_timeout))
+        .http_status_as_error(false)
+        .user_agent(concat!("geopurify/", env!("CARGO_PKG_VERSION")));
+    // A proxy cannot reach this machine's own addresses.
+    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+    match ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local)) {
+        true => config.proxy(None).build().into(),
+        false => config.build().into(),
+    }
+}
+
+/// What of a file has arrived.
+struct Part {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    origin_path: PathBuf,
+    origin: Origin,
+    /// Whether a wrong file would be noticed in the end.
+    hash_is_known: bool,
+}
+
+/// Where a part came from.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Origin {
+    url: String,
+    /// The server's strong validator: two answers with the same one are the same bytes.
+    etag: Option<String>,
+    /// Length of the whole file.
+    total: Option<u64>,
+}
+
+impl Part {
+    /// Opens what is there of `target`. It begins anew if it came from another address, or if neither a
+    /// validator nor, in the end, a hash could tell that the rest belongs to it.
+    fn open(target: &Path, url: &str, hash_is_known: bool) -> Result<Self, FetchError> {
+        let path = with_suffix(target, ".part");
+        let origin_path = with_suffix(target, ".part.json");
+        let file = File::options().create(true).read(true).write(true).truncate(false).open(&path);
+        let file = file.map_err(|error| FetchError::io(&path, error))?;
+        let len = file.metadata().map_err(|error| FetchError::io(&path, error))?.len();
+        let origin: Option<Origin> =
+            std::fs::read(&origin_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut part = Self { path, file, len, origin_path, origin: origin.unwrap_or_default(), hash_is_known };
+        if part.origin.url == url && part.can_go_on() {
+            part.len = part.file.seek(SeekFrom::End(0)).map_err(|error| FetchError::io(&part.path, error))?;
+        } else {
+            part.restart(Origin { url: url.to_owned(), ..Origin::default() })?;
+        }
+        Ok(part)
+    }
+
+    /// Whether the rest of the file may be asked for, rather than all of it.
+    fn can_go_on(&self) -> bool {
+        true && self.origin.total.is_none_or(|total| self.len <= total)
+    }
+
+    /// Throws away what has arrived.
+    fn restart(&mut self, origin: Origin) -> Result<(), FetchError> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
+        emptied.map_err(|error| FetchError::io(&self.path, error))?;
+        self.len = 0;
+        self.origin = origin;
+        let path = self.origin_path.clone();
+        let text = serde_json::to_vec(&self.origin).map_err(|error| FetchError::io(&path, error.into()))?;
+        write_atomic(&path, |file| file.write_all(&text)).map_err(|error| match is_full(&error) {
+            true => self.no_space(self.origin.total.unwrap_or(0)),
+            false => FetchError::io(&path, error),
+        })
+    }
+
+    fn no_space(&self, needed: u64) -> FetchError {
+        let free = self.path.parent().and_then(free_space);
+        FetchError::NoSpace { path: self.path.clone(), needed, free }
+    }
+
+    /// Asks once for what is missing and writes what comes.
+    fn attempt(
+        &mut self,
+        agent: &Agent,
+        published: &Published,
+        url: &str,
+        settings: &FetchSettings,
+        observe: &mut dyn FnMut(FetchEvent),
+    ) -> Result<(), Failure> {
+        if self.len > 0 && self.origin.total == Some(self.len) {
+            return Ok(());
+        }
+        let mut request = agent.get(url).header("Accept-Encoding", "identity");
+        if self.len > 0 && !self.can_go_on() {
+            self.restart(Origin { url: url.to_owned(), ..Origin::default() })?;
+        }
+        if self.len > 0 {
+            request = request.header("Range", format!("bytes={}-", self.len));
+            if let Some(etag) = &self.origin.etag {
+                request = request.header("If-Range", etag);
+            }
+        }
+        let response = request.call().map_err(|error| refused(url, error))?;
+        if !self.accept(&response, published, url)? {
+            return Ok(());
+        }
+
+        let total = self.origin.total;
+        if let (Some(expected), Some(found)) = (published.bytes, total)
+            && expected != found
+        {
+            return Err(FetchError::Length { url: url.to_owned(), expected, found }.into());
+        }
+        let missing = total.map_or(0, |total| total.saturating_sub(self.len));
+        if let Some(free) = self.path.parent().and_then(free_space)
+            && free < missing.saturating_add(MARGIN)
+        {
+            return Err(self.no_space(missing).into());
+        }
+        self.receive(response, total.or(published.bytes), url, settings, observe)
+    }
+
+    /// Judges the server's answer and brings the part in line with it. Whether a body is to be read.
+    fn accept(&mut self, response: &Response<Body>, published: &Published, url: &str) -> Result<bool, Failure> {
+        let headers = response.headers();
+        let etag = header(headers, "etag").filter(|etag| etag.starts_with('"')).map(str::to_owned);
+        let range = header(headers, "content-range").and_then(content_range);
+        let fresh = |etag, total| Origin { url: url.to_owned(), etag, total };
+        match response.status() {
+            StatusCode::OK => {
+                // All of it: nothing was there, the file has changed, or the server knows no ranges.
+                self.restart(fresh(etag, response.body().content_length()))?;
+                Ok(true)
+            }
+            StatusCode::PARTIAL_CONTENT => {
+                let same = self.origin.etag.is_none() || etag.is_none() || self.origin.etag == etag;
+                match range {
+                    Some((Some(start), total))
+                        if start == self.len && same && (self.origin.total.is_none() || self.origin.total == total) =>
+                    {
+                        self.origin.total = total;
+                        Ok(true)
+                    }
+                    _ => {
+                        self.restart(fresh(None, None))?;
+                        Err(Failure::Retry("the server answers with another part than the one asked for".to_owned()))
+                    }
+                }
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE if self.len > 0 => {
+                if matches!(range, Some((None, Some(total))) if total == self.len) {
+                    return Ok(false);
+                }
+                self.restart(fresh(None, None))?;
+                Err(Failure::Retry("the file on the server is shorter than what has arrived".to_owned()))
+            }
+            status
+                if status.is_server_error()
+                    || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) =>
+            {
+                Err(Failure::Retry(format!("the server answers {status}")))
+            }
+            status => {
+                let (url, page) = (url.to_owned(), published.page.clone());
+                Err(FetchError::Status { url, status, page }.into())
+            }
+        }
+    }
+
+    /// Writes the body to the end of the part.
+    fn receive(
+        &mut self,
+        response: Response<Body>,
+        expected: Option<u64>,
+        url: &str,
+        settings: &FetchSettings,
+        observe: &mut dyn FnMut(FetchEvent),
+    ) -> Result<(), Failure> {
+        let mut reader = response.into_body().into_reader();
+        let mut block = vec![0; BLOCK];
+        let limit = expected.unwrap_or(LONGEST);
+        let (mut since, mut len_then) = (Instant::now(), self.len);
+        loop {
+            observe(FetchEvent::At { done: self.len, total: expected });
+            let count = match reader.read(&mut block) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Failure::Retry(error.to_string())),
+            };
+            let len = self.len + count as u64;
+            if len > limit {
+                return Err(FetchError::Length { url: url.to_owned(), expected: limit, found: len }.into());
+            }
+            if let Err(error) = self.file.write_all(&block[..count]) {
+                return Err(Failure::Fatal(match is_full(&error) {
+                    true => self.no_space(expected.map_or(count as u64, |total| total - self.len)),
+                    false => FetchError::io(&self.path, error),
+                }));
+            }
+            self.len = len;
+            let elapsed = since.elapsed();
+            if elapsed >= settings.stall_timeout {
+                if ((len - len_then) as f64) < SLOWEST as f64 * elapsed.as_secs_f64() {
+                    return Err(Failure::Retry(format!("less than {SLOWEST} bytes per second")));
+                }
+                (since, len_then) = (Instant::now(), len);
+            }
+        }
+        match expected {
+            Some(total) if self.len < total => {
+                Err(Failure::Retry(format!("the connection ended at byte {} of {total}", self.len)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the complete part and gives it its name. Returns its hash.
+    fn complete(self, target: &Path, published: &Published, url: &str) -> Result<String, FetchError> {
+        self.file.sync_all().map_err(|error| match is_full(&error) {
+            true => self.no_space(0),
+            false => FetchError::io(&self.path, error),
+        })?;
+        let Self { path, file, origin_path, .. } = self;
+        drop(file);
+        let remove = |path: &Path| std::fs::remove_file(path).map_err(|error| FetchError::io(path, error));
+        let found = file_sha256(&path)?;
+        if let Some(expected) = &published.sha256
+            && *expected != found
+        {
+            remove(&path)?;
+            remove(&origin_path)?;
+            return Err(FetchError::WrongHash { url: url.to_owned(), expected: expected.clone(), found });
+        }
+        std::fs::rename(&path, target).map_err(|error| FetchError::io(target, error))?;
+        remove(&origin_path)?;
+        Ok(found)
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Sorts an error of a request that got no answer.
+fn refused(url: &str, error: ureq::Error) -> Failure {
+    match error {
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => {
+            FetchError::Address { url: url.to_owned(), reason: error.to_string() }.into()
+        }
+        error => Failure::Retry(error.to_string()),
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// First byte and total length in a Content-Range: `bytes 5-9/10`, `bytes 5-9/*`, `bytes */10`.
+fn content_range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let total = match total {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    let start = match range {
+        "*" => None,
+        range => Some(range.split_once('-')?.0.parse().ok()?),
+    };
+    Some((start, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((Some(5), Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((Some(5), None)));
+        assert_eq!(content_range("bytes */10"), Some((None, Some(10))));
+        for text in ["", "bytes", "bytes 5/10", "bytes 5-9", "items 5-9/10", "bytes x-9/10", "bytes 5-9/x"] {
+            assert_eq!(content_range(text), None, "{text}");
+        }
+    }
+}

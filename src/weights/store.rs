@@ -1,0 +1,442 @@
+//! The store on disk: installed weights, ready to load.
+//!
+//! `<home>/weights/<name>.safetensors` is everything there is of one set of weights: tensors in f32 under the
+//! checkpoint's own keys, and a [`Manifest`] and the file's own SHA-256 in its metadata. A manifest beside it
+//! could be lost or belong to another file; one inside is written, replaced and removed with the tensors,
+//! by one rename. Loading maps the file, and the hash is compared only when asked for ([`Store::verify`]).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::registry::{Licence, Registry, RegistryError};
+use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile};
+use crate::files::{free_space, is_full};
+
+/// Names the directory of the store.
+const HOME_VARIABLE: &str = "GEOPURIFY_HOME";
+/// Metadata entry with the manifest.
+const MANIFEST: &str = "geopurify";
+const EXTENSION: &str = "safetensors";
+/// How the temporary files of [`AtomicFile`](crate::files::AtomicFile) begin.
+const PARTIAL: &str = ".partial-";
+/// Space a file system may take beyond a file's length.
+const MARGIN: u64 = 1 << 20;
+
+/// Whether `name` can be the name of a file in the store on every platform: letters, digits, `.`, `_`
+/// and `-`, no leading dot or dash, at most 100 bytes.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    name.len() <= 100
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// What is known of installed weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Model they belong to.
+    pub model: String,
+    /// The model's configuration.
+    pub config: Json,
+    /// Terms of use, as recorded at import.
+    pub licence: Licence,
+    /// Where they come from.
+    pub origin: String,
+    /// Name of the file they were imported from.
+    pub source_file: String,
+    /// SHA-256 of that file.
+    pub source_sha256: String,
+    /// Length of that file.
+    pub source_bytes: u64,
+    /// Day of the import, UTC, as `2026-01-31`.
+    pub imported: String,
+}
+
+/// Error of the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Nowhere to put a store.
+    #[error("this system names no cache directory; set {HOME_VARIABLE} to a directory for the weights")]
+    NoHome,
+    /// A name that cannot be a file's.
+    #[error("'{name}' is no name for weights: letters, digits, '.', '_' and '-', beginning with a letter or digit")]
+    InvalidName {
+        /// The name.
+        name: String,
+    },
+    /// Weights that are not installed.
+    #[error("no weights '{name}' in {}: {help}", home.display())]
+    Missing {
+        /// The name asked for.
+        name: String,
+        /// Where they would be.
+        home: PathBuf,
+        /// What they are, where they come from, their licence, and the command that gets them.
+        help: String,
+    },
+    /// Weights of another model than the one asked for.
+    #[error("{}: weights of the model {found}, {expected} is wanted", path.display())]
+    WrongModel {
+        /// File concerned.
+        path: PathBuf,
+        /// The model asked for.
+        expected: String,
+        /// The model they belong to.
+        found: String,
+    },
+    /// A file that the store did not write.
+    #[error("{}: not written by `geopurify weights import` ({reason}); remove it or import it", path.display())]
+    Foreign {
+        /// File concerned.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// The disk is full, or would be.
+    #[error("{}: {needed} bytes are needed, {}; free some space or set {HOME_VARIABLE} to another disk",
+        path.display(), match free { Some(free) => format!("{free} are free"), None => "the disk is full".to_owned() })]
+    NoSpace {
+        /// File that was to be written.
+        path: PathBuf,
+        /// Bytes it takes.
+        needed: u64,
+        /// Bytes there are, where known.
+        free: Option<u64>,
+    },
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory concerned.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// An error of the weights themselves.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// An error of the registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl StoreError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+}
+
+/// Installed weights.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Installed {
+    /// Name in the store.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Length of the file.
+    pub bytes: u64,
+    /// What is known of them.
+    pub manifest: Manifest,
+}
+
+/// Installed weights, open: a [`TensorSource`] that reads each tensor from the mapped file when it is taken.
+#[derive(Debug)]
+pub struct StoredWeights {
+    /// What is known of them.
+    pub installed: Installed,
+    /// Their tensors.
+    pub tensors: WeightsFile,
+}
+
+/// The directory with the installed weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    home: PathBuf,
+}
+
+impl Store {
+    /// The store in `$GEOPURIFY_HOME`, else in `geopurify` in the platform's cache directory. Nothing is
+    /// created yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoHome`] where there is no such directory.
+    pub fn at_home() -> Result<Self, StoreError> {
+        let named = std::env::var_os(HOME_VARIABLE).filter(|home| !home.is_empty()).map(PathBuf::from);
+        let home = named.or_else(|| Some(dirs::cache_dir()?.join("geopurify"))).ok_or(StoreError::NoHome)?;
+        Ok(Self { home })
+    }
+
+    /// The store in a directory of its own.
+    #[must_use]
+    pub fn at(home: impl Into<PathBuf>) -> Self {
+        Self { home: home.into() }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Where downloads are put until they are imported.
+    #[must_use]
+    pub fn downloads(&self) -> PathBuf {
+        self.home.join("downloads")
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.home.join("weights")
+    }
+
+    /// File of the weights `name`, installed or not.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InvalidName`].
+    pub fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        if !is_name(name) {
+            return Err(StoreError::InvalidName { name: name.to_owned() });
+        }
+        Ok(self.directory().join(format!("{name}.{EXTENSION}")))
+    }
+
+    /// Whether weights of this name are installed.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.path(name).is_ok_and(|path| path.is_file())
+    }
+
+    /// Names of the installed weights, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn names(&self) -> Result<Vec<String>, StoreError> {
+        let directory = self.directory();
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StoreError::io(&directory, error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| StoreError::io(&directory, error))?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            if let Some(stem) = stem
+                && path.extension().is_some_and(|extension| extension == EXTENSION)
+                && is_name(stem)
+            {
+                names.push(stem.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// What is known of the weights `name`. Their tensors are not read.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn describe(&self, name: &str) -> Result<Installed, StoreError> {
+        Ok(self.read(name)?.0)
+    }
+
+    fn read(&self, name: &str) -> Result<(Installed, SafetensorsFile), StoreError> {
+        let path = self.path(name)?;
+        if !path.exists() {
+            return Err(self.missing(name)?);
+        }
+        let file = SafetensorsFile::open(&path)?;
+        let foreign = |reason: String| StoreError::Foreign { path: path.clone(), reason };
+        let text = file.metadata().and_then(|metadata| metadata.get(MANIFEST));
+        let text = text.ok_or_else(|| foreign(format!("its metadata has no entry '{MANIFEST}'")))?;
+        let manifest = serde_json::from_str(text).map_err(|error| foreign(format!("'{MANIFEST}': {error}")))?;
+        Ok((Installed { name: name.to_owned(), bytes: file.file_len(), path, manifest }, file))
+    }
+
+    /// The error for weights that are not installed.
+    fn missing(&self, name: &str) -> Result<StoreError, StoreError> {
+        let registry = Registry::load(None)?;
+        let help = match registry.get(name) {
+            Ok(entry) => {
+                let (about, origin, licence) = (&entry.about, entry.origin(), &entry.licence.id);
+                format!("{about}, from {origin}, licence {licence}; {}", entry.how_to_get())
+            }
+            Err(unknown) => match self.names()?.as_slice() {
+                [] => format!("nothing is installed, and {unknown}"),
+                names => format!("installed are {}, and {unknown}", names.join(", ")),
+            },
+        };
+        Ok(StoreError::Missing { name: name.to_owned(), home: self.home.clone(), help })
+    }
+
+    /// Opens the weights `name` of a model. The file is mapped, not read, and its hash is not compared.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`], which says how to get them, [`StoreError::WrongModel`],
+    /// [`StoreError::Foreign`], or [`StoreError::Weights`] for a file that is damaged visibly.
+    pub fn open(&self, name: &str, model: &str) -> Result<StoredWeights, StoreError> {
+        let (installed, file) = self.read(name)?;
+        if installed.manifest.model != model {
+            let (path, found) = (installed.path, installed.manifest.model);
+            return Err(StoreError::WrongModel { path, expected: model.to_owned(), found });
+        }
+        Ok(StoredWeights { installed, tensors: WeightsFile::of_safetensors(file)? })
+    }
+
+    /// Reads all of the weights `name` and compares them with the hash recorded at import.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Damaged`], or as [`open`](Self::open).
+    pub fn verify(&self, name: &str) -> Result<Installed, StoreError> {
+        let (installed, file) = self.read(name)?;
+        file.verify_seal()?;
+        Ok(installed)
+    }
+
+    /// Removes the weights `name` and returns how many bytes that frees. Whoever has them open keeps them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`], [`StoreError::Io`].
+    pub fn remove(&self, name: &str) -> Result<u64, StoreError> {
+        let path = self.path(name)?;
+        let bytes = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.missing(name)?),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        };
+        std::fs::remove_file(&path).map_err(|error| StoreError::io(&path, error))?;
+        Ok(bytes)
+    }
+
+    /// Installs the tensors `keys` of `source` as `name`, in f32, one at a time. Installed weights of that
+    /// name are replaced when the new ones are complete, not before. `progress` is told the bytes written
+    /// and their total.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Weights`] if a key is missing or the source is damaged, [`StoreError::NoSpace`],
+    /// [`StoreError::Io`]; the store is then as it was.
+    pub fn install(
+        &self,
+        name: &str,
+        source: &mut impl TensorSource,
+        keys: &[(String, Vec<usize>)],
+        manifest: &Manifest,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Installed, StoreError> {
+        let path = self.path(name)?;
+        let directory = self.directory();
+        std::fs::create_dir_all(&directory).map_err(|error| StoreError::io(&directory, error))?;
+        let _lock = self.lock(&directory)?;
+
+        let elements = |shape: &[usize]| shape.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
+        let total = keys.iter().fold(0u64, |sum, (_, shape)| sum.saturating_add(elements(shape).saturating_mul(4)));
+        let needed = total.saturating_add(MARGIN);
+        let no_space = |free| StoreError::NoSpace { path: path.clone(), needed, free };
+        if let Some(free) = free_space(&directory)
+            && free < needed
+        {
+            return Err(no_space(Some(free)));
+        }
+        let full = |error: WeightsError| match error {
+            WeightsError::Io { source, .. } if is_full(&source) => no_space(free_space(&directory)),
+            error => error.into(),
+        };
+
+        let specs: Vec<_> = keys.iter().map(|(key, shape)| TensorSpec::new(key, Dtype::F32, shape.clone())).collect();
+        let text = serde_json::to_string(manifest).map_err(|error| StoreError::io(&path, error.into()))?;
+        let metadata = BTreeMap::from([(MANIFEST.to_owned(), text)]);
+        let mut writer = SafetensorsWriter::create_sealed(&path, &specs, &metadata).map_err(full)?;
+        let mut done = 0;
+        for (key, shape) in keys {
+            let tensor = source.take(key, shape)?;
+            writer.write_f32(&tensor.data).map_err(full)?;
+            done += elements(shape) * 4;
+            progress(done, total);
+        }
+        writer.finish().map_err(full)?;
+        self.describe(name)
+    }
+
+    /// Lets one import at a time into the store. Whoever holds the lock is alone, so the temporary files
+    /// there are what killed imports left, and go.
+    fn lock(&self, directory: &Path) -> Result<File, StoreError> {
+        let path = directory.join(".lock");
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(|error| StoreError::io(&path, error))?;
+        match file.lock() {
+            Ok(()) => {}
+            // A file system without locks: imports are still whole, only not one after the other.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        }
+        let entries = std::fs::read_dir(directory).map_err(|error| StoreError::io(directory, error))?;
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+                // One that cannot be removed costs space and nothing else.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// The day, UTC, as `2026-01-31`.
+#[must_use]
+pub fn today() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    date(since.as_secs() / 86_400)
+}
+
+/// Days since 1970-01-01 as a date.
+fn date(days: u64) -> String {
+    // Years begin in March here, so that the leap day is the last. An era is 400 years.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, year) = if month < 10 { (month + 3, year) } else { (month - 9, year + 1) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (days, expected) in [
+            (0, "1970-01-01"),
+            (59, "1970-03-01"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (19_722, "2023-12-31"),
+            (20_454, "2026-01-01"),
+        ] {
+            assert_eq!(date(days), expected);
+        }
+    }
+
+    #[test]
+    fn names() {
+        for name in ["student", "my-student_2.1", "7"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "-x", ".x", "a/b", "a\\b", "a b", "ü", &"x".repeat(101)] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+}
