@@ -350,7 +350,7 @@ impl Part {
 
     /// Whether the rest of the file may be asked for, rather than all of it.
     fn can_go_on(&self) -> bool {
-        true && self.origin.total.is_none_or(|total| self.len <= total)
+        (self.origin.etag.is_some() || self.hash_is_known) && self.origin.total.is_none_or(|total| self.len <= total)
     }
 
     /// Throws away what has arrived.

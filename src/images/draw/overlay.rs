@@ -71,13 +71,7 @@ fn boundaries(labels: &[i32], width: usize, height: usize, thickness: f32) -> Ve
             }
         }
     }
-    let mut lines = vec![0; labels.len()];
-    let mut draw = |x: usize, y: usize| {
-        if let (Some(x), Some(y)) = (Some(x).filter(|&x| x < width), Some(y).filter(|&y| y < height)) {
-            return Some(y * width + x);
-        }
-        None
-    };
+    let mut lines = vec![0_u8; labels.len()];
     for (i, &label) in labels.iter().enumerate() {
         let (x, y) = (i % width, i / width);
         let changes_right = x + 1 < width && labels[i + 1] != label;
@@ -87,9 +81,11 @@ fn boundaries(labels: &[i32], width: usize, height: usize, thickness: f32) -> Ve
                 for &(across, along, coverage) in &stamp {
                     let (dx, dy) = if upright { (across, along) } else { (along, across) };
                     if let (Some(x), Some(y)) = (x.checked_add_signed(dx), y.checked_add_signed(dy))
-                        && let Some(pixel) = draw(x, y)
+                        && x < width
+                        && y < height
                     {
-                        lines[pixel] = coverage.max(lines[pixel]);
+                        let line = &mut lines[y * width + x];
+                        *line = coverage.max(*line);
                     }
                 }
             }

@@ -67,8 +67,8 @@ impl Face {
     /// `text`, or as much of its beginning as fits `max_width` pixels with an ellipsis behind it.
     pub(super) fn shortened(self, text: &str, max_width: f32) -> String {
         let ellipsis = self.advance(ELLIPSIS);
-        let (mut kept, mut kept_width) = (String::new(), 0.0);
-        let (mut whole, mut width) = (String::new(), 0.0);
+        let (mut kept, mut whole) = (String::new(), String::new());
+        let mut width = 0.0;
         for character in visible(text) {
             width += self.advance(character);
             whole.push(character);
@@ -79,10 +79,8 @@ impl Face {
             }
             if width + ellipsis <= max_width {
                 kept.push(character);
-                kept_width = width;
             }
         }
-        debug_assert!(kept_width <= width);
         whole
     }
 

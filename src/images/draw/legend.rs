@@ -1,0 +1,215 @@
+//! The list of labels beside or below a picture.
+
+use super::text::{CAP_HEIGHT, Face};
+use super::{UNLABELLED_COLOR, mix};
+use crate::images::{ImageError, Rgb8Image};
+
+const BACKGROUND: [u8; 3] = [255; 3];
+const TEXT_COLOR: [u8; 3] = [38, 38, 42];
+const SHARE_COLOR: [u8; 3] = [104, 104, 110];
+
+/// Smallest text size in pixels.
+const SMALLEST: f32 = 11.0;
+
+/// Most columns beside the picture.
+const MAX_COLUMNS_BESIDE: usize = 2;
+
+/// Rows that a legend may have however small the picture is.
+const MIN_ROWS: usize = 12;
+
+/// Pictures wider than this many heights have their legend below.
+const WIDE: f32 = 1.6;
+
+// Lengths in units of the text size.
+const BOLDNESS: f32 = 0.018;
+const ROW: f32 = 1.65;
+const MARGIN: f32 = 1.0;
+const SWATCH: f32 = 1.0;
+const GAP: f32 = 0.55;
+const COLUMN_GAP: f32 = 1.8;
+const MAX_LABEL: f32 = 13.0;
+
+/// One line of a legend.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// `None` for pixels without a label.
+    pub(super) color: Option<[u8; 3]>,
+    /// What is written.
+    pub(super) text: String,
+    /// Share of the pixels, 0 to 1.
+    pub(super) share: f64,
+}
+
+/// A share in percent with the digits that matter.
+pub(super) fn percent(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent <= 0.0 => "0%".into(),
+        percent if percent < 0.1 => "<0.1%".into(),
+        // The rest rounds to 100.
+        percent if percent < 99.95 => format!("{percent:.1}%"),
+        _ => "100%".into(),
+    }
+}
+
+/// `image` with a panel that lists `entries` in their order: to the right, or below a wide picture.
+///
+/// Lines for which there is no room become one that counts them.
+pub(super) fn attach(image: &Rgb8Image, entries: &[Entry]) -> Result<Rgb8Image, ImageError> {
+    if entries.is_empty() {
+        return Ok(image.clone());
+    }
+    let (width, height) = (image.width(), image.height());
+    let size = (0.027 * ((width * height) as f32).sqrt()).max(SMALLEST).round();
+    let face = Face { size, boldness: BOLDNESS };
+    let px = |units: f32| (units * size).round() as usize;
+
+    let texts: Vec<String> = entries.iter().map(|entry| face.shortened(&entry.text, MAX_LABEL * size)).collect();
+    let widest = |lines: &mut dyn Iterator<Item = f32>| lines.fold(0.0, f32::max).ceil() as usize;
+    let more_width = face.width(&more(entries.len()));
+    let label_width = widest(&mut texts.iter().map(|text| face.width(text)).chain([more_width]));
+    let share_width = widest(&mut entries.iter().map(|entry| face.width(&percent(entry.share))));
+    let column = px(SWATCH) + px(GAP) + label_width + px(GAP) + share_width;
+
+    let below = width as f32 > WIDE * height as f32;
+    let rows_in = |pixels: usize| (pixels.saturating_sub(2 * px(MARGIN)) / px(ROW)).max(MIN_ROWS);
+    let (columns, rows) = if below {
+        let usable = (width + px(COLUMN_GAP)).saturating_sub(2 * px(MARGIN));
+        let columns = (usable / (column + px(COLUMN_GAP))).clamp(1, entries.len());
+        (columns, entries.len().div_ceil(columns).min(rows_in(height)))
+    } else {
+        let columns = entries.len().div_ceil(rows_in(height)).min(MAX_COLUMNS_BESIDE);
+        (columns, entries.len().div_ceil(columns).min(rows_in(height)))
+    };
+    let panel_width = 2 * px(MARGIN) + columns * column + (columns - 1) * px(COLUMN_GAP);
+    let panel_height = 2 * px(MARGIN) + rows * px(ROW);
+    let (left, top, canvas) = match below {
+        true => (0, height, [width.max(panel_width), height + panel_height]),
+        false => (width, 0, [width + panel_width, height.max(panel_height)]),
+    };
+    let mut out = Rgb8Image::filled(canvas[0], canvas[1], BACKGROUND)?;
+    let target = out.pixels_mut().chunks_exact_mut(canvas[0]);
+    target.zip(image.pixels().chunks_exact(width)).for_each(|(to, from)| to[..width].copy_from_slice(from));
+
+    let room = columns * rows;
+    let mut lines: Vec<_> = entries.iter().zip(&texts).map(|(entry, text)| (entry.clone(), text.as_str())).collect();
+    let rest_text = more(entries.len() + 1 - room.min(entries.len()));
+    if entries.len() > room {
+        lines.truncate(room - 1);
+        let share = entries[room - 1..].iter().map(|entry| entry.share).sum();
+        lines.push((Entry { color: Some(BACKGROUND), text: String::new(), share }, &rest_text));
+    }
+    for (i, (entry, text)) in lines.iter().enumerate() {
+        let x = left + px(MARGIN) + i / rows * (column + px(COLUMN_GAP));
+        let y = top + px(MARGIN) + i % rows * px(ROW);
+        let middle = y as f32 + ROW * size / 2.0;
+        swatch(&mut out, x, (middle - SWATCH * size / 2.0).round() as usize, px(SWATCH), entry.color);
+        let baseline = (middle + CAP_HEIGHT * size / 2.0).round() as i32;
+        face.ink(text, 0).paint(&mut out, ((x + px(SWATCH) + px(GAP)) as i32, baseline), TEXT_COLOR, 1.0);
+        let share = percent(entry.share);
+        let right = (x + column) as f32 - face.width(&share);
+        face.ink(&share, 0).paint(&mut out, (right.round() as i32, baseline), SHARE_COLOR, 1.0);
+    }
+    Ok(out)
+}
+
+fn more(count: usize) -> String {
+    format!("{count} more")
+}
+
+/// A square of `side` pixels with round corners; pixels without a label have a hollow one.
+fn swatch(image: &mut Rgb8Image, left: usize, top: usize, side: usize, color: Option<[u8; 3]>) {
+    let radius = 0.22 * side as f32;
+    let stroke = (0.09 * side as f32).max(1.0);
+    let half = side as f32 / 2.0;
+    for y in 0..side {
+        for x in 0..side {
+            // Signed distance of the pixel's centre from the outline, negative inside.
+            let [dx, dy] = [x, y].map(|at| ((at as f32 + 0.5 - half).abs() - (half - radius)).max(0.0));
+            let flat = [x, y].map(|at| (at as f32 + 0.5 - half).abs() - half);
+            let distance = if dx > 0.0 && dy > 0.0 { dx.hypot(dy) - radius } else { flat[0].max(flat[1]) };
+            let mut coverage = (0.5 - distance).clamp(0.0, 1.0);
+            if color.is_none() {
+                coverage -= (0.5 - distance - stroke).clamp(0.0, 1.0);
+            }
+            let (x, y) = (left + x, top + y);
+            if x < image.width() && y < image.height() {
+                let pixel = y * image.width() + x;
+                let pixel = &mut image.pixels_mut()[pixel];
+                *pixel = mix(*pixel, color.unwrap_or(UNLABELLED_COLOR), coverage);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(count: usize) -> Vec<Entry> {
+        let entry = |i: usize| Entry {
+            color: Some([200, i as u8, 0]),
+            text: format!("label {i}"),
+            share: 1.0 / count as f64,
+        };
+        (0..count).map(entry).collect()
+    }
+
+    fn count_color(image: &Rgb8Image, color: [u8; 3]) -> usize {
+        image.pixels().iter().filter(|&&pixel| pixel == color).count()
+    }
+
+    #[test]
+    fn shares_have_the_digits_that_matter() {
+        let text = [0.0, 0.0004, 0.0449, 0.5, 0.9994, 0.9996, 1.0].map(percent);
+        assert_eq!(text, ["0%", "<0.1%", "4.5%", "50.0%", "99.9%", "100%", "100%"]);
+    }
+
+    #[test]
+    fn the_panel_is_beside_or_below() {
+        let image = Rgb8Image::filled(640, 480, [1, 2, 3]).unwrap();
+        let out = attach(&image, &entries(3)).unwrap();
+        assert!(out.width() > 740 && out.height() == 480, "{} x {}", out.width(), out.height());
+        assert_eq!(count_color(&out, [1, 2, 3]), 640 * 480);
+        let wide = Rgb8Image::filled(1000, 500, [1, 2, 3]).unwrap();
+        let out = attach(&wide, &entries(3)).unwrap();
+        assert!(out.width() == 1000 && out.height() > 520, "{} x {}", out.width(), out.height());
+        assert_eq!(out.pixels()[..1000], [[1, 2, 3]; 1000]);
+        for i in 0..3 {
+            assert!(count_color(&out, [200, i, 0]) > 100, "swatch {i}");
+        }
+        assert_eq!(attach(&image, &[]).unwrap(), image);
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let image = Rgb8Image::filled(64, 48, [1, 2, 3]).unwrap();
+        let out = attach(&image, &entries(200)).unwrap();
+        // Two columns of twelve rows, the last of them for the rest.
+        let shown = (0..200).filter(|&i| count_color(&out, [200, i, 0]) > 20).count();
+        assert_eq!(shown, 23);
+        assert!(out.width() < 500 && out.height() < 260, "{} x {}", out.width(), out.height());
+    }
+
+    #[test]
+    fn any_label_and_any_size_can_be_drawn() {
+        for (width, height) in [(1, 1), (3000, 1), (1, 700), (90, 30)] {
+            let image = Rgb8Image::filled(width, height, [1, 2, 3]).unwrap();
+            let mut entries = entries(2);
+            entries[0].text = "椅子 🪑 \u{202e}\0".repeat(500);
+            entries[1] = Entry { color: None, text: String::new(), share: f64::NAN };
+            let out = attach(&image, &entries).unwrap();
+            assert!(out.width() > width || out.height() > height);
+        }
+    }
+
+    #[test]
+    fn swatches_are_round_and_hollow_without_a_label() {
+        let mut image = Rgb8Image::filled(20, 20, [255; 3]).unwrap();
+        swatch(&mut image, 0, 0, 20, Some([10, 20, 30]));
+        assert_eq!((image.pixels()[0], image.pixels()[10 * 20 + 10]), ([255; 3], [10, 20, 30]));
+        assert_eq!(image.pixels()[10 * 20], [10, 20, 30]);
+        let mut image = Rgb8Image::filled(20, 20, [255; 3]).unwrap();
+        swatch(&mut image, 0, 0, 20, None);
+        assert_eq!((image.pixels()[10 * 20], image.pixels()[10 * 20 + 10]), (UNLABELLED_COLOR, [255; 3]));
+    }
+}
