@@ -7,6 +7,8 @@ pub mod cli;
 pub mod cloud;
 pub mod files;
 pub mod gpu;
+pub mod images;
+pub mod lift;
 pub mod models;
 pub mod ops;
 pub mod purify;

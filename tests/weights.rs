@@ -16,6 +16,8 @@ use proptest::prelude::*;
 mod case;
 #[path = "golden/manifest.rs"]
 mod manifest;
+#[path = "common/pickle.rs"]
+mod op;
 
 use case::{Case, cases, golden_root};
 
@@ -214,7 +216,7 @@ fn generated_weights_are_those_of_the_rule() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("student.weights.json");
     std::fs::write(&path, manifest).unwrap();
-    let state = manifest::Manifest::open(&path).state_dict("geopurify/public/1");
+    let state = manifest::Generated::open(&path, "geopurify/public/1").state_dict();
     for (name, index, bits) in [
         ("input_layer.0.kernel", 0, 0xbc06_2925),
         ("input_layer.0.kernel", 19007, 0xbb23_dea7),
@@ -228,54 +230,6 @@ fn generated_weights_are_those_of_the_rule() {
 }
 
 // ---- files written by hand ----
-
-/// Pickle fragments, as protocol 2 writes them.
-mod op {
-    pub fn text(text: &str) -> Vec<u8> {
-        let len = (text.len() as u32).to_le_bytes();
-        [b"X", &len[..], text.as_bytes()].concat()
-    }
-
-    pub fn int(value: i64) -> Vec<u8> {
-        [b"\x8a\x08", &value.to_le_bytes()[..]].concat()
-    }
-
-    pub fn tuple(items: &[Vec<u8>]) -> Vec<u8> {
-        [b"(", &items.concat()[..], b"t"].concat()
-    }
-
-    pub fn dict(items: &[(&str, Vec<u8>)]) -> Vec<u8> {
-        let items = items.iter().map(|(key, value)| [text(key), value.clone()].concat());
-        [b"}(", &items.collect::<Vec<_>>().concat()[..], b"u"].concat()
-    }
-
-    pub fn global(module: &str, name: &str) -> Vec<u8> {
-        format!("c{module}\n{name}\n").into_bytes()
-    }
-
-    pub fn call(callable: Vec<u8>, arguments: &[Vec<u8>]) -> Vec<u8> {
-        [callable, tuple(arguments), b"R".to_vec()].concat()
-    }
-
-    pub fn storage(class: &str, key: &str, numel: i64) -> Vec<u8> {
-        let id = [text("storage"), global("torch", class), text(key), text("cpu"), int(numel)];
-        [tuple(&id), b"Q".to_vec()].concat()
-    }
-
-    pub fn tensor(storage: Vec<u8>, offset: i64, shape: &[i64], stride: &[i64]) -> Vec<u8> {
-        let ints = |values: &[i64]| tuple(&values.iter().map(|&v| int(v)).collect::<Vec<_>>());
-        let flags = [b"\x89".to_vec(), call(global("collections", "OrderedDict"), &[])];
-        let [flag, hooks] = flags;
-        call(
-            global("torch._utils", "_rebuild_tensor_v2"),
-            &[storage, int(offset), ints(shape), ints(stride), flag, hooks],
-        )
-    }
-
-    pub fn pickle(value: Vec<u8>) -> Vec<u8> {
-        [b"\x80\x02", &value[..], b"."].concat()
-    }
-}
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes

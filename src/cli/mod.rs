@@ -3,6 +3,7 @@
 mod devices;
 mod info;
 mod purify;
+mod segment;
 mod table;
 mod weights;
 
@@ -26,6 +27,8 @@ enum Command {
     Info(info::InfoArgs),
     /// Clean the features of a scan's points by geometry
     Purify(purify::PurifyArgs),
+    /// Label what one picture shows, by words
+    Segment(segment::SegmentArgs),
     /// Keep the networks' weights ready: import, list, verify, fetch, remove
     Weights(weights::WeightsArgs),
 }
@@ -39,10 +42,37 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Segment(args) => segment::run(args).map(|()| ExitCode::SUCCESS),
         Command::Weights(args) => weights::run(args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", told_once(&error));
         ExitCode::FAILURE
     })
+}
+
+/// The chain of an error in one line. An error of the library says its cause itself, so a cause that the text
+/// ends in already is not said again.
+fn told_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |mut text, cause| {
+        if !text.ends_with(&cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text.push_str(separator);
+            text.push_str(&cause);
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told_once;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("no such file");
+        let said = anyhow::Error::new(cause).context("a.ply: cannot open: no such file");
+        assert_eq!(told_once(&said), "a.ply: cannot open: no such file");
+        assert_eq!(told_once(&said.context("purifying")), "purifying: a.ply: cannot open: no such file");
+    }
 }

@@ -162,15 +162,8 @@ fn write(path: &Path, purified: &Purified, settings: &Settings) -> Result<()> {
     let metadata = [("settings".to_owned(), serde_json::to_string(settings)?)].into();
     let mut writer = SafetensorsWriter::create(path, &specs, &metadata)?;
     writer.write_f32(&purified.features)?;
-    let integers = |writer: &mut SafetensorsWriter, values: &[i32]| -> Result<()> {
-        for chunk in values.chunks(1 << 16) {
-            let bytes: Vec<u8> = chunk.iter().flat_map(|v| v.to_le_bytes()).collect();
-            writer.write_all(&bytes).with_context(|| format!("writing {}", path.display()))?;
-        }
-        Ok(())
-    };
-    integers(&mut writer, purified.coords.as_flattened())?;
-    integers(&mut writer, &purified.voxel_from_point)?;
+    writer.write_i32(purified.coords.as_flattened())?;
+    writer.write_i32(&purified.voxel_from_point)?;
     writer.finish()?;
     Ok(())
 }

@@ -130,7 +130,16 @@ pub enum Orientation {
 /// is cut off, or is damaged.
 pub fn read_image(path: &Path, orientation: Orientation) -> Result<Rgb8Image, ImageError> {
     let bytes = MappedFile::open(path).map_err(|source| ImageError::io(path, "open", source))?;
-    let reader = Cursor::new(&bytes[..]);
+    decode_image(&bytes, path, orientation)
+}
+
+/// Reads a picture from the bytes of a JPEG or PNG file, as [`read_image`] does; `path` is the file that errors
+/// name, of which the picture may be a part.
+///
+/// # Errors
+/// As [`read_image`].
+pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Result<Rgb8Image, ImageError> {
+    let reader = Cursor::new(bytes);
     if bytes.starts_with(PNG_SIGNATURE) {
         // Looked up here because the decoder allocates rows while it reads the header.
         if let [_, _, _, _, b'I', b'H', b'D', b'R', w0, w1, w2, w3, h0, h1, h2, h3, ..] = bytes[PNG_SIGNATURE.len()..] {
@@ -143,14 +152,14 @@ pub fn read_image(path: &Path, orientation: Orientation) -> Result<Rgb8Image, Im
         decode(path, "PNG", decoder, orientation)
     } else if bytes.starts_with(JPEG_SIGNATURE) {
         // The decoder would make up what is missing.
-        if !jpeg_is_whole(&bytes) {
+        if !jpeg_is_whole(bytes) {
             let found = "there is no end-of-image marker".into();
             return Err(ImageError::Truncated { path: path.to_path_buf(), format: "JPEG", found });
         }
         let decoder = JpegDecoder::new(reader).map_err(|error| rejected(path, "JPEG", &error))?;
         decode(path, "JPEG", decoder, orientation)
     } else {
-        Err(ImageError::UnknownFormat { path: path.to_path_buf(), found: describe(&bytes) })
+        Err(ImageError::UnknownFormat { path: path.to_path_buf(), found: describe(bytes) })
     }
 }
 
@@ -162,12 +171,12 @@ pub fn write_png(path: &Path, image: &Rgb8Image) -> Result<(), ImageError> {
     files::write_atomic(path, |out: &mut BufWriter<_>| {
         let encoder = PngEncoder::new_with_quality(out, CompressionType::Fast, FilterType::Adaptive);
         let (width, height) = (image.width as u32, image.height as u32);
-        encoder
-            .write_image(image.pixels.as_flattened(), width, height, ExtendedColorType::Rgb8)
-            .map_err(|error| match error {
+        encoder.write_image(image.pixels.as_flattened(), width, height, ExtendedColorType::Rgb8).map_err(|error| {
+            match error {
                 image::ImageError::IoError(source) => source,
                 other => io::Error::other(other),
-            })
+            }
+        })
     })
     .map_err(|source| ImageError::io(path, "write", source))
 }

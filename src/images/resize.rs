@@ -79,12 +79,7 @@ pub fn resize_bilinear(image: &Rgb8Image, width: usize, height: usize) -> Result
 /// # Errors
 /// [`ImageError::Size`] if a size has no pixels or too many; so has any size after a `scale` that is not a
 /// positive number.
-pub fn prepare_reference(
-    image: &Rgb8Image,
-    scale: f64,
-    width: usize,
-    height: usize,
-) -> Result<Rgb8Image, ImageError> {
+pub fn prepare_reference(image: &Rgb8Image, scale: f64, width: usize, height: usize) -> Result<Rgb8Image, ImageError> {
     let reduced = |size: usize| match scale > 0.0 {
         true => ((size as f64 / scale) as usize).max(1),
         false => 0,
@@ -230,7 +225,8 @@ mod tests {
     fn bicubic_is_that_of_pillow() {
         // Values from Pillow 11.0.0.
         let image = picture();
-        let smaller = [[71, 128, 162], [130, 154, 112], [138, 138, 153], [104, 158, 99], [108, 153, 119], [101, 141, 125]];
+        let smaller =
+            [[71, 128, 162], [130, 154, 112], [138, 138, 153], [104, 158, 99], [108, 153, 119], [101, 141, 125]];
         assert_eq!(resize_bicubic(&image, 3, 2).unwrap().pixels(), smaller);
         let mixed = [
             [[24, 78, 189], [113, 173, 63]],
@@ -254,7 +250,8 @@ mod tests {
     fn bilinear_is_that_of_opencv() {
         // Values from OpenCV 4.10.0.
         let image = picture();
-        let smaller = [[65, 118, 149], [136, 189, 92], [121, 131, 162], [103, 156, 102], [126, 179, 82], [105, 158, 104]];
+        let smaller =
+            [[65, 118, 149], [136, 189, 92], [121, 131, 162], [103, 156, 102], [126, 179, 82], [105, 158, 104]];
         assert_eq!(resize_bilinear(&image, 3, 2).unwrap().pixels(), smaller);
         let mixed = [
             [[28, 81, 240], [120, 173, 76]],

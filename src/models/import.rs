@@ -61,7 +61,7 @@ pub const MODELS: &[ModelKind] = &[
     ModelKind {
         name: "xdecoder",
         config_key: None,
-        recognises: |shape| XDecoderConfig::of(shape).is_some(),
+        recognises: XDecoderConfig::recognises,
         plan: |given, shape| {
             let guess = || XDecoderConfig::of(shape).unwrap_or_else(XDecoderConfig::focal_l);
             plan(given, guess, XDecoderConfig::validate, XDecoderConfig::keys)

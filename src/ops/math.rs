@@ -27,12 +27,12 @@ pub(crate) fn erf(x: f32) -> f32 {
     let p = p * s + 3.809_580_3e-3;
     let p = p * s + 5.287_979e-2;
     let p = p * s + 0.191_583_98;
-    let p = p * s + 1.128_379_1;
+    let p = p * s + std::f32::consts::FRAC_2_SQRT_PI;
     let q = 3.782_997e-5;
     let q = q * s + 1.171_062_1e-3;
     let q = q * s + 1.505_792_8e-2;
     let q = q * s + 0.114_573_45;
-    let q = q * s + 0.503_119_53;
+    let q = q * s + 0.503_119_5;
     let q = q * s + 1.0;
     (x * p / q).clamp(-1.0, 1.0)
 }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_sum_of_every_length() {
-        for n in [0, 1, 15, 16, 17, 100] {
+        for n in [0usize, 1, 15, 16, 17, 100] {
             let values: Vec<f32> = (0..n).map(|i| i as f32).collect();
             assert_eq!(sum(&values, |x| 2.0 * x), (n * n.saturating_sub(1)) as f32);
         }

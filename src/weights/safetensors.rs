@@ -465,6 +465,42 @@ impl SafetensorsWriter {
         Ok(())
     }
 
+    /// Writes the next elements of the current tensor, which must be of i32 and have as many left.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Extent`] for more elements than the tensor has left,
+    /// [`WeightsError::WrongDtype`] if it holds another type, [`WeightsError::Io`].
+    pub fn write_i32(&mut self, values: &[i32]) -> Result<(), WeightsError> {
+        let Some(index) = self.current() else {
+            if values.is_empty() {
+                return Ok(());
+            }
+            return Err(self.overflow("(end)", values.len()));
+        };
+        let dtype = self.specs[index].dtype;
+        if dtype != Dtype::I32 {
+            return Err(WeightsError::WrongDtype {
+                path: self.file.target().to_path_buf(),
+                key: self.specs[index].name.clone(),
+                expected: "i32",
+                found: dtype,
+            });
+        }
+        if values.len() as u64 > (self.ends[index] - self.written) / size_of::<i32>() as u64 {
+            return Err(self.overflow(&self.specs[index].name, values.len()));
+        }
+        let mut bytes = Vec::new();
+        for values in values.chunks(TASK_ELEMENTS) {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            if let Err(error) = self.write_all(&bytes) {
+                return Err(WeightsError::io(self.file.target(), error));
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the complete file in place.
     ///
     /// # Errors

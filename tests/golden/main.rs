@@ -38,7 +38,6 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "sonata",
     "checkpoint of sonata",
     // X-Decoder's features on points.
-    "image_prep",
     "lift_xdecoder",
 ];
 
@@ -116,6 +115,7 @@ fn runner(case: &Case) -> Option<Runner> {
         "pooling" => ops::pooling,
         "student_eval" => ops::student_eval,
         "checkpoint" => ops::student_checkpoint,
+        "image_prep" => xdecoder::image_prep,
         "clip_tokenize" => xdecoder::clip_tokenize,
         "text_embeddings" => xdecoder::text_embeddings,
         "focal_backbone" => xdecoder::focal_backbone,

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use burn::prelude::*;
 use burn::tensor::Device;
+use geopurify::images::Rgb8Image;
+use geopurify::images::resize::{prepare_reference, resize_bicubic};
 use geopurify::models::xdecoder::tokenizer::{EOS, Tokenizer};
 use geopurify::models::xdecoder::{PixelMaps, XDecoder, XDecoderConfig, prompts};
 use geopurify::ops::bicubic_antialias::bicubic_antialias as resample;
@@ -68,6 +70,26 @@ fn prepared(case: &Case, model: &XDecoder) -> Tensor<4> {
     let pixels = shape[1] * shape[2];
     let interleaved: Vec<f32> = (0..3 * pixels).map(|i| image[i % 3 * pixels + i / 3]).collect();
     model.prepare(&interleaved, [shape[1], shape[2]]).unwrap()
+}
+
+/// Differences are counted in steps of the 8 bits; the case allows `max_abs`.
+pub fn image_prep(case: &Case, _: &Device) -> Vec<Line> {
+    let (shape, rgb) = case.i32("in.rgb");
+    let pixels = rgb.as_chunks::<3>().0.iter().map(|p| p.map(|value| value as u8)).collect();
+    let image = Rgb8Image::new(shape[1], shape[0], pixels).unwrap();
+    let size: [usize; 2] = serde_json::from_value(case.config["img_dim"].clone()).unwrap();
+    let scale = case.config["resolution_scale"].as_f64().unwrap();
+    let allowed = case.config["max_abs"].as_f64().unwrap();
+    let half = resize_bicubic(&image, image.width() / 2, image.height() / 2).unwrap();
+    let prepared = prepare_reference(&image, scale, size[0], size[1]).unwrap();
+    let line = |tensor: &str, found: &Rgb8Image, expected: &[f32]| {
+        let found = found.pixels().as_flattened();
+        assert_eq!(found.len(), expected.len(), "{tensor}");
+        let differences = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
+        Line { tensor: tensor.to_owned(), found: differences.fold(0.0, f64::max), allowed }
+    };
+    let expected: Vec<f32> = case.i32("out.half").1.iter().map(|&value| value as f32).collect();
+    vec![line("out.half", &half, &expected), line("out.image", &prepared, &case.f32("out.image").1)]
 }
 
 pub fn clip_tokenize(case: &Case, _: &Device) -> Vec<Line> {

@@ -41,7 +41,7 @@ pub(super) struct Caption {
 
 /// Small text needs thicker strokes to be white at all.
 fn face(size: f32) -> Face {
-    Face { size, boldness: 0.04 + 0.4 / size }
+    Face { size, boldness: 0.04 + 0.3 / size }
 }
 
 /// Width and height of a caption in pixels, with the space around it.
@@ -53,8 +53,8 @@ fn extent(text: &str, size: f32) -> [f32; 2] {
 pub(super) fn paint(image: &mut Rgb8Image, captions: &[Caption]) {
     for Caption { text, center: [x, y], size, .. } in captions {
         let face = face(*size);
-        let halo = (0.1 * size).max(1.0);
-        let ink = face.ink(text, halo.ceil() as usize + 1);
+        let halo = (0.1 * size).max(1.4);
+        let ink = face.ink(text, halo.ceil() as usize + 1).lightened();
         let x = (x - face.width(text) / 2.0).round() as i32;
         let y = (y + CAP_HEIGHT * size / 2.0).round() as i32;
         ink.spread(halo).paint(image, (x, y), HALO_COLOR, HALO_OPACITY);

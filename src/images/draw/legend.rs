@@ -67,7 +67,9 @@ pub(super) fn attach(image: &Rgb8Image, entries: &[Entry]) -> Result<Rgb8Image, 
     let widest = |lines: &mut dyn Iterator<Item = f32>| lines.fold(0.0, f32::max).ceil() as usize;
     let more_width = face.width(&more(entries.len()));
     let label_width = widest(&mut texts.iter().map(|text| face.width(text)).chain([more_width]));
-    let share_width = widest(&mut entries.iter().map(|entry| face.width(&percent(entry.share))));
+    // Room for any two digits: what the last line sums up is more than any line has.
+    let shares = entries.iter().map(|entry| entry.share).chain([0.888]);
+    let share_width = widest(&mut shares.map(|share| face.width(&percent(share))));
     let column = px(SWATCH) + px(GAP) + label_width + px(GAP) + share_width;
 
     let below = width as f32 > WIDE * height as f32;
@@ -146,11 +148,8 @@ mod tests {
     use super::*;
 
     fn entries(count: usize) -> Vec<Entry> {
-        let entry = |i: usize| Entry {
-            color: Some([200, i as u8, 0]),
-            text: format!("label {i}"),
-            share: 1.0 / count as f64,
-        };
+        let entry =
+            |i: usize| Entry { color: Some([200, i as u8, 0]), text: format!("label {i}"), share: 1.0 / count as f64 };
         (0..count).map(entry).collect()
     }
 

@@ -23,12 +23,7 @@ const LINE_OPACITY: f32 = 0.9;
 /// # Errors
 /// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without a
 /// colour.
-pub fn overlay(
-    image: &Rgb8Image,
-    labels: &[i32],
-    colors: &[[u8; 3]],
-    opacity: f32,
-) -> Result<Rgb8Image, ImageError> {
+pub fn overlay(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f32) -> Result<Rgb8Image, ImageError> {
     check_labels(image, labels, colors.len())?;
     let opacity = if opacity.is_nan() { 0.0 } else { opacity.clamp(0.0, 1.0) };
     let mut out = image.clone();
@@ -146,6 +141,9 @@ mod tests {
         assert_eq!(error.to_string(), "3 labels for a picture of 2 x 2 pixels; expected 4");
         let error = overlay(&image, &[0, 0, 2, 0], &[[0; 3]; 2], 0.5).unwrap_err();
         assert_eq!(error.to_string(), "pixel 2 has label 2; expected below 2, or negative for none");
-        assert_eq!(overlay(&Rgb8Image::filled(1, 1, [9; 3]).unwrap(), &[0], &[[9; 3]], 0.5).unwrap().pixels(), [[9; 3]]);
+        assert_eq!(
+            overlay(&Rgb8Image::filled(1, 1, [9; 3]).unwrap(), &[0], &[[9; 3]], 0.5).unwrap().pixels(),
+            [[9; 3]]
+        );
     }
 }

@@ -39,12 +39,12 @@ enum Shape {
     Missing,
 }
 
-impl Face {
-    fn shape(self, character: char) -> Shape {
-        let found = fonts().iter().map(|font| (font, font.glyph_id(character))).find(|(_, id)| id.0 != 0);
-        found.map_or(Shape::Missing, |(font, id)| Shape::Glyph(font, id))
-    }
+fn shape(character: char) -> Shape {
+    let found = fonts().iter().map(|font| (font, font.glyph_id(character))).find(|(_, id)| id.0 != 0);
+    found.map_or(Shape::Missing, |(font, id)| Shape::Glyph(font, id))
+}
 
+impl Face {
     fn scaled(self, font: &'static FontRef<'static>) -> PxScaleFont<&'static FontRef<'static>> {
         // The scale of the library is the height from descender to ascender.
         let em = font.units_per_em().unwrap_or(1000.0);
@@ -52,7 +52,7 @@ impl Face {
     }
 
     fn advance(self, character: char) -> f32 {
-        let advance = match self.shape(character) {
+        let advance = match shape(character) {
             Shape::Glyph(font, id) => self.scaled(font).h_advance(id),
             Shape::Missing => BOX_ADVANCE * self.size,
         };
@@ -89,7 +89,7 @@ impl Face {
         let mut outlines: Vec<(Option<OutlinedGlyph>, f32)> = Vec::new();
         let mut x = 0.0;
         for character in visible(text) {
-            match self.shape(character) {
+            match shape(character) {
                 Shape::Glyph(font, id) => {
                     let font = self.scaled(font);
                     // The shape and its copies to the right make thicker strokes.
@@ -132,7 +132,8 @@ impl Face {
         let (top, bottom) = (-(CAP_HEIGHT * self.size) as i32, 0);
         for y in top..bottom {
             for x in left..right {
-                let inner = (left + stroke..right - stroke).contains(&x) && (top + stroke..bottom - stroke).contains(&y);
+                let inner =
+                    (left + stroke..right - stroke).contains(&x) && (top + stroke..bottom - stroke).contains(&y);
                 if !inner {
                     ink.cover(x, y, 1.0);
                 }
@@ -143,13 +144,15 @@ impl Face {
 
 /// The characters that are drawn: any white space is a blank, what has no look of its own is left out.
 fn visible(text: &str) -> impl Iterator<Item = char> {
-    let invisible = |c: char| {
-        matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
+    let is_invisible = |c: char| {
+        // Soft hyphens, joiners and marks of direction, variation selectors, byte order marks.
+        matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
     };
     text.trim()
         .chars()
         .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(move |&c| !c.is_control() && !invisible(c))
+        .filter(move |&c| !c.is_control() && !is_invisible(c))
 }
 
 /// How much of each pixel of a rectangle is covered, 0 to 1.
@@ -165,11 +168,18 @@ pub(super) struct Ink {
 impl Ink {
     fn cover(&mut self, x: i32, y: i32, coverage: f32) {
         let (x, y) = (x - self.left, y - self.top);
-        if (0..self.width as i32).contains(&x) && y >= 0 {
-            if let Some(pixel) = self.coverage.get_mut(y as usize * self.width + x as usize) {
-                *pixel = pixel.max(coverage);
-            }
+        if (0..self.width as i32).contains(&x)
+            && y >= 0
+            && let Some(pixel) = self.coverage.get_mut(y as usize * self.width + x as usize)
+        {
+            *pixel = pixel.max(coverage);
         }
+    }
+
+    /// The same for light text on a dark ground, where half covered pixels look darker than they should.
+    pub(super) fn lightened(mut self) -> Self {
+        self.coverage.iter_mut().for_each(|coverage| *coverage = coverage.powf(0.55));
+        self
     }
 
     /// The same, spread by `radius` pixels in every direction and fading at the rim.
@@ -247,7 +257,7 @@ mod tests {
     #[test]
     fn every_text_has_a_shape() {
         for text in ["Stühle", "καρέκλα", "стул", "x₂ → ½", "\u{301}a"] {
-            let missing = visible(text).filter(|&c| matches!(FACE.shape(c), Shape::Missing)).count();
+            let missing = visible(text).filter(|&c| matches!(shape(c), Shape::Missing)).count();
             assert_eq!(missing, 0, "{text}");
         }
         for text in ["椅子", "🪑", "\u{10ffff}", "كرسي"] {

@@ -131,8 +131,10 @@ pub struct ConfigError {
     pub expected: String,
 }
 
-/// Heads of attention have 64 channels in every published variant.
-const HEAD_DIM: usize = 64;
+/// Channels of the transformers in every published variant, in 8 heads.
+const PUBLISHED_WIDTH: usize = 512;
+/// Largest of any number in a configuration: far above all real ones, and no product of two overflows.
+const LARGEST: usize = 1 << 20;
 
 const BACKBONE: &str = "backbone";
 const PIXEL_DECODER: &str = "sem_seg_head.pixel_decoder";
@@ -218,10 +220,16 @@ impl XDecoderConfig {
         }
     }
 
-    /// The configuration that the shapes of a checkpoint tell, `None` where they are no X-Decoder's.
-    ///
-    /// What shapes do not show is taken from the published configurations: heads of 64 channels, norms
-    /// behind the layers, 32 groups. A variant that differs there needs its configuration given.
+    /// Whether the shapes are those of an X-Decoder with a Focal backbone, of whatever size.
+    #[must_use]
+    pub fn recognises(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> bool {
+        shape(&format!("{PREDICTOR}.query_feat.weight")).is_some()
+            && shape(&format!("{BACKBONE}.layers.0.blocks.0.modulation.f.weight")).is_some()
+    }
+
+    /// The configuration that the shapes of a checkpoint tell. `None` where they are no X-Decoder's, or one
+    /// of other widths than the published: shapes do not show the heads of an attention, so that such a
+    /// variant needs its configuration given.
     #[must_use]
     pub fn of(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Self> {
         let dim = |key: &str, axis: usize| shape(key)?.get(axis).copied();
@@ -244,13 +252,11 @@ impl XDecoderConfig {
         config.pixel_decoder.mask_dim = dim(&format!("{PIXEL_DECODER}.mask_features.weight"), 0)?;
         config.pixel_decoder.enc_layers = count(&encoder);
         config.pixel_decoder.ffn_dim = dim(&encoder(0), 0)?;
-        config.pixel_decoder.heads = (config.pixel_decoder.conv_dim / HEAD_DIM).max(1);
 
         let ffn = |i: usize| format!("{PREDICTOR}.transformer_ffn_layers.{i}.linear1.weight");
         config.decoder.hidden_dim = dim(&format!("{PREDICTOR}.query_feat.weight"), 1)?;
         config.decoder.layers = count(&ffn);
         config.decoder.ffn_dim = dim(&ffn(0), 0)?;
-        config.decoder.heads = (config.decoder.hidden_dim / HEAD_DIM).max(1);
         config.dim_proj = dim(&format!("{PREDICTOR}.class_embed"), 1)?;
         config.decoder.dim_proj = config.dim_proj;
 
@@ -259,9 +265,9 @@ impl XDecoderConfig {
         config.text.vocab_size = dim(&format!("{text}.token_embedding.weight"), 0)?;
         config.text.context_length = dim(&format!("{text}.positional_embedding"), 0)?;
         config.text.layers = count(&|i| format!("{text}.resblocks.{i}.ln_1.weight"));
-        config.text.heads = (config.text.width / HEAD_DIM).max(1);
         config.text.dim_proj = config.dim_proj;
-        Some(config)
+        let widths = [config.pixel_decoder.conv_dim, config.decoder.hidden_dim, config.text.width];
+        widths.iter().all(|&width| width == PUBLISHED_WIDTH).then_some(config)
     }
 
     /// Checks that this is a configuration that runs here.
@@ -274,6 +280,11 @@ impl XDecoderConfig {
             false => Err(ConfigError { field, found, expected: expected.to_owned() }),
         };
         let b = &self.backbone;
+        let numbers = [b.embed_dim, b.focal_factor, b.mlp_ratio as usize, self.backbone_dim, self.dim_proj]
+            .into_iter()
+            .chain(b.depths.iter().chain(&b.focal_levels).chain(&b.focal_windows).copied());
+        let numbers = numbers.chain(self.transformer_numbers()).max();
+        check(numbers <= Some(LARGEST), "the largest number", format!("{numbers:?}"), "2^20 or less")?;
         check(b.kind == "focal", "backbone.kind", b.kind.clone(), "focal")?;
         check(b.depths.len() == 4, "backbone.depths", format!("{:?}", b.depths), "four stages")?;
         for (field, found) in [("backbone.focal_levels", &b.focal_levels), ("backbone.focal_windows", &b.focal_windows)]
@@ -282,7 +293,7 @@ impl XDecoderConfig {
         }
         let largest = b.focal_levels.iter().zip(&b.focal_windows).map(|(l, w)| w + b.focal_factor * l).max();
         check(largest <= Some(31), "backbone.focal_windows", format!("{:?}", b.focal_windows), "kernels up to 31")?;
-        let odd = b.focal_windows.iter().all(|w| w % 2 == 1) && b.focal_factor % 2 == 0;
+        let odd = b.focal_windows.iter().all(|w| w % 2 == 1) && b.focal_factor.is_multiple_of(2);
         check(odd, "backbone.focal_windows", format!("{:?}", b.focal_windows), "odd kernels")?;
         check(b.patch_size == 4, "backbone.patch_size", b.patch_size.to_string(), "4")?;
         for (field, found, expected) in [
@@ -303,7 +314,7 @@ impl XDecoderConfig {
         check(divides(groups, p.conv_dim), "pixel_decoder.gn_groups", groups.to_string(), "a divisor of conv_dim")?;
         let hidden = self.decoder.hidden_dim;
         check(hidden == p.conv_dim, "decoder.hidden_dim", hidden.to_string(), "pixel_decoder.conv_dim")?;
-        check(hidden % 4 == 0, "decoder.hidden_dim", hidden.to_string(), "a multiple of 4")?;
+        check(hidden.is_multiple_of(4), "decoder.hidden_dim", hidden.to_string(), "a multiple of 4")?;
         check(self.decoder.num_queries >= 2, "decoder.num_queries", self.decoder.num_queries.to_string(), "2 or more")?;
         for (field, heads, channels) in [
             ("pixel_decoder.heads", p.heads, p.conv_dim),
@@ -323,8 +334,32 @@ impl XDecoderConfig {
         let (last, width) = (self.backbone_dim, self.stage_dim(3));
         check(last == width, "backbone_dim", last.to_string(), &format!("8 × embed_dim = {width}"))?;
         let divisor = self.size_divisibility;
-        check(divisor > 0 && divisor % 32 == 0, "size_divisibility", divisor.to_string(), "a multiple of 32")?;
+        check(divisor > 0 && divisor.is_multiple_of(32), "size_divisibility", divisor.to_string(), "a multiple of 32")?;
         check(self.pixel_std.iter().all(|s| *s > 0.0), "pixel_std", format!("{:?}", self.pixel_std), "above 0")
+    }
+
+    fn transformer_numbers(&self) -> [usize; 18] {
+        let (p, d, t) = (&self.pixel_decoder, &self.decoder, &self.text);
+        [
+            p.conv_dim,
+            p.mask_dim,
+            p.gn_groups,
+            p.enc_layers,
+            p.heads,
+            p.ffn_dim,
+            d.hidden_dim,
+            d.num_queries,
+            d.heads,
+            d.ffn_dim,
+            d.layers,
+            t.width,
+            t.heads,
+            t.layers,
+            t.context_length,
+            t.vocab_size,
+            self.size_divisibility,
+            d.dim_proj,
+        ]
     }
 
     /// Channels of a stage of the backbone, 0 to 3.
@@ -512,6 +547,9 @@ mod tests {
         );
         config = XDecoderConfig::focal_l();
         config.backbone.use_postln = false;
+        assert!(config.validate().is_err());
+        config = XDecoderConfig::focal_l();
+        config.backbone.embed_dim = usize::MAX;
         assert!(config.validate().is_err());
         assert_eq!(XDecoderConfig::of(&|_| None), None);
     }

@@ -16,6 +16,7 @@ pub const MAX_HEAD_DIM: usize = 64;
 
 /// Which keys a query may not attend to.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 pub enum Mask {
     /// It sees all of them.
     None,

@@ -74,7 +74,7 @@ pub fn focal_modulation(
     shapes.check("context", context.dims(), ["B".into(), "H".into(), "W".into(), "C".into()])?;
     shapes.check("gates", gates.dims(), ["B".into(), "H".into(), "W".into(), (levels.count + 1).into()])?;
     shapes.check("kernels", kernels.dims(), [levels.num_taps().into(), "C".into()])?;
-    if levels.count == 0 || levels.window % 2 == 0 || levels.growth % 2 != 0 {
+    if levels.count == 0 || levels.window.is_multiple_of(2) || !levels.growth.is_multiple_of(2) {
         return Err(shapes.value(format!("{levels:?}, expected a level and odd kernels")));
     }
     let [batch, height, width, dim] = context.dims();
