@@ -176,6 +176,7 @@ fn a_picture_is_labelled_by_words() {
     let output = run(&home, &arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = &report["images"][0];
     let shares = report["shares"].as_object().unwrap();
     assert_eq!(shares.keys().collect::<Vec<_>>(), ["chair", "lamp", "table"]);
     let total: f64 = shares.values().map(|share| share.as_f64().unwrap()).sum();
@@ -204,6 +205,43 @@ fn a_picture_is_labelled_by_words() {
     assert_eq!(file.tensor("text_embed").unwrap().to_f32().unwrap(), float_values(embedded.rows).unwrap());
     assert_eq!(file.tensor("mask_embed").unwrap().to_f32().unwrap(), float_values(queries.mask_embed).unwrap());
     assert_eq!(file.metadata().unwrap()["words"], "chair, table, lamp");
+}
+
+#[test]
+fn several_pictures_go_through_together() {
+    let (dir, picture) = prepared();
+    let home = dir.path().join("home");
+    // A second one of the same size, upside down, and one of another size.
+    let first = read_image(&picture, Orientation::AsStored).unwrap();
+    let turned = Rgb8Image::new(128, 96, first.pixels().iter().rev().copied().collect()).unwrap();
+    let small = Rgb8Image::new(64, 48, first.pixels()[..64 * 48].to_vec()).unwrap();
+    let mut arguments = ["segment", "--words", "chair, table", "--size", "0"].map(str::to_owned).to_vec();
+    for (name, image) in [("a", &first), ("b", &turned), ("c", &small)] {
+        let path = dir.path().join(format!("{name}.png"));
+        write_png(&path, image).unwrap();
+        arguments.push(path.to_str().unwrap().to_owned());
+    }
+    let mut all = Vec::new();
+    for memory in ["1", "1024"] {
+        let folder = dir.path().join(memory);
+        let folder = folder.to_str().unwrap();
+        let more = ["-o", folder, "--features", folder, "--working-memory", memory];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more).collect();
+        let output = run(&home, &arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let winners = ["a", "b", "c"].map(|name| {
+            assert!(Path::new(folder).join(format!("{name}.png")).is_file());
+            let file = SafetensorsFile::open(Path::new(folder).join(format!("{name}.safetensors"))).unwrap();
+            file.tensor("query_from_pixel").unwrap().to_i64().unwrap()
+        });
+        all.push(winners);
+    }
+    assert_eq!(all[0], all[1], "one at a time or together");
+    assert_ne!(all[0][0], all[0][1]);
+
+    let twice = [arguments[5].as_str(), arguments[5].as_str()];
+    let output = run(&home, &["segment", twice[0], twice[1], "--words", "a", "-o", dir.path().to_str().unwrap()]);
+    assert!(text(&output.stderr).contains("the same name"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `geopurify segment`: what the vision-language model sees in one picture.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,15 +24,17 @@ use crate::weights::{Dtype, SafetensorsWriter, TensorSource, TensorSpec};
 /// Arguments of `segment`.
 #[derive(clap::Args, Debug)]
 pub(super) struct SegmentArgs {
-    /// The picture: JPEG or PNG
-    image: PathBuf,
+    /// Pictures: JPEG or PNG
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
     /// What to look for, as words separated by commas: "chair, table, lamp"
     #[arg(long, value_name = "WORDS", required = true)]
     words: Vec<String>,
-    /// Where the labelled picture goes (PNG)
+    /// Where the labelled picture goes (PNG); a folder for several
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Also write masks, embeddings and logits of the queries, and the query of every pixel (safetensors)
+    /// Also write masks, embeddings and logits of the queries, and the query of every pixel (safetensors; a
+    /// folder for several pictures)
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
     /// Longer edge the picture is brought to before the model sees it; 0 leaves it as it is
@@ -41,6 +43,9 @@ pub(super) struct SegmentArgs {
     /// Strength of the colours over the picture, 0 to 1
     #[arg(long, default_value_t = Style::default().opacity)]
     opacity: f32,
+    /// Memory for what the model computes, in MiB: that many pictures of one size go through it together
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    working_memory: u32,
     #[command(flatten)]
     model: XDecoderArgs,
     /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
@@ -99,17 +104,8 @@ impl XDecoderArgs {
 
 pub(super) fn run(args: &SegmentArgs) -> Result<()> {
     let words = words(&args.words)?;
-    // A mistyped folder should not cost a run.
-    for path in [Some(&args.output), args.features.as_ref()].into_iter().flatten() {
-        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-            bail!("{}: no such folder for the output", folder.display());
-        }
-    }
+    let outputs = Outputs::new(args)?;
     let mut clock = Clock::new();
-    let picture = read_image(&args.image, Orientation::Upright)?;
-    let view_size = fitted([picture.height(), picture.width()], args.size);
-    let small = resize_bicubic(&picture, view_size[1], view_size[0])?;
-    clock.lap("read the picture");
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
     let model = args.model.load(&selected.device)?;
@@ -117,21 +113,140 @@ pub(super) fn run(args: &SegmentArgs) -> Result<()> {
     let text = model.embed_text(&words)?;
     float_values(text.rows.clone())?;
     clock.lap("embed the words");
-    let pixels: Vec<f32> = small.pixels().as_flattened().iter().map(|&value| value.into()).collect();
-    let queries = model.forward(model.prepare(&pixels, view_size)?, &text)?;
+
+    let style = Style { opacity: args.opacity, ..Style::default() };
+    let budget = u64::from(args.working_memory) << 20;
+    let mut results = Vec::with_capacity(args.images.len());
+    let mut batch: Vec<Picture> = Vec::new();
+    for (index, path) in args.images.iter().enumerate() {
+        let picture = Picture::read(path, args.size)?;
+        clock.lap("read");
+        if batch.first().is_some_and(|first| first.seen_size != picture.seen_size) {
+            results.extend(see(&model, &text, std::mem::take(&mut batch), &outputs, &style, &mut clock)?);
+        }
+        let views = model.views_in(budget, picture.seen_size);
+        batch.push(picture);
+        if batch.len() == views || index + 1 == args.images.len() {
+            results.extend(see(&model, &text, std::mem::take(&mut batch), &outputs, &style, &mut clock)?);
+        }
+    }
+    report(args, &words, &results, &clock, &selected.name);
+    Ok(())
+}
+
+/// Where the results go.
+enum Outputs {
+    /// Of the one picture.
+    Files { picture: PathBuf, features: Option<PathBuf> },
+    /// A folder each, files named as the pictures.
+    Folders { pictures: PathBuf, features: Option<PathBuf> },
+}
+
+impl Outputs {
+    fn new(args: &SegmentArgs) -> Result<Self> {
+        let (picture, features) = (args.output.clone(), args.features.clone());
+        let both = [Some(&picture), features.as_ref()];
+        if args.images.len() > 1 {
+            for folder in both.into_iter().flatten() {
+                std::fs::create_dir_all(folder).with_context(|| {
+                    format!("{}: several pictures want a folder for their results", folder.display())
+                })?;
+            }
+            let names: BTreeSet<_> = args.images.iter().map(|image| image.file_stem()).collect();
+            if names.len() < args.images.len() {
+                bail!("two of the pictures have the same name, and so would their results in {}", picture.display());
+            }
+            return Ok(Self::Folders { pictures: picture, features });
+        }
+        // A mistyped folder should not cost a run.
+        for path in both.into_iter().flatten() {
+            if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+                bail!("{}: no such folder for the output", folder.display());
+            }
+        }
+        Ok(Self::Files { picture, features })
+    }
+
+    /// Files of the labelled picture and the features of `image`.
+    fn of(&self, image: &Path) -> (PathBuf, Option<PathBuf>) {
+        match self {
+            Self::Files { picture, features } => (picture.clone(), features.clone()),
+            Self::Folders { pictures, features } => {
+                let name = image.file_stem().map_or("picture".into(), |stem| stem.to_string_lossy());
+                let file = |folder: &PathBuf, extension: &str| folder.join(format!("{name}.{extension}"));
+                (file(pictures, "png"), features.as_ref().map(|folder| file(folder, "safetensors")))
+            }
+        }
+    }
+}
+
+/// A picture, whole and as the model sees it.
+struct Picture<'a> {
+    path: &'a Path,
+    whole: Rgb8Image,
+    /// Height and width of what the model sees.
+    seen_size: [usize; 2],
+    seen: Vec<f32>,
+}
+
+impl<'a> Picture<'a> {
+    fn read(path: &'a Path, longest: usize) -> Result<Self> {
+        let whole = read_image(path, Orientation::Upright)?;
+        let seen_size = fitted([whole.height(), whole.width()], longest);
+        let seen = resize_bicubic(&whole, seen_size[1], seen_size[0])?;
+        let seen = seen.pixels().as_flattened().iter().map(|&value| value.into()).collect();
+        Ok(Self { path, whole, seen_size, seen })
+    }
+}
+
+/// What was found in one picture.
+struct Found {
+    path: PathBuf,
+    output: PathBuf,
+    size: [usize; 2],
+    seen_size: [usize; 2],
+    /// Share of the pixels, by word.
+    shares: Vec<f64>,
+}
+
+impl Found {
+    fn unlabelled(&self) -> f64 {
+        (1.0 - self.shares.iter().sum::<f64>()).max(0.0)
+    }
+}
+
+/// Takes pictures of one size through the model, then draws and writes each.
+fn see(
+    model: &XDecoder,
+    text: &TextEmbeddings,
+    pictures: Vec<Picture<'_>>,
+    outputs: &Outputs,
+    style: &Style,
+    clock: &mut Clock,
+) -> Result<Vec<Found>> {
+    let Some(seen_size) = pictures.first().map(|picture| picture.seen_size) else { return Ok(Vec::new()) };
+    let images = pictures.iter().flat_map(|picture| &picture.seen).copied().collect::<Vec<_>>();
+    let queries = model.forward(model.prepare(&images, seen_size)?, text)?;
     float_values(queries.pred_logits.clone())?;
     clock.lap("see");
-    let view = View::new(&queries, 0, &text, view_size, Padding::Cropped)?;
-    let labels = view.label_from_pixel();
-    let style = Style { opacity: args.opacity, ..Style::default() };
-    let full = enlarged(&labels, view_size, [picture.height(), picture.width()]);
-    write_png(&args.output, &labelled_picture(&picture, &full, &words, &style)?)?;
-    if let Some(path) = &args.features {
-        write_features(path, &queries, &text, &view)?;
+    let mut found = Vec::with_capacity(pictures.len());
+    for (index, picture) in pictures.into_iter().enumerate() {
+        let view = View::new(&queries, index, text, seen_size, Padding::Cropped)?;
+        let labels = view.label_from_pixel();
+        let size = [picture.whole.height(), picture.whole.width()];
+        let drawn = labelled_picture(&picture.whole, &enlarged(&labels, seen_size, size), &text.labels, style)?;
+        let (output, features) = outputs.of(picture.path);
+        write_png(&output, &drawn)?;
+        if let Some(path) = features {
+            write_features(&path, &queries, index, text, &view)?;
+        }
+        let mut counts = vec![0usize; text.labels.len()];
+        labels.iter().filter_map(|&label| usize::try_from(label).ok()).for_each(|label| counts[label] += 1);
+        let shares = counts.iter().map(|&count| count as f64 / labels.len() as f64).collect();
+        found.push(Found { path: picture.path.to_path_buf(), output, size, seen_size, shares });
     }
     clock.lap("draw and write");
-    report(args, &picture, view_size, &words, &labels, &clock, &selected.name);
-    Ok(())
+    Ok(found)
 }
 
 /// The words of all `--words`, in their order, each once.
@@ -164,10 +279,11 @@ fn enlarged(labels: &[i32], size: [usize; 2], to: [usize; 2]) -> Vec<i32> {
     (0..to[0]).flat_map(row).collect()
 }
 
-fn write_features(path: &Path, queries: &Queries, text: &TextEmbeddings, view: &View) -> Result<()> {
+fn write_features(path: &Path, queries: &Queries, index: usize, text: &TextEmbeddings, view: &View) -> Result<()> {
     let [_, num_queries, _, _] = queries.pred_masks.dims();
     let cells = view.size.map(|pixels| pixels.div_ceil(4));
-    let masks = queries.pred_masks.clone().slice([0..1, 0..num_queries, 0..cells[0], 0..cells[1]]);
+    let of_image = index..index + 1;
+    let masks = queries.pred_masks.clone().slice([of_image.clone(), 0..num_queries, 0..cells[0], 0..cells[1]]);
     let [_, _, num_logits] = queries.pred_logits.dims();
     let [_, _, dim] = queries.mask_embed.dims();
     let f32_of = |name: &str, shape: &[usize]| TensorSpec::new(name, Dtype::F32, shape);
@@ -188,8 +304,8 @@ fn write_features(path: &Path, queries: &Queries, text: &TextEmbeddings, view: &
     ];
     let mut file = SafetensorsWriter::create(path, &specs, &metadata.into_iter().collect::<BTreeMap<_, _>>())?;
     file.write_f32(&float_values(masks)?)?;
-    file.write_f32(&float_values(queries.mask_embed.clone())?)?;
-    file.write_f32(&float_values(queries.pred_logits.clone())?)?;
+    file.write_f32(&float_values(queries.mask_embed.clone().slice_dim(0, of_image.clone()))?)?;
+    file.write_f32(&float_values(queries.pred_logits.clone().slice_dim(0, of_image))?)?;
     file.write_f32(&float_values(text.rows.clone())?)?;
     let query = |&query: &u16| if query == NO_QUERY { -1 } else { i32::from(query) };
     file.write_i32(&view.query_from_pixel.iter().map(query).collect::<Vec<_>>())?;
@@ -197,7 +313,7 @@ fn write_features(path: &Path, queries: &Queries, text: &TextEmbeddings, view: &
     Ok(())
 }
 
-/// Seconds of what was done, in order.
+/// Seconds of what was done, by stage in the order of the first of each.
 struct Clock {
     start: Instant,
     last: Instant,
@@ -210,40 +326,26 @@ impl Clock {
         Self { start: now, last: now, laps: Vec::new() }
     }
 
-    fn lap(&mut self, name: &'static str) {
+    /// What was done since the last lap was `stage`.
+    fn lap(&mut self, stage: &'static str) {
         let now = Instant::now();
-        self.laps.push((name, (now - self.last).as_secs_f64()));
+        let seconds = (now - self.last).as_secs_f64();
         self.last = now;
+        match self.laps.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, total)) => *total += seconds,
+            None => self.laps.push((stage, seconds)),
+        }
     }
 }
 
-fn report(
-    args: &SegmentArgs,
-    picture: &Rgb8Image,
-    view_size: [usize; 2],
-    words: &[String],
-    labels: &[i32],
-    clock: &Clock,
-    device: &str,
-) {
-    let mut counts = vec![0usize; words.len()];
-    labels.iter().filter_map(|&label| usize::try_from(label).ok()).for_each(|label| counts[label] += 1);
-    let share = |count: usize| count as f64 / labels.len().max(1) as f64;
-    let unlabelled = labels.len() - counts.iter().sum::<usize>();
+fn report(args: &SegmentArgs, words: &[String], results: &[Found], clock: &Clock, device: &str) {
     let seconds = clock.start.elapsed().as_secs_f64();
     if args.json {
-        let shares: BTreeMap<_, _> = words.iter().zip(&counts).map(|(word, &count)| (word, share(count))).collect();
+        let images: Vec<_> = results.iter().map(|found| as_json(found, words)).collect();
         let stages: Vec<_> = clock.laps.iter().map(|(name, s)| json!({ "stage": name, "seconds": s })).collect();
         let report = json!({
-            "image": args.image.to_string_lossy(),
-            "output": args.output.to_string_lossy(),
-            "width": picture.width(),
-            "height": picture.height(),
-            "seen_width": view_size[1],
-            "seen_height": view_size[0],
+            "images": images,
             "device": device,
-            "shares": shares,
-            "unlabelled": share(unlabelled),
             "stages": stages,
             "seconds": seconds,
             "peak_memory_bytes": peak_memory(),
@@ -251,22 +353,34 @@ fn report(
         println!("{report:#}");
         return;
     }
-    let mut order: Vec<usize> = (0..words.len()).collect();
-    order.sort_by_key(|&label| std::cmp::Reverse(counts[label]));
-    let percent = |count: usize| format!("{:.1} %", 100.0 * share(count));
-    let mut rows: Vec<Vec<String>> = order.iter().map(|&i| vec![words[i].clone(), percent(counts[i])]).collect();
-    rows.push(vec!["(nothing)".to_owned(), percent(unlabelled)]);
-    println!("{}", table(&["label", "pixels"], &rows));
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    for found in results {
+        let [height, width] = found.seen_size;
+        println!("{}, seen at {width} x {height}, to {}", found.path.display(), found.output.display());
+        let mut order: Vec<usize> = (0..words.len()).collect();
+        order.sort_by(|&a, &b| found.shares[b].total_cmp(&found.shares[a]));
+        let mut rows: Vec<_> = order.iter().map(|&i| vec![words[i].clone(), percent(found.shares[i])]).collect();
+        rows.push(vec!["(nothing)".to_owned(), percent(found.unlabelled())]);
+        println!("{}", table(&["label", "pixels"], &rows));
+    }
     let rows: Vec<_> = clock.laps.iter().map(|(name, s)| vec![(*name).to_owned(), format!("{s:.2} s")]).collect();
     println!("{}", table(&["stage", "time"], &rows));
     let memory = peak_memory().map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
-    println!(
-        "{} seen at {} x {} on {device}: {seconds:.2} s{memory}",
-        args.image.display(),
-        view_size[1],
-        view_size[0]
-    );
-    println!("wrote {}", args.output.display());
+    println!("{seconds:.2} s on {device}{memory}");
+}
+
+fn as_json(found: &Found, words: &[String]) -> serde_json::Value {
+    let shares: BTreeMap<_, _> = words.iter().zip(&found.shares).collect();
+    json!({
+        "image": found.path.to_string_lossy(),
+        "output": found.output.to_string_lossy(),
+        "height": found.size[0],
+        "width": found.size[1],
+        "seen_height": found.seen_size[0],
+        "seen_width": found.seen_size[1],
+        "shares": shares,
+        "unlabelled": found.unlabelled(),
+    })
 }
 
 #[cfg(test)]

@@ -18,20 +18,18 @@ use crate::Line;
 use crate::case::Case;
 use crate::ops::{compare, equal, floats};
 
-/// The model of a case. Cases of the same weights follow each other, so the last one is kept.
+/// The model of a case, kept for the other cases of the same weights.
 fn model(case: &Case, device: &Device) -> Arc<XDecoder> {
-    type Kept = Option<(PathBuf, String, Device, Arc<XDecoder>)>;
-    static LAST: Mutex<Kept> = Mutex::new(None);
+    type Kept = Vec<(PathBuf, String, Device, Arc<XDecoder>)>;
+    static KEPT: Mutex<Kept> = Mutex::new(Vec::new());
     let path = case.weights.clone().expect("the case has weights").canonicalize().unwrap();
-    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((kept, seed, on, model)) = last.as_ref()
-        && (kept, seed, on) == (&path, &case.seed, device)
-    {
+    let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let same = |k: &&(PathBuf, String, Device, Arc<XDecoder>)| (&k.0, &k.1, &k.2) == (&path, &case.seed, device);
+    if let Some((.., model)) = kept.iter().find(same) {
         return model.clone();
     }
-    *last = None;
     let model = Arc::new(load(&mut case.generated(), case, device));
-    *last = Some((path, case.seed.clone(), device.clone(), model.clone()));
+    kept.push((path, case.seed.clone(), device.clone(), model.clone()));
     model
 }
 

@@ -105,6 +105,23 @@ impl XDecoder {
         [height, width].map(|size| size.next_multiple_of(self.config.size_divisibility))
     }
 
+    /// How many views of `size` (height, width) fit `budget` bytes of working memory beside the weights, at
+    /// least 1. An estimate from the widths of the layers that hold most at a time.
+    #[must_use]
+    pub fn views_in(&self, budget: u64, size: [usize; 2]) -> usize {
+        let [height, width] = self.padded_size(size);
+        let cells = (height / 4 * (width / 4)) as u64;
+        let (config, first) = (&self.config, self.config.stage_dim(0));
+        // Values per cell of the finest map: a block's MLP with its input, branch and residual, then the pyramid's
+        // maps and the mask features, which stay as such and packed, with the masks of all queries.
+        let backbone = config.mlp_dim(0) + 4 * first;
+        let pyramid = 3 * config.pixel_decoder.conv_dim + 2 * config.pixel_decoder.mask_dim;
+        let masks = 2 * config.pixel_decoder.mask_dim + 3 * config.decoder.num_queries;
+        // The four maps given out by the backbone, together twice the first.
+        let values = 2 * first + backbone.max(pyramid).max(masks);
+        usize::try_from(budget / (cells * values as u64 * 4).max(1)).unwrap_or(usize::MAX).max(1)
+    }
+
     /// Normalises and pads images of one size, RGB in 0..255, `[B, H, W, 3]` flat, to a tensor of the padded
     /// size. The padding is 0, the mean colour.
     ///
