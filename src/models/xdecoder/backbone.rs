@@ -7,6 +7,7 @@ use crate::models::ModelError;
 use crate::models::layers::{FeedForward, Loader, Norm};
 use crate::ops::OpError;
 use crate::ops::conv2d::{Activation, PackedWeight, conv2d, linear};
+use crate::ops::depthwise_conv2d::depthwise_conv2d;
 use crate::ops::focal_modulation::{Levels, focal_modulation};
 use crate::ops::layer_norm::Around;
 
@@ -40,8 +41,7 @@ impl FocalModulation {
             let kernel = levels.kernel(level);
             let weight =
                 loader.values(&format!("{prefix}.focal_layers.{level}.0.weight"), &[dim, 1, kernel, kernel])?;
-            let area = kernel * kernel;
-            taps.extend((0..area * dim).map(|i| weight[i % dim * area + i / dim]));
+            taps.extend(by_tap(&weight, dim));
         }
         let focal_layers = loader.upload(taps, [levels.num_taps(), dim]);
         let h = loader.conv2d(&format!("{prefix}.h"), [dim, dim, 1], true)?;
@@ -59,9 +59,36 @@ impl FocalModulation {
     }
 }
 
-/// Modulation, then MLP, each with its norm behind and a factor per channel on it.
+/// A depthwise 3 × 3 convolution that is added to its input.
+#[derive(Clone, Debug)]
+struct Depthwise {
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+}
+
+impl Depthwise {
+    fn load(loader: &mut Loader<'_>, prefix: &str, dim: usize) -> Result<Self, ModelError> {
+        let weight = loader.values(&format!("{prefix}.weight"), &[dim, 1, 3, 3])?;
+        let taps = by_tap(&weight, dim).collect();
+        Ok(Self { weight: loader.upload(taps, [9, dim]), bias: loader.tensor(&format!("{prefix}.bias"), [dim])? })
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Result<Tensor<4>, OpError> {
+        Ok(depthwise_conv2d(x.clone(), self.weight.clone(), self.bias.clone(), 3)? + x)
+    }
+}
+
+/// A depthwise weight `[C, 1, k, k]` as `[k², C]`.
+fn by_tap(weight: &[f32], dim: usize) -> impl Iterator<Item = f32> {
+    let area = weight.len() / dim.max(1);
+    (0..weight.len()).map(move |i| weight[i % dim * area + i / dim])
+}
+
+/// Modulation, then MLP, each with a norm behind and a factor per channel on it.
 #[derive(Clone, Debug)]
 struct FocalBlock {
+    /// In `focal_dw` alone: before the modulation and before the MLP.
+    depthwise: Option<[Depthwise; 2]>,
     modulation: FocalModulation,
     norm1: Norm,
     gamma_1: Tensor<1>,
@@ -84,7 +111,15 @@ impl FocalBlock {
             false => Ok(loader.upload(vec![1.0; dim], [dim])),
         };
         let (gamma_1, gamma_2) = (gamma("gamma_1")?, gamma("gamma_2")?);
+        let depthwise = match config.backbone.has_depthwise() {
+            true => Some([
+                Depthwise::load(loader, &format!("{prefix}.dw1"), dim)?,
+                Depthwise::load(loader, &format!("{prefix}.dw2"), dim)?,
+            ]),
+            false => None,
+        };
         Ok(Self {
+            depthwise,
             modulation: FocalModulation::load(loader, &format!("{prefix}.modulation"), dim, levels)?,
             norm1: loader.norm(&format!("{prefix}.norm1"), dim, EPSILON)?,
             gamma_1,
@@ -99,10 +134,17 @@ impl FocalBlock {
     }
 
     fn forward(&self, x: Tensor<4>) -> Result<Tensor<4>, OpError> {
-        let branch = self.modulation.forward(x.clone())?;
-        let x = self.norm1.layer_around(branch, residual(x, &self.gamma_1))?;
-        let branch = self.mlp.forward(x.clone())?;
-        self.norm2.layer_around(branch, residual(x, &self.gamma_2))
+        let Some([before_modulation, before_mlp]) = &self.depthwise else {
+            let branch = self.modulation.forward(x.clone())?;
+            let x = self.norm1.layer_around(branch, residual(x, &self.gamma_1))?;
+            let branch = self.mlp.forward(x.clone())?;
+            return self.norm2.layer_around(branch, residual(x, &self.gamma_2));
+        };
+        let x = before_modulation.forward(x)?;
+        let branch = self.modulation.forward(x.clone())? * self.gamma_1.clone().unsqueeze();
+        let x = before_mlp.forward(self.norm1.layer_around(branch, Around::Add(x))?)?;
+        let branch = self.mlp.forward(x.clone())? * self.gamma_2.clone().unsqueeze();
+        self.norm2.layer_around(branch, Around::Add(x))
     }
 }
 
@@ -149,12 +191,12 @@ impl FocalNet {
         let layers = config.backbone.depths.iter().enumerate().map(|(stage, &depth)| {
             let dim = config.stage_dim(stage);
             let embed = match stage.checked_sub(1) {
-                // The stem's padding is 2, not half its kernel.
+                // The stem's padding is 2 in `focal`, not half its kernel.
                 None => PatchEmbed {
                     proj: loader.conv2d("backbone.patch_embed.proj", [dim, 3, 7], true)?,
                     norm: loader.norm("backbone.patch_embed.norm", dim, EPSILON)?,
                     stride: 4,
-                    padding: 2,
+                    padding: if config.backbone.has_depthwise() { 3 } else { 2 },
                 },
                 Some(before) => {
                     let prefix = format!("backbone.layers.{before}.downsample");

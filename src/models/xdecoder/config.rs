@@ -3,7 +3,8 @@ use serde::{Deserialize, Serialize};
 /// The Focal modulation backbone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackboneConfig {
-    /// `focal`: the one kind that runs here.
+    /// `focal`, or `focal_dw`: with a depthwise convolution before the modulation and before the MLP of every block,
+    /// and norms over the sum of input and branch.
     pub kind: String,
     /// Channels of the first stage; every further stage has twice as many.
     pub embed_dim: usize,
@@ -31,6 +32,17 @@ pub struct BackboneConfig {
     pub use_postln_in_modulation: bool,
     /// A learned factor per channel on every residual branch.
     pub use_layerscale: bool,
+}
+
+/// The kind of the small models.
+const FOCAL_DW: &str = "focal_dw";
+
+impl BackboneConfig {
+    /// Whether blocks have depthwise convolutions of their own, kind `focal_dw`.
+    #[must_use]
+    pub fn has_depthwise(&self) -> bool {
+        self.kind == FOCAL_DW
+    }
 }
 
 /// The pixel decoder: a transformer encoder on the coarsest map, then a feature pyramid.
@@ -154,20 +166,20 @@ impl XDecoderConfig {
     /// The published large model: Focal-L, 201 queries, 512-d embeddings.
     #[must_use]
     pub fn focal_l() -> Self {
-        Self::focal(192, vec![2, 2, 18, 2], 4, 201)
+        Self::focal("focal", 192, vec![2, 2, 18, 2], 4, 201)
     }
 
-    /// Focal-T with 101 queries, as the published small configurations have it.
+    /// The published small model: Focal-T with depthwise convolutions, 101 queries, 512-d embeddings.
     #[must_use]
     pub fn focal_t() -> Self {
-        Self::focal(96, vec![2, 2, 6, 2], 3, 101)
+        Self::focal(FOCAL_DW, 96, vec![2, 2, 6, 2], 3, 101)
     }
 
-    fn focal(embed_dim: usize, depths: Vec<usize>, levels: usize, num_queries: usize) -> Self {
+    fn focal(kind: &str, embed_dim: usize, depths: Vec<usize>, levels: usize, num_queries: usize) -> Self {
         let stages = depths.len();
         Self {
             backbone: BackboneConfig {
-                kind: "focal".to_owned(),
+                kind: kind.to_owned(),
                 embed_dim,
                 depths,
                 focal_levels: vec![levels; stages],
@@ -240,7 +252,9 @@ impl XDecoderConfig {
         let depths: Vec<_> =
             (0..num_stages).map(|s| count(&|b| format!("{BACKBONE}.layers.{s}.blocks.{b}.norm1.weight"))).collect();
         let windows: Option<Vec<_>> = (0..num_stages).map(|s| dim(&level(s, 0), 2)).collect();
-        let mut config = Self::focal(embed_dim, depths, 0, dim(&format!("{PREDICTOR}.query_feat.weight"), 0)?);
+        let kind =
+            if shape(&format!("{BACKBONE}.layers.0.blocks.0.dw1.weight")).is_some() { FOCAL_DW } else { "focal" };
+        let mut config = Self::focal(kind, embed_dim, depths, 0, dim(&format!("{PREDICTOR}.query_feat.weight"), 0)?);
         config.backbone.focal_levels = (0..num_stages).map(|s| count(&|l| level(s, l))).collect();
         config.backbone.focal_windows = windows?;
         config.backbone.use_layerscale = shape(&format!("{BACKBONE}.layers.0.blocks.0.gamma_1")).is_some();
@@ -285,7 +299,8 @@ impl XDecoderConfig {
             .chain(b.depths.iter().chain(&b.focal_levels).chain(&b.focal_windows).copied());
         let numbers = numbers.chain(self.transformer_numbers()).max();
         check(numbers <= Some(LARGEST), "the largest number", format!("{numbers:?}"), "2^20 or less")?;
-        check(b.kind == "focal", "backbone.kind", b.kind.clone(), "focal")?;
+        let known = b.kind == "focal" || b.has_depthwise();
+        check(known, "backbone.kind", b.kind.clone(), "focal or focal_dw")?;
         check(b.depths.len() == 4, "backbone.depths", format!("{:?}", b.depths), "four stages")?;
         for (field, found) in [("backbone.focal_levels", &b.focal_levels), ("backbone.focal_windows", &b.focal_windows)]
         {
@@ -397,6 +412,12 @@ impl XDecoderConfig {
                 if b.use_layerscale {
                     keys.add(format!("{prefix}.gamma_1"), &[dim]);
                     keys.add(format!("{prefix}.gamma_2"), &[dim]);
+                }
+                if b.has_depthwise() {
+                    for name in ["dw1", "dw2"] {
+                        keys.add(format!("{prefix}.{name}.weight"), &[dim, 1, 3, 3]);
+                        keys.add(format!("{prefix}.{name}.bias"), &[dim]);
+                    }
                 }
                 keys.affine(&format!("{prefix}.norm1"), dim);
                 keys.affine(&format!("{prefix}.norm2"), dim);
