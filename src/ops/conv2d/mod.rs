@@ -2,8 +2,9 @@
 
 pub mod cpu;
 
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
@@ -115,15 +116,8 @@ impl PackedWeight {
     #[must_use]
     pub fn from_rows(weight: Tensor<2>) -> Self {
         let device = weight.device();
-        let width = panel_width_on(&device);
         let [num_out, num_in] = weight.dims();
-        let num_panels = num_out.div_ceil(width);
-        let missing = num_panels * width - num_out;
-        let padded = match missing {
-            0 => weight,
-            _ => Tensor::cat(vec![weight, Tensor::zeros([missing, num_in], &device)], 0),
-        };
-        let panels = padded.reshape([num_panels, width, num_in]).swap_dims(1, 2);
+        let panels = Tensor::from_dispatch(Dispatch::pack_rows(plain(weight).into_dispatch()));
         Self { panels, bias: Tensor::zeros([num_out], &device), num_in, num_out, kernel: 1 }
     }
 
@@ -142,6 +136,9 @@ fn panel_width_on(device: &Device) -> usize {
 /// Backend side of [`conv2d`]; preconditions are checked there.
 #[backend_extension(Cube, Flex)]
 pub trait Conv2dBackend: Backend {
+    /// `weight [out, in]` → `[P, in, width]`, its rows being the columns of the panels.
+    fn pack_rows(weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// `x [B, H, W, in]`, `panels [P, k · k · in, width]`, `bias [out]` → `[B, H', W', out]`.
     fn conv2d(
         x: FloatTensor<Self>,
@@ -207,6 +204,22 @@ pub fn linear<const D: usize>(
 }
 
 impl Conv2dBackend for CubeBackend {
+    fn pack_rows(weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [num_out, num_in] = weight.shape().dims();
+        let width = shader::COLS as usize;
+        let num_panels = num_out.div_ceil(width);
+        let missing = num_panels * width - num_out;
+        let padded = match missing {
+            0 => weight,
+            _ => {
+                let zeros = Self::float_zeros(Shape::from([missing, num_in]), &weight.device, DType::F32.into());
+                Self::float_cat(vec![weight, zeros], 0)
+            }
+        };
+        let panels = Self::float_reshape(padded, Shape::from([num_panels, width, num_in]));
+        into_contiguous(Self::float_swap_dims(panels, 1, 2))
+    }
+
     fn conv2d(
         x: FloatTensor<Self>,
         panels: FloatTensor<Self>,
@@ -248,6 +261,13 @@ impl Conv2dBackend for CubeBackend {
 }
 
 impl Conv2dBackend for Flex {
+    fn pack_rows(weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [num_out, num_in] = weight.shape().dims();
+        let (weight, width) = (Host::<f32>::new(weight), panel_width());
+        let panels = pack(num_in, num_out, width, |d, col| weight[col * num_in + d]);
+        host_tensor(panels, [num_out.div_ceil(width), num_in, width])
+    }
+
     fn conv2d(
         x: FloatTensor<Self>,
         panels: FloatTensor<Self>,
