@@ -65,6 +65,20 @@ pub(crate) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
 
+/// The largest value, -∞ where there is none; in [`LANES`] interleaved maxima. Not for NaN.
+#[inline(always)]
+pub(crate) fn largest(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for block in blocks {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], block[lane]);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,10 +114,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_of_every_length() {
+    fn sums_and_maxima_of_every_length() {
         for n in [0usize, 1, 15, 16, 17, 100] {
             let values: Vec<f32> = (0..n).map(|i| i as f32).collect();
             assert_eq!(sum(&values, |x| 2.0 * x), (n * n.saturating_sub(1)) as f32);
+            assert_eq!(largest(&values), if n == 0 { f32::NEG_INFINITY } else { n as f32 - 1.0 });
         }
     }
 }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Extents;
 use crate::ops::gemm::{Activation, Panels, Product, pack, panel_width};
-use crate::ops::math::exp;
+use crate::ops::math::{exp, largest, sum};
 
 /// Queries of a task: their scores of one head stay in the second-level cache.
 const TASK_QUERIES: usize = 32;
@@ -123,7 +123,7 @@ fn softmax(scores: &mut [f32], seen: usize, blocked: Option<&[i32]>, scale: f32)
             *score = if *blocked == 0 { *score } else { f32::NEG_INFINITY };
         }
     }
-    let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let largest = largest(scores);
     if largest == f32::NEG_INFINITY {
         return scores.fill(0.0);
     }
@@ -131,6 +131,6 @@ fn softmax(scores: &mut [f32], seen: usize, blocked: Option<&[i32]>, scale: f32)
         let weight = exp((*score - largest) * scale);
         *score = if *score == f32::NEG_INFINITY { 0.0 } else { weight };
     }
-    let inverse = 1.0 / crate::ops::math::sum(scores, |x| x);
+    let inverse = 1.0 / sum(scores, |x| x);
     scores.iter_mut().for_each(|score| *score *= inverse);
 }

@@ -91,6 +91,9 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, num_heads: usize, mas
     let limits = limits_of(&q.device());
     check_binding(limits, "attention: q", batch * num_queries, dim * 4)?;
     check_binding(limits, "attention: k", batch * num_keys, dim * 4)?;
+    if let Mask::Blocked(blocked) = &mask {
+        check_binding(limits, "attention: blocked", blocked.dims()[0] * num_queries, num_keys * 4)?;
+    }
     let extents = Extents { batch, num_queries, num_keys, num_heads, head_dim: dim / num_heads };
     let d = |x: Tensor<3>| plain(x).into_dispatch();
     Ok(Tensor::from_dispatch(match mask {

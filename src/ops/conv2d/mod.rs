@@ -117,7 +117,10 @@ impl PackedWeight {
     pub fn from_rows(weight: Tensor<2>) -> Self {
         let device = weight.device();
         let [num_out, num_in] = weight.dims();
-        let panels = Tensor::from_dispatch(Dispatch::pack_rows(plain(weight).into_dispatch()));
+        let panels = match num_out * num_in {
+            0 => Tensor::zeros([0, num_in, panel_width_on(&device)], &device),
+            _ => Tensor::from_dispatch(Dispatch::pack_rows(plain(weight).into_dispatch())),
+        };
         Self { panels, bias: Tensor::zeros([num_out], &device), num_in, num_out, kernel: 1 }
     }
 
@@ -178,7 +181,7 @@ pub fn conv2d(
     let limits = limits_of(&x.device());
     check_binding(limits, "conv2d: x", batch * height * width, num_in * 4)?;
     check_binding(limits, "conv2d: out", num_rows, num_out * 4)?;
-    let (panels, bias) = (weight.panels.clone().into_dispatch(), weight.bias.clone().into_dispatch());
+    let (panels, bias) = (plain(weight.panels.clone()).into_dispatch(), plain(weight.bias.clone()).into_dispatch());
     let out = Dispatch::conv2d(plain(x).into_dispatch(), panels, bias, geometry, activation);
     Ok(Tensor::from_dispatch(out))
 }
@@ -200,6 +203,11 @@ pub fn linear<const D: usize>(
     let num_in = dims[D - 1];
     let num_rows: usize = dims[..D - 1].iter().product();
     dims[D - 1] = weight.num_out;
+    if num_rows == 0 || weight.num_out == 0 {
+        // Before any reshape: burn takes a 0 there for "as it was".
+        ShapeCheck::new("conv2d").check("x", [num_rows, num_in], ["R".into(), weight.num_in.into()])?;
+        return Ok(Tensor::zeros(dims, &x.device()));
+    }
     Ok(conv2d(x.reshape([1, 1, num_rows, num_in]), weight, 1, 0, activation)?.reshape(dims))
 }
 

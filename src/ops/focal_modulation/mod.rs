@@ -81,9 +81,11 @@ pub fn focal_modulation(
     if batch * height * width * dim == 0 {
         return Ok(context);
     }
-    check_binding(limits_of(&context.device()), "focal_modulation: context", batch * height * width, dim * 4)?;
+    let limits = limits_of(&context.device());
+    check_binding(limits, "focal_modulation: context", batch * height * width, dim * 4)?;
+    check_binding(limits, "focal_modulation: gates", batch * height * width, (levels.count + 1) * 4)?;
     let d = |x: Tensor<4>| plain(x).into_dispatch();
-    Ok(Tensor::from_dispatch(Dispatch::focal_modulation(d(context), d(gates), kernels.into_dispatch(), levels)))
+    Ok(Tensor::from_dispatch(Dispatch::focal_modulation(d(context), d(gates), plain(kernels).into_dispatch(), levels)))
 }
 
 impl FocalModulationBackend for CubeBackend {

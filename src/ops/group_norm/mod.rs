@@ -78,7 +78,7 @@ pub fn group_norm(
         return Ok(x);
     }
     check_binding(limits_of(&x.device()), "group_norm: x", batch * height * width, dim * 4)?;
-    let (weight, bias) = (weight.clone().into_dispatch(), bias.clone().into_dispatch());
+    let (weight, bias) = (plain(weight.clone()).into_dispatch(), plain(bias.clone()).into_dispatch());
     let x = plain(x).into_dispatch();
     Ok(Tensor::from_dispatch(match after {
         After::Nothing => Dispatch::group_norm(x, weight, bias, num_groups, epsilon, false),

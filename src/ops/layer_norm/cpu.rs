@@ -44,23 +44,34 @@ impl NullaryFnOnce for Rows<'_> {
         let Self { x, weight, bias, epsilon, around, out } = self;
         let dim = weight.len();
         let rows = out.chunks_exact_mut(dim).zip(x.chunks_exact(dim)).enumerate();
+        let mut added = Vec::new();
         for (r, (out, x)) in rows {
             let row = r * dim..(r + 1) * dim;
-            out.copy_from_slice(x);
-            if let Around::Add(other) = around {
-                out.iter_mut().zip(&other[row.clone()]).for_each(|(x, other)| *x += other);
-            }
-            let mean = sum(out, |x| x) / dim as f32;
-            let variance = sum(out, |x| (x - mean) * (x - mean)) / dim as f32;
-            let inverse = 1.0 / (variance + epsilon).sqrt();
-            for ((x, weight), bias) in out.iter_mut().zip(weight).zip(bias) {
-                *x = (*x - mean) * inverse * weight + bias;
-            }
-            if let Around::Residual { residual, scale } = around {
-                for ((x, residual), scale) in out.iter_mut().zip(&residual[row]).zip(scale) {
-                    *x = residual + scale * *x;
+            match around {
+                Around::Nothing => normalize(x, weight, bias, epsilon, out),
+                Around::Add(other) => {
+                    added.clear();
+                    added.extend(x.iter().zip(&other[row]).map(|(x, other)| x + other));
+                    normalize(&added, weight, bias, epsilon, out);
+                }
+                Around::Residual { residual, scale } => {
+                    normalize(x, weight, bias, epsilon, out);
+                    for ((x, residual), scale) in out.iter_mut().zip(&residual[row]).zip(scale) {
+                        *x = residual + scale * *x;
+                    }
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn normalize(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
+    let dim = x.len();
+    let mean = sum(x, |x| x) / dim as f32;
+    let variance = sum(x, |x| (x - mean) * (x - mean)) / dim as f32;
+    let inverse = 1.0 / (variance + epsilon).sqrt();
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = (x - mean) * inverse * weight + bias;
     }
 }

@@ -73,26 +73,36 @@ pub fn layer_norm<const D: usize>(
     let dims = x.dims();
     let dim = dims[D - 1];
     let num_rows: usize = dims[..D - 1].iter().product();
+    let mut shapes = ShapeCheck::new("layer_norm");
+    shapes.check("x", [num_rows, dim], ["R".into(), "C".into()])?;
+    shapes.check("weight", weight.dims(), ["C".into()])?;
+    shapes.check("bias", bias.dims(), ["C".into()])?;
+    match &around {
+        Around::Nothing => {}
+        Around::Add(other) => shapes.check("other", other.dims(), dims.map(Into::into))?,
+        Around::Residual { residual, scale } => {
+            shapes.check("residual", residual.dims(), dims.map(Into::into))?;
+            let mut row = [1; D];
+            row[D - 1] = dim;
+            shapes.check("scale", scale.dims(), row.map(Into::into))?;
+        }
+    }
+    // Before any reshape: burn takes a 0 there for "as it was".
+    if num_rows == 0 || dim == 0 {
+        return Ok(plain(x));
+    }
+    check_binding(limits_of(&x.device()), "layer_norm: x", num_rows, dim * 4)?;
     let rows = |x: Tensor<D>| x.reshape([num_rows, dim]);
     let around = match around {
         Around::Nothing => Around::Nothing,
-        Around::Add(other) => Around::Add(checked("other", other, dims)?.reshape([num_rows, dim])),
+        Around::Add(other) => Around::Add(rows(other)),
         Around::Residual { residual, scale } => {
-            let residual = checked("residual", residual, dims)?.reshape([num_rows, dim]);
-            Around::Residual { residual, scale: scale.reshape([1, dim]) }
+            Around::Residual { residual: rows(residual), scale: scale.reshape([1, dim]) }
         }
     };
-    let mut shapes = ShapeCheck::new("layer_norm");
     let x = rows(x);
-    shapes.check("x", x.dims(), ["R".into(), "C".into()])?;
-    shapes.check("weight", weight.dims(), ["C".into()])?;
-    shapes.check("bias", bias.dims(), ["C".into()])?;
-    if num_rows == 0 || dim == 0 {
-        return Ok(x.reshape(dims));
-    }
-    check_binding(limits_of(&x.device()), "layer_norm: x", num_rows, dim * 4)?;
     let d = |x: Tensor<2>| plain(x).into_dispatch();
-    let (weight, bias) = (weight.clone().into_dispatch(), bias.clone().into_dispatch());
+    let (weight, bias) = (plain(weight.clone()).into_dispatch(), plain(bias.clone()).into_dispatch());
     let out = match around {
         Around::Nothing => Dispatch::layer_norm(d(x), weight, bias, epsilon),
         Around::Add(other) => Dispatch::layer_norm_add(d(x), d(other), weight, bias, epsilon),
@@ -101,11 +111,6 @@ pub fn layer_norm<const D: usize>(
         }
     };
     Ok(Tensor::<2>::from_dispatch(out).reshape(dims))
-}
-
-fn checked<const D: usize>(name: &'static str, tensor: Tensor<D>, dims: [usize; D]) -> Result<Tensor<D>, OpError> {
-    ShapeCheck::new("layer_norm").check(name, tensor.dims(), dims.map(Into::into))?;
-    Ok(tensor)
 }
 
 fn launch_wgsl(
