@@ -5,7 +5,8 @@
 // block; otherwise it goes one level up. One thread per query; K best in a binary heap.
 // Order of a row: ascending (squared distance, index). Missing neighbours: -1 and FARTHEST.
 // `sorted_codes` [N, 2], `position_from_sorted` [N], `sorted_positions` [N, 3], out [num_queries, k]
-// for the positions first_query .. first_query + num_queries in their original numbering.
+// for the positions first_query .. first_query + num_queries in their original numbering, or with BETWEEN for
+// the positions `queries` [num_queries, 3], which are not among those searched.
 #import shared/linear_id
 #import shared/morton
 #import shared/positions
@@ -24,7 +25,12 @@ struct Params {
 @group(0) @binding(2) var<storage, read> sorted_positions: array<Scalar>;
 @group(0) @binding(3) var<storage, read_write> index: array<i32>;
 @group(0) @binding(4) var<storage, read_write> sq_dist: array<Scalar>;
+#ifdef BETWEEN
+@group(0) @binding(5) var<storage, read> queries: array<f32>;
+@group(0) @binding(6) var<uniform> params: Params;
+#else
 @group(0) @binding(5) var<uniform> params: Params;
+#endif
 
 var<private> heap_dist: array<Scalar, MAX_K>;
 var<private> heap_index: array<u32, MAX_K>;
@@ -189,6 +195,13 @@ fn is_final(p: Position, cell: vec3<u32>, level: u32) -> bool {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
+#ifdef BETWEEN
+    let query = workgroup_index(wid, nwg) * WG + lid;
+    if query >= params.num_queries {
+        return;
+    }
+    let p = Position(queries[3u * query], queries[3u * query + 1u], queries[3u * query + 2u]);
+#else
     // Neighbouring threads take neighbouring cells, whatever the numbering of the positions.
     let sorted = workgroup_index(wid, nwg) * WG + lid;
     if sorted >= params.num_positions {
@@ -200,6 +213,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
     let p = Position(sorted_positions[3u * sorted], sorted_positions[3u * sorted + 1u],
                      sorted_positions[3u * sorted + 2u]);
+#endif
     let q = quantize(p);
 
     var level = 0u;

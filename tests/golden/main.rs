@@ -8,6 +8,7 @@
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
+mod lift;
 mod manifest;
 mod ops;
 mod xdecoder;
@@ -38,8 +39,6 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "gridpool",
     "sonata",
     "checkpoint of sonata",
-    // X-Decoder's features on points.
-    "lift_xdecoder",
 ];
 
 /// Cases of hundreds of billions of operations and more, which a software adapter takes minutes for: their
@@ -132,6 +131,7 @@ fn runner(case: &Case) -> Option<Runner> {
         "pooling" => ops::pooling,
         "student_eval" => ops::student_eval,
         "checkpoint" => ops::student_checkpoint,
+        "lift_xdecoder" => lift::lift_xdecoder,
         "image_prep" => xdecoder::image_prep,
         "clip_tokenize" => xdecoder::clip_tokenize,
         "text_embeddings" => xdecoder::text_embeddings,

@@ -50,6 +50,41 @@ pub fn knn_points(points: &[[f32; 3]], k: usize, include_self: bool, queries: Ra
     search(points, k, include_self, queries)
 }
 
+/// The `k` nearest of `points` to every one of `queries`, which are other positions; else as [`knn_points`].
+pub fn knn_between(queries: &[[f32; 3]], points: &[[f32; 3]], k: usize) -> Neighbors<f32> {
+    let mut index = vec![-1; queries.len() * k];
+    let mut sq_dist = vec![f32::MAX; queries.len() * k];
+    if points.is_empty() {
+        return Neighbors { index, sq_dist };
+    }
+    let (tree, arch) = (Tree::new(points), Arch::new());
+    let tasks = index.par_chunks_mut(k).zip(sq_dist.par_chunks_mut(k)).zip(queries).with_min_len(MIN_SHARING);
+    tasks.for_each_init(Scratch::new, |scratch, ((index, sq_dist), &query)| {
+        arch.dispatch(Alone { tree: &tree, k, query, row: Row { tree_position: 0, index, sq_dist }, scratch });
+    });
+    Neighbors { index, sq_dist }
+}
+
+/// The search for a position that is not in the tree.
+struct Alone<'a, 'r, T> {
+    tree: &'a Tree<T>,
+    k: usize,
+    query: [T; 3],
+    row: Row<'r, T>,
+    scratch: &'a mut Scratch<T>,
+}
+
+impl<T: Scalar> NullaryFnOnce for Alone<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { tree, k, query, mut row, scratch } = self;
+        search_alone(tree, query, k, scratch);
+        row.write(&scratch.sorted, None);
+    }
+}
+
 /// Coordinate and squared distance of one kind of position.
 trait Scalar: Copy + PartialOrd + Send + Sync {
     const ZERO: Self;

@@ -73,6 +73,12 @@ pub trait KnnBackend: Backend {
     fn knn_voxels(coords: IntTensor<Self>, search: Search) -> (IntTensor<Self>, IntTensor<Self>);
     /// (index, squared distance), both `[num_queries, k]`, of `points [N, 3]`.
     fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>);
+    /// As `knn_points`, for `queries [num_queries, 3]` that are other positions.
+    fn knn_between(
+        queries: FloatTensor<Self>,
+        points: FloatTensor<Self>,
+        search: Search,
+    ) -> (IntTensor<Self>, FloatTensor<Self>);
 }
 
 /// The `k` nearest voxels of the voxels `queries` among `coords [V, 3]`, exact.
@@ -139,11 +145,45 @@ pub fn knn_points(
     let device = points.device();
     let check = check(points.dims(), "points", k, &queries, &device)?;
     if queries.is_empty() {
-        return Ok(PointNeighbors {
-            index: int_tensor(Vec::new(), [0, k], &device),
-            sq_dist: float_tensor(Vec::new(), [0, k], &device),
-        });
+        return Ok(no_neighbors(0, k, &device));
     }
+    let search = Search { include_self, ..search_of(&check, &points, k, queries)? };
+    let (index, sq_dist) = Dispatch::knn_points(points.into_dispatch(), search);
+    Ok(PointNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+}
+
+/// The `k` nearest of `points [N, 3]` to every one of `queries [Q, 3]`, which are other positions: index and squared
+/// distance `[Q, k]`, else as [`knn_points`].
+///
+/// # Errors
+/// As [`knn_points`].
+pub fn knn_between(queries: Tensor<2>, points: Tensor<2>, k: usize) -> Result<PointNeighbors, OpError> {
+    let (queries, points) = (plain(queries), plain(points));
+    let device = points.device();
+    let [num_queries, _] = queries.dims();
+    let check = check(points.dims(), "points", k, &(0..0), &device)?;
+    ShapeCheck::new("knn").check("queries", queries.dims(), ["Q".into(), 3.into()])?;
+    check_binding(limits_of(&device), "knn: neighbours", num_queries, k * 4)?;
+    if num_queries == 0 || points.dims()[0] == 0 {
+        return Ok(no_neighbors(num_queries, k, &device));
+    }
+    if !float_values(queries.clone().abs().sum())?[0].is_finite() {
+        return Err(check.value("queries are not all finite"));
+    }
+    let search = search_of(&check, &points, k, 0..num_queries)?;
+    let (index, sq_dist) = Dispatch::knn_between(queries.into_dispatch(), points.into_dispatch(), search);
+    Ok(PointNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+}
+
+fn no_neighbors(num_queries: usize, k: usize, device: &Device) -> PointNeighbors {
+    PointNeighbors {
+        index: int_tensor(vec![-1; num_queries * k], [num_queries, k], device),
+        sq_dist: float_tensor(vec![f32::MAX; num_queries * k], [num_queries, k], device),
+    }
+}
+
+/// The search over a grid laid on `points`, of which there is one at least.
+fn search_of(check: &ShapeCheck, points: &Tensor<2>, k: usize, queries: Range<usize>) -> Result<Search, OpError> {
     let least = float_values(points.clone().min_dim(0))?;
     let most = float_values(points.clone().max_dim(0))?;
     // A NaN anywhere survives the sum but not always min and max.
@@ -152,17 +192,15 @@ pub fn knn_points(
         return Err(check.value(format!("points span {least:?} to {most:?}, expected finite coordinates")));
     }
     let extent = least.iter().zip(&most).map(|(a, b)| b - a).fold(0.0_f32, f32::max);
-    let search = Search {
+    Ok(Search {
         k,
-        include_self,
+        include_self: true,
         first_query: queries.start,
         num_queries: queries.len(),
         origin: [least[0], least[1], least[2]],
         cells_per_unit: if extent > 0.0 { (encode::CELLS / extent).min(f32::MAX) } else { 1.0 },
         coordinate_bits: COORDINATE_BITS - 1,
-    };
-    let (index, sq_dist) = Dispatch::knn_points(points.into_dispatch(), search);
-    Ok(PointNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+    })
 }
 
 fn check(
@@ -195,7 +233,16 @@ struct Permutation {
 static VOXELS: Permutation = Permutation { encode: &encode::VOXELS, gather: &gather::VOXELS, search: &search::VOXELS };
 static POINTS: Permutation = Permutation { encode: &encode::BASE, gather: &gather::BASE, search: &search::BASE };
 
-fn search_wgsl(positions: &CubeTensor, s: Search, permutation: &Permutation, index: &Handle, sq_dist: &Handle) {
+static BETWEEN: Permutation = Permutation { encode: &encode::BASE, gather: &gather::BASE, search: &search::BETWEEN };
+
+fn search_wgsl(
+    positions: &CubeTensor,
+    queries: Option<&Handle>,
+    s: Search,
+    permutation: &Permutation,
+    index: &Handle,
+    sq_dist: &Handle,
+) {
     let client: &Client = &positions.client;
     let n = positions.shape()[0];
     let num_positions = n as u32;
@@ -222,10 +269,13 @@ fn search_wgsl(positions: &CubeTensor, s: Search, permutation: &Permutation, ind
         &gather::Params { num_positions },
         &[&positions.handle, &codes, &order, &sorted_codes, &sorted_positions],
     );
+    let mut buffers = vec![&sorted_codes, &order, &sorted_positions, index, sq_dist];
+    buffers.extend(queries);
+    let num_threads = if queries.is_some() { s.num_queries } else { n };
     launch(
         client,
         permutation.search,
-        n.div_ceil(search::WG as usize),
+        num_threads.div_ceil(search::WG as usize),
         &search::Params {
             num_positions,
             k: s.k as u32,
@@ -239,7 +289,7 @@ fn search_wgsl(positions: &CubeTensor, s: Search, permutation: &Permutation, ind
             origin_z,
             cells_per_unit,
         },
-        &[&sorted_codes, &order, &sorted_positions, index, sq_dist],
+        &buffers,
     );
 }
 
@@ -248,7 +298,7 @@ impl KnnBackend for CubeBackend {
         let coords = into_contiguous(coords);
         let index = empty_i32(&coords, [search.num_queries, search.k]);
         let sq_dist = empty_i32(&coords, [search.num_queries, search.k]);
-        search_wgsl(&coords, search, &VOXELS, &index.handle, &sq_dist.handle);
+        search_wgsl(&coords, None, search, &VOXELS, &index.handle, &sq_dist.handle);
         (index, sq_dist)
     }
 
@@ -256,7 +306,19 @@ impl KnnBackend for CubeBackend {
         let points = into_contiguous(points);
         let index = empty_i32(&points, [search.num_queries, search.k]);
         let sq_dist = empty_f32(&points, [search.num_queries, search.k]);
-        search_wgsl(&points, search, &POINTS, &index.handle, &sq_dist.handle);
+        search_wgsl(&points, None, search, &POINTS, &index.handle, &sq_dist.handle);
+        (index, sq_dist)
+    }
+
+    fn knn_between(
+        queries: FloatTensor<Self>,
+        points: FloatTensor<Self>,
+        search: Search,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        let (queries, points) = (into_contiguous(queries), into_contiguous(points));
+        let index = empty_i32(&points, [search.num_queries, search.k]);
+        let sq_dist = empty_f32(&points, [search.num_queries, search.k]);
+        search_wgsl(&points, Some(&queries.handle), search, &BETWEEN, &index.handle, &sq_dist.handle);
         (index, sq_dist)
     }
 }
@@ -272,6 +334,17 @@ impl KnnBackend for Flex {
     fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>) {
         let points = Host::<f32>::new(points);
         let found = cpu::knn_points(rows(&points), search.k, search.include_self, search.queries());
+        let shape = [search.num_queries, search.k];
+        (host_tensor(found.index, shape), host_tensor(found.sq_dist, shape))
+    }
+
+    fn knn_between(
+        queries: FloatTensor<Self>,
+        points: FloatTensor<Self>,
+        search: Search,
+    ) -> (IntTensor<Self>, FloatTensor<Self>) {
+        let (queries, points) = (Host::<f32>::new(queries), Host::<f32>::new(points));
+        let found = cpu::knn_between(rows(&queries), rows(&points), search.k);
         let shape = [search.num_queries, search.k];
         (host_tensor(found.index, shape), host_tensor(found.sq_dist, shape))
     }
