@@ -236,3 +236,46 @@ pub fn student_checkpoint(case: &Case, device: &Device) -> Vec<Line> {
         })
         .collect()
 }
+
+/// From given point features to labels: what purification and the question to the text embeddings make of them.
+pub fn evaluate_scene(case: &Case, device: &Device) -> Vec<Line> {
+    let (_, voxel_of_point) = case.i32("in.voxel_of_point");
+    let (shape, coords) = case.i32("in.voxel_coords");
+    let (num_points, num_voxels) = (voxel_of_point.len(), shape[0]);
+    let mut sorted: Vec<i32> = (0..num_points as i32).collect();
+    sorted.sort_by_key(|&point| voxel_of_point[point as usize]);
+    let first = |voxel: i32| voxel_of_point.iter().filter(|&&v| v < voxel).count() as i32;
+    let offsets: Vec<i32> = (0..=num_voxels as i32).map(first).collect();
+    let mean = |name: &str| {
+        let points = int_tensor(sorted.clone(), [num_points], device);
+        segment_mean(floats(case, name, device), points, int_tensor(offsets.clone(), [num_voxels + 1], device)).unwrap()
+    };
+    let (semantic, geometry) = (mean("in.point_features"), mean("in.colour_normal"));
+    let (predictor, _, _) = AffinityPredictor::load(case.generated(), device).unwrap();
+    let input = Tensor::cat(vec![semantic.clone(), geometry], 1);
+    let embedding = normalize_rows(predictor.fold().forward(input, batched(&coords, &[], device)).unwrap());
+    let neighbors = ints::<2>(case, "in.neighbours", device);
+    let sharpness = config(case, "sharpen") as f32;
+    let weights = affinity(&[embedding.clone()], neighbors.clone(), 0, sharpness).unwrap();
+    let matrix = [AffinityRows { neighbors, weights }];
+    let pooled = pool(semantic, &matrix, config(case, "applications")).unwrap();
+    let points = pooled.select(0, int_tensor(voxel_of_point, [num_points], device));
+
+    let scale = case.config["logit_scale"].as_f64().unwrap() as f32;
+    let text = normalize_rows(floats(case, "in.text_features", device));
+    let logits = normalize_rows(points.clone()).matmul(text.transpose()) * scale;
+    let logits = float_values(logits).unwrap();
+    let num_labels = logits.len() / num_points;
+    let best = |row: &[f32]| (0..num_labels).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as i32;
+    let pred: Vec<i32> = logits.chunks_exact(num_labels).map(best).collect();
+    let sure = case.i32("in.sure").1;
+    let where_sure = |pred: &[i32]| -> Vec<i32> {
+        pred.iter().zip(&sure).filter(|(_, sure)| **sure == 1).map(|(pred, _)| *pred).collect()
+    };
+    vec![
+        compare(case, "mid.embedding_normalized", &float_values(embedding).unwrap()),
+        compare(case, "out.scene_features", &float_values(points).unwrap()),
+        compare(case, "out.logits", &logits),
+        equal("out.pred", &where_sure(&pred), &where_sure(&case.i32("out.pred").1)),
+    ]
+}

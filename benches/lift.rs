@@ -1,0 +1,91 @@
+//! Lifting at a scene's size: points into a 648 x 484 view, fusion of 100 views, a block of channels read back.
+//! Items are points.
+
+mod common;
+
+use burn::prelude::*;
+use common::{device, features, finish};
+use divan::counter::ItemsCount;
+use geopurify::lift::{Lifter, View};
+use geopurify::ops::fuse_views::fuse_views;
+use geopurify::ops::int_tensor;
+use geopurify::ops::knn::knn_between;
+use geopurify::ops::project::{Camera, Visibility, project};
+use geopurify::purify::FeatureSource as _;
+
+const POINTS: usize = 200_000;
+const VIEWS: usize = 100;
+const QUERIES: usize = 200;
+const LABELS: usize = 20;
+const SIZE: [usize; 2] = [484, 648];
+
+fn camera() -> Camera {
+    let camera = Camera::centered([500.0, 500.0], [324.0, 242.0], SIZE);
+    // Back from the cube of points, so that most are in sight.
+    Camera { world_to_camera: [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 3.5]], ..camera }
+}
+
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn project_points(bencher: divan::Bencher<'_, '_>) {
+    let (points, depth) = (features(POINTS, 3), Tensor::<2>::full(SIZE, 3.5, &device()));
+    bencher.counter(ItemsCount::new(POINTS)).bench_local(|| {
+        let pixels = project(points.clone(), depth.clone(), camera(), Visibility::default()).expect("valid input");
+        finish();
+        pixels
+    });
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn fuse(bencher: divan::Bencher<'_, '_>) {
+    // Every view sees a fifth of the points.
+    let query = |i: usize| if i.is_multiple_of(5) { (i / 5 % QUERIES) as i32 } else { -1 };
+    let queries = int_tensor((0..VIEWS * POINTS).map(query).collect(), [VIEWS, POINTS], &device());
+    let logits = features(VIEWS * QUERIES, LABELS).reshape([VIEWS, QUERIES, LABELS]);
+    bencher.counter(ItemsCount::new(POINTS)).bench_local(|| {
+        let fused = fuse_views(queries.clone(), logits.clone()).expect("valid input");
+        finish();
+        fused
+    });
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn nearest(bencher: divan::Bencher<'_, '_>) {
+    let (queries, among) = (features(POINTS / 10, 3), features(POINTS, 3));
+    bencher.counter(ItemsCount::new(POINTS / 10)).bench_local(|| {
+        let found = knn_between(queries.clone(), among.clone(), 1).expect("valid input");
+        finish();
+        found
+    });
+}
+
+/// A hundred views, one after the other, and all 512 channels in blocks of 64.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn scene(bencher: divan::Bencher<'_, '_>) {
+    let values = geopurify::ops::float_values(features(POINTS, 3)).expect("on the device");
+    let positions: Vec<[f32; 3]> = values.as_chunks::<3>().0.to_vec();
+    let depth: Vec<f32> = (0..SIZE[0] * SIZE[1]).map(|i| 2.8 + (i % 97) as f32 / 60.0).collect();
+    let view = View {
+        size: SIZE,
+        query_from_pixel: (0..SIZE[0] * SIZE[1])
+            .map(|i| if i % 50 == 0 { u16::MAX } else { (i % QUERIES) as u16 })
+            .collect(),
+        embeddings: vec![0.04; QUERIES * 512],
+        logits: (0..QUERIES * LABELS).map(|i| (i * 31 % 97) as f32 / 10.0).collect(),
+        num_labels: LABELS,
+    };
+    bencher.counter(ItemsCount::new(POINTS)).bench_local(|| {
+        let mut lifter = Lifter::new(positions.clone(), Visibility::default(), &device());
+        for _ in 0..VIEWS {
+            let sight = lifter.see(camera(), &depth).expect("valid input");
+            lifter.add(&sight, &view).expect("valid input");
+        }
+        let lifted = lifter.finish().expect("points are seen");
+        for first in (0..512).step_by(64) {
+            divan::black_box(lifted.read(first..first + 64).expect("in memory"));
+        }
+    });
+}
+
+fn main() {
+    divan::main();
+}
