@@ -930,6 +930,8 @@ fn attentions_equal_the_definition() {
     Attention::new([1, 1, 1, 1, 1]).check();
     // The host multiplies 256 keys at a time.
     Attention::new([1, 5, 257, 1, 64]).check();
+    // More keys than a view has, within what a software driver grants the loops of an invocation.
+    Attention::new([1, 2, 30_000, 1, 64]).check();
 }
 
 #[test]
