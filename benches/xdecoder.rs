@@ -105,7 +105,7 @@ fn pixel_decoder(bencher: divan::Bencher<'_, '_>) {
 fn predictor(bencher: divan::Bencher<'_, '_>) {
     let (maps, text) = (pixel_maps(), text());
     bencher.counter(ItemsCount::new(PREDICTOR_FLOP)).bench_local(|| {
-        let out = model().predictor.forward(&maps, text.rows.clone(), text.logit_scale, &mut |_, _| ()).expect("fits");
+        let out = model().predictor.forward(&maps, text.rows.clone(), text.logit_scale, &mut |_| ()).expect("fits");
         finish();
         out
     });

@@ -239,6 +239,25 @@ fn several_pictures_go_through_together() {
     assert_eq!(all[0], all[1], "one at a time or together");
     assert_ne!(all[0][0], all[0][1]);
 
+    // A result never replaces a picture.
+    let source = dir.path().join("a.png");
+    let before = std::fs::read(&source).unwrap();
+    for (images, out) in [(&arguments[5..6], source.as_path()), (&arguments[5..8], dir.path())] {
+        let images: Vec<&str> = images.iter().map(String::as_str).collect();
+        let output = run(&home, &[&["segment", "--words", "a", "-o", out.to_str().unwrap()], &images[..]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("would replace"), "{}", text(&output.stderr));
+    }
+    assert_eq!(std::fs::read(&source).unwrap(), before);
+
+    // A broken picture does not keep the others from being seen.
+    let broken = dir.path().join("broken.png");
+    std::fs::write(&broken, b"\x89PNG\r\n\x1a\n nothing").unwrap();
+    let (broken, folder) = (broken.to_str().unwrap(), dir.path().join("rest"));
+    let output = run(&home, &["segment", broken, &arguments[5], "--words", "a", "-o", folder.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("broken.png") && folder.join("a.png").is_file());
+
     let twice = [arguments[5].as_str(), arguments[5].as_str()];
     let output = run(&home, &["segment", twice[0], twice[1], "--words", "a", "-o", dir.path().to_str().unwrap()]);
     assert!(text(&output.stderr).contains("the same name"), "{}", text(&output.stderr));
@@ -256,6 +275,8 @@ fn a_command_without_its_weights_says_how_to_get_them() {
     assert!(error.contains("geopurify weights fetch xdecoder"), "{error}");
     let output = run(&dir.path().join("home"), &["segment", picture, "--words", " ,", "-o", "x.png"]);
     assert!(text(&output.stderr).contains("names nothing to look for"));
+    let output = run(&dir.path().join("home"), &["segment", picture, "--words", "a", "-o", "x.png", "--opacity", "7"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     let output = run(&dir.path().join("home"), &["segment", "nothing.jpg", "--words", "a", "-o", "x.png"]);
     let error = text(&output.stderr);
     assert_eq!(error.matches("No such file").count(), 1, "{error}");

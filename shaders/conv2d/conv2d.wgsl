@@ -26,7 +26,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<uniform> params: Params;
 
-// First value of each row's pixel at the present tap, -1 outside the image.
+// Pixel of each row at the present tap, -1 outside the image.
 var<workgroup> src: array<i32, ROWS>;
 
 fn src_of(row: u32, tap: u32) -> i32 {

@@ -27,7 +27,7 @@ enum Command {
     Info(info::InfoArgs),
     /// Clean the features of a scan's points by geometry
     Purify(purify::PurifyArgs),
-    /// Label what one picture shows, by words
+    /// Label what pictures show, by words
     Segment(segment::SegmentArgs),
     /// Keep the networks' weights ready: import, list, verify, fetch, remove
     Weights(weights::WeightsArgs),
@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
         Command::Info(args) => info::run(args),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Segment(args) => segment::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Segment(args) => segment::run(args),
         Command::Weights(args) => weights::run(args),
     };
     result.unwrap_or_else(|error| {

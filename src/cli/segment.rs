@@ -1,7 +1,8 @@
-//! `geopurify segment`: what the vision-language model sees in one picture.
+//! `geopurify segment`: what the vision-language model sees in pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -9,12 +10,14 @@ use burn::prelude::*;
 use serde_json::json;
 
 use super::table::{bytes, table};
+use super::told_once;
 use super::weights::open_weights;
 use crate::gpu::{DeviceSelection, select};
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::resize::resize_bicubic;
 use crate::images::{Orientation, Rgb8Image, read_image, write_png};
 use crate::lift::{NO_QUERY, Padding, View};
+use crate::models::ModelError;
 use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder, XDecoderConfig};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
@@ -38,10 +41,10 @@ pub(super) struct SegmentArgs {
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
     /// Longer edge the picture is brought to before the model sees it; 0 leaves it as it is
-    #[arg(long, value_name = "PIXELS", default_value_t = 648)]
-    size: usize,
+    #[arg(long, value_name = "PIXELS", default_value_t = 648, value_parser = clap::value_parser!(u32).range(..=32768))]
+    size: u32,
     /// Strength of the colours over the picture, 0 to 1
-    #[arg(long, default_value_t = Style::default().opacity)]
+    #[arg(long, default_value_t = Style::default().opacity, value_parser = opacity)]
     opacity: f32,
     /// Memory for what the model computes, in MiB: that many pictures of one size go through it together
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
@@ -96,13 +99,17 @@ impl XDecoderArgs {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::F16 => Precision::F16,
         };
-        let (model, report) = XDecoder::load(&mut weights, config, precision, device)?;
+        let (model, report) = XDecoder::load(&mut weights, config, precision, device).map_err(|error| match error {
+            ModelError::Weights(_) => anyhow::Error::from(error)
+                .context("a variant of the model needs its configuration: --xdecoder-config FILE.json"),
+            other => other.into(),
+        })?;
         log::info!("{report}");
         Ok(model)
     }
 }
 
-pub(super) fn run(args: &SegmentArgs) -> Result<()> {
+pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let words = words(&args.words)?;
     let outputs = Outputs::new(args)?;
     let mut clock = Clock::new();
@@ -117,21 +124,35 @@ pub(super) fn run(args: &SegmentArgs) -> Result<()> {
     let style = Style { opacity: args.opacity, ..Style::default() };
     let budget = u64::from(args.working_memory) << 20;
     let mut results = Vec::with_capacity(args.images.len());
+    let mut num_failed = 0;
     let mut batch: Vec<Picture> = Vec::new();
-    for (index, path) in args.images.iter().enumerate() {
-        let picture = Picture::read(path, args.size)?;
+    let mut see_all = |batch: &mut Vec<Picture<'_>>, clock: &mut Clock| -> Result<()> {
+        results.extend(see(&model, &text, std::mem::take(batch), &outputs, &style, clock)?);
+        Ok(())
+    };
+    for path in &args.images {
+        // One bad picture does not keep the others from being seen.
+        let picture = match Picture::read(path, args.size, &model, budget) {
+            Ok(picture) => picture,
+            Err(error) => {
+                eprintln!("error: {}", told_once(&error));
+                num_failed += 1;
+                continue;
+            }
+        };
         clock.lap("read");
         if batch.first().is_some_and(|first| first.seen_size != picture.seen_size) {
-            results.extend(see(&model, &text, std::mem::take(&mut batch), &outputs, &style, &mut clock)?);
+            see_all(&mut batch, &mut clock)?;
         }
         let views = model.views_in(budget, picture.seen_size);
         batch.push(picture);
-        if batch.len() == views || index + 1 == args.images.len() {
-            results.extend(see(&model, &text, std::mem::take(&mut batch), &outputs, &style, &mut clock)?);
+        if batch.len() >= views {
+            see_all(&mut batch, &mut clock)?;
         }
     }
+    see_all(&mut batch, &mut clock)?;
     report(args, &words, &results, &clock, &selected.name);
-    Ok(())
+    Ok(if num_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where the results go.
@@ -143,11 +164,17 @@ enum Outputs {
 }
 
 impl Outputs {
+    /// Checks what can be before the work: folders are there, and no result replaces a picture given or another result.
     fn new(args: &SegmentArgs) -> Result<Self> {
+        if let Some(missing) = args.images.iter().find(|image| args.images.len() == 1 && !image.is_file()) {
+            // Said by the system, as for any file.
+            std::fs::File::open(missing).with_context(|| missing.display().to_string())?;
+            bail!("{}: not a file", missing.display());
+        }
         let (picture, features) = (args.output.clone(), args.features.clone());
-        let both = [Some(&picture), features.as_ref()];
-        if args.images.len() > 1 {
-            for folder in both.into_iter().flatten() {
+        let both = || [Some(&picture), features.as_ref()].into_iter().flatten();
+        let outputs = if args.images.len() > 1 || picture.is_dir() {
+            for folder in both() {
                 std::fs::create_dir_all(folder).with_context(|| {
                     format!("{}: several pictures want a folder for their results", folder.display())
                 })?;
@@ -156,15 +183,30 @@ impl Outputs {
             if names.len() < args.images.len() {
                 bail!("two of the pictures have the same name, and so would their results in {}", picture.display());
             }
-            return Ok(Self::Folders { pictures: picture, features });
-        }
-        // A mistyped folder should not cost a run.
-        for path in both.into_iter().flatten() {
-            if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-                bail!("{}: no such folder for the output", folder.display());
+            Self::Folders { pictures: picture, features }
+        } else {
+            for path in both() {
+                if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+                    bail!("{}: no such folder for the output", folder.display());
+                }
+            }
+            Self::Files { picture, features }
+        };
+        for image in &args.images {
+            let (picture, features) = outputs.of(image);
+            for output in [Some(&picture), features.as_ref()].into_iter().flatten() {
+                if args.images.iter().any(|image| is_same_file(image, output)) {
+                    bail!(
+                        "{}: the result would replace a picture that was given; name another output",
+                        output.display()
+                    );
+                }
+            }
+            if features.as_deref() == Some(&*picture) {
+                bail!("{}: --output and --features name the same file", picture.display());
             }
         }
-        Ok(Self::Files { picture, features })
+        Ok(outputs)
     }
 
     /// Files of the labelled picture and the features of `image`.
@@ -180,6 +222,10 @@ impl Outputs {
     }
 }
 
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
 /// A picture, whole and as the model sees it.
 struct Picture<'a> {
     path: &'a Path,
@@ -190,9 +236,19 @@ struct Picture<'a> {
 }
 
 impl<'a> Picture<'a> {
-    fn read(path: &'a Path, longest: usize) -> Result<Self> {
+    fn read(path: &'a Path, longest: u32, model: &XDecoder, budget: u64) -> Result<Self> {
         let whole = read_image(path, Orientation::Upright)?;
-        let seen_size = fitted([whole.height(), whole.width()], longest);
+        let seen_size = fitted([whole.height(), whole.width()], longest as usize);
+        let estimate = model.view_bytes(seen_size);
+        if estimate > budget {
+            bail!(
+                "{}: seen at {} x {} it takes about {}: give a smaller --size or a larger --working-memory",
+                path.display(),
+                seen_size[1],
+                seen_size[0],
+                bytes(estimate)
+            );
+        }
         let seen = resize_bicubic(&whole, seen_size[1], seen_size[0])?;
         let seen = seen.pixels().as_flattened().iter().map(|&value| value.into()).collect();
         Ok(Self { path, whole, seen_size, seen })
@@ -226,8 +282,9 @@ fn see(
 ) -> Result<Vec<Found>> {
     let Some(seen_size) = pictures.first().map(|picture| picture.seen_size) else { return Ok(Vec::new()) };
     let images = pictures.iter().flat_map(|picture| &picture.seen).copied().collect::<Vec<_>>();
-    let queries = model.forward(model.prepare(&images, seen_size)?, text)?;
-    float_values(queries.pred_logits.clone())?;
+    let way_out = "a smaller --size or --working-memory needs less of the device; so does --device cpu";
+    let queries = model.forward(model.prepare(&images, seen_size)?, text).context(way_out)?;
+    float_values(queries.pred_logits.clone()).context(way_out)?;
     clock.lap("see");
     let mut found = Vec::with_capacity(pictures.len());
     for (index, picture) in pictures.into_iter().enumerate() {
@@ -249,12 +306,21 @@ fn see(
     Ok(found)
 }
 
-/// The words of all `--words`, in their order, each once.
+/// A number from 0 to 1.
+fn opacity(text: &str) -> Result<f32, String> {
+    let value = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected 0 to 1".to_owned()) }
+}
+
+/// The words of all `--words`, in their order, each once: the text encoder knows neither case nor runs of spaces.
 fn words(given: &[String]) -> Result<Vec<String>> {
     let mut words: Vec<String> = Vec::new();
-    for word in given.iter().flat_map(|words| words.split([',', '\n'])).map(str::trim).filter(|w| !w.is_empty()) {
-        if !words.iter().any(|known| known == word) {
-            words.push(word.to_owned());
+    let mut known = BTreeSet::new();
+    let commas = [',', '\n', ';', '，', '、', '،', '；'];
+    for word in given.iter().flat_map(|words| words.split(commas)) {
+        let word = word.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !word.is_empty() && known.insert(word.to_lowercase()) {
+            words.push(word);
         }
     }
     if words.is_empty() {
@@ -392,6 +458,8 @@ mod tests {
         let given = ["chair,  dining table ,, lamp".to_owned(), "lamp,sofa".to_owned()];
         assert_eq!(words(&given).unwrap(), ["chair", "dining table", "lamp", "sofa"]);
         assert!(words(&[" , ".to_owned()]).is_err());
+        assert_eq!(words(&["椅子、桌子，灯".to_owned()]).unwrap(), ["椅子", "桌子", "灯"]);
+        assert_eq!(words(&["Dining  Table, dining table".to_owned()]).unwrap(), ["Dining Table"]);
     }
 
     #[test]

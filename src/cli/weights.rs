@@ -126,7 +126,7 @@ pub(super) fn open_weights(given: Option<&Path>, model: &str) -> Result<(Weights
         Some(path) => match path.to_str() {
             // What is no file may be a name; what has a dot was more likely meant as a file.
             Some(name)
-                if is_name(name) && !path.exists() && (!name.contains('.') || Store::at_home()?.contains(name)) =>
+                if is_name(name) && !path.is_file() && (!name.contains('.') || Store::at_home()?.contains(name)) =>
             {
                 name
             }

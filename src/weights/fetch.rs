@@ -260,7 +260,7 @@ pub fn fetch(
 /// Whether the terms of these weights were accepted before.
 #[must_use]
 pub fn is_accepted(published: &Published, downloads: &Path) -> bool {
-    std::fs::read_to_string(acceptance(published, downloads)).is_ok_and(|id| id == published.licence.id)
+    std::fs::read_to_string(acceptance(published, downloads)).is_ok_and(|terms| terms == published.licence.to_string())
 }
 
 /// Remembers that the terms of these weights were accepted, until they change.
@@ -271,7 +271,7 @@ pub fn is_accepted(published: &Published, downloads: &Path) -> bool {
 pub fn accept(published: &Published, downloads: &Path) -> Result<(), FetchError> {
     let path = acceptance(published, downloads);
     std::fs::create_dir_all(downloads)
-        .and_then(|()| write_atomic(&path, |file| file.write_all(published.licence.id.as_bytes())))
+        .and_then(|()| write_atomic(&path, |file| file.write_all(published.licence.to_string().as_bytes())))
         .map_err(|error| FetchError::io(&path, error))
 }
 

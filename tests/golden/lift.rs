@@ -1,6 +1,5 @@
 //! Lifting: from queries of views to features of points.
 
-use burn::prelude::*;
 use burn::tensor::Device;
 use geopurify::lift::{Lifter, Padding, View};
 use geopurify::models::xdecoder::{Queries, TextEmbeddings};

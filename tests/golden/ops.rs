@@ -256,7 +256,7 @@ pub fn evaluate_scene(case: &Case, device: &Device) -> Vec<Line> {
     let embedding = normalize_rows(predictor.fold().forward(input, batched(&coords, &[], device)).unwrap());
     let neighbors = ints::<2>(case, "in.neighbours", device);
     let sharpness = config(case, "sharpen") as f32;
-    let weights = affinity(&[embedding.clone()], neighbors.clone(), 0, sharpness).unwrap();
+    let weights = affinity(std::slice::from_ref(&embedding), neighbors.clone(), 0, sharpness).unwrap();
     let matrix = [AffinityRows { neighbors, weights }];
     let pooled = pool(semantic, &matrix, config(case, "applications")).unwrap();
     let points = pooled.select(0, int_tensor(voxel_of_point, [num_points], device));

@@ -8,10 +8,10 @@ use burn::tensor::Device;
 use geopurify::images::Rgb8Image;
 use geopurify::images::resize::{prepare_reference, resize_bicubic};
 use geopurify::models::xdecoder::tokenizer::{EOS, Tokenizer};
-use geopurify::models::xdecoder::{PixelMaps, XDecoder, XDecoderConfig, prompts};
+use geopurify::models::xdecoder::{Observed, PixelMaps, XDecoder, XDecoderConfig, prompts};
 use geopurify::ops::bicubic_antialias::bicubic_antialias as resample;
 use geopurify::ops::conv2d::Precision;
-use geopurify::ops::float_values;
+use geopurify::ops::{float_values, int_values};
 use geopurify::weights::{TensorSource, WeightsFile};
 
 use crate::Line;
@@ -194,31 +194,35 @@ pub fn pixel_decoder(case: &Case, device: &Device) -> Vec<Line> {
 
 /// Compares what the decoder shows of itself. The masks are hard decisions: where a case says that so many
 /// of their bits may differ, the count over all of them is held against that.
-struct Observed<'a> {
+struct Comparison<'a> {
     case: &'a Case,
     lines: Vec<Line>,
     turned_bits: usize,
     num_masks: usize,
 }
 
-impl<'a> Observed<'a> {
+impl<'a> Comparison<'a> {
     fn new(case: &'a Case) -> Self {
         Self { case, lines: Vec::new(), turned_bits: 0, num_masks: 0 }
     }
 
-    fn observe(&mut self, name: &str, x: &Tensor<3>) {
-        let name = format!("mid.{name}");
-        if !has(self.case, &name) {
-            return;
-        }
-        let found = float_values(x.clone()).unwrap();
-        if name.starts_with("mid.attn_mask") {
-            let (_, expected) = self.case.i32(&name);
-            assert_eq!(found.len(), expected.len(), "{name}");
-            self.turned_bits += found.iter().zip(&expected).filter(|(a, b)| **a != **b as f32).count();
-            self.num_masks += 1;
-        } else {
-            self.lines.push(compare(self.case, &name, &found));
+    fn observe(&mut self, shown: Observed<'_>) {
+        match shown {
+            Observed::Mask(layer, blocked) => {
+                let name = format!("mid.attn_mask_{layer}");
+                if has(self.case, &name) {
+                    let (found, (_, expected)) = (int_values(blocked.clone()).unwrap(), self.case.i32(&name));
+                    assert_eq!(found.len(), expected.len(), "{name}");
+                    self.turned_bits += found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+                    self.num_masks += 1;
+                }
+            }
+            Observed::Queries(layer, queries) => {
+                let name = format!("mid.queries_{layer}");
+                if has(self.case, &name) {
+                    self.lines.push(compare(self.case, &name, &float_values(queries.clone()).unwrap()));
+                }
+            }
         }
     }
 
@@ -236,9 +240,9 @@ pub fn decoder(case: &Case, device: &Device) -> Vec<Line> {
     let multi_scale = (0..3).map(|i| map(case, &format!("in.multi_scale_{i}"), device)).collect();
     let maps = PixelMaps { mask_features: map(case, "in.mask_features", device), multi_scale };
     let text = floats(case, "in.text_embeddings", device);
-    let mut observed = Observed::new(case);
+    let mut observed = Comparison::new(case);
     let scale = model.text_encoder.logit_scale();
-    let out = model.predictor.forward(&maps, text, scale, &mut |name, x| observed.observe(name, x)).unwrap();
+    let out = model.predictor.forward(&maps, text, scale, &mut |shown| observed.observe(shown)).unwrap();
     let mut lines = observed.lines();
     lines.push(compare(case, "out.pred_logits", &float_values(out.pred_logits).unwrap()));
     lines.push(compare(case, "out.pred_masks", &float_values(out.pred_masks).unwrap()));
@@ -271,8 +275,8 @@ pub fn forward_seg_all(case: &Case, device: &Device) -> Vec<Line> {
     mids.extend(maps.multi_scale.iter().enumerate().map(|(i, map)| (format!("mid.multi_scale_{i}"), map.clone())));
     lines
         .extend(mids.into_iter().filter(|(name, _)| has(case, name)).map(|(name, x)| compare(case, &name, &planes(x))));
-    let mut observed = Observed::new(case);
-    let out = model.predictor.forward(&maps, text, scale, &mut |name, x| observed.observe(name, x)).unwrap();
+    let mut observed = Comparison::new(case);
+    let out = model.predictor.forward(&maps, text, scale, &mut |shown| observed.observe(shown)).unwrap();
     if case.tensors.names().iter().any(|name| name.starts_with("mid.attn_mask")) {
         lines.extend(observed.lines());
     }

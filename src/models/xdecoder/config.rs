@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::ops::attention::MAX_HEAD_DIM;
+
 /// The Focal modulation backbone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackboneConfig {
@@ -145,8 +147,10 @@ pub struct ConfigError {
 
 /// Channels of the transformers in every published variant, in 8 heads.
 const PUBLISHED_WIDTH: usize = 512;
-/// Largest of any number in a configuration: far above all real ones, and no product of two overflows.
-const LARGEST: usize = 1 << 20;
+/// Most channels of any layer.
+const MAX_WIDTH: usize = 1 << 16;
+/// Most layers of any kind, per stage.
+const MAX_LAYERS: usize = 128;
 
 const BACKBONE: &str = "backbone";
 const PIXEL_DECODER: &str = "sem_seg_head.pixel_decoder";
@@ -248,6 +252,9 @@ impl XDecoderConfig {
         let count = |key: &dyn Fn(usize) -> String| (0..).take_while(|&i| shape(&key(i)).is_some()).count();
         let embed_dim = dim("backbone.patch_embed.proj.weight", 0)?;
         let num_stages = count(&|s| format!("{BACKBONE}.layers.{s}.blocks.0.norm1.weight"));
+        if num_stages != 4 {
+            return None;
+        }
         let level = |s: usize, l: usize| format!("{BACKBONE}.layers.{s}.blocks.0.modulation.focal_layers.{l}.0.weight");
         let depths: Vec<_> =
             (0..num_stages).map(|s| count(&|b| format!("{BACKBONE}.layers.{s}.blocks.{b}.norm1.weight"))).collect();
@@ -294,11 +301,7 @@ impl XDecoderConfig {
             false => Err(ConfigError { field, found, expected: expected.to_owned() }),
         };
         let b = &self.backbone;
-        let numbers = [b.embed_dim, b.focal_factor, b.mlp_ratio as usize, self.backbone_dim, self.dim_proj]
-            .into_iter()
-            .chain(b.depths.iter().chain(&b.focal_levels).chain(&b.focal_windows).copied());
-        let numbers = numbers.chain(self.transformer_numbers()).max();
-        check(numbers <= Some(LARGEST), "the largest number", format!("{numbers:?}"), "2^20 or less")?;
+        self.validate_sizes()?;
         let known = b.kind == "focal" || b.has_depthwise();
         check(known, "backbone.kind", b.kind.clone(), "focal or focal_dw")?;
         check(b.depths.len() == 4, "backbone.depths", format!("{:?}", b.depths), "four stages")?;
@@ -330,21 +333,14 @@ impl XDecoderConfig {
         let hidden = self.decoder.hidden_dim;
         check(hidden == p.conv_dim, "decoder.hidden_dim", hidden.to_string(), "pixel_decoder.conv_dim")?;
         check(hidden.is_multiple_of(4), "decoder.hidden_dim", hidden.to_string(), "a multiple of 4")?;
-        check(self.decoder.num_queries >= 2, "decoder.num_queries", self.decoder.num_queries.to_string(), "2 or more")?;
         for (field, heads, channels) in [
             ("pixel_decoder.heads", p.heads, p.conv_dim),
             ("decoder.heads", self.decoder.heads, hidden),
             ("text.heads", self.text.heads, self.text.width),
         ] {
-            check(divides(heads, channels), field, heads.to_string(), &format!("a divisor of {channels}"))?;
-        }
-        for (field, found) in [
-            ("backbone.embed_dim", b.embed_dim),
-            ("pixel_decoder.mask_dim", p.mask_dim),
-            ("dim_proj", self.dim_proj),
-            ("text.context_length", self.text.context_length),
-        ] {
-            check(found > 0, field, found.to_string(), "1 or more")?;
+            let fits = divides(heads, channels) && channels / heads <= MAX_HEAD_DIM;
+            let expected = format!("a divisor of {channels} that leaves heads of at most {MAX_HEAD_DIM}");
+            check(fits, field, heads.to_string(), &expected)?;
         }
         let (last, width) = (self.backbone_dim, self.stage_dim(3));
         check(last == width, "backbone_dim", last.to_string(), &format!("8 × embed_dim = {width}"))?;
@@ -353,28 +349,42 @@ impl XDecoderConfig {
         check(self.pixel_std.iter().all(|s| *s > 0.0), "pixel_std", format!("{:?}", self.pixel_std), "above 0")
     }
 
-    fn transformer_numbers(&self) -> [usize; 18] {
-        let (p, d, t) = (&self.pixel_decoder, &self.decoder, &self.text);
-        [
-            p.conv_dim,
-            p.mask_dim,
-            p.gn_groups,
-            p.enc_layers,
-            p.heads,
-            p.ffn_dim,
-            d.hidden_dim,
-            d.num_queries,
-            d.heads,
-            d.ffn_dim,
-            d.layers,
-            t.width,
-            t.heads,
-            t.layers,
-            t.context_length,
-            t.vocab_size,
-            self.size_divisibility,
-            d.dim_proj,
-        ]
+    /// Checks every number against a bound far above all real ones, so that what is made of them fits memory.
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        let (b, p, d, t) = (&self.backbone, &self.pixel_decoder, &self.decoder, &self.text);
+        let most = |values: &[usize]| values.iter().copied().max().unwrap_or(0);
+        for (field, found, least, largest) in [
+            ("backbone.embed_dim", b.embed_dim, 1, MAX_WIDTH),
+            ("backbone.depths", most(&b.depths), 1, MAX_LAYERS),
+            ("backbone.focal_levels", most(&b.focal_levels), 1, 15),
+            ("backbone.focal_windows", most(&b.focal_windows), 1, 31),
+            ("backbone.focal_factor", b.focal_factor, 0, 31),
+            ("pixel_decoder.conv_dim", p.conv_dim, 1, MAX_WIDTH),
+            ("pixel_decoder.mask_dim", p.mask_dim, 1, MAX_WIDTH),
+            ("pixel_decoder.enc_layers", p.enc_layers, 0, MAX_LAYERS),
+            ("pixel_decoder.ffn_dim", p.ffn_dim, 1, MAX_WIDTH),
+            ("decoder.hidden_dim", d.hidden_dim, 1, MAX_WIDTH),
+            ("decoder.num_queries", d.num_queries, 2, 4096),
+            ("decoder.layers", d.layers, 0, MAX_LAYERS),
+            ("decoder.ffn_dim", d.ffn_dim, 1, MAX_WIDTH),
+            ("text.width", t.width, 1, MAX_WIDTH),
+            ("text.layers", t.layers, 0, MAX_LAYERS),
+            ("text.context_length", t.context_length, 2, 4096),
+            ("text.vocab_size", t.vocab_size, 1, 1 << 20),
+            ("dim_proj", self.dim_proj, 1, MAX_WIDTH),
+            ("size_divisibility", self.size_divisibility, 32, 1024),
+        ] {
+            if !(least..=largest).contains(&found) {
+                let expected = format!("{least} to {largest}");
+                return Err(ConfigError { field, found: found.to_string(), expected });
+            }
+        }
+        let ratio = b.mlp_ratio;
+        if !(ratio * b.embed_dim as f64 >= 1.0 && ratio <= 64.0) {
+            let expected = "1 / embed_dim to 64".to_owned();
+            return Err(ConfigError { field: "backbone.mlp_ratio", found: ratio.to_string(), expected });
+        }
+        Ok(())
     }
 
     /// Channels of a stage of the backbone, 0 to 3.
@@ -564,14 +574,29 @@ mod tests {
         config.decoder.heads = 7;
         assert_eq!(
             config.validate().unwrap_err().to_string(),
-            "X-Decoder configuration: decoder.heads is 7, expected a divisor of 512"
+            "X-Decoder configuration: decoder.heads is 7, expected a divisor of 512 that leaves heads of at most 64"
         );
         config = XDecoderConfig::focal_l();
         config.backbone.use_postln = false;
         assert!(config.validate().is_err());
-        config = XDecoderConfig::focal_l();
-        config.backbone.embed_dim = usize::MAX;
-        assert!(config.validate().is_err());
+        let edits: [fn(&mut XDecoderConfig); 8] = [
+            |c| c.backbone.embed_dim = usize::MAX,
+            |c| c.backbone.depths = vec![1 << 20; 4],
+            |c| c.backbone.focal_levels = vec![0; 4],
+            |c| c.backbone.mlp_ratio = f64::NAN,
+            |c| c.pixel_decoder.ffn_dim = 0,
+            |c| c.decoder.num_queries = 1 << 18,
+            |c| c.text.context_length = 1,
+            |c| c.size_divisibility = 1 << 20,
+        ];
+        for edit in edits {
+            let mut config = XDecoderConfig::focal_l();
+            edit(&mut config);
+            assert!(config.validate().is_err(), "{config:?}");
+        }
+        // Blocks of no stage, as a broken file may have them.
+        let few = |key: &str| ["patch_embed.proj.weight", "query_feat.weight"].iter().any(|k| key.ends_with(k));
+        assert_eq!(XDecoderConfig::of(&|key| few(key).then(|| vec![96, 3, 7, 7])), None);
         assert_eq!(XDecoderConfig::of(&|_| None), None);
     }
 }

@@ -19,13 +19,13 @@ use burn::prelude::*;
 pub use backbone::FocalNet;
 pub use config::{BackboneConfig, ConfigError, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoderConfig};
 pub use pixel_decoder::{PixelDecoder, PixelMaps};
-pub use predictor::{Predictor, Queries};
+pub use predictor::{Observed, Predictor, Queries};
 pub use text::TextEncoder;
 
 use super::ModelError;
 use super::layers::Loader;
 use crate::ops::conv2d::Precision;
-use crate::ops::{OpError, float_tensor};
+use crate::ops::{OpError, float_tensor, limits_of};
 use crate::weights::{LoadReport, TensorSource, match_keys};
 
 /// An X-Decoder ready for inference.
@@ -105,21 +105,36 @@ impl XDecoder {
         [height, width].map(|size| size.next_multiple_of(self.config.size_divisibility))
     }
 
-    /// How many views of `size` (height, width) fit `budget` bytes of working memory beside the weights, at
-    /// least 1. An estimate from the widths of the layers that hold most at a time.
+    /// Working memory of one view of `size` (height, width) beside the weights, in bytes: an estimate from the widths of
+    /// the layers that hold most at a time.
     #[must_use]
-    pub fn views_in(&self, budget: u64, size: [usize; 2]) -> usize {
-        let [height, width] = self.padded_size(size);
-        let cells = (height / 4 * (width / 4)) as u64;
+    pub fn view_bytes(&self, size: [usize; 2]) -> u64 {
         let (config, first) = (&self.config, self.config.stage_dim(0));
         // Values per cell of the finest map: a block's MLP with its input, branch and residual, then the pyramid's
         // maps and the mask features, which stay as such and packed, with the masks of all queries.
         let backbone = config.mlp_dim(0) + 4 * first;
         let pyramid = 3 * config.pixel_decoder.conv_dim + 2 * config.pixel_decoder.mask_dim;
         let masks = 2 * config.pixel_decoder.mask_dim + 3 * config.decoder.num_queries;
-        // The four maps given out by the backbone, together twice the first.
+        // The four maps given out by the backbone are together twice the first.
         let values = 2 * first + backbone.max(pyramid).max(masks);
-        usize::try_from(budget / (cells * values as u64 * 4).max(1)).unwrap_or(usize::MAX).max(1)
+        self.num_cells(size) * values as u64 * 4
+    }
+
+    /// How many views of `size` go through together: as many as fit `budget` bytes of working memory and the device's
+    /// largest buffer, at least 1.
+    #[must_use]
+    pub fn views_in(&self, budget: u64, size: [usize; 2]) -> usize {
+        let config = &self.config;
+        let widest = config.mlp_dim(0).max(config.pixel_decoder.conv_dim).max(config.pixel_decoder.mask_dim);
+        let buffer = limits_of(&self.device).max_binding_bytes / (self.num_cells(size) * widest as u64 * 4).max(1);
+        let memory = budget / self.view_bytes(size).max(1);
+        usize::try_from(memory.min(buffer)).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Cells of the finest map, a quarter of the padded image in both directions.
+    fn num_cells(&self, size: [usize; 2]) -> u64 {
+        let [height, width] = self.padded_size(size);
+        (height / 4) as u64 * (width / 4) as u64
     }
 
     /// Normalises and pads images of one size, RGB in 0..255, `[B, H, W, 3]` flat, to a tensor of the padded
@@ -154,7 +169,7 @@ impl XDecoder {
     pub fn forward(&self, images: Tensor<4>, text: &TextEmbeddings) -> Result<Queries, OpError> {
         let maps = self.backbone.forward(images, &mut |_, _| ())?;
         let maps = self.pixel_decoder.forward(&maps, &mut |_, _| ())?;
-        let queries = self.predictor.forward(&maps, text.rows.clone(), text.logit_scale, &mut |_, _| ())?;
+        let queries = self.predictor.forward(&maps, text.rows.clone(), text.logit_scale, &mut |_| ())?;
         Ok(queries.without_class_token())
     }
 }

@@ -53,6 +53,15 @@ impl Queries {
     }
 }
 
+/// What the decoder shows of itself.
+#[derive(Clone, Copy, Debug)]
+pub enum Observed<'a> {
+    /// The mask before layer i, `[B, Q, h · w]`, 1 where a query may not look, before blind queries are freed.
+    Mask(usize, &'a Tensor<3, Int>),
+    /// The queries after i layers, `[B, Q, C]`.
+    Queries(usize, &'a Tensor<3>),
+}
+
 /// The decoder `sem_seg_head.predictor.*`, without the text encoder.
 #[derive(Clone, Debug)]
 pub struct Predictor {
@@ -105,8 +114,7 @@ impl Predictor {
     }
 
     /// All queries, the class token last, on the maps of the pixel decoder; `text [labels, dim_proj]` of unit
-    /// rows, `logit_scale` the factor of their cosines. `observe` sees `attn_mask_{i}` (1 where a query may
-    /// not look, before blind queries are freed) and `queries_{i}` after i layers.
+    /// rows, `logit_scale` the factor of their cosines. `observe` sees what [`Observed`] lists.
     ///
     /// # Errors
     /// [`OpError`] where a layer does not fit the device.
@@ -115,7 +123,7 @@ impl Predictor {
         maps: &PixelMaps,
         text: Tensor<2>,
         logit_scale: f32,
-        observe: &mut dyn FnMut(&str, &Tensor<3>),
+        observe: &mut dyn FnMut(Observed<'_>),
     ) -> Result<Queries, OpError> {
         let mask_features = MaskFeatures::new(maps.mask_features.clone());
         let mut sources = Vec::with_capacity(maps.multi_scale.len());
@@ -134,7 +142,7 @@ impl Predictor {
             let (key, value, size) = &sources[i % sources.len()];
             let masks = self.masks(self.decoded(queries.clone())?, &mask_features)?;
             let blocked = blocked(masks, *size)?;
-            observe(&format!("attn_mask_{i}"), &blocked.clone().float());
+            observe(Observed::Mask(i, &blocked));
             // A query that sees nothing sees everything.
             let blind = blocked.clone().min_dim(2);
             let mask = Mask::Blocked(blocked - blind);
@@ -147,7 +155,7 @@ impl Predictor {
             queries = layer.self_norm.layer_around(attended, Around::Add(queries))?;
             let hidden = layer.ffn.forward(queries.clone())?;
             queries = layer.ffn_norm.layer_around(hidden, Around::Add(queries))?;
-            observe(&format!("queries_{}", i + 1), &queries);
+            observe(Observed::Queries(i + 1, &queries));
         }
         let decoded = self.decoded(queries)?;
         let pred_masks = self.masks(decoded.clone(), &mask_features)?;

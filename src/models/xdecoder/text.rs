@@ -6,7 +6,7 @@ use burn::prelude::*;
 
 use super::config::XDecoderConfig;
 use super::predictor::{projection, unit_rows};
-use super::prompts::prompts;
+use super::prompts::{TEMPLATES, prompts};
 use super::tokenizer::{EOS, Tokenizer};
 use crate::models::ModelError;
 use crate::models::layers::{FeedForward, Loader, MultiheadAttention, Norm};
@@ -98,18 +98,14 @@ impl TextEncoder {
     /// # Errors
     /// [`OpError`] where a layer fails on the device.
     pub fn embed_labels(&self, labels: &[String]) -> Result<Tensor<2>, OpError> {
-        let texts: Vec<Vec<String>> = labels.iter().map(|label| prompts(label).collect()).collect();
-        let flat: Vec<String> = texts.iter().flatten().cloned().collect();
-        let embeddings = float_values(self.embed_prompts(&flat, &mut |_, _| ())?)?;
+        let texts: Vec<String> = labels.iter().flat_map(|label| prompts(label)).collect();
+        let embeddings = float_values(self.embed_prompts(&texts, &mut |_, _| ())?)?;
         let dim = self.lang_proj.num_out();
         let mut rows = Vec::with_capacity(labels.len() * dim);
-        let mut first = 0;
-        for prompts in &texts {
-            let prompts_of_label = embeddings[first * dim..(first + prompts.len()) * dim].chunks_exact(dim);
-            first += prompts.len();
+        for prompts_of_label in embeddings.chunks_exact(TEMPLATES.len() * dim) {
             let mut mean = vec![0.0f64; dim];
-            for embedding in prompts_of_label {
-                mean.iter_mut().zip(embedding).for_each(|(mean, x)| *mean += f64::from(*x) / prompts.len() as f64);
+            for embedding in prompts_of_label.chunks_exact(dim) {
+                mean.iter_mut().zip(embedding).for_each(|(mean, x)| *mean += f64::from(*x) / TEMPLATES.len() as f64);
             }
             let norm = mean.iter().map(|x| x * x).sum::<f64>().sqrt();
             rows.extend(mean.iter().map(|x| (x / norm) as f32));

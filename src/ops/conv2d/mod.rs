@@ -203,7 +203,7 @@ pub fn linear<const D: usize>(
     let num_in = dims[D - 1];
     let num_rows: usize = dims[..D - 1].iter().product();
     dims[D - 1] = weight.num_out;
-    if num_rows == 0 || weight.num_out == 0 {
+    if num_rows == 0 || num_in == 0 || weight.num_out == 0 {
         // Before any reshape: burn takes a 0 there for "as it was".
         ShapeCheck::new("conv2d").check("x", [num_rows, num_in], ["R".into(), weight.num_in.into()])?;
         return Ok(Tensor::zeros(dims, &x.device()));
