@@ -8,7 +8,7 @@ use common::{features, finish};
 use divan::counter::ItemsCount;
 use geopurify::ops::focal_modulation::{Levels, focal_modulation};
 
-const LEVELS: Levels = Levels { count: 4, window: 3, growth: 2, scaled: true };
+const LEVELS: Levels = Levels { num_levels: 4, window: 3, growth: 2, scaled: true };
 
 /// Height, width and channels.
 const STAGES: [[usize; 3]; 4] = [[128, 168, 192], [64, 84, 384], [32, 42, 768], [16, 21, 1536]];
@@ -16,7 +16,7 @@ const STAGES: [[usize; 3]; 4] = [[128, 168, 192], [64, 84, 384], [32, 42, 768], 
 #[divan::bench(args = STAGES, sample_count = 5, sample_size = 1)]
 fn stage(bencher: divan::Bencher<'_, '_>, [height, width, dim]: [usize; 3]) {
     let context = features(height * width, dim).reshape([1, height, width, dim]);
-    let gates = features(height * width, LEVELS.count + 1).reshape([1, height, width, LEVELS.count + 1]);
+    let gates = features(height * width, LEVELS.num_levels + 1).reshape([1, height, width, LEVELS.num_levels + 1]);
     let kernels = features(LEVELS.num_taps(), dim);
     let flop = 2 * LEVELS.num_taps() * height * width * dim;
     bencher.counter(ItemsCount::new(flop)).bench_local(|| {

@@ -650,10 +650,10 @@ impl Focal {
         let mut random = Random(41);
         let [batch, height, width, dim] = shape;
         let context = random.floats(shape.iter().product());
-        let gates = random.floats(batch * height * width * (levels.count + 1));
+        let gates = random.floats(batch * height * width * (levels.num_levels + 1));
         // The taps of a level have a square sum of 3, so that the levels stay of order one.
         let mut kernels = Vec::new();
-        for level in 0..levels.count {
+        for level in 0..levels.num_levels {
             let edge = levels.window + levels.growth * level;
             kernels.extend(random.floats(edge * edge * dim).iter().map(|w| 3.0 * w / edge as f32));
         }
@@ -662,7 +662,7 @@ impl Focal {
 
     fn definition(&self) -> Vec<f32> {
         let [batch, height, width, dim] = self.shape;
-        let Levels { count, window, growth, scaled } = self.levels;
+        let Levels { num_levels: count, window, growth, scaled } = self.levels;
         let mut out = vec![0.0; self.context.len()];
         for image in 0..batch {
             for channel in 0..dim {
@@ -704,7 +704,7 @@ impl Focal {
     fn run(&self, device: &Device) -> Vec<f32> {
         let [batch, height, width, dim] = self.shape;
         let context = float_tensor(self.context.clone(), self.shape, device);
-        let gates = float_tensor(self.gates.clone(), [batch, height, width, self.levels.count + 1], device);
+        let gates = float_tensor(self.gates.clone(), [batch, height, width, self.levels.num_levels + 1], device);
         let kernels = float_tensor(self.kernels.clone(), [self.levels.num_taps(), dim], device);
         let out = focal_modulation(context, gates, kernels, self.levels).unwrap();
         assert_eq!(out.dims(), self.shape);
@@ -718,7 +718,7 @@ impl Focal {
 
 /// Levels that grow by two, as those of the published models do.
 fn levels(count: usize, window: usize, scaled: bool) -> Levels {
-    Levels { count, window, growth: 2, scaled }
+    Levels { num_levels: count, window, growth: 2, scaled }
 }
 
 #[test]
@@ -743,8 +743,8 @@ fn focal_modulations_equal_the_definition() {
     for count in sizes(shaders::focal_modulation::level::WG) {
         Focal::new([1, 1, count, 1], levels(1, 3, true)).check();
     }
-    Focal::new([1, 12, 10, 6], Levels { count: 3, window: 3, growth: 0, scaled: true }).check();
-    Focal::new([1, 12, 13, 6], Levels { count: 2, window: 1, growth: 6, scaled: false }).check();
+    Focal::new([1, 12, 10, 6], Levels { num_levels: 3, window: 3, growth: 0, scaled: true }).check();
+    Focal::new([1, 12, 13, 6], Levels { num_levels: 2, window: 1, growth: 6, scaled: false }).check();
 }
 
 #[test]
@@ -792,13 +792,13 @@ fn focal_modulations_refuse_what_does_not_fit_together() {
     );
     assert_eq!(
         modulate([1, 4, 5, 2], [4, 6], levels(1, 2, true)),
-        "focal_modulation: Levels { count: 1, window: 2, growth: 2, scaled: true }, expected a level and odd kernels"
+        "focal_modulation: Levels { num_levels: 1, window: 2, growth: 2, scaled: true }, expected a level and odd kernels"
     );
-    let odd = Levels { count: 1, window: 3, growth: 1, scaled: false };
+    let odd = Levels { num_levels: 1, window: 3, growth: 1, scaled: false };
     assert!(
         modulate([1, 4, 5, 2], [9, 6], odd).ends_with("growth: 1, scaled: false }, expected a level and odd kernels")
     );
-    assert!(modulate([1, 4, 5, 1], [0, 6], levels(0, 3, true)).contains("count: 0"));
+    assert!(modulate([1, 4, 5, 1], [0, 6], levels(0, 3, true)).contains("num_levels: 0"));
 }
 
 /// Which keys the tests hide.
@@ -1269,7 +1269,7 @@ fn the_second_largest_tensors_are_checked_too() {
             refused("attention: blocked", out.map(|_| ()));
             // More gates than channels.
             let (context, gates) = (Tensor::zeros([1, 5, 11, 2], &device), Tensor::zeros([1, 5, 11, 5], &device));
-            let points = Levels { count: 4, window: 1, growth: 0, scaled: true };
+            let points = Levels { num_levels: 4, window: 1, growth: 0, scaled: true };
             let out = focal_modulation(context, gates, Tensor::zeros([4, 2], &device), points);
             refused("focal_modulation: gates", out.map(|_| ()));
         });

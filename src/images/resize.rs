@@ -40,7 +40,7 @@ pub fn resize_bicubic(image: &Rgb8Image, width: usize, height: usize) -> Result<
         let rows = windows(image.height, height, fixed);
         let mut resized = vec![[0; 3]; width * height];
         resized.par_chunks_exact_mut(width).enumerate().for_each(|(y, to)| {
-            let weights = &rows.weights[y * rows.taps..][..rows.taps];
+            let weights = &rows.weights[y * rows.num_taps..][..rows.num_taps];
             let from = from[rows.first[y] as usize * width..].as_flattened();
             arch.dispatch(AcrossRows { rows: from, weights, to: to.as_flattened_mut() });
         });
@@ -100,7 +100,7 @@ impl pulp::NullaryFnOnce for AlongRow<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let windows = self.columns.first.iter().zip(self.columns.weights.chunks_exact(self.columns.taps));
+        let windows = self.columns.first.iter().zip(self.columns.weights.chunks_exact(self.columns.num_taps));
         for (to, (&first, weights)) in self.to.iter_mut().zip(windows) {
             let mut sums = [1 << (BICUBIC_BITS - 1); 3];
             for (pixel, &weight) in self.row[first as usize..].iter().zip(weights) {

@@ -77,15 +77,15 @@ pub(crate) enum Panels<'a> {
 }
 
 /// out\[r\] = activation(Σₜ x\[src(r, t)..\] · panels\[t\] + bias): every row of the result is a sum over
-/// `taps` stretches of `num_in` values of `x`, each with its own block of the packed matrix
-/// `[taps · num_in, num_out]`. A stretch that `src` says is absent contributes nothing.
+/// `num_taps` stretches of `num_in` values of `x`, each with its own block of the packed matrix
+/// `[num_taps · num_in, num_out]`. A stretch that `src` says is absent contributes nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a, Src> {
     pub x: &'a [f32],
     pub panels: Panels<'a>,
     pub bias: Option<&'a [f32]>,
     pub activation: Activation,
-    pub taps: usize,
+    pub num_taps: usize,
     pub num_in: usize,
     pub num_out: usize,
     /// Where in `x` the stretch of a row and tap begins.
@@ -125,7 +125,7 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
     /// The rows from `first_row`, as many as fit `out`, which must hold zeros.
     #[inline(always)]
     pub(crate) fn rows<S: Simd>(&self, simd: S, first_row: usize, out: &mut [f32]) {
-        let Self { num_in, num_out, taps, .. } = *self;
+        let Self { num_in, num_out, num_taps, .. } = *self;
         let width = 2 * S::F32_LANES;
         let padded = num_out.next_multiple_of(width);
         let num_rows = out.len() / num_out.max(1);
@@ -138,7 +138,7 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
                 out.copy_from_slice(&sums[..num_out]);
             }
         }
-        debug_assert_eq!(num_rows * num_out, out.len(), "{taps} taps of {num_in}");
+        debug_assert_eq!(num_rows * num_out, out.len(), "{num_taps} taps of {num_in}");
         for out in out.chunks_exact_mut(num_out.max(1)) {
             if let Some(bias) = self.bias {
                 out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
@@ -154,13 +154,13 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
 
     #[inline(always)]
     fn accumulate<S: Simd>(&self, simd: S, first_row: usize, num_rows: usize, sums: &mut [f32]) {
-        let Self { x, num_in, num_out, taps, .. } = *self;
+        let Self { x, num_in, num_out, num_taps, .. } = *self;
         let width = 2 * S::F32_LANES;
         let padded = num_out.next_multiple_of(width);
-        let depth_of_all = taps * num_in;
+        let depth_of_all = num_taps * num_in;
         let mut widened = [0.0f32; DEPTH * 32];
         let mut pairs = Vec::with_capacity(num_rows);
-        for tap in 0..taps {
+        for tap in 0..num_taps {
             pairs.clear();
             pairs.extend((0..num_rows).filter_map(|r| Some((r, (self.src)(first_row + r, tap)?))));
             if pairs.is_empty() {

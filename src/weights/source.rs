@@ -167,15 +167,6 @@ impl WeightsFile {
         }
     }
 
-    /// The file, where it is of safetensors.
-    #[must_use]
-    pub fn safetensors(&self) -> Option<&SafetensorsFile> {
-        match &self.backing {
-            Backing::Pytorch(_) => None,
-            Backing::Safetensors(file) => Some(file),
-        }
-    }
-
     /// Reads everything, integers too.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ struct FocalModulation {
 
 impl FocalModulation {
     fn load(loader: &mut Loader<'_>, prefix: &str, dim: usize, levels: Levels) -> Result<Self, ModelError> {
-        let num_gates = levels.count + 1;
+        let num_gates = levels.num_levels + 1;
         let weight = loader.values(&format!("{prefix}.f.weight"), &[2 * dim + num_gates, dim])?;
         let bias = loader.values(&format!("{prefix}.f.bias"), &[2 * dim + num_gates])?;
         let rows = |first: usize, count: usize| {
@@ -37,7 +37,7 @@ impl FocalModulation {
         };
         let (query, context, gates) = (rows(0, dim)?, rows(dim, dim)?, rows(2 * dim, num_gates)?);
         let mut taps = Vec::with_capacity(levels.num_taps() * dim);
-        for level in 0..levels.count {
+        for level in 0..levels.num_levels {
             let kernel = levels.kernel(level);
             let weight =
                 loader.values(&format!("{prefix}.focal_layers.{level}.0.weight"), &[dim, 1, kernel, kernel])?;
@@ -101,7 +101,7 @@ impl FocalBlock {
     fn load(loader: &mut Loader<'_>, prefix: &str, config: &XDecoderConfig, stage: usize) -> Result<Self, ModelError> {
         let (dim, hidden) = (config.stage_dim(stage), config.mlp_dim(stage));
         let levels = Levels {
-            count: config.backbone.focal_levels[stage],
+            num_levels: config.backbone.focal_levels[stage],
             window: config.backbone.focal_windows[stage],
             growth: config.backbone.focal_factor,
             scaled: config.backbone.scaling_modulator,

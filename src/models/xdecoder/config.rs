@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::tokenizer::VOCABULARY;
 use crate::ops::attention::MAX_HEAD_DIM;
 
 /// The Focal modulation backbone.
@@ -224,7 +225,7 @@ impl XDecoderConfig {
                 heads: 8,
                 layers: 12,
                 context_length: 77,
-                vocab_size: 49408,
+                vocab_size: VOCABULARY,
                 dim_proj: 512,
                 autoregressive: true,
             },

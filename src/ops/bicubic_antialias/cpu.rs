@@ -32,7 +32,7 @@ fn cubic(x: f64) -> f64 {
 pub(crate) struct Windows<W> {
     pub(crate) first: Vec<u32>,
     pub(crate) weights: Vec<W>,
-    pub(crate) taps: usize,
+    pub(crate) num_taps: usize,
 }
 
 /// The windows that resample `num_in` samples to `num_out`; the weights of each, which sum to one, become
@@ -52,34 +52,35 @@ pub(crate) fn windows<W: Clone + Default>(num_in: usize, num_out: usize, convert
         let end = ((center + support + 0.5) as usize).min(num_in);
         (center, first, end)
     };
-    let taps = (0..num_out).map(bounds).map(|(_, first, end)| end - first).max().unwrap_or(1);
-    let mut table = Windows { first: Vec::with_capacity(num_out), weights: vec![W::default(); num_out * taps], taps };
-    let mut kernel = Vec::with_capacity(taps);
-    for (i, row) in table.weights.chunks_exact_mut(taps).enumerate() {
+    let num_taps = (0..num_out).map(bounds).map(|(_, first, end)| end - first).max().unwrap_or(1);
+    let mut table =
+        Windows { first: Vec::with_capacity(num_out), weights: vec![W::default(); num_out * num_taps], num_taps };
+    let mut kernel = Vec::with_capacity(num_taps);
+    for (i, row) in table.weights.chunks_exact_mut(num_taps).enumerate() {
         let (center, first, end) = bounds(i);
         kernel.clear();
         kernel.extend((first..end).map(|j| cubic((j as f64 - center + 0.5) / stretch)));
         let sum: f64 = kernel.iter().sum();
-        let shifted = first.min(num_in - taps);
+        let shifted = first.min(num_in - num_taps);
         row[first - shifted..].iter_mut().zip(&kernel).for_each(|(to, weight)| *to = convert(weight / sum));
         table.first.push(shifted as u32);
     }
     table
 }
 
-/// The windows of one axis: output sample i is the sum over t < `taps` of
-/// `weights[i * taps + t]` times input sample `first[i] + t`.
+/// The windows of one axis: output sample i is the sum over t < `num_taps` of
+/// `weights[i * num_taps + t]` times input sample `first[i] + t`.
 ///
-/// `first[i] + taps` never exceeds the input, so nothing has to be clamped. Narrower windows are filled up
+/// `first[i] + num_taps` never exceeds the input, so nothing has to be clamped. Narrower windows are filled up
 /// with zero weights: an input must be finite also where it has no weight.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Axis {
+pub(crate) struct Axis {
     /// First input sample of each output sample.
-    pub first: Vec<u32>,
-    /// Weights, `[outputs, taps]`.
-    pub weights: Vec<f32>,
+    pub(crate) first: Vec<u32>,
+    /// Weights, `[outputs, num_taps]`.
+    pub(crate) weights: Vec<f32>,
     /// Length of the longest window, at least 1.
-    pub taps: usize,
+    pub(crate) num_taps: usize,
 }
 
 impl Axis {
@@ -88,21 +89,9 @@ impl Axis {
     /// # Panics
     /// If a size is 0, or `num_in` is not below 2³².
     #[must_use]
-    pub fn new(num_in: usize, num_out: usize) -> Self {
-        let Windows { first, weights, taps } = windows(num_in, num_out, |weight| weight as f32);
-        Self { first, weights, taps }
-    }
-
-    /// Number of output samples.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.first.len()
-    }
-
-    /// Whether there are no output samples; never true of an axis made by [`Axis::new`].
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.first.is_empty()
+    pub(crate) fn new(num_in: usize, num_out: usize) -> Self {
+        let Windows { first, weights, num_taps } = windows(num_in, num_out, |weight| weight as f32);
+        Self { first, weights, num_taps }
     }
 }
 
@@ -112,7 +101,7 @@ impl Axis {
 /// # Panics
 /// If a size is 0, or the number of values is no multiple of `h * w`.
 #[must_use]
-pub fn resample(planes: &[f32], (h, w): (usize, usize), (out_h, out_w): (usize, usize)) -> Vec<f32> {
+pub(crate) fn resample(planes: &[f32], (h, w): (usize, usize), (out_h, out_w): (usize, usize)) -> Vec<f32> {
     let (rows, columns) = (Axis::new(h, out_h), Axis::new(w, out_w));
     assert!(planes.len().is_multiple_of(h * w), "{} values are no planes of {h} x {w}", planes.len());
     let mut resampled = vec![0.0; planes.len() / (h * w) * out_h * out_w];
@@ -159,10 +148,10 @@ impl pulp::NullaryFnOnce for Band<'_> {
     #[inline(always)]
     fn call(self) {
         let Self { plane, width, rows, columns, first_row, scratch, out } = self;
-        let out_w = columns.len();
+        let out_w = columns.first.len();
         let windows = first_row..first_row + out.len() / out_w;
         let top = rows.first[windows.start] as usize;
-        let bottom = rows.first[windows.end - 1] as usize + rows.taps;
+        let bottom = rows.first[windows.end - 1] as usize + rows.num_taps;
 
         let Scratch { lanes, stretched } = scratch;
         stretched.resize((bottom - top) * out_w, 0.0);
@@ -172,7 +161,7 @@ impl pulp::NullaryFnOnce for Band<'_> {
             for (lane, row) in from.chunks_exact(width).enumerate() {
                 lanes.iter_mut().zip(row).for_each(|(lanes, &value)| lanes[lane] = value);
             }
-            let windows = columns.first.iter().zip(columns.weights.chunks_exact(columns.taps));
+            let windows = columns.first.iter().zip(columns.weights.chunks_exact(columns.num_taps));
             for (x, (&first, weights)) in windows.enumerate() {
                 let mut sums = [0.0_f32; LANES];
                 for (values, &weight) in lanes[first as usize..].iter().zip(weights) {
@@ -185,7 +174,7 @@ impl pulp::NullaryFnOnce for Band<'_> {
         }
 
         for (y, out) in windows.zip(out.chunks_exact_mut(out_w)) {
-            let weights = &rows.weights[y * rows.taps..][..rows.taps];
+            let weights = &rows.weights[y * rows.num_taps..][..rows.num_taps];
             let above = &stretched[(rows.first[y] as usize - top) * out_w..];
             let mut x = 0;
             while x < out_w {
@@ -233,10 +222,10 @@ mod tests {
         for y in 0..out_h {
             for x in 0..out_w {
                 let mut sum = 0.0;
-                for v in 0..rows.taps {
-                    for u in 0..columns.taps {
+                for v in 0..rows.num_taps {
+                    for u in 0..columns.num_taps {
                         let value = plane[(rows.first[y] as usize + v) * w + columns.first[x] as usize + u];
-                        sum += rows.weights[y * rows.taps + v] * columns.weights[x * columns.taps + u] * value;
+                        sum += rows.weights[y * rows.num_taps + v] * columns.weights[x * columns.num_taps + u] * value;
                     }
                 }
                 out.push(sum);
@@ -259,13 +248,13 @@ mod tests {
         // Centre 2i + 1, kernel at 0.25, 0.75, 1.25 and 1.75 on either side.
         let (a, b, c, d) = (0.867_187_5, 0.226_562_5, -0.070_312_5, -0.023_437_5);
         let axis = Axis::new(8, 4);
-        assert_eq!((axis.taps, axis.first.as_slice()), (7, [0, 0, 1, 1].as_slice()));
+        assert_eq!((axis.num_taps, axis.first.as_slice()), (7, [0, 0, 1, 1].as_slice()));
         let scaled = |weights: [f32; 7]| weights.map(|weight| weight / weights.iter().sum::<f32>());
         assert_close(&axis.weights[..7], &scaled([a, a, b, c, d, 0.0, 0.0]), 1e-7);
         assert_close(&axis.weights[7..14], &scaled([c, b, a, a, b, c, d]), 1e-7);
         assert_close(&axis.weights[21..], &scaled([0.0, 0.0, d, c, b, a, a]), 1e-7);
         let axis = Axis::new(16, 8);
-        assert_eq!((axis.taps, axis.first.as_slice()), (8, [0, 0, 1, 3, 5, 7, 8, 8].as_slice()));
+        assert_eq!((axis.num_taps, axis.first.as_slice()), (8, [0, 0, 1, 3, 5, 7, 8, 8].as_slice()));
         assert_close(&axis.weights[3 * 8..4 * 8], &[d, c, b, a, a, b, c, d].map(|weight| weight / 2.0), 1e-7);
     }
 
@@ -274,10 +263,9 @@ mod tests {
         for (num_in, num_out) in [(1, 1), (1, 9), (2, 1), (3, 50), (50, 3), (17, 16), (128, 484), (168, 648), (4000, 7)]
         {
             let axis = Axis::new(num_in, num_out);
-            assert_eq!(axis.len(), num_out);
-            assert!(!axis.is_empty());
-            for (&first, weights) in axis.first.iter().zip(axis.weights.chunks_exact(axis.taps)) {
-                assert!(first as usize + axis.taps <= num_in);
+            assert_eq!(axis.first.len(), num_out);
+            for (&first, weights) in axis.first.iter().zip(axis.weights.chunks_exact(axis.num_taps)) {
+                assert!(first as usize + axis.num_taps <= num_in);
                 assert!((weights.iter().sum::<f32>() - 1.0).abs() < 2e-6);
             }
         }

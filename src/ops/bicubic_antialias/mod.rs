@@ -57,7 +57,7 @@ fn along(x: &CubeTensor, [outer, num_in, inner]: [usize; 3], num_out: usize) -> 
             num_in: num_in as u32,
             num_out: num_out as u32,
             inner: inner as u32,
-            num_taps: axis.taps as u32,
+            num_taps: axis.num_taps as u32,
         },
         &[&x.handle, &first, &weights, &out.handle],
     );

@@ -12,7 +12,7 @@ pub(crate) fn forward(x: &[f32], panels: Panels<'_>, bias: &[f32], geometry: Geo
         panels,
         bias: Some(bias),
         activation: act,
-        taps: kernel * kernel,
+        num_taps: kernel * kernel,
         num_in,
         num_out,
         src: |row: usize, tap: usize| {

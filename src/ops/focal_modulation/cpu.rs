@@ -21,7 +21,7 @@ pub(crate) fn focal_modulation(
     levels: Levels,
 ) -> Vec<f32> {
     let pixels = height * width;
-    let num_gates = levels.count + 1;
+    let num_gates = levels.num_levels + 1;
     let (arch, block) = (Arch::new(), panel_width());
     let num_blocks = num_channels.div_ceil(block);
     let batch = context.len() / (pixels * num_channels);
@@ -67,9 +67,9 @@ impl WithSimd for Block<'_> {
         let Self { context, gates, kernels, size: [height, width], num_channels, first, levels } = self;
         let block = 2 * S::F32_LANES;
         let present = block.min(num_channels - first);
-        let num_gates = levels.count + 1;
+        let num_gates = levels.num_levels + 1;
         // Planes with a border of zeros; rows are a few pixels longer, as steps run over the end.
-        let border = levels.kernel(levels.count - 1) / 2;
+        let border = levels.kernel(levels.num_levels - 1) / 2;
         let pitch = (width.next_multiple_of(PIXELS) + 2 * border) * block;
         let mut plane = vec![0.0; (height + 2 * border) * pitch];
         let mut next = plane.clone();
@@ -82,7 +82,7 @@ impl WithSimd for Block<'_> {
         let mut out = vec![0.0; height * width * block];
         let mut weight = Vec::new();
         let mut first_tap = 0;
-        for level in 0..levels.count {
+        for level in 0..levels.num_levels {
             let kernel = levels.kernel(level);
             weight.clear();
             weight.resize(kernel * kernel * block, 0.0);
@@ -124,7 +124,7 @@ impl WithSimd for Block<'_> {
         global.iter_mut().for_each(|x| *x = gelu(*x / count));
         let divisor = levels.divisor();
         for (sum, gates) in out.chunks_exact_mut(block).zip(gates.chunks_exact(num_gates)) {
-            let gate = gates[levels.count];
+            let gate = gates[levels.num_levels];
             sum.iter_mut().zip(&global).for_each(|(sum, global)| *sum = (*sum + global * gate) / divisor);
         }
         out

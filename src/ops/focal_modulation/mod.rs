@@ -15,12 +15,12 @@ use crate::gpu::{check_binding, empty_f32, launch};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Levels {
     /// How many there are.
-    pub count: usize,
+    pub num_levels: usize,
     /// Kernel of the first one, odd.
     pub window: usize,
     /// How much the kernel grows from one to the next, even.
     pub growth: usize,
-    /// Divide the sum by its number of terms, `count` + 1.
+    /// Divide the sum by its number of terms, `num_levels` + 1.
     pub scaled: bool,
 }
 
@@ -34,11 +34,11 @@ impl Levels {
     /// Taps of all kernels together.
     #[must_use]
     pub fn num_taps(&self) -> usize {
-        (0..self.count).map(|level| self.kernel(level).pow(2)).sum()
+        (0..self.num_levels).map(|level| self.kernel(level).pow(2)).sum()
     }
 
     fn divisor(&self) -> f32 {
-        if self.scaled { (self.count + 1) as f32 } else { 1.0 }
+        if self.scaled { (self.num_levels + 1) as f32 } else { 1.0 }
     }
 }
 
@@ -72,9 +72,9 @@ pub fn focal_modulation(
 ) -> Result<Tensor<4>, OpError> {
     let mut shapes = ShapeCheck::new("focal_modulation");
     shapes.check("context", context.dims(), ["B".into(), "H".into(), "W".into(), "C".into()])?;
-    shapes.check("gates", gates.dims(), ["B".into(), "H".into(), "W".into(), (levels.count + 1).into()])?;
+    shapes.check("gates", gates.dims(), ["B".into(), "H".into(), "W".into(), (levels.num_levels + 1).into()])?;
     shapes.check("kernels", kernels.dims(), [levels.num_taps().into(), "C".into()])?;
-    if levels.count == 0 || levels.window.is_multiple_of(2) || !levels.growth.is_multiple_of(2) {
+    if levels.num_levels == 0 || levels.window.is_multiple_of(2) || !levels.growth.is_multiple_of(2) {
         return Err(shapes.value(format!("{levels:?}, expected a level and odd kernels")));
     }
     let [batch, height, width, dim] = context.dims();
@@ -83,7 +83,7 @@ pub fn focal_modulation(
     }
     let limits = limits_of(&context.device());
     check_binding(limits, "focal_modulation: context", batch * height * width, dim * 4)?;
-    check_binding(limits, "focal_modulation: gates", batch * height * width, (levels.count + 1) * 4)?;
+    check_binding(limits, "focal_modulation: gates", batch * height * width, (levels.num_levels + 1) * 4)?;
     let d = |x: Tensor<4>| plain(x).into_dispatch();
     Ok(Tensor::from_dispatch(Dispatch::focal_modulation(d(context), d(gates), plain(kernels).into_dispatch(), levels)))
 }
@@ -103,7 +103,7 @@ impl FocalModulationBackend for CubeBackend {
         let groups = num_values.div_ceil(level::WG as usize);
         let sum = empty_f32(&context, shape);
         let mut first_tap = 0;
-        for l in 0..levels.count {
+        for l in 0..levels.num_levels {
             let next = empty_f32(&context, shape);
             let params = level::Params {
                 num_values: num_values as u32,
@@ -113,7 +113,7 @@ impl FocalModulationBackend for CubeBackend {
                 kernel: levels.kernel(l) as u32,
                 first_tap: first_tap as u32,
                 level: l as u32,
-                num_gates: levels.count as u32 + 1,
+                num_gates: levels.num_levels as u32 + 1,
             };
             let buffers = [&context.handle, &kernels.handle, &gates.handle, &next.handle, &sum.handle];
             launch(&context.client, &level::BASE, groups, &params, &buffers);
@@ -137,7 +137,7 @@ impl FocalModulationBackend for CubeBackend {
                 num_values: num_values as u32,
                 num_pixels: (height * width) as u32,
                 num_channels: dim as u32,
-                num_gates: levels.count as u32 + 1,
+                num_gates: levels.num_levels as u32 + 1,
                 divisor: levels.divisor(),
             },
             &[&sum.handle, &global.handle, &gates.handle, &out.handle],

@@ -30,7 +30,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, map: &[i32], dim
         panels: Panels::F32(&panels),
         bias,
         activation: Activation::None,
-        taps: kernel_volume,
+        num_taps: kernel_volume,
         num_in,
         num_out,
         src: |dst: usize, k: usize| Some(usize::try_from(map[dst * kernel_volume + k]).ok()? * num_in),
