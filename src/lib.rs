@@ -12,4 +12,5 @@ pub mod lift;
 pub mod models;
 pub mod ops;
 pub mod purify;
+pub mod views;
 pub mod weights;

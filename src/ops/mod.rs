@@ -22,12 +22,15 @@ pub mod knn;
 pub mod layer_norm;
 mod math;
 pub mod normals;
+pub(crate) mod pinhole;
 pub mod pooling;
 pub(crate) mod prefix_sum;
 pub mod project;
 pub mod radix_sort;
+pub mod rasterize;
 pub mod segment_mean;
 pub mod sparse_conv;
+pub mod splat;
 pub mod voxel_grid;
 
 mod shape;

@@ -1,0 +1,18 @@
+// Every word the largest there is, before minima are taken. One thread per word.
+#import shared/linear_id
+
+const WG: u32 = 256u;
+
+struct Params { num_words: u32 }
+
+@group(0) @binding(0) var<storage, read_write> words: array<u32>;
+@group(0) @binding(1) var<uniform> params: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let i = workgroup_index(wid, nwg) * WG + lid;
+    if i < params.num_words {
+        words[i] = 0xffffffffu;
+    }
+}

@@ -1,0 +1,246 @@
+//! Triangles drawn with depth and the index of what is seen, and values interpolated over them.
+
+pub mod cpu;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::pinhole::Pinhole;
+use super::splat::{Drawn, cleared, fill_wgsl};
+use super::{Host, OpError, ShapeCheck, host_tensor, int_values, limits_of, plain, plain_int, rows};
+use crate::gpu::shaders::rasterize::{rasterize as shader, shade as shade_shader};
+use crate::gpu::{check_binding, empty_f32, empty_i32, launch};
+
+/// Backend side of [`rasterize`] and [`shade`]; preconditions are checked there.
+#[backend_extension(Cube, Flex)]
+pub trait RasterizeBackend: Backend {
+    /// See [`rasterize`]: depth and index.
+    fn rasterize(
+        vertices: FloatTensor<Self>,
+        triangles: IntTensor<Self>,
+        camera: Pinhole,
+    ) -> (FloatTensor<Self>, IntTensor<Self>);
+    /// See [`shade`].
+    fn shade_triangles(
+        vertices: FloatTensor<Self>,
+        triangles: IntTensor<Self>,
+        colors: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        camera: Pinhole,
+    ) -> FloatTensor<Self>;
+}
+
+/// Draws `triangles [T, 3]`, each three rows of `vertices [V, 3]`, from both sides.
+///
+/// A pixel shows the triangle that the ray through its centre meets first, at `camera.near` or beyond; of equally
+/// near ones that with the lowest index. Triangles that reach behind the camera are cut exactly, pixel by
+/// pixel. Along a common edge two triangles leave no pixel out. Vertices are finite.
+///
+/// The answer does not depend on scheduling; devices may differ where rounding decides. Reads the largest index
+/// back, so it waits for the device.
+///
+/// # Errors
+/// [`OpError::Shape`] where the rows are not of three; [`OpError::Value`] where a triangle has a corner outside 0..V,
+/// or the camera is not finite or its image has no pixels or too many; [`OpError::TooLarge`] where a tensor
+/// does not fit one buffer; [`OpError::Device`] where the device failed.
+pub fn rasterize(vertices: Tensor<2>, triangles: Tensor<2, Int>, camera: &Pinhole) -> Result<Drawn, OpError> {
+    let shapes = ShapeCheck::new("rasterize");
+    let triangles = check(shapes, &vertices, triangles, camera)?;
+    if triangles.dims()[0] == 0 {
+        return Ok(Drawn::empty(camera, &vertices.device()));
+    }
+    let (depth, index) = Dispatch::rasterize(plain(vertices).into_dispatch(), triangles.into_dispatch(), *camera);
+    Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
+}
+
+/// The rows of `colors [V, C]` at the corners of the triangle each pixel shows, interpolated in space (not in
+/// the image): `[height, width, C]`, 0 where `index [height, width]` is -1.
+///
+/// `index` is that of [`rasterize`] with the same triangles and camera.
+///
+/// # Errors
+/// As [`rasterize`]; [`OpError::Value`] also where an index is not below T.
+pub fn shade(
+    vertices: Tensor<2>,
+    triangles: Tensor<2, Int>,
+    colors: Tensor<2>,
+    index: Tensor<2, Int>,
+    camera: &Pinhole,
+) -> Result<Tensor<3>, OpError> {
+    let mut shapes = ShapeCheck::new("shade");
+    shapes.check("vertices", vertices.dims(), ["V".into(), 3.into()])?;
+    shapes.check("colors", colors.dims(), ["V".into(), "C".into()])?;
+    shapes.check("index", index.dims(), [camera.height.into(), camera.width.into()])?;
+    let triangles = check(shapes, &vertices, triangles, camera)?;
+    let ([num_triangles, _], [num_vertices, num_channels]) = (triangles.dims(), colors.dims());
+    let device = vertices.device();
+    check_binding(limits_of(&device), "shade: colors", num_vertices, num_channels * 4)?;
+    check_binding(limits_of(&device), "shade: image", camera.num_pixels(), num_channels * 4)?;
+    let index = plain_int(index);
+    let most = int_values(index.clone().max())?[0];
+    if most >= num_triangles as i32 {
+        return Err(
+            ShapeCheck::new("shade").value(format!("triangle {most} at a pixel, expected below {num_triangles}"))
+        );
+    }
+    if num_triangles == 0 || num_channels == 0 {
+        return Ok(Tensor::zeros([camera.height, camera.width, num_channels], &device));
+    }
+    Ok(Tensor::from_dispatch(Dispatch::shade_triangles(
+        plain(vertices).into_dispatch(),
+        triangles.into_dispatch(),
+        plain(colors).into_dispatch(),
+        index.into_dispatch(),
+        *camera,
+    )))
+}
+
+fn check(
+    mut shapes: ShapeCheck,
+    vertices: &Tensor<2>,
+    triangles: Tensor<2, Int>,
+    camera: &Pinhole,
+) -> Result<Tensor<2, Int>, OpError> {
+    shapes.check("vertices", vertices.dims(), ["V".into(), 3.into()])?;
+    shapes.check("triangles", triangles.dims(), ["T".into(), 3.into()])?;
+    camera.check("rasterize")?;
+    let ([num_vertices, _], [num_triangles, _]) = (vertices.dims(), triangles.dims());
+    let limits = limits_of(&vertices.device());
+    check_binding(limits, "rasterize: vertices", num_vertices, 12)?;
+    check_binding(limits, "rasterize: triangles", num_triangles, 12)?;
+    check_binding(limits, "rasterize: image", camera.num_pixels(), 4)?;
+    let triangles = plain_int(triangles);
+    if num_triangles > 0 {
+        let (least, most) = (int_values(triangles.clone().min())?[0], int_values(triangles.clone().max())?[0]);
+        if least < 0 || most as usize >= num_vertices {
+            let message = format!("triangles with corners {least} to {most}, expected 0 to below {num_vertices}");
+            return Err(shapes.value(message));
+        }
+    }
+    Ok(triangles)
+}
+
+impl RasterizeBackend for CubeBackend {
+    fn rasterize(
+        vertices: FloatTensor<Self>,
+        triangles: IntTensor<Self>,
+        camera: Pinhole,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (vertices, triangles) = (into_contiguous(vertices), into_contiguous(triangles));
+        let client = &vertices.client;
+        let (num_triangles, size) = (triangles.shape()[0], [camera.height, camera.width]);
+        let [nearest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
+        let [x, y, z] = camera.axes;
+        for (stage, large) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let num_workgroups = if large == 1 { num_triangles } else { num_triangles.div_ceil(shader::WG as usize) };
+            launch(
+                client,
+                &shader::BASE,
+                num_workgroups,
+                &shader::Params {
+                    num_triangles: num_triangles as u32,
+                    width: camera.width as u32,
+                    height: camera.height as u32,
+                    stage,
+                    large,
+                    focal_x: camera.focal[0],
+                    focal_y: camera.focal[1],
+                    principal_x: camera.principal[0],
+                    principal_y: camera.principal[1],
+                    ray_x: 1.0 / camera.focal[0],
+                    ray_y: 1.0 / camera.focal[1],
+                    xx: x[0],
+                    xy: x[1],
+                    xz: x[2],
+                    yx: y[0],
+                    yy: y[1],
+                    yz: y[2],
+                    zx: z[0],
+                    zy: z[1],
+                    zz: z[2],
+                    center_x: camera.center[0],
+                    center_y: camera.center[1],
+                    center_z: camera.center[2],
+                    near: camera.near,
+                },
+                &[&vertices.handle, &triangles.handle, &nearest, &index],
+            );
+        }
+        let (depth, seen) = (empty_f32(&vertices, size), empty_i32(&vertices, size));
+        fill_wgsl(client, size, (0, 0.0), [&nearest, &index], [&depth.handle, &seen.handle]);
+        (depth, seen)
+    }
+
+    fn shade_triangles(
+        vertices: FloatTensor<Self>,
+        triangles: IntTensor<Self>,
+        colors: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        camera: Pinhole,
+    ) -> FloatTensor<Self> {
+        let (vertices, triangles) = (into_contiguous(vertices), into_contiguous(triangles));
+        let (colors, index) = (into_contiguous(colors), into_contiguous(index));
+        let num_channels = colors.shape()[1];
+        let out = empty_f32(&vertices, [camera.height, camera.width, num_channels]);
+        let [x, y, z] = camera.axes;
+        launch(
+            &vertices.client,
+            &shade_shader::BASE,
+            camera.num_pixels().div_ceil(shade_shader::WG as usize),
+            &shade_shader::Params {
+                num_channels: num_channels as u32,
+                width: camera.width as u32,
+                height: camera.height as u32,
+                principal_x: camera.principal[0],
+                principal_y: camera.principal[1],
+                ray_x: 1.0 / camera.focal[0],
+                ray_y: 1.0 / camera.focal[1],
+                xx: x[0],
+                xy: x[1],
+                xz: x[2],
+                yx: y[0],
+                yy: y[1],
+                yz: y[2],
+                zx: z[0],
+                zy: z[1],
+                zz: z[2],
+                center_x: camera.center[0],
+                center_y: camera.center[1],
+                center_z: camera.center[2],
+            },
+            &[&vertices.handle, &triangles.handle, &colors.handle, &index.handle, &out.handle],
+        );
+        out
+    }
+}
+
+impl RasterizeBackend for Flex {
+    fn rasterize(
+        vertices: FloatTensor<Self>,
+        triangles: IntTensor<Self>,
+        camera: Pinhole,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (vertices, triangles) = (Host::<f32>::new(vertices), Host::<i32>::new(triangles));
+        // Not negative, as checked at the door: the bits are the same.
+        let seen = cpu::rasterize(&camera, rows(&vertices), bytemuck::cast_slice(&triangles));
+        let size = [camera.height, camera.width];
+        (host_tensor(seen.depth, size), host_tensor(seen.index, size))
+    }
+
+    fn shade_triangles(
+        vertices: FloatTensor<Self>,
+        triangles: IntTensor<Self>,
+        colors: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        camera: Pinhole,
+    ) -> FloatTensor<Self> {
+        let num_channels = colors.shape()[1];
+        let (vertices, triangles) = (Host::<f32>::new(vertices), Host::<i32>::new(triangles));
+        let (colors, index) = (Host::<f32>::new(colors), Host::<i32>::new(index));
+        let triangles = bytemuck::cast_slice(&triangles);
+        let out = cpu::shade(&camera, rows(&vertices), triangles, &colors, num_channels, &index);
+        host_tensor(out, [camera.height, camera.width, num_channels])
+    }
+}

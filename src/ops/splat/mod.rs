@@ -1,0 +1,222 @@
+//! Points drawn as discs, with depth and the index of what is seen, and the gaps between them closed.
+
+pub mod cpu;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::cubecl::{client::Client, server::Handle};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::pinhole::Pinhole;
+use super::{Host, OpError, ShapeCheck, float_tensor, host_tensor, int_tensor, limits_of, plain, plain_int, rows};
+use crate::gpu::shaders::splat::{clear, fill as fill_shader, splat as shader};
+use crate::gpu::{check_binding, empty_f32, empty_i32, launch, scalar_buffer};
+
+/// What is seen through each pixel.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// `[height, width]`, distance along the camera's z axis; 0 where there is nothing.
+    pub depth: Tensor<2>,
+    /// `[height, width]`, point or triangle; -1 where there is nothing.
+    pub index: Tensor<2, Int>,
+}
+
+impl Drawn {
+    /// An image of nothing.
+    pub(crate) fn empty(camera: &Pinhole, device: &Device) -> Self {
+        let (shape, len) = ([camera.height, camera.width], camera.num_pixels());
+        Self { depth: float_tensor(vec![0.0; len], shape, device), index: int_tensor(vec![-1; len], shape, device) }
+    }
+}
+
+/// Backend side of [`splat`] and [`fill`]; preconditions are checked there.
+#[backend_extension(Cube, Flex)]
+pub trait SplatBackend: Backend {
+    /// See [`splat`]: depth and index.
+    fn splat(
+        points: FloatTensor<Self>,
+        radii: FloatTensor<Self>,
+        camera: Pinhole,
+        slack: f32,
+    ) -> (FloatTensor<Self>, IntTensor<Self>);
+    /// See [`fill`]: depth and index, of images of `[height, width]`.
+    fn fill_gaps(
+        depth: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        size: [usize; 2],
+        reach: usize,
+        leak: f32,
+    ) -> (FloatTensor<Self>, IntTensor<Self>);
+}
+
+/// Draws `points [N, 3]` as discs with `radii [N]` in the points' unit, which face the camera.
+///
+/// A disc's radius in the image is its own by the horizontal focal length and the depth of its centre, held
+/// between 0.75 and 32 pixels. The front surface of a pixel is everything on it that is at most `slack` of its
+/// own radii behind the least depth there. The pixel shows the point of that surface whose centre is nearest in
+/// the image, measured in whole 1/16 pixels; of equals the one with the lowest index. Points in front of `camera.near`
+/// or behind the camera, and such that are not finite, are not drawn. Radii and `slack` are finite, not negative.
+///
+/// The answer does not depend on scheduling; devices may differ where rounding decides.
+///
+/// # Errors
+/// [`OpError::Shape`] where the tensors disagree; [`OpError::Value`] where the camera is not finite or its image
+/// has no pixels or too many; [`OpError::TooLarge`] where the points or the image do not fit one buffer.
+pub fn splat(points: Tensor<2>, radii: Tensor<1>, camera: &Pinhole, slack: f32) -> Result<Drawn, OpError> {
+    let mut shapes = ShapeCheck::new("splat");
+    shapes.check("points", points.dims(), ["N".into(), 3.into()])?;
+    shapes.check("radii", radii.dims(), ["N".into()])?;
+    camera.check("splat")?;
+    let device = points.device();
+    let limits = limits_of(&device);
+    check_binding(limits, "splat: points", points.dims()[0], 12)?;
+    check_binding(limits, "splat: image", camera.num_pixels(), 4)?;
+    if points.dims()[0] == 0 {
+        return Ok(Drawn::empty(camera, &device));
+    }
+    let (points, radii) = (plain(points).into_dispatch(), plain(radii).into_dispatch());
+    let (depth, index) = Dispatch::splat(points, radii, *camera, slack);
+    Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
+}
+
+/// Closes gaps between what was drawn, in one pass that sees `reach` pixels far.
+///
+/// A pixel is a gap if it is empty, or if something far behind its surroundings shows through them: along the
+/// 8 directions of a compass a nearer pixel comes within `reach` pixels in at least 7. Directions that
+/// leave the image within `reach` count as well, but at least 3 nearer pixels must be found, 4 where one direction
+/// has none. To an empty pixel
+/// anything is nearer, to another one what has less than `leak` times its depth. A gap takes depth and index of
+/// the nearest of those pixels in the image; of equals the first, from the right clockwise.
+///
+/// # Errors
+/// [`OpError::Shape`] where the images disagree; [`OpError::TooLarge`] where they do not fit one buffer.
+pub fn fill(drawn: Drawn, reach: usize, leak: f32) -> Result<Drawn, OpError> {
+    let mut shapes = ShapeCheck::new("fill");
+    shapes.check("depth", drawn.depth.dims(), ["height".into(), "width".into()])?;
+    shapes.check("index", drawn.index.dims(), ["height".into(), "width".into()])?;
+    let size = drawn.depth.dims();
+    check_binding(limits_of(&drawn.depth.device()), "fill: image", size[0] * size[1], 4)?;
+    if size[0] * size[1] == 0 || reach == 0 {
+        return Ok(drawn);
+    }
+    let (depth, index) = (plain(drawn.depth).into_dispatch(), plain_int(drawn.index).into_dispatch());
+    let (depth, index) = Dispatch::fill_gaps(depth, index, size, reach.min(size[0].max(size[1])), leak);
+    Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
+}
+
+/// A buffer of `len` words, each the largest there is.
+pub(crate) fn cleared(client: &Client, len: usize) -> Handle {
+    let words = scalar_buffer(client, len);
+    let params = clear::Params { num_words: len as u32 };
+    launch(client, &clear::BASE, len.div_ceil(clear::WG as usize), &params, &[&words]);
+    words
+}
+
+/// One pass of filling; with a reach of 0 it only turns the depth of empty pixels into 0.
+pub(crate) fn fill_wgsl(
+    client: &Client,
+    [height, width]: [usize; 2],
+    (reach, leak): (usize, f32),
+    from: [&Handle; 2],
+    to: [&Handle; 2],
+) {
+    launch(
+        client,
+        &fill_shader::BASE,
+        (height * width).div_ceil(fill_shader::WG as usize),
+        &fill_shader::Params { width: width as u32, height: height as u32, reach: reach as u32, leak },
+        &[from[0], from[1], to[0], to[1]],
+    );
+}
+
+impl SplatBackend for CubeBackend {
+    fn splat(
+        points: FloatTensor<Self>,
+        radii: FloatTensor<Self>,
+        camera: Pinhole,
+        slack: f32,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (points, radii) = (into_contiguous(points), into_contiguous(radii));
+        let client = &points.client;
+        let (num_points, size) = (points.shape()[0], [camera.height, camera.width]);
+        let [nearest, closest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
+        let [x, y, z] = camera.axes;
+        for stage in 0..4 {
+            launch(
+                client,
+                &shader::BASE,
+                num_points.div_ceil(shader::WG as usize),
+                &shader::Params {
+                    num_points: num_points as u32,
+                    width: camera.width as u32,
+                    height: camera.height as u32,
+                    stage,
+                    focal_x: camera.focal[0],
+                    focal_y: camera.focal[1],
+                    principal_x: camera.principal[0],
+                    principal_y: camera.principal[1],
+                    xx: x[0],
+                    xy: x[1],
+                    xz: x[2],
+                    yx: y[0],
+                    yy: y[1],
+                    yz: y[2],
+                    zx: z[0],
+                    zy: z[1],
+                    zz: z[2],
+                    center_x: camera.center[0],
+                    center_y: camera.center[1],
+                    center_z: camera.center[2],
+                    near: camera.near,
+                    slack,
+                },
+                &[&points.handle, &radii.handle, &nearest, &closest, &index],
+            );
+        }
+        let (depth, seen) = (empty_f32(&points, size), empty_i32(&points, size));
+        fill_wgsl(client, size, (0, 0.0), [&nearest, &index], [&depth.handle, &seen.handle]);
+        (depth, seen)
+    }
+
+    fn fill_gaps(
+        depth: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        size: [usize; 2],
+        reach: usize,
+        leak: f32,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (depth, index) = (into_contiguous(depth), into_contiguous(index));
+        let filled = (empty_f32(&depth, size), empty_i32(&depth, size));
+        let (from, to) = ([&depth.handle, &index.handle], [&filled.0.handle, &filled.1.handle]);
+        fill_wgsl(&depth.client, size, (reach, leak), from, to);
+        filled
+    }
+}
+
+impl SplatBackend for Flex {
+    fn splat(
+        points: FloatTensor<Self>,
+        radii: FloatTensor<Self>,
+        camera: Pinhole,
+        slack: f32,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (points, radii) = (Host::<f32>::new(points), Host::<f32>::new(radii));
+        let seen = cpu::splat(&camera, rows(&points), &radii, slack);
+        let size = [camera.height, camera.width];
+        (host_tensor(seen.depth, size), host_tensor(seen.index, size))
+    }
+
+    fn fill_gaps(
+        depth: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        size: [usize; 2],
+        reach: usize,
+        leak: f32,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let (depth, index) = (Host::<f32>::new(depth), Host::<i32>::new(index));
+        let seen = cpu::Seen { depth: depth.to_vec(), index: index.to_vec() };
+        let filled = cpu::fill(&seen, size[1], reach, leak);
+        (host_tensor(filled.depth, size), host_tensor(filled.index, size))
+    }
+}

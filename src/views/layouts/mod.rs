@@ -1,0 +1,181 @@
+//! The layouts of recordings: how each is recognised and listed.
+
+mod colmap;
+mod icl;
+mod images;
+mod matterport;
+mod nerfstudio;
+mod polycam;
+mod record3d;
+mod redwood;
+mod replica;
+mod scannet;
+mod sens;
+mod seven_scenes;
+mod tum;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::camera::InvalidPose;
+use super::recording::{Listed, Listing, PoseState, Recording};
+use super::reread::Reread;
+use super::text;
+use super::{Dataset, Layout, Pose, PoseConvention, ViewsError};
+
+/// How a recording is to be read, where the user knows better.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct OpenOptions {
+    /// The layout; `None` to go by the content.
+    pub layout: Option<Layout>,
+    /// Numbers in a depth map that make a metre; `None` for those of the layout.
+    pub depth_units_per_meter: Option<f64>,
+    /// How poses are written; `None` for the convention of the layout.
+    pub pose: Option<PoseConvention>,
+}
+
+/// Tells the layout of a recording by its content: which files and folders there are, and how files begin.
+///
+/// # Errors
+/// [`ViewsError::Io`] if there is nothing at `path`, [`ViewsError::UnknownLayout`] if it is of no known layout.
+pub fn detect(path: &Path) -> Result<Layout, ViewsError> {
+    std::fs::metadata(path).map_err(|error| ViewsError::io(path, "open", error))?;
+    Layout::ALL.into_iter().find(|layout| layout.fits(path)).ok_or_else(|| {
+        let found = if path.is_file() { format!("a file named \"{}\"", text::file_name(path)) } else { describe(path) };
+        ViewsError::UnknownLayout { path: path.to_path_buf(), found }
+    })
+}
+
+/// Opens a recording: a folder, or a file where the layout is one.
+///
+/// # Errors
+/// As for [`detect`]; and if the recording is not complete enough to be used: no frame with a picture
+/// ([`ViewsError::NoFrames`]), no poses or intrinsics where the layout must have them ([`ViewsError::Missing`]), or a
+/// file of them that is damaged. Single frames without depth or with an invalid pose are no error:
+/// see [`Dataset::counts`].
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>, ViewsError> {
+    if let Some(units) = options.depth_units_per_meter
+        && !(units.is_finite() && units > 0.0)
+    {
+        let (what, expected) = ("the number of depth units in a metre", "a positive number");
+        return Err(ViewsError::Argument { what, found: units.to_string(), expected });
+    }
+    std::fs::metadata(path).map_err(|error| ViewsError::io(path, "open", error))?;
+    let layout = match options.layout {
+        Some(layout) => layout,
+        None => detect(path)?,
+    };
+    let dataset = open_as(layout, path, options)?;
+    Ok(match options.pose {
+        Some(convention) => Box::new(Reread::new(dataset, convention)),
+        None => dataset,
+    })
+}
+
+fn open_as(layout: Layout, path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>, ViewsError> {
+    let mut listing = match layout {
+        Layout::Sens => return Ok(Box::new(sens::open(path, options.depth_units_per_meter)?)),
+        Layout::Record3d => return Ok(Box::new(record3d::open(path)?)),
+        Layout::ScanNet => scannet::list(path),
+        Layout::Matterport => matterport::list(path),
+        Layout::Replica => replica::list(path),
+        Layout::Tum => tum::list(path),
+        Layout::Redwood => redwood::list(path),
+        Layout::Icl => icl::list(path),
+        Layout::Nerfstudio => nerfstudio::list(path),
+        Layout::Colmap => colmap::list(path),
+        Layout::Polycam => polycam::list(path),
+        Layout::SevenScenes => seven_scenes::list(path),
+        Layout::Images => images::list(path),
+    }?;
+    if let Some(units) = options.depth_units_per_meter {
+        listing.conventions.depth_units_per_meter = Some(units);
+    }
+    Ok(Box::new(Recording::new(listing)?))
+}
+
+impl Layout {
+    fn fits(self, path: &Path) -> bool {
+        match self {
+            Self::Sens => sens::file(path).is_some(),
+            Self::Record3d => record3d::fits(path),
+            Self::Nerfstudio => nerfstudio::file(path).is_some(),
+            _ if !path.is_dir() => false,
+            Self::ScanNet => scannet::fits(path),
+            Self::Matterport => matterport::fits(path),
+            Self::Replica => replica::fits(path),
+            Self::Tum => tum::fits(path),
+            Self::Redwood => redwood::fits(path),
+            Self::Icl => icl::fits(path),
+            Self::Colmap => colmap::model(path).is_some(),
+            Self::Polycam => polycam::fits(path),
+            Self::SevenScenes => seven_scenes::fits(path),
+            Self::Images => images::fits(path),
+        }
+    }
+}
+
+/// What is in a folder that is no recording, and whether one lies in it.
+fn describe(folder: &Path) -> String {
+    const LISTED: usize = 8;
+    let Ok(entries) = std::fs::read_dir(folder) else { return "the folder cannot be listed".into() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    text::sort_naturally(&mut paths);
+    let inner = paths.iter().filter(|path| path.is_dir()).find_map(|path| {
+        let layout = Layout::ALL.into_iter().find(|layout| layout.fits(path))?;
+        Some(format!("; {} in it is one of layout {layout}", text::file_name(path)))
+    });
+    let names: Vec<String> = paths.iter().take(LISTED).map(|path| text::file_name(path)).collect();
+    match paths.len() {
+        0 => "the folder is empty".into(),
+        count => {
+            let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
+            format!("the folder holds {}{more}{}", names.join(", "), inner.unwrap_or_default())
+        }
+    }
+}
+
+/// The files of a folder by their names without extension.
+fn by_stem(files: &[PathBuf]) -> HashMap<String, PathBuf> {
+    files.iter().map(|path| (text::stem(path), path.clone())).collect()
+}
+
+/// The pose in a file of nothing but a matrix, row by row.
+fn pose_of_file(path: &Path, convention: PoseConvention) -> PoseState {
+    if !path.is_file() {
+        return PoseState::Missing;
+    }
+    match text::numbers(path) {
+        Ok(numbers) => Pose::from_rows(&numbers, convention).into(),
+        Err(_) => PoseState::Invalid(InvalidPose::Unreadable),
+    }
+}
+
+/// Refuses a recording in which not a single frame has a pose, where the layout is one with poses.
+fn require_poses(listing: &Listing, what: &str, expected: &str) -> Result<(), ViewsError> {
+    let posed = |frame: &Listed| !matches!(frame.pose, PoseState::Missing);
+    if listing.frames.is_empty() || listing.frames.iter().any(posed) {
+        return Ok(());
+    }
+    Err(ViewsError::missing(&listing.root, listing.layout, what, expected))
+}
+
+/// Pictures with their depth maps: by name, else by order where there are as many of both, else none.
+fn paired(colors: Vec<PathBuf>, depths: Vec<PathBuf>, notes: &mut Vec<String>) -> Vec<(PathBuf, Option<PathBuf>)> {
+    let named = by_stem(&depths);
+    let by_name = colors.iter().any(|color| named.contains_key(&text::stem(color)));
+    let by_order = !by_name && colors.len() == depths.len();
+    if !by_name && !depths.is_empty() {
+        notes.push(if by_order {
+            "pictures and depth maps have different names and are paired by order".into()
+        } else {
+            let (colors, depths) = (colors.len(), depths.len());
+            format!("{colors} pictures and {depths} depth maps have different names: the depth maps are left out")
+        });
+    }
+    let pair = |(i, color): (usize, PathBuf)| {
+        let depth = if by_order { depths.get(i) } else { named.get(&text::stem(&color)) };
+        (color, depth.cloned())
+    };
+    colors.into_iter().enumerate().map(pair).collect()
+}

@@ -1,0 +1,25 @@
+//! Views of a scene: recorded RGB-D, whether its poses are what they are taken for, and clouds fused from it.
+//!
+//! [`open`] reads a recording of any common layout as a [`Dataset`]: pictures, depth in metres, and poses
+//! that are always camera-to-world with x right, y down, z forward. [`check::check`] tests that on the depth maps
+//! themselves, [`fuse::fuse`] makes a [`PointCloud`](crate::cloud::PointCloud) of them. Files are not trusted:
+//! nothing is allocated because a header says so, and a damaged file gives a [`ViewsError`].
+
+pub mod camera;
+pub mod check;
+mod dataset;
+mod depth;
+mod error;
+pub mod fuse;
+mod layouts;
+mod recording;
+pub mod render;
+mod reread;
+mod text;
+pub mod virtual_cameras;
+
+pub use camera::{Axes, Direction, Intrinsics, InvalidPose, Pose, PoseConvention};
+pub use dataset::{Conventions, Counts, Dataset, Frame, Layout, UnknownLayoutName};
+pub use depth::DepthImage;
+pub use error::ViewsError;
+pub use layouts::{OpenOptions, detect, open};

@@ -1,0 +1,303 @@
+//! Pictures of a scan from any camera.
+
+use glam::{DVec3, Vec3};
+use rayon::prelude::*;
+
+use super::camera::{Intrinsics, Pose};
+use crate::ops::knn::cpu::knn_points;
+use crate::ops::normals::cpu::{Orientation, normals as estimate_normals};
+use crate::ops::pinhole::Pinhole;
+use crate::ops::rasterize::cpu::{rasterize, shade};
+use crate::ops::splat::cpu::{Seen, fill, splat};
+
+/// Neighbours whose distance says how far apart points are: enough to reach across the lines of a scanner.
+const NEIGHBORS: usize = 8;
+/// Neighbours that normals are estimated from.
+const NORMAL_NEIGHBORS: usize = 16;
+/// Radius of a point's disc by the distance of its last neighbour. On a square grid the eighth neighbour is √2
+/// steps away, and discs of half that distance cover the plane.
+const RADIUS: f32 = 0.5;
+/// Largest radius by the median: lone points do not become large discs.
+const MAX_RADIUS: f32 = 4.0;
+/// Points this many radii behind the front of a pixel still belong to the front surface.
+pub const SLACK: f32 = 2.0;
+/// How far gaps are looked across in each pass of filling, in pixels of a picture of [`FILL_WIDTH`].
+const FILL_REACH: [f32; 2] = [2.0, 6.0];
+const FILL_WIDTH: f32 = 648.0;
+/// What is nearer than this share of a pixel's depth is in front of it.
+const LEAK: f32 = 0.95;
+/// Where the light comes from that shades scans without colours; no two walls and floors look alike in it.
+const LIGHT: [f32; 3] = [0.35, 0.55, 0.76];
+
+/// A scan to take pictures of. Positions are finite.
+#[derive(Clone, Debug)]
+pub struct Scene<'a> {
+    /// Positions relative to `origin`.
+    pub points: &'a [[f32; 3]],
+    /// Where the positions are relative to, in the frame of the poses.
+    pub origin: [f64; 3],
+    /// Colour of every point; see [`shaded`] for scans that have none.
+    pub colors: &'a [[u8; 3]],
+    /// Triangles as indices of points, all below their number; empty for clouds.
+    pub faces: &'a [[u32; 3]],
+    /// Radius of every point, see [`radii`].
+    pub radii: &'a [f32],
+}
+
+/// A picture, its depth, and what is seen; row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// Red, green, blue.
+    pub colors: Vec<[u8; 3]>,
+    /// Distance along the camera's z axis in the scan's unit; 0 where nothing is.
+    pub depth: Vec<f32>,
+    /// The point at each pixel, of meshes the triangle; -1 where nothing is.
+    pub index: Vec<i32>,
+}
+
+/// How large a disc each point needs so that a surface has no gaps: half the distance to its 8th
+/// nearest neighbour, at most 4 times the median of that, 0 for a lone point. Positions are finite.
+#[must_use]
+pub fn radii(points: &[[f32; 3]]) -> Vec<f32> {
+    let found = knn_points(points, NEIGHBORS, false, 0..points.len());
+    let radius = |(index, sq_dist): (&[i32], &[f32])| {
+        let last = index.iter().zip(sq_dist).rev().find(|(index, _)| **index >= 0);
+        last.map_or(0.0, |(_, sq_dist)| RADIUS * sq_dist.sqrt())
+    };
+    let rows = found.index.par_chunks(NEIGHBORS).zip(found.sq_dist.par_chunks(NEIGHBORS));
+    let mut radii: Vec<f32> = rows.with_min_len(1 << 12).map(radius).collect();
+    let mut order: Vec<f32> = radii.iter().step_by(radii.len().div_ceil(100_000).max(1)).copied().collect();
+    if order.is_empty() {
+        return radii;
+    }
+    let middle = order.len() / 2;
+    let largest = MAX_RADIUS * *order.select_nth_unstable_by(middle, f32::total_cmp).1;
+    if largest > 0.0 {
+        radii.iter_mut().for_each(|radius| *radius = radius.min(largest));
+    }
+    radii
+}
+
+/// The camera as the kernels take it, for points relative to `origin`; nothing nearer than `near` is seen.
+#[must_use]
+pub fn pinhole(intrinsics: &Intrinsics, pose: &Pose, origin: [f64; 3], near: f64) -> Pinhole {
+    let rotation = pose.rotation();
+    Pinhole {
+        width: intrinsics.width,
+        height: intrinsics.height,
+        focal: [intrinsics.fx as f32, intrinsics.fy as f32],
+        principal: [intrinsics.cx as f32, intrinsics.cy as f32],
+        axes: [rotation.x_axis, rotation.y_axis, rotation.z_axis].map(|axis| axis.as_vec3().to_array()),
+        center: (pose.center() - DVec3::from_array(origin)).as_vec3().to_array(),
+        near: near as f32,
+    }
+}
+
+impl Scene<'_> {
+    /// What `camera` sees, gaps between points closed.
+    #[must_use]
+    pub fn seen(&self, camera: &Pinhole) -> Seen {
+        if !self.faces.is_empty() {
+            return rasterize(camera, self.points, self.faces);
+        }
+        let mut seen = splat(camera, self.points, self.radii, SLACK);
+        for reach in FILL_REACH {
+            let reach = (reach * camera.width as f32 / FILL_WIDTH).ceil();
+            seen = fill(&seen, camera.width, reach as usize, LEAK);
+        }
+        seen
+    }
+
+    /// The picture that `camera` takes, with `background` where nothing is.
+    #[must_use]
+    pub fn picture(&self, camera: &Pinhole, background: [u8; 3]) -> Picture {
+        let Seen { depth, index } = self.seen(camera);
+        let colors = if self.faces.is_empty() {
+            let color = |&index: &i32| usize::try_from(index).map_or(background, |index| self.colors[index]);
+            index.par_iter().with_min_len(1 << 12).map(color).collect()
+        } else {
+            let colors: Vec<f32> = self.colors.as_flattened().iter().map(|&value| f32::from(value)).collect();
+            let shaded = shade(camera, self.points, self.faces, &colors, 3, &index);
+            let (shaded, _) = shaded.as_chunks::<3>();
+            let color = |(color, index): (&[f32; 3], &i32)| {
+                if *index < 0 { background } else { color.map(|value| (value + 0.5) as u8) }
+            };
+            shaded.iter().zip(&index).map(color).collect()
+        };
+        Picture { colors, depth, index }
+    }
+}
+
+/// Greys for scans without colours, or with the same everywhere: every point by how its surface faces a light
+/// from above and aside. Normals are those given, else the faces', else estimated from neighbours; of any
+/// length. What has no normal is of middle brightness.
+#[must_use]
+pub fn shaded(points: &[[f32; 3]], normals: Option<&[[f32; 3]]>, faces: &[[u32; 3]], up: DVec3) -> Vec<[u8; 3]> {
+    let (found, neighbors): (Vec<[f32; 3]>, _);
+    let (normals, neighbors) = match normals {
+        Some(normals) => (normals, None),
+        None => {
+            (found, neighbors) = if faces.is_empty() {
+                let index = knn_points(points, NORMAL_NEIGHBORS, true, 0..points.len()).index;
+                (estimate_normals(points, &index, NORMAL_NEIGHBORS, 0, Orientation::Up), Some(index))
+            } else {
+                (of_faces(points, faces), None)
+            };
+            (found.as_slice(), neighbors)
+        }
+    };
+    let up = up.as_vec3();
+    let aside = up.any_orthonormal_vector();
+    let light = aside * LIGHT[0] + up.cross(aside) * LIGHT[1] + up * LIGHT[2];
+    // Scans do not agree on which side of a surface its normal is.
+    let facing = |normal: &[f32; 3]| Vec3::from_array(*normal).try_normalize().map_or(0.5, |n| n.dot(light).abs());
+    let mut facing: Vec<f32> = normals.par_iter().with_min_len(1 << 12).map(facing).collect();
+    if let Some(neighbors) = neighbors {
+        // What is estimated from few points is smoothed over as many.
+        let mean = |row: &[i32]| {
+            let present = row.iter().filter_map(|n| usize::try_from(*n).ok());
+            let (sum, count) = present.fold((0.0, 0_u16), |(sum, count), n| (sum + facing[n], count + 1));
+            if count == 0 { 0.5 } else { sum / f32::from(count) }
+        };
+        facing = neighbors.par_chunks(NORMAL_NEIGHBORS).with_min_len(1 << 10).map(mean).collect();
+    }
+    facing.iter().map(|facing| [(60.0 + 185.0 * facing) as u8; 3]).collect()
+}
+
+fn of_faces(points: &[[f32; 3]], faces: &[[u32; 3]]) -> Vec<[f32; 3]> {
+    let mut normals = vec![[0.0; 3]; points.len()];
+    for face in faces {
+        let [a, b, c] = face.map(|corner| Vec3::from_array(points[corner as usize]));
+        let normal = (b - a).cross(c - a);
+        for &corner in face {
+            normals[corner as usize] = (Vec3::from_array(normals[corner as usize]) + normal).to_array();
+        }
+    }
+    normals
+}
+
+#[cfg(test)]
+mod tests {
+    use glam::DMat3;
+
+    use super::super::camera::PoseConvention;
+    use super::*;
+
+    /// The inside of a box of 4 x 3 x 2.5 around the origin, points about 2 cm apart, and a colour by position.
+    fn room() -> (Vec<[f32; 3]>, Vec<[u8; 3]>) {
+        let half = [2.0_f32, 1.5, 1.25];
+        let mut state = 5_u64;
+        let mut number = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut points = Vec::new();
+        for (axis, sign) in (0..3).flat_map(|axis| [(axis, 1.0), (axis, -1.0)]) {
+            let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+            let (nu, nv) = ((half[u] / 0.01) as usize, (half[v] / 0.01) as usize);
+            for (i, j) in (0..nu).flat_map(|i| (0..nv).map(move |j| (i, j))) {
+                let mut p = [0.0; 3];
+                p[axis] = sign * half[axis];
+                p[u] = (i as f32 + 0.5 + 0.3 * number()) * 0.02 - half[u];
+                p[v] = (j as f32 + 0.5 + 0.3 * number()) * 0.02 - half[v];
+                points.push(p);
+            }
+        }
+        let colors = points.iter().map(|p| p.map(|v| (v * 50.0 + 128.0) as u8)).collect();
+        (points, colors)
+    }
+
+    fn looking_along(forward: DVec3, center: DVec3) -> (Intrinsics, Pose) {
+        let x = forward.cross(DVec3::Z).normalize();
+        let rotation = DMat3::from_cols(x, forward.cross(x), forward);
+        let pose = Pose::new(rotation, center, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap();
+        (Intrinsics { width: 648, height: 484, fx: 500.0, fy: 500.0, cx: 323.5, cy: 241.5 }, pose)
+    }
+
+    #[test]
+    fn a_closed_room_has_no_holes_and_exact_walls() {
+        let (points, colors) = room();
+        let origin = [3e5, 4e6, 200.0];
+        let radii = radii(&points);
+        let scene = Scene { points: &points, origin, colors: &colors, faces: &[], radii: &radii };
+        for (forward, from) in [(DVec3::X, [-1.5, 0.3, 0.1]), (DVec3::new(-0.6, 0.8, 0.0), [1.0, -1.0, 0.5])] {
+            let center = DVec3::from(from) + DVec3::from(origin);
+            let (intrinsics, pose) = looking_along(forward, center);
+            let pinhole = pinhole(&intrinsics, &pose, origin, 0.05);
+            let picture = scene.picture(&pinhole, [0; 3]);
+            assert!(picture.index.iter().all(|index| *index >= 0));
+            let mut errors: Vec<f64> = Vec::new();
+            for (pixel, &depth) in picture.depth.iter().enumerate() {
+                let ray = intrinsics.unproject((pixel % 648) as f64, (pixel / 648) as f64, 1.0);
+                let ray = pose.rotation() * ray;
+                let from = DVec3::from(from);
+                let walls = (0..3).map(|a| ([2.0, 1.5, 1.25][a] * ray[a].signum() - from[a]) / ray[a]);
+                let exact = walls.fold(f64::INFINITY, f64::min);
+                errors.push((f64::from(depth) - exact).abs() / exact);
+            }
+            errors.sort_unstable_by(f64::total_cmp);
+            // A point of the wall stands for all within its disc of about 2 cm.
+            assert!(errors[errors.len() / 2] < 0.005 && errors[errors.len() * 99 / 100] < 0.03, "{:?}", errors.last());
+        }
+    }
+
+    #[test]
+    fn points_have_their_own_colour_where_they_project() {
+        let (points, colors) = room();
+        let radii = radii(&points);
+        let scene = Scene { points: &points, origin: [0.0; 3], colors: &colors, faces: &[], radii: &radii };
+        let (intrinsics, pose) = looking_along(DVec3::Y, DVec3::new(0.2, -1.2, 0.0));
+        let pinhole = pinhole(&intrinsics, &pose, [0.0; 3], 0.05);
+        let picture = scene.picture(&pinhole, [0; 3]);
+        let mut differences = Vec::new();
+        for (point, color) in points.iter().zip(&colors) {
+            let p = Vec3::from_array(pinhole.to_camera(*point)).as_dvec3();
+            let Some([x, y]) = intrinsics.pixel(p) else { continue };
+            let depth = f64::from(picture.depth[y * 648 + x]);
+            if (10..638).contains(&x) && (10..474).contains(&y) && (depth - p.z).abs() <= 0.05 * depth {
+                differences.extend(color.iter().zip(picture.colors[y * 648 + x]).map(|(a, b)| a.abs_diff(b)));
+            }
+        }
+        differences.sort_unstable();
+        assert!(differences.len() > 30_000, "{}", differences.len());
+        assert_eq!(differences[differences.len() / 2], 0);
+        assert!(differences[differences.len() * 95 / 100] <= 3);
+    }
+
+    #[test]
+    fn meshes_are_interpolated() {
+        let points = [[-1.0, 2.0, -1.0], [1.0, 2.0, -1.0], [1.0, 2.0, 1.0], [-1.0, 2.0, 1.0]];
+        let colors = [[0, 0, 0], [200, 0, 0], [200, 100, 0], [0, 100, 0]];
+        let faces = [[0, 1, 2], [0, 2, 3]];
+        let scene = Scene { points: &points, origin: [0.0; 3], colors: &colors, faces: &faces, radii: &[0.0; 4] };
+        let (intrinsics, pose) = looking_along(DVec3::Y, DVec3::ZERO);
+        let picture = scene.picture(&pinhole(&intrinsics, &pose, [0.0; 3], 0.1), [7; 3]);
+        // Upper left and lower right of the picture: z is up, x to the right.
+        assert!(picture.colors[30 * 648 + 100][1] > 80 && picture.colors[450 * 648 + 540][0] > 160);
+        assert_eq!(picture.colors[241 * 648], [7; 3]);
+        assert!((picture.depth[241 * 648 + 323] - 2.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn greys_tell_floor_and_walls_apart() {
+        let (points, _) = room();
+        let greys = shaded(&points, None, &[], DVec3::Z);
+        let mut wall_greys = [0, 1, 2].map(|axis| {
+            let half = [2.0, 1.5, 1.25];
+            let on =
+                |p: &[f32; 3]| p[axis].abs() == half[axis] && (0..3).all(|a| a == axis || p[a].abs() < half[a] - 0.2);
+            let mut greys: Vec<u8> =
+                points.iter().zip(&greys).filter(|(p, _)| on(p)).map(|(_, grey)| grey[0]).collect();
+            greys.sort_unstable();
+            assert!(greys[greys.len() * 9 / 10] - greys[greys.len() / 10] < 12);
+            greys[greys.len() / 2]
+        });
+        wall_greys.sort_unstable();
+        assert!(wall_greys[1] - wall_greys[0] > 15 && wall_greys[2] - wall_greys[1] > 15, "{wall_greys:?}");
+        assert_eq!(shaded(&[[0.0; 3]], None, &[], DVec3::Z).len(), 1);
+        assert!(shaded(&[], None, &[], DVec3::Z).is_empty());
+        assert!(radii(&[]).is_empty());
+        assert_eq!(radii(&[[1.0; 3]]), [0.0]);
+        assert_eq!(radii(&[[1.0; 3]; 3]), [0.0; 3]);
+    }
+}

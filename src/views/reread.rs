@@ -1,0 +1,71 @@
+//! A recording whose poses are to be read by another convention than its layout's.
+
+use std::path::Path;
+
+use super::check::reread;
+use super::dataset::{Conventions, Counts};
+use super::{Dataset, DepthImage, Frame, Layout, Pose, PoseConvention, ViewsError};
+use crate::cloud::PointCloud;
+use crate::images::Rgb8Image;
+
+pub(super) struct Reread {
+    inner: Box<dyn Dataset>,
+    frames: Vec<Frame>,
+    conventions: Conventions,
+    notes: Vec<String>,
+}
+
+impl Reread {
+    pub fn new(inner: Box<dyn Dataset>, convention: PoseConvention) -> Self {
+        let mut conventions = *inner.conventions();
+        let (mut frames, mut notes) = (inner.frames().to_vec(), inner.notes().to_vec());
+        if let Some(stated) = conventions.pose.replace(convention) {
+            let handed = |pose: &Pose| if conventions.mirrored { pose.mirrored() } else { *pose };
+            for pose in frames.iter_mut().flat_map(|frame| [&mut frame.pose, &mut frame.depth_pose]).flatten() {
+                *pose = handed(&reread(&handed(pose), stated, convention));
+            }
+            notes.push(format!("poses are read as {convention}, as asked; layout {} has {stated}", inner.layout()));
+        } else {
+            conventions.pose = None;
+        }
+        Self { inner, frames, conventions, notes }
+    }
+}
+
+impl Dataset for Reread {
+    fn layout(&self) -> Layout {
+        self.inner.layout()
+    }
+
+    fn root(&self) -> &Path {
+        self.inner.root()
+    }
+
+    fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    fn color(&self, index: usize) -> Result<Rgb8Image, ViewsError> {
+        self.inner.color(index)
+    }
+
+    fn depth(&self, index: usize) -> Result<Option<DepthImage>, ViewsError> {
+        self.inner.depth(index)
+    }
+
+    fn points(&self) -> Result<Option<PointCloud>, ViewsError> {
+        self.inner.points()
+    }
+
+    fn conventions(&self) -> &Conventions {
+        &self.conventions
+    }
+
+    fn counts(&self) -> &Counts {
+        self.inner.counts()
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}

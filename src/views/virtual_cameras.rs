@@ -1,0 +1,1039 @@
+//! Cameras for scans that come without pictures.
+//!
+//! The scan is thinned to *sites*, spread evenly over its surfaces. Candidate cameras are placed by the kind of
+//! scene, what each would see of the sites is found by drawing them coarsely, and cameras are taken greedily
+//! until nearly every site that can be seen is seen by several. Nothing is random: the same scan gives the same
+//! cameras.
+
+use std::fmt;
+
+use glam::{DMat3, DVec3, Mat3, Vec2, Vec3};
+use rayon::prelude::*;
+
+use super::camera::{Intrinsics, Pose, PoseConvention};
+use super::render::SLACK;
+use crate::ops::pinhole::Pinhole;
+use crate::ops::splat::cpu::{fill, splat};
+
+/// Sites that a scan is thinned to, at most.
+const MAX_SITES: usize = 24_000;
+/// Samples taken of the triangles of a mesh before thinning.
+const MESH_SAMPLES: f32 = 200_000.0;
+/// Places from which candidates look around, at most.
+const MAX_PLACES: usize = 160;
+/// Pixels on each side of the six faces that show what is seen from a place.
+const FACE: usize = 160;
+/// Pixels across which gaps between sites are closed.
+const FILL_REACH: usize = 4;
+/// A site is hidden where something is nearer by more than this share, as points are when features are lifted.
+const DEPTH_TOLERANCE: f32 = 0.05;
+/// Part of the picture's width along its edges in which nothing counts as seen, as when features are lifted.
+const BORDER: f32 = 10.0 / 648.0;
+/// What seeing a site for the first, second, third time counts; further times the last.
+const GAINS: [f32; 3] = [1.0, 0.6, 0.4];
+/// A camera that adds less than this share of all sites is not worth a picture.
+const MIN_GAIN: f32 = 4e-4;
+/// Standing height, in metres.
+const EYE_HEIGHT: f32 = 1.5;
+/// Least and largest headroom of a place to stand, in metres.
+const HEADROOM: [f32; 2] = [0.9, 8.0];
+/// How far from anything else, in metres.
+const CLEARANCE: f32 = 0.35;
+/// Share of the directions along the horizon in which someone in a room sees a wall.
+const ENCLOSED: f32 = 0.6;
+/// A wall farther away, in metres, encloses nothing.
+const WALL_DISTANCE: f32 = 20.0;
+/// Share of the sites that must be visible from the origin of the coordinates for a scan from there.
+const SINGLE_VIEWPOINT: f32 = 0.95;
+/// A scanner that stands amid what it sees, sees at least this far across, in metres.
+const AROUND_SCANNER: f32 = 3.0;
+/// Mean of the unit vectors from the scanner from which on all of a scan lies on one side of it.
+const NARROW: f32 = 0.5;
+/// How far apart points of a terrain are in its pictures.
+const PIXELS_PER_POINT: f32 = 4.0;
+
+/// What a scan shows, as far as it decides where cameras stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SceneKind {
+    /// Rooms: cameras stand on the floor and look around.
+    Interior,
+    /// Everything was seen from the coordinates' origin, by a scanner or one depth picture: cameras stand close
+    /// to it, elsewhere they would look at shadows.
+    SingleViewpoint,
+    /// An object, or a fragment of a scene: cameras circle around it.
+    Object,
+    /// Land from above: cameras fly over it.
+    Terrain,
+}
+
+impl fmt::Display for SceneKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interior => "interior",
+            Self::SingleViewpoint => "single viewpoint",
+            Self::Object => "object",
+            Self::Terrain => "terrain",
+        })
+    }
+}
+
+/// The scan that cameras are placed for. Positions are finite.
+#[derive(Clone, Copy, Debug)]
+pub struct Scan<'a> {
+    /// Positions relative to `origin`.
+    pub points: &'a [[f32; 3]],
+    /// Where positions are relative to, in the frame of the resulting poses.
+    pub origin: [f64; 3],
+    /// Normals of the points, of any length, if the scan has them: surfaces are then seen from the front only.
+    pub normals: Option<&'a [[f32; 3]]>,
+    /// Triangles as indices of points, all below their number; empty for clouds.
+    pub faces: &'a [[u32; 3]],
+    /// Metres per unit of the positions; 1 where it is not known.
+    pub metres_per_unit: f64,
+}
+
+/// What is asked of the cameras.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Which way is up in the scan; `None` guesses, see [`guess_up`].
+    pub up: Option<DVec3>,
+    /// What the scan shows; `None` decides by its shape. Where no camera of that kind would see anything, the
+    /// scan is circled like an object.
+    pub kind: Option<SceneKind>,
+    /// Most cameras.
+    pub max_views: usize,
+    /// In how many pictures each point should be.
+    pub views_per_point: usize,
+    /// Share of the points that can be seen at all for which that should hold.
+    pub coverage: f64,
+    /// Width of the pictures in pixels, at most [`MAX_SIDE`](crate::ops::pinhole::MAX_SIDE).
+    pub width: usize,
+    /// Height of the pictures in pixels, at most [`MAX_SIDE`](crate::ops::pinhole::MAX_SIDE).
+    pub height: usize,
+    /// Horizontal field of view in radians, below π.
+    pub horizontal_fov: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            up: None,
+            kind: None,
+            max_views: 60,
+            views_per_point: 3,
+            coverage: 0.98,
+            width: 648,
+            height: 484,
+            horizontal_fov: 66_f64.to_radians(),
+        }
+    }
+}
+
+/// One virtual camera.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VirtualCamera {
+    /// Size of the picture and the lens, the same for all.
+    pub intrinsics: Intrinsics,
+    /// Where it is, in the frame of the scan's file.
+    pub pose: Pose,
+    /// What is nearer than this is not drawn, in the scan's unit.
+    pub near: f64,
+}
+
+/// The cameras for a scan, best first.
+#[derive(Clone, Debug)]
+pub struct VirtualCameras {
+    /// What the scan was taken for.
+    pub kind: SceneKind,
+    /// The direction taken for up, of length one.
+    pub up: DVec3,
+    /// The cameras.
+    pub cameras: Vec<VirtualCamera>,
+    /// Share of the points that some candidate sees; the rest is inside or behind something from everywhere.
+    pub reachable: f64,
+    /// Share of all points that at least one of the cameras sees.
+    pub seen_once: f64,
+    /// Share of all points that as many cameras see as was asked for.
+    pub seen_enough: f64,
+}
+
+/// Places cameras for `scan`; none where it has no points, or where no camera is asked for.
+///
+/// Coverage is that of the sites, each standing for the points around it. It does not fail: degenerate scans
+/// (a single point, all points in one place, a line) are circled like objects.
+#[must_use]
+pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
+    let up = options.up.and_then(DVec3::try_normalize).unwrap_or_else(|| guess_up(scan));
+    let frame = Frame::new(up, scan.points);
+    let sites = Sites::new(scan, &frame);
+    let mut result = VirtualCameras {
+        kind: options.kind.unwrap_or(SceneKind::Object),
+        up,
+        cameras: Vec::new(),
+        reachable: 0.0,
+        seen_once: 0.0,
+        seen_enough: 0.0,
+    };
+    if sites.positions.is_empty() || options.max_views == 0 {
+        return result;
+    }
+    let lens = Lens::new(options);
+    let surveyor =
+        Surveyor { sites: &sites, unit: (frame.scale / scan.metres_per_unit) as f32, scanner: frame.scanner(scan) };
+    let (mut kind, places) = surveyor.places(options.kind, &lens);
+    let mut candidates = surveyor.candidates(&places, &lens);
+    if candidates.iter().all(|candidate| candidate.seen.is_empty()) {
+        kind = SceneKind::Object;
+        candidates = surveyor.candidates(&surveyor.circling(surveyor.bounds(), &lens), &lens);
+    }
+    result.kind = kind;
+    let total: f64 = sites.weights.iter().map(|&w| f64::from(w)).sum();
+    let share = |least: u8, times: &[u8]| {
+        let seen = times.iter().zip(&sites.weights).filter(|(times, _)| **times >= least);
+        seen.fold(0.0, |sum, (_, &weight)| sum + f64::from(weight)) / total
+    };
+    let mut any = vec![0_u8; sites.positions.len()];
+    candidates.iter().flat_map(|candidate| &candidate.seen).for_each(|&site| any[site as usize] = 1);
+    result.reachable = share(1, &any);
+
+    let enough = u8::try_from(options.views_per_point.clamp(1, 200)).unwrap_or(u8::MAX);
+    let mut times = vec![0_u8; sites.positions.len()];
+    let mut taken: Vec<usize> = Vec::new();
+    while taken.len() < options.max_views && share(enough, &times) < options.coverage * result.reachable {
+        let best = candidates
+            .par_iter()
+            .enumerate()
+            .filter(|(i, candidate)| !taken.iter().any(|&other| other == *i || candidate.resembles(&candidates[other])))
+            .map(|(i, candidate)| (candidate.gain(&sites.weights, &times, enough), i))
+            .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        let Some((gain, best)) = best else { break };
+        // The first camera is taken whatever it sees, so that there is one.
+        if !taken.is_empty() && gain < MIN_GAIN * total as f32 {
+            break;
+        }
+        taken.push(best);
+        candidates[best].seen.iter().for_each(|&site| times[site as usize] = times[site as usize].saturating_add(1));
+    }
+    let intrinsics = lens.intrinsics();
+    result.cameras = (taken.iter())
+        .map(|&i| &candidates[i])
+        .filter_map(|candidate| {
+            Some(VirtualCamera {
+                intrinsics,
+                pose: frame.pose(scan.origin, candidate)?,
+                near: f64::from(candidate.near) / frame.scale,
+            })
+        })
+        .collect();
+    result.seen_once = share(1, &times);
+    result.seen_enough = share(enough, &times);
+    result
+}
+
+/// Which way is up: +z, as in most scans, unless the scan says otherwise.
+///
+/// −y is taken where the scan is in the axes of a camera (y down, z forward): all of it lies in a cone in front
+/// of the origin, or its normals face −z on the whole, and no scene is seen from below. +y is taken where
+/// far more normals point along +y than along any other axis.
+#[must_use]
+pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
+    let origin = DVec3::from_array(scan.origin).as_vec3();
+    let step = scan.points.len().div_ceil(20_000).max(1);
+    // Smallest and largest x/z and y/z: a picture reaches to both sides, a far object does not.
+    let (mut low, mut high) = (Vec2::INFINITY, Vec2::NEG_INFINITY);
+    let in_cone = scan.points.iter().step_by(step).all(|point| {
+        let p = Vec3::from_array(*point) + origin;
+        low = low.min(p.truncate() / p.z);
+        high = high.max(p.truncate() / p.z);
+        p.z > 0.0 && p.x.hypot(p.y) < 1.2 * p.z
+    });
+    if in_cone && low.max_element() < -0.2 && high.min_element() > 0.2 {
+        return DVec3::NEG_Y;
+    }
+    let Some(normals) = scan.normals else { return DVec3::Z };
+    let (mut mean, mut along, mut count) = (Vec3::ZERO, [0_usize; 6], 0_usize);
+    for normal in normals.iter().step_by(step).filter_map(|n| Vec3::from_array(*n).try_normalize()) {
+        mean += normal;
+        count += 1;
+        for axis in 0..3 {
+            along[2 * axis] += usize::from(normal[axis] > 0.94);
+            along[2 * axis + 1] += usize::from(normal[axis] < -0.94);
+        }
+    }
+    let others = [0, 1, 3, 4, 5].map(|i| along[i]).into_iter().max().unwrap_or(0);
+    if mean.z < -0.4 * count as f32 {
+        DVec3::NEG_Y
+    } else if along[2] * 10 > count && along[2] * 2 > others * 3 {
+        DVec3::Y
+    } else {
+        DVec3::Z
+    }
+}
+
+/// The scan turned so that z is up, and scaled to a size at which no square overflows or vanishes.
+struct Frame {
+    /// From the scan's axes.
+    turn: DMat3,
+    scale: f64,
+}
+
+impl Frame {
+    fn new(up: DVec3, points: &[[f32; 3]]) -> Self {
+        // The axis least along `up` stays nearest to where it is.
+        let aside = if up.x.abs() <= up.y.abs().min(up.z.abs()) { DVec3::X } else { DVec3::Y };
+        let x = if up == DVec3::Z { DVec3::X } else { aside.reject_from(up).normalize() };
+        let largest = points.par_iter().map(|p| p.iter().fold(0.0_f32, |m, v| m.max(v.abs()))).reduce(|| 0.0, f32::max);
+        let scale = if largest > 0.0 { 1.0 / f64::from(largest) } else { 1.0 };
+        Self { turn: DMat3::from_cols(x, up.cross(x), up).transpose(), scale }
+    }
+
+    fn turned(&self, v: [f32; 3]) -> Vec3 {
+        (self.turn * Vec3::from_array(v).as_dvec3() * self.scale).as_vec3()
+    }
+
+    /// Where the origin of the scan's file is.
+    fn scanner(&self, scan: &Scan<'_>) -> Vec3 {
+        (self.turn * -DVec3::from_array(scan.origin) * self.scale).as_vec3()
+    }
+
+    /// `None` if the candidate's axes are no rotation, which takes an origin beyond all measure.
+    fn pose(&self, origin: [f64; 3], candidate: &Candidate) -> Option<Pose> {
+        let back = self.turn.transpose();
+        let rotation = back * candidate.axes.as_dmat3();
+        let center = back * candidate.eye.as_dvec3() / self.scale + DVec3::from_array(origin);
+        Pose::new(rotation, center, PoseConvention::OPENCV_CAMERA_TO_WORLD).ok()
+    }
+}
+
+/// Points spread evenly over the surfaces of the scan, in a frame with z up.
+struct Sites {
+    positions: Vec<Vec3>,
+    /// Zero where the scan has no normal.
+    normals: Vec<Vec3>,
+    /// How many points, or samples of a mesh, a site stands for.
+    weights: Vec<f32>,
+    /// Edge of the cubes that hold one site each.
+    cell: f32,
+    /// Whether they are samples of triangles.
+    are_faces: bool,
+}
+
+impl Sites {
+    fn new(scan: &Scan<'_>, frame: &Frame) -> Self {
+        let normal = |i: usize| {
+            let turned = |n: [f32; 3]| frame.turn * Vec3::from_array(n).as_dvec3().normalize_or_zero();
+            scan.normals.map_or(Vec3::ZERO, |n| turned(n[i]).as_vec3())
+        };
+        let mut sites = if scan.faces.is_empty() {
+            let positions: Vec<Vec3> = scan.points.par_iter().map(|&p| frame.turned(p)).collect();
+            let normals = (0..positions.len()).into_par_iter().map(normal).collect();
+            Self { weights: vec![1.0; positions.len()], positions, normals, cell: 0.0, are_faces: false }
+        } else {
+            Self::on_faces(scan, frame, normal)
+        };
+        let mut low = Vec3::INFINITY;
+        let mut high = Vec3::NEG_INFINITY;
+        sites.positions.iter().for_each(|p| (low, high) = (low.min(*p), high.max(*p)));
+        let extent = (high - low).max_element();
+        if extent <= 0.0 {
+            sites.thin(1.0, low);
+            return sites;
+        }
+        // As fine as a surface across the whole scene would allow, then coarser until there are few enough.
+        let mut cell = extent / (MAX_SITES as f32).sqrt() / 2.0;
+        loop {
+            sites.thin(cell, low);
+            if sites.positions.len() <= MAX_SITES {
+                return sites;
+            }
+            cell *= 1.25;
+        }
+    }
+
+    /// Samples of the triangles, so that large ones count and hide what is behind them.
+    fn on_faces(scan: &Scan<'_>, frame: &Frame, normal: impl Fn(usize) -> Vec3) -> Self {
+        let corners = |face: &[u32; 3]| face.map(|i| frame.turned(scan.points[i as usize]));
+        let area = |face: &[u32; 3]| {
+            let [a, b, c] = corners(face);
+            (b - a).cross(c - a).length() / 2.0
+        };
+        let total: f32 = scan.faces.iter().map(area).sum();
+        let per_area = if total > 0.0 { MESH_SAMPLES / total } else { 0.0 };
+        let mut sites =
+            Self { positions: Vec::new(), normals: Vec::new(), weights: Vec::new(), cell: 0.0, are_faces: true };
+        for face in scan.faces {
+            let [a, b, c] = corners(face);
+            let normal = face.iter().map(|&i| normal(i as usize)).sum::<Vec3>().normalize_or_zero();
+            // n² triangles alike, each with a sample in its middle.
+            let n = (area(face) * per_area).sqrt().ceil().clamp(1.0, 512.0) as usize;
+            for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let (u, v) = ((i as f32 + 1.0 / 3.0) / n as f32, (j as f32 + 1.0 / 3.0) / n as f32);
+                // The upper half of the square is turned onto the lower one.
+                let (u, v) = if i + j < n { (u, v) } else { (1.0 - u, 1.0 - v) };
+                sites.positions.push(a + (b - a) * u + (c - a) * v);
+                sites.normals.push(normal);
+                sites.weights.push(area(face) / (n * n) as f32 * per_area);
+            }
+        }
+        sites
+    }
+
+    /// Keeps the first position of every cube of edge `cell`, with the weight of all in it.
+    fn thin(&mut self, cell: f32, low: Vec3) {
+        let key = |p: &Vec3| {
+            // 21 bits each; absurd coordinates share the last cube.
+            let [x, y, z] = ((*p - low) / cell).to_array().map(|v| (v as u64).min((1 << 21) - 1));
+            x << 42 | y << 21 | z
+        };
+        let mut order: Vec<(u64, u32)> =
+            self.positions.par_iter().enumerate().map(|(i, p)| (key(p), i as u32)).collect();
+        order.par_sort_unstable();
+        let mut kept = Self { positions: Vec::new(), normals: Vec::new(), weights: Vec::new(), cell, ..*self };
+        for group in order.chunk_by(|a, b| a.0 == b.0) {
+            let first = group[0].1 as usize;
+            kept.positions.push(self.positions[first]);
+            kept.normals.push(self.normals[first]);
+            kept.weights.push(group.iter().map(|(_, i)| self.weights[*i as usize]).sum());
+        }
+        *self = kept;
+    }
+}
+
+/// The lens all cameras share.
+struct Lens {
+    width: usize,
+    height: usize,
+    focal: f32,
+}
+
+impl Lens {
+    fn new(options: &Options) -> Self {
+        let half = (options.horizontal_fov / 2.0).clamp(0.01, 1.55).tan();
+        Self { width: options.width, height: options.height, focal: (options.width as f64 / 2.0 / half) as f32 }
+    }
+
+    fn intrinsics(&self) -> Intrinsics {
+        Intrinsics {
+            width: self.width,
+            height: self.height,
+            fx: f64::from(self.focal),
+            fy: f64::from(self.focal),
+            cx: (self.width as f64 - 1.0) / 2.0,
+            cy: (self.height as f64 - 1.0) / 2.0,
+        }
+    }
+
+    /// Largest |x/z| and |y/z| that count as seen.
+    fn reach(&self) -> Vec2 {
+        let border = BORDER * self.width as f32;
+        (Vec2::new(self.width as f32, self.height as f32) / 2.0 - border).max(Vec2::splat(0.5)) / self.focal
+    }
+}
+
+/// A place, and the directions worth a candidate there.
+struct Place {
+    eye: Vec3,
+    directions: Vec<Vec3>,
+    /// From what distance on things are drawn.
+    near: f32,
+    /// Beyond this distance surfaces count less and less.
+    range: f32,
+}
+
+/// A camera that may be taken.
+struct Candidate {
+    eye: Vec3,
+    /// The camera's x, y and z axis as columns.
+    axes: Mat3,
+    near: f32,
+    /// Sites in the picture, each with what it counts.
+    seen: Vec<u32>,
+    value: Vec<f32>,
+}
+
+impl Candidate {
+    /// What this camera adds to sites that were seen `times`.
+    fn gain(&self, weights: &[f32], times: &[u8], enough: u8) -> f32 {
+        let gain = |(site, value): (&u32, &f32)| {
+            let times = times[*site as usize];
+            let counts = GAINS[usize::from(times).min(GAINS.len() - 1)];
+            if times < enough { weights[*site as usize] * value * counts } else { 0.0 }
+        };
+        self.seen.iter().zip(&self.value).map(gain).sum()
+    }
+
+    /// Whether the two pictures would hardly differ.
+    fn resembles(&self, other: &Self) -> bool {
+        self.axes.z_axis.dot(other.axes.z_axis) > 0.97 && (self.eye - other.eye).length() < 3.0 * self.near
+    }
+}
+
+/// The camera's x, y and z axis as columns, for a camera that looks along `forward` with its picture upright.
+fn look(forward: Vec3) -> Mat3 {
+    let z = forward.normalize();
+    // Straight up and down there is no upright: y of the frame is then up in the picture.
+    let up = if z.z.abs() > 0.999 { Vec3::Y } else { Vec3::Z };
+    let x = z.cross(up).normalize();
+    Mat3::from_cols(x, z.cross(x), z)
+}
+
+/// Directions around the horizon, `turns` of them at each of some angles above it, in degrees.
+fn around(turns: usize, pitches: &[f32]) -> Vec<Vec3> {
+    let direction = |pitch: f32, turn: usize| {
+        let (yaw, pitch) = (turn as f32 / turns as f32 * std::f32::consts::TAU, pitch.to_radians());
+        Vec3::new(yaw.cos() * pitch.cos(), yaw.sin() * pitch.cos(), pitch.sin())
+    };
+    pitches.iter().flat_map(|&pitch| (0..turns).map(move |turn| direction(pitch, turn))).collect()
+}
+
+/// How sites are drawn to find what they hide.
+#[derive(Clone, Copy, PartialEq)]
+enum Discs {
+    /// As surfaces without gaps.
+    Closed,
+    /// So that little is hidden by what is beside it.
+    Loose,
+}
+
+/// Finds places, and what is seen from them.
+struct Surveyor<'a> {
+    sites: &'a Sites,
+    /// Units per metre.
+    unit: f32,
+    /// Where the origin of the scan's file is.
+    scanner: Vec3,
+}
+
+impl Surveyor<'_> {
+    /// The kind of scene, and where candidates stand.
+    fn places(&self, wanted: Option<SceneKind>, lens: &Lens) -> (SceneKind, Vec<Place>) {
+        let wants = |kind| wanted.is_none_or(|wanted| wanted == kind);
+        if wants(SceneKind::SingleViewpoint) && (wanted.is_some() || self.all_seen_by_scanner()) {
+            return (SceneKind::SingleViewpoint, self.near_scanner(lens));
+        }
+        let bounds = self.bounds();
+        let size = bounds[1] - bounds[0];
+        let across = size.truncate().max_element();
+        let flat = across > 6.0 * size.z && size.truncate().min_element() > 30.0 * self.unit;
+        if wanted == Some(SceneKind::Terrain) || (wanted.is_none() && flat) {
+            return (SceneKind::Terrain, self.over(bounds, lens));
+        }
+        if wants(SceneKind::Interior) {
+            let places = self.standing(bounds, wanted.is_some());
+            if !places.is_empty() {
+                return (SceneKind::Interior, places);
+            }
+        }
+        (SceneKind::Object, self.circling(bounds, lens))
+    }
+
+    /// Where all but the outermost sites are.
+    fn bounds(&self) -> [Vec3; 2] {
+        let mut bounds = [Vec3::ZERO; 2];
+        for axis in 0..3 {
+            let mut values: Vec<f32> = self.sites.positions.iter().map(|p| p[axis]).collect();
+            values.sort_unstable_by(f32::total_cmp);
+            let stray = values.len() / 200;
+            (bounds[0][axis], bounds[1][axis]) = (values[stray], values[values.len() - 1 - stray]);
+        }
+        bounds
+    }
+
+    /// Whether from the origin of the file's coordinates hardly anything hides anything.
+    fn all_seen_by_scanner(&self) -> bool {
+        let sites = &self.sites.positions;
+        if sites.len() < 500 {
+            return false;
+        }
+        let near = sites.iter().map(|p| (*p - self.scanner).length()).fold(f32::INFINITY, f32::min);
+        let bounds = self.bounds();
+        let size = bounds[1] - bounds[0];
+        // From far away nothing hides anything in a flat scene, and closer than a cell all is hidden.
+        let outside = (self.scanner.clamp(bounds[0], bounds[1]) - self.scanner).length();
+        if outside > size.length() || near < self.sites.cell {
+            return false;
+        }
+        // Objects are often centred on the origin, which then sees nothing but their inside.
+        if outside == 0.0 && (self.sites.are_faces || size.max_element() < AROUND_SCANNER * self.unit) {
+            return false;
+        }
+        let visible = self.visible(self.scanner, self.sites.cell / 4.0, Discs::Loose);
+        visible.len() as f32 > SINGLE_VIEWPOINT * sites.len() as f32
+    }
+
+    /// Around the scanner, near enough that little shadow shows.
+    fn near_scanner(&self, lens: &Lens) -> Vec<Place> {
+        let sites = &self.sites.positions;
+        let mut distances: Vec<f32> = sites.iter().map(|p| (*p - self.scanner).length()).collect();
+        let middle = distances.len() / 2;
+        let distance = *distances.select_nth_unstable_by(middle, f32::total_cmp).1;
+        let mut eye = self.scanner;
+        let mut directions = around(16, &[0.0, -25.0, 25.0, -50.0, 50.0]);
+        let towards: Vec3 = sites.iter().map(|p| (*p - self.scanner).normalize_or_zero()).sum();
+        if towards.length() > NARROW * sites.len() as f32 {
+            // All of it fits a picture: that is taken from as near as it still does, up to a limit.
+            let axes = look(towards);
+            let reach = lens.reach();
+            let fits = |eye: Vec3| {
+                let inside = sites
+                    .iter()
+                    .map(|p| axes.transpose() * (*p - eye))
+                    .filter(|p| p.z > 0.05 * distance && p.x.abs() <= reach.x * p.z && p.y.abs() <= reach.y * p.z);
+                inside.count() as f32 > 0.98 * sites.len() as f32
+            };
+            let steps = (1..=10).map(|step| self.scanner + axes.z_axis * (0.05 * step as f32 * distance));
+            eye = steps.take_while(|eye| fits(*eye)).last().unwrap_or(eye);
+            directions.insert(0, axes.z_axis);
+        }
+        let step = 0.08 * distance;
+        let offsets = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -1.0, 0.0]];
+        let offsets = offsets.into_iter().chain([[0.0, 0.0, 1.0], [0.0, 0.0, -0.6]]);
+        let place = |offset: [f32; 3]| Place {
+            eye: eye + Vec3::from_array(offset) * step,
+            directions: directions.clone(),
+            near: 0.02 * distance,
+            range: f32::INFINITY,
+        };
+        offsets.map(place).collect()
+    }
+
+    /// On circles around an object that show all of it, and on nearer ones.
+    fn circling(&self, bounds: [Vec3; 2], lens: &Lens) -> Vec<Place> {
+        let middle = (bounds[0] + bounds[1]) / 2.0;
+        let radius = ((bounds[1] - bounds[0]).length() / 2.0).max(self.sites.cell);
+        let narrower = lens.reach().min_element();
+        // The sphere around the object touches the frame of the picture.
+        let distance = radius * (1.0 + 1.0 / (narrower * narrower)).sqrt();
+        let mut places = Vec::new();
+        for (scale, turns, pitches) in
+            [(1.0, 12, [15.0, 40.0, 65.0, 88.0, -20.0]), (0.6, 12, [10.0, 30.0, 55.0, 88.0, -30.0])]
+        {
+            for direction in around(turns, &pitches) {
+                let eye = middle + direction * distance * scale;
+                places.push(Place { eye, directions: vec![-direction], near: 0.02 * distance, range: 2.0 * distance });
+            }
+        }
+        places
+    }
+
+    /// Over land, at a height from which points are a few pixels apart, looking down and at a slant.
+    fn over(&self, bounds: [Vec3; 2], lens: &Lens) -> Vec<Place> {
+        let size = bounds[1] - bounds[0];
+        // The width and height of ground that a picture from straight above shows, per height.
+        let [wide, high] = (lens.reach() * 2.0).to_array();
+        let mean_weight = self.sites.weights.iter().sum::<f32>() / self.sites.weights.len() as f32;
+        let spacing = self.sites.cell / mean_weight.max(1.0).sqrt();
+        let mut height = (lens.width as f32 / PIXELS_PER_POINT * spacing / wide).max(1.5 * size.z);
+        let steps = |height: f32| {
+            let count = |extent: f32, footprint: f32| (extent / (0.5 * footprint)).ceil().max(1.0) as usize;
+            [count(size.x, wide * height), count(size.y, high * height)]
+        };
+        while steps(height).iter().product::<usize>() > MAX_PLACES {
+            height *= 1.15;
+        }
+        let [columns, rows] = steps(height);
+        let ground = bounds[0].z + 0.25 * size.z;
+        let down = [Vec3::NEG_Z];
+        let directions: Vec<Vec3> = down.into_iter().chain(around(4, &[-45.0])).chain(around(8, &[-60.0])).collect();
+        let at = |step: usize, steps: usize| (step as f32 + 0.5) / steps as f32;
+        let place = |column: usize, row: usize| Place {
+            eye: Vec3::new(
+                bounds[0].x + size.x * at(column, columns),
+                bounds[0].y + size.y * at(row, rows),
+                ground + height,
+            ),
+            directions: directions.clone(),
+            near: 0.02 * height,
+            range: 1.5 * height,
+        };
+        (0..rows).flat_map(|row| (0..columns).map(move |column| place(column, row))).collect()
+    }
+
+    /// On floors, at eye height. Unless `anywhere`, only where there are walls around, and none if there are
+    /// next to no such places.
+    fn standing(&self, bounds: [Vec3; 2], anywhere: bool) -> Vec<Place> {
+        let grid = Occupancy::new(&self.sites.positions, bounds, (0.1 * self.unit).max(1.5 * self.sites.cell));
+        let eyes: Vec<Vec3> = grid.eyes(self.unit);
+        let enclosed: Vec<Vec3> = eyes
+            .par_iter()
+            .filter(|eye| anywhere || grid.walls_around(**eye, self.unit) >= ENCLOSED)
+            .copied()
+            .collect();
+        let area = enclosed.len() as f32 * grid.cell * grid.cell;
+        if !anywhere && area < (self.unit * self.unit).max(0.05 * grid.footprint()) {
+            return Vec::new();
+        }
+        let mut apart = 0.5 * self.unit;
+        let mut eyes = spread(&enclosed, apart);
+        while eyes.len() > MAX_PLACES {
+            apart *= 1.2;
+            eyes = spread(&enclosed, apart);
+        }
+        let directions = around(8, &[-20.0, 5.0, -45.0, 30.0, 60.0]);
+        let place = |eye| Place { eye, directions: directions.clone(), near: 0.1 * self.unit, range: 6.0 * self.unit };
+        eyes.into_iter().map(place).collect()
+    }
+
+    fn candidates(&self, places: &[Place], lens: &Lens) -> Vec<Candidate> {
+        let limit = lens.reach();
+        let from = |place: &Place| {
+            let visible = self.visible(place.eye, place.near, Discs::Closed);
+            let candidate = |direction: &Vec3| {
+                let axes = look(*direction);
+                let (mut seen, mut value) = (Vec::new(), Vec::new());
+                for &site in &visible {
+                    let p = axes.transpose() * (self.sites.positions[site as usize] - place.eye);
+                    if p.z >= place.near && p.x.abs() <= limit.x * p.z && p.y.abs() <= limit.y * p.z {
+                        seen.push(site);
+                        value.push(1.0 / (1.0 + (p.z / place.range).powi(2)));
+                    }
+                }
+                Candidate { eye: place.eye, axes, near: place.near, seen, value }
+            };
+            place.directions.iter().map(candidate).collect::<Vec<_>>()
+        };
+        places.par_iter().flat_map_iter(from).collect()
+    }
+
+    /// The sites that nothing hides from `eye`, with normals only those whose front is seen: drawn as discs on
+    /// the faces of a cube around it.
+    fn visible(&self, eye: Vec3, near: f32, discs: Discs) -> Vec<u32> {
+        let positions: Vec<[f32; 3]> = self.sites.positions.iter().map(|p| (*p - eye).to_array()).collect();
+        // Two neighbouring sites may be nearly two cells apart.
+        let radius = if discs == Discs::Closed { 1.0 } else { 0.75 };
+        let radii = vec![radius * self.sites.cell; positions.len()];
+        let mut visible = Vec::new();
+        for (axis, sign) in [(0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0), (2, 1.0), (2, -1.0)] {
+            let mut axes = [[0.0; 3]; 3];
+            axes[0][(axis + 1) % 3] = 1.0;
+            axes[1][(axis + 2) % 3] = sign;
+            axes[2][axis] = sign;
+            let camera = Pinhole {
+                width: FACE,
+                height: FACE,
+                focal: [FACE as f32 / 2.0; 2],
+                principal: [(FACE - 1) as f32 / 2.0; 2],
+                axes,
+                center: [0.0; 3],
+                near,
+            };
+            let mut drawn = splat(&camera, &positions, &radii, SLACK);
+            if discs == Discs::Closed {
+                drawn = fill(&drawn, FACE, FILL_REACH, 1.0 - DEPTH_TOLERANCE);
+            }
+            for (site, position) in positions.iter().enumerate() {
+                let [x, y, z] = camera.to_camera(*position);
+                if !(z >= near && x.abs() <= z && y.abs() <= z) {
+                    continue;
+                }
+                let pixel = |at: f32| ((camera.focal[0] * at / z + camera.principal[0]).round() as usize).min(FACE - 1);
+                let front = drawn.depth[pixel(y) * FACE + pixel(x)];
+                let normal = self.sites.normals[site];
+                let faces = normal == Vec3::ZERO || normal.dot(Vec3::from_array(*position)) < 0.0;
+                if faces && z <= front * (1.0 + DEPTH_TOLERANCE) + self.sites.cell {
+                    visible.push(site as u32);
+                }
+            }
+        }
+        visible
+    }
+}
+
+/// Those of `places` that are `apart` from all before them.
+fn spread(places: &[Vec3], apart: f32) -> Vec<Vec3> {
+    let mut kept: Vec<Vec3> = Vec::new();
+    for place in places {
+        if kept.iter().all(|other| other.distance_squared(*place) >= apart * apart) {
+            kept.push(*place);
+        }
+    }
+    kept
+}
+
+/// Which cubes of a grid hold anything.
+struct Occupancy {
+    low: Vec3,
+    cell: f32,
+    size: [usize; 3],
+    occupied: Vec<bool>,
+}
+
+impl Occupancy {
+    /// A grid over `bounds`, of cubes with an edge of at least `cell`.
+    fn new(positions: &[Vec3], bounds: [Vec3; 2], cell: f32) -> Self {
+        let cell = cell.max((bounds[1] - bounds[0]).max_element() / 255.0);
+        let size = ((bounds[1] - bounds[0]) / cell).to_array().map(|cells| cells as usize + 1);
+        let mut grid = Self { low: bounds[0], cell, size, occupied: vec![false; size.iter().product()] };
+        for position in positions {
+            if let Some(at) = grid.at(*position) {
+                grid.occupied[at] = true;
+            }
+        }
+        grid
+    }
+
+    /// `None` outside the grid.
+    fn at(&self, position: Vec3) -> Option<usize> {
+        let c = (position - self.low) / self.cell;
+        if c.min_element() < 0.0 {
+            return None;
+        }
+        let [x, y, z] = c.to_array().map(|c| c as usize);
+        (x < self.size[0] && y < self.size[1] && z < self.size[2]).then(|| (x * self.size[1] + y) * self.size[2] + z)
+    }
+
+    fn columns(&self) -> impl Iterator<Item = &[bool]> {
+        self.occupied.chunks_exact(self.size[2])
+    }
+
+    /// Area of the columns that hold anything.
+    fn footprint(&self) -> f32 {
+        self.columns().filter(|column| column.contains(&true)).count() as f32 * self.cell * self.cell
+    }
+
+    /// Places to stand, at eye height: above the floor in layers that are floor in many columns, with headroom,
+    /// and away from everything.
+    fn eyes(&self, unit: f32) -> Vec<Vec3> {
+        let height = self.size[2];
+        let area: Vec<usize> = (0..height).map(|z| self.columns().filter(|column| column[z]).count()).collect();
+        let largest = area.iter().copied().max().unwrap_or(0);
+        let floors: Vec<usize> = (0..height).filter(|&z| area[z] * 4 >= largest).collect();
+        let cells = |metres: f32| (metres * unit / self.cell) as usize;
+        let mut eyes: Vec<Vec3> = Vec::new();
+        for (i, column) in self.columns().enumerate() {
+            let mut last_eye = None;
+            for &floor in floors.iter().filter(|&&z| column[z]) {
+                // A floor may be two layers thick.
+                let head = (floor + 2..height).find(|&z| column[z]).unwrap_or(height);
+                let headroom = (head - floor - 1) as f32 * self.cell / unit;
+                let ceiling = if head == height { EYE_HEIGHT / 0.65 } else { headroom };
+                if headroom < HEADROOM[0] || (head < height && headroom > HEADROOM[1]) {
+                    continue;
+                }
+                let above = cells(EYE_HEIGHT.min(0.65 * ceiling.max(headroom.min(EYE_HEIGHT / 0.65)))).max(1);
+                if last_eye == Some(floor + above) || floor + above >= height {
+                    continue;
+                }
+                last_eye = Some(floor + above);
+                let corner = Vec3::new((i / self.size[1]) as f32, (i % self.size[1]) as f32, (floor + above) as f32);
+                let eye = self.low + (corner + 0.5) * self.cell;
+                if self.is_clear(eye, (CLEARANCE * unit).max(self.cell)) {
+                    eyes.push(eye);
+                }
+            }
+        }
+        eyes
+    }
+
+    /// Whether nothing is within `distance`.
+    fn is_clear(&self, eye: Vec3, distance: f32) -> bool {
+        let reach = (distance / self.cell) as i32;
+        let offsets = || (-reach..=reach).map(|offset| offset as f32 * self.cell);
+        let mut around =
+            offsets().flat_map(|x| offsets().flat_map(move |y| offsets().map(move |z| Vec3::new(x, y, z))));
+        !around.any(|offset| self.at(eye + offset).is_some_and(|at| self.occupied[at]))
+    }
+
+    /// Share of the directions along the horizon in which something stands.
+    fn walls_around(&self, eye: Vec3, unit: f32) -> f32 {
+        let steps = (WALL_DISTANCE * unit / self.cell) as usize;
+        // A little above and below the horizon as well: walls have windows.
+        let heights = [0.0, 2.0, -2.0].map(|cells| Vec3::Z * cells * self.cell);
+        let directions = around(32, &[0.0]);
+        let blocked = |direction: &&Vec3| {
+            (1..=steps)
+                .map(|step| eye + **direction * (step as f32 * self.cell))
+                .any(|p| heights.iter().any(|height| self.at(p + *height).is_some_and(|at| self.occupied[at])))
+        };
+        directions.iter().filter(blocked).count() as f32 / directions.len() as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::render::{self, Scene};
+
+    fn scan(points: &[[f32; 3]]) -> Scan<'_> {
+        Scan { points, origin: [0.0; 3], normals: None, faces: &[], metres_per_unit: 1.0 }
+    }
+
+    /// Points `step` apart on one side of a box.
+    fn side(low: [f32; 3], high: [f32; 3], axis: usize, upper: bool, step: f32) -> Vec<[f32; 3]> {
+        let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
+        let count = |axis: usize| ((high[axis] - low[axis]) / step) as usize;
+        let point = |i: usize, j: usize| {
+            let mut p = if upper { high } else { low };
+            (p[u], p[v]) = (low[u] + i as f32 * step, low[v] + j as f32 * step);
+            p
+        };
+        (0..=count(u)).flat_map(|i| (0..=count(v)).map(move |j| point(i, j))).collect()
+    }
+
+    /// A room of 6 x 4 x 2.6 m with a table and a cupboard, without the surfaces that these hide; z is up, and the
+    /// room's middle the origin.
+    fn room(step: f32) -> Vec<[f32; 3]> {
+        let (table, cupboard) = (([4.0, 1.0, 0.0], [5.2, 2.2, 0.75]), ([0.0, 1.0, 0.0], [0.6, 2.5, 2.0]));
+        let outside = |p: &[f32; 3]| {
+            let inside = |(low, high): ([f32; 3], [f32; 3])| (0..3).all(|a| p[a] >= low[a] && p[a] <= high[a]);
+            !inside(table) && !inside(cupboard)
+        };
+        let whole = (0..6).flat_map(|i| side([0.0; 3], [6.0, 4.0, 2.6], i / 2, i % 2 == 1, step));
+        let mut points: Vec<[f32; 3]> = whole.filter(outside).collect();
+        for i in [0, 1, 2, 3, 5] {
+            points.extend(side(table.0, table.1, i / 2, i % 2 == 1, step));
+        }
+        for i in [1, 2, 3, 5] {
+            points.extend(side(cupboard.0, cupboard.1, i / 2, i % 2 == 1, step));
+        }
+        points.iter().map(|p| [p[0] - 3.0, p[1] - 2.0, p[2] - 1.3]).collect()
+    }
+
+    /// In how many pictures each point is, drawn at full size.
+    fn times_seen(scan: &Scan<'_>, cameras: &VirtualCameras) -> Vec<usize> {
+        let radii = render::radii(scan.points);
+        let colors = vec![[0; 3]; scan.points.len()];
+        let scene =
+            Scene { points: scan.points, origin: scan.origin, colors: &colors, faces: scan.faces, radii: &radii };
+        let mut times = vec![0; scan.points.len()];
+        for camera in &cameras.cameras {
+            let pinhole = render::pinhole(&camera.intrinsics, &camera.pose, scan.origin, camera.near);
+            let depth = scene.seen(&pinhole).depth;
+            for (times, point) in times.iter_mut().zip(scan.points) {
+                let p = Vec3::from_array(pinhole.to_camera(*point)).as_dvec3();
+                if let Some([x, y]) = camera.intrinsics.pixel(p) {
+                    let d = f64::from(depth[y * pinhole.width + x]);
+                    *times += usize::from((d - p.z).abs() <= 0.05 * d);
+                }
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn nearly_all_of_a_furnished_room_is_in_three_pictures() {
+        let points = room(0.03);
+        let scan = Scan { origin: [500_103.0, 4_000_002.0, 101.3], ..scan(&points) };
+        let cameras = virtual_cameras(&scan, &Options::default());
+        assert_eq!(cameras.kind, SceneKind::Interior);
+        assert!(cameras.reachable > 0.99 && cameras.seen_enough >= 0.98 * cameras.reachable, "{cameras:?}");
+        for camera in &cameras.cameras {
+            let p = camera.pose.center() - DVec3::from_array(scan.origin);
+            assert!(p.x.abs() < 3.0 && p.y.abs() < 2.0 && p.z.abs() < 1.3, "{p}");
+            // Upright: y points down.
+            assert!((camera.pose.rotation() * DVec3::Y).z < 0.0);
+        }
+        let times = times_seen(&scan, &cameras);
+        let share = times.iter().filter(|times| **times >= 3).count() as f64 / points.len() as f64;
+        assert!(share >= 0.97, "{share}");
+        assert_eq!(cameras.cameras, virtual_cameras(&scan, &Options::default()).cameras);
+        let few = virtual_cameras(&scan, &Options { max_views: 5, ..Options::default() });
+        assert_eq!(few.cameras, cameras.cameras[..5]);
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_shape_in_any_unit_and_with_any_up() {
+        let points = room(0.05);
+        let millimetres: Vec<[f32; 3]> = points.iter().map(|p| p.map(|v| v * 1e3)).collect();
+        let in_millimetres = Scan { metres_per_unit: 1e-3, origin: [1e5; 3], ..scan(&millimetres) };
+        assert_eq!(virtual_cameras(&in_millimetres, &Options::default()).kind, SceneKind::Interior);
+        let y_up: Vec<[f32; 3]> = points.iter().map(|p| [p[0], p[2], -p[1]]).collect();
+        let turned = Scan { origin: [1e5; 3], ..scan(&y_up) };
+        let cameras = virtual_cameras(&turned, &Options { up: Some(DVec3::Y * 2.0), ..Options::default() });
+        assert_eq!((cameras.kind, cameras.up), (SceneKind::Interior, DVec3::Y));
+        assert!(cameras.cameras.iter().all(|camera| (camera.pose.rotation() * DVec3::Y).y < 0.0));
+
+        let ball: Vec<[f32; 3]> = around(80, &[-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0])
+            .iter()
+            .map(|p| (*p * 0.2).to_array())
+            .collect();
+        let cameras = virtual_cameras(&scan(&ball), &Options::default());
+        assert_eq!(cameras.kind, SceneKind::Object);
+        assert!(cameras.seen_enough > 0.95, "{cameras:?}");
+
+        let land: Vec<[f32; 3]> = (0..40_000)
+            .map(|i| [(i % 200) as f32 * 2.0, (i / 200) as f32 * 2.0, ((i % 17) * (i / 200 % 13)) as f32 * 0.02])
+            .collect();
+        let cameras = virtual_cameras(&Scan { origin: [0.0; 3], ..scan(&land) }, &Options::default());
+        assert_eq!(cameras.kind, SceneKind::Terrain);
+        assert!(cameras.seen_enough >= 0.95, "{cameras:?}");
+    }
+
+    #[test]
+    fn a_single_depth_picture_is_looked_at_from_where_it_was_taken() {
+        // A wall with a box before it, as a camera at the origin sees them: y down, z forward.
+        let mut points = Vec::new();
+        for (x, y) in (-60..=60).flat_map(|x| (-45..=45).map(move |y| (x as f32 * 0.01, y as f32 * 0.01))) {
+            let z = if x.abs() < 0.2 && y > 0.0 { 2.0 } else { 3.5 };
+            points.push([x * z, y * z, z - 3.0]);
+        }
+        let scan = Scan { origin: [0.0, 0.0, 3.0], ..scan(&points) };
+        let cameras = virtual_cameras(&scan, &Options::default());
+        assert_eq!((cameras.kind, cameras.up), (SceneKind::SingleViewpoint, DVec3::NEG_Y));
+        let first = &cameras.cameras[0].pose;
+        assert!(first.center().length() < 1.5 && (first.rotation() * DVec3::Z).z > 0.95, "{first:?}");
+        assert!((first.rotation() * DVec3::Y).y > 0.95, "{first:?}");
+    }
+
+    #[test]
+    fn normals_say_from_which_side() {
+        let points: Vec<[f32; 3]> =
+            (0..10_000).map(|i| [(i % 100) as f32 * 0.01 - 0.5, (i / 100) as f32 * 0.01 - 0.5, 0.0]).collect();
+        let normals = vec![[0.0, 0.0, 3.0]; points.len()];
+        let with_normals = Scan { normals: Some(&normals), origin: [9.0; 3], ..scan(&points) };
+        let options = Options { kind: Some(SceneKind::Object), ..Options::default() };
+        let cameras = virtual_cameras(&with_normals, &options);
+        assert!(cameras.seen_enough > 0.95);
+        assert!(cameras.cameras.iter().all(|camera| camera.pose.center().z > 9.0));
+        let downwards = vec![[0.0, 0.0, -1.0]; points.len()];
+        assert_eq!(guess_up(&Scan { normals: Some(&downwards), ..with_normals }), DVec3::NEG_Y);
+        let y_up = vec![[0.0, 1.0, 0.0]; points.len()];
+        assert_eq!(guess_up(&Scan { normals: Some(&y_up), ..with_normals }), DVec3::Y);
+    }
+
+    #[test]
+    fn a_mesh_of_few_vertices_hides_and_is_seen() {
+        // A closed box of 12 triangles.
+        let points: Vec<[f32; 3]> = (0..8).map(|i| [i & 1, i >> 1 & 1, i >> 2].map(|v| v as f32 - 0.5)).collect();
+        let faces = [
+            [0, 1, 3],
+            [0, 3, 2],
+            [4, 5, 7],
+            [4, 7, 6],
+            [0, 1, 5],
+            [0, 5, 4],
+            [2, 3, 7],
+            [2, 7, 6],
+            [0, 2, 6],
+            [0, 6, 4],
+            [1, 3, 7],
+            [1, 7, 5],
+        ];
+        let cameras = virtual_cameras(&Scan { faces: &faces, ..scan(&points) }, &Options::default());
+        assert_eq!(cameras.kind, SceneKind::Object);
+        assert!(cameras.seen_enough > 0.9, "{cameras:?}");
+        for camera in &cameras.cameras {
+            // No picture shows more than half of a closed box.
+            let p = camera.pose.center();
+            assert!(p.abs().max_element() > 0.5, "{p}");
+        }
+    }
+
+    #[test]
+    fn degenerate_scans_get_cameras() {
+        let line: Vec<[f32; 3]> = (0..1000).map(|i| [i as f32 * 0.01 - 5.0, 0.0, 0.0]).collect();
+        let (far, near) = ([1e38, -1e38, 1e38], [1e-30, 0.0, 0.0]);
+        let kinds = [SceneKind::Interior, SceneKind::SingleViewpoint, SceneKind::Object, SceneKind::Terrain];
+        for points in [vec![[1.0; 3]], vec![[0.5; 3]; 1000], line, vec![[0.0; 3], far], vec![[0.0; 3], near]] {
+            for kind in kinds.into_iter().map(Some).chain([None]) {
+                let cameras = virtual_cameras(&scan(&points), &Options { kind, ..Options::default() });
+                assert!(!cameras.cameras.is_empty() && cameras.seen_once > 0.0, "{points:?}: {cameras:?}");
+            }
+        }
+        assert!(virtual_cameras(&scan(&[]), &Options::default()).cameras.is_empty());
+        let none = Options { max_views: 0, ..Options::default() };
+        assert!(virtual_cameras(&scan(&[[0.0; 3]]), &none).cameras.is_empty());
+        let wide = Options { horizontal_fov: 9.0, up: Some(DVec3::ZERO), ..Options::default() };
+        assert!(!virtual_cameras(&scan(&[[0.0; 3]]), &wide).cameras.is_empty());
+    }
+}
