@@ -4,10 +4,12 @@
 //! temporary file in the same directory, synced, and renamed over the target, so a reader
 //! never sees half a file and a failed run leaves an earlier result as it was.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::Mmap;
 use tempfile::TempPath;
@@ -22,6 +24,41 @@ pub struct AtomicFile {
     writer: BufWriter<File>,
     temp: TempPath,
     target: PathBuf,
+    partial: Partial,
+}
+
+/// Temporary files that a process ended by a signal would leave behind.
+static PARTIALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn partials() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    // A set of paths is whole whatever panicked beside it.
+    PARTIALS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the temporary files of everything that is being written, for a process about to end: to be called where
+/// a signal is handled, since no destructor runs then.
+pub fn remove_partials() {
+    for path in partials().iter() {
+        // What is gone already needs no removing.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// An entry of [`PARTIALS`].
+#[derive(Debug)]
+struct Partial(PathBuf);
+
+impl Partial {
+    fn new(path: &Path) -> Self {
+        partials().insert(path.to_path_buf());
+        Self(path.to_path_buf())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        partials().remove(&self.0);
+    }
 }
 
 impl AtomicFile {
@@ -53,7 +90,8 @@ impl AtomicFile {
         #[cfg(unix)]
         builder.permissions(mode);
         let (file, temp) = builder.tempfile_in(directory_of(target))?.into_parts();
-        Ok(Self { writer: BufWriter::with_capacity(1 << 18, file), temp, target: target.to_path_buf() })
+        let partial = Partial::new(&temp);
+        Ok(Self { writer: BufWriter::with_capacity(1 << 18, file), temp, target: target.to_path_buf(), partial })
     }
 
     /// Path the file will have once committed.
@@ -82,11 +120,12 @@ impl AtomicFile {
     /// was before. The one exception is a failure to sync the directory after the rename,
     /// which is reported although the new file is in place.
     pub fn commit(self) -> io::Result<()> {
-        let Self { writer, temp, target } = self;
+        let Self { writer, temp, target, partial } = self;
         let file = writer.into_inner().map_err(|error| error.into_error())?;
         file.sync_all()?;
         drop(file);
         temp.persist(&target).map_err(|error| error.error)?;
+        drop(partial);
         // The rename itself is durable only once the directory is. Windows has no such call.
         #[cfg(unix)]
         File::open(directory_of(&target))?.sync_all()?;

@@ -1,15 +1,21 @@
 //! The command line: one file per subcommand. Results go to stdout, progress and logs to stderr.
 
 mod devices;
+mod infer;
 mod info;
+mod progress;
 mod purify;
+mod query;
 mod segment;
 mod table;
 mod weights;
+mod words;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::files;
 
 /// Open-vocabulary 3D segmentation on any Vulkan GPU, or on none.
 #[derive(Parser, Debug)]
@@ -23,10 +29,14 @@ struct Cli {
 enum Command {
     /// List the devices work can run on, and which one is taken
     Devices(devices::DevicesArgs),
+    /// Label every point of scans and recordings, by words
+    Infer(Box<infer::InferArgs>),
     /// Say what a scan holds
     Info(info::InfoArgs),
     /// Clean the features of a scan's points by geometry
     Purify(purify::PurifyArgs),
+    /// Find something in a scan that `infer` has labelled
+    Query(query::QueryArgs),
     /// Label what pictures show, by words
     Segment(segment::SegmentArgs),
     /// Keep the networks' weights ready: import, list, verify, fetch, remove
@@ -38,10 +48,20 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    // A killed run leaves no half-written file: 130 is what shells expect of an interrupted program.
+    let handled = ctrlc::set_handler(|| {
+        files::remove_partials();
+        std::process::exit(130);
+    });
+    if let Err(error) = handled {
+        log::warn!("signals are not handled: {error}");
+    }
     let result = match &cli.command {
         Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Infer(args) => infer::run(args),
         Command::Info(args) => info::run(args),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
         Command::Segment(args) => segment::run(args),
         Command::Weights(args) => weights::run(args),
     };

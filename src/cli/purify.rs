@@ -3,15 +3,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::progress::Bars;
 use super::table::{bytes, table};
 use super::weights::open_weights;
-use crate::cloud::PointCloud;
 use crate::gpu::{DeviceSelection, select};
 use crate::models::student::AffinityPredictor;
-use crate::purify::{FileFeatures, Purified, Scan, Settings, peak_memory, purify};
+use crate::pipeline::Scene;
+use crate::purify::{FileFeatures, Purified, Settings, purify};
+use crate::stages::peak_memory;
 use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
 /// Arguments of `purify`.
@@ -65,78 +66,47 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
 
-    let cloud = PointCloud::read(&args.scan)?;
-    let finite = finite_points(&cloud);
-    let kept = finite.as_deref();
-    let positions = pick(&cloud.positions, kept);
-    let colors = cloud.colors.as_deref().map(|c| pick(c, kept));
-    let normals = cloud.normals.as_deref().map(|n| pick(n, kept));
-
+    let scene = Scene::read(&args.scan)?;
     let file = SafetensorsFile::open(&args.features)?;
     let name = tensor_name(args, &file)?;
     let tensor = file.tensor(&name)?;
-    if tensor.shape.first() != Some(&cloud.len()) {
+    if tensor.shape.first() != Some(&scene.cloud.len()) {
         bail!(
             "{}: '{name}' is {:?}, {} has {} points: one row per point is wanted, in the scan's order",
             args.features.display(),
             tensor.shape,
             args.scan.display(),
-            cloud.len()
+            scene.cloud.len()
         );
     }
-    let features = FileFeatures::new(tensor, kept)?;
+    let features = FileFeatures::new(tensor, scene.kept())?;
 
     let (student, config, loaded) = AffinityPredictor::load(weights, &selected.device)?;
     log::info!("{loaded}");
 
     let settings = Settings {
         voxel_size: args.voxel,
+        voxel_transform: None,
         neighbors: args.neighbors,
         sharpness: args.sharpness,
         iterations: args.iterations,
         working_bytes: args.working_memory as usize * (1 << 20),
     };
-    let bar = ProgressBar::new(1000);
-    let style = ProgressStyle::with_template("{msg:12} {bar:40} {percent:>3}% {elapsed}").context("progress bar")?;
-    bar.set_style(style);
-    let scan = Scan { positions: &positions, colors: colors.as_deref(), normals: normals.as_deref() };
-    let result = purify(scan, &features, &student.fold(), config, settings, &selected.device, &mut |stage, share| {
-        bar.set_message(stage);
-        bar.set_position((share * 1000.0) as u64);
+    let mut bars = Bars::new();
+    let student = student.fold();
+    let result = purify(scene.to_purify(), &features, &student, config, settings, &selected.device, &mut |stage, share| {
+        bars.show(stage, share);
     });
-    bar.finish_and_clear();
+    bars.finish();
     let mut purified = result.with_context(|| format!("purifying {}", args.scan.display()))?;
-    if let Some(finite) = &finite {
-        let dropped = cloud.len() - finite.len();
+    if scene.kept().is_some() {
+        let dropped = scene.cloud.len() - scene.num_points();
         purified.report.notes.push(format!("{dropped} points are not finite: their voxel is -1"));
-        purified.voxel_from_point = scatter(&purified.voxel_from_point, finite, cloud.len());
+        purified.voxel_from_point = scene.for_all_points(purified.voxel_from_point, -1);
     }
     write(&args.output, &purified, &settings)?;
 
     report(args, &purified, &selected.name, start.elapsed().as_secs_f64())
-}
-
-/// Numbers of the finite points, `None` where all of them are.
-fn finite_points(cloud: &PointCloud) -> Option<Vec<u32>> {
-    if cloud.num_finite() == cloud.len() {
-        return None;
-    }
-    Some((0..cloud.len()).filter(|&i| cloud.is_finite(i)).map(|i| i as u32).collect())
-}
-
-fn pick<T: Copy>(values: &[T], kept: Option<&[u32]>) -> Vec<T> {
-    match kept {
-        Some(kept) => kept.iter().map(|&i| values[i as usize]).collect(),
-        None => values.to_vec(),
-    }
-}
-
-fn scatter(values: &[i32], to: &[u32], len: usize) -> Vec<i32> {
-    let mut all = vec![-1; len];
-    for (&value, &to) in values.iter().zip(to) {
-        all[to as usize] = value;
-    }
-    all
 }
 
 /// The tensor asked for, or the file's only one, or the one called `features`.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
@@ -11,18 +10,19 @@ use serde_json::json;
 
 use super::table::{bytes, table};
 use super::told_once;
-use super::weights::open_weights;
+use super::weights::{WeightsOrigin, open_weights};
+use super::words::words;
 use crate::gpu::{DeviceSelection, select};
 use crate::images::draw::{Style, labelled_picture};
-use crate::images::resize::resize_bicubic;
+use crate::images::resize::{fitted, resize_bicubic};
 use crate::images::{Orientation, Rgb8Image, read_image, write_png};
 use crate::lift::{NO_QUERY, Padding, View};
 use crate::models::ModelError;
-use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder, XDecoderConfig};
+use crate::models::xdecoder::{Queries, TextEmbeddings, TextEncoder, XDecoder, XDecoderConfig};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
-use crate::purify::peak_memory;
-use crate::weights::{Dtype, SafetensorsWriter, TensorSource, TensorSpec};
+use crate::stages::{Laps, peak_memory};
+use crate::weights::{Dtype, SafetensorsWriter, TensorSource, TensorSpec, WeightsFile};
 
 /// Arguments of `segment`.
 #[derive(clap::Args, Debug)]
@@ -60,7 +60,7 @@ pub(super) struct SegmentArgs {
 }
 
 /// Which X-Decoder to load.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub(super) struct XDecoderArgs {
     /// Weights of X-Decoder: .pt as the reference publishes it, safetensors, or a name in the store
     /// [default: the store's `xdecoder`]
@@ -80,10 +80,32 @@ enum PrecisionArg {
     F16,
 }
 
+/// The weights of an X-Decoder, open, with what is known of them.
+pub(super) struct OpenXDecoder {
+    pub(super) weights: WeightsFile,
+    pub(super) config: XDecoderConfig,
+    pub(super) precision: Precision,
+    pub(super) origin: WeightsOrigin,
+}
+
 impl XDecoderArgs {
-    /// Opens and loads the model.
-    pub(super) fn load(&self, device: &Device) -> Result<XDecoder> {
-        let (mut weights, manifest) = open_weights(self.xdecoder.as_deref(), "xdecoder")?;
+    /// Fills in what was not given.
+    pub(super) fn or(&mut self, xdecoder: &str, config: Option<&Path>) {
+        if self.xdecoder.is_none() {
+            self.xdecoder = Some(xdecoder.into());
+            self.xdecoder_config = self.xdecoder_config.take().or(config.map(Path::to_path_buf));
+        }
+    }
+
+    /// The configuration's file, if one was given.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.xdecoder_config.as_deref()
+    }
+
+    /// Opens the weights and finds out their configuration.
+    pub(super) fn open(&self) -> Result<OpenXDecoder> {
+        let (weights, manifest) = open_weights(self.xdecoder.as_deref(), "xdecoder")?;
+        let origin = WeightsOrigin::new(self.xdecoder.as_deref(), "xdecoder", manifest.as_ref());
         let config: XDecoderConfig = match (&self.xdecoder_config, manifest) {
             (Some(path), _) => {
                 let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -99,23 +121,42 @@ impl XDecoderArgs {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::F16 => Precision::F16,
         };
-        let (model, report) = XDecoder::load(&mut weights, config, precision, device).map_err(|error| match error {
-            ModelError::Weights(_) => anyhow::Error::from(error)
-                .context("a variant of the model needs its configuration: --xdecoder-config FILE.json"),
-            other => other.into(),
-        })?;
+        Ok(OpenXDecoder { weights, config, precision, origin })
+    }
+}
+
+impl OpenXDecoder {
+    /// Loads the model.
+    pub(super) fn load(&mut self, device: &Device) -> Result<XDecoder> {
+        let Self { weights, config, precision, .. } = self;
+        let (model, report) =
+            XDecoder::load(weights, config.clone(), *precision, device).map_err(needs_configuration)?;
         log::info!("{report}");
         Ok(model)
+    }
+
+    /// Loads the text encoder alone.
+    pub(super) fn load_text_encoder(&mut self, device: &Device) -> Result<TextEncoder> {
+        let Self { weights, config, precision, .. } = self;
+        XDecoder::load_text_encoder(weights, config, *precision, device).map_err(needs_configuration)
+    }
+}
+
+fn needs_configuration(error: ModelError) -> anyhow::Error {
+    match error {
+        ModelError::Weights(_) => anyhow::Error::from(error)
+            .context("a variant of the model needs its configuration: --xdecoder-config FILE.json"),
+        other => other.into(),
     }
 }
 
 pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let words = words(&args.words)?;
     let outputs = Outputs::new(args)?;
-    let mut clock = Clock::new();
+    let mut clock = Laps::default();
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
-    let model = args.model.load(&selected.device)?;
+    let model = args.model.open()?.load(&selected.device)?;
     clock.lap("load the weights");
     let text = model.embed_text(&words)?;
     float_values(text.rows.clone())?;
@@ -126,7 +167,7 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let mut results = Vec::with_capacity(args.images.len());
     let mut num_failed = 0;
     let mut batch: Vec<Picture> = Vec::new();
-    let mut see_all = |batch: &mut Vec<Picture<'_>>, clock: &mut Clock| -> Result<()> {
+    let mut see_all = |batch: &mut Vec<Picture<'_>>, clock: &mut Laps| -> Result<()> {
         results.extend(see(&model, &text, std::mem::take(batch), &outputs, &style, clock)?);
         Ok(())
     };
@@ -278,7 +319,7 @@ fn see(
     pictures: Vec<Picture<'_>>,
     outputs: &Outputs,
     style: &Style,
-    clock: &mut Clock,
+    clock: &mut Laps,
 ) -> Result<Vec<Found>> {
     let Some(seen_size) = pictures.first().map(|picture| picture.seen_size) else { return Ok(Vec::new()) };
     let images = pictures.iter().flat_map(|picture| &picture.seen).copied().collect::<Vec<_>>();
@@ -289,7 +330,7 @@ fn see(
     let mut found = Vec::with_capacity(pictures.len());
     for (index, picture) in pictures.into_iter().enumerate() {
         let view = View::new(&queries, index, text, seen_size, Padding::Cropped)?;
-        let labels = view.label_from_pixel();
+        let labels = view.label_from_pixel()?;
         let size = [picture.whole.height(), picture.whole.width()];
         let drawn = labelled_picture(&picture.whole, &enlarged(&labels, seen_size, size), &text.labels, style)?;
         let (output, features) = outputs.of(picture.path);
@@ -310,32 +351,6 @@ fn see(
 fn opacity(text: &str) -> Result<f32, String> {
     let value = text.parse().map_err(|error| format!("{error}"))?;
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected 0 to 1".to_owned()) }
-}
-
-/// The words of all `--words`, in their order, each once: the text encoder knows neither case nor runs of spaces.
-fn words(given: &[String]) -> Result<Vec<String>> {
-    let mut words: Vec<String> = Vec::new();
-    let mut known = BTreeSet::new();
-    let commas = [',', '\n', ';', '，', '、', '،', '；'];
-    for word in given.iter().flat_map(|words| words.split(commas)) {
-        let word = word.split_whitespace().collect::<Vec<_>>().join(" ");
-        if !word.is_empty() && known.insert(word.to_lowercase()) {
-            words.push(word);
-        }
-    }
-    if words.is_empty() {
-        bail!("--words names nothing to look for: \"chair, table, lamp\"");
-    }
-    Ok(words)
-}
-
-/// Height and width with `longest` as the longer edge, `size` itself where that is 0.
-fn fitted(size: [usize; 2], longest: usize) -> [usize; 2] {
-    if longest == 0 {
-        return size;
-    }
-    let edge = size[0].max(size[1]).max(1);
-    size.map(|pixels| ((pixels * longest * 2 + edge) / (2 * edge)).max(1))
 }
 
 /// Labels of `size` at another size, each pixel taking the nearest.
@@ -379,36 +394,11 @@ fn write_features(path: &Path, queries: &Queries, index: usize, text: &TextEmbed
     Ok(())
 }
 
-/// Seconds of what was done, by stage in the order of the first of each.
-struct Clock {
-    start: Instant,
-    last: Instant,
-    laps: Vec<(&'static str, f64)>,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self { start: now, last: now, laps: Vec::new() }
-    }
-
-    /// What was done since the last lap was `stage`.
-    fn lap(&mut self, stage: &'static str) {
-        let now = Instant::now();
-        let seconds = (now - self.last).as_secs_f64();
-        self.last = now;
-        match self.laps.iter_mut().find(|(name, _)| *name == stage) {
-            Some((_, total)) => *total += seconds,
-            None => self.laps.push((stage, seconds)),
-        }
-    }
-}
-
-fn report(args: &SegmentArgs, words: &[String], results: &[Found], clock: &Clock, device: &str) {
-    let seconds = clock.start.elapsed().as_secs_f64();
+fn report(args: &SegmentArgs, words: &[String], results: &[Found], clock: &Laps, device: &str) {
+    let seconds = clock.seconds();
     if args.json {
         let images: Vec<_> = results.iter().map(|found| as_json(found, words)).collect();
-        let stages: Vec<_> = clock.laps.iter().map(|(name, s)| json!({ "stage": name, "seconds": s })).collect();
+        let stages: Vec<_> = clock.stages().iter().map(|s| json!({ "stage": s.name, "seconds": s.seconds })).collect();
         let report = json!({
             "images": images,
             "device": device,
@@ -429,7 +419,7 @@ fn report(args: &SegmentArgs, words: &[String], results: &[Found], clock: &Clock
         rows.push(vec!["(nothing)".to_owned(), percent(found.unlabelled())]);
         println!("{}", table(&["label", "pixels"], &rows));
     }
-    let rows: Vec<_> = clock.laps.iter().map(|(name, s)| vec![(*name).to_owned(), format!("{s:.2} s")]).collect();
+    let rows: Vec<_> = clock.stages().iter().map(|s| vec![s.name.to_owned(), format!("{:.2} s", s.seconds)]).collect();
     println!("{}", table(&["stage", "time"], &rows));
     let memory = peak_memory().map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
     println!("{seconds:.2} s on {device}{memory}");
@@ -452,23 +442,6 @@ fn as_json(found: &Found, words: &[String]) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_split_trimmed_and_kept_once() {
-        let given = ["chair,  dining table ,, lamp".to_owned(), "lamp,sofa".to_owned()];
-        assert_eq!(words(&given).unwrap(), ["chair", "dining table", "lamp", "sofa"]);
-        assert!(words(&[" , ".to_owned()]).is_err());
-        assert_eq!(words(&["椅子、桌子，灯".to_owned()]).unwrap(), ["椅子", "桌子", "灯"]);
-        assert_eq!(words(&["Dining  Table, dining table".to_owned()]).unwrap(), ["Dining Table"]);
-    }
-
-    #[test]
-    fn a_picture_is_fitted_by_its_longer_edge() {
-        assert_eq!(fitted([968, 1296], 648), [484, 648]);
-        assert_eq!(fitted([4000, 3000], 648), [648, 486]);
-        assert_eq!(fitted([1, 4000], 648), [1, 648]);
-        assert_eq!(fitted([481, 640], 0), [481, 640]);
-    }
 
     #[test]
     fn labels_are_enlarged_by_the_nearest() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::table::{bytes, table};
 use crate::models::import::{ImportOptions, Imported, import};
-use crate::weights::WeightsFile;
+use crate::weights::{WeightsError, WeightsFile, file_sha256};
 use crate::weights::fetch::{FetchEvent, FetchSettings, accept, fetch, is_accepted};
 use crate::weights::registry::{Published, Registry};
 use crate::weights::store::{Installed, Manifest, Store, StoreError, StoredWeights, is_name};
@@ -135,6 +135,46 @@ pub(super) fn open_weights(given: Option<&Path>, model: &str) -> Result<(Weights
     };
     let StoredWeights { installed, tensors } = Store::at_home()?.open(name, model)?;
     Ok((tensors, Some(installed.manifest)))
+}
+
+/// Which weights were opened, for reports.
+#[derive(Clone, Debug)]
+pub(super) struct WeightsOrigin {
+    /// The file's full path, or the name in the store.
+    pub(super) source: String,
+    /// What the store knows, else what has to be computed.
+    hash: Hash,
+}
+
+#[derive(Clone, Debug)]
+enum Hash {
+    Known(String),
+    Of(PathBuf),
+}
+
+impl WeightsOrigin {
+    /// Of what [`open_weights`] opened.
+    pub(super) fn new(given: Option<&Path>, model: &str, manifest: Option<&Manifest>) -> Self {
+        match (given, manifest) {
+            (given, Some(manifest)) => Self {
+                source: given.map_or(model.into(), |name| name.to_string_lossy().into_owned()),
+                hash: Hash::Known(manifest.source_sha256.clone()),
+            },
+            (given, None) => {
+                let path = given.unwrap_or(Path::new(model));
+                let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+                Self { source: path.to_string_lossy().into_owned(), hash: Hash::Of(path) }
+            }
+        }
+    }
+
+    /// SHA-256 of the file the weights came in. Reads the whole file where the store does not know it.
+    pub(super) fn sha256(&self) -> Result<String, WeightsError> {
+        match &self.hash {
+            Hash::Known(hash) => Ok(hash.clone()),
+            Hash::Of(path) => file_sha256(path),
+        }
+    }
 }
 
 // ---- import ----

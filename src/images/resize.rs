@@ -88,6 +88,16 @@ pub fn prepare_reference(image: &Rgb8Image, scale: f64, width: usize, height: us
     resize_bilinear(&half, width, height)
 }
 
+/// Height and width with `longest` as the longer edge, `size` itself where that is 0.
+#[must_use]
+pub fn fitted(size: [usize; 2], longest: usize) -> [usize; 2] {
+    if longest == 0 {
+        return size;
+    }
+    let edge = size[0].max(size[1]).max(1);
+    size.map(|pixels| ((pixels * longest * 2 + edge) / (2 * edge)).max(1))
+}
+
 /// One row to another width.
 struct AlongRow<'a> {
     row: &'a [[u8; 3]],
@@ -297,5 +307,13 @@ mod tests {
         for scale in [0.0, -2.0, f64::NAN] {
             assert!(matches!(prepare_reference(&image, scale, 3, 3), Err(ImageError::Size { .. })));
         }
+    }
+
+    #[test]
+    fn a_picture_is_fitted_by_its_longer_edge() {
+        assert_eq!(fitted([968, 1296], 648), [484, 648]);
+        assert_eq!(fitted([4000, 3000], 648), [648, 486]);
+        assert_eq!(fitted([1, 4000], 648), [1, 648]);
+        assert_eq!(fitted([481, 640], 0), [481, 640]);
     }
 }

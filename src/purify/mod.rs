@@ -26,6 +26,7 @@ use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
 use crate::ops::segment_mean::segment_mean;
 use crate::ops::voxel_grid::{self, QuantizeError, quantize, voxel_grid};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
+use crate::stages::{Progress, Stage, peak_memory};
 use crate::weights::WeightsError;
 
 pub use source::{FeatureSource, FileFeatures, MemoryFeatures};
@@ -34,13 +35,16 @@ pub use tiles::{Tile, tiles};
 /// Neighbours used to estimate a normal.
 const NORMAL_NEIGHBORS: usize = 30;
 /// Channels appended to the semantic features: colour and normal.
-const GEOMETRY_CHANNELS: usize = 6;
+pub const GEOMETRY_CHANNELS: usize = 6;
 
 /// How the features are purified. The defaults are the reference's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Edge of a voxel, in the scan's unit (metres).
     pub voxel_size: f64,
+    /// Voxels per unit as a linear map of positions (rows x, y, z), for turned or scaled grids; `None` for upright cubes of
+    /// `voxel_size`.
+    pub voxel_transform: Option<[[f64; 3]; 3]>,
     /// Neighbours per voxel, the voxel itself excluded.
     pub neighbors: usize,
     /// Factor of the cosines before the softmax (1/α of the paper).
@@ -53,7 +57,22 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { voxel_size: 0.02, neighbors: 96, sharpness: 20.0, iterations: 19, working_bytes: 1 << 30 }
+        Self {
+            voxel_size: 0.02,
+            voxel_transform: None,
+            neighbors: 96,
+            sharpness: 20.0,
+            iterations: 19,
+            working_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Settings {
+    /// The linear map from positions to voxels.
+    fn voxels_per_unit(&self) -> [[f64; 3]; 3] {
+        let scale = 1.0 / self.voxel_size;
+        self.voxel_transform.unwrap_or([[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]])
     }
 }
 
@@ -75,25 +94,14 @@ pub struct Purified {
     pub features: Vec<f32>,
     /// C.
     pub num_channels: usize,
+    /// Edge of a voxel, in the scan's unit.
+    pub voxel_size: f64,
     /// `[V]` integer voxel coordinates, from the smallest voxel of the scan on, in Morton order.
     pub coords: Vec<[i32; 3]>,
     /// `[N]`, the voxel of every point.
     pub voxel_from_point: Vec<i32>,
     /// What was done and how long it took.
     pub report: Report,
-}
-
-/// One line of the stage table.
-#[derive(Clone, Debug, Serialize)]
-pub struct Stage {
-    /// Name of the stage.
-    pub name: &'static str,
-    /// Wall time in seconds.
-    pub seconds: f64,
-    /// Bytes the stage has to read and write at least.
-    pub bytes: u64,
-    /// Largest resident memory of the process up to the stage's end, where the system tells.
-    pub peak_bytes: Option<u64>,
 }
 
 /// What a run did.
@@ -160,9 +168,6 @@ pub enum PurifyError {
     Features(#[from] WeightsError),
 }
 
-/// How far a run is: called with the stage's name and the share done, 0 to 1.
-pub type Progress<'a> = dyn FnMut(&'static str, f64) + 'a;
-
 /// Purifies `features [N, C]` of the points of `scan` with `student` on `device`.
 ///
 /// # Errors
@@ -182,7 +187,7 @@ pub fn purify(
     let mut clock = Clock { stages: Vec::new(), progress };
     let mut notes = Vec::new();
 
-    let voxels = clock.run("voxel grid", |_| voxelize(scan.positions, settings.voxel_size, device))?;
+    let voxels = clock.run("voxel grid", |_| voxelize(scan.positions, &settings.voxels_per_unit(), device))?;
     let num_voxels = voxels.coords.len();
     check_binding(limits, "voxels", num_voxels, 12).map_err(OpError::from)?;
     clock.bytes(scan.positions.len() * (24 + 16 + 8) + num_voxels * 20);
@@ -276,7 +281,14 @@ pub fn purify(
         notes,
         stages: clock.stages,
     };
-    Ok(Purified { features: matrix, num_channels, coords, voxel_from_point, report })
+    Ok(Purified {
+        features: matrix,
+        num_channels,
+        voxel_size: settings.voxel_size,
+        coords,
+        voxel_from_point,
+        report,
+    })
 }
 
 fn check(
@@ -290,6 +302,9 @@ fn check(
     };
     if !(settings.voxel_size.is_finite() && settings.voxel_size > 0.0) {
         return setting("voxel size", &settings.voxel_size, "a length above 0");
+    }
+    if !settings.voxels_per_unit().as_flattened().iter().all(|value| value.is_finite()) {
+        return setting("voxel transform", &format!("{:?}", settings.voxel_transform), "finite numbers");
     }
     if !(1..=knn::MAX_K).contains(&settings.neighbors) {
         return setting("neighbors", &settings.neighbors, "1 to 128");
@@ -341,15 +356,6 @@ impl Clock<'_, '_> {
     }
 }
 
-/// Largest resident memory of this process so far in bytes, where the system tells (Linux).
-#[must_use]
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
 /// The voxels of a scan.
 struct Voxels {
     coords: Vec<[i32; 3]>,
@@ -358,12 +364,11 @@ struct Voxels {
     offsets: Tensor<1, Int>,
 }
 
-/// Voxels of points, at `voxel_size`. The coordinates are re-centred and rounded down on the host in
+/// Voxels of points under a linear map. The coordinates are re-centred and rounded down on the host in
 /// f64, which no GPU language has: every device sees the same partition. More points than the device can
 /// bind are also grouped there.
-fn voxelize(positions: &[[f64; 3]], voxel_size: f64, device: &Device) -> Result<Voxels, PurifyError> {
-    let scale = 1.0 / voxel_size;
-    let (cells, _) = quantize(positions, &[[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]])?;
+fn voxelize(positions: &[[f64; 3]], voxels_per_unit: &[[f64; 3]; 3], device: &Device) -> Result<Voxels, PurifyError> {
+    let (cells, _) = quantize(positions, voxels_per_unit)?;
     let coords: Vec<[i32; 4]> = cells.iter().map(|&[x, y, z]| [0, x, y, z]).collect();
     let without_batch = |coords: &[[i32; 4]]| coords.iter().map(|&[_, x, y, z]| [x, y, z]).collect();
     let limits = limits_of(device);

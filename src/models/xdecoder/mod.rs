@@ -84,19 +84,27 @@ impl XDecoder {
         Ok((model, report))
     }
 
-    /// Embeds what to look for. Each label is the object's own word; it is wrapped and put into the prompts as
-    /// GeoPurify does, and the background joins as the last row.
+    /// Loads the text encoder alone, for questions to features that are there already: of the source's other tensors
+    /// none is read.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_text_encoder(
+        source: &mut dyn TensorSource,
+        config: &XDecoderConfig,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<TextEncoder, ModelError> {
+        config.validate()?;
+        TextEncoder::load(&mut Loader::new(source, device, precision), config, device)
+    }
+
+    /// Embeds what to look for, see [`TextEncoder::embed_words`].
     ///
     /// # Errors
     /// [`OpError`] where the device fails.
     pub fn embed_text(&self, words: &[String]) -> Result<TextEmbeddings, OpError> {
-        let background = prompts::BACKGROUND.to_owned();
-        let labels: Vec<String> = words.iter().map(|word| prompts::scene_label(word)).chain([background]).collect();
-        Ok(TextEmbeddings {
-            labels: words.to_vec(),
-            rows: self.text_encoder.embed_labels(&labels)?,
-            logit_scale: self.text_encoder.logit_scale(),
-        })
+        self.text_encoder.embed_words(words)
     }
 
     /// Height and width after padding on the bottom and the right.

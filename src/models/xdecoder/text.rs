@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::prelude::*;
 
+use super::TextEmbeddings;
 use super::config::XDecoderConfig;
 use super::predictor::{projection, unit_rows};
-use super::prompts::{TEMPLATES, prompts};
+use super::prompts::{BACKGROUND, TEMPLATES, prompts, scene_label};
 use super::tokenizer::{EOS, Tokenizer};
 use crate::models::ModelError;
 use crate::models::layers::{FeedForward, Loader, MultiheadAttention, Norm};
@@ -91,6 +92,16 @@ impl TextEncoder {
     #[must_use]
     pub fn logit_scale(&self) -> f32 {
         self.logit_scale
+    }
+
+    /// Embeds what to look for. Each label is the object's own word; it is wrapped and put into the prompts as
+    /// GeoPurify does, and the background joins as the last row.
+    ///
+    /// # Errors
+    /// [`OpError`] where the device fails.
+    pub fn embed_words(&self, words: &[String]) -> Result<TextEmbeddings, OpError> {
+        let labels: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
+        Ok(TextEmbeddings { labels: words.to_vec(), rows: self.embed_labels(&labels)?, logit_scale: self.logit_scale })
     }
 
     /// One embedding of unit length per label, `[labels, dim_proj]`: the mean of those of its 81 prompts.

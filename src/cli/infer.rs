@@ -1,0 +1,812 @@
+//! `geopurify infer`: from scans and recordings to labels, by words.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use burn::prelude::Device;
+use glam::DVec3;
+use serde_json::json;
+
+use super::progress::Bars;
+use super::segment::XDecoderArgs;
+use super::table::{bytes, table};
+use super::told_once;
+use super::weights::{WeightsOrigin, open_weights};
+use super::words::words;
+use crate::files::is_full;
+use crate::gpu::{DeviceSelection, Selected, select};
+use crate::images::draw::{Style, labelled_picture, palette};
+use crate::images::write_png;
+use crate::models::student::{AffinityPredictor, Student, StudentConfig};
+use crate::models::xdecoder::{TextEmbeddings, XDecoder};
+use crate::ops::float_values;
+use crate::ops::project::Visibility;
+use crate::pipeline::{
+    Compat, Inferred, LookOptions, Models, Options, PipelineError, Results, Scene, SeenView, Summary, Views, Weights,
+    infer, sheet, voxel_size,
+};
+use crate::purify;
+use crate::query::presets::Preset;
+use crate::query::saved::About;
+use crate::stages::{Laps, peak_memory};
+use crate::views::check::{Verdict, check};
+use crate::views::fuse::FuseOptions;
+use crate::views::render::Renderer;
+use crate::views::virtual_cameras::{self, SceneKind, virtual_cameras};
+use crate::views::{Axes, Dataset, Direction, Layout, OpenOptions, PoseConvention, detect, open};
+
+/// What is looked for where no words are given.
+const USUAL_PRESET: &str = "scannet20";
+/// Extensions of scans, for folders of them.
+const SCAN_EXTENSIONS: [&str; 10] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts", "csv", "txt", "asc"];
+
+/// Arguments of `infer`.
+#[derive(clap::Args, Debug)]
+pub(super) struct InferArgs {
+    /// Scans (PLY, LAS, LAZ, PCD, E57 or text), folders of them, or recordings
+    scans: Vec<PathBuf>,
+    /// Recorded views: a folder or file of RGB-D frames, in whose world the scan lies. Without a scan, one is fused
+    #[arg(long, value_name = "DIR")]
+    rgbd: Option<PathBuf>,
+    /// What to look for, as words separated by commas: "chair, table, lamp"
+    #[arg(long, value_name = "WORDS", conflicts_with = "preset")]
+    words: Vec<String>,
+    /// What to look for, as a benchmark has it: scannet20, scannet200, matterport21, matterport40, matterport80, matterport160
+    /// [default: scannet20]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<Preset>,
+    /// Words for what is of no interest: points nearest to them stay unlabelled
+    #[arg(long, value_name = "WORDS", num_args = 0..=1, default_missing_value = "background")]
+    background: Option<String>,
+    /// Points whose cosine with the nearest word is lower stay unlabelled, -1 to 1
+    #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
+    threshold: Option<f32>,
+    /// Folder for the results [default: NAME-labels beside the scan]; for several scans, a folder of such folders
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Most views [default: 60 drawn ones; every 20th frame of a recording, 60 at least]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    views: Option<u32>,
+    /// Also write what the model looked at and what it found there, as pictures
+    #[arg(long, value_name = "DIR")]
+    save_views: Option<PathBuf>,
+    /// Layout of the recording, where its content does not tell
+    #[arg(long, value_name = "NAME")]
+    layout: Option<Layout>,
+    /// Numbers in a depth map that make a metre, where they are not those of the layout
+    #[arg(long, value_name = "N")]
+    depth_units: Option<f64>,
+    /// How the recording's poses are written, where that is not as in its layout: what they map, then the camera's axes
+    #[arg(long, value_enum, value_name = "CONVENTION")]
+    poses: Option<PosesArg>,
+    /// What the scan shows, where its shape does not tell
+    #[arg(long, value_enum, value_name = "KIND")]
+    scene: Option<SceneArg>,
+    /// Which way is up, where the scan does not tell
+    #[arg(long, value_enum, value_name = "AXIS", allow_hyphen_values = true)]
+    up: Option<UpArg>,
+    /// Where the published code and this program differ: fixed is right, reference does as published
+    #[arg(long, default_value_t)]
+    compat: Compat,
+    /// For --compat reference, which turns and scales every scene at random
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Longer edge at which the model sees pictures; 0 leaves recorded ones as they are
+    #[arg(long, value_name = "PIXELS", default_value_t = 648, value_parser = clap::value_parser!(u32).range(..=4000))]
+    size: u32,
+    /// Edge of a voxel, in the scan's unit [default: 2 cm, more where points are farther apart]
+    #[arg(long)]
+    voxel: Option<f64>,
+    /// Neighbours per voxel, 1 to 128
+    #[arg(long, default_value_t = purify::Settings::default().neighbors)]
+    neighbors: usize,
+    /// How often the affinities are applied; 0 leaves features as they were lifted
+    #[arg(long, default_value_t = purify::Settings::default().iterations)]
+    iterations: usize,
+    /// Memory for temporary values, in MiB; results do not depend on it
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    working_memory: u32,
+    #[command(flatten)]
+    xdecoder: XDecoderArgs,
+    /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
+    /// [default: the store's `student`]
+    #[arg(long, value_name = "FILE|NAME")]
+    student: Option<PathBuf>,
+    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
+    device: DeviceSelection,
+    /// Print the summaries as JSON, one line each
+    #[arg(long)]
+    json: bool,
+}
+
+/// A pose convention on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PosesArg {
+    CameraToWorldOpencv,
+    CameraToWorldOpengl,
+    WorldToCameraOpencv,
+    WorldToCameraOpengl,
+}
+
+impl From<PosesArg> for PoseConvention {
+    fn from(arg: PosesArg) -> Self {
+        let (direction, axes) = match arg {
+            PosesArg::CameraToWorldOpencv => (Direction::CameraToWorld, Axes::OpenCv),
+            PosesArg::CameraToWorldOpengl => (Direction::CameraToWorld, Axes::OpenGl),
+            PosesArg::WorldToCameraOpencv => (Direction::WorldToCamera, Axes::OpenCv),
+            PosesArg::WorldToCameraOpengl => (Direction::WorldToCamera, Axes::OpenGl),
+        };
+        Self { axes, direction }
+    }
+}
+
+/// A kind of scene on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SceneArg {
+    Interior,
+    Scanner,
+    Object,
+    Terrain,
+}
+
+impl From<SceneArg> for SceneKind {
+    fn from(arg: SceneArg) -> Self {
+        match arg {
+            SceneArg::Interior => Self::Interior,
+            SceneArg::Scanner => Self::SingleViewpoint,
+            SceneArg::Object => Self::Object,
+            SceneArg::Terrain => Self::Terrain,
+        }
+    }
+}
+
+/// A direction on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum UpArg {
+    #[value(name = "x")]
+    X,
+    #[value(name = "y")]
+    Y,
+    #[value(name = "z")]
+    Z,
+    #[value(name = "-x")]
+    NegX,
+    #[value(name = "-y")]
+    NegY,
+    #[value(name = "-z")]
+    NegZ,
+}
+
+impl From<UpArg> for DVec3 {
+    fn from(arg: UpArg) -> Self {
+        match arg {
+            UpArg::X => Self::X,
+            UpArg::Y => Self::Y,
+            UpArg::Z => Self::Z,
+            UpArg::NegX => Self::NEG_X,
+            UpArg::NegY => Self::NEG_Y,
+            UpArg::NegZ => Self::NEG_Z,
+        }
+    }
+}
+
+/// A number from -1 to 1.
+fn cosine(text: &str) -> Result<f32, String> {
+    let value = text.parse().map_err(|error| format!("{error}"))?;
+    if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected -1 to 1".to_owned()) }
+}
+
+/// One scan to be labelled.
+struct Job {
+    /// For messages.
+    name: String,
+    source: Source,
+    output: PathBuf,
+}
+
+enum Source {
+    Scan(PathBuf),
+    ScanInRecording { scan: PathBuf, recording: PathBuf },
+    Recording(PathBuf),
+}
+
+/// What is looked for, and how it is drawn.
+struct Labels {
+    names: Vec<String>,
+    colors: Vec<[u8; 3]>,
+    background: Vec<String>,
+}
+
+impl Labels {
+    fn new(args: &InferArgs) -> Result<Self> {
+        let (names, colors) = if args.words.is_empty() {
+            let preset = match args.preset {
+                Some(preset) => preset,
+                None => {
+                    eprintln!("no --words: looking for the classes of {USUAL_PRESET}");
+                    USUAL_PRESET.parse::<Preset>()?
+                }
+            };
+            let names: Vec<String> = preset.labels.iter().map(|&label| label.to_owned()).collect();
+            let colors = preset.colors.map_or_else(|| palette(names.len()), <[_]>::to_vec);
+            (names, colors)
+        } else {
+            let names = words(&args.words)?;
+            let colors = palette(names.len());
+            (names, colors)
+        };
+        let background = match &args.background {
+            Some(given) => words(std::slice::from_ref(given)).context("--background")?,
+            None => Vec::new(),
+        };
+        Ok(Self { names, colors, background })
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.names.iter().chain(&self.background).cloned().collect()
+    }
+}
+
+/// The models as they are used for all scans of a run.
+struct Loaded {
+    selected: Selected,
+    xdecoder: XDecoder,
+    student: Student,
+    student_config: StudentConfig,
+    text: TextEmbeddings,
+    weights: Vec<Weights>,
+    xdecoder_origin: WeightsOrigin,
+}
+
+pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
+    let labels = Labels::new(args)?;
+    let jobs = jobs(args)?;
+    let loaded = load(args, &labels)?;
+    let mut failed: Vec<String> = Vec::new();
+    for job in &jobs {
+        if jobs.len() > 1 {
+            eprintln!("== {}", job.name);
+        }
+        // One bad scan does not keep the others from being labelled.
+        if let Err(error) = run_job(args, job, &labels, &loaded) {
+            eprintln!("error: {}: {}", job.name, without_prefix(&told_once(&error), &job.name));
+            if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
+                eprintln!("the disk is full: nothing half-written was left; free some space, or give another -o");
+            }
+            failed.push(job.name.clone());
+        }
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if jobs.len() > 1 {
+        eprintln!("{} of {} failed: {}", failed.len(), jobs.len(), failed.join(", "));
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// Errors of the library name the file themselves.
+fn without_prefix<'a>(text: &'a str, name: &str) -> &'a str {
+    text.strip_prefix(name).map_or(text, |rest| rest.trim_start_matches(": "))
+}
+
+/// What there is to do, in order.
+fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
+    if let Some(recording) = &args.rgbd {
+        let source = match args.scans.as_slice() {
+            [] => Source::Recording(recording.clone()),
+            [scan] => Source::ScanInRecording { scan: scan.clone(), recording: recording.clone() },
+            scans => bail!("--rgbd belongs to one scan, {} were given", scans.len()),
+        };
+        let named = args.scans.first().unwrap_or(recording);
+        let output = args.output.clone().unwrap_or_else(|| beside(named));
+        return Ok(vec![Job { name: named.display().to_string(), source, output }]);
+    }
+    let mut sources: Vec<(PathBuf, Source)> = Vec::new();
+    for path in &args.scans {
+        if !path.is_dir() {
+            let is_recording = detect(path).is_ok();
+            let source = if is_recording { Source::Recording(path.clone()) } else { Source::Scan(path.clone()) };
+            sources.push((path.clone(), source));
+            continue;
+        }
+        let scans = scans_in(path)?;
+        match args.layout.map_or_else(|| detect(path), Ok) {
+            Ok(layout) if layout != Layout::Images || scans.is_empty() => {
+                sources.push((path.clone(), Source::Recording(path.clone())));
+            }
+            Err(error) if scans.is_empty() => {
+                return Err(error).with_context(|| format!("{}: no scan in this folder", path.display()));
+            }
+            _ => sources.extend(scans.into_iter().map(|scan| (scan.clone(), Source::Scan(scan)))),
+        }
+    }
+    if sources.is_empty() {
+        bail!("nothing to label: give a scan (geopurify infer scene.ply), or a recording (--rgbd DIR)");
+    }
+    let several = sources.len() > 1;
+    let mut taken = BTreeSet::new();
+    let jobs = sources.into_iter().map(|(path, source)| {
+        let output = match &args.output {
+            None => beside(&path),
+            Some(folder) if several => {
+                // Scans of one name in different folders get folders of their own.
+                let name = stem(&path);
+                let mut numbered = std::iter::once(name.clone()).chain((2..).map(|i| format!("{name}-{i}")));
+                folder.join(numbered.find(|name| taken.insert(name.clone())).unwrap_or(name))
+            }
+            Some(folder) => folder.clone(),
+        };
+        Job { name: path.display().to_string(), source, output }
+    });
+    Ok(jobs.collect())
+}
+
+/// The scans in a folder, by name.
+fn scans_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut scans: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    scans.retain(|path| {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        path.is_file() && SCAN_EXTENSIONS.contains(&extension.as_str()) && stem(path) != "SOURCE"
+    });
+    scans.sort();
+    Ok(scans)
+}
+
+fn stem(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.map_or("scene".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// `NAME-labels` beside a scan.
+fn beside(path: &Path) -> PathBuf {
+    let folder = format!("{}-labels", stem(path));
+    match path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).parent() {
+        Some(parent) => parent.join(folder),
+        None => folder.into(),
+    }
+}
+
+fn load(args: &InferArgs, labels: &Labels) -> Result<Loaded> {
+    let mut bars = Bars::new();
+    // Missing weights should not cost any work.
+    let mut opened = args.xdecoder.open()?;
+    let (student_weights, manifest) = open_weights(args.student.as_deref(), "student")?;
+    let student_origin = WeightsOrigin::new(args.student.as_deref(), "student", manifest.as_ref());
+    let selected = select(args.device)?;
+    eprintln!("device: {} ({})", selected.name, selected.why);
+    bars.show("load weights", 0.0);
+    let (predictor, student_config, report) = AffinityPredictor::load(student_weights, &selected.device)?;
+    log::info!("{report}");
+    let xdecoder = opened.load(&selected.device)?;
+    let dim = xdecoder.config.dim_proj;
+    if student_config.input_dim != dim + purify::GEOMETRY_CHANNELS {
+        bail!(
+            "{}: the student takes {} channels, X-Decoder's embeddings have {dim} and colour and normal {}: these weights do not belong together",
+            student_origin.source,
+            student_config.input_dim,
+            purify::GEOMETRY_CHANNELS
+        );
+    }
+    let all = labels.all();
+    let mut rows = Vec::new();
+    let mut text = None;
+    for (i, words) in all.chunks(8).enumerate() {
+        bars.show("embed words", (i * 8) as f64 / all.len() as f64);
+        let embedded = xdecoder.embed_text(words)?;
+        let [num_rows, _] = embedded.rows.dims();
+        rows.push(embedded.rows.clone().slice_dim(0, 0..num_rows - 1));
+        text = Some(embedded);
+    }
+    let Some(mut text) = text else { bail!("there are no words to look for") };
+    let [num_rows, _] = text.rows.dims();
+    // The background's row closes the table.
+    rows.push(text.rows.clone().slice_dim(0, num_rows - 1..num_rows));
+    text.rows = burn::prelude::Tensor::cat(rows, 0);
+    text.labels = all;
+    float_values(text.rows.clone())?;
+    bars.finish();
+    let weights = std::thread::scope(|threads| -> Result<Vec<Weights>> {
+        let origins = [("xdecoder", &opened.origin), ("student", &student_origin)];
+        let hashing = origins.map(|(model, origin)| (model, origin, threads.spawn(|| origin.sha256())));
+        let mut weights = Vec::new();
+        for (model, origin, hash) in hashing {
+            let sha256 = hash.join().map_err(|_| anyhow::anyhow!("{}: hashing failed", origin.source))??;
+            weights.push(Weights { model, source: origin.source.clone(), sha256 });
+        }
+        Ok(weights)
+    })?;
+    let xdecoder_origin = opened.origin.clone();
+    let student = predictor.fold();
+    Ok(Loaded { selected, xdecoder, student, student_config, text, weights, xdecoder_origin })
+}
+
+fn run_job(args: &InferArgs, job: &Job, labels: &Labels, loaded: &Loaded) -> Result<()> {
+    let mut laps = Laps::default();
+    let run = Run { args, labels, loaded };
+    match &job.source {
+        Source::Scan(path) => {
+            let scene = Scene::read(path)?;
+            laps.lap("read scan");
+            run.label(scene, Look::Drawn, &job.output, laps)
+        }
+        Source::ScanInRecording { scan, recording } => {
+            let mut scene = Scene::read(scan)?;
+            laps.lap("read scan");
+            let dataset = run.open(recording)?;
+            if dataset.conventions().pose.is_none() {
+                bail!("{}: the recording has no poses, so nothing says where in the scan its frames are", recording.display());
+            }
+            if dataset.conventions().mirrored {
+                scene = scene.mirrored();
+            }
+            laps.lap("open recording");
+            run.label(scene, Look::Recorded(&*dataset), &job.output, laps)
+        }
+        Source::Recording(path) => {
+            let dataset = run.open(path)?;
+            laps.lap("open recording");
+            if dataset.conventions().pose.is_none() {
+                return run.label_frames(&*dataset, &job.output);
+            }
+            let scene = Scene::of_recording(&*dataset, &FuseOptions::default())?;
+            laps.lap("fuse depth");
+            run.label(scene, Look::Recorded(&*dataset), &job.output, laps)
+        }
+    }
+}
+
+/// Where the views of a scan come from.
+#[derive(Clone, Copy)]
+enum Look<'a> {
+    Drawn,
+    Recorded(&'a dyn Dataset),
+    Frame(&'a dyn Dataset, usize),
+}
+
+struct Run<'a> {
+    args: &'a InferArgs,
+    labels: &'a Labels,
+    loaded: &'a Loaded,
+}
+
+impl Run<'_> {
+    /// Opens a recording and says what is known of it.
+    fn open(&self, path: &Path) -> Result<Box<dyn Dataset>> {
+        let options = OpenOptions {
+            layout: self.args.layout,
+            depth_units_per_meter: self.args.depth_units,
+            pose: self.args.poses.map(PoseConvention::from),
+        };
+        let dataset = open(path, &options)?;
+        eprintln!("recording: {}, {}; {}", dataset.layout(), dataset.counts(), dataset.conventions());
+        for note in dataset.notes() {
+            eprintln!("note: {note}");
+        }
+        if dataset.counts().with_depth > 0 && dataset.conventions().pose.is_some() {
+            let checked = check(&*dataset)?;
+            let is_wrong = matches!(checked.verdict, Verdict::Contradicted(_)) || checked.depth_factor.is_some();
+            let say = if is_wrong { "warning" } else { "note" };
+            eprintln!("{say}: {checked}");
+            if is_wrong {
+                eprintln!("--poses and --depth-units set what the recording does not say rightly");
+            }
+        }
+        Ok(dataset)
+    }
+
+    /// A recording without poses: each frame is a scan of its own.
+    fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
+        let frames: Vec<usize> = self.args.compat.frames(dataset.len(), self.args.views.map(|views| views as usize));
+        eprintln!(
+            "the recording has no poses: {} of its {} frames are labelled, each alone, in its own camera's axes",
+            frames.len(),
+            dataset.len()
+        );
+        let mut num_failed = 0;
+        for &frame in &frames {
+            let name = &dataset.frames()[frame].name;
+            eprintln!("== frame {name}");
+            let mut laps = Laps::default();
+            let labelled = Scene::of_frame(dataset, frame, &FuseOptions::default()).map_err(anyhow::Error::from);
+            let labelled = labelled.and_then(|scene| {
+                laps.lap("fuse depth");
+                self.label(scene, Look::Frame(dataset, frame), &output.join(name.replace(['/', '\\'], "-")), laps)
+            });
+            if let Err(error) = labelled {
+                eprintln!("error: frame {name}: {}", told_once(&error));
+                num_failed += 1;
+            }
+        }
+        if num_failed > 0 {
+            bail!("{num_failed} of {} frames failed", frames.len());
+        }
+        Ok(())
+    }
+
+    fn label(&self, scene: Scene, look: Look<'_>, output: &Path, mut laps: Laps) -> Result<()> {
+        let Self { args, labels, loaded } = self;
+        let device: &Device = &loaded.selected.device;
+        create_folder(output)?;
+        let mut notes = scene.notes.clone();
+        let mut bars = Bars::new();
+
+        bars.show("place cameras", 0.0);
+        let up = args.up.map(DVec3::from).or(scene.up);
+        let camera_options = virtual_cameras::Options {
+            up,
+            kind: args.scene.map(SceneKind::from),
+            max_views: args.views.map_or(virtual_cameras::Options::default().max_views, |views| views as usize),
+            width: drawn_size(args.size)[1],
+            height: drawn_size(args.size)[0],
+            ..virtual_cameras::Options::default()
+        };
+        let cameras = virtual_cameras(&scene.to_cameras(), &camera_options);
+        let appearance = scene.appearance(cameras.up);
+        let renderer = Renderer::new(&appearance.of(&scene), device)?;
+        if renderer.fell_back() {
+            notes.push("the scan does not fit one buffer of the device: pictures of it are drawn by the host".into());
+        }
+        laps.lap("place cameras");
+
+        let frames;
+        let (views, recording) = match look {
+            Look::Drawn => {
+                notes.push(format!(
+                    "{} virtual cameras for a scene of kind {}: {:.1} % of the points in at least one picture, {:.1} % in three",
+                    cameras.cameras.len(),
+                    cameras.kind,
+                    100.0 * cameras.seen_once,
+                    100.0 * cameras.seen_enough
+                ));
+                (Views::Virtual(&cameras.cameras), None)
+            }
+            Look::Recorded(dataset) => {
+                let posed: Vec<usize> = (0..dataset.len()).filter(|&i| dataset.frames()[i].pose.is_some()).collect();
+                let chosen = args.compat.frames(posed.len(), args.views.map(|views| views as usize));
+                frames = chosen.into_iter().map(|i| posed[i]).collect::<Vec<_>>();
+                let counts = dataset.counts();
+                if counts.invalid_poses > 0 {
+                    notes.push(format!("{} frames with an invalid pose were left out", counts.invalid_poses));
+                }
+                (Views::Recorded { dataset, frames: &frames }, Some(dataset.root()))
+            }
+            Look::Frame(dataset, frame) => (Views::Alone { dataset, frame }, Some(dataset.root())),
+        };
+
+        let (voxel, why) = args.voxel.map_or_else(|| voxel_size(&scene), |voxel| (voxel, None));
+        notes.extend(why);
+        let options = Options {
+            look: LookOptions {
+                compat: args.compat,
+                longest: args.size as usize,
+                visibility: Visibility::default(),
+                working_bytes: u64::from(args.working_memory) << 20,
+            },
+            purify: purify::Settings {
+                voxel_size: voxel,
+                voxel_transform: (args.compat == Compat::Reference)
+                    .then(|| args.compat.voxel_transform(voxel, args.seed)),
+                neighbors: args.neighbors,
+                iterations: args.iterations,
+                working_bytes: (args.working_memory as usize) << 20,
+                ..purify::Settings::default()
+            },
+            threshold: args.threshold,
+        };
+        let models = Models {
+            xdecoder: &loaded.xdecoder,
+            student: &loaded.student,
+            student_config: loaded.student_config,
+            text: &loaded.text,
+            num_labels: labels.names.len(),
+        };
+        let views_folder = args.save_views.as_deref().map(|folder| saved_views(folder, output, args));
+        if let Some(folder) = &views_folder {
+            create_folder(folder)?;
+        }
+        let save_view = |seen: &SeenView<'_>| match &views_folder {
+            Some(folder) => save_view(folder, seen, &loaded.text.labels),
+            None => Ok(()),
+        };
+        let result = infer(
+            &scene,
+            views,
+            &renderer,
+            &models,
+            &options,
+            device,
+            &mut laps,
+            &mut |stage, share| bars.show(stage, share),
+            &mut { save_view },
+        );
+        bars.finish();
+        let inferred = result?;
+        notes.extend(inferred.purified.report.notes.iter().cloned());
+        notes.extend(notes_of(&inferred));
+
+        let mut bars = Bars::new();
+        bars.show("write", 0.0);
+        let results = Results::new(&scene, &inferred, &labels.names, &labels.colors);
+        let (scan_file, scan_notes) = results.write_scan(output)?;
+        notes.extend(scan_notes);
+        bars.show("write", 0.3);
+        let about = About {
+            scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
+            voxel_size: voxel,
+            up: cameras.up.to_array(),
+            xdecoder: loaded.xdecoder_origin.source.clone(),
+            xdecoder_config: args.xdecoder.config_file().and_then(|path| path.canonicalize().ok()),
+            xdecoder_sha256: loaded.weights[0].sha256.clone(),
+        };
+        results.write_features(output, &about)?;
+        laps.lap("write");
+        bars.show("draw", 0.6);
+        let (classes, area_from) = results.classes();
+        let picture = sheet(&scene, &renderer, &cameras, &inferred.lifted_label, &results.of_point().label, &classes)?;
+        let sheet_file = output.join("sheet.png");
+        write_png(&sheet_file, &picture)?;
+        laps.lap("draw");
+        bars.finish();
+
+        let settings = json!({
+            "words": labels.names, "background": labels.background, "threshold": args.threshold,
+            "compat": args.compat.to_string(), "seed": args.seed, "size": args.size, "views": args.views,
+            "purify": options.purify,
+        });
+        let summary = Summary {
+            geopurify: env!("CARGO_PKG_VERSION"),
+            scan: scene.path.clone(),
+            recording: recording.map(Path::to_path_buf),
+            output: scan_file.clone(),
+            classes,
+            area_from,
+            area_unit: results.area_unit(),
+            settings,
+            weights: loaded.weights.clone(),
+            views: inferred.look.clone(),
+            points: scene.num_points(),
+            voxels: inferred.purified.coords.len(),
+            device: loaded.selected.name.clone(),
+            notes,
+            stages: laps.stages().to_vec(),
+            seconds: laps.seconds(),
+            peak_memory_bytes: peak_memory(),
+        };
+        let summary_file = summary.write(output)?;
+        report(args, &summary, &[scan_file, sheet_file, summary_file])
+    }
+}
+
+/// Height and width of drawn pictures.
+fn drawn_size(longest: u32) -> [usize; 2] {
+    let usual = virtual_cameras::Options::default();
+    match longest as usize {
+        0 => [usual.height, usual.width],
+        longest => [(longest * usual.height / usual.width).max(1), longest],
+    }
+}
+
+fn create_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("{}: cannot make this folder; name another with -o", folder.display()))
+}
+
+/// The folder for the views of a scan: of several scans each has its own.
+fn saved_views(folder: &Path, output: &Path, args: &InferArgs) -> PathBuf {
+    match output.file_name() {
+        Some(name) if args.output.as_deref() != Some(output) => folder.join(name),
+        _ => folder.to_path_buf(),
+    }
+}
+
+fn save_view(folder: &Path, seen: &SeenView<'_>, words: &[String]) -> Result<(), PipelineError> {
+    let name = seen.name.replace(['/', '\\'], "-");
+    write_png(&folder.join(format!("{name}.png")), seen.image)?;
+    let labelled = labelled_picture(seen.image, &seen.view.label_from_pixel()?, words, &Style::default())?;
+    Ok(write_png(&folder.join(format!("{name}-labels.png")), &labelled)?)
+}
+
+/// What the user should know of the views.
+fn notes_of(inferred: &Inferred) -> Vec<String> {
+    let look = &inferred.look;
+    let mut notes = Vec::new();
+    if look.without_points > 0 {
+        notes.push(format!("{} of {} views show too little and were left out", look.without_points, look.views));
+    }
+    if let Some(error) = &look.first_error {
+        notes.push(format!("{} frames could not be read, the first: {error}", look.unreadable));
+    }
+    if look.without_depth > 0 {
+        notes.push(format!(
+            "{} frames have no depth map: what hides what was decided by depth drawn from the scan",
+            look.without_depth
+        ));
+    }
+    if look.unseen_points > 0 {
+        notes.push(format!(
+            "{} of {} points are in no view: they take what the nearest seen point has",
+            look.unseen_points, look.points
+        ));
+    }
+    notes
+}
+
+fn report(args: &InferArgs, summary: &Summary, files: &[PathBuf]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(summary)?)?;
+        return Ok(());
+    }
+    for note in &summary.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    let mut classes: Vec<_> = summary.classes.iter().filter(|class| class.points > 0).collect();
+    classes.sort_by_key(|class| std::cmp::Reverse(class.points));
+    let rows: Vec<_> = classes
+        .iter()
+        .map(|class| {
+            vec![
+                class.name.clone(),
+                class.points.to_string(),
+                format!("{:.1} %", 100.0 * class.share),
+                format!("{:.2}", class.area),
+                format!("{:.3}", class.mean_score),
+            ]
+        })
+        .collect();
+    write!(out, "{}", table(&["label", "points", "share", summary.area_unit, "score"], &rows))?;
+    let mut rows: Vec<_> = summary
+        .stages
+        .iter()
+        .map(|stage| {
+            let peak = stage.peak_bytes.map_or(String::new(), bytes);
+            vec![stage.name.to_owned(), format!("{:.3}", stage.seconds), peak]
+        })
+        .collect();
+    let peak = summary.peak_memory_bytes.map_or(String::new(), bytes);
+    rows.push(vec!["whole run".to_owned(), format!("{:.3}", summary.seconds), peak]);
+    write!(out, "\n{}", table(&["stage", "seconds", "peak memory"], &rows))?;
+    writeln!(
+        out,
+        "{} points, {} voxels, {} of {} views looked at",
+        summary.points, summary.voxels, summary.views.looked_at, summary.views.views
+    )?;
+    for file in files {
+        writeln!(out, "{}", file.display())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_go_beside_the_scan() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::write(root.join("room.ply"), b"").unwrap();
+        assert_eq!(beside(&root.join("room.ply")), root.join("room-labels"));
+        assert_eq!(beside(&root), root.parent().unwrap().join(format!("{}-labels", stem(&root))));
+    }
+
+    #[test]
+    fn drawn_pictures_keep_their_shape() {
+        assert_eq!(drawn_size(648), [484, 648]);
+        assert_eq!(drawn_size(0), [484, 648]);
+        assert_eq!(drawn_size(1), [1, 1]);
+    }
+
+    #[test]
+    fn thresholds_are_cosines() {
+        assert_eq!(cosine("-0.5"), Ok(-0.5));
+        assert!(cosine("1.5").is_err() && cosine("NaN").is_err() && cosine("x").is_err());
+    }
+}

@@ -1,0 +1,51 @@
+//! Progress on standard error: one bar per stage, which stays with its time once the stage is done.
+
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Steps of a bar.
+const STEPS: u64 = 1000;
+
+/// The bars of a run. Where standard error is no terminal nothing is shown.
+pub(super) struct Bars {
+    current: Option<(&'static str, Instant, ProgressBar)>,
+}
+
+impl Bars {
+    pub(super) fn new() -> Self {
+        Self { current: None }
+    }
+
+    /// `stage` is `share` done, 0 to 1. Another stage than the last one ends that.
+    pub(super) fn show(&mut self, stage: &'static str, share: f64) {
+        if self.current.as_ref().is_none_or(|(name, _, _)| *name != stage) {
+            self.finish();
+            let bar = ProgressBar::new(STEPS).with_message(stage);
+            // The template is a constant, and a bar without a style is better than none.
+            if let Ok(style) = ProgressStyle::with_template("{msg:14} {bar:40} {percent:>3}% {elapsed}") {
+                bar.set_style(style);
+            }
+            self.current = Some((stage, Instant::now(), bar));
+        }
+        if let Some((_, _, bar)) = &self.current {
+            bar.set_position((share * STEPS as f64) as u64);
+        }
+    }
+
+    /// Ends the bar, leaving its stage and time where there is a terminal.
+    pub(super) fn finish(&mut self) {
+        if let Some((stage, start, bar)) = self.current.take() {
+            if !bar.is_hidden() && start.elapsed().as_secs_f64() >= 0.1 {
+                bar.println(format!("{stage:14} {:.1} s", start.elapsed().as_secs_f64()));
+            }
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

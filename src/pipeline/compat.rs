@@ -1,0 +1,225 @@
+//! Where the published code and this project differ on the way from a scan to labels.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::images::resize::{fitted, prepare_reference, resize_bicubic};
+use crate::images::{ImageError, Rgb8Image};
+use crate::lift::Padding;
+use crate::ops::project::Camera;
+use crate::views::{DepthImage, Intrinsics};
+
+/// Height and width of the pictures that the published code looks at.
+const REFERENCE_SIZE: [usize; 2] = [484, 648];
+/// The published code takes every frame whose number is a multiple of this.
+const REFERENCE_STRIDE: usize = 20;
+/// The published code skips views that see fewer points.
+const REFERENCE_MIN_VISIBLE: usize = 400;
+/// Recordings are looked at in at least so many frames, if they have them.
+const LEAST_VIEWS: usize = 60;
+
+/// Which way is taken where the published code and this project differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// Geometrically right, nothing random.
+    #[default]
+    Fixed,
+    /// As the published code does it, for comparison with published numbers.
+    Reference,
+}
+
+impl fmt::Display for Compat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fixed => "fixed",
+            Self::Reference => "reference",
+        })
+    }
+}
+
+/// A name that is not that of a [`Compat`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is neither fixed nor reference")]
+pub struct UnknownCompat(String);
+
+impl FromStr for Compat {
+    type Err = UnknownCompat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCompat> {
+        [Self::Fixed, Self::Reference]
+            .into_iter()
+            .find(|compat| compat.to_string() == name)
+            .ok_or_else(|| UnknownCompat(name.to_owned()))
+    }
+}
+
+impl Compat {
+    /// Which of `num_frames` frames of a recording are looked at, `max_views` at most where that is given: every
+    /// 20th; here more where these would be few, spread evenly.
+    #[must_use]
+    pub fn frames(self, num_frames: usize, max_views: Option<usize>) -> Vec<usize> {
+        match self {
+            Self::Fixed => {
+                let usual = (num_frames / REFERENCE_STRIDE).max(LEAST_VIEWS);
+                let count = max_views.unwrap_or(usual).min(num_frames);
+                (0..count).map(|i| i * num_frames / count).collect()
+            }
+            Self::Reference => (0..num_frames).step_by(REFERENCE_STRIDE).take(max_views.unwrap_or(usize::MAX)).collect(),
+        }
+    }
+
+    /// A view that sees fewer of `num_points` points is skipped.
+    #[must_use]
+    pub fn min_visible(self, num_points: usize) -> usize {
+        match self {
+            Self::Fixed => (num_points / 100).clamp(1, REFERENCE_MIN_VISIBLE),
+            Self::Reference => REFERENCE_MIN_VISIBLE,
+        }
+    }
+
+    /// Height and width at which the model sees a picture of `size`, whose longer edge should be `longest` (0: as it is).
+    /// The published code knows one size only.
+    #[must_use]
+    pub fn seen_size(self, size: [usize; 2], longest: usize) -> [usize; 2] {
+        match self {
+            Self::Fixed => fitted(size, longest),
+            Self::Reference => REFERENCE_SIZE,
+        }
+    }
+
+    /// The picture at `size` (height, width).
+    ///
+    /// # Errors
+    /// [`ImageError::Size`] for a size without pixels or with too many.
+    pub fn prepare(self, image: &Rgb8Image, [height, width]: [usize; 2]) -> Result<Rgb8Image, ImageError> {
+        match self {
+            Self::Fixed => resize_bicubic(image, width, height),
+            Self::Reference => prepare_reference(image, image.width() as f64 / width as f64, width, height),
+        }
+    }
+
+    /// What becomes of the padding of a picture.
+    #[must_use]
+    pub fn padding(self) -> Padding {
+        match self {
+            Self::Fixed => Padding::Cropped,
+            Self::Reference => Padding::Kept,
+        }
+    }
+
+    /// The lens of a picture seen at `size` (height, width), at the origin. The published code moves the principal
+    /// point to the middle.
+    #[must_use]
+    pub fn lens(self, lens: &Intrinsics, [height, width]: [usize; 2]) -> Camera {
+        match self {
+            Self::Fixed => camera_of(&lens.scaled_to(width, height)),
+            Self::Reference => Camera::centered(
+                [lens.fx as f32, lens.fy as f32],
+                [lens.cx as f32, lens.cy as f32],
+                [height, width],
+            ),
+        }
+    }
+
+    /// The lens of a depth map and its depths, for a picture that `lens` sees. The published code takes the map's
+    /// first rows and columns for those of the picture, whatever their sizes.
+    #[must_use]
+    pub fn depth(self, map: &DepthImage, own_lens: &Intrinsics, lens: &Camera) -> (Camera, Vec<f32>) {
+        match self {
+            Self::Fixed => (camera_of(own_lens), map.meters().to_vec()),
+            Self::Reference => {
+                let pixels = (0..lens.height).flat_map(|y| (0..lens.width).map(move |x| (x, y)));
+                (*lens, pixels.map(|(x, y)| map.at(x, y).unwrap_or(0.0)).collect())
+            }
+        }
+    }
+
+    /// Voxels per unit along each axis, as a linear map. The published code turns and scales every scene at random, in
+    /// evaluation too: a turn about z by any angle, about x and y by up to 2.8°, a scale of 0.9 to 1.1, drawn from `seed`.
+    #[must_use]
+    pub fn voxel_transform(self, voxel_size: f64, seed: u64) -> [[f64; 3]; 3] {
+        let scale = 1.0 / voxel_size;
+        match self {
+            Self::Fixed => [[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]],
+            Self::Reference => {
+                let mut state = seed;
+                let mut uniform = |low: f64, high: f64| low + (high - low) * next(&mut state);
+                let scale = scale * uniform(0.9, 1.1);
+                let tilt = std::f64::consts::PI / 64.0;
+                let (x, y) = (uniform(-tilt, tilt), uniform(-tilt, tilt));
+                let z = uniform(-std::f64::consts::PI, std::f64::consts::PI);
+                let turn = glam::DMat3::from_rotation_z(z) * glam::DMat3::from_rotation_y(y) * glam::DMat3::from_rotation_x(x);
+                (turn * scale).transpose().to_cols_array_2d()
+            }
+        }
+    }
+}
+
+/// SplitMix64, as a number from 0 to 1.
+fn next(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// A lens as kernels take it, at the origin.
+pub(super) fn camera_of(lens: &Intrinsics) -> Camera {
+    Camera {
+        world_to_camera: [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+        focal: [lens.fx as f32, lens.fy as f32],
+        center: [lens.cx as f32, lens.cy as f32],
+        width: lens.width,
+        height: lens.height,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_spread_or_every_twentieth() {
+        assert_eq!(Compat::Reference.frames(50, None), [0, 20, 40]);
+        assert_eq!(Compat::Fixed.frames(5, None), [0, 1, 2, 3, 4]);
+        assert_eq!(Compat::Fixed.frames(100, Some(4)), [0, 25, 50, 75]);
+        assert_eq!(Compat::Fixed.frames(2000, None).len(), 100);
+        assert_eq!(Compat::Fixed.frames(200, None).len(), 60);
+        assert!(Compat::Fixed.frames(0, None).is_empty() && Compat::Fixed.frames(9, Some(0)).is_empty());
+    }
+
+    #[test]
+    fn the_reference_turns_and_scales_within_its_bounds() {
+        let fixed = Compat::Fixed.voxel_transform(0.02, 7);
+        assert_eq!(fixed, [[50.0, 0.0, 0.0], [0.0, 50.0, 0.0], [0.0, 0.0, 50.0]]);
+        let mut scales = Vec::new();
+        for seed in 0..50 {
+            let [a, b, c] = Compat::Reference.voxel_transform(0.02, seed).map(glam::DVec3::from);
+            let scale = a.length();
+            assert!((45.0..=55.0).contains(&scale) && (b.length() - scale).abs() < 1e-9 && a.dot(b).abs() < 1e-9);
+            // Upright within both tilts.
+            assert!(c.z / scale > (2.0 * std::f64::consts::PI / 64.0).cos());
+            scales.push(scale);
+        }
+        assert!(scales.iter().any(|s| *s < 47.0) && scales.iter().any(|s| *s > 53.0));
+        assert_eq!(Compat::Reference.voxel_transform(0.02, 3), Compat::Reference.voxel_transform(0.02, 3));
+    }
+
+    #[test]
+    fn a_small_depth_map_is_padded_as_published() {
+        let map = DepthImage::new(2, 1, vec![1.0, 2.0]).unwrap();
+        let own = Intrinsics::new(2, 1, 1.0, 1.0, 0.5, 0.0).unwrap();
+        let lens = Compat::Reference.lens(&Intrinsics::new(4, 4, 2.0, 2.0, 1.0, 1.0).unwrap(), [2, 3]);
+        assert_eq!((lens.focal, lens.center), ([3.0, 2.0], [1.5, 1.0]));
+        let (camera, depth) = Compat::Reference.depth(&map, &own, &lens);
+        assert_eq!((camera, depth), (lens, vec![1.0, 2.0, 0.0, 0.0, 0.0, 0.0]));
+        assert_eq!(Compat::Fixed.depth(&map, &own, &lens).1, [1.0, 2.0]);
+    }
+
+    #[test]
+    fn names_go_there_and_back() {
+        assert_eq!("reference".parse(), Ok(Compat::Reference));
+        assert!("both".parse::<Compat>().is_err());
+    }
+}

@@ -1,0 +1,86 @@
+use std::path::PathBuf;
+
+use crate::cloud::CloudError;
+use crate::images::ImageError;
+use crate::lift::{LiftError, ViewError};
+use crate::models::ModelError;
+use crate::ops::OpError;
+use crate::purify::PurifyError;
+use crate::query::saved::SavedError;
+use crate::views::ViewsError;
+use crate::weights::WeightsError;
+
+/// Why a scan could not be labelled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A scan without a single position.
+    #[error("{}none of its {points} points has a position", prefix(.path.as_ref()))]
+    NoPoints {
+        /// The scan's file, if it has one.
+        path: Option<PathBuf>,
+        /// Its points.
+        points: usize,
+    },
+    /// A recording that gives no points.
+    #[error("{}: there are neither depth maps with poses nor points to label; give a scan in the frame of its poses", path.display())]
+    NothingToFuse {
+        /// The recording.
+        path: PathBuf,
+    },
+    /// Not one picture shows the scan.
+    #[error(
+        "none of the {views} views shows the scan{}: do its coordinates and the poses belong together?",
+        first_error.as_ref().map(|error| format!(" ({unreadable} cannot be read: {error})")).unwrap_or_default()
+    )]
+    NothingSeen {
+        /// Views that were tried.
+        views: usize,
+        /// How many of them could not be read.
+        unreadable: usize,
+        /// Why the first of them could not.
+        first_error: Option<String>,
+    },
+    /// A file of results cannot be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Reading or writing a scan failed.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    /// Reading a recording failed.
+    #[error(transparent)]
+    Views(#[from] ViewsError),
+    /// A picture could not be made or written.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A model could not be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// What the model sees could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// Lifting failed.
+    #[error(transparent)]
+    Lift(#[from] LiftError),
+    /// Purification failed.
+    #[error(transparent)]
+    Purify(#[from] PurifyError),
+    /// The features could not be saved.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// Weights could not be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The device failed.
+    #[error(transparent)]
+    Op(#[from] OpError),
+}
+
+fn prefix(path: Option<&PathBuf>) -> String {
+    path.map_or(String::new(), |path| format!("{}: ", path.display()))
+}

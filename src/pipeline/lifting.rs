@@ -1,0 +1,389 @@
+//! Views, one after the other, through the vision-language model onto the points.
+//!
+//! Frames of a recording are decoded and resampled on threads of their own while the device works on those before
+//! them, and a batch is read back only after the next one was handed to the device.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use burn::prelude::*;
+use glam::DVec3;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::compat::{Compat, camera_of};
+use super::{PipelineError, Scene};
+use crate::images::Rgb8Image;
+use crate::lift::{Lifted, Lifter, Sight, View};
+use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder};
+use crate::ops::project::{Camera, Visibility};
+use crate::stages::{Laps, Progress};
+use crate::views::render::{self, Renderer};
+use crate::views::virtual_cameras::VirtualCamera;
+use crate::views::{Dataset, DepthImage, Pose, ViewsError};
+
+/// What virtual cameras show where nothing is: the mean colour of pictures, which says nothing to the model.
+const BACKGROUND: [u8; 3] = [124, 116, 104];
+/// Frames that are decoded ahead of the device.
+const AHEAD: usize = 4;
+/// Nearest that a camera draws, as a share of the scan's extent.
+const NEAR: f64 = 1e-4;
+
+/// Where a scan is looked at from.
+#[derive(Clone, Copy)]
+pub enum Views<'a> {
+    /// Frames of a recording, in whose world the scan lies.
+    Recorded {
+        /// The recording.
+        dataset: &'a dyn Dataset,
+        /// Numbers of its frames, each with a pose.
+        frames: &'a [usize],
+    },
+    /// The one frame of a recording from which the scan was made, in its own camera's axes.
+    Alone {
+        /// The recording.
+        dataset: &'a dyn Dataset,
+        /// The number of the frame.
+        frame: usize,
+    },
+    /// Pictures drawn of the scan itself.
+    Virtual(&'a [VirtualCamera]),
+}
+
+impl Views<'_> {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Recorded { frames, .. } => frames.len(),
+            Self::Alone { .. } => 1,
+            Self::Virtual(cameras) => cameras.len(),
+        }
+    }
+
+    /// True if there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How views are looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LookOptions {
+    /// Where the published code and this project differ.
+    pub compat: Compat,
+    /// Longer edge at which the model sees recorded pictures; 0 for that of the picture.
+    pub longest: usize,
+    /// When a point counts as seen.
+    pub visibility: Visibility,
+    /// Memory for what the model computes, in bytes: that many views go through it together.
+    pub working_bytes: u64,
+}
+
+/// What became of the views.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LookReport {
+    /// Views there were.
+    pub views: usize,
+    /// Views the model looked at.
+    pub looked_at: usize,
+    /// Views left out because they show too few points, or because the model found nothing in them.
+    pub without_points: usize,
+    /// Frames left out because they cannot be read.
+    pub unreadable: usize,
+    /// Why the first of them cannot.
+    pub first_error: Option<String>,
+    /// Frames without a depth map: what hides what was decided by depth drawn from the scan.
+    pub without_depth: usize,
+    /// Points of the scan.
+    pub points: usize,
+    /// Points that no view sees; they take what the nearest seen point has.
+    pub unseen_points: usize,
+}
+
+/// A view as the model saw it: for pictures of what it found.
+pub struct SeenView<'a> {
+    /// Its name: that of the frame, or a number.
+    pub name: &'a str,
+    /// What the model looked at.
+    pub image: &'a Rgb8Image,
+    /// What it found.
+    pub view: &'a View,
+}
+
+/// Called with every view.
+pub type OnView<'a> = dyn FnMut(&SeenView<'_>) -> Result<(), PipelineError> + 'a;
+
+/// A recorded frame as its threads hand it over.
+struct Loaded {
+    frame: usize,
+    result: Result<(Rgb8Image, Option<DepthImage>), ViewsError>,
+}
+
+/// A view whose points are known, waiting for the model.
+struct Pending {
+    name: String,
+    image: Rgb8Image,
+    sight: Sight,
+}
+
+impl Pending {
+    fn size(&self) -> [usize; 2] {
+        [self.image.height(), self.image.width()]
+    }
+}
+
+/// Looks at `scene` from all `views` and gathers what the model says of every point. `renderer` draws the scan.
+///
+/// # Errors
+/// [`PipelineError::NothingSeen`] if no view shows a point, and what the device, the model or `on_view` give. A frame
+/// that cannot be read is left out and counted.
+#[allow(clippy::too_many_arguments, reason = "one call site, all of it the state of the run")]
+pub fn look(
+    scene: &Scene,
+    views: Views<'_>,
+    renderer: &Renderer,
+    model: &XDecoder,
+    text: &TextEmbeddings,
+    options: &LookOptions,
+    device: &Device,
+    laps: &mut Laps,
+    progress: &mut Progress<'_>,
+    on_view: &mut OnView<'_>,
+) -> Result<(Lifted, LookReport), PipelineError> {
+    let report = LookReport { views: views.len(), points: scene.num_points(), ..LookReport::default() };
+    let lifter = Lifter::new(scene.points().to_vec(), options.visibility, device);
+    let mut looker = Looker {
+        scene,
+        renderer,
+        model,
+        text,
+        options,
+        lifter,
+        report,
+        waiting: Vec::new(),
+        on_device: None,
+        laps,
+        progress,
+        on_view,
+    };
+    looker.see_all(views)?;
+    looker.flush()?;
+    looker.take_back()?;
+    let Looker { lifter, mut report, laps, .. } = looker;
+    if lifter.num_views() == 0 {
+        let LookReport { views, unreadable, first_error, .. } = report;
+        return Err(PipelineError::NothingSeen { views, unreadable, first_error });
+    }
+    let lifted = lifter.finish()?;
+    report.unseen_points = lifted.num_unseen;
+    laps.lap("fuse views");
+    Ok((lifted, report))
+}
+
+struct Looker<'a, 'p, 'v> {
+    scene: &'a Scene,
+    renderer: &'a Renderer,
+    model: &'a XDecoder,
+    text: &'a TextEmbeddings,
+    options: &'a LookOptions,
+    lifter: Lifter,
+    report: LookReport,
+    waiting: Vec<Pending>,
+    /// Handed to the device, not read back yet.
+    on_device: Option<(Queries, Vec<Pending>)>,
+    laps: &'a mut Laps,
+    progress: &'a mut Progress<'p>,
+    on_view: &'a mut OnView<'v>,
+}
+
+impl Looker<'_, '_, '_> {
+    fn see_all(&mut self, views: Views<'_>) -> Result<(), PipelineError> {
+        let compat = self.options.compat;
+        match views {
+            Views::Virtual(cameras) => {
+                for (number, camera) in cameras.iter().enumerate() {
+                    self.see_virtual(number, camera)?;
+                }
+                Ok(())
+            }
+            Views::Alone { dataset, frame } => self.see_frames(dataset, &[frame], compat, Some(Pose::IDENTITY)),
+            Views::Recorded { dataset, frames } => self.see_frames(dataset, frames, compat, None),
+        }
+    }
+
+    fn see_frames(
+        &mut self,
+        dataset: &dyn Dataset,
+        frames: &[usize],
+        compat: Compat,
+        pose: Option<Pose>,
+    ) -> Result<(), PipelineError> {
+        let longest = self.options.longest;
+        std::thread::scope(|threads| {
+            let (sender, receiver): (_, Receiver<Loaded>) = sync_channel(AHEAD);
+            threads.spawn(move || load(dataset, frames, compat, longest, &sender));
+            for (number, loaded) in receiver.into_iter().enumerate() {
+                self.laps.lap("read pictures");
+                self.see_frame(dataset, loaded, pose)?;
+                (self.progress)("look", (number + 1) as f64 / frames.len() as f64);
+            }
+            Ok(())
+        })
+    }
+
+    fn see_frame(&mut self, dataset: &dyn Dataset, loaded: Loaded, pose: Option<Pose>) -> Result<(), PipelineError> {
+        let frame = &dataset.frames()[loaded.frame];
+        let (image, depth) = match loaded.result {
+            Ok(read) => read,
+            Err(error) => {
+                self.report.unreadable += 1;
+                self.report.first_error.get_or_insert_with(|| error.to_string());
+                return Ok(());
+            }
+        };
+        let Some(color_pose) = pose.or(frame.pose) else { return Ok(()) };
+        let size = [image.height(), image.width()];
+        let lens = self.options.compat.lens(&frame.color, size);
+        let camera = placed(lens, &color_pose, self.scene.origin());
+        let sight = match depth.zip(frame.depth) {
+            Some((map, own_lens)) => {
+                let depth_pose = pose.or(frame.pose_of_depth()).unwrap_or(color_pose);
+                let (depth_lens, depth) = self.options.compat.depth(&map, &own_lens, &lens);
+                let depth_camera = placed(depth_lens, &depth_pose, self.scene.origin());
+                self.lifter.see(camera, depth_camera, &depth)?
+            }
+            None => {
+                self.report.without_depth += 1;
+                let lens = frame.color.scaled_to(size[1], size[0]);
+                let near = NEAR * extent(self.scene);
+                let pinhole = render::pinhole(&lens, &color_pose, self.scene.origin(), near);
+                let drawn = self.renderer.seen(&pinhole)?;
+                let depth_camera = placed(camera_of(&lens), &color_pose, self.scene.origin());
+                self.lifter.see(camera, depth_camera, &drawn.depth)?
+            }
+        };
+        self.laps.lap("project");
+        self.wait(Pending { name: frame.name.clone(), image, sight })
+    }
+
+    fn see_virtual(&mut self, number: usize, camera: &VirtualCamera) -> Result<(), PipelineError> {
+        let pinhole = render::pinhole(&camera.intrinsics, &camera.pose, self.scene.origin(), camera.near);
+        let picture = self.renderer.picture(&pinhole, BACKGROUND)?;
+        let image = Rgb8Image::new(pinhole.width, pinhole.height, picture.colors)?;
+        self.laps.lap("render");
+        let camera = placed(camera_of(&camera.intrinsics), &camera.pose, self.scene.origin());
+        let sight = self.lifter.see(camera, camera, &picture.depth)?;
+        self.laps.lap("project");
+        self.wait(Pending { name: format!("{number:04}"), image, sight })?;
+        (self.progress)("look", (number + 1) as f64 / self.report.views as f64);
+        Ok(())
+    }
+
+    /// Queues a view, and hands the queue to the model once it is as long as fits.
+    fn wait(&mut self, view: Pending) -> Result<(), PipelineError> {
+        if view.sight.num_visible < self.options.compat.min_visible(self.scene.num_points()) {
+            self.report.without_points += 1;
+            return Ok(());
+        }
+        if self.waiting.first().is_some_and(|first| first.size() != view.size()) {
+            self.flush()?;
+        }
+        let capacity = self.model.views_in(self.options.working_bytes, view.size());
+        self.waiting.push(view);
+        if self.waiting.len() >= capacity { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), PipelineError> {
+        let Some(size) = self.waiting.first().map(Pending::size) else { return Ok(()) };
+        let views = std::mem::take(&mut self.waiting);
+        let bytes = views.iter().flat_map(|view| view.image.pixels().as_flattened());
+        let pixels: Vec<f32> = bytes.map(|&value| f32::from(value)).collect();
+        let queries = self.model.forward(self.model.prepare(&pixels, size)?, self.text)?;
+        self.laps.lap("x-decoder");
+        self.take_back()?;
+        self.on_device = Some((queries, views));
+        Ok(())
+    }
+
+    /// Reads back what the device was handed last.
+    fn take_back(&mut self) -> Result<(), PipelineError> {
+        let Some((queries, views)) = self.on_device.take() else { return Ok(()) };
+        for (index, pending) in views.into_iter().enumerate() {
+            let padding = self.options.compat.padding();
+            let view = View::new(&queries, index, self.text, pending.size(), padding)?;
+            self.laps.lap("x-decoder");
+            let num_views = self.lifter.num_views();
+            self.lifter.add(&pending.sight, &view)?;
+            self.report.looked_at += 1;
+            self.report.without_points += usize::from(self.lifter.num_views() == num_views);
+            self.laps.lap("lift");
+            (self.on_view)(&SeenView { name: &pending.name, image: &pending.image, view: &view })?;
+            self.laps.lap("save views");
+        }
+        Ok(())
+    }
+}
+
+/// A lens put where `pose` is, for points relative to `origin`.
+fn placed(lens: Camera, pose: &Pose, origin: [f64; 3]) -> Camera {
+    let from_world = pose.inverse();
+    let [x, y, z] = from_world.rows();
+    let t = pose.to_camera(DVec3::from_array(origin)).to_array();
+    let row = |[a, b, c, _]: [f64; 4], t: f64| [a, b, c, t].map(|value| value as f32);
+    Camera { world_to_camera: [row(x, t[0]), row(y, t[1]), row(z, t[2])], ..lens }
+}
+
+/// Largest distance from the middle of the scan along an axis; above 0.
+fn extent(scene: &Scene) -> f64 {
+    let largest = scene.points().iter().flatten().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    if largest > 0.0 { f64::from(largest) } else { 1.0 }
+}
+
+/// Reads frames, as many at a time as there are threads, and sends them in order.
+fn load(dataset: &dyn Dataset, frames: &[usize], compat: Compat, longest: usize, to: &SyncSender<Loaded>) {
+    let read = |&frame: &usize| Loaded { frame, result: load_frame(dataset, frame, compat, longest) };
+    for frames in frames.chunks(rayon::current_num_threads().clamp(1, AHEAD)) {
+        let loaded: Vec<Loaded> = frames.par_iter().map(read).collect();
+        for frame in loaded {
+            // Nobody receives any more where the run has failed.
+            if to.send(frame).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn load_frame(
+    dataset: &dyn Dataset,
+    frame: usize,
+    compat: Compat,
+    longest: usize,
+) -> Result<(Rgb8Image, Option<DepthImage>), ViewsError> {
+    let color = dataset.color(frame)?;
+    let size = compat.seen_size([color.height(), color.width()], longest);
+    let image = compat.prepare(&color, size)?;
+    Ok((image, dataset.depth(frame)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use glam::DMat3;
+
+    use super::*;
+    use crate::views::{Intrinsics, PoseConvention};
+
+    #[test]
+    fn a_placed_lens_sees_points_where_the_pose_has_them() {
+        let rotation = DMat3::from_rotation_y(0.7) * DMat3::from_rotation_x(-0.4);
+        let center = DVec3::new(4e5 + 1.5, -3e6, 20.0);
+        let pose = Pose::new(rotation, center, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap();
+        let lens = Intrinsics::new(640, 480, 500.0, 510.0, 319.5, 239.5).unwrap();
+        let origin = [4e5, -3e6 + 1.0, 19.0];
+        let camera = placed(camera_of(&lens), &pose, origin);
+        let world = pose.to_world(DVec3::new(0.3, -0.2, 2.0));
+        let relative = (world - DVec3::from_array(origin)).as_vec3().to_array();
+        let found = camera.world_to_camera.map(|[a, b, c, t]| a * relative[0] + b * relative[1] + c * relative[2] + t);
+        assert!(found.iter().zip([0.3, -0.2, 2.0]).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
+    }
+}

@@ -1,0 +1,167 @@
+//! The whole road, from a scan and words to labels: the one place that knows all rooms.
+
+mod compat;
+mod error;
+mod lifting;
+mod results;
+mod scene;
+mod sheet;
+
+pub use compat::{Compat, UnknownCompat};
+pub use error::PipelineError;
+pub use lifting::{LookOptions, LookReport, OnView, SeenView, Views, look};
+pub use results::{Class, Results, Summary, Weights};
+pub use scene::{Appearance, Scene};
+pub use sheet::{heat_picture, sheet};
+
+use burn::prelude::*;
+
+use crate::models::student::{Student, StudentConfig};
+use crate::models::xdecoder::{TextEmbeddings, XDecoder};
+use crate::ops::OpError;
+use crate::purify::{self, Purified, purify};
+use crate::query::{Answers, answer};
+use crate::stages::{Laps, Progress};
+use crate::views::render::Renderer;
+
+/// Edge of a voxel, in metres, that the student was made for.
+pub const VOXEL_METRES: f64 = 0.02;
+/// Voxels by the distance between points, where points are too sparse for [`VOXEL_METRES`]: most then have neighbours.
+const VOXELS_PER_SPACING: f64 = 1.5;
+
+/// The networks and the words.
+pub struct Models<'a> {
+    /// Sees pictures.
+    pub xdecoder: &'a XDecoder,
+    /// Says which voxels belong together.
+    pub student: &'a Student,
+    /// Its widths.
+    pub student_config: StudentConfig,
+    /// The words, as X-Decoder embeds them: the labels, then what stands for the background.
+    pub text: &'a TextEmbeddings,
+    /// How many of the words are labels.
+    pub num_labels: usize,
+}
+
+/// How a scan is labelled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// How views are looked at.
+    pub look: LookOptions,
+    /// How features are purified.
+    pub purify: purify::Settings,
+    /// Points whose cosine with the nearest label is lower stay unlabelled.
+    pub threshold: Option<f32>,
+}
+
+/// Labels of a scan.
+#[derive(Clone, Debug)]
+pub struct Inferred {
+    /// `[N]` the label that the views of each point agree on, before purification; -1 for none. Points are those
+    /// with a position.
+    pub lifted_label: Vec<i32>,
+    /// What every voxel is nearest to after purification.
+    pub of_voxel: Answers,
+    /// The purified features and the voxel of every point.
+    pub purified: Purified,
+    /// What became of the views.
+    pub look: LookReport,
+}
+
+impl Inferred {
+    /// Label, score and margin of every point with a position.
+    #[must_use]
+    pub fn of_point(&self) -> Answers {
+        let voxels = || self.purified.voxel_from_point.iter().map(|&voxel| voxel as usize);
+        Answers {
+            label: voxels().map(|voxel| self.of_voxel.label[voxel]).collect(),
+            score: voxels().map(|voxel| self.of_voxel.score[voxel]).collect(),
+            margin: voxels().map(|voxel| self.of_voxel.margin[voxel]).collect(),
+        }
+    }
+}
+
+/// The edge of a voxel for `scene`, in its unit, and why it is not the usual one, if it is not.
+///
+/// 2 cm, unless points are so far apart that hardly any voxel would have a neighbour: a scan of a landscape, or one whose
+/// unit is not known.
+#[must_use]
+pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
+    let usual = VOXEL_METRES / scene.metres_per_unit().unwrap_or(1.0);
+    match scene.cloud.spacing() {
+        Some(spacing) if spacing * VOXELS_PER_SPACING > usual => {
+            let size = spacing * VOXELS_PER_SPACING;
+            (size, Some(format!("points are {spacing:.3} apart: voxels of {size:.3} instead of {usual:.3}")))
+        }
+        _ => (usual, None),
+    }
+}
+
+/// Labels every point of `scene` that has a position: looks at it from `views`, lifts what the model sees to the points,
+/// purifies by geometry, and compares with the words.
+///
+/// # Errors
+/// [`PipelineError`].
+#[allow(clippy::too_many_arguments, reason = "one call site, all of it the state of the run")]
+pub fn infer(
+    scene: &Scene,
+    views: Views<'_>,
+    renderer: &Renderer,
+    models: &Models<'_>,
+    options: &Options,
+    device: &Device,
+    laps: &mut Laps,
+    progress: &mut Progress<'_>,
+    on_view: &mut OnView<'_>,
+) -> Result<Inferred, PipelineError> {
+    let look_options = &options.look;
+    let (lifted, look) = look(
+        scene,
+        views,
+        renderer,
+        models.xdecoder,
+        models.text,
+        look_options,
+        device,
+        laps,
+        progress,
+        on_view,
+    )?;
+    let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < models.num_labels);
+    let lifted_label = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
+    let purified = purify(
+        scene.to_purify(),
+        &lifted,
+        models.student,
+        models.student_config,
+        options.purify,
+        device,
+        progress,
+    )?;
+    drop(lifted);
+    laps.extend(purified.report.stages.iter().cloned());
+    let num_words = models.text.labels.len();
+    let words = models.text.rows.clone().slice_dim(0, 0..num_words);
+    let of_voxel = answer(&purified.features, &words, models.num_labels, options.threshold)?;
+    device.sync().map_err(|error| OpError::Device(format!("{error:?}")))?;
+    laps.lap("answer");
+    Ok(Inferred { lifted_label, of_voxel, purified, look })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::{PointCloud, Unit};
+
+    #[test]
+    fn voxels_are_two_centimetres_unless_points_are_far_apart() {
+        let grid = |step: f64, unit| {
+            let positions = (0..400).map(|i| [f64::from(i % 20) * step, f64::from(i / 20) * step, 0.0]).collect();
+            Scene::new(PointCloud { positions, unit, ..PointCloud::default() }, None).unwrap()
+        };
+        assert_eq!(voxel_size(&grid(0.01, Some(Unit::Metre))), (0.02, None));
+        assert_eq!(voxel_size(&grid(8.0, Some(Unit::Millimetre))).0, 20.0);
+        let (size, why) = voxel_size(&grid(1.0, Some(Unit::Metre)));
+        assert!((size - 1.5).abs() < 1e-9 && why.unwrap().contains("1.000 apart"));
+    }
+}

@@ -1,0 +1,226 @@
+//! What a run leaves behind: the labelled scan, the features, and a summary for machines.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use glam::Vec3;
+use serde::Serialize;
+
+use super::{Inferred, LookReport, PipelineError, Scene};
+use crate::cloud::{Field, Format, write_with_fields};
+use crate::files::write_atomic;
+use crate::images::draw::UNLABELLED_COLOR;
+use crate::query::Answers;
+use crate::query::saved::{self, About};
+use crate::stages::Stage;
+
+/// Name of the summary in the folder of results.
+const SUMMARY_NAME: &str = "summary.json";
+
+/// One line of the legend.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Class {
+    /// The value of `label` in the labelled scan; -1 for what is unlabelled.
+    pub label: i32,
+    /// The word.
+    pub name: String,
+    /// Red, green, blue.
+    pub color: [u8; 3],
+    /// Points.
+    pub points: usize,
+    /// Share of the points that have a position, 0 to 1.
+    pub share: f64,
+    /// Surface in square metres, of the scan's unit where metres per unit are not known.
+    pub area: f64,
+    /// Mean cosine of its points with the word; 0 without points.
+    pub mean_score: f64,
+}
+
+/// Which weights a run used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Weights {
+    /// The network.
+    pub model: &'static str,
+    /// The file, or the name in the store.
+    pub source: String,
+    /// SHA-256 of the file they were imported from, or of the file itself.
+    pub sha256: String,
+}
+
+/// Everything about a run that is not in the scan: `summary.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Version of this program.
+    pub geopurify: &'static str,
+    /// The scan that was read; `None` where it was fused.
+    pub scan: Option<PathBuf>,
+    /// The recording that was looked at; `None` for views drawn of the scan.
+    pub recording: Option<PathBuf>,
+    /// The labelled scan, beside this file.
+    pub output: PathBuf,
+    /// The legend: every label, then what is unlabelled.
+    pub classes: Vec<Class>,
+    /// What areas are: of the triangles, or of the voxels' faces.
+    pub area_from: &'static str,
+    /// Their unit.
+    pub area_unit: &'static str,
+    /// Settings as they were used.
+    pub settings: serde_json::Value,
+    /// Networks as they were used.
+    pub weights: Vec<Weights>,
+    /// What became of the views.
+    pub views: LookReport,
+    /// Points and voxels.
+    pub points: usize,
+    /// Voxels.
+    pub voxels: usize,
+    /// Where it ran.
+    pub device: String,
+    /// What had to be handled.
+    pub notes: Vec<String>,
+    /// Times and memory.
+    pub stages: Vec<Stage>,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// Largest resident memory, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// Labels of a scan, ready to be written into a folder.
+pub struct Results<'a> {
+    scene: &'a Scene,
+    inferred: &'a Inferred,
+    names: &'a [String],
+    colors: &'a [[u8; 3]],
+    of_point: Answers,
+}
+
+impl<'a> Results<'a> {
+    /// `names` and `colors` are those of the labels.
+    #[must_use]
+    pub fn new(scene: &'a Scene, inferred: &'a Inferred, names: &'a [String], colors: &'a [[u8; 3]]) -> Self {
+        Self { scene, inferred, names, colors, of_point: inferred.of_point() }
+    }
+
+    /// Label, score and margin of every point with a position.
+    #[must_use]
+    pub fn of_point(&self) -> &Answers {
+        &self.of_point
+    }
+
+    fn color(&self, label: i32) -> [u8; 3] {
+        usize::try_from(label).ok().and_then(|label| self.colors.get(label)).copied().unwrap_or(UNLABELLED_COLOR)
+    }
+
+    /// The legend: one line per label in their order, and one for what is unlabelled; and what areas were taken from.
+    #[must_use]
+    pub fn classes(&self) -> (Vec<Class>, &'static str) {
+        let unlabelled = (-1, "unlabelled".to_owned());
+        let labels = (0..).zip(self.names.iter().cloned()).chain([unlabelled]);
+        let mut classes: Vec<Class> = labels
+            .map(|(label, name)| {
+                let color = self.color(label);
+                Class { label, name, color, points: 0, share: 0.0, area: 0.0, mean_score: 0.0 }
+            })
+            .collect();
+        let (areas, area_from) = self.areas();
+        let last = classes.len() - 1;
+        for ((&label, &score), area) in self.of_point.label.iter().zip(&self.of_point.score).zip(areas) {
+            let class = &mut classes[usize::try_from(label).unwrap_or(last).min(last)];
+            class.points += 1;
+            class.area += area;
+            class.mean_score += f64::from(score);
+        }
+        let square_metres = self.scene.metres_per_unit().unwrap_or(1.0).powi(2);
+        for class in &mut classes {
+            class.share = class.points as f64 / self.scene.num_points() as f64;
+            class.area *= square_metres;
+            class.mean_score /= class.points.max(1) as f64;
+        }
+        (classes, area_from)
+    }
+
+    /// The unit of [`classes`](Self::classes)' areas.
+    #[must_use]
+    pub fn area_unit(&self) -> &'static str {
+        if self.scene.metres_per_unit().is_some() { "square metres" } else { "squares of the scan's unit" }
+    }
+
+    /// The surface each point stands for, in squares of the scan's unit.
+    fn areas(&self) -> (Vec<f64>, &'static str) {
+        let points = self.scene.points();
+        if !self.scene.faces().is_empty() {
+            let mut areas = vec![0.0; points.len()];
+            for face in self.scene.faces() {
+                let [a, b, c] = face.map(|corner| Vec3::from_array(points[corner as usize]).as_dvec3());
+                let third = (b - a).cross(c - a).length() / 6.0;
+                face.iter().for_each(|&corner| areas[corner as usize] += third);
+            }
+            return (areas, "triangles");
+        }
+        let voxel_from_point = &self.inferred.purified.voxel_from_point;
+        let mut counts = vec![0_u32; self.inferred.purified.coords.len()];
+        voxel_from_point.iter().for_each(|&voxel| counts[voxel as usize] += 1);
+        let face = self.inferred.purified.voxel_size.powi(2);
+        (voxel_from_point.iter().map(|&voxel| face / f64::from(counts[voxel as usize])).collect(), "voxels")
+    }
+
+    /// Writes the scan with `label`, `score`, `margin` and the labels' colours into `folder`, in its own format where that can
+    /// hold them (PLY, LAS, LAZ), else as PLY. Returns the file and what changed.
+    ///
+    /// # Errors
+    /// [`PipelineError::Cloud`].
+    pub fn write_scan(&self, folder: &Path) -> Result<(PathBuf, Vec<String>), PipelineError> {
+        let extension = match self.scene.cloud.format {
+            Format::Las { .. } => "las",
+            Format::Laz { .. } | Format::Copc { .. } => "laz",
+            _ => "ply",
+        };
+        let path = folder.join(format!("labelled.{extension}"));
+        let label = self.scene.for_all_points(self.of_point.label.clone(), -1);
+        let colors: Vec<[u8; 3]> = label.iter().map(|&label| self.color(label)).collect();
+        let channel = |c: usize| colors.iter().map(|color| color[c]).collect::<Vec<u8>>();
+        let fields = [
+            Field::new("label", label),
+            Field::new("score", self.scene.for_all_points(self.of_point.score.clone(), 0.0)),
+            Field::new("margin", self.scene.for_all_points(self.of_point.margin.clone(), 0.0)),
+            Field::new("red", channel(0)),
+            Field::new("green", channel(1)),
+            Field::new("blue", channel(2)),
+        ];
+        let notes = match &self.scene.path {
+            Some(source) => write_with_fields(source, &path, &fields)?,
+            None => self.scene.cloud.write_ply(&path, &fields)?,
+        };
+        Ok((path, notes))
+    }
+
+    /// Writes the purified features for later questions, see [`saved`].
+    ///
+    /// # Errors
+    /// [`PipelineError::Saved`].
+    pub fn write_features(&self, folder: &Path, about: &About) -> Result<PathBuf, PipelineError> {
+        let path = folder.join(saved::FILE_NAME);
+        let purified = &self.inferred.purified;
+        let voxel_from_point = self.scene.for_all_points(purified.voxel_from_point.clone(), -1);
+        saved::write(&path, about, &purified.features, &purified.coords, &voxel_from_point)?;
+        Ok(path)
+    }
+}
+
+impl Summary {
+    /// Writes `summary.json` into `folder`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Write`].
+    pub fn write(&self, folder: &Path) -> Result<PathBuf, PipelineError> {
+        let path = folder.join(SUMMARY_NAME);
+        let failed = |source| PipelineError::Write { path: path.clone(), source };
+        write_atomic(&path, |out| {
+            serde_json::to_writer_pretty(&mut *out, self)?;
+            out.write_all(b"\n")
+        })
+        .map_err(failed)?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,326 @@
+//! A scan on its way through the pipeline: the points that have a position, and how they look.
+
+use std::path::{Path, PathBuf};
+
+use glam::DVec3;
+
+use super::PipelineError;
+use crate::cloud::PointCloud;
+use crate::purify;
+use crate::views::fuse::{FuseOptions, fuse};
+use crate::views::render::{self, shaded};
+use crate::views::virtual_cameras;
+use crate::views::{Dataset, Pose};
+
+/// Frames that a cloud is fused from, at most, spread evenly over the recording.
+const MAX_FUSED_FRAMES: usize = 1000;
+/// A direction within this cosine (40°) of an axis is that axis: cameras are held slanted, worlds are not.
+const ALONG_AXIS: f64 = 0.766;
+
+/// A scan with at least one point that has a position.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// As it was read or fused: every point, in the file's order.
+    pub cloud: PointCloud,
+    /// Its file; `None` where it was fused.
+    pub path: Option<PathBuf>,
+    /// Which way is up, if the recording's cameras tell.
+    pub up: Option<DVec3>,
+    /// What had to be handled, for the user.
+    pub notes: Vec<String>,
+    /// The points with a position, where not all have one.
+    finite: Option<Finite>,
+    origin: [f64; 3],
+    /// Relative to `origin`.
+    points: Vec<[f32; 3]>,
+}
+
+/// The part of a cloud whose positions are finite.
+#[derive(Clone, Debug)]
+struct Finite {
+    /// Their numbers in the cloud, ascending.
+    kept: Vec<u32>,
+    positions: Vec<[f64; 3]>,
+    colors: Option<Vec<[u8; 3]>>,
+    normals: Option<Vec<[f32; 3]>>,
+    faces: Vec<[u32; 3]>,
+}
+
+impl Finite {
+    fn of(cloud: &PointCloud) -> Self {
+        let kept: Vec<u32> = (0..cloud.len()).filter(|&i| cloud.is_finite(i)).map(|i| i as u32).collect();
+        let mut new_from_old = vec![u32::MAX; cloud.len()];
+        kept.iter().zip(0..).for_each(|(&old, new)| new_from_old[old as usize] = new);
+        let faces = cloud.faces.iter().map(|face| face.map(|old| new_from_old[old as usize]));
+        Self {
+            positions: pick(&cloud.positions, &kept),
+            colors: cloud.colors.as_deref().map(|colors| pick(colors, &kept)),
+            normals: cloud.normals.as_deref().map(|normals| pick(normals, &kept)),
+            faces: faces.filter(|face| !face.contains(&u32::MAX)).collect(),
+            kept,
+        }
+    }
+}
+
+fn pick<T: Copy>(values: &[T], kept: &[u32]) -> Vec<T> {
+    kept.iter().map(|&i| values[i as usize]).collect()
+}
+
+impl Scene {
+    /// Takes a cloud that was read from `path`, or made.
+    ///
+    /// # Errors
+    /// [`PipelineError::NoPoints`] if no point has a position.
+    pub fn new(cloud: PointCloud, path: Option<&Path>) -> Result<Self, PipelineError> {
+        let num_finite = cloud.num_finite();
+        if num_finite == 0 {
+            return Err(PipelineError::NoPoints { path: path.map(Path::to_path_buf), points: cloud.len() });
+        }
+        let mut notes = cloud.notes.clone();
+        let finite = (num_finite < cloud.len()).then(|| Finite::of(&cloud));
+        if finite.is_some() {
+            notes.push(format!("{} points have no position and stay unlabelled", cloud.len() - num_finite));
+        }
+        let (origin, mut points) = cloud.centered();
+        if finite.is_some() {
+            points.retain(|point| point[0].is_finite());
+        }
+        Ok(Self { cloud, path: path.map(Path::to_path_buf), up: None, notes, finite, origin, points })
+    }
+
+    /// Reads a scan.
+    ///
+    /// # Errors
+    /// [`PipelineError::Cloud`], [`PipelineError::NoPoints`].
+    pub fn read(path: &Path) -> Result<Self, PipelineError> {
+        Self::new(PointCloud::read(path)?, Some(path))
+    }
+
+    /// The scan of a recording that comes without one: its depth maps fused, or the points that it brings.
+    ///
+    /// # Errors
+    /// [`PipelineError::Views`] where frames cannot be fused, [`PipelineError::NothingToFuse`] for a recording
+    /// with neither depth nor points.
+    pub fn of_recording(dataset: &dyn Dataset, options: &FuseOptions) -> Result<Self, PipelineError> {
+        let usable: Vec<usize> = (0..dataset.len())
+            .filter(|&i| dataset.frames()[i].has_depth() && dataset.frames()[i].pose_of_depth().is_some())
+            .collect();
+        let mut scene = if usable.is_empty() {
+            let points = dataset.points()?;
+            let points = points.ok_or_else(|| PipelineError::NothingToFuse { path: dataset.root().to_path_buf() })?;
+            Self::new(points, None)?
+        } else {
+            let count = usable.len().min(MAX_FUSED_FRAMES);
+            let frames: Vec<usize> = (0..count).map(|i| usable[i * usable.len() / count]).collect();
+            Self::new(fuse(dataset, &frames, options)?.cloud, None)?
+        };
+        scene.up = up_of(dataset.frames().iter().filter_map(|frame| frame.pose));
+        Ok(scene)
+    }
+
+    /// One frame of a recording without poses, in its own camera's axes.
+    ///
+    /// # Errors
+    /// As for [`of_recording`](Self::of_recording).
+    pub fn of_frame(dataset: &dyn Dataset, frame: usize, options: &FuseOptions) -> Result<Self, PipelineError> {
+        let mut scene = Self::new(fuse(dataset, &[frame], options)?.cloud, None)?;
+        scene.up = Some(DVec3::NEG_Y);
+        Ok(scene)
+    }
+
+    /// The same scan mirrored in y, as recordings with a left-handed world are read.
+    #[must_use]
+    pub fn mirrored(mut self) -> Self {
+        let flip = |cloud_positions: &mut [[f64; 3]]| cloud_positions.iter_mut().for_each(|p| p[1] = -p[1]);
+        let flip_normals = |normals: Option<&mut Vec<[f32; 3]>>| {
+            normals.into_iter().flatten().for_each(|n| n[1] = -n[1]);
+        };
+        flip(&mut self.cloud.positions);
+        flip_normals(self.cloud.normals.as_mut());
+        if let Some(finite) = &mut self.finite {
+            flip(&mut finite.positions);
+            flip_normals(finite.normals.as_mut());
+        }
+        self.origin[1] = -self.origin[1];
+        self.points.iter_mut().for_each(|p| p[1] = -p[1]);
+        self.notes.push("the recording's world is left-handed: the scan is read mirrored in y".into());
+        self
+    }
+
+    /// Number of points with a position.
+    #[must_use]
+    pub fn num_points(&self) -> usize {
+        self.points.len()
+    }
+
+    /// Positions relative to [`origin`](Self::origin).
+    #[must_use]
+    pub fn points(&self) -> &[[f32; 3]] {
+        &self.points
+    }
+
+    /// What [`points`](Self::points) are relative to.
+    #[must_use]
+    pub fn origin(&self) -> [f64; 3] {
+        self.origin
+    }
+
+    /// Exact positions.
+    #[must_use]
+    pub fn positions(&self) -> &[[f64; 3]] {
+        self.finite.as_ref().map_or(&self.cloud.positions, |finite| &finite.positions)
+    }
+
+    /// Colours, if the scan has any.
+    #[must_use]
+    pub fn colors(&self) -> Option<&[[u8; 3]]> {
+        self.finite.as_ref().map_or(self.cloud.colors.as_deref(), |finite| finite.colors.as_deref())
+    }
+
+    /// Normals of any length, if the scan has any.
+    #[must_use]
+    pub fn normals(&self) -> Option<&[[f32; 3]]> {
+        self.finite.as_ref().map_or(self.cloud.normals.as_deref(), |finite| finite.normals.as_deref())
+    }
+
+    /// Triangles as indices of points; empty for clouds.
+    #[must_use]
+    pub fn faces(&self) -> &[[u32; 3]] {
+        self.finite.as_ref().map_or(&self.cloud.faces, |finite| &finite.faces)
+    }
+
+    /// Values of the points with a position, put back beside the others, which get `empty`.
+    #[must_use]
+    pub fn for_all_points<T: Copy>(&self, values: Vec<T>, empty: T) -> Vec<T> {
+        let Some(finite) = &self.finite else { return values };
+        let mut all = vec![empty; self.cloud.len()];
+        finite.kept.iter().zip(values).for_each(|(&i, value)| all[i as usize] = value);
+        all
+    }
+
+    /// Metres per unit of the coordinates, stated or guessed; `None` if nothing can be said.
+    #[must_use]
+    pub fn metres_per_unit(&self) -> Option<f64> {
+        self.cloud.guess_unit().unit.and_then(crate::cloud::Unit::metres)
+    }
+
+    /// The numbers of the points with a position, `None` where all have one.
+    #[must_use]
+    pub fn kept(&self) -> Option<&[u32]> {
+        self.finite.as_ref().map(|finite| finite.kept.as_slice())
+    }
+
+    /// As purification takes it.
+    #[must_use]
+    pub fn to_purify(&self) -> purify::Scan<'_> {
+        purify::Scan { positions: self.positions(), colors: self.colors(), normals: self.normals() }
+    }
+
+    /// As virtual cameras are placed for it.
+    #[must_use]
+    pub fn to_cameras(&self) -> virtual_cameras::Scan<'_> {
+        virtual_cameras::Scan {
+            points: &self.points,
+            origin: self.origin,
+            normals: self.normals(),
+            faces: self.faces(),
+            metres_per_unit: self.metres_per_unit().unwrap_or(1.0),
+        }
+    }
+
+    /// How it looks: its colours, or greys where it has none or one alone.
+    #[must_use]
+    pub fn appearance(&self, up: DVec3) -> Appearance {
+        let several = |colors: &&[[u8; 3]]| colors.iter().any(|color| *color != colors[0]);
+        let colors = match self.colors().filter(several) {
+            Some(colors) => colors.to_vec(),
+            None => shaded(&self.points, self.normals(), self.faces(), up),
+        };
+        let radii = if self.faces().is_empty() { render::radii(&self.points) } else { vec![0.0; self.points.len()] };
+        Appearance { colors, radii }
+    }
+}
+
+/// What drawing a scan takes beside its geometry.
+#[derive(Clone, Debug)]
+pub struct Appearance {
+    /// `[N]`.
+    pub colors: Vec<[u8; 3]>,
+    /// `[N]` radii of discs, in the scan's unit.
+    pub radii: Vec<f32>,
+}
+
+impl Appearance {
+    /// `scene` as it is drawn.
+    #[must_use]
+    pub fn of<'a>(&'a self, scene: &'a Scene) -> render::Scene<'a> {
+        render::Scene {
+            points: &scene.points,
+            origin: scene.origin,
+            colors: &self.colors,
+            faces: scene.faces(),
+            radii: &self.radii,
+        }
+    }
+}
+
+/// Up is where cameras have it on the mean, if they agree; an axis where that is near one.
+fn up_of(poses: impl Iterator<Item = Pose>) -> Option<DVec3> {
+    let (sum, count) = poses.fold((DVec3::ZERO, 0.0), |(sum, count), pose| (sum - pose.rotation().y_axis, count + 1.0));
+    let mean = sum / f64::max(count, 1.0);
+    if mean.length() < 0.5 {
+        return None;
+    }
+    let up = mean.normalize();
+    let axes = [DVec3::X, DVec3::Y, DVec3::Z].into_iter().flat_map(|axis| [axis, -axis]);
+    let nearest = axes.max_by(|a, b| a.dot(up).total_cmp(&b.dot(up)))?;
+    Some(if nearest.dot(up) > ALONG_AXIS { nearest } else { up })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::PoseConvention;
+
+    fn cloud() -> PointCloud {
+        PointCloud {
+            positions: vec![[1e6, 0.0, 1.0], [f64::NAN; 3], [1e6 + 1.0, 0.0, 1.0], [1e6, 1.0, 1.0]],
+            colors: Some(vec![[1; 3], [2; 3], [3; 3], [4; 3]]),
+            faces: vec![[0, 2, 3], [0, 1, 2]],
+            ..PointCloud::default()
+        }
+    }
+
+    #[test]
+    fn points_without_position_are_set_aside_and_put_back() {
+        let scene = Scene::new(cloud(), None).unwrap();
+        assert_eq!((scene.num_points(), scene.points().len(), scene.positions().len()), (3, 3, 3));
+        assert_eq!(scene.points()[0], [-0.5, -0.5, 0.0]);
+        assert_eq!(scene.colors().unwrap(), [[1; 3], [3; 3], [4; 3]]);
+        assert_eq!(scene.faces(), [[0, 1, 2]]);
+        assert_eq!(scene.for_all_points(vec![7, 8, 9], -1), [7, -1, 8, 9]);
+        assert_eq!(scene.kept(), Some(&[0, 2, 3][..]));
+        assert!(scene.notes.iter().any(|note| note.starts_with("1 points have no position")), "{:?}", scene.notes);
+        let mirrored = scene.mirrored();
+        assert_eq!((mirrored.positions()[2], mirrored.points()[2]), ([1e6, -1.0, 1.0], [-0.5, -0.5, 0.0]));
+    }
+
+    #[test]
+    fn a_scan_without_any_position_is_an_error() {
+        let nothing = PointCloud { positions: vec![[f64::NAN; 3]; 2], ..PointCloud::default() };
+        let error = Scene::new(nothing, Some(Path::new("a.pcd"))).unwrap_err().to_string();
+        assert_eq!(error, "a.pcd: none of its 2 points has a position");
+        assert!(Scene::new(PointCloud::default(), None).is_err());
+    }
+
+    #[test]
+    fn up_is_where_cameras_have_it() {
+        let pose = |pitch: f64| {
+            let rotation = glam::DMat3::from_cols(DVec3::X, DVec3::NEG_Z, DVec3::Y) * glam::DMat3::from_rotation_x(pitch);
+            Pose::new(rotation, DVec3::ZERO, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap()
+        };
+        assert_eq!(up_of([pose(0.3), pose(-0.5)].into_iter()), Some(DVec3::Z));
+        assert_eq!(up_of([pose(0.0), pose(std::f64::consts::PI)].into_iter()), None);
+        assert_eq!(up_of(std::iter::empty()), None);
+    }
+}

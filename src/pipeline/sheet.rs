@@ -1,0 +1,125 @@
+//! Pictures of results for a person: the scan, and what was found in it, from good viewpoints.
+
+use burn::prelude::*;
+use glam::DVec3;
+
+use super::{Class, PipelineError, Scene};
+use crate::images::Rgb8Image;
+use crate::images::draw::{LegendEntry, heat_bar, overlay};
+use crate::views::render::{self, Picture, Renderer};
+use crate::views::viewpoints::viewpoints;
+use crate::views::virtual_cameras::{Options, VirtualCamera, VirtualCameras, virtual_cameras};
+
+/// Height and width of each picture.
+const SIZE: [usize; 2] = [484, 648];
+/// Rows of pictures of a sheet.
+const ROWS: usize = 3;
+/// Pictures of a heat map, side by side.
+const HEAT_COLUMNS: usize = 2;
+/// Strength of the labels' colours.
+const OPACITY: f32 = 0.68;
+/// What is seen where the scan is not.
+const BACKGROUND: [u8; 3] = [255; 3];
+
+/// One viewpoint drawn.
+struct Shot {
+    image: Rgb8Image,
+    /// The point at each pixel, of meshes one corner of the triangle; -1 where nothing is.
+    point: Vec<i32>,
+}
+
+/// Draws `renderer`'s scan from the best `count` viewpoints.
+fn shots(
+    scene: &Scene,
+    renderer: &Renderer,
+    cameras: &VirtualCameras,
+    count: usize,
+) -> Result<Vec<Shot>, PipelineError> {
+    let found = viewpoints(&scene.to_cameras(), cameras, count, SIZE[1], SIZE[0]);
+    let shot = |viewpoint: &crate::views::viewpoints::Viewpoint| {
+        let VirtualCamera { intrinsics, pose, near } = viewpoint.camera;
+        let pinhole = render::pinhole(&intrinsics, &pose, scene.origin(), near);
+        let Picture { colors, index, .. } = match &viewpoint.shown {
+            Some(shown) => renderer.showing(shown)?.picture(&pinhole, BACKGROUND)?,
+            None => renderer.picture(&pinhole, BACKGROUND)?,
+        };
+        let faces = scene.faces();
+        let point = match faces.is_empty() {
+            true => index,
+            false => index.iter().map(|&i| usize::try_from(i).map_or(-1, |face| faces[face][0] as i32)).collect(),
+        };
+        Ok(Shot { image: Rgb8Image::new(pinhole.width, pinhole.height, colors)?, point })
+    };
+    found.iter().map(shot).collect()
+}
+
+/// The sheet of a run: for each viewpoint the scan, the labels as lifted, and the labels after purification, with one
+/// legend of `classes` (labels in their order, what is unlabelled last).
+///
+/// `lifted` and `purified [N]` are the labels of the points with a position, -1 for none.
+///
+/// # Errors
+/// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
+pub fn sheet(
+    scene: &Scene,
+    renderer: &Renderer,
+    cameras: &VirtualCameras,
+    lifted: &[i32],
+    purified: &[i32],
+    classes: &[Class],
+) -> Result<Rgb8Image, PipelineError> {
+    let colors: Vec<[u8; 3]> = classes.iter().filter(|class| class.label >= 0).map(|class| class.color).collect();
+    let mut rows = Vec::new();
+    for Shot { image, point } in shots(scene, renderer, cameras, ROWS)? {
+        let labelled = |labels: &[i32]| {
+            let of_pixel: Vec<i32> =
+                point.iter().map(|&point| usize::try_from(point).map_or(-1, |point| labels[point])).collect();
+            let mut drawn = overlay(&image, &of_pixel, &colors, OPACITY)?;
+            // What is no part of the scan is not unlabelled, it is nothing.
+            for (pixel, &point) in drawn.pixels_mut().iter_mut().zip(&point) {
+                if point < 0 {
+                    *pixel = BACKGROUND;
+                }
+            }
+            Ok::<_, PipelineError>(drawn)
+        };
+        let (before, after) = (labelled(lifted)?, labelled(purified)?);
+        rows.push(vec![image, before, after]);
+    }
+    let mut shown: Vec<&Class> = classes.iter().filter(|class| class.points > 0).collect();
+    shown.sort_by_key(|class| (class.label < 0, std::cmp::Reverse(class.points), class.label));
+    let legend: Vec<LegendEntry> = shown
+        .into_iter()
+        .map(|class| LegendEntry {
+            color: (class.label >= 0).then_some(class.color),
+            text: class.name.clone(),
+            share: class.share,
+        })
+        .collect();
+    let caption = format!("{} points; shares of the points, after purification", scene.num_points());
+    Ok(crate::images::draw::sheet(&rows, &["scan", "lifted", "purified"], &legend, &caption)?)
+}
+
+/// The picture of a question's answer: the scan with `colors [N]` from two viewpoints, and the scale of its scores, whose
+/// ends are `range`.
+///
+/// # Errors
+/// As for [`sheet`].
+pub fn heat_picture(
+    scene: &Scene,
+    colors: &[[u8; 3]],
+    up: DVec3,
+    question: &str,
+    range: [f32; 2],
+    device: &Device,
+) -> Result<Rgb8Image, PipelineError> {
+    let options = Options { up: Some(up), max_views: HEAT_COLUMNS * 4, ..Options::default() };
+    let cameras = virtual_cameras(&scene.to_cameras(), &options);
+    let mut appearance = scene.appearance(up);
+    appearance.colors = colors.to_vec();
+    let renderer = Renderer::new(&appearance.of(scene), device)?;
+    let row: Vec<Rgb8Image> =
+        shots(scene, &renderer, &cameras, HEAT_COLUMNS)?.into_iter().map(|shot| shot.image).collect();
+    let pictures = crate::images::draw::sheet(&[row], &[], &[], "")?;
+    Ok(heat_bar(&pictures, question, range[0], range[1])?)
+}

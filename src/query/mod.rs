@@ -1,0 +1,141 @@
+//! From purified features and words to answers: labels with how sure they are, and where something is.
+//!
+//! Features and words live in one space, and what counts is the cosine between them.
+
+pub mod presets;
+pub mod regions;
+pub mod saved;
+
+use burn::prelude::*;
+use rayon::prelude::*;
+
+use crate::models::student::normalize_rows;
+use crate::ops::{OpError, ShapeCheck, float_tensor, float_values};
+
+/// Rows of features that are on the device at a time.
+const BLOCK_ROWS: usize = 1 << 15;
+
+/// What each row of features is nearest to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answers {
+    /// `[V]` the label, -1 for unlabelled rows.
+    pub label: Vec<i32>,
+    /// `[V]` cosine with the nearest word, -1 to 1.
+    pub score: Vec<f32>,
+    /// `[V]` by how much that cosine is above the next word's; the cosine itself where there is one word alone.
+    pub margin: Vec<f32>,
+}
+
+/// Labels rows of `features [V, C]` (row-major) by `words [K, C]`, rows of any length.
+///
+/// A row takes the word with the largest cosine, of equals the first. It stays unlabelled where that word is not among
+/// the first `num_labels` (the others stand for the background), where the cosine is below `threshold`, and where the
+/// row is all zeros.
+///
+/// # Errors
+/// [`OpError::Shape`] where the channels differ, [`OpError::Value`] without words, and what the device gives.
+pub fn answer(
+    features: &[f32],
+    words: &Tensor<2>,
+    num_labels: usize,
+    threshold: Option<f32>,
+) -> Result<Answers, OpError> {
+    let [num_words, _] = words.dims();
+    if num_words == 0 {
+        return Err(OpError::Value { op: "answer", message: "there are no words".to_owned() });
+    }
+    let mut answers = Answers::default();
+    cosines(features, words, &mut |cosines| {
+        let best_two = |row: &[f32]| {
+            let mut best = (0, row[0]);
+            let mut second = f32::NEG_INFINITY;
+            for (word, &cosine) in row.iter().enumerate().skip(1) {
+                if cosine > best.1 {
+                    second = best.1;
+                    best = (word, cosine);
+                } else {
+                    second = second.max(cosine);
+                }
+            }
+            let (word, cosine) = best;
+            let is_empty = row.iter().all(|&cosine| cosine == 0.0);
+            let is_sure = threshold.is_none_or(|threshold| cosine >= threshold);
+            let label = if word < num_labels && is_sure && !is_empty { word as i32 } else { -1 };
+            let margin = if num_words == 1 { cosine } else { cosine - second };
+            (label, cosine, margin)
+        };
+        let found: Vec<_> = cosines.par_chunks_exact(num_words).map(best_two).collect();
+        for (label, score, margin) in found {
+            answers.label.push(label);
+            answers.score.push(score);
+            answers.margin.push(margin);
+        }
+    })?;
+    Ok(answers)
+}
+
+/// Cosine `[V]` of each row of `features [V, C]` with the one row of `word [1, C]`; 0 for a row of zeros.
+///
+/// # Errors
+/// As for [`answer`].
+pub fn similarity(features: &[f32], word: &Tensor<2>) -> Result<Vec<f32>, OpError> {
+    ShapeCheck::new("similarity").check("word", word.dims(), [1.into(), "C".into()])?;
+    let mut all = Vec::new();
+    cosines(features, word, &mut |cosines| all.extend_from_slice(cosines))?;
+    Ok(all)
+}
+
+/// Hands the cosines `[rows, K]` of runs of rows to `take`, in order.
+fn cosines(features: &[f32], words: &Tensor<2>, take: &mut dyn FnMut(&[f32])) -> Result<(), OpError> {
+    let [_, num_channels] = words.dims();
+    if num_channels == 0 || !features.len().is_multiple_of(num_channels) {
+        let message = format!("{} values do not make rows of {num_channels} channels", features.len());
+        return Err(OpError::Value { op: "answer", message });
+    }
+    let words_transposed = normalize_rows(words.clone()).transpose();
+    for rows in features.chunks(BLOCK_ROWS * num_channels) {
+        let shape = [rows.len() / num_channels, num_channels];
+        let rows = float_tensor(rows.to_vec(), shape, &words.device());
+        take(&float_values(normalize_rows(rows).matmul(words_transposed.clone()))?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(rows: &[[f32; 2]]) -> Tensor<2> {
+        float_tensor(rows.as_flattened().to_vec(), [rows.len(), 2], &Device::flex())
+    }
+
+    #[test]
+    fn a_row_takes_the_nearest_word_whatever_the_lengths() {
+        let features = [3.0, 0.0, 0.0, 0.2, 3.0, 4.0];
+        let answers = answer(&features, &words(&[[1.0, 0.0], [0.0, 5.0]]), 2, None).unwrap();
+        assert_eq!(answers.label, [0, 1, 1]);
+        let near = |values: &[f32], expected: &[f32]| {
+            assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
+        };
+        near(&answers.score, &[1.0, 1.0, 0.8]);
+        near(&answers.margin, &[1.0, 1.0, 0.2]);
+    }
+
+    #[test]
+    fn background_threshold_and_empty_rows_leave_rows_unlabelled() {
+        let (features, two) = ([1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0], words(&[[1.0, 0.0], [0.0, 1.0]]));
+        assert_eq!(answer(&features, &two, 1, None).unwrap().label, [0, -1, 0, -1]);
+        assert_eq!(answer(&features, &two, 2, Some(0.8)).unwrap().label, [0, 1, -1, -1]);
+        let alone = answer(&features[..4], &words(&[[1.0, 0.0]]), 1, None).unwrap();
+        assert_eq!((alone.label, alone.margin), (vec![0, -1], vec![1.0, 0.0]));
+        assert_eq!(similarity(&features, &words(&[[0.0, 2.0]])).unwrap()[..2], [0.0, 1.0]);
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_refused() {
+        assert!(answer(&[1.0, 2.0, 3.0], &words(&[[1.0, 0.0]]), 1, None).is_err());
+        assert!(answer(&[1.0, 2.0], &words(&[]), 0, None).is_err());
+        assert!(similarity(&[1.0, 2.0], &words(&[[1.0, 0.0], [0.0, 1.0]])).is_err());
+        assert_eq!(answer(&[], &words(&[[1.0, 0.0]]), 1, None).unwrap(), Answers::default());
+    }
+}

@@ -1,0 +1,165 @@
+//! The features that a run leaves behind, so that questions can be asked later.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec, WeightsError};
+
+/// Name of the file in the folder of results.
+pub const FILE_NAME: &str = "features.safetensors";
+/// Key of the description among the file's metadata.
+const ABOUT: &str = "geopurify";
+/// Values converted at a time.
+const BLOCK_VALUES: usize = 1 << 20;
+
+/// Why saved features cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SavedError {
+    /// The file cannot be read or written, or a tensor is missing or of another type.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The file is whole but says something that cannot be.
+    #[error("{}: {message}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
+}
+
+/// What saved features belong to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The labelled scan, relative to the file.
+    pub scan: PathBuf,
+    /// Edge of a voxel, in the scan's unit.
+    pub voxel_size: f64,
+    /// Which way is up in the scan.
+    pub up: [f64; 3],
+    /// The vision-language model's weights: a file, or a name in the store.
+    pub xdecoder: String,
+    /// Its configuration's file, if one was given.
+    pub xdecoder_config: Option<PathBuf>,
+    /// SHA-256 of those weights: words must go through the same.
+    pub xdecoder_sha256: String,
+}
+
+/// Purified features by voxel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved {
+    /// What they belong to.
+    pub about: About,
+    /// `[V, C]` row-major, rounded to 16 bits in the file.
+    pub features: Vec<f32>,
+    /// C.
+    pub num_channels: usize,
+    /// `[V]` integer coordinates.
+    pub coords: Vec<[i32; 3]>,
+    /// `[N]` the voxel of every point of the scan, -1 for points without a position.
+    pub voxel_from_point: Vec<i32>,
+}
+
+/// Writes `features [V, C]` as 16-bit floats, `voxel_coords [V, 3]` and `voxel_from_point [N]`, whole or not at all.
+///
+/// # Errors
+/// [`SavedError::Weights`].
+pub fn write(
+    path: &Path,
+    about: &About,
+    features: &[f32],
+    coords: &[[i32; 3]],
+    voxel_from_point: &[i32],
+) -> Result<(), SavedError> {
+    let num_channels = features.len() / coords.len().max(1);
+    let specs = [
+        TensorSpec::new("voxel_coords", Dtype::I32, [coords.len(), 3]),
+        TensorSpec::new("voxel_from_point", Dtype::I32, [voxel_from_point.len()]),
+        TensorSpec::new("features", Dtype::F16, [coords.len(), num_channels]),
+    ];
+    let about = serde_json::to_string(about)
+        .map_err(|error| SavedError::Content { path: path.to_path_buf(), message: error.to_string() })?;
+    let mut file = SafetensorsWriter::create(path, &specs, &BTreeMap::from([(ABOUT.to_owned(), about)]))?;
+    file.write_i32(coords.as_flattened())?;
+    file.write_i32(voxel_from_point)?;
+    for values in features.chunks(BLOCK_VALUES) {
+        file.write_f32(values)?;
+    }
+    Ok(file.finish()?)
+}
+
+impl Saved {
+    /// Reads what [`write`] wrote.
+    ///
+    /// # Errors
+    /// [`SavedError`] naming the file and the tensor.
+    pub fn read(path: &Path) -> Result<Self, SavedError> {
+        let wrong = |message: String| SavedError::Content { path: path.to_path_buf(), message };
+        let file = SafetensorsFile::open(path)?;
+        let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
+        let about = about.ok_or_else(|| wrong("these are not features that `infer` saved".to_owned()))?;
+        let about: About = serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))?;
+        let integers = |name: &str| -> Result<Vec<i32>, SavedError> {
+            let values = file.tensor(name)?.to_i64()?;
+            let narrow = |value: i64| i32::try_from(value).map_err(|_| wrong(format!("'{name}' holds {value}")));
+            values.into_iter().map(narrow).collect()
+        };
+        let (coords, voxel_from_point) = (integers("voxel_coords")?, integers("voxel_from_point")?);
+        let features = file.tensor("features")?;
+        let (coords, rest) = coords.as_chunks::<3>();
+        let &[num_voxels, num_channels] = features.shape else {
+            return Err(wrong(format!("'features' is {:?}, expected [V, C]", features.shape)));
+        };
+        if num_voxels != coords.len() || !rest.is_empty() || num_channels == 0 {
+            return Err(wrong(format!("{num_voxels} rows of {num_channels} features for {} voxels", coords.len())));
+        }
+        if let Some(voxel) = voxel_from_point.iter().find(|&&voxel| voxel < -1 || voxel >= num_voxels as i32) {
+            return Err(wrong(format!("'voxel_from_point' holds {voxel}, expected -1 to {}", num_voxels as i64 - 1)));
+        }
+        Ok(Self { about, features: features.to_f32()?, num_channels, coords: coords.to_vec(), voxel_from_point })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about() -> About {
+        About {
+            scan: "labelled.ply".into(),
+            voxel_size: 0.02,
+            up: [0.0, 0.0, 1.0],
+            xdecoder: "xdecoder".to_owned(),
+            xdecoder_config: None,
+            xdecoder_sha256: "ab".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        let features = [0.5, -1.0, 0.25, 2.0, 0.333_333, 7.0];
+        write(&path, &about(), &features, &[[0, 0, 0], [3, 1, 2]], &[1, 0, -1, 1]).unwrap();
+        let saved = Saved::read(&path).unwrap();
+        assert_eq!((saved.about.clone(), saved.num_channels), (about(), 3));
+        assert_eq!((saved.coords, saved.voxel_from_point), (vec![[0, 0, 0], [3, 1, 2]], vec![1, 0, -1, 1]));
+        assert!(saved.features.iter().zip(features).all(|(a, b)| (a - b).abs() < 2e-4));
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        write(&path, &about(), &[1.0, 2.0], &[[0, 0, 0]], &[0, 3]).unwrap();
+        let error = Saved::read(&path).unwrap_err().to_string();
+        assert!(error.contains("features.safetensors") && error.contains("holds 3"), "{error}");
+        SafetensorsWriter::create(&path, &[], &BTreeMap::new()).unwrap().finish().unwrap();
+        let error = Saved::read(&path).unwrap_err().to_string();
+        assert!(error.contains("not features that `infer` saved"), "{error}");
+        assert!(Saved::read(&folder.path().join("none")).is_err());
+    }
+}

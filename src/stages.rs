@@ -1,0 +1,99 @@
+//! What a run spent its time and memory on.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+/// How far a run is: called with the stage's name and the share done, 0 to 1.
+pub type Progress<'a> = dyn FnMut(&'static str, f64) + 'a;
+
+/// One line of the stage table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stage {
+    /// Name of the stage.
+    pub name: &'static str,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Bytes the stage has to read and write at least; 0 where that is not counted.
+    pub bytes: u64,
+    /// Largest resident memory of the process up to the stage's end, where the system tells.
+    pub peak_bytes: Option<u64>,
+}
+
+/// Stages in the order in which each was first reached.
+///
+/// Work that alternates (read a picture, look at it, read the next) adds up under its own names.
+#[derive(Clone, Debug)]
+pub struct Laps {
+    start: Instant,
+    last: Instant,
+    stages: Vec<Stage>,
+}
+
+impl Default for Laps {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { start: now, last: now, stages: Vec::new() }
+    }
+}
+
+impl Laps {
+    /// What was done since the last lap was `name`.
+    pub fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        let seconds = (now - self.last).as_secs_f64();
+        self.last = now;
+        let peak_bytes = peak_memory();
+        match self.stages.iter_mut().find(|stage| stage.name == name) {
+            Some(stage) => {
+                stage.seconds += seconds;
+                stage.peak_bytes = peak_bytes;
+            }
+            None => self.stages.push(Stage { name, seconds, bytes: 0, peak_bytes }),
+        }
+    }
+
+    /// Takes stages that were timed elsewhere since the last lap.
+    pub fn extend(&mut self, stages: impl IntoIterator<Item = Stage>) {
+        self.last = Instant::now();
+        self.stages.extend(stages);
+    }
+
+    /// Seconds since the first.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    /// The stages so far.
+    #[must_use]
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+}
+
+/// Largest resident memory of this process so far in bytes, where the system tells (Linux).
+#[must_use]
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternating_work_adds_up_under_its_name() {
+        let mut laps = Laps::default();
+        for name in ["read", "see", "read", "see", "write"] {
+            laps.lap(name);
+        }
+        let names: Vec<_> = laps.stages().iter().map(|stage| stage.name).collect();
+        assert_eq!(names, ["read", "see", "write"]);
+        let total: f64 = laps.stages().iter().map(|stage| stage.seconds).sum();
+        assert!(total > 0.0 && total <= laps.seconds());
+    }
+}
