@@ -12,5 +12,6 @@ pub mod lift;
 pub mod models;
 pub mod ops;
 pub mod purify;
+pub mod query;
 pub mod views;
 pub mod weights;

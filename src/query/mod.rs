@@ -1,0 +1,3 @@
+//! Asking a scene for words.
+
+pub mod presets;
