@@ -5,7 +5,7 @@ mod common;
 use common::{device, finish, sizes};
 use divan::counter::ItemsCount;
 use geopurify::ops::pinhole::Pinhole;
-use geopurify::ops::rasterize::rasterize;
+use geopurify::ops::rasterize::{Mesh, rasterize};
 use geopurify::ops::{float_tensor, int_tensor};
 
 const CAMERA: Pinhole = Pinhole {
@@ -35,8 +35,9 @@ fn sheet(bencher: divan::Bencher<'_, '_>, n: usize) {
     let num_triangles = triangles.len() / 3;
     let vertices = float_tensor(vertices, [side * side, 3], &device());
     let triangles = int_tensor(triangles, [num_triangles, 3], &device());
+    let mesh = Mesh::new(vertices, triangles).expect("valid input");
     bencher.counter(ItemsCount::new(num_triangles)).bench_local(|| {
-        let drawn = rasterize(vertices.clone(), triangles.clone(), &CAMERA).expect("valid input");
+        let drawn = rasterize(&mesh, &CAMERA).expect("valid input");
         finish();
         drawn
     });

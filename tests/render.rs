@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use common::{Random, devices};
 use geopurify::gpu::{Limits, with_limits};
 use geopurify::ops::pinhole::Pinhole;
-use geopurify::ops::rasterize::{self, rasterize, shade};
+use geopurify::ops::rasterize::{self, Mesh, rasterize, shade};
 use geopurify::ops::splat::{self, Drawn, cpu::Seen, fill, splat};
 use geopurify::ops::{OpError, float_tensor, float_values, int_tensor, int_values};
 
@@ -80,7 +80,7 @@ fn points_are_drawn_as_by_the_twin() {
                         index: int_tensor(expected.index.clone(), [height, width], &device),
                     };
                     for reach in [0, 1, 4] {
-                        let filled = splat::cpu::fill(&expected, width, reach, 0.95);
+                        let filled = splat::cpu::fill(&expected.depth, &expected.index, width, reach, 0.95);
                         check(&name, fill(image(), reach, 0.95).unwrap(), &filled);
                     }
                 });
@@ -111,10 +111,11 @@ fn triangles_are_drawn_as_by_the_twin() {
                 let flat = colors.as_flattened();
                 let shaded = rasterize::cpu::shade(&camera, &vertices, &triangles, flat, 3, &expected.index);
                 with_limits(limits, || {
-                    let (v, t) = (floats(&vertices, &device), corners(&triangles, &device));
-                    check(&name, rasterize(v.clone(), t.clone(), &camera).unwrap(), &expected);
+                    let mesh = Mesh::new(floats(&vertices, &device), corners(&triangles, &device)).unwrap();
+                    check(&name, rasterize(&mesh, &camera).unwrap(), &expected);
                     let index = int_tensor(expected.index.clone(), [height, width], &device);
-                    let found = float_values(shade(v, t, floats(&colors, &device), index, &camera).unwrap()).unwrap();
+                    let found = shade(&mesh, floats(&colors, &device), index, &camera).unwrap();
+                    let found = float_values(found).unwrap();
                     assert!(found.iter().zip(&shaded).all(|(a, b)| (a - b).abs() <= 0.05), "{name}");
                 });
             }
@@ -140,7 +141,7 @@ fn what_cannot_be_drawn_is_refused() {
         }
         for triangle in [[0, 1, 3], [0, -1, 2]] {
             let triangles = int_tensor(triangle.to_vec(), [1, 3], &device);
-            let error = rasterize(three.clone(), triangles, &view).unwrap_err();
+            let error = Mesh::new(three.clone(), triangles).unwrap_err();
             assert!(matches!(error, OpError::Value { .. }), "{name}: {error}");
         }
         let small = Limits { max_binding_bytes: 35, ..Limits::HOST };

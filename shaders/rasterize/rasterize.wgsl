@@ -4,6 +4,7 @@
 // each time, which the comparison in stage 1 relies on.
 //   0  nearest: least depth of any triangle at the pixel
 //   1  index: least index among the triangles at that depth
+// Triangles with a corner twice are not drawn.
 // With `large` 0 a workgroup takes WG triangles, with 1 a single one.
 // `vertices` [num_vertices, 3], `triangles` [num_triangles, 3] with indices below num_vertices; the others
 // [height, width], filled with 0xffffffff before stage 0, depths as the bits of positive floats.
@@ -71,6 +72,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         vec3<f32>(params.center_x, params.center_y, params.center_z),
     );
     let corners = ascending(vec3<u32>(triangles[3u * i], triangles[3u * i + 1u], triangles[3u * i + 2u]));
+    if corners.x == corners.y || corners.y == corners.z {
+        return;
+    }
     let t = Triangle(vertex(camera, corners.x), vertex(camera, corners.y), vertex(camera, corners.z));
     bounds = vec4<f32>(MAX_DEPTH, MAX_DEPTH, -MAX_DEPTH, -MAX_DEPTH);
     extend_edge(t.a, t.b);

@@ -1,16 +1,16 @@
 // The colour of every pixel: the corners' colours by their weights where the ray meets the triangle,
 // which is interpolation in space and not in the image. One thread per pixel.
 // `vertices` [num_vertices, 3], `triangles` [num_triangles, 3], `colors` [num_vertices, channels], `index`
-// [height, width] with 0xffffffff for no triangle, out [height, width, channels], 0 where there is none.
+// [height, width], which is no triangle from num_triangles on, out [height, width, channels], 0 where there is
+// none.
 #import shared/linear_id
 #import shared/pinhole
 #import shared/triangle
 
 const WG: u32 = 256u;
-const EMPTY: u32 = 0xffffffffu;
 
 struct Params {
-    num_channels: u32, width: u32, height: u32,
+    num_triangles: u32, num_channels: u32, width: u32, height: u32,
     principal_x: f32, principal_y: f32, ray_x: f32, ray_y: f32,
     xx: f32, xy: f32, xz: f32, yx: f32, yy: f32, yz: f32, zx: f32, zy: f32, zz: f32,
     center_x: f32, center_y: f32, center_z: f32,
@@ -35,7 +35,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         return;
     }
     let i = index[pixel];
-    if i == EMPTY {
+    if i >= params.num_triangles {
         for (var channel = 0u; channel < params.num_channels; channel++) {
             out[pixel * params.num_channels + channel] = 0.0;
         }

@@ -8,8 +8,8 @@
 //   3  nearest: the depth of that point
 // Depths are positive, so their bits are ordered like themselves. Image coordinates are rounded to
 // 1/SUBPIXELS of a pixel: distances are whole numbers.
-// `points` [num_points, 3], `radii` [num_points] in the points' unit; the others [height, width], filled
-// with 0xffffffff before stage 0.
+// `points` [num_points, 3], `radii` [num_points] in the points' unit, below 0 for points that are not drawn;
+// the others [height, width], filled with 0xffffffff before stage 0.
 #import shared/linear_id
 #import shared/pinhole
 
@@ -41,7 +41,7 @@ struct Params {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let i = workgroup_index(wid, nwg) * WG + lid;
-    if i >= params.num_points {
+    if i >= params.num_points || !(radii[i] >= 0.0) {
         return;
     }
     let camera = Pinhole(

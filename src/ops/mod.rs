@@ -22,7 +22,7 @@ pub mod knn;
 pub mod layer_norm;
 mod math;
 pub mod normals;
-pub(crate) mod pinhole;
+pub mod pinhole;
 pub mod pooling;
 pub(crate) mod prefix_sum;
 pub mod project;

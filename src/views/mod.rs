@@ -16,6 +16,7 @@ mod recording;
 pub mod render;
 mod reread;
 mod text;
+pub mod viewpoints;
 pub mod virtual_cameras;
 
 pub use camera::{Axes, Direction, Intrinsics, InvalidPose, Pose, PoseConvention};

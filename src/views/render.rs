@@ -1,14 +1,21 @@
 //! Pictures of a scan from any camera.
 
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
 use glam::{DVec3, Vec3};
 use rayon::prelude::*;
 
 use super::camera::{Intrinsics, Pose};
+use crate::gpu::check_binding;
 use crate::ops::knn::cpu::knn_points;
 use crate::ops::normals::cpu::{Orientation, normals as estimate_normals};
 use crate::ops::pinhole::Pinhole;
-use crate::ops::rasterize::cpu::{rasterize, shade};
-use crate::ops::splat::cpu::{Seen, fill, splat};
+use crate::ops::rasterize::cpu::main_corner;
+use crate::ops::rasterize::{Mesh, rasterize, shade};
+pub use crate::ops::splat::cpu::Seen;
+use crate::ops::splat::{Drawn, fill, splat};
+use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, int_tensor, int_values, limits_of};
 
 /// Neighbours whose distance says how far apart points are: enough to reach across the lines of a scanner.
 const NEIGHBORS: usize = 8;
@@ -93,39 +100,147 @@ pub fn pinhole(intrinsics: &Intrinsics, pose: &Pose, origin: [f64; 3], near: f64
     }
 }
 
-impl Scene<'_> {
-    /// What `camera` sees, gaps between points closed.
+/// Takes pictures of a scan on a device.
+#[derive(Clone, Debug)]
+pub struct Renderer {
+    surface: Surface,
+    device: Device,
+    fell_back: bool,
+}
+
+/// What is drawn, on the device. Colours of points are looked up by what is seen, which is read back anyway.
+#[derive(Clone, Debug)]
+enum Surface {
+    Points { points: Tensor<2>, radii: Tensor<1>, colors: Arc<[[u8; 3]]> },
+    Mesh { mesh: Mesh, colors: Tensor<2> },
+}
+
+impl Renderer {
+    /// Brings `scene` to `device`, or leaves it to the host where it does not fit one buffer of the device.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] unless there is one colour per point, and for clouds one radius; [`OpError::Value`] where a
+    /// triangle has a corner that is no point; [`OpError::Device`] where the device failed.
+    pub fn new(scene: &Scene<'_>, device: &Device) -> Result<Self, OpError> {
+        let mut shapes = ShapeCheck::new("renderer");
+        shapes.check("points", [scene.points.len()], ["N".into()])?;
+        shapes.check("colors", [scene.colors.len()], ["N".into()])?;
+        let rows = scene.points.len().max(scene.faces.len());
+        let device = device.clone().without_autodiff();
+        let fell_back = check_binding(limits_of(&device), "scan", rows, size_of::<[f32; 3]>()).is_err();
+        let device = if fell_back { Device::flex() } else { device };
+        let matrix = |values: Vec<f32>| {
+            let num_rows = values.len() / 3;
+            float_tensor(values, [num_rows, 3], &device)
+        };
+        let points = matrix(scene.points.as_flattened().to_vec());
+        let surface = if scene.faces.is_empty() {
+            shapes.check("radii", [scene.radii.len()], ["N".into()])?;
+            let radii = float_tensor(scene.radii.to_vec(), [scene.radii.len()], &device);
+            Surface::Points { points, radii, colors: scene.colors.into() }
+        } else {
+            // What no i32 holds is no point, like what is negative.
+            let corners = scene.faces.as_flattened().iter().map(|&corner| i32::try_from(corner).unwrap_or(-1));
+            let triangles = int_tensor(corners.collect(), [scene.faces.len(), 3], &device);
+            let colors = matrix(scene.colors.as_flattened().iter().map(|&value| f32::from(value)).collect());
+            Surface::Mesh { mesh: Mesh::new(points, triangles)?, colors }
+        };
+        Ok(Self { surface, device, fell_back })
+    }
+
+    /// The same without the points, of meshes the triangles, that are not `shown`. The others keep their numbers.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] unless `shown` has one entry for each.
+    pub fn showing(&self, shown: &[bool]) -> Result<Self, OpError> {
+        let surface = match &self.surface {
+            Surface::Mesh { mesh, colors } => Surface::Mesh { mesh: mesh.showing(shown)?, colors: colors.clone() },
+            Surface::Points { points, radii, colors } => {
+                let mut shapes = ShapeCheck::new("renderer");
+                shapes.check("radii", radii.dims(), ["N".into()])?;
+                shapes.check("shown", [shown.len()], ["N".into()])?;
+                let factors: Vec<f32> = shown.iter().map(|&shown| f32::from(u8::from(shown))).collect();
+                let factors = float_tensor(factors, [shown.len()], &self.device);
+                // Below 0 where nothing is to be drawn.
+                let radii = radii.clone() * factors.clone() + (factors - 1.0);
+                Surface::Points { points: points.clone(), radii, colors: Arc::clone(colors) }
+            }
+        };
+        Ok(Self { surface, device: self.device.clone(), fell_back: self.fell_back })
+    }
+
+    /// Where pictures are drawn.
     #[must_use]
-    pub fn seen(&self, camera: &Pinhole) -> Seen {
-        if !self.faces.is_empty() {
-            return rasterize(camera, self.points, self.faces);
-        }
-        let mut seen = splat(camera, self.points, self.radii, SLACK);
-        for reach in FILL_REACH {
-            let reach = (reach * camera.width as f32 / FILL_WIDTH).ceil();
-            seen = fill(&seen, camera.width, reach as usize, LEAK);
-        }
-        seen
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether the scan does not fit one buffer of the device that was asked for, so that the host draws it.
+    #[must_use]
+    pub fn fell_back(&self) -> bool {
+        self.fell_back
+    }
+
+    /// What `camera` sees, gaps between points closed.
+    ///
+    /// # Errors
+    /// [`OpError::Value`] where the camera is not finite or its image has no pixels or too many;
+    /// [`OpError::TooLarge`] where the image does not fit one buffer; [`OpError::Device`] where the device failed.
+    pub fn seen(&self, camera: &Pinhole) -> Result<Seen, OpError> {
+        read(self.draw(camera)?)
     }
 
     /// The picture that `camera` takes, with `background` where nothing is.
-    #[must_use]
-    pub fn picture(&self, camera: &Pinhole, background: [u8; 3]) -> Picture {
-        let Seen { depth, index } = self.seen(camera);
-        let colors = if self.faces.is_empty() {
-            let color = |&index: &i32| usize::try_from(index).map_or(background, |index| self.colors[index]);
-            index.par_iter().with_min_len(1 << 12).map(color).collect()
-        } else {
-            let colors: Vec<f32> = self.colors.as_flattened().iter().map(|&value| f32::from(value)).collect();
-            let shaded = shade(camera, self.points, self.faces, &colors, 3, &index);
-            let (shaded, _) = shaded.as_chunks::<3>();
-            let color = |(color, index): (&[f32; 3], &i32)| {
-                if *index < 0 { background } else { color.map(|value| (value + 0.5) as u8) }
-            };
-            shaded.iter().zip(&index).map(color).collect()
-        };
-        Picture { colors, depth, index }
+    ///
+    /// # Errors
+    /// As [`seen`](Self::seen).
+    pub fn picture(&self, camera: &Pinhole, background: [u8; 3]) -> Result<Picture, OpError> {
+        let drawn = self.draw(camera)?;
+        match &self.surface {
+            Surface::Points { colors, .. } => {
+                let Seen { depth, index } = read(drawn)?;
+                let color = |index: &i32| usize::try_from(*index).map_or(background, |index| colors[index]);
+                let colors = index.par_iter().with_min_len(1 << 12).map(color).collect();
+                Ok(Picture { colors, depth, index })
+            }
+            Surface::Mesh { mesh, colors } => {
+                let shaded = float_values(shade(mesh, colors.clone(), drawn.index.clone(), camera)?)?;
+                let Seen { depth, index } = read(drawn)?;
+                let (shaded, _) = shaded.as_chunks::<3>();
+                let color = |(color, index): (&[f32; 3], &i32)| {
+                    if *index < 0 { background } else { color.map(|value| (value + 0.5) as u8) }
+                };
+                let colors = shaded.par_iter().zip(&index).with_min_len(1 << 12).map(color).collect();
+                Ok(Picture { colors, depth, index })
+            }
+        }
     }
+
+    fn draw(&self, camera: &Pinhole) -> Result<Drawn, OpError> {
+        match &self.surface {
+            Surface::Mesh { mesh, .. } => rasterize(mesh, camera),
+            Surface::Points { points, radii, .. } => {
+                let drawn = splat(points.clone(), radii.clone(), camera, SLACK)?;
+                FILL_REACH.iter().try_fold(drawn, |drawn, reach| {
+                    let reach = (reach * camera.width as f32 / FILL_WIDTH).ceil();
+                    fill(drawn, reach as usize, LEAK)
+                })
+            }
+        }
+    }
+}
+
+fn read(drawn: Drawn) -> Result<Seen, OpError> {
+    Ok(Seen { depth: float_values(drawn.depth)?, index: int_values(drawn.index)? })
+}
+
+/// The point at each pixel, -1 where nothing is: what [`Seen::index`] is for clouds, and for meshes the corner of
+/// the triangle that is nearest to where the pixel's ray meets it.
+///
+/// `index` is what a [`Renderer`] of `scene` saw from `camera`.
+#[must_use]
+pub fn points_seen(scene: &Scene<'_>, camera: &Pinhole, index: &[i32]) -> Vec<i32> {
+    if scene.faces.is_empty() { index.to_vec() } else { main_corner(camera, scene.points, scene.faces, index) }
 }
 
 /// Greys for scans without colours, or with the same everywhere: every point by how its surface faces a light
@@ -220,11 +335,12 @@ mod tests {
         let origin = [3e5, 4e6, 200.0];
         let radii = radii(&points);
         let scene = Scene { points: &points, origin, colors: &colors, faces: &[], radii: &radii };
+        let renderer = Renderer::new(&scene, &Device::flex()).unwrap();
         for (forward, from) in [(DVec3::X, [-1.5, 0.3, 0.1]), (DVec3::new(-0.6, 0.8, 0.0), [1.0, -1.0, 0.5])] {
             let center = DVec3::from(from) + DVec3::from(origin);
             let (intrinsics, pose) = looking_along(forward, center);
             let pinhole = pinhole(&intrinsics, &pose, origin, 0.05);
-            let picture = scene.picture(&pinhole, [0; 3]);
+            let picture = renderer.picture(&pinhole, [0; 3]).unwrap();
             assert!(picture.index.iter().all(|index| *index >= 0));
             let mut errors: Vec<f64> = Vec::new();
             for (pixel, &depth) in picture.depth.iter().enumerate() {
@@ -248,7 +364,7 @@ mod tests {
         let scene = Scene { points: &points, origin: [0.0; 3], colors: &colors, faces: &[], radii: &radii };
         let (intrinsics, pose) = looking_along(DVec3::Y, DVec3::new(0.2, -1.2, 0.0));
         let pinhole = pinhole(&intrinsics, &pose, [0.0; 3], 0.05);
-        let picture = scene.picture(&pinhole, [0; 3]);
+        let picture = Renderer::new(&scene, &Device::flex()).unwrap().picture(&pinhole, [0; 3]).unwrap();
         let mut differences = Vec::new();
         for (point, color) in points.iter().zip(&colors) {
             let p = Vec3::from_array(pinhole.to_camera(*point)).as_dvec3();
@@ -271,11 +387,16 @@ mod tests {
         let faces = [[0, 1, 2], [0, 2, 3]];
         let scene = Scene { points: &points, origin: [0.0; 3], colors: &colors, faces: &faces, radii: &[0.0; 4] };
         let (intrinsics, pose) = looking_along(DVec3::Y, DVec3::ZERO);
-        let picture = scene.picture(&pinhole(&intrinsics, &pose, [0.0; 3], 0.1), [7; 3]);
+        let camera = pinhole(&intrinsics, &pose, [0.0; 3], 0.1);
+        let picture = Renderer::new(&scene, &Device::flex()).unwrap().picture(&camera, [7; 3]).unwrap();
         // Upper left and lower right of the picture: z is up, x to the right.
         assert!(picture.colors[30 * 648 + 100][1] > 80 && picture.colors[450 * 648 + 540][0] > 160);
         assert_eq!(picture.colors[241 * 648], [7; 3]);
         assert!((picture.depth[241 * 648 + 323] - 2.0).abs() < 1e-5);
+        // Upper left, upper right, lower right, lower left, and beside the mesh.
+        let corners = points_seen(&scene, &camera, &picture.index);
+        let at = [30 * 648 + 100, 30 * 648 + 540, 450 * 648 + 540, 450 * 648 + 100, 241 * 648];
+        assert_eq!(at.map(|pixel| corners[pixel]), [3, 2, 1, 0, -1]);
     }
 
     #[test]

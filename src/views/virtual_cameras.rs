@@ -177,9 +177,8 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
     if sites.positions.is_empty() || options.max_views == 0 {
         return result;
     }
-    let lens = Lens::new(options);
-    let surveyor =
-        Surveyor { sites: &sites, unit: (frame.scale / scan.metres_per_unit) as f32, scanner: frame.scanner(scan) };
+    let lens = Lens::new(options.width, options.height, options.horizontal_fov);
+    let surveyor = Surveyor::new(scan, &frame, &sites);
     let (mut kind, places) = surveyor.places(options.kind, &lens);
     let mut candidates = surveyor.candidates(&places, &lens);
     if candidates.iter().all(|candidate| candidate.seen.is_empty()) {
@@ -220,7 +219,7 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
         .filter_map(|candidate| {
             Some(VirtualCamera {
                 intrinsics,
-                pose: frame.pose(scan.origin, candidate)?,
+                pose: frame.pose(scan.origin, candidate.eye, &candidate.axes)?,
                 near: f64::from(candidate.near) / frame.scale,
             })
         })
@@ -271,14 +270,14 @@ pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
 }
 
 /// The scan turned so that z is up, and scaled to a size at which no square overflows or vanishes.
-struct Frame {
+pub(super) struct Frame {
     /// From the scan's axes.
     turn: DMat3,
-    scale: f64,
+    pub(super) scale: f64,
 }
 
 impl Frame {
-    fn new(up: DVec3, points: &[[f32; 3]]) -> Self {
+    pub(super) fn new(up: DVec3, points: &[[f32; 3]]) -> Self {
         // The axis least along `up` stays nearest to where it is.
         let aside = if up.x.abs() <= up.y.abs().min(up.z.abs()) { DVec3::X } else { DVec3::Y };
         let x = if up == DVec3::Z { DVec3::X } else { aside.reject_from(up).normalize() };
@@ -287,7 +286,7 @@ impl Frame {
         Self { turn: DMat3::from_cols(x, up.cross(x), up).transpose(), scale }
     }
 
-    fn turned(&self, v: [f32; 3]) -> Vec3 {
+    pub(super) fn turned(&self, v: [f32; 3]) -> Vec3 {
         (self.turn * Vec3::from_array(v).as_dvec3() * self.scale).as_vec3()
     }
 
@@ -296,30 +295,39 @@ impl Frame {
         (self.turn * -DVec3::from_array(scan.origin) * self.scale).as_vec3()
     }
 
-    /// `None` if the candidate's axes are no rotation, which takes an origin beyond all measure.
-    fn pose(&self, origin: [f64; 3], candidate: &Candidate) -> Option<Pose> {
+    /// Where the camera of a pose is.
+    pub(super) fn eye(&self, origin: [f64; 3], pose: &Pose) -> Vec3 {
+        (self.turn * (pose.center() - DVec3::from_array(origin)) * self.scale).as_vec3()
+    }
+
+    /// The axes of the camera of a pose, as columns.
+    pub(super) fn axes(&self, pose: &Pose) -> Mat3 {
+        (self.turn * pose.rotation()).as_mat3()
+    }
+
+    /// The pose of a camera; `None` if its axes are no rotation, which takes an origin beyond all measure.
+    pub(super) fn pose(&self, origin: [f64; 3], eye: Vec3, axes: &Mat3) -> Option<Pose> {
         let back = self.turn.transpose();
-        let rotation = back * candidate.axes.as_dmat3();
-        let center = back * candidate.eye.as_dvec3() / self.scale + DVec3::from_array(origin);
-        Pose::new(rotation, center, PoseConvention::OPENCV_CAMERA_TO_WORLD).ok()
+        let center = back * eye.as_dvec3() / self.scale + DVec3::from_array(origin);
+        Pose::new(back * axes.as_dmat3(), center, PoseConvention::OPENCV_CAMERA_TO_WORLD).ok()
     }
 }
 
 /// Points spread evenly over the surfaces of the scan, in a frame with z up.
-struct Sites {
-    positions: Vec<Vec3>,
+pub(super) struct Sites {
+    pub(super) positions: Vec<Vec3>,
     /// Zero where the scan has no normal.
     normals: Vec<Vec3>,
     /// How many points, or samples of a mesh, a site stands for.
-    weights: Vec<f32>,
+    pub(super) weights: Vec<f32>,
     /// Edge of the cubes that hold one site each.
-    cell: f32,
+    pub(super) cell: f32,
     /// Whether they are samples of triangles.
     are_faces: bool,
 }
 
 impl Sites {
-    fn new(scan: &Scan<'_>, frame: &Frame) -> Self {
+    pub(super) fn new(scan: &Scan<'_>, frame: &Frame) -> Self {
         let normal = |i: usize| {
             let turned = |n: [f32; 3]| frame.turn * Vec3::from_array(n).as_dvec3().normalize_or_zero();
             scan.normals.map_or(Vec3::ZERO, |n| turned(n[i]).as_vec3())
@@ -400,19 +408,19 @@ impl Sites {
 }
 
 /// The lens all cameras share.
-struct Lens {
-    width: usize,
-    height: usize,
-    focal: f32,
+pub(super) struct Lens {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) focal: f32,
 }
 
 impl Lens {
-    fn new(options: &Options) -> Self {
-        let half = (options.horizontal_fov / 2.0).clamp(0.01, 1.55).tan();
-        Self { width: options.width, height: options.height, focal: (options.width as f64 / 2.0 / half) as f32 }
+    pub(super) fn new(width: usize, height: usize, horizontal_fov: f64) -> Self {
+        let half = (horizontal_fov / 2.0).clamp(0.01, 1.55).tan();
+        Self { width, height, focal: (width as f64 / 2.0 / half) as f32 }
     }
 
-    fn intrinsics(&self) -> Intrinsics {
+    pub(super) fn intrinsics(&self) -> Intrinsics {
         Intrinsics {
             width: self.width,
             height: self.height,
@@ -424,7 +432,7 @@ impl Lens {
     }
 
     /// Largest |x/z| and |y/z| that count as seen.
-    fn reach(&self) -> Vec2 {
+    pub(super) fn reach(&self) -> Vec2 {
         let border = BORDER * self.width as f32;
         (Vec2::new(self.width as f32, self.height as f32) / 2.0 - border).max(Vec2::splat(0.5)) / self.focal
     }
@@ -469,7 +477,7 @@ impl Candidate {
 }
 
 /// The camera's x, y and z axis as columns, for a camera that looks along `forward` with its picture upright.
-fn look(forward: Vec3) -> Mat3 {
+pub(super) fn look(forward: Vec3) -> Mat3 {
     let z = forward.normalize();
     // Straight up and down there is no upright: y of the frame is then up in the picture.
     let up = if z.z.abs() > 0.999 { Vec3::Y } else { Vec3::Z };
@@ -478,7 +486,7 @@ fn look(forward: Vec3) -> Mat3 {
 }
 
 /// Directions around the horizon, `turns` of them at each of some angles above it, in degrees.
-fn around(turns: usize, pitches: &[f32]) -> Vec<Vec3> {
+pub(super) fn around(turns: usize, pitches: &[f32]) -> Vec<Vec3> {
     let direction = |pitch: f32, turn: usize| {
         let (yaw, pitch) = (turn as f32 / turns as f32 * std::f32::consts::TAU, pitch.to_radians());
         Vec3::new(yaw.cos() * pitch.cos(), yaw.sin() * pitch.cos(), pitch.sin())
@@ -488,7 +496,7 @@ fn around(turns: usize, pitches: &[f32]) -> Vec<Vec3> {
 
 /// How sites are drawn to find what they hide.
 #[derive(Clone, Copy, PartialEq)]
-enum Discs {
+pub(super) enum Discs {
     /// As surfaces without gaps.
     Closed,
     /// So that little is hidden by what is beside it.
@@ -496,7 +504,7 @@ enum Discs {
 }
 
 /// Finds places, and what is seen from them.
-struct Surveyor<'a> {
+pub(super) struct Surveyor<'a> {
     sites: &'a Sites,
     /// Units per metre.
     unit: f32,
@@ -504,7 +512,11 @@ struct Surveyor<'a> {
     scanner: Vec3,
 }
 
-impl Surveyor<'_> {
+impl<'a> Surveyor<'a> {
+    pub(super) fn new(scan: &Scan<'_>, frame: &Frame, sites: &'a Sites) -> Self {
+        Self { sites, unit: (frame.scale / scan.metres_per_unit) as f32, scanner: frame.scanner(scan) }
+    }
+
     /// The kind of scene, and where candidates stand.
     fn places(&self, wanted: Option<SceneKind>, lens: &Lens) -> (SceneKind, Vec<Place>) {
         let wants = |kind| wanted.is_none_or(|wanted| wanted == kind);
@@ -528,7 +540,7 @@ impl Surveyor<'_> {
     }
 
     /// Where all but the outermost sites are.
-    fn bounds(&self) -> [Vec3; 2] {
+    pub(super) fn bounds(&self) -> [Vec3; 2] {
         let mut bounds = [Vec3::ZERO; 2];
         for axis in 0..3 {
             let mut values: Vec<f32> = self.sites.positions.iter().map(|p| p[axis]).collect();
@@ -561,30 +573,43 @@ impl Surveyor<'_> {
         visible.len() as f32 > SINGLE_VIEWPOINT * sites.len() as f32
     }
 
+    /// The middle of all distances from the scanner.
+    fn distance(&self) -> f32 {
+        let mut distances: Vec<f32> = self.sites.positions.iter().map(|p| (*p - self.scanner).length()).collect();
+        let middle = distances.len() / 2;
+        *distances.select_nth_unstable_by(middle, f32::total_cmp).1
+    }
+
+    /// The scanner's own view, where and along what direction, if all of the scan lies on one side of it: from as
+    /// near as it still fits a picture, up to a limit.
+    pub(super) fn own_view(&self, lens: &Lens) -> Option<(Vec3, Vec3)> {
+        let (sites, distance) = (&self.sites.positions, self.distance());
+        let towards: Vec3 = sites.iter().map(|p| (*p - self.scanner).normalize_or_zero()).sum();
+        let on_one_side = towards.length() > NARROW * sites.len() as f32;
+        if !on_one_side {
+            return None;
+        }
+        let axes = look(towards);
+        let reach = lens.reach();
+        let fits = |eye: Vec3| {
+            let inside = sites
+                .iter()
+                .map(|p| axes.transpose() * (*p - eye))
+                .filter(|p| p.z > 0.05 * distance && p.x.abs() <= reach.x * p.z && p.y.abs() <= reach.y * p.z);
+            inside.count() as f32 > 0.98 * sites.len() as f32
+        };
+        let steps = (1..=10).map(|step| self.scanner + axes.z_axis * (0.05 * step as f32 * distance));
+        Some((steps.take_while(|eye| fits(*eye)).last().unwrap_or(self.scanner), axes.z_axis))
+    }
+
     /// Around the scanner, near enough that little shadow shows.
     fn near_scanner(&self, lens: &Lens) -> Vec<Place> {
-        let sites = &self.sites.positions;
-        let mut distances: Vec<f32> = sites.iter().map(|p| (*p - self.scanner).length()).collect();
-        let middle = distances.len() / 2;
-        let distance = *distances.select_nth_unstable_by(middle, f32::total_cmp).1;
-        let mut eye = self.scanner;
-        let mut directions = around(16, &[0.0, -25.0, 25.0, -50.0, 50.0]);
-        let towards: Vec3 = sites.iter().map(|p| (*p - self.scanner).normalize_or_zero()).sum();
-        if towards.length() > NARROW * sites.len() as f32 {
-            // All of it fits a picture: that is taken from as near as it still does, up to a limit.
-            let axes = look(towards);
-            let reach = lens.reach();
-            let fits = |eye: Vec3| {
-                let inside = sites
-                    .iter()
-                    .map(|p| axes.transpose() * (*p - eye))
-                    .filter(|p| p.z > 0.05 * distance && p.x.abs() <= reach.x * p.z && p.y.abs() <= reach.y * p.z);
-                inside.count() as f32 > 0.98 * sites.len() as f32
-            };
-            let steps = (1..=10).map(|step| self.scanner + axes.z_axis * (0.05 * step as f32 * distance));
-            eye = steps.take_while(|eye| fits(*eye)).last().unwrap_or(eye);
-            directions.insert(0, axes.z_axis);
-        }
+        let distance = self.distance();
+        let own_view = self.own_view(lens);
+        let eye = own_view.map_or(self.scanner, |(eye, _)| eye);
+        let own_direction = own_view.map(|(_, forward)| forward);
+        let directions: Vec<Vec3> =
+            own_direction.into_iter().chain(around(16, &[0.0, -25.0, 25.0, -50.0, 50.0])).collect();
         let step = 0.08 * distance;
         let offsets = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -1.0, 0.0]];
         let offsets = offsets.into_iter().chain([[0.0, 0.0, 1.0], [0.0, 0.0, -0.6]]);
@@ -697,7 +722,7 @@ impl Surveyor<'_> {
 
     /// The sites that nothing hides from `eye`, with normals only those whose front is seen: drawn as discs on
     /// the faces of a cube around it.
-    fn visible(&self, eye: Vec3, near: f32, discs: Discs) -> Vec<u32> {
+    pub(super) fn visible(&self, eye: Vec3, near: f32, discs: Discs) -> Vec<u32> {
         let positions: Vec<[f32; 3]> = self.sites.positions.iter().map(|p| (*p - eye).to_array()).collect();
         // Two neighbouring sites may be nearly two cells apart.
         let radius = if discs == Discs::Closed { 1.0 } else { 0.75 };
@@ -719,7 +744,7 @@ impl Surveyor<'_> {
             };
             let mut drawn = splat(&camera, &positions, &radii, SLACK);
             if discs == Discs::Closed {
-                drawn = fill(&drawn, FACE, FILL_REACH, 1.0 - DEPTH_TOLERANCE);
+                drawn = fill(&drawn.depth, &drawn.index, FACE, FILL_REACH, 1.0 - DEPTH_TOLERANCE);
             }
             for (site, position) in positions.iter().enumerate() {
                 let [x, y, z] = camera.to_camera(*position);
@@ -850,11 +875,13 @@ impl Occupancy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::views::render::{self, Scene};
+pub(super) mod tests {
+    use burn::tensor::Device;
 
-    fn scan(points: &[[f32; 3]]) -> Scan<'_> {
+    use super::*;
+    use crate::views::render::{self, Renderer, Scene};
+
+    pub(in super::super) fn scan(points: &[[f32; 3]]) -> Scan<'_> {
         Scan { points, origin: [0.0; 3], normals: None, faces: &[], metres_per_unit: 1.0 }
     }
 
@@ -872,7 +899,7 @@ mod tests {
 
     /// A room of 6 x 4 x 2.6 m with a table and a cupboard, without the surfaces that these hide; z is up, and the
     /// room's middle the origin.
-    fn room(step: f32) -> Vec<[f32; 3]> {
+    pub(in super::super) fn room(step: f32) -> Vec<[f32; 3]> {
         let (table, cupboard) = (([4.0, 1.0, 0.0], [5.2, 2.2, 0.75]), ([0.0, 1.0, 0.0], [0.6, 2.5, 2.0]));
         let outside = |p: &[f32; 3]| {
             let inside = |(low, high): ([f32; 3], [f32; 3])| (0..3).all(|a| p[a] >= low[a] && p[a] <= high[a]);
@@ -895,10 +922,11 @@ mod tests {
         let colors = vec![[0; 3]; scan.points.len()];
         let scene =
             Scene { points: scan.points, origin: scan.origin, colors: &colors, faces: scan.faces, radii: &radii };
+        let renderer = Renderer::new(&scene, &Device::flex()).unwrap();
         let mut times = vec![0; scan.points.len()];
         for camera in &cameras.cameras {
             let pinhole = render::pinhole(&camera.intrinsics, &camera.pose, scan.origin, camera.near);
-            let depth = scene.seen(&pinhole).depth;
+            let depth = renderer.seen(&pinhole).unwrap().depth;
             for (times, point) in times.iter_mut().zip(scan.points) {
                 let p = Vec3::from_array(pinhole.to_camera(*point)).as_dvec3();
                 if let Some([x, y]) = camera.intrinsics.pixel(p) {

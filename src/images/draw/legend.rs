@@ -4,12 +4,14 @@ use super::text::{CAP_HEIGHT, Face};
 use super::{UNLABELLED_COLOR, mix};
 use crate::images::{ImageError, Rgb8Image};
 
-const BACKGROUND: [u8; 3] = [255; 3];
-const TEXT_COLOR: [u8; 3] = [38, 38, 42];
-const SHARE_COLOR: [u8; 3] = [104, 104, 110];
+pub(super) const BACKGROUND: [u8; 3] = [255; 3];
+pub(super) const TEXT_COLOR: [u8; 3] = [38, 38, 42];
+/// Of what is less important.
+pub(super) const SHARE_COLOR: [u8; 3] = [104, 104, 110];
 
-/// Smallest text size in pixels.
-const SMALLEST: f32 = 11.0;
+/// Text size in units of the square root of the picture's area, and the least in pixels.
+pub(super) const SIZE: f32 = 0.027;
+pub(super) const SMALLEST: f32 = 11.0;
 
 /// Most columns beside the picture.
 const MAX_COLUMNS_BESIDE: usize = 2;
@@ -21,23 +23,23 @@ const MIN_ROWS: usize = 12;
 const WIDE: f32 = 1.6;
 
 // Lengths in units of the text size.
-const BOLDNESS: f32 = 0.018;
-const ROW: f32 = 1.65;
-const MARGIN: f32 = 1.0;
+pub(super) const BOLDNESS: f32 = 0.018;
+pub(super) const ROW: f32 = 1.65;
+pub(super) const MARGIN: f32 = 1.0;
 const SWATCH: f32 = 1.0;
-const GAP: f32 = 0.55;
+pub(super) const GAP: f32 = 0.55;
 const COLUMN_GAP: f32 = 1.8;
 const MAX_LABEL: f32 = 13.0;
 
 /// One line of a legend.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
-    /// `None` for pixels without a label.
-    pub(super) color: Option<[u8; 3]>,
-    /// What is written.
-    pub(super) text: String,
-    /// Share of the pixels, 0 to 1.
-    pub(super) share: f64,
+pub struct LegendEntry {
+    /// Colour of the swatch; `None` for what has no label.
+    pub color: Option<[u8; 3]>,
+    /// What is written; shortened where it is long.
+    pub text: String,
+    /// Share of the whole, 0 to 1.
+    pub share: f64,
 }
 
 /// A share in percent with the digits that matter.
@@ -54,64 +56,111 @@ pub(super) fn percent(share: f64) -> String {
 /// `image` with a panel that lists `entries` in their order: to the right, or below a wide picture.
 ///
 /// Lines for which there is no room become one that counts them.
-pub(super) fn attach(image: &Rgb8Image, entries: &[Entry]) -> Result<Rgb8Image, ImageError> {
+pub(super) fn attach(image: &Rgb8Image, entries: &[LegendEntry]) -> Result<Rgb8Image, ImageError> {
     if entries.is_empty() {
         return Ok(image.clone());
     }
     let (width, height) = (image.width(), image.height());
-    let size = (0.027 * ((width * height) as f32).sqrt()).max(SMALLEST).round();
-    let face = Face { size, boldness: BOLDNESS };
-    let px = |units: f32| (units * size).round() as usize;
-
-    let texts: Vec<String> = entries.iter().map(|entry| face.shortened(&entry.text, MAX_LABEL * size)).collect();
-    let widest = |lines: &mut dyn Iterator<Item = f32>| lines.fold(0.0, f32::max).ceil() as usize;
-    let more_width = face.width(&more(entries.len()));
-    let label_width = widest(&mut texts.iter().map(|text| face.width(text)).chain([more_width]));
-    // Room for any two digits: what the last line sums up is more than any line has.
-    let shares = entries.iter().map(|entry| entry.share).chain([0.888]);
-    let share_width = widest(&mut shares.map(|share| face.width(&percent(share))));
-    let column = px(SWATCH) + px(GAP) + label_width + px(GAP) + share_width;
-
+    let size = (SIZE * ((width * height) as f32).sqrt()).max(SMALLEST).round();
     let below = width as f32 > WIDE * height as f32;
-    let rows_in = |pixels: usize| (pixels.saturating_sub(2 * px(MARGIN)) / px(ROW)).max(MIN_ROWS);
-    let (columns, rows) = if below {
-        let usable = (width + px(COLUMN_GAP)).saturating_sub(2 * px(MARGIN));
-        let columns = (usable / (column + px(COLUMN_GAP))).clamp(1, entries.len());
-        (columns, entries.len().div_ceil(columns).min(rows_in(height)))
-    } else {
-        let columns = entries.len().div_ceil(rows_in(height)).min(MAX_COLUMNS_BESIDE);
-        (columns, entries.len().div_ceil(columns).min(rows_in(height)))
-    };
-    let panel_width = 2 * px(MARGIN) + columns * column + (columns - 1) * px(COLUMN_GAP);
-    let panel_height = 2 * px(MARGIN) + rows * px(ROW);
+    let panel = if below { Panel::below(entries, size, width, height) } else { Panel::beside(entries, size, height) };
     let (left, top, canvas) = match below {
-        true => (0, height, [width.max(panel_width), height + panel_height]),
-        false => (width, 0, [width + panel_width, height.max(panel_height)]),
+        true => (0, height, [width.max(panel.width()), height + panel.height()]),
+        false => (width, 0, [width + panel.width(), height.max(panel.height())]),
     };
     let mut out = Rgb8Image::filled(canvas[0], canvas[1], BACKGROUND)?;
-    let target = out.pixels_mut().chunks_exact_mut(canvas[0]);
-    target.zip(image.pixels().chunks_exact(width)).for_each(|(to, from)| to[..width].copy_from_slice(from));
-
-    let room = columns * rows;
-    let mut lines: Vec<_> = entries.iter().zip(&texts).map(|(entry, text)| (entry.clone(), text.as_str())).collect();
-    let rest_text = more(entries.len() + 1 - room.min(entries.len()));
-    if entries.len() > room {
-        lines.truncate(room - 1);
-        let share = entries[room - 1..].iter().map(|entry| entry.share).sum();
-        lines.push((Entry { color: Some(BACKGROUND), text: String::new(), share }, &rest_text));
-    }
-    for (i, (entry, text)) in lines.iter().enumerate() {
-        let x = left + px(MARGIN) + i / rows * (column + px(COLUMN_GAP));
-        let y = top + px(MARGIN) + i % rows * px(ROW);
-        let middle = y as f32 + ROW * size / 2.0;
-        swatch(&mut out, x, (middle - SWATCH * size / 2.0).round() as usize, px(SWATCH), entry.color);
-        let baseline = (middle + CAP_HEIGHT * size / 2.0).round() as i32;
-        face.ink(text, 0).paint(&mut out, ((x + px(SWATCH) + px(GAP)) as i32, baseline), TEXT_COLOR, 1.0);
-        let share = percent(entry.share);
-        let right = (x + column) as f32 - face.width(&share);
-        face.ink(&share, 0).paint(&mut out, (right.round() as i32, baseline), SHARE_COLOR, 1.0);
-    }
+    paste(&mut out, image, [0, 0]);
+    panel.paint(&mut out, [left, top]);
     Ok(out)
+}
+
+/// Copies `image` into `canvas`, which holds it, with its upper left corner at pixel (x, y).
+pub(super) fn paste(canvas: &mut Rgb8Image, image: &Rgb8Image, [x, y]: [usize; 2]) {
+    let (width, stride) = (image.width(), canvas.width());
+    let rows = canvas.pixels_mut().chunks_exact_mut(stride).skip(y);
+    rows.zip(image.pixels().chunks_exact(width)).for_each(|(to, from)| to[x..x + width].copy_from_slice(from));
+}
+
+/// Lines in columns, with a margin around them.
+pub(super) struct Panel {
+    face: Face,
+    lines: Vec<LegendEntry>,
+    columns: usize,
+    rows: usize,
+    /// Width of a column in pixels.
+    column: usize,
+}
+
+impl Panel {
+    /// One column or two, at most `height` pixels high if these hold [`MIN_ROWS`] rows. Text is of `size` pixels.
+    fn beside(entries: &[LegendEntry], size: f32, height: usize) -> Self {
+        Self::new(entries, size, |_, rows| (entries.len().div_ceil(rows).min(MAX_COLUMNS_BESIDE), rows), height)
+    }
+
+    /// As many columns as fit `width` pixels; else as [`beside`](Self::beside).
+    pub(super) fn below(entries: &[LegendEntry], size: f32, width: usize, height: usize) -> Self {
+        let px = |units: f32| (units * size).round() as usize;
+        let usable = (width + px(COLUMN_GAP)).saturating_sub(2 * px(MARGIN));
+        let columns = |column: usize| (usable / (column + px(COLUMN_GAP))).clamp(1, entries.len().max(1));
+        Self::new(entries, size, |column, rows| (columns(column), rows), height)
+    }
+
+    /// `shape` gives the number of columns and of rows, by the width of a column and the most rows.
+    fn new(entries: &[LegendEntry], size: f32, shape: impl Fn(usize, usize) -> (usize, usize), height: usize) -> Self {
+        let face = Face { size, boldness: BOLDNESS };
+        let px = |units: f32| (units * size).round() as usize;
+        let shortened =
+            |entry: &LegendEntry| LegendEntry { text: face.shortened(&entry.text, MAX_LABEL * size), ..entry.clone() };
+        let mut lines: Vec<LegendEntry> = entries.iter().map(shortened).collect();
+        let widest = |lines: &mut dyn Iterator<Item = f32>| lines.fold(0.0, f32::max).ceil() as usize;
+        let more_width = face.width(&more(entries.len()));
+        let label_width = widest(&mut lines.iter().map(|line| face.width(&line.text)).chain([more_width]));
+        // Room for any two digits: what the last line sums up is more than any line has.
+        let shares = entries.iter().map(|entry| entry.share).chain([0.888]);
+        let share_width = widest(&mut shares.map(|share| face.width(&percent(share))));
+        let column = px(SWATCH) + px(GAP) + label_width + px(GAP) + share_width;
+
+        let most_rows = (height.saturating_sub(2 * px(MARGIN)) / px(ROW)).max(MIN_ROWS);
+        let (columns, rows) = shape(column, most_rows);
+        let rows = entries.len().div_ceil(columns.max(1)).min(rows);
+        let room = columns * rows;
+        if lines.len() > room {
+            let share = lines[room - 1..].iter().map(|line| line.share).sum();
+            let text = more(lines.len() + 1 - room);
+            lines.truncate(room - 1);
+            lines.push(LegendEntry { color: Some(BACKGROUND), text, share });
+        }
+        Self { face, lines, columns, rows, column }
+    }
+
+    fn px(&self, units: f32) -> usize {
+        (units * self.face.size).round() as usize
+    }
+
+    pub(super) fn width(&self) -> usize {
+        2 * self.px(MARGIN) + self.columns * self.column + self.columns.saturating_sub(1) * self.px(COLUMN_GAP)
+    }
+
+    pub(super) fn height(&self) -> usize {
+        2 * self.px(MARGIN) + self.rows * self.px(ROW)
+    }
+
+    /// Writes the lines onto `image`, with the upper left corner of the panel at pixel (x, y).
+    pub(super) fn paint(&self, image: &mut Rgb8Image, [left, top]: [usize; 2]) {
+        let (face, size) = (self.face, self.face.size);
+        for (i, LegendEntry { color, text, share }) in self.lines.iter().enumerate() {
+            let x = left + self.px(MARGIN) + i / self.rows * (self.column + self.px(COLUMN_GAP));
+            let y = top + self.px(MARGIN) + i % self.rows * self.px(ROW);
+            let middle = y as f32 + ROW * size / 2.0;
+            swatch(image, x, (middle - SWATCH * size / 2.0).round() as usize, self.px(SWATCH), *color);
+            let baseline = (middle + CAP_HEIGHT * size / 2.0).round() as i32;
+            let label = (x + self.px(SWATCH) + self.px(GAP)) as i32;
+            face.ink(text, 0).paint(image, (label, baseline), TEXT_COLOR, 1.0);
+            let share = percent(*share);
+            let right = (x + self.column) as f32 - face.width(&share);
+            face.ink(&share, 0).paint(image, (right.round() as i32, baseline), SHARE_COLOR, 1.0);
+        }
+    }
 }
 
 fn more(count: usize) -> String {
@@ -147,9 +196,12 @@ fn swatch(image: &mut Rgb8Image, left: usize, top: usize, side: usize, color: Op
 mod tests {
     use super::*;
 
-    fn entries(count: usize) -> Vec<Entry> {
-        let entry =
-            |i: usize| Entry { color: Some([200, i as u8, 0]), text: format!("label {i}"), share: 1.0 / count as f64 };
+    fn entries(count: usize) -> Vec<LegendEntry> {
+        let entry = |i: usize| LegendEntry {
+            color: Some([200, i as u8, 0]),
+            text: format!("label {i}"),
+            share: 1.0 / count as f64,
+        };
         (0..count).map(entry).collect()
     }
 
@@ -180,6 +232,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_line_sums_up_the_rest() {
+        let panel = Panel::below(&entries(200), 11.0, 300, 100);
+        let LegendEntry { text, share, .. } = panel.lines.last().unwrap();
+        assert_eq!((panel.lines.len(), panel.rows), (panel.columns * 12, 12));
+        assert_eq!(*text, more(201 - panel.lines.len()));
+        assert!((share - (201 - panel.lines.len()) as f64 / 200.0).abs() < 1e-9);
+        assert!((panel.lines.iter().map(|line| line.share).sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(panel.width() <= 300);
+        // All of it where there is room.
+        assert_eq!(Panel::below(&entries(200), 11.0, 2000, 1000).lines, entries(200));
+    }
+
+    #[test]
     fn what_has_no_room_is_counted() {
         let image = Rgb8Image::filled(64, 48, [1, 2, 3]).unwrap();
         let out = attach(&image, &entries(200)).unwrap();
@@ -195,7 +260,7 @@ mod tests {
             let image = Rgb8Image::filled(width, height, [1, 2, 3]).unwrap();
             let mut entries = entries(2);
             entries[0].text = "椅子 🪑 \u{202e}\0".repeat(500);
-            entries[1] = Entry { color: None, text: String::new(), share: f64::NAN };
+            entries[1] = LegendEntry { color: None, text: String::new(), share: f64::NAN };
             let out = attach(&image, &entries).unwrap();
             assert!(out.width() > width || out.height() > height);
         }

@@ -1,17 +1,20 @@
-//! Pictures that show which pixel has which label.
+//! Pictures that show which pixel has which label, how well something was found, and many of them on one sheet.
 //!
 //! Labels are one i32 per pixel, in row-major order: the index of a name, or negative for none.
 
 mod captions;
+mod heat;
 mod legend;
 mod overlay;
 mod palette;
+mod sheet;
 mod text;
 
+pub use heat::{heat_bar, heat_color};
+pub use legend::LegendEntry;
 pub use overlay::overlay;
 pub use palette::{class_color, palette};
-
-use legend::Entry;
+pub use sheet::sheet;
 
 use super::{ImageError, Rgb8Image, check_count};
 
@@ -69,7 +72,7 @@ pub fn labelled_picture<S: AsRef<str>>(
 }
 
 /// The lines of the legend.
-fn entries(labels: &[i32], names: &[&str]) -> Vec<Entry> {
+fn entries(labels: &[i32], names: &[&str]) -> Vec<LegendEntry> {
     let mut counts = vec![0_usize; names.len()];
     for &label in labels {
         if let Some(count) = usize::try_from(label).ok().and_then(|label| counts.get_mut(label)) {
@@ -80,12 +83,12 @@ fn entries(labels: &[i32], names: &[&str]) -> Vec<Entry> {
     let unlabelled = labels.len() - counts.iter().sum::<usize>();
     let mut order: Vec<usize> = (0..names.len()).filter(|&label| counts[label] > 0).collect();
     order.sort_by_key(|&label| (std::cmp::Reverse(counts[label]), label));
-    let named = order.into_iter().map(|label| Entry {
+    let named = order.into_iter().map(|label| LegendEntry {
         color: Some(class_color(label)),
         text: names[label].to_owned(),
         share: share(counts[label]),
     });
-    let rest = Entry { color: None, text: UNLABELLED_TEXT.to_owned(), share: share(unlabelled) };
+    let rest = LegendEntry { color: None, text: UNLABELLED_TEXT.to_owned(), share: share(unlabelled) };
     named.chain((unlabelled > 0).then_some(rest)).collect()
 }
 

@@ -90,11 +90,11 @@ pub fn palette(n: usize) -> Vec<[u8; 3]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Oklab coordinates of an sRGB colour, as Ottosson defines them.
-    fn oklab(color: [u8; 3]) -> [f64; 3] {
+    pub(in super::super) fn oklab(color: [u8; 3]) -> [f64; 3] {
         let [r, g, b] = color.map(|value| {
             let value = f64::from(value) / 255.0;
             if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }

@@ -21,7 +21,7 @@ struct Triangle {
 }
 
 /// See [`super::rasterize`]. Indices of `triangles` are below the number of `vertices`; triangles with a
-/// corner that is not finite are not drawn.
+/// corner that is not finite, or with one twice, are not drawn.
 #[must_use]
 pub fn rasterize(camera: &Pinhole, vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> Seen {
     let num_bands = camera.height.div_ceil(BAND_ROWS);
@@ -106,9 +106,13 @@ fn ascending(mut corners: [u32; 3]) -> [u32; 3] {
     corners
 }
 
-/// `None` where the triangle is outside the image.
+/// `None` where the triangle is not to be drawn, or outside the image.
 fn project(camera: &Pinhole, vertices: &[[f32; 3]], corners: [u32; 3], index: u32) -> Option<Triangle> {
-    let corners = ascending(corners).map(|corner| camera.to_camera(vertices[corner as usize]));
+    let [a, b, c] = ascending(corners);
+    if a == b || b == c {
+        return None;
+    }
+    let corners = [a, b, c].map(|corner| camera.to_camera(vertices[corner as usize]));
     if !corners.as_flattened().iter().all(|value| value.is_finite()) {
         return None;
     }
@@ -139,6 +143,35 @@ fn project(camera: &Pinhole, vertices: &[[f32; 3]], corners: [u32; 3], index: u3
     (first[0] <= last[0] && first[1] <= last[1]).then_some(Triangle { corners, first, last, index })
 }
 
+/// The corner with the largest weight at each pixel, as a row of `vertices`; -1 where `index` is of no triangle.
+///
+/// `index` is that of [`rasterize`] with the same triangles and camera.
+#[must_use]
+pub fn main_corner(camera: &Pinhole, vertices: &[[f32; 3]], triangles: &[[u32; 3]], index: &[i32]) -> Vec<i32> {
+    let corner = |(pixel, &index): (usize, &i32)| {
+        let Some((corners, w)) = weights_at(camera, vertices, triangles, pixel, index) else { return -1 };
+        let largest = (1..3).fold(0, |largest, i| if w[i] > w[largest] { i } else { largest });
+        corners[largest] as i32
+    };
+    index.par_iter().enumerate().with_min_len(1 << 10).map(corner).collect()
+}
+
+/// The corners of triangle `index` in ascending order, and their weights where the ray of `pixel` meets it.
+#[inline]
+fn weights_at(
+    camera: &Pinhole,
+    vertices: &[[f32; 3]],
+    triangles: &[[u32; 3]],
+    pixel: usize,
+    index: i32,
+) -> Option<([u32; 3], [f32; 3])> {
+    let corners = ascending(*usize::try_from(index).ok().and_then(|index| triangles.get(index))?);
+    let ray = [direction(camera, pixel % camera.width, 0), direction(camera, pixel / camera.width, 1)];
+    let w = weights(corners.map(|corner| camera.to_camera(vertices[corner as usize])), ray);
+    let sum = w[0] + w[1] + w[2];
+    Some((corners, w.map(|w| w / sum)))
+}
+
 /// See [`super::shade`]: `colors` is `[V, channels]`, the result `[height · width, channels]`.
 #[must_use]
 pub fn shade(
@@ -152,12 +185,7 @@ pub fn shade(
     let mut out = vec![0.0; index.len() * channels];
     let pixels = out.par_chunks_mut(channels.max(1)).zip(index).with_min_len(1 << 10).enumerate();
     pixels.for_each(|(pixel, (out, &index))| {
-        let Some(&triangle) = usize::try_from(index).ok().and_then(|index| triangles.get(index)) else { return };
-        let corners = ascending(triangle);
-        let ray = [direction(camera, pixel % camera.width, 0), direction(camera, pixel / camera.width, 1)];
-        let w = weights(corners.map(|corner| camera.to_camera(vertices[corner as usize])), ray);
-        let sum = w[0] + w[1] + w[2];
-        let w = w.map(|w| w / sum);
+        let Some((corners, w)) = weights_at(camera, vertices, triangles, pixel, index) else { return };
         let [a, b, c] = corners.map(|corner| &colors[corner as usize * channels..][..channels]);
         for (channel, out) in out.iter_mut().enumerate() {
             *out = w[0] * a[channel] + w[1] * b[channel] + w[2] * c[channel];
@@ -207,6 +235,7 @@ mod tests {
         assert!(rasterize(&camera, &vertices, &[]).index.iter().all(|index| *index == -1));
         let flat = rasterize(&camera, &[[0.0, 0.0, 1.0], [0.1, 0.0, 1.0], [f32::NAN; 3]], &[[0, 1, 1], [0, 1, 2]]);
         assert!(flat.index.iter().all(|index| *index != 1));
+        assert_eq!(main_corner(&camera, &vertices, &[[2, 1, 0]], &[-1, 0, 1])[..], [-1, 0, -1]);
     }
 
     #[test]

@@ -5,11 +5,12 @@ pub mod cpu;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
 use super::pinhole::Pinhole;
-use super::splat::{Drawn, cleared, fill_wgsl};
-use super::{Host, OpError, ShapeCheck, host_tensor, int_values, limits_of, plain, plain_int, rows};
+use super::splat::{Drawn, check_count, cleared, fill_wgsl};
+use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain, plain_int, rows};
 use crate::gpu::shaders::rasterize::{rasterize as shader, shade as shade_shader};
 use crate::gpu::{check_binding, empty_f32, empty_i32, launch};
 
@@ -32,94 +33,110 @@ pub trait RasterizeBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Draws `triangles [T, 3]`, each three rows of `vertices [V, 3]`, from both sides.
+/// Triangles with their vertices on a device, looked through once, so that drawing them need not.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    vertices: Tensor<2>,
+    triangles: Tensor<2, Int>,
+}
+
+impl Mesh {
+    /// `triangles [T, 3]`, each three rows of `vertices [V, 3]`. Vertices are finite. Reads the largest index back, so
+    /// it waits for the device.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where the rows are not of three; [`OpError::Value`] where a triangle has a corner outside
+    /// 0..V, or there are more triangles than an i32 counts; [`OpError::TooLarge`] where a tensor does not fit one
+    /// buffer; [`OpError::Device`] where the device failed.
+    pub fn new(vertices: Tensor<2>, triangles: Tensor<2, Int>) -> Result<Self, OpError> {
+        let mut shapes = ShapeCheck::new("rasterize");
+        shapes.check("vertices", vertices.dims(), ["V".into(), 3.into()])?;
+        shapes.check("triangles", triangles.dims(), ["T".into(), 3.into()])?;
+        let ([num_vertices, _], [num_triangles, _]) = (vertices.dims(), triangles.dims());
+        let limits = limits_of(&vertices.device());
+        check_binding(limits, "rasterize: vertices", num_vertices, 12)?;
+        check_binding(limits, "rasterize: triangles", num_triangles, 12)?;
+        check_count("triangles", &shapes, num_triangles)?;
+        let triangles = plain_int(triangles);
+        if num_triangles > 0 {
+            let (least, most) = (int_values(triangles.clone().min())?[0], int_values(triangles.clone().max())?[0]);
+            if least < 0 || most as usize >= num_vertices {
+                let message = format!("triangles with corners {least} to {most}, expected 0 to below {num_vertices}");
+                return Err(shapes.value(message));
+            }
+        }
+        Ok(Self { vertices: plain(vertices), triangles })
+    }
+
+    /// The same with only the triangles that are `shown`, one entry for each; they keep their numbers.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] unless there are as many entries as triangles.
+    pub fn showing(&self, shown: &[bool]) -> Result<Self, OpError> {
+        let mut shapes = ShapeCheck::new("rasterize");
+        shapes.check("triangles", self.triangles.dims(), ["T".into(), 3.into()])?;
+        shapes.check("shown", [shown.len()], ["T".into()])?;
+        if shown.is_empty() {
+            return Ok(self.clone());
+        }
+        // A triangle with a corner twice is not drawn.
+        let factors = shown.iter().map(|&shown| i32::from(shown)).collect();
+        let factors = int_tensor(factors, [shown.len(), 1], &self.triangles.device());
+        Ok(Self { vertices: self.vertices.clone(), triangles: self.triangles.clone() * factors })
+    }
+}
+
+/// Draws the triangles of `mesh`, from both sides.
 ///
 /// A pixel shows the triangle that the ray through its centre meets first, at `camera.near` or beyond; of equally
 /// near ones that with the lowest index. Triangles that reach behind the camera are cut exactly, pixel by
-/// pixel. Along a common edge two triangles leave no pixel out. Vertices are finite.
+/// pixel. Along a common edge two triangles leave no pixel out. Triangles with a corner twice are not drawn.
 ///
-/// The answer does not depend on scheduling; devices may differ where rounding decides. Reads the largest index
-/// back, so it waits for the device.
+/// The answer does not depend on scheduling; devices may differ where rounding decides.
 ///
 /// # Errors
-/// [`OpError::Shape`] where the rows are not of three; [`OpError::Value`] where a triangle has a corner outside 0..V,
-/// or the camera is not finite or its image has no pixels or too many; [`OpError::TooLarge`] where a tensor
-/// does not fit one buffer; [`OpError::Device`] where the device failed.
-pub fn rasterize(vertices: Tensor<2>, triangles: Tensor<2, Int>, camera: &Pinhole) -> Result<Drawn, OpError> {
-    let shapes = ShapeCheck::new("rasterize");
-    let triangles = check(shapes, &vertices, triangles, camera)?;
-    if triangles.dims()[0] == 0 {
-        return Ok(Drawn::empty(camera, &vertices.device()));
+/// [`OpError::Value`] where the camera is not finite or its image has no pixels or too many;
+/// [`OpError::TooLarge`] where the image does not fit one buffer.
+pub fn rasterize(mesh: &Mesh, camera: &Pinhole) -> Result<Drawn, OpError> {
+    camera.check("rasterize")?;
+    let (device, num_triangles) = (mesh.vertices.device(), mesh.triangles.dims()[0]);
+    check_binding(limits_of(&device), "rasterize: image", camera.num_pixels(), 4)?;
+    if num_triangles == 0 {
+        return Ok(Drawn::empty(camera, &device));
     }
-    let (depth, index) = Dispatch::rasterize(plain(vertices).into_dispatch(), triangles.into_dispatch(), *camera);
+    let (vertices, triangles) = (mesh.vertices.clone().into_dispatch(), mesh.triangles.clone().into_dispatch());
+    let (depth, index) = Dispatch::rasterize(vertices, triangles, *camera);
     Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
 }
 
 /// The rows of `colors [V, C]` at the corners of the triangle each pixel shows, interpolated in space (not in
-/// the image): `[height, width, C]`, 0 where `index [height, width]` is -1.
+/// the image): `[height, width, C]`, 0 where `index [height, width]` is of no triangle.
 ///
-/// `index` is that of [`rasterize`] with the same triangles and camera.
+/// `index` is that of [`rasterize`] with the same mesh and camera.
 ///
 /// # Errors
-/// As [`rasterize`]; [`OpError::Value`] also where an index is not below T.
-pub fn shade(
-    vertices: Tensor<2>,
-    triangles: Tensor<2, Int>,
-    colors: Tensor<2>,
-    index: Tensor<2, Int>,
-    camera: &Pinhole,
-) -> Result<Tensor<3>, OpError> {
+/// [`OpError::Shape`] where the tensors disagree; [`OpError::Value`] and [`OpError::TooLarge`] as [`rasterize`], the
+/// latter also where the colours do not fit one buffer.
+pub fn shade(mesh: &Mesh, colors: Tensor<2>, index: Tensor<2, Int>, camera: &Pinhole) -> Result<Tensor<3>, OpError> {
     let mut shapes = ShapeCheck::new("shade");
-    shapes.check("vertices", vertices.dims(), ["V".into(), 3.into()])?;
+    shapes.check("vertices", mesh.vertices.dims(), ["V".into(), 3.into()])?;
     shapes.check("colors", colors.dims(), ["V".into(), "C".into()])?;
     shapes.check("index", index.dims(), [camera.height.into(), camera.width.into()])?;
-    let triangles = check(shapes, &vertices, triangles, camera)?;
-    let ([num_triangles, _], [num_vertices, num_channels]) = (triangles.dims(), colors.dims());
-    let device = vertices.device();
+    camera.check("shade")?;
+    let [num_vertices, num_channels] = colors.dims();
+    let device = mesh.vertices.device();
     check_binding(limits_of(&device), "shade: colors", num_vertices, num_channels * 4)?;
     check_binding(limits_of(&device), "shade: image", camera.num_pixels(), num_channels * 4)?;
-    let index = plain_int(index);
-    let most = int_values(index.clone().max())?[0];
-    if most >= num_triangles as i32 {
-        return Err(
-            ShapeCheck::new("shade").value(format!("triangle {most} at a pixel, expected below {num_triangles}"))
-        );
-    }
-    if num_triangles == 0 || num_channels == 0 {
-        return Ok(Tensor::zeros([camera.height, camera.width, num_channels], &device));
+    if mesh.triangles.dims()[0] == 0 || num_channels == 0 {
+        return Ok(Tensor::zeros([camera.height, camera.width, num_channels], (&device, DType::F32)));
     }
     Ok(Tensor::from_dispatch(Dispatch::shade_triangles(
-        plain(vertices).into_dispatch(),
-        triangles.into_dispatch(),
+        mesh.vertices.clone().into_dispatch(),
+        mesh.triangles.clone().into_dispatch(),
         plain(colors).into_dispatch(),
-        index.into_dispatch(),
+        plain_int(index).into_dispatch(),
         *camera,
     )))
-}
-
-fn check(
-    mut shapes: ShapeCheck,
-    vertices: &Tensor<2>,
-    triangles: Tensor<2, Int>,
-    camera: &Pinhole,
-) -> Result<Tensor<2, Int>, OpError> {
-    shapes.check("vertices", vertices.dims(), ["V".into(), 3.into()])?;
-    shapes.check("triangles", triangles.dims(), ["T".into(), 3.into()])?;
-    camera.check("rasterize")?;
-    let ([num_vertices, _], [num_triangles, _]) = (vertices.dims(), triangles.dims());
-    let limits = limits_of(&vertices.device());
-    check_binding(limits, "rasterize: vertices", num_vertices, 12)?;
-    check_binding(limits, "rasterize: triangles", num_triangles, 12)?;
-    check_binding(limits, "rasterize: image", camera.num_pixels(), 4)?;
-    let triangles = plain_int(triangles);
-    if num_triangles > 0 {
-        let (least, most) = (int_values(triangles.clone().min())?[0], int_values(triangles.clone().max())?[0]);
-        if least < 0 || most as usize >= num_vertices {
-            let message = format!("triangles with corners {least} to {most}, expected 0 to below {num_vertices}");
-            return Err(shapes.value(message));
-        }
-    }
-    Ok(triangles)
 }
 
 impl RasterizeBackend for CubeBackend {
@@ -190,6 +207,7 @@ impl RasterizeBackend for CubeBackend {
             &shade_shader::BASE,
             camera.num_pixels().div_ceil(shade_shader::WG as usize),
             &shade_shader::Params {
+                num_triangles: triangles.shape()[0] as u32,
                 num_channels: num_channels as u32,
                 width: camera.width as u32,
                 height: camera.height as u32,

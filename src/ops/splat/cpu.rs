@@ -89,11 +89,11 @@ pub fn splat(camera: &Pinhole, points: &[[f32; 3]], radii: &[f32], slack: f32) -
     seen
 }
 
-/// `None` where the point is not in front of the camera, or far outside the image.
+/// `None` where the point is not to be drawn, not in front of the camera, or far outside the image.
 #[inline]
 fn project(camera: &Pinhole, point: [f32; 3], radius: f32, index: u32) -> Option<Disc> {
     let [x, y, z] = camera.to_camera(point);
-    if !(z >= camera.near && z < shader::MAX_DEPTH) {
+    if !(radius >= 0.0 && z >= camera.near && z < shader::MAX_DEPTH) {
         return None;
     }
     let inverse = 1.0 / z;
@@ -137,32 +137,41 @@ fn each_row(width: usize, rows: [usize; 2], disc: &Disc, mut visit: impl FnMut(R
 
 /// See [`super::fill`]: one pass over an image of `width` columns.
 #[must_use]
-pub fn fill(seen: &Seen, width: usize, reach: usize, leak: f32) -> Seen {
-    let mut filled = seen.clone();
-    if reach == 0 {
+pub fn fill(depth: &[f32], index: &[i32], width: usize, reach: usize, leak: f32) -> Seen {
+    let mut filled = Seen { depth: depth.to_vec(), index: index.to_vec() };
+    if reach == 0 || index.is_empty() {
         return filled;
     }
-    let height = seen.index.len() / width.max(1);
-    let front = nearest_around(seen, width, reach);
+    let image = Image { depth, index, width, height: index.len() / width };
+    let front = nearest_around(&image, reach);
     let rows = filled.depth.par_chunks_mut(width).zip(filled.index.par_chunks_mut(width)).enumerate();
     rows.with_min_len(8).for_each(|(y, (depth, index))| {
         let front = &front[y / reach * width.div_ceil(reach)..];
         for x in 0..width {
             // Most pixels have nothing before them anywhere near.
             if index[x] < 0 || front[x / reach] < depth[x] * leak {
-                let from = gap([width, height], seen, [x, y], reach, leak).unwrap_or(y * width + x);
-                (depth[x], index[x]) = (seen.depth[from], seen.index[from]);
+                let from = image.gap([x, y], reach, leak).unwrap_or(y * width + x);
+                (depth[x], index[x]) = (image.depth[from], image.index[from]);
             }
         }
     });
     filled
 }
 
+/// What is to be filled.
+struct Image<'a> {
+    depth: &'a [f32],
+    index: &'a [i32],
+    width: usize,
+    height: usize,
+}
+
 /// For each square of `side` pixels the least depth in it and the eight squares around it.
-fn nearest_around(seen: &Seen, width: usize, side: usize) -> Vec<f32> {
+fn nearest_around(image: &Image<'_>, side: usize) -> Vec<f32> {
+    let width = image.width;
     let columns = width.div_ceil(side);
     let mut squares: Vec<f32> = Vec::new();
-    for (depth, index) in seen.depth.chunks(side * width).zip(seen.index.chunks(side * width)) {
+    for (depth, index) in image.depth.chunks(side * width).zip(image.index.chunks(side * width)) {
         let first = squares.len();
         squares.resize(first + columns, f32::INFINITY);
         for (pixel, (depth, index)) in depth.iter().zip(index).enumerate() {
@@ -183,36 +192,38 @@ fn nearest_around(seen: &Seen, width: usize, side: usize) -> Vec<f32> {
     (0..squares.len()).map(nearest).collect()
 }
 
-/// The pixel that the gap at `at` is filled from; `None` if it is no gap.
-fn gap([width, height]: [usize; 2], seen: &Seen, at: [usize; 2], reach: usize, leak: f32) -> Option<usize> {
-    let pixel = at[1] * width + at[0];
-    let empty = seen.index[pixel] < 0;
-    let limit = seen.depth[pixel] * leak;
-    let (mut found, mut missed, mut best, mut best_distance) = (0, 0, None, usize::MAX);
-    for (direction, [dx, dy]) in DIRECTIONS.into_iter().enumerate() {
-        missed += 1;
-        for k in 1..=reach {
-            let (x, y) = (at[0].wrapping_add_signed(dx * k as isize), at[1].wrapping_add_signed(dy * k as isize));
-            if x >= width || y >= height {
-                missed -= 1;
-                break;
-            }
-            let other = y * width + x;
-            if seen.index[other] >= 0 && (empty || seen.depth[other] < limit) {
-                missed -= 1;
-                found += 1;
-                let distance = (1 + direction % 2) * k * k;
-                if distance < best_distance {
-                    (best, best_distance) = (Some(other), distance);
+impl Image<'_> {
+    /// The pixel that the gap at `at` is filled from; `None` if it is no gap.
+    fn gap(&self, at: [usize; 2], reach: usize, leak: f32) -> Option<usize> {
+        let pixel = at[1] * self.width + at[0];
+        let empty = self.index[pixel] < 0;
+        let limit = self.depth[pixel] * leak;
+        let (mut found, mut missed, mut best, mut best_distance) = (0, 0, None, usize::MAX);
+        for (direction, [dx, dy]) in DIRECTIONS.into_iter().enumerate() {
+            missed += 1;
+            for k in 1..=reach {
+                let (x, y) = (at[0].wrapping_add_signed(dx * k as isize), at[1].wrapping_add_signed(dy * k as isize));
+                if x >= self.width || y >= self.height {
+                    missed -= 1;
+                    break;
                 }
-                break;
+                let other = y * self.width + x;
+                if self.index[other] >= 0 && (empty || self.depth[other] < limit) {
+                    missed -= 1;
+                    found += 1;
+                    let distance = (1 + direction % 2) * k * k;
+                    if distance < best_distance {
+                        (best, best_distance) = (Some(other), distance);
+                    }
+                    break;
+                }
+            }
+            if missed > 1 {
+                return None;
             }
         }
-        if missed > 1 {
-            return None;
-        }
+        best.filter(|_| found >= 3 + missed)
     }
-    best.filter(|_| found >= 3 + missed)
 }
 
 /// From right clockwise; every other one is diagonal.
@@ -263,7 +274,7 @@ mod tests {
         assert_eq!(seen.index[4 * 9..5 * 9], [1, 1, 1, 1, 0, 0, 0, 0, 0][..]);
         // Far behind the front it has none of them.
         let seen = splat(&camera, &[[0.0, 0.0, 1.0], [0.0, 0.0, 1.5]], &[0.03; 2], 1.0);
-        assert_eq!(pixels(&seen, 1), []);
+        assert!(pixels(&seen, 1).is_empty());
     }
 
     #[test]
@@ -281,6 +292,7 @@ mod tests {
             [f32::MAX, 0.0, 1.0],
         ];
         assert!(splat(&camera, &points, &[0.5; 9], 2.0).index.iter().all(|index| *index < 0));
+        assert!(splat(&camera, &[[0.0, 0.0, 1.0]; 2], &[-1.0, f32::NAN], 2.0).index.iter().all(|index| *index < 0));
         assert!(splat(&camera, &[], &[], 2.0).index.iter().all(|index| *index < 0));
         // Larger than the image, and larger than discs may be.
         assert_eq!(pixels(&splat(&camera, &[[0.0, 0.0, 0.2]], &[1e9], 0.0), 0).len(), 81);
@@ -340,7 +352,8 @@ mod tests {
     }
 
     fn check_fill(rows: &[&str], reach: usize, expected: &[&str]) {
-        assert_eq!(fill(&image(rows), rows[0].len(), reach, 0.95), image(expected), "{rows:?}");
+        let Seen { depth, index } = image(rows);
+        assert_eq!(fill(&depth, &index, rows[0].len(), reach, 0.95), image(expected), "{rows:?}");
     }
 
     #[test]
@@ -364,5 +377,6 @@ mod tests {
         check_fill(&[" ###", "####", "####"], 1, &["####", "####", "####"]);
         check_fill(&["    ", " #  ", "    "], 3, &["    ", " #  ", "    "]);
         check_fill(&[" # "], 0, &[" # "]);
+        assert_eq!(fill(&[], &[], 0, 3, 0.95), Seen { depth: Vec::new(), index: Vec::new() });
     }
 }

@@ -55,19 +55,22 @@ pub trait SplatBackend: Backend {
 /// A disc's radius in the image is its own by the horizontal focal length and the depth of its centre, held
 /// between 0.75 and 32 pixels. The front surface of a pixel is everything on it that is at most `slack` of its
 /// own radii behind the least depth there. The pixel shows the point of that surface whose centre is nearest in
-/// the image, measured in whole 1/16 pixels; of equals the one with the lowest index. Points in front of `camera.near`
-/// or behind the camera, and such that are not finite, are not drawn. Radii and `slack` are finite, not negative.
+/// the image, measured in whole 1/16 pixels; of equals the one with the lowest index. Points nearer than `camera.near`
+/// or behind the camera, and such that are not finite, are not drawn, nor those with a radius below 0. Radii and
+/// `slack` are finite, `slack` not negative.
 ///
 /// The answer does not depend on scheduling; devices may differ where rounding decides.
 ///
 /// # Errors
 /// [`OpError::Shape`] where the tensors disagree; [`OpError::Value`] where the camera is not finite or its image
-/// has no pixels or too many; [`OpError::TooLarge`] where the points or the image do not fit one buffer.
+/// has no pixels or too many, or there are more points than an i32 counts; [`OpError::TooLarge`] where the points
+/// or the image do not fit one buffer.
 pub fn splat(points: Tensor<2>, radii: Tensor<1>, camera: &Pinhole, slack: f32) -> Result<Drawn, OpError> {
     let mut shapes = ShapeCheck::new("splat");
     shapes.check("points", points.dims(), ["N".into(), 3.into()])?;
     shapes.check("radii", radii.dims(), ["N".into()])?;
     camera.check("splat")?;
+    check_count("points", &shapes, points.dims()[0])?;
     let device = points.device();
     let limits = limits_of(&device);
     check_binding(limits, "splat: points", points.dims()[0], 12)?;
@@ -85,9 +88,8 @@ pub fn splat(points: Tensor<2>, radii: Tensor<1>, camera: &Pinhole, slack: f32) 
 /// A pixel is a gap if it is empty, or if something far behind its surroundings shows through them: along the
 /// 8 directions of a compass a nearer pixel comes within `reach` pixels in at least 7. Directions that
 /// leave the image within `reach` count as well, but at least 3 nearer pixels must be found, 4 where one direction
-/// has none. To an empty pixel
-/// anything is nearer, to another one what has less than `leak` times its depth. A gap takes depth and index of
-/// the nearest of those pixels in the image; of equals the first, from the right clockwise.
+/// has none. To an empty pixel anything is nearer, to another one what has less than `leak` times its depth. A gap
+/// takes depth and index of the nearest of those pixels in the image; of equals the first, from the right clockwise.
 ///
 /// # Errors
 /// [`OpError::Shape`] where the images disagree; [`OpError::TooLarge`] where they do not fit one buffer.
@@ -103,6 +105,14 @@ pub fn fill(drawn: Drawn, reach: usize, leak: f32) -> Result<Drawn, OpError> {
     let (depth, index) = (plain(drawn.depth).into_dispatch(), plain_int(drawn.index).into_dispatch());
     let (depth, index) = Dispatch::fill_gaps(depth, index, size, reach.min(size[0].max(size[1])), leak);
     Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
+}
+
+/// Whether indices below `count` fit the index image.
+pub(crate) fn check_count(what: &str, shapes: &ShapeCheck, count: usize) -> Result<(), OpError> {
+    match i32::try_from(count) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(shapes.value(format!("{count} {what}, expected at most {}", i32::MAX))),
+    }
 }
 
 /// A buffer of `len` words, each the largest there is.
@@ -215,8 +225,7 @@ impl SplatBackend for Flex {
         leak: f32,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
         let (depth, index) = (Host::<f32>::new(depth), Host::<i32>::new(index));
-        let seen = cpu::Seen { depth: depth.to_vec(), index: index.to_vec() };
-        let filled = cpu::fill(&seen, size[1], reach, leak);
+        let filled = cpu::fill(&depth, &index, size[1], reach, leak);
         (host_tensor(filled.depth, size), host_tensor(filled.index, size))
     }
 }

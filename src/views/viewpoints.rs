@@ -1,0 +1,580 @@
+//! Views of a whole scan for a person to look at: overviews from outside, then the most telling of its cameras.
+
+use std::fmt;
+
+use glam::{Mat3, Vec2, Vec3};
+use rayon::prelude::*;
+
+use super::render::SLACK;
+use super::virtual_cameras::{Discs, Frame, Lens, Scan, SceneKind, Sites, Surveyor, VirtualCamera, VirtualCameras};
+use super::virtual_cameras::{around, look};
+use crate::ops::knn::cpu::{knn_between, knn_points};
+use crate::ops::normals::cpu::{Orientation, normals as estimate_normals};
+use crate::ops::pinhole::Pinhole;
+use crate::ops::splat::cpu::splat;
+
+/// Horizontal field of view of overviews in degrees: narrower than that of the cameras within, so that little is
+/// distorted.
+const FOV: f64 = 40.0;
+/// Share of the picture that is left free on every side of what an overview shows.
+const FREE: f32 = 0.03;
+/// Directions around the horizon among which the first overview is chosen.
+const TURNS: usize = 16;
+/// Degrees below the horizon that overviews of interiors, of what a scanner saw, of land and of objects look.
+const PITCH_INTERIOR: f32 = 55.0;
+const PITCH_SCANNER: f32 = 35.0;
+const PITCH_TERRAIN: f32 = 40.0;
+const PITCH_OBJECT: f32 = 25.0;
+/// Neighbours that the normals of sites are estimated from.
+const NEIGHBORS: usize = 12;
+/// Places of cameras that decide which side of a surface is its front: as many as a u64 has bits.
+const MAX_EYES: usize = 64;
+/// Width of the pictures in which views are compared, in pixels.
+const TRIAL_WIDTH: usize = 160;
+/// What a site counts that an earlier view has shown.
+const SEEN_BEFORE: f32 = 0.15;
+
+/// What a viewpoint is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewpointKind {
+    /// All of the scan, from outside.
+    Overview,
+    /// A part of it, as one who is there sees it.
+    View,
+}
+
+impl fmt::Display for ViewpointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overview => "overview",
+            Self::View => "view",
+        })
+    }
+}
+
+/// A camera, and what it is to show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Viewpoint {
+    /// What it is good for.
+    pub kind: ViewpointKind,
+    /// The camera.
+    pub camera: VirtualCamera,
+    /// Whether each point, of meshes each triangle, is shown, as [`Renderer::showing`](super::render::Renderer::showing)
+    /// takes it; `None` where all are. What hides the inside of a room from outside is not.
+    pub shown: Option<Vec<bool>>,
+}
+
+/// At most `count` views of `scan` in pictures of `width` x `height` pixels, the most telling first.
+///
+/// `cameras` are those of [`virtual_cameras`](super::virtual_cameras::virtual_cameras) for the same scan. First comes an
+/// overview that fills the picture: of interiors from above, without the surfaces that show it their back (the ceiling,
+/// and the walls on the near side); of what a scanner saw from one side that scanner's own view, and then
+/// an overview from above it; of objects and land several from different sides. Then those of the `cameras` that
+/// together show most, rather level than steep. None where the scan has no points.
+#[must_use]
+pub fn viewpoints(
+    scan: &Scan<'_>,
+    cameras: &VirtualCameras,
+    count: usize,
+    width: usize,
+    height: usize,
+) -> Vec<Viewpoint> {
+    let frame = Frame::new(cameras.up, scan.points);
+    let sites = Sites::new(scan, &frame);
+    if sites.positions.is_empty() || count == 0 {
+        return Vec::new();
+    }
+    let presenter = Presenter::new(scan, cameras, &frame, &sites, [width, height]);
+    let mut found = presenter.overviews(count);
+    let missing = count - found.len();
+    found.extend(presenter.views(missing, &found));
+    found
+}
+
+/// Finds views of one scan.
+struct Presenter<'a> {
+    scan: &'a Scan<'a>,
+    cameras: &'a VirtualCameras,
+    frame: &'a Frame,
+    sites: &'a Sites,
+    surveyor: Surveyor<'a>,
+    size: [usize; 2],
+    /// Of interiors and of what a scanner saw.
+    fronts: Option<Fronts>,
+}
+
+impl<'a> Presenter<'a> {
+    fn new(
+        scan: &'a Scan<'a>,
+        cameras: &'a VirtualCameras,
+        frame: &'a Frame,
+        sites: &'a Sites,
+        size: [usize; 2],
+    ) -> Self {
+        let surveyor = Surveyor::new(scan, frame, sites);
+        let has_fronts = matches!(cameras.kind, SceneKind::Interior | SceneKind::SingleViewpoint);
+        let fronts = has_fronts.then(|| Fronts::new(scan, cameras, frame, sites, &surveyor));
+        Self { scan, cameras, frame, sites, surveyor, size, fronts }
+    }
+
+    fn overviews(&self, count: usize) -> Vec<Viewpoint> {
+        let kind = self.cameras.kind;
+        let own_view = (kind == SceneKind::SingleViewpoint).then(|| self.own_view()).flatten();
+        let pitch = match (kind, &own_view) {
+            (SceneKind::SingleViewpoint, Some(_)) => PITCH_SCANNER,
+            (SceneKind::Interior | SceneKind::SingleViewpoint, _) => PITCH_INTERIOR,
+            (SceneKind::Terrain, _) => PITCH_TERRAIN,
+            (SceneKind::Object, _) => PITCH_OBJECT,
+        };
+        let directions = around(TURNS, &[-pitch]);
+        let mut found: Vec<Viewpoint> = Vec::new();
+        let turn = if let Some((view, forward)) = own_view {
+            found.push(view);
+            // From behind the scanner.
+            let along = |i: &usize| directions[*i].truncate().dot(forward.truncate());
+            (0..TURNS).max_by(|a, b| along(a).total_cmp(&along(b)).then(b.cmp(a)))
+        } else {
+            let scores: Vec<f32> = directions.par_iter().map(|direction| self.score(*direction)).collect();
+            (0..TURNS).max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a)))
+        };
+        let first = turn.unwrap_or(0);
+        let turns: &[usize] = match kind {
+            SceneKind::Interior | SceneKind::SingleViewpoint => &[0],
+            // From the other side, then from both between.
+            SceneKind::Object | SceneKind::Terrain => &[0, TURNS / 2, TURNS / 4, TURNS * 3 / 4],
+        };
+        for turn in turns.iter().map(|turn| (first + turn) % TURNS) {
+            found.extend(self.overview(directions[turn]));
+        }
+        found.truncate(count);
+        found
+    }
+
+    /// The scanner's own view, and along what direction.
+    fn own_view(&self) -> Option<(Viewpoint, Vec3)> {
+        let [width, height] = self.size;
+        let fov = self.cameras.cameras.first()?.intrinsics.horizontal_fov();
+        let lens = Lens::new(width, height, fov);
+        let (eye, forward) = self.surveyor.own_view(&lens)?;
+        let camera = VirtualCamera {
+            intrinsics: lens.intrinsics(),
+            pose: self.frame.pose(self.scan.origin, eye, &look(forward))?,
+            near: self.cameras.cameras.first()?.near,
+        };
+        Some((Viewpoint { kind: ViewpointKind::View, camera, shown: None }, forward))
+    }
+
+    /// All of the scan along `direction`.
+    fn overview(&self, direction: Vec3) -> Option<Viewpoint> {
+        let Overview { eye, axes, near, .. } = self.framed(direction, self.size)?;
+        let [width, height] = self.size;
+        let camera = VirtualCamera {
+            intrinsics: Lens::new(width, height, FOV.to_radians()).intrinsics(),
+            pose: self.frame.pose(self.scan.origin, eye, &axes)?,
+            near: f64::from(near) / self.frame.scale,
+        };
+        let shown = self.fronts.as_ref().map(|fronts| fronts.shown(eye));
+        Some(Viewpoint { kind: ViewpointKind::Overview, camera, shown })
+    }
+
+    /// How much of the scan is seen along `direction`, and how large.
+    fn score(&self, direction: Vec3) -> f32 {
+        let Some(overview) = self.framed(direction, self.trial_size()) else { return 0.0 };
+        let lens = Lens::new(self.trial_size()[0], self.trial_size()[1], FOV.to_radians());
+        let camera = pinhole(&lens, overview.eye, &overview.axes, overview.near);
+        let trial = Trial::new(self.sites, &camera, Some(&overview.shown));
+        trial.seen.iter().map(|&site| self.sites.weights[site as usize]).sum::<f32>() * trial.filled.sqrt()
+    }
+
+    fn trial_size(&self) -> [usize; 2] {
+        let [width, height] = self.size;
+        let scale = TRIAL_WIDTH as f32 / width.max(height).max(1) as f32;
+        [width, height].map(|side| ((side as f32 * scale) as usize).max(1))
+    }
+
+    /// The nearest camera that has all of the scan before it and in its picture of `size`.
+    fn framed(&self, direction: Vec3, size: [usize; 2]) -> Option<Overview> {
+        let axes = look(direction);
+        let lens = Lens::new(size[0], size[1], FOV.to_radians());
+        let reach = Vec2::new(size[0] as f32, size[1] as f32) * (0.5 - FREE) / lens.focal;
+        let bounds = self.surveyor.bounds();
+        let inside = |p: &Vec3| p.clamp(bounds[0], bounds[1]).distance(*p) <= self.sites.cell;
+        // What is shown depends on where the camera is, but hardly.
+        let far =
+            (bounds[0] + bounds[1]) / 2.0 - axes.z_axis * ((bounds[1] - bounds[0]).length() + self.sites.cell) * 2.0;
+        let mut shown = self.shown_sites(far);
+        let framed = |shown: &[bool]| {
+            let kept = self.sites.positions.iter().zip(shown).filter(|(p, shown)| **shown && inside(p));
+            let positions: Vec<Vec3> = kept.map(|(p, _)| axes.transpose() * *p).collect();
+            fit(&positions, reach, self.sites.cell)
+        };
+        let (eye, near) = framed(&shown).or_else(|| {
+            shown.fill(true);
+            framed(&shown)
+        })?;
+        let eye = axes * eye;
+        shown = self.shown_sites(eye);
+        (eye.is_finite() && near > 0.0).then_some(Overview { eye, axes, near, shown })
+    }
+
+    fn shown_sites(&self, eye: Vec3) -> Vec<bool> {
+        match &self.fronts {
+            Some(fronts) => fronts.shown_sites(self.sites, eye),
+            None => vec![true; self.sites.positions.len()],
+        }
+    }
+
+    /// The cameras that show most that `before` do not.
+    fn views(&self, count: usize, before: &[Viewpoint]) -> Vec<Viewpoint> {
+        let [width, height] = self.size;
+        let trial = |camera: &VirtualCamera| {
+            let [width, height] = self.trial_size();
+            let lens = Lens::new(width, height, camera.intrinsics.horizontal_fov());
+            let (eye, axes) = (self.frame.eye(self.scan.origin, &camera.pose), self.frame.axes(&camera.pose));
+            let near = (camera.near * self.frame.scale) as f32;
+            (Trial::new(self.sites, &pinhole(&lens, eye, &axes, near), None), axes.z_axis)
+        };
+        let mut counts = vec![1.0_f32; self.sites.positions.len()];
+        let mut show = |trial: &Trial| trial.seen.iter().for_each(|&site| counts[site as usize] = SEEN_BEFORE);
+        before.iter().filter(|view| view.kind == ViewpointKind::View).for_each(|view| show(&trial(&view.camera).0));
+        let trials: Vec<(Trial, Vec3)> = self.cameras.cameras.par_iter().map(trial).collect();
+        let mut left: Vec<usize> = (0..trials.len()).collect();
+        let mut found = Vec::new();
+        while found.len() < count {
+            let gain = |&i: &usize| {
+                let (trial, forward) = &trials[i];
+                let seen = trial.seen.iter().map(|&site| counts[site as usize] * self.sites.weights[site as usize]);
+                // People look about them, not at the ground; and holes tell nothing.
+                seen.sum::<f32>() * trial.filled * (1.0 - forward.z * forward.z)
+            };
+            let gains: Vec<f32> = left.par_iter().map(gain).collect();
+            let best = (0..left.len()).max_by(|a, b| gains[*a].total_cmp(&gains[*b]).then(b.cmp(a)));
+            let Some(best) = best else { break };
+            let best = left.remove(best);
+            trials[best].0.seen.iter().for_each(|&site| counts[site as usize] = SEEN_BEFORE);
+            let camera = &self.cameras.cameras[best];
+            let intrinsics = Lens::new(width, height, camera.intrinsics.horizontal_fov()).intrinsics();
+            let camera = VirtualCamera { intrinsics, ..*camera };
+            found.push(Viewpoint { kind: ViewpointKind::View, camera, shown: None });
+        }
+        found
+    }
+}
+
+/// A camera that has all of the scan in its picture.
+struct Overview {
+    eye: Vec3,
+    axes: Mat3,
+    near: f32,
+    /// By site.
+    shown: Vec<bool>,
+}
+
+/// The nearest place, along z, from which all `positions` (not none) are at most `reach` (|x/z|, |y/z|) from the middle
+/// of the picture, and half of the distance to the nearest; `None` without positions. Positions are in the camera's
+/// axes.
+fn fit(positions: &[Vec3], reach: Vec2, least: f32) -> Option<(Vec3, f32)> {
+    let nearest = positions.iter().map(|p| p.z).reduce(f32::min)?;
+    // Each side of the picture is a plane that the positions touch from within.
+    let (mut low, mut high) = (Vec2::INFINITY, Vec2::NEG_INFINITY);
+    for p in positions {
+        low = low.min(p.truncate() + reach * p.z);
+        high = high.max(p.truncate() - reach * p.z);
+    }
+    let z = ((low - high) / (2.0 * reach)).min_element().min(nearest - least);
+    Some((((low + high) / 2.0).extend(z), (nearest - z) / 2.0))
+}
+
+fn pinhole(lens: &Lens, eye: Vec3, axes: &Mat3, near: f32) -> Pinhole {
+    Pinhole {
+        width: lens.width,
+        height: lens.height,
+        focal: [lens.focal; 2],
+        principal: [(lens.width - 1) as f32 / 2.0, (lens.height - 1) as f32 / 2.0],
+        axes: [axes.x_axis, axes.y_axis, axes.z_axis].map(|axis| axis.to_array()),
+        center: eye.to_array(),
+        near,
+    }
+}
+
+/// What a small picture shows.
+struct Trial {
+    /// Sites in the picture that nothing hides.
+    seen: Vec<u32>,
+    /// Share of the pixels that show anything.
+    filled: f32,
+}
+
+impl Trial {
+    fn new(sites: &Sites, camera: &Pinhole, shown: Option<&[bool]>) -> Self {
+        let is_shown = |site: usize| shown.is_none_or(|shown| shown[site]);
+        let positions: Vec<[f32; 3]> = sites.positions.iter().map(Vec3::to_array).collect();
+        let radii: Vec<f32> = (0..positions.len()).map(|i| if is_shown(i) { sites.cell } else { -1.0 }).collect();
+        let drawn = splat(camera, &positions, &radii, SLACK);
+        let is_seen = |&site: &u32| {
+            let [x, y, z] = camera.to_camera(positions[site as usize]);
+            let [x, y] = [x, y].map(|at| camera.focal[0] * at / z);
+            let [x, y] = [x + camera.principal[0], y + camera.principal[1]].map(f32::round);
+            let inside = x >= 0.0 && y >= 0.0 && x < camera.width as f32 && y < camera.height as f32;
+            is_shown(site as usize)
+                && z >= camera.near
+                && inside
+                && z <= drawn.depth[y as usize * camera.width + x as usize] + 2.0 * sites.cell
+        };
+        let seen = (0..positions.len() as u32).filter(is_seen).collect();
+        let filled = drawn.index.iter().filter(|index| **index >= 0).count();
+        Self { seen, filled: filled as f32 / drawn.index.len() as f32 }
+    }
+}
+
+/// From where the surfaces of a scan were seen, which tells front from back.
+struct Fronts {
+    /// Where cameras are.
+    eyes: Vec<Vec3>,
+    /// Of every site, the `eyes` that see it, one bit each.
+    seen_from: Vec<u64>,
+    /// Of every site, either way.
+    normals: Vec<Vec3>,
+    /// Of every point, or triangle: position, normal either way, and the nearest site.
+    elements: Vec<(Vec3, Vec3, u32)>,
+}
+
+impl Fronts {
+    fn new(scan: &Scan<'_>, cameras: &VirtualCameras, frame: &Frame, sites: &Sites, surveyor: &Surveyor<'_>) -> Self {
+        let mut eyes: Vec<(Vec3, f32)> = Vec::new();
+        for camera in &cameras.cameras {
+            let eye = frame.eye(scan.origin, &camera.pose);
+            if eyes.len() < MAX_EYES && eyes.iter().all(|(other, _)| other.distance(eye) > sites.cell) {
+                eyes.push((eye, (camera.near * frame.scale) as f32));
+            }
+        }
+        let visible: Vec<Vec<u32>> =
+            eyes.par_iter().map(|(eye, near)| surveyor.visible(*eye, *near, Discs::Closed)).collect();
+        let mut seen_from = vec![0_u64; sites.positions.len()];
+        for (bit, visible) in visible.iter().enumerate() {
+            visible.iter().for_each(|&site| seen_from[site as usize] |= 1 << bit);
+        }
+        let eyes: Vec<Vec3> = eyes.into_iter().map(|(eye, _)| eye).collect();
+        // Few are seen by none: what is nearest sees them.
+        for (seen_from, position) in
+            seen_from.iter_mut().zip(&sites.positions).filter(|(seen_from, _)| **seen_from == 0)
+        {
+            let distance = |i: &usize| eyes[*i].distance_squared(*position);
+            let nearest = (0..eyes.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)));
+            *seen_from = nearest.map_or(0, |bit| 1 << bit);
+        }
+        let positions: Vec<[f32; 3]> = sites.positions.iter().map(Vec3::to_array).collect();
+        let neighbors = knn_points(&positions, NEIGHBORS, false, 0..positions.len()).index;
+        let normals = estimate_normals(&positions, &neighbors, NEIGHBORS, 0, Orientation::Up);
+        let normals: Vec<Vec3> = normals.into_iter().map(Vec3::from_array).collect();
+
+        let of_face = |face: &[u32; 3]| {
+            let [a, b, c] = face.map(|corner| frame.turned(scan.points[corner as usize]));
+            ((a + b + c) / 3.0, (b - a).cross(c - a).normalize_or_zero())
+        };
+        let elements: Vec<(Vec3, Vec3)> = match scan.faces {
+            [] => scan.points.par_iter().map(|p| (frame.turned(*p), Vec3::ZERO)).collect(),
+            faces => faces.par_iter().map(of_face).collect(),
+        };
+        let queries: Vec<[f32; 3]> = elements.iter().map(|(p, _)| p.to_array()).collect();
+        let nearest = knn_between(&queries, &positions, 1).index;
+        let with_site = |((position, normal), site): ((Vec3, Vec3), i32)| {
+            let site = u32::try_from(site).unwrap_or(0);
+            (position, if scan.faces.is_empty() { normals[site as usize] } else { normal }, site)
+        };
+        let elements = elements.into_iter().zip(nearest).map(with_site).collect();
+        Self { eyes, seen_from, normals, elements }
+    }
+
+    /// Whether a camera at `from` is on the same side of a surface as one of those that see it.
+    fn faces(&self, from: Vec3, position: Vec3, normal: Vec3, site: usize) -> bool {
+        let side = normal.dot(from - position);
+        let mut seen_from = self.seen_from[site];
+        while seen_from != 0 {
+            let eye = self.eyes[seen_from.trailing_zeros() as usize];
+            if side * normal.dot(eye - position) > 0.0 {
+                return true;
+            }
+            seen_from &= seen_from - 1;
+        }
+        false
+    }
+
+    fn shown_sites(&self, sites: &Sites, from: Vec3) -> Vec<bool> {
+        let sites = sites.positions.iter().zip(&self.normals).enumerate();
+        sites.map(|(site, (position, normal))| self.faces(from, *position, *normal, site)).collect()
+    }
+
+    /// By point, or triangle.
+    fn shown(&self, from: Vec3) -> Vec<bool> {
+        let shown = |(position, normal, site): &(Vec3, Vec3, u32)| self.faces(from, *position, *normal, *site as usize);
+        self.elements.par_iter().with_min_len(1 << 12).map(shown).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use glam::DVec3;
+
+    use super::super::render::{self, Renderer, Scene};
+    use super::super::virtual_cameras::tests::{room, scan};
+    use super::super::virtual_cameras::{Options, virtual_cameras};
+    use super::*;
+
+    fn found(scan: &Scan<'_>, count: usize) -> (VirtualCameras, Vec<Viewpoint>) {
+        let cameras = virtual_cameras(scan, &Options::default());
+        let views = viewpoints(scan, &cameras, count, 640, 480);
+        for view in &views {
+            let [x, y] = [view.camera.intrinsics.width, view.camera.intrinsics.height];
+            assert_eq!((x, y), (640, 480));
+            // Upright: y points down.
+            assert!((view.camera.pose.rotation() * DVec3::Y).dot(cameras.up) < 0.0);
+        }
+        (cameras, views)
+    }
+
+    /// Which elements are seen at some pixel.
+    fn seen(scan: &Scan<'_>, view: &Viewpoint) -> Vec<bool> {
+        let radii = render::radii(scan.points);
+        let colors = vec![[0; 3]; scan.points.len()];
+        let scene =
+            Scene { points: scan.points, origin: scan.origin, colors: &colors, faces: scan.faces, radii: &radii };
+        let mut renderer = Renderer::new(&scene, &Device::flex()).unwrap();
+        if let Some(shown) = &view.shown {
+            renderer = renderer.showing(shown).unwrap();
+        }
+        let pinhole = render::pinhole(&view.camera.intrinsics, &view.camera.pose, scan.origin, view.camera.near);
+        let index = renderer.seen(&pinhole).unwrap().index;
+        let mut seen = vec![false; if scan.faces.is_empty() { scan.points.len() } else { scan.faces.len() }];
+        index.iter().filter_map(|i| usize::try_from(*i).ok()).for_each(|i| seen[i] = true);
+        seen
+    }
+
+    /// Least and largest column and row of the shown points, as shares of the picture.
+    fn extent(scan: &Scan<'_>, view: &Viewpoint) -> [f64; 4] {
+        let mut extent = [f64::MAX, f64::MAX, f64::MIN, f64::MIN];
+        for (i, point) in scan.points.iter().enumerate() {
+            if view.shown.as_ref().is_none_or(|shown| shown[i]) {
+                let p = DVec3::from(point.map(f64::from)) + DVec3::from(scan.origin);
+                let at = view.camera.intrinsics.project(view.camera.pose.to_camera(p)).unwrap();
+                let [x, y] = [(at.x + 0.5) / 640.0, (at.y + 0.5) / 480.0];
+                extent = [extent[0].min(x), extent[1].min(y), extent[2].max(x), extent[3].max(y)];
+            }
+        }
+        extent
+    }
+
+    fn is_filled([left, top, right, bottom]: [f64; 4]) -> bool {
+        let inside = left >= 0.0 && top >= 0.0 && right <= 1.0 && bottom <= 1.0;
+        inside && (right - left > 0.85 || bottom - top > 0.85)
+    }
+
+    #[test]
+    fn the_overview_of_a_room_looks_in_from_above() {
+        let points = room(0.04);
+        let scan = Scan { origin: [500_103.0, 4_000_002.0, 101.3], ..scan(&points) };
+        let (cameras, views) = found(&scan, 4);
+        assert_eq!(cameras.kind, SceneKind::Interior);
+        assert_eq!(views.iter().map(|view| view.kind).collect::<Vec<_>>(), {
+            use ViewpointKind::{Overview, View};
+            [Overview, View, View, View]
+        });
+        let overview = &views[0];
+        assert!(overview.camera.pose.center().z - scan.origin[2] > 2.0);
+        assert!(is_filled(extent(&scan, overview)), "{:?}", extent(&scan, overview));
+        let shown = overview.shown.as_ref().unwrap();
+        let share = |of: &dyn Fn(&[f32; 3]) -> bool, what: &[bool]| {
+            let chosen: Vec<bool> = points.iter().zip(what).filter(|(p, _)| of(p)).map(|(_, is)| *is).collect();
+            chosen.iter().filter(|is| **is).count() as f64 / chosen.len() as f64
+        };
+        let inner = |p: &[f32; 3]| p[0].abs() < 2.8 && p[1].abs() < 1.8;
+        let floor = |p: &[f32; 3]| inner(p) && p[2] < -1.29;
+        let ceiling = |p: &[f32; 3]| inner(p) && p[2] > 1.29;
+        assert!(share(&floor, shown) > 0.97 && share(&ceiling, shown) < 0.03, "{}", share(&ceiling, shown));
+        // Of the floor 12 % are below the furniture.
+        let seen = seen(&scan, overview);
+        assert!(share(&floor, &seen) > 0.7, "{}", share(&floor, &seen));
+        assert_eq!(viewpoints(&scan, &cameras, 4, 640, 480), views);
+    }
+
+    #[test]
+    fn a_mesh_is_cut_open_by_triangles() {
+        // A room of two triangles a side, seen by cameras within.
+        let points: Vec<[f32; 3]> = (0..8)
+            .map(|i| [(i & 1) as f32 * 6.0 - 3.0, (i >> 1 & 1) as f32 * 4.0 - 2.0, (i >> 2) as f32 * 2.6])
+            .collect();
+        let quads = [[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]];
+        let faces: Vec<[u32; 3]> = quads.iter().flat_map(|[a, b, c, d]| [[*a, *b, *c], [*a, *c, *d]]).collect();
+        let scan = Scan { faces: &faces, ..scan(&points) };
+        let options = Options { kind: Some(SceneKind::Interior), ..Options::default() };
+        let cameras = virtual_cameras(&scan, &options);
+        assert_eq!(cameras.kind, SceneKind::Interior);
+        let views = viewpoints(&scan, &cameras, 1, 640, 480);
+        let shown = views[0].shown.as_ref().unwrap();
+        assert_eq!(shown[..4], [true, true, false, false]);
+        // One wall or two are in the way.
+        assert!((6..=8).contains(&shown.iter().filter(|shown| **shown).count()), "{shown:?}");
+        assert_eq!(seen(&scan, &views[0]), *shown);
+    }
+
+    #[test]
+    fn objects_are_shown_from_several_sides() {
+        let ball: Vec<[f32; 3]> = around(80, &[-80.0, -60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0, 80.0])
+            .iter()
+            .map(|p| (*p * 0.2).to_array())
+            .collect();
+        let scan = scan(&ball);
+        let (_, views) = found(&scan, 6);
+        assert_eq!(views.len(), 6);
+        for view in &views[..4] {
+            assert_eq!((view.kind, &view.shown), (ViewpointKind::Overview, &None));
+            assert!(is_filled(extent(&scan, view)), "{:?}", extent(&scan, view));
+            assert!(view.camera.pose.center().z > 0.1);
+        }
+        let forward = |view: &Viewpoint| view.camera.pose.rotation() * DVec3::Z;
+        let level = |view: &Viewpoint| forward(view).truncate().normalize();
+        assert!(level(&views[0]).dot(level(&views[1])) < -0.99);
+    }
+
+    #[test]
+    fn a_scanners_own_view_comes_first() {
+        let mut points = Vec::new();
+        for (x, y) in (-60..=60).flat_map(|x| (-45..=45).map(move |y| (x as f32 * 0.01, y as f32 * 0.01))) {
+            let z = if x.abs() < 0.2 && y > 0.0 { 2.0 } else { 3.5 };
+            points.push([x * z, y * z, z - 3.0]);
+        }
+        let scan = Scan { origin: [0.0, 0.0, 3.0], ..scan(&points) };
+        let (cameras, views) = found(&scan, 3);
+        assert_eq!(cameras.kind, SceneKind::SingleViewpoint);
+        let kinds: Vec<ViewpointKind> = views.iter().map(|view| view.kind).collect();
+        assert_eq!(kinds, [ViewpointKind::View, ViewpointKind::Overview, ViewpointKind::View]);
+        let own = &views[0].camera.pose;
+        assert!((own.rotation() * DVec3::Z).z > 0.98 && own.center().truncate().length() < 0.1, "{own:?}");
+        assert!(seen(&scan, &views[0]).iter().filter(|seen| **seen).count() * 10 > points.len() * 9);
+        // From behind and above, which is −y.
+        let overview = &views[1].camera.pose;
+        assert!(overview.center().y < -1.0 && overview.center().z < 2.0, "{overview:?}");
+    }
+
+    #[test]
+    fn degenerate_scans_and_sizes_do_no_harm() {
+        let line: Vec<[f32; 3]> = (0..1000).map(|i| [i as f32 * 0.01 - 5.0, 0.0, 0.0]).collect();
+        let kinds = [SceneKind::Interior, SceneKind::SingleViewpoint, SceneKind::Object, SceneKind::Terrain];
+        for points in [vec![[1.0; 3]], vec![[0.5; 3]; 1000], line, vec![[0.0; 3], [1e38, -1e38, 1e38]]] {
+            for kind in kinds {
+                let cameras = virtual_cameras(&scan(&points), &Options { kind: Some(kind), ..Options::default() });
+                let views = viewpoints(&scan(&points), &cameras, 9, 64, 48);
+                assert!(!views.is_empty(), "{kind}: {points:?}");
+                for (width, height) in [(0, 0), (1, 1), (1, 4000)] {
+                    let _ = viewpoints(&scan(&points), &cameras, 2, width, height);
+                }
+            }
+        }
+        let cameras = virtual_cameras(&scan(&[]), &Options::default());
+        assert!(viewpoints(&scan(&[]), &cameras, 3, 640, 480).is_empty());
+        let one = [[1.0; 3]];
+        let cameras = virtual_cameras(&scan(&one), &Options::default());
+        assert!(viewpoints(&scan(&one), &cameras, 0, 640, 480).is_empty());
+    }
+}
