@@ -22,8 +22,8 @@ use super::{ImageError, Rgb8Image, check_count};
 const CAPTION_SIZE: f32 = 0.034;
 const SMALLEST_CAPTION: f32 = 10.0;
 
-/// The legend's sign for pixels without a label.
-const UNLABELLED_COLOR: [u8; 3] = [160, 160, 164];
+/// The colour of what has no label.
+pub const UNLABELLED_COLOR: [u8; 3] = [160, 160, 164];
 const UNLABELLED_TEXT: &str = "unlabelled";
 
 /// How a labelled picture looks.
