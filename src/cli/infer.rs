@@ -441,7 +441,10 @@ fn run_job(args: &InferArgs, job: &Job, labels: &Labels, loaded: &Loaded) -> Res
             laps.lap("read scan");
             let dataset = run.open(recording)?;
             if dataset.conventions().pose.is_none() {
-                bail!("{}: the recording has no poses, so nothing says where in the scan its frames are", recording.display());
+                bail!(
+                    "{}: the recording has no poses, so nothing says where in the scan its frames are",
+                    recording.display()
+                );
             }
             if dataset.conventions().mirrored {
                 scene = scene.mirrored();
@@ -643,6 +646,7 @@ impl Run<'_> {
             up: cameras.up.to_array(),
             xdecoder: loaded.xdecoder_origin.source.clone(),
             xdecoder_config: args.xdecoder.config_file().and_then(|path| path.canonicalize().ok()),
+            xdecoder_bytes: loaded.xdecoder_origin.bytes,
             xdecoder_sha256: loaded.weights[0].sha256.clone(),
         };
         results.write_features(output, &about)?;

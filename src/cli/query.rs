@@ -68,24 +68,28 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     eprintln!("device: {} ({})", selected.name, selected.why);
     laps.lap("read features");
 
-    // The scan is read and the weights are hashed while the words go through the model.
+    // Where the very file of the run is used again its length tells enough; another one has to be read whole.
     let origin = opened.origin.clone();
+    let is_same_source = origin.source == saved.about.xdecoder && origin.bytes == saved.about.xdecoder_bytes;
+    let is_same = || Ok::<_, anyhow::Error>(is_same_source || origin.sha256()? == saved.about.xdecoder_sha256);
+    // The scan is read while the words go through the model.
     let scan_path = args.results.join(&saved.about.scan);
-    let (text, scene, sha256) = std::thread::scope(|threads| {
+    let (text, scene, is_same) = std::thread::scope(|threads| {
         let scene = threads.spawn(|| Scene::read(&scan_path));
-        let sha256 = threads.spawn(|| origin.sha256());
+        let is_same = threads.spawn(is_same);
         let text = opened
             .load_text_encoder(&selected.device)
             .and_then(|encoder| Ok(encoder.embed_words(std::slice::from_ref(&question))?));
         let ended = |_| anyhow::anyhow!("a thread ended early");
         let scene = scene.join().map_err(ended)?;
-        let sha256 = sha256.join().map_err(ended)?;
-        Ok::<_, anyhow::Error>((text?, scene?, sha256?))
+        let is_same = is_same.join().map_err(ended)?;
+        Ok::<_, anyhow::Error>((text?, scene?, is_same?))
     })?;
-    if sha256 != saved.about.xdecoder_sha256 {
+    if !is_same {
         bail!(
-            "{}: the features were made with other weights of X-Decoder (SHA-256 {}) than {} ({sha256}): give those with --xdecoder",
+            "{}: the features were made with other weights of X-Decoder ({}, SHA-256 {}) than {}: give those with --xdecoder",
             features.display(),
+            saved.about.xdecoder,
             saved.about.xdecoder_sha256,
             origin.source
         );
@@ -110,13 +114,17 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     laps.lap("answer");
 
     let heat = Heat::new(&score);
-    let of_point: Vec<f32> =
-        saved.voxel_from_point.iter().map(|&voxel| usize::try_from(voxel).map_or(f32::NAN, |voxel| score[voxel])).collect();
+    let of_point: Vec<f32> = saved
+        .voxel_from_point
+        .iter()
+        .map(|&voxel| usize::try_from(voxel).map_or(f32::NAN, |voxel| score[voxel]))
+        .collect();
     let cloud_path = args.output.clone().unwrap_or_else(|| args.results.join(format!("query-{}.ply", slug(&question))));
     let picture_path = cloud_path.with_extension("png");
     write_cloud(&cloud_path, &scene, &of_point, &heat)?;
     laps.lap("write");
-    let finite: Vec<f32> = of_point.iter().zip(0..).filter(|(_, i)| scene.cloud.is_finite(*i)).map(|(s, _)| *s).collect();
+    let finite: Vec<f32> =
+        of_point.iter().zip(0..).filter(|(_, i)| scene.cloud.is_finite(*i)).map(|(s, _)| *s).collect();
     let colors: Vec<[u8; 3]> = finite.iter().map(|&score| heat.color(score)).collect();
     let up = DVec3::from_array(saved.about.up);
     let picture = heat_picture(&scene, &colors, up, &question, [heat.low, heat.high], &selected.device)?;

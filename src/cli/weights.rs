@@ -142,6 +142,8 @@ pub(super) fn open_weights(given: Option<&Path>, model: &str) -> Result<(Weights
 pub(super) struct WeightsOrigin {
     /// The file's full path, or the name in the store.
     pub(super) source: String,
+    /// Length of the file the weights came in.
+    pub(super) bytes: u64,
     /// What the store knows, else what has to be computed.
     hash: Hash,
 }
@@ -158,12 +160,14 @@ impl WeightsOrigin {
         match (given, manifest) {
             (given, Some(manifest)) => Self {
                 source: given.map_or(model.into(), |name| name.to_string_lossy().into_owned()),
+                bytes: manifest.source_bytes,
                 hash: Hash::Known(manifest.source_sha256.clone()),
             },
             (given, None) => {
                 let path = given.unwrap_or(Path::new(model));
                 let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-                Self { source: path.to_string_lossy().into_owned(), hash: Hash::Of(path) }
+                let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+                Self { source: path.to_string_lossy().into_owned(), bytes, hash: Hash::Of(path) }
             }
         }
     }

@@ -105,7 +105,7 @@ impl Lifter {
     ///
     /// # Errors
     /// [`LiftError::Size`] where the depth map has not the camera's size; [`LiftError::Op`].
-    pub fn see(&self, camera: Camera, depth: &[f32]) -> Result<Sight, LiftError> {
+    pub fn see(&self, camera: Camera, _d: Camera, depth: &[f32]) -> Result<Sight, LiftError> {
         let size = [camera.height, camera.width];
         if depth.len() != camera.height * camera.width {
             return Err(LiftError::Size { what: "the depth map", found: depth.len(), expected: size });

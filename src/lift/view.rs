@@ -145,13 +145,13 @@ impl View {
 
     /// The label of every pixel, row by row; -1 where no query claims it.
     #[must_use]
-    pub fn label_from_pixel(&self) -> Vec<i32> {
+    pub fn label_from_pixel(&self) -> Result<Vec<i32>, OpError> { Ok({
         let label_from_query = self.label_from_query();
         let label = |query: &u16| {
             let label = label_from_query.get(usize::from(*query)).copied().flatten();
             label.map_or(-1, |label| label as i32)
         };
-        self.query_from_pixel.iter().map(label).collect()
+        self.query_from_pixel.iter().map(label).collect() })
     }
 }
 

@@ -64,7 +64,9 @@ impl Compat {
                 let count = max_views.unwrap_or(usual).min(num_frames);
                 (0..count).map(|i| i * num_frames / count).collect()
             }
-            Self::Reference => (0..num_frames).step_by(REFERENCE_STRIDE).take(max_views.unwrap_or(usize::MAX)).collect(),
+            Self::Reference => {
+                (0..num_frames).step_by(REFERENCE_STRIDE).take(max_views.unwrap_or(usize::MAX)).collect()
+            }
         }
     }
 
@@ -113,11 +115,9 @@ impl Compat {
     pub fn lens(self, lens: &Intrinsics, [height, width]: [usize; 2]) -> Camera {
         match self {
             Self::Fixed => camera_of(&lens.scaled_to(width, height)),
-            Self::Reference => Camera::centered(
-                [lens.fx as f32, lens.fy as f32],
-                [lens.cx as f32, lens.cy as f32],
-                [height, width],
-            ),
+            Self::Reference => {
+                Camera::centered([lens.fx as f32, lens.fy as f32], [lens.cx as f32, lens.cy as f32], [height, width])
+            }
         }
     }
 
@@ -148,7 +148,8 @@ impl Compat {
                 let tilt = std::f64::consts::PI / 64.0;
                 let (x, y) = (uniform(-tilt, tilt), uniform(-tilt, tilt));
                 let z = uniform(-std::f64::consts::PI, std::f64::consts::PI);
-                let turn = glam::DMat3::from_rotation_z(z) * glam::DMat3::from_rotation_y(y) * glam::DMat3::from_rotation_x(x);
+                let turn =
+                    glam::DMat3::from_rotation_z(z) * glam::DMat3::from_rotation_y(y) * glam::DMat3::from_rotation_x(x);
                 (turn * scale).transpose().to_cols_array_2d()
             }
         }

@@ -28,6 +28,8 @@ use crate::views::render::Renderer;
 pub const VOXEL_METRES: f64 = 0.02;
 /// Voxels by the distance between points, where points are too sparse for [`VOXEL_METRES`]: most then have neighbours.
 const VOXELS_PER_SPACING: f64 = 1.5;
+/// Fewer voxels than this along the longest side of a scan are too few to tell its parts apart.
+const MIN_VOXELS_ACROSS: f64 = 64.0;
 
 /// The networks and the words.
 pub struct Models<'a> {
@@ -83,15 +85,22 @@ impl Inferred {
 
 /// The edge of a voxel for `scene`, in its unit, and why it is not the usual one, if it is not.
 ///
-/// 2 cm, unless points are so far apart that hardly any voxel would have a neighbour: a scan of a landscape, or one whose
-/// unit is not known.
+/// 2 cm, less for a scan so small that it would be a handful of voxels, more where points are so far apart that hardly any
+/// voxel would have a neighbour: a landscape, or a scan whose unit is not known.
 #[must_use]
 pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
     let usual = VOXEL_METRES / scene.metres_per_unit().unwrap_or(1.0);
+    let bounds = scene.cloud.bounds().unwrap_or_default();
+    let extent = (0..3).map(|axis| bounds.1[axis] - bounds.0[axis]).fold(0.0, f64::max);
+    let finest = if extent > 0.0 { usual.min(extent / MIN_VOXELS_ACROSS) } else { usual };
     match scene.cloud.spacing() {
-        Some(spacing) if spacing * VOXELS_PER_SPACING > usual => {
+        Some(spacing) if spacing * VOXELS_PER_SPACING > finest => {
             let size = spacing * VOXELS_PER_SPACING;
-            (size, Some(format!("points are {spacing:.3} apart: voxels of {size:.3} instead of {usual:.3}")))
+            let why = || format!("points are {spacing:.3} apart: voxels of {size:.3} instead of {usual:.3}");
+            (size, (size != usual).then(why))
+        }
+        _ if finest < usual => {
+            (finest, Some(format!("the scan is {extent:.3} across: voxels of {finest:.4} instead of {usual:.3}")))
         }
         _ => (usual, None),
     }
@@ -115,29 +124,12 @@ pub fn infer(
     on_view: &mut OnView<'_>,
 ) -> Result<Inferred, PipelineError> {
     let look_options = &options.look;
-    let (lifted, look) = look(
-        scene,
-        views,
-        renderer,
-        models.xdecoder,
-        models.text,
-        look_options,
-        device,
-        laps,
-        progress,
-        on_view,
-    )?;
+    let (lifted, look) =
+        look(scene, views, renderer, models.xdecoder, models.text, look_options, device, laps, progress, on_view)?;
     let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < models.num_labels);
     let lifted_label = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
-    let purified = purify(
-        scene.to_purify(),
-        &lifted,
-        models.student,
-        models.student_config,
-        options.purify,
-        device,
-        progress,
-    )?;
+    let purified =
+        purify(scene.to_purify(), &lifted, models.student, models.student_config, options.purify, device, progress)?;
     drop(lifted);
     laps.extend(purified.report.stages.iter().cloned());
     let num_words = models.text.labels.len();
@@ -156,12 +148,16 @@ mod tests {
     #[test]
     fn voxels_are_two_centimetres_unless_points_are_far_apart() {
         let grid = |step: f64, unit| {
-            let positions = (0..400).map(|i| [f64::from(i % 20) * step, f64::from(i / 20) * step, 0.0]).collect();
+            let positions = (0..40_000).map(|i| [f64::from(i % 200) * step, f64::from(i / 200) * step, 0.0]).collect();
             Scene::new(PointCloud { positions, unit, ..PointCloud::default() }, None).unwrap()
         };
         assert_eq!(voxel_size(&grid(0.01, Some(Unit::Metre))), (0.02, None));
         assert_eq!(voxel_size(&grid(8.0, Some(Unit::Millimetre))).0, 20.0);
         let (size, why) = voxel_size(&grid(1.0, Some(Unit::Metre)));
         assert!((size - 1.5).abs() < 1e-9 && why.unwrap().contains("1.000 apart"));
+        let (size, why) = voxel_size(&grid(0.001, Some(Unit::Metre)));
+        assert!((size - 0.199 / 64.0).abs() < 1e-9 && why.unwrap().contains("0.199 across"));
+        let one = PointCloud { positions: vec![[1.0; 3]], unit: Some(Unit::Metre), ..PointCloud::default() };
+        assert_eq!(voxel_size(&Scene::new(one, None).unwrap()), (0.02, None));
     }
 }

@@ -316,7 +316,8 @@ mod tests {
     #[test]
     fn up_is_where_cameras_have_it() {
         let pose = |pitch: f64| {
-            let rotation = glam::DMat3::from_cols(DVec3::X, DVec3::NEG_Z, DVec3::Y) * glam::DMat3::from_rotation_x(pitch);
+            let rotation =
+                glam::DMat3::from_cols(DVec3::X, DVec3::NEG_Z, DVec3::Y) * glam::DMat3::from_rotation_x(pitch);
             Pose::new(rotation, DVec3::ZERO, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap()
         };
         assert_eq!(up_of([pose(0.3), pose(-0.5)].into_iter()), Some(DVec3::Z));

@@ -5,9 +5,9 @@ use glam::DVec3;
 
 use super::{Class, PipelineError, Scene};
 use crate::images::Rgb8Image;
-use crate::images::draw::{LegendEntry, heat_bar, overlay};
-use crate::views::render::{self, Picture, Renderer};
-use crate::views::viewpoints::viewpoints;
+use crate::images::draw::{self, LegendEntry, heat_bar, tint};
+use crate::views::render::{self, Picture, Renderer, shaded};
+use crate::views::viewpoints::{Viewpoint, viewpoints};
 use crate::views::virtual_cameras::{Options, VirtualCamera, VirtualCameras, virtual_cameras};
 
 /// Height and width of each picture.
@@ -18,6 +18,8 @@ const ROWS: usize = 3;
 const HEAT_COLUMNS: usize = 2;
 /// Strength of the labels' colours.
 const OPACITY: f32 = 0.68;
+/// Share of a heat map's brightness that shading takes away at most.
+const SHADE: f32 = 0.4;
 /// What is seen where the scan is not.
 const BACKGROUND: [u8; 3] = [255; 3];
 
@@ -36,7 +38,7 @@ fn shots(
     count: usize,
 ) -> Result<Vec<Shot>, PipelineError> {
     let found = viewpoints(&scene.to_cameras(), cameras, count, SIZE[1], SIZE[0]);
-    let shot = |viewpoint: &crate::views::viewpoints::Viewpoint| {
+    let shot = |viewpoint: &Viewpoint| {
         let VirtualCamera { intrinsics, pose, near } = viewpoint.camera;
         let pinhole = render::pinhole(&intrinsics, &pose, scene.origin(), near);
         let Picture { colors, index, .. } = match &viewpoint.shown {
@@ -74,7 +76,7 @@ pub fn sheet(
         let labelled = |labels: &[i32]| {
             let of_pixel: Vec<i32> =
                 point.iter().map(|&point| usize::try_from(point).map_or(-1, |point| labels[point])).collect();
-            let mut drawn = overlay(&image, &of_pixel, &colors, OPACITY)?;
+            let mut drawn = tint(&image, &of_pixel, &colors, OPACITY)?;
             // What is no part of the scan is not unlabelled, it is nothing.
             for (pixel, &point) in drawn.pixels_mut().iter_mut().zip(&point) {
                 if point < 0 {
@@ -97,7 +99,7 @@ pub fn sheet(
         })
         .collect();
     let caption = format!("{} points; shares of the points, after purification", scene.num_points());
-    Ok(crate::images::draw::sheet(&rows, &["scan", "lifted", "purified"], &legend, &caption)?)
+    Ok(draw::sheet(&rows, &["scan", "lifted", "purified"], &legend, &caption)?)
 }
 
 /// The picture of a question's answer: the scan with `colors [N]` from two viewpoints, and the scale of its scores, whose
@@ -116,10 +118,16 @@ pub fn heat_picture(
     let options = Options { up: Some(up), max_views: HEAT_COLUMNS * 4, ..Options::default() };
     let cameras = virtual_cameras(&scene.to_cameras(), &options);
     let mut appearance = scene.appearance(up);
-    appearance.colors = colors.to_vec();
+    // Shaded, so that one sees what it is that is hot.
+    let greys = shaded(scene.points(), scene.normals(), scene.faces(), up);
+    let lit = |(color, grey): (&[u8; 3], &[u8; 3])| {
+        let light = 1.0 - SHADE + SHADE * f32::from(grey[0]) / 255.0;
+        color.map(|value| (f32::from(value) * light) as u8)
+    };
+    appearance.colors = colors.iter().zip(&greys).map(lit).collect();
     let renderer = Renderer::new(&appearance.of(scene), device)?;
     let row: Vec<Rgb8Image> =
         shots(scene, &renderer, &cameras, HEAT_COLUMNS)?.into_iter().map(|shot| shot.image).collect();
-    let pictures = crate::images::draw::sheet(&[row], &[], &[], "")?;
+    let pictures = draw::sheet(&[row], &[], &[], "")?;
     Ok(heat_bar(&pictures, question, range[0], range[1])?)
 }

@@ -32,8 +32,10 @@ pub fn regions(
     positions: &[[f64; 3]],
     voxel_from_point: &[i32],
 ) -> Vec<Region> {
-    let voxel_at: HashMap<[i32; 3], usize> =
-        (coords.iter().zip(score).enumerate()).filter(|(_, (_, s))| **s >= level).map(|(v, (at, _))| (*at, v)).collect();
+    let voxel_at: HashMap<[i32; 3], usize> = (coords.iter().zip(score).enumerate())
+        .filter(|(_, (_, s))| **s >= level)
+        .map(|(v, (at, _))| (*at, v))
+        .collect();
     let mut group_of = vec![usize::MAX; coords.len()];
     let mut groups: Vec<Vec<usize>> = Vec::new();
     // In the order of the voxels, so that the same scene gives the same groups.

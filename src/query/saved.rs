@@ -44,6 +44,8 @@ pub struct About {
     pub xdecoder: String,
     /// Its configuration's file, if one was given.
     pub xdecoder_config: Option<PathBuf>,
+    /// Length of that file, or of the one the store's weights were imported from.
+    pub xdecoder_bytes: u64,
     /// SHA-256 of those weights: words must go through the same.
     pub xdecoder_sha256: String,
 }
@@ -134,6 +136,7 @@ mod tests {
             up: [0.0, 0.0, 1.0],
             xdecoder: "xdecoder".to_owned(),
             xdecoder_config: None,
+            xdecoder_bytes: 7,
             xdecoder_sha256: "ab".to_owned(),
         }
     }

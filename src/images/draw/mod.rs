@@ -12,7 +12,7 @@ mod text;
 
 pub use heat::{heat_bar, heat_color};
 pub use legend::LegendEntry;
-pub use overlay::overlay;
+pub use overlay::{overlay, tint};
 pub use palette::{class_color, palette};
 pub use sheet::sheet;
 

@@ -17,13 +17,13 @@ const FADING: f32 = 0.12;
 const LINE_COLOR: [u8; 3] = [255; 3];
 const LINE_OPACITY: f32 = 0.9;
 
-/// Tints each pixel with the colour of its label, as strongly as `opacity` says (0 to 1, others are clamped), and
-/// draws thin lines where labels change. Pixels with a negative label only lose some colour.
+/// Tints each pixel with the colour of its label, as strongly as `opacity` says (0 to 1, others are clamped). Pixels with
+/// a negative label only lose some colour.
 ///
 /// # Errors
 /// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without a
 /// colour.
-pub fn overlay(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f32) -> Result<Rgb8Image, ImageError> {
+pub fn tint(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f32) -> Result<Rgb8Image, ImageError> {
     check_labels(image, labels, colors.len())?;
     let opacity = if opacity.is_nan() { 0.0 } else { opacity.clamp(0.0, 1.0) };
     let mut out = image.clone();
@@ -34,6 +34,15 @@ pub fn overlay(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f
             Err(_) => mix(mix(grey, *pixel, SATURATION_UNLABELLED), [205; 3], FADING),
         };
     });
+    Ok(out)
+}
+
+/// As [`tint`], with thin lines where labels change.
+///
+/// # Errors
+/// As [`tint`].
+pub fn overlay(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f32) -> Result<Rgb8Image, ImageError> {
+    let mut out = tint(image, labels, colors, opacity)?;
     let (width, height) = (image.width(), image.height());
     let thickness = (((width * height) as f32).sqrt() / 700.0).max(1.0);
     let lines = boundaries(labels, width, height, thickness);
