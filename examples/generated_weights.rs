@@ -1,0 +1,40 @@
+//! `cargo run --release --example generated_weights -- [--size tiny|published] DIR`: weights of generated values,
+//! to try every command before the published weights are at hand. The labels they give mean nothing.
+
+#[path = "../tests/common/weights.rs"]
+mod weights;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use weights::{WeightFiles, published_weights, tiny_weights};
+
+#[derive(Parser)]
+#[command(about = "Writes weights of generated values; the labels they give mean nothing")]
+struct Arguments {
+    /// tiny: a picture takes a fraction of a second; published: the time and memory of the real ones, 1.6 GB
+    #[arg(long, value_enum, default_value_t = Size::Tiny)]
+    size: Size,
+    /// Where the files go
+    dir: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Size {
+    Tiny,
+    Published,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let WeightFiles { xdecoder, config, student } = match arguments.size {
+        Size::Tiny => tiny_weights(&arguments.dir)?,
+        Size::Published => published_weights(&arguments.dir)?,
+    };
+    println!("Generated values, not trained: every label they give is meaningless. To use them:");
+    println!("  --xdecoder {}", xdecoder.display());
+    println!("  --xdecoder-config {}", config.display());
+    println!("  --student {}", student.display());
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Weights of generated values, the same on every machine: all that runs on weights can be tried without the
+//! published ones. What it then says means nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use geopurify::models::student::StudentConfig;
+use geopurify::models::xdecoder::XDecoderConfig;
+use geopurify::weights::{Dtype, SafetensorsWriter, TensorSpec};
+use rayon::prelude::*;
+
+/// Where the files are.
+pub struct WeightFiles {
+    /// X-Decoder, for `--xdecoder`.
+    pub xdecoder: PathBuf,
+    /// Its configuration, for `--xdecoder-config`.
+    pub config: PathBuf,
+    /// The student, for `--student`.
+    pub student: PathBuf,
+}
+
+/// Writes networks that see a picture in a fraction of a second, and whose widths fit each other.
+pub fn tiny_weights(dir: &Path) -> Result<WeightFiles> {
+    let xdecoder = tiny_xdecoder();
+    let student = StudentConfig { input_dim: xdecoder.dim_proj + 6, hidden_dim: 32, embed_dim: 16 };
+    write_weights(dir, &xdecoder, student)
+}
+
+/// Writes networks of the published sizes, 1.6 GB.
+#[allow(dead_code, reason = "tests make the tiny ones alone")]
+pub fn published_weights(dir: &Path) -> Result<WeightFiles> {
+    write_weights(dir, &XDecoderConfig::focal_l(), StudentConfig::PUBLISHED)
+}
+
+/// Every part of the published model, narrow and shallow.
+fn tiny_xdecoder() -> XDecoderConfig {
+    let mut config = XDecoderConfig::focal_l();
+    config.backbone.embed_dim = 24;
+    config.backbone.depths = vec![1, 1, 2, 1];
+    config.backbone_dim = config.stage_dim(3);
+    config.dim_proj = 48;
+    let pixels = &mut config.pixel_decoder;
+    (pixels.conv_dim, pixels.mask_dim, pixels.enc_layers, pixels.heads, pixels.ffn_dim) = (64, 32, 2, 4, 128);
+    let decoder = &mut config.decoder;
+    (decoder.hidden_dim, decoder.num_queries, decoder.layers, decoder.heads, decoder.ffn_dim) = (64, 21, 5, 4, 128);
+    decoder.dim_proj = config.dim_proj;
+    let text = &mut config.text;
+    (text.width, text.layers, text.heads, text.dim_proj) = (16, 2, 2, config.dim_proj);
+    config
+}
+
+fn write_weights(dir: &Path, xdecoder: &XDecoderConfig, student: StudentConfig) -> Result<WeightFiles> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let files = WeightFiles {
+        xdecoder: dir.join("xdecoder.safetensors"),
+        config: dir.join("xdecoder.json"),
+        student: dir.join("student.safetensors"),
+    };
+    write_tensors(&files.xdecoder, &xdecoder.keys(), xdecoder_values)?;
+    write_tensors(&files.student, &student.keys(), student_values)?;
+    let json = serde_json::to_string_pretty(xdecoder)?;
+    std::fs::write(&files.config, json).with_context(|| format!("writing {}", files.config.display()))?;
+    Ok(files)
+}
+
+/// Values of a tensor are uniform in `center - spread` to `center + spread`.
+struct Values {
+    center: f64,
+    spread: f64,
+}
+
+impl Values {
+    /// Keeps the variance from layer to layer.
+    fn layer(num_in: usize) -> Self {
+        Self { center: 0.0, spread: (3.0 / num_in.max(1) as f64).sqrt() }
+    }
+
+    fn times(self, factor: f64) -> Self {
+        Self { center: factor * self.center, spread: factor * self.spread }
+    }
+}
+
+fn xdecoder_values(key: &str, shape: &[usize]) -> Values {
+    let values = |center, spread| Values { center, spread };
+    let is = |end: &str| key.ends_with(end);
+    let num_in = shape.iter().skip(1).product();
+    match shape.len() {
+        // The logarithm of what cosines are multiplied with. With more, the one query with the clearest label
+        // would win nearly every pixel.
+        0 => values(1.5, 0.0),
+        1 if is("gamma_1") || is("gamma_2") => values(0.5, 0.3),
+        1 if is("bias") => values(0.0, 0.05),
+        1 => values(1.0, 0.1),
+        // Queries that start far apart, and layers that move them little: they do not all become the same.
+        _ if is("query_feat.weight") => values(0.0, 3.0),
+        _ if is("query_embed.weight") => values(0.0, 1.0),
+        _ if key.contains("predictor.transformer") && is("out_proj.weight") => Values::layer(num_in).times(0.15),
+        _ if key.contains("predictor.transformer") && is("linear2.weight") => Values::layer(num_in).times(0.5),
+        _ if is("level_embed.weight") || is("positional_embedding") || is("token_embedding.weight") => values(0.0, 0.5),
+        // Stored as [in, out].
+        _ if is("class_embed") || is("lang_proj") => Values::layer(shape[0]),
+        _ => Values::layer(num_in),
+    }
+}
+
+fn student_values(key: &str, shape: &[usize]) -> Values {
+    let values = |center, spread| Values { center, spread };
+    match key.rsplit('.').next() {
+        // Stored as [cells, in, out].
+        Some("kernel") => Values::layer(shape.iter().rev().skip(1).product()),
+        Some("weight") => values(1.0, 0.1),
+        Some("running_var") => values(1.0, 0.3),
+        Some("running_mean") => values(0.0, 0.1),
+        _ => values(0.0, 0.05),
+    }
+}
+
+fn write_tensors(path: &Path, keys: &[(String, Vec<usize>)], values: fn(&str, &[usize]) -> Values) -> Result<()> {
+    let specs: Vec<_> = keys.iter().map(|(key, shape)| TensorSpec::new(key, Dtype::F32, shape.clone())).collect();
+    let about = BTreeMap::from([("about".to_owned(), "generated values, not trained".to_owned())]);
+    let mut writer = SafetensorsWriter::create(path, &specs, &about)?;
+    for (key, shape) in keys {
+        let Values { center, spread } = values(key, shape);
+        let stream = stream(key);
+        let len = shape.iter().product::<usize>() as u64;
+        let value = |i| (center + spread * (2.0 * uniform(stream, i) - 1.0)) as f32;
+        let data: Vec<f32> = (0..len).into_par_iter().map(value).collect();
+        writer.write_f32(&data)?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// FNV-1a of a key.
+fn stream(key: &str) -> u64 {
+    key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Number `index` of SplitMix64's sequence from `stream`, in 0..1.
+fn uniform(stream: u64, index: u64) -> f64 {
+    let mut z = stream.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z >> 40) as f64 / (1_u64 << 24) as f64
+}
