@@ -241,6 +241,82 @@ mod ply_files {
     }
 
     #[test]
+    fn labels_and_their_colours_are_written() {
+        let dir = dir();
+        let dest = dir.path().join("out.ply");
+        let fields = labelled(3);
+        for encoding in PLY_ENCODINGS {
+            let source = put(&dir, "in.ply", ply(encoding));
+            write_with_fields(&source, &dest, &fields).unwrap();
+            let (before, after) = (PointCloud::read(&source).unwrap(), PointCloud::read(&dest).unwrap());
+            assert_kept(&PointCloud { colors: Some(label_colors(3)), ..before }, &after);
+            assert_labelled(&after);
+            let text = String::from_utf8_lossy(&fs::read(&dest).unwrap()).into_owned();
+            assert_eq!(text.matches("property uint8 red\n").count(), 1, "{text}");
+            assert!(!text.contains("uchar red") && text.contains("property uchar alpha\n"));
+        }
+    }
+
+    #[test]
+    fn colours_of_any_name_and_type_become_plain_ones() {
+        let dir = dir();
+        let dest = dir.path().join("out.ply");
+        let axes = "property float x\nproperty float y\nproperty float z\n";
+        let set = |names: [&str; 3]| names.map(|name| format!("property float {name}\n")).concat();
+        for (properties, values, left) in [
+            (String::new(), "", vec![]),
+            (set(["r", "g", "b"]), " 0.5 1 0", vec![]),
+            (set(["Red", "GREEN", "blue"]), " 0.5 1 0", vec![]),
+            (set(["diffuse_red", "diffuse_green", "diffuse_blue"]), " 0.5 1 0", vec![]),
+            // A radius stays, and so does what is beside a set of plain names.
+            (set(["r", "s", "t"]), " 0.5 1 0", vec!["r", "s", "t"]),
+            (set(["red", "green", "blue"]) + &set(["r", "g", "b"]), " 9 9 9 0.5 1 0", vec!["r", "g", "b"]),
+            (set(["red", "g", "b"]) + &set(["r", "s", "t"]), " 9 9 9 0.5 1 0", vec!["g", "b", "r", "s", "t"]),
+        ] {
+            let header = format!("ply\nformat ascii 1.0\nelement vertex 2\n{axes}{properties}end_header\n");
+            let source = put(&dir, "in.ply", format!("{header}1 2 3{values}\n4 5 6{values}\n"));
+            let colors = [[7, 0, 255], [1, 2, 3]];
+            write_with_fields(&source, &dest, &Field::colors(&colors)).unwrap();
+            let after = PointCloud::read(&dest).unwrap();
+            assert_eq!(after.colors.as_deref(), Some(&colors[..]), "{properties}");
+            assert_eq!(after.positions, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+            let names: Vec<&str> = after.attributes.iter().map(|a| a.name.as_str()).collect();
+            assert_eq!(names, left);
+            let text = fs::read_to_string(&dest).unwrap();
+            for channel in ["red", "green", "blue"] {
+                assert_eq!(text.matches(&format!("property uchar {channel}\n")).count(), 1, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn channels_go_together() {
+        let dir = dir();
+        let text = "1 2 3\n";
+        let sources = [
+            (put(&dir, "in.ply", ply(PlyEncoding::Ascii)), 3, "out.ply"),
+            (put(&dir, "in.las", las(2, false, false, 3).0), 3, "out.las"),
+            (put(&dir, "in.xyz", text), 1, "other.ply"),
+        ];
+        for (source, n, dest) in sources {
+            let dest = dir.path().join(dest);
+            let fail = |fields: &[Field]| write_with_fields(&source, &dest, fields).unwrap_err().to_string();
+            let [red, green, blue] = Field::colors(&vec![[1, 2, 3]; n]);
+            let error = fail(&[red.clone(), blue.clone()]);
+            assert!(error.contains("\"blue\": another channel is missing"), "{error}");
+            let float = Field::new("green", vec![0.5_f32; n]);
+            let error = fail(&[red.clone(), float, blue.clone()]);
+            assert!(error.contains("\"green\": the data are f32"), "{error}");
+            let twice = Field::new("RED", vec![0_u8; n]);
+            let error = fail(&[red.clone(), green.clone(), twice, blue.clone()]);
+            assert!(error.contains("\"RED\": the channel is given twice"), "{error}");
+            let error = fail(&Field::colors(&vec![[1, 2, 3]; n + 1]));
+            assert!(error.contains(&format!("{} values", n + 1)), "{error}");
+            assert!(!dest.exists());
+        }
+    }
+
+    #[test]
     fn a_field_must_fit() {
         let dir = dir();
         let source = put(&dir, "in.ply", ply(PlyEncoding::Ascii));
@@ -286,6 +362,31 @@ mod ply_files {
         assert_eq!(cloud.notes, ["no points"]);
         assert_eq!((cloud.bounds(), cloud.spacing()), (None, None));
         assert_eq!(cloud.centered(), ([0.0; 3], vec![]));
+    }
+}
+
+/// What a labelled scan has for each of `n` points.
+fn labelled(n: usize) -> Vec<Field> {
+    let mut fields = vec![
+        Field::new("label", (0..n).map(|i| (i % 200) as u16).collect::<Vec<_>>()),
+        Field::new("instance", (0..n).map(|i| i as i32 - 1).collect::<Vec<_>>()),
+        Field::new("score", (0..n).map(|i| i as f32 / 7.0).collect::<Vec<_>>()),
+        Field::new("margin", (0..n).map(|i| -1.0 / (i as f32 + 1.0)).collect::<Vec<_>>()),
+    ];
+    fields.extend(Field::colors(&label_colors(n)));
+    fields
+}
+
+fn label_colors(n: usize) -> Vec<[u8; 3]> {
+    (0..n).map(|i| [(i % 256) as u8, 255, (i * 31 % 256) as u8]).collect()
+}
+
+/// `cloud` has the fields of [`labelled`].
+fn assert_labelled(cloud: &PointCloud) {
+    let n = cloud.len();
+    assert_eq!(cloud.colors, Some(label_colors(n)));
+    for field in labelled(n).into_iter().take(4) {
+        assert_eq!(*column(cloud, &field.name), field.data, "{}", field.name);
     }
 }
 
@@ -497,6 +598,53 @@ mod las_files {
     }
 
     #[test]
+    fn labels_and_their_colours_are_written() {
+        let dir = dir();
+        let n = 1000;
+        for format in [0, 1, 2, 3, 6, 7, 8] {
+            for (from, to) in [("las", "las"), ("laz", "laz"), ("las", "laz"), ("laz", "las")] {
+                let source = put(&dir, &format!("in.{from}"), las(format, from == "laz", true, n).0);
+                let dest = dir.path().join(format!("out.{to}"));
+                let class: Vec<u8> = (0..n).map(|i| (i % 12) as u8).collect();
+                let mut fields = labelled(n);
+                fields.push(Field::classification(class.clone()));
+                let notes = write_with_fields(&source, &dest, &fields).unwrap();
+                let (old, old_points) = las_points(&source);
+                let (new, new_points) = las_points(&dest);
+                assert_eq!(new.point_format().to_u8().unwrap() & 0x3f, format);
+                let colored = old.point_format().has_color;
+                assert_eq!(notes.iter().any(|n| n.contains("have no colours")), !colored, "{notes:?}");
+                let colors = label_colors(n);
+                for (i, (old, new)) in old_points.into_iter().zip(new_points).enumerate() {
+                    let color = colors[i].map(|value| u16::from(value) * 257);
+                    assert_eq!(new.color, colored.then(|| las::Color::new(color[0], color[1], color[2])));
+                    assert_eq!(u8::from(new.classification), class[i]);
+                    let (kept, added) = new.extra_bytes.split_at(old.extra_bytes.len());
+                    assert_eq!(kept, old.extra_bytes);
+                    assert_eq!(added[..2], ((i % 200) as u16).to_le_bytes());
+                    assert_eq!(added[2..6], (i as i32 - 1).to_le_bytes());
+                    assert_eq!(added[6..10], (i as f32 / 7.0).to_le_bytes());
+                    assert_eq!(added.len(), 14);
+                    let rest = |p: las::Point, color, classification| las::Point {
+                        extra_bytes: Vec::new(),
+                        color,
+                        classification,
+                        ..p
+                    };
+                    let (color, classification) = (new.color, new.classification);
+                    assert_eq!(new.nir, old.nir);
+                    assert_eq!(rest(old, color, classification), rest(new, color, classification));
+                }
+                let mut after = PointCloud::read(&dest).unwrap();
+                assert_eq!(after.colors.is_some(), colored);
+                assert!(after.attribute("red").is_none());
+                after.colors = Some(colors);
+                assert_labelled(&after);
+            }
+        }
+    }
+
+    #[test]
     fn more_extra_bytes_than_can_be_compressed() {
         let dir = dir();
         let source = put(&dir, "in.las", las(1, false, false, 3).0);
@@ -521,6 +669,19 @@ mod las_files {
             let after = PointCloud::read(&dest).unwrap();
             assert!(after.is_empty() && after.attribute("label").is_some());
             assert_eq!(las_points(&dest).1.len(), 0);
+        }
+    }
+
+    #[test]
+    fn labelled_as_ply() {
+        let dir = dir();
+        for format in [1, 8] {
+            let source = put(&dir, "in.laz", las(format, true, true, 700).0);
+            let dest = dir.path().join("out.ply");
+            write_with_fields(&source, &dest, &labelled(700)).unwrap();
+            let (before, after) = (PointCloud::read(&source).unwrap(), PointCloud::read(&dest).unwrap());
+            assert_kept(&PointCloud { colors: Some(label_colors(700)), ..before }, &after);
+            assert_labelled(&after);
         }
     }
 
@@ -694,6 +855,11 @@ mod pcd_files {
             let (before, after) = (PointCloud::read(&source).unwrap(), PointCloud::read(&dest).unwrap());
             assert_kept(&before, &after);
             assert_eq!(*column(&after, "label"), vec![1_u8, 2, 3, 4].into());
+
+            write_with_fields(&source, &dest, &labelled(4)).unwrap();
+            let after = PointCloud::read(&dest).unwrap();
+            assert_kept(&PointCloud { colors: Some(label_colors(4)), ..before }, &after);
+            assert_labelled(&after);
         }
     }
 
@@ -796,7 +962,13 @@ mod e57_files {
         let source = put(&dir, "in.e57", scans());
         let dest = dir.path().join("out.ply");
         write_with_fields(&source, &dest, &[Field::new("label", vec![9_u8; 4])]).unwrap();
-        assert_kept(&PointCloud::read(&source).unwrap(), &PointCloud::read(&dest).unwrap());
+        let before = PointCloud::read(&source).unwrap();
+        assert_kept(&before, &PointCloud::read(&dest).unwrap());
+
+        write_with_fields(&source, &dest, &labelled(4)).unwrap();
+        let after = PointCloud::read(&dest).unwrap();
+        assert_kept(&PointCloud { colors: Some(label_colors(4)), ..before }, &after);
+        assert_labelled(&after);
     }
 
     #[test]
@@ -859,6 +1031,11 @@ mod text_files {
         let after = PointCloud::read(&dest).unwrap();
         assert_eq!(after.positions[0], [636_000.123_456_78, 2.0, 3.0]);
         assert_eq!(*column(&after, "reflectance"), vec![1_u8, 2].into());
+
+        write_with_fields(&source, &dest, &labelled(2)).unwrap();
+        let after = PointCloud::read(&dest).unwrap();
+        assert_kept(&PointCloud { colors: Some(label_colors(2)), ..PointCloud::read(&source).unwrap() }, &after);
+        assert_labelled(&after);
     }
 
     #[test]

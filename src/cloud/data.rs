@@ -202,7 +202,8 @@ impl Attribute {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     /// Name of the property; an existing one of this name is replaced, but for coordinates and the
-    /// standard properties of LAS points, whose names are refused.
+    /// standard properties of LAS points, whose names are refused. `red`, `green` and `blue` are the
+    /// colours of the points, see [`Field::colors`].
     pub name: String,
     /// One value per point, in the order of the file.
     pub data: AttributeData,
@@ -221,7 +222,26 @@ impl Field {
     pub fn classification(classes: Vec<u8>) -> Self {
         Self { name: "classification".into(), data: classes.into(), as_classification: true }
     }
+
+    /// New colours of the points: the fields `red`, `green` and `blue`, which go together and are `u8`.
+    ///
+    /// They take the place of the scan's own, since viewers show one colour per point and look for it
+    /// under these names. LAS stores them with 16 bits, as `257 · value`; its point formats without colours
+    /// cannot take them, which a note then says.
+    pub fn colors(colors: &[[u8; 3]]) -> [Self; 3] {
+        std::array::from_fn(|channel| {
+            Self::new(CHANNELS[channel], colors.iter().map(|rgb| rgb[channel]).collect::<Vec<_>>())
+        })
+    }
+
+    /// Which channel of the colours this is.
+    pub(crate) fn channel(&self) -> Option<usize> {
+        CHANNELS.iter().position(|name| self.name.eq_ignore_ascii_case(name))
+    }
 }
+
+/// The names of the fields that are colours.
+pub(crate) const CHANNELS: [&str; 3] = ["red", "green", "blue"];
 
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.filter(|x| x.is_finite()).fold(None, |range, x| match range {

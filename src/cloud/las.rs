@@ -338,6 +338,11 @@ fn layout(format: u8) -> (Vec<Standard>, Option<usize>) {
     (all, color)
 }
 
+/// Where points of this format have their colours: three values of 16 bits.
+pub(super) fn color_offset(format: u8) -> Option<usize> {
+    layout(format).1
+}
+
 /// True if points of this format have a standard property called `name`.
 pub(super) fn is_standard(format: u8, name: &str) -> bool {
     layout(format).0.iter().any(|standard| standard.name == name)

@@ -8,9 +8,9 @@ use laz::{LazVlr, LazVlrBuilder, ParLasZipCompressor};
 
 use super::data::{AttributeData, Endian, Field};
 use super::error::{CloudError, Origin};
-use super::las::{MOST_EXTRA_COMPRESSED, for_each_batch, is_standard};
+use super::las::{MOST_EXTRA_COMPRESSED, color_offset, for_each_batch, is_standard};
 use super::las_header::{COPC, EXTRA_BYTES, Extra, Header, LASZIP, VLR_HEADER, Vlr};
-use super::{check_length, extension, guarded, write_atomic};
+use super::{check_length, extension, guarded, new_colors, write_atomic};
 use crate::files::MappedFile;
 
 const LONGEST_NAME: usize = 32;
@@ -21,6 +21,8 @@ const CHUNK_POINTS: u64 = 50_000;
 enum Target<'a> {
     /// The standard classification.
     Class(&'a [u8]),
+    /// The colours, at this offset.
+    Color(usize, [&'a [u8]; 3]),
     /// Extra bytes at this offset of the new record.
     Extra(usize, &'a AttributeData),
 }
@@ -53,6 +55,9 @@ pub(super) fn append(
         "las" => false,
         _ => header.compressed,
     };
+    if fields.iter().any(|f| f.channel().is_some()) && color_offset(header.point_format).is_none() {
+        notes.push(format!("points of format {} have no colours: the new ones are left out", header.point_format));
+    }
     if header.is_copc() {
         notes.push("the octree index of the COPC source is left out: its offsets no longer hold".into());
     }
@@ -72,8 +77,11 @@ fn plan<'a>(header: &Header, bytes: &[u8], dest: &Path, fields: &'a [Field]) -> 
         expected,
     };
     let mut targets = Vec::new();
+    if let (Some(colors), Some(at)) = (new_colors(dest, fields)?, color_offset(header.point_format)) {
+        targets.push(Target::Color(at, colors));
+    }
     let mut added: Vec<&Field> = Vec::new();
-    for field in fields {
+    for field in fields.iter().filter(|f| f.channel().is_none()) {
         if !field.as_classification {
             if field.name.len() > LONGEST_NAME || field.name.contains('\0') {
                 let found = format!("the name has {} bytes", field.name.len());
@@ -211,6 +219,13 @@ impl Copy<'_> {
                 let mut value = Vec::with_capacity(8);
                 data.put(index, Endian::Little, &mut value);
                 put(row, *at, &value);
+            }
+            Target::Color(at, channels) => {
+                for (i, channel) in channels.iter().enumerate() {
+                    // 257 · 255 is the largest value.
+                    let value = u16::from(channel.get(index).copied().unwrap_or_default()) * 257;
+                    put(row, at + 2 * i, &value.to_le_bytes());
+                }
             }
             Target::Class(classes) => {
                 let class = classes.get(index).copied().unwrap_or_default();

@@ -297,15 +297,16 @@ impl PointCloud {
         units::guess(self)
     }
 
-    /// Writes a binary little-endian PLY file with everything this cloud holds, and `fields`.
+    /// Writes a binary little-endian PLY file with everything this cloud holds, and `fields`. New colours
+    /// replace the cloud's.
     ///
     /// Coordinates are stored as `float` if all of them are exactly representable, otherwise as
     /// `double`, so they read back bit by bit. Returns notes for the user about what changed.
     ///
     /// # Errors
     ///
-    /// [`CloudError::Field`] if a field has another length than the cloud; [`CloudError::Io`] if the
-    /// file cannot be written.
+    /// [`CloudError::Field`] if a field has another length than the cloud, or its name does not fit;
+    /// [`CloudError::Io`] if the file cannot be written.
     pub fn write_ply(&self, dest: &Path, fields: &[Field]) -> Result<Vec<String>, CloudError> {
         ply_write::write_cloud(self, dest, fields)
     }
@@ -323,6 +324,7 @@ fn finite(p: &[f64; 3]) -> bool {
 /// `las` or `laz` is compressed accordingly, and a COPC source becomes plain LAZ, since its
 /// octree is an index of the old bytes. Every other source, and a LAS source with a `ply`
 /// destination, is written as binary PLY with everything known (see [`PointCloud::write_ply`]).
+/// New colours replace the scan's (see [`Field::colors`]); those stay in the source, if that is another file.
 ///
 /// The destination may be the source: it is written to a temporary file in the same directory and
 /// renamed. Returns notes for the user about what changed.
@@ -375,6 +377,35 @@ fn check_length(dest: &Path, field: &Field, points: usize) -> Result<(), CloudEr
         found: format!("it has {} values", field.data.len()),
         expected: format!("one for each of the {points} points"),
     })
+}
+
+/// The new colours among `fields`, if there are any: red, green and blue.
+fn new_colors<'a>(dest: &Path, fields: &'a [Field]) -> Result<Option<[&'a [u8]; 3]>, CloudError> {
+    let bad = |field: &Field, found: String| CloudError::Field {
+        path: dest.to_path_buf(),
+        field: field.name.clone(),
+        found,
+        expected: "red, green and blue together, each once and as u8: the colours of the points".into(),
+    };
+    let mut channels = [None; 3];
+    let mut last = None;
+    for field in fields {
+        let Some(channel) = field.channel() else {
+            continue;
+        };
+        let AttributeData::U8(values) = &field.data else {
+            return Err(bad(field, format!("the data are {}", field.data.scalar_type().name())));
+        };
+        if channels[channel].replace(values.as_slice()).is_some() {
+            return Err(bad(field, "the channel is given twice".into()));
+        }
+        last = Some(field);
+    }
+    match (channels, last) {
+        ([Some(red), Some(green), Some(blue)], _) => Ok(Some([red, green, blue])),
+        (_, Some(field)) => Err(bad(field, "another channel is missing".into())),
+        (_, None) => Ok(None),
+    }
 }
 
 /// Writes `dest` whole or not at all (see [`files::write_atomic`]). What `write` owns is dropped

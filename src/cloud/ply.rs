@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::data::{Attribute, AttributeData, Endian, ScalarType, colors_from};
+use super::data::{Attribute, AttributeData, CHANNELS, Endian, ScalarType, colors_from};
 use super::error::{CloudError, Origin, quoted};
 use super::{Format, PlyEncoding, PointCloud};
 
@@ -139,7 +139,25 @@ impl Header {
     }
 }
 
+/// Names under which files have colours; the first that a file has all three of are its colours.
+const COLORS: [[&str; 3]; 3] = [CHANNELS, ["r", "g", "b"], ["diffuse_red", "diffuse_green", "diffuse_blue"]];
+
 impl Element {
+    /// The properties that new colours take the place of; what is `None` has to be added.
+    pub fn color_slots(&self) -> [Option<usize>; 3] {
+        let find = |name| self.properties.iter().position(|p| p.name.eq_ignore_ascii_case(name));
+        let plain = CHANNELS.map(find);
+        // With a part of the plain names in the file, others must not become these names a second time.
+        if plain.iter().any(Option::is_some) {
+            return plain;
+        }
+        let scalar = |slot: &Option<usize>| {
+            let property = slot.and_then(|i| self.properties.get(i));
+            property.is_some_and(|p| matches!(p.kind, Kind::Scalar(_)))
+        };
+        COLORS.map(|set| set.map(find)).into_iter().find(|slots| slots.iter().all(scalar)).unwrap_or_default()
+    }
+
     /// Bytes per row in binary files, if all rows are equally long.
     pub fn stride(&self) -> Option<usize> {
         self.properties
@@ -527,10 +545,8 @@ fn assemble(header: &Header, vertex: &Element, mut body: Body) -> PointCloud {
         vertex.properties.iter().any(|p| named(p) && matches!(p.kind, Kind::Scalar(_)))
     };
     // A channel alone means something else ("r" may be a radius): colours need all three.
-    let sets: [[&str; 3]; 3] =
-        [["red", "green", "blue"], ["r", "g", "b"], ["diffuse_red", "diffuse_green", "diffuse_blue"]];
     let mut colors = None;
-    if let Some(set) = sets.iter().find(|set| set.iter().all(|name| has(&[name])))
+    if let Some(set) = COLORS.iter().find(|set| set.iter().all(|name| has(&[name])))
         && let [Some(r), Some(g), Some(b)] = set.map(|name| take(&[name]))
     {
         colors = Some(colors_from(&r, &g, &b, &mut notes));

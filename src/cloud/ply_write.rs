@@ -6,10 +6,10 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::data::{AttributeData, Endian, Field};
+use super::data::{AttributeData, CHANNELS, Endian, Field};
 use super::error::{CloudError, Origin};
 use super::ply::{BinaryRows, Header, Kind, Words};
-use super::{Format, PlyEncoding, PointCloud, check_length, write_atomic};
+use super::{Format, PlyEncoding, PointCloud, check_length, new_colors, write_atomic};
 use crate::files::MappedFile;
 
 /// PLY separates names by blanks, and a name must be there.
@@ -42,7 +42,7 @@ fn coordinate_name(dest: &Path, name: &str) -> CloudError {
     CloudError::Field {
         path: dest.to_path_buf(),
         field: name.into(),
-        found: "the scan itself has coordinates, normals or colours of this name".into(),
+        found: "the scan itself has coordinates or normals of this name".into(),
         expected: "another name".into(),
     }
 }
@@ -75,6 +75,8 @@ pub(super) fn append(
         return Err(origin.line(1, "a header without vertices", "a line \"element vertex COUNT\""));
     };
     let mut notes = Vec::new();
+    new_colors(dest, fields)?;
+    let color_slots = vertex.color_slots();
     let mut columns: Vec<Column<'_>> = Vec::new();
     for field in fields {
         check_length(dest, field, usize::try_from(vertex.count).unwrap_or(usize::MAX))?;
@@ -82,7 +84,13 @@ pub(super) fn append(
             return Err(coordinate_name(dest, &field.name));
         }
         let mut column = column(&field.name, &field.data, &mut notes);
-        column.replaces = vertex.properties.iter().position(|p| p.name == column.name);
+        column.replaces = match field.channel() {
+            Some(channel) => {
+                column.name = CHANNELS[channel].into();
+                color_slots[channel]
+            }
+            None => vertex.properties.iter().position(|p| p.name == column.name),
+        };
         if let Some(old) = column.replaces.and_then(|i| vertex.properties.get(i))
             && matches!(old.kind, Kind::List { .. })
         {
@@ -242,10 +250,17 @@ pub(super) fn write_cloud(cloud: &PointCloud, dest: &Path, fields: &[Field]) -> 
     if cloud.normals.is_some() {
         taken.extend(["nx", "ny", "nz"].map(String::from));
     }
-    if cloud.colors.is_some() {
-        taken.extend(["red", "green", "blue"].map(String::from));
+    let colors: Option<Cow<'_, [[u8; 3]]>> = match new_colors(dest, fields)? {
+        Some([red, green, blue]) => {
+            Some(red.iter().zip(green).zip(blue).map(|((&red, &green), &blue)| [red, green, blue]).collect())
+        }
+        None => cloud.colors.as_deref().map(Cow::Borrowed),
+    };
+    if colors.is_some() {
+        taken.extend(CHANNELS.map(String::from));
     }
-    let new: Vec<Column<'_>> = (fields.iter()).map(|f| column(&f.name, &f.data, &mut notes)).collect();
+    let others = fields.iter().filter(|f| f.channel().is_none());
+    let new: Vec<Column<'_>> = others.map(|f| column(&f.name, &f.data, &mut notes)).collect();
     check_names(dest, &new)?;
     if let Some(clash) = new.iter().find(|c| taken.contains(&c.name)) {
         return Err(coordinate_name(dest, &clash.name));
@@ -274,7 +289,8 @@ pub(super) fn write_cloud(cloud: &PointCloud, dest: &Path, fields: &[Field]) -> 
         notes.push("PLY holds the points only: georeferencing, images and scan poses stay in the source".into());
     }
     write_atomic(dest, |out| {
-        put_cloud(cloud, single, &columns, out).map_err(|source| CloudError::io(dest, "write", source))
+        put_cloud(cloud, single, colors.as_deref(), &columns, out)
+            .map_err(|source| CloudError::io(dest, "write", source))
     })?;
     Ok(notes)
 }
@@ -282,6 +298,7 @@ pub(super) fn write_cloud(cloud: &PointCloud, dest: &Path, fields: &[Field]) -> 
 fn put_cloud(
     cloud: &PointCloud,
     single: bool,
+    colors: Option<&[[u8; 3]]>,
     columns: &[Column<'_>],
     out: &mut BufWriter<File>,
 ) -> std::io::Result<()> {
@@ -297,7 +314,7 @@ fn put_cloud(
     if cloud.normals.is_some() {
         writeln!(out, "property float nx\nproperty float ny\nproperty float nz")?;
     }
-    if cloud.colors.is_some() {
+    if colors.is_some() {
         writeln!(out, "property uchar red\nproperty uchar green\nproperty uchar blue")?;
     }
     for column in columns {
@@ -323,7 +340,7 @@ fn put_cloud(
                 row.extend_from_slice(&x.to_le_bytes());
             }
         }
-        if let Some(colors) = &cloud.colors {
+        if let Some(colors) = colors {
             row.extend_from_slice(&colors.get(i).copied().unwrap_or_default());
         }
         for column in columns {

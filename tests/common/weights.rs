@@ -75,6 +75,10 @@ impl Values {
     fn layer(num_in: usize) -> Self {
         Self { center: 0.0, spread: (3.0 / num_in.max(1) as f64).sqrt() }
     }
+
+    fn times(self, factor: f64) -> Self {
+        Self { center: factor * self.center, spread: factor * self.spread }
+    }
 }
 
 fn xdecoder_values(key: &str, shape: &[usize]) -> Values {
@@ -82,17 +86,17 @@ fn xdecoder_values(key: &str, shape: &[usize]) -> Values {
     let is = |end: &str| key.ends_with(end);
     let num_in = shape.iter().skip(1).product();
     match shape.len() {
-        // exp(3) = 20 times the cosine: clear decisions.
-        0 => values(3.0, 0.5),
+        // The logarithm of what cosines are multiplied with. With more, the one query with the clearest label
+        // would win nearly every pixel.
+        0 => values(1.5, 0.0),
         1 if is("gamma_1") || is("gamma_2") => values(0.5, 0.3),
         1 if is("bias") => values(0.0, 0.05),
         1 => values(1.0, 0.1),
-        // Queries as far apart as this, and attention that moves them little, do not all become the same.
+        // Queries that start far apart, and layers that move them little: they do not all become the same.
         _ if is("query_feat.weight") => values(0.0, 3.0),
         _ if is("query_embed.weight") => values(0.0, 1.0),
-        _ if is("out_proj.weight") && key.contains("predictor.transformer") => {
-            values(0.0, 0.3 * Values::layer(num_in).spread)
-        }
+        _ if key.contains("predictor.transformer") && is("out_proj.weight") => Values::layer(num_in).times(0.15),
+        _ if key.contains("predictor.transformer") && is("linear2.weight") => Values::layer(num_in).times(0.5),
         _ if is("level_embed.weight") || is("positional_embedding") || is("token_embedding.weight") => values(0.0, 0.5),
         // Stored as [in, out].
         _ if is("class_embed") || is("lang_proj") => Values::layer(shape[0]),
