@@ -39,10 +39,11 @@ fn project_points(bencher: divan::Bencher<'_, '_>) {
 fn fuse(bencher: divan::Bencher<'_, '_>) {
     // Every view sees a fifth of the points.
     let query = |i: usize| if i.is_multiple_of(5) { (i / 5 % QUERIES) as i32 } else { -1 };
-    let queries = int_tensor((0..VIEWS * POINTS).map(query).collect(), [VIEWS, POINTS], &device());
-    let logits = features(VIEWS * QUERIES, LABELS).reshape([VIEWS, QUERIES, LABELS]);
+    let row = |i: usize| if query(i) < 0 { -1 } else { (i / POINTS * QUERIES) as i32 + query(i) };
+    let rows = int_tensor((0..VIEWS * POINTS).map(row).collect(), [VIEWS, POINTS], &device());
+    let logits = features(VIEWS * QUERIES, LABELS);
     bencher.counter(ItemsCount::new(POINTS)).bench_local(|| {
-        let fused = fuse_views(queries.clone(), logits.clone()).expect("valid input");
+        let fused = fuse_views(rows.clone(), logits.clone()).expect("valid input");
         finish();
         fused
     });
@@ -64,19 +65,14 @@ fn scene(bencher: divan::Bencher<'_, '_>) {
     let values = geopurify::ops::float_values(features(POINTS, 3)).expect("on the device");
     let positions: Vec<[f32; 3]> = values.as_chunks::<3>().0.to_vec();
     let depth: Vec<f32> = (0..SIZE[0] * SIZE[1]).map(|i| 2.8 + (i % 97) as f32 / 60.0).collect();
-    let view = View {
-        size: SIZE,
-        query_from_pixel: (0..SIZE[0] * SIZE[1])
-            .map(|i| if i % 50 == 0 { u16::MAX } else { (i % QUERIES) as u16 })
-            .collect(),
-        embeddings: vec![0.04; QUERIES * 512],
-        logits: (0..QUERIES * LABELS).map(|i| (i * 31 % 97) as f32 / 10.0).collect(),
-        num_labels: LABELS,
-    };
+    let query = |i: usize| if i.is_multiple_of(50) { -1 } else { (i % QUERIES) as i32 };
+    let query_from_pixel = int_tensor((0..SIZE[0] * SIZE[1]).map(query).collect(), SIZE, &device());
+    let logits = (0..QUERIES * LABELS).map(|i| (i * 31 % 97) as f32 / 10.0).collect();
+    let view = View::from_parts(query_from_pixel, vec![0.04; QUERIES * 512], logits, QUERIES).expect("valid parts");
     bencher.counter(ItemsCount::new(POINTS)).bench_local(|| {
         let mut lifter = Lifter::new(positions.clone(), Visibility::default(), &device());
         for _ in 0..VIEWS {
-            let sight = lifter.see(camera(), &depth).expect("valid input");
+            let sight = lifter.see(camera(), camera(), &depth).expect("valid input");
             lifter.add(&sight, &view).expect("valid input");
         }
         let lifted = lifter.finish().expect("points are seen");

@@ -7,10 +7,14 @@ use burn::prelude::*;
 use burn::tensor::Device;
 use common::{Random, devices, rel_l2};
 use geopurify::gpu::{Limits, with_limits};
-use geopurify::lift::{Lifter, NO_QUERY, View};
+use geopurify::lift::{LiftError, Lifted, Lifter, View};
+use geopurify::ops::bicubic_antialias::bicubic_antialias;
+use geopurify::ops::compose::compose;
 use geopurify::ops::fuse_views::fuse_views;
 use geopurify::ops::knn::knn_between;
-use geopurify::ops::project::{Camera, Visibility, project};
+use geopurify::ops::partition::partition;
+use geopurify::ops::pixel_queries::{Sizes, pixel_queries};
+use geopurify::ops::project::{Camera, Visibility, project, project_unhidden};
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values};
 use geopurify::purify::FeatureSource as _;
 
@@ -136,53 +140,198 @@ fn projections_of_many_points_equal_the_definition() {
 
 #[test]
 fn fusions_equal_the_definition() {
-    for (num_views, num_points, num_queries, num_labels) in [(1, 70, 3, 2), (5, 200, 7, 4), (12, 65, 20, 1)] {
+    for (num_views, num_points, num_queries, num_labels) in
+        [(1, 70, 3, 2), (5, 200, 7, 5), (12, 65, 20, 1), (9000, 2, 2, 17)]
+    {
         let mut random = Random(8);
         let query: Vec<i32> =
             (0..num_views * num_points).map(|_| random.below(2 * num_queries) as i32 - num_queries as i32).collect();
         let query: Vec<i32> = query.into_iter().map(|q| q.max(-1)).collect();
         let logits: Vec<f32> = random.floats(num_views * num_queries * num_labels).iter().map(|x| 5.0 * x).collect();
         let logit = |v: usize, q: i32, label: usize| logits[(v * num_queries + q as usize) * num_labels + label];
-        let (mut consensus, mut view, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut consensus, mut count, mut row, mut weights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for point in 0..num_points {
             let seen: Vec<(usize, i32)> =
                 (0..num_views).map(|v| (v, query[v * num_points + point])).filter(|s| s.1 >= 0).collect();
             let total = |label: usize| seen.iter().map(|&(v, q)| f64::from(logit(v, q, label))).sum::<f64>();
             let best = (0..num_labels).max_by(|&a, &b| total(a).total_cmp(&total(b))).unwrap();
             consensus.push(if seen.is_empty() { -1 } else { best as i32 });
-            let mut order: Vec<(f32, usize)> = seen.iter().map(|&(v, q)| (logit(v, q, best), v)).collect();
+            count.push(seen.len() as i32);
+            let mut order: Vec<(f32, i32)> =
+                seen.iter().map(|&(v, q)| (logit(v, q, best), (v * num_queries) as i32 + q)).collect();
             order.sort_by(|a, b| b.0.total_cmp(&a.0));
             order.truncate(3);
             let sum: f64 = order.iter().map(|o| f64::from(o.0).exp()).sum();
             for i in 0..3 {
-                view.push(order.get(i).map_or(-1, |o| o.1 as i32));
+                row.push(order.get(i).map_or(-1, |o| o.1));
                 weights.push(order.get(i).map_or(0.0, |o| (f64::from(o.0).exp() / sum) as f32));
             }
         }
         assert!(consensus.contains(&-1) || num_views > 5);
         on_devices(|name, device| {
-            let query = int_tensor(query.clone(), [num_views, num_points], device);
-            let logits = float_tensor(logits.clone(), [num_views, num_queries, num_labels], device);
-            let found = fuse_views(query, logits).unwrap();
+            let of_table = |(i, &query): (usize, &i32)| match query {
+                -1 => -1,
+                query => (i / num_points * num_queries) as i32 + query,
+            };
+            let rows = query.iter().enumerate().map(of_table).collect();
+            let rows = int_tensor(rows, [num_views, num_points], device);
+            let logits = float_tensor(logits.clone(), [num_views * num_queries, num_labels], device);
+            let found = fuse_views(rows, logits).unwrap();
             assert_eq!(int_values(found.consensus).unwrap(), consensus, "{name}");
-            assert_eq!(int_values(found.view).unwrap(), view, "{name}");
+            assert_eq!(int_values(found.num_views).unwrap(), count, "{name}");
+            assert_eq!(int_values(found.row).unwrap(), row, "{name}");
             assert!(rel_l2(&float_values(found.weights).unwrap(), &weights) < 2e-6, "{name}");
         });
     }
     let device = Device::flex();
-    let error = fuse_views(int_tensor(vec![7], [1, 1], &device), Tensor::zeros([1, 3, 2], &device)).unwrap_err();
-    assert_eq!(error.to_string(), "fuse_views: query 7, expected at most 3 - 1");
+    let error = fuse_views(int_tensor(vec![7], [1, 1], &device), Tensor::zeros([3, 2], &device)).unwrap_err();
+    assert_eq!(error.to_string(), "fuse_views: row 7, expected at most 3 - 1");
+    assert!(fuse_views(int_tensor(vec![0], [1, 1], &device), Tensor::zeros([3, 0], &device)).is_err());
+    let none = fuse_views(int_tensor(Vec::new(), [0, 2], &device), Tensor::zeros([0, 2], &device)).unwrap();
+    assert_eq!(int_values(none.consensus).unwrap(), [-1; 2]);
 }
 
-/// A view whose left half has query 0, whose right half has none.
-fn half_view(num_queries: usize) -> View {
-    View {
-        size: [60, 80],
-        query_from_pixel: (0..60 * 80).map(|i| if i % 80 < 40 { 0 } else { NO_QUERY }).collect(),
-        embeddings: (0..num_queries * 2).map(|i| i as f32 + 1.0).collect(),
-        logits: (0..num_queries * 3).map(|i| i as f32).collect(),
-        num_labels: 3,
+#[test]
+fn index_maps_compose_and_part() {
+    for n in [0, 1, 255, 256, 257, 2048, 2049, 70_000] {
+        let mut random = Random(n as u64);
+        let index: Vec<i32> = (0..n).map(|_| random.below(900) as i32 - 300).collect();
+        let map: Vec<i32> = (0..500).map(|_| random.below(100) as i32 - 30).collect();
+        let composed: Vec<i32> = index
+            .iter()
+            .map(|&i| usize::try_from(i).ok().and_then(|i| map.get(i)).map_or(-1, |&c| c.max(-1)))
+            .collect();
+        let is_something = |&position: &usize| index[position] >= 0;
+        let (something, nothing): (Vec<usize>, Vec<usize>) = (0..n).partition(is_something);
+        let order: Vec<i32> = something.iter().chain(&nothing).map(|&position| position as i32).collect();
+        on_devices(|name, device| {
+            let index = int_tensor(index.clone(), [n], device);
+            let found = compose(int_tensor(map.clone(), [500], device), index.clone()).unwrap();
+            assert_eq!(int_values(found).unwrap(), composed, "{name}, {n}");
+            let parted = partition(index).unwrap();
+            assert_eq!(parted.num_something, something.len(), "{name}, {n}");
+            assert_eq!(int_values(parted.position_from_place.clone()).unwrap(), order, "{name}, {n}");
+            assert_eq!(int_values(parted.something()).unwrap(), order[..something.len()], "{name}, {n}");
+            assert_eq!(int_values(parted.nothing()).unwrap(), order[something.len()..], "{name}, {n}");
+            let places = int_values(parted.place_from_position).unwrap();
+            assert!(places.iter().zip(0..).all(|(&place, i)| order[place as usize] == i), "{name}, {n}");
+        });
     }
+    on_devices(|name, device| {
+        let nowhere = compose(int_tensor(Vec::new(), [0], device), int_tensor(vec![0, -7, i32::MIN], [3], device));
+        assert_eq!(int_values(nowhere.unwrap()).unwrap(), [-1; 3], "{name}");
+        let all = partition(int_tensor(vec![4, 0], [2], device)).unwrap();
+        assert_eq!((all.num_something, all.nothing().dims()), (2, [0]), "{name}");
+        let none = partition(int_tensor(vec![-1; 300], [300], device)).unwrap();
+        assert_eq!((none.num_something, none.something().dims()), (0, [0]), "{name}");
+    });
+}
+
+/// The winner of every pixel in f64, and whether rounding could not change it.
+fn contest(masks: &[f32], confidences: &[f32], sizes: Sizes) -> Vec<(i32, bool)> {
+    let Sizes { resampled: [_, full_width], picture: [height, width] } = sizes;
+    let plane = masks.len() / confidences.len();
+    let pixel = |i: usize| {
+        let (mut best, mut runner_up, mut winner, mut logit) = (f64::NEG_INFINITY, f64::NEG_INFINITY, -1, 0.0);
+        for (q, (mask, &confidence)) in masks.chunks_exact(plane).zip(confidences).enumerate() {
+            let x = f64::from(mask[i / width * full_width + i % width]);
+            let value = f64::from(confidence) / (1.0 + (-x).exp());
+            if value > best {
+                (runner_up, best, winner, logit) = (best, value, q as i32, x);
+            } else {
+                runner_up = runner_up.max(value);
+            }
+        }
+        (if logit >= 0.0 { winner } else { -1 }, best - runner_up > 1e-5 && logit.abs() > 1e-5)
+    };
+    (0..height * width).map(pixel).collect()
+}
+
+#[test]
+fn queries_of_pixels_equal_the_definition() {
+    let cases = [
+        (1, [1, 1], [1, 1], [1, 1]),
+        (3, [2, 3], [8, 12], [6, 9]),
+        // Padding cropped, kept, and a mask that shrinks.
+        (20, [9, 13], [36, 52], [34, 49]),
+        (20, [9, 13], [35, 50], [35, 50]),
+        (5, [40, 70], [11, 33], [11, 32]),
+        (70, [33, 21], [132, 84], [131, 82]),
+    ];
+    for (num_queries, [h, w], resampled, picture) in cases {
+        let mut random = Random(num_queries as u64);
+        let masks: Vec<f32> = random.floats(num_queries * h * w).iter().map(|x| 4.0 * x).collect();
+        let confidences: Vec<f32> = random.floats(num_queries).iter().map(|x| x.abs()).collect();
+        let sizes = Sizes { resampled, picture };
+        let shape = [num_queries, h, w];
+        let planes = float_tensor(masks.clone(), shape, &Device::flex());
+        let planes = float_values(bicubic_antialias(planes, resampled).unwrap()).unwrap();
+        let expected: Vec<(i32, bool)> =
+            planes.chunks_exact(planes.len()).flat_map(|planes| contest(planes, &confidences, sizes)).collect();
+        assert!(expected.iter().filter(|(_, sure)| *sure).count() * 100 >= expected.len() * 99);
+        assert!(num_queries < 20 || expected.iter().any(|(query, _)| *query >= 0));
+        let compare = |name: &str, device: &Device| {
+            let confidences = float_tensor(confidences.clone(), [num_queries], device);
+            let found = pixel_queries(float_tensor(masks.clone(), shape, device), confidences, sizes).unwrap();
+            assert_eq!(found.dims(), picture, "{name}");
+            for (i, (found, (query, sure))) in int_values(found).unwrap().into_iter().zip(&expected).enumerate() {
+                assert!(!sure || found == *query, "{name}, {shape:?}, pixel {i}: {found}, expected {query}");
+            }
+        };
+        on_devices(|name, device| {
+            compare(name, device);
+            // As few masks at a time as their own size leaves room for.
+            let lowered = Limits {
+                max_binding_bytes: (num_queries * h * w * 4).max(picture[0] * picture[1] * 4) as u64,
+                max_workgroups: 65_535,
+            };
+            with_limits(lowered, || compare(&format!("{name}, small buffers"), device));
+        });
+    }
+}
+
+#[test]
+fn queries_of_pixels_at_the_edge_of_their_contract() {
+    let sizes = Sizes { resampled: [4, 4], picture: [4, 3] };
+    on_devices(|name, device| {
+        let of = |masks: Vec<f32>, confidences: Vec<f32>| {
+            let num_queries = confidences.len();
+            let masks = float_tensor(masks, [num_queries, 1, 1], device);
+            let found = pixel_queries(masks, float_tensor(confidences, [num_queries], device), sizes).unwrap();
+            int_values(found).unwrap()
+        };
+        assert_eq!(of(vec![], vec![]), [-1; 12], "{name}");
+        // The first of equals; a confident one whose mask is off; what is not a number.
+        assert_eq!(of(vec![1.0, 1.0], vec![0.5, 0.5]), [0; 12], "{name}");
+        assert_eq!(of(vec![1.0, -0.5], vec![0.1, 1.0]), [-1; 12], "{name}");
+        assert_eq!(of(vec![0.0, f32::NAN, 9.0], vec![0.5, 1.0, f32::NAN]), [0; 12], "{name}");
+        assert_eq!(of(vec![-200.0, 200.0], vec![1.0, 0.5]), [1; 12], "{name}");
+        // Below zero every probability counts the other way round.
+        assert_eq!(of(vec![3.0, 1.0], vec![-0.5, -0.5]), [1; 12], "{name}");
+    });
+    let device = Device::flex();
+    let masks = |shape| Tensor::<3>::zeros(shape, &device);
+    let error = pixel_queries(masks([2, 1, 1]), Tensor::zeros([3], &device), sizes).unwrap_err();
+    assert_eq!(error.to_string(), "pixel_queries: confidences is [3], expected [Q = 2]");
+    let larger = Sizes { resampled: [4, 4], picture: [5, 4] };
+    let error = pixel_queries(masks([3, 1, 1]), Tensor::zeros([3], &device), larger).unwrap_err();
+    assert!(error.to_string().contains("expected a part of them"), "{error}");
+    assert!(pixel_queries(masks([3, 0, 1]), Tensor::zeros([3], &device), sizes).is_err());
+}
+
+const SIZE: [usize; 2] = [60, 80];
+
+/// A view whose left half has query 0, whose right half has none.
+fn half_view(num_queries: usize, device: &Device) -> View {
+    view(|i| if i % 80 < 40 { 0 } else { -1 }, num_queries, device)
+}
+
+/// Two channels and three labels.
+fn view(query: impl Fn(usize) -> i32, num_queries: usize, device: &Device) -> View {
+    let embeddings = (0..num_queries * 2).map(|i| i as f32 + 1.0).collect();
+    let logits = (0..num_queries * 3).map(|i| i as f32).collect();
+    let query_from_pixel = int_tensor((0..SIZE[0] * SIZE[1]).map(query).collect(), SIZE, device);
+    View::from_parts(query_from_pixel, embeddings, logits, num_queries).unwrap()
 }
 
 #[test]
@@ -191,11 +340,13 @@ fn points_without_a_query_or_a_view_take_the_nearest() {
         // Left and right of the middle in sight, and one behind the camera, nearest to the right one.
         let at = vec![[2.0, 0.3, 0.0], [2.0, -0.3, 0.0], [-2.0, -0.4, 0.0]];
         let mut lifter = Lifter::new(at, Visibility::default(), device);
-        let sight = lifter.see(CAMERA, &vec![2.0; 60 * 80]).unwrap();
-        assert_eq!(sight.num_visible, 2, "{name}");
-        let report = lifter.add(&sight, &half_view(2)).unwrap();
+        let sight = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        assert_eq!(sight.num_visible(), 2, "{name}");
+        let report = lifter.add(&sight, &half_view(2, device)).unwrap();
         assert_eq!((report.num_visible, report.num_filled), (2, 1), "{name}");
-        assert_eq!(lifter.query_from_point(0), [Some(0), Some(0), None], "{name}");
+        assert_eq!(lifter.query_from_point(0).unwrap(), [Some(0), Some(0), None], "{name}");
+        // Two bytes a point, and the one row that is used.
+        assert_eq!(lifter.bytes_in_memory(), 3 * 2 + (2 + 3) * 4, "{name}");
         let lifted = lifter.finish().unwrap();
         assert_eq!((lifted.consensus.clone(), lifted.num_unseen), (vec![2, 2, -1], 1), "{name}");
         assert_eq!(lifted.num_views_of_point, [1, 1, 0], "{name}");
@@ -205,23 +356,148 @@ fn points_without_a_query_or_a_view_take_the_nearest() {
 }
 
 #[test]
-fn views_that_do_not_fit_are_refused_or_add_nothing() {
-    let device = Device::flex();
-    let mut lifter = Lifter::new(vec![[2.0, 0.3, 0.0], [2.0, -0.3, 0.0]], Visibility::default(), &device);
-    let error = lifter.see(CAMERA, &[1.0; 7]).unwrap_err();
-    assert_eq!(error.to_string(), "the depth map has 7 pixels, the camera 80 x 60");
-    let sight = lifter.see(CAMERA, &vec![2.0; 60 * 80]).unwrap();
-    let small = View { size: [6, 8], query_from_pixel: vec![0; 48], ..half_view(2) };
-    assert!(lifter.add(&sight, &small).unwrap_err().to_string().starts_with("the view has 48 pixels"));
-    // A view in which no query claims anything.
-    let empty = View { query_from_pixel: vec![NO_QUERY; 60 * 80], ..half_view(2) };
-    assert_eq!(lifter.add(&sight, &empty).unwrap().num_filled, 0);
-    assert_eq!(lifter.num_views(), 0);
-    lifter.add(&sight, &half_view(2)).unwrap();
-    let error = lifter.add(&sight, &half_view(3)).unwrap_err();
-    assert_eq!(error.to_string(), "a view of [3, 2, 3] queries, channels and labels after one of [2, 2, 3]");
+fn a_depth_camera_of_its_own_says_only_what_is_hidden() {
+    // The picture has twice as many pixels each way, and more at its upper and lower edge.
+    let color = Camera { focal: [100.0, 80.0], center: [80.0, 80.0], width: 160, height: 160, ..CAMERA };
+    let cases: [([f32; 3], i32); 8] = [
+        ([2.0, 0.0, 0.0], 80 * 160 + 80),
+        ([2.0, 0.4, 0.5], 60 * 160 + 60),
+        // Within the border of the depth map, which counts, and of the picture, which does not.
+        ([2.0, 1.4, 0.0], 80 * 160 + 10),
+        ([2.0, 1.44, 0.0], -1),
+        // In the picture, outside the depth map.
+        ([2.0, 0.0, 1.6], -1),
+        // Hidden, too near, behind both.
+        ([2.3, 0.0, 0.0], -1),
+        ([1.8, 0.0, 0.0], -1),
+        ([-2.0, 0.0, 0.0], -1),
+    ];
+    let at: Vec<[f32; 3]> = cases.iter().map(|case| case.0).collect();
+    let expected: Vec<i32> = cases.iter().map(|case| case.1).collect();
+    on_devices(|name, device| {
+        let lifter = Lifter::new(at.clone(), Visibility::default(), device);
+        let sight = lifter.see(color, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        assert_eq!(sight.pixel_from_point().unwrap(), expected, "{name}");
+        assert_eq!(sight.num_visible(), 3, "{name}");
+        let error = lifter.see(color, CAMERA, &vec![2.0; 160 * 160]).unwrap_err();
+        assert_eq!(error.to_string(), "the depth map has 25600 pixels, the camera 80 x 60", "{name}");
+        // Seen at any depth, but not from behind.
+        let found = project_unhidden(tensor(&at, device), color, 10).unwrap();
+        let unhidden = [12880, 9660, 12810, -1, 16 * 160 + 80, 12880, 12880, -1];
+        assert_eq!(int_values(found).unwrap(), unhidden, "{name}");
+    });
+}
 
-    let lifter = Lifter::new(vec![[2.0, 0.3, 0.0]], Visibility::default(), &device);
-    let error = lifter.finish().unwrap_err();
-    assert!(error.to_string().contains("none of the 0 views sees any of the 1 points"), "{error}");
+/// Six views of the same points, each with queries of its own.
+fn six_views(budget: Option<u64>, device: &Device) -> Lifter {
+    let at = points(900, 2.0, 3);
+    let mut lifter = Lifter::new(at, Visibility { depth_tolerance: 0.6, ..Visibility::default() }, device);
+    if let Some(budget) = budget {
+        lifter = lifter.with_memory_budget(budget);
+    }
+    for v in 0..6 {
+        let depth = vec![1.0 + 0.1 * v as f32; 60 * 80];
+        let sight = lifter.see(CAMERA, CAMERA, &depth).unwrap();
+        let pixels = |i: usize| if i % 7 == v { -1 } else { (i / 80 / 4 + v) as i32 };
+        lifter.add(&sight, &view(pixels, 20 + v, device)).unwrap();
+    }
+    assert_eq!(lifter.num_views(), 6);
+    lifter
+}
+
+fn all_of(lifted: &Lifted) -> (Vec<f32>, Vec<i32>, Vec<u32>, Vec<[f32; 3]>, usize) {
+    let features = lifted.read(0..lifted.num_channels()).unwrap();
+    let (consensus, counts) = (lifted.consensus.clone(), lifted.num_views_of_point.clone());
+    (features, consensus, counts, lifted.weights.clone(), lifted.num_unseen)
+}
+
+#[test]
+fn views_past_the_memory_budget_go_to_a_file_and_change_nothing() {
+    on_devices(|name, device| {
+        let lifter = six_views(None, device);
+        assert_eq!(lifter.bytes_spilled(), 0, "{name}");
+        let queries: Vec<_> = (0..6).map(|v| lifter.query_from_point(v).unwrap()).collect();
+        let counts: Vec<usize> = queries.iter().map(|queries| queries.iter().flatten().count()).collect();
+        assert!(counts.iter().all(|count| *count > 20), "{name}: {counts:?}");
+        assert!(lifter.query_from_point(6).unwrap().is_empty(), "{name}");
+        let whole = lifter.bytes_in_memory();
+        let expected = all_of(&lifter.finish().unwrap());
+        assert!(expected.4 > 0, "{name}: some points are seen by no view");
+        // Nothing, about half, and all but the last in memory.
+        for (budget, spilled) in [(0, 6..7), (whole / 2, 2..5), (whole - 1, 1..2)] {
+            let lifter = six_views(Some(budget), device);
+            let bytes = lifter.bytes_spilled();
+            assert!(bytes.is_multiple_of(900 * 2) && spilled.contains(&(bytes / 900 / 2)), "{name}, {budget}: {bytes}");
+            assert_eq!(bytes + lifter.bytes_in_memory(), whole, "{name}, {budget}");
+            let found: Vec<_> = (0..6).map(|v| lifter.query_from_point(v).unwrap()).collect();
+            assert_eq!(found, queries, "{name}");
+            // With buffers that hold a few points of all views at a time as well.
+            let limits = Limits { max_binding_bytes: 16_000, max_workgroups: 65_535 };
+            let lifted = if budget == 0 { with_limits(limits, || lifter.finish()) } else { lifter.finish() };
+            assert_eq!(all_of(&lifted.unwrap()), expected, "{name}, {budget}");
+        }
+    });
+}
+
+/// The folder of temporary files is that of the process, so this one starts itself anew with another.
+#[cfg(unix)]
+#[test]
+fn a_temporary_file_that_cannot_be_written_is_named() {
+    const MARK: &str = "GEOPURIFY_TEST_SPILL";
+    if std::env::var_os(MARK).is_some() {
+        let device = Device::flex();
+        let mut lifter = Lifter::new(vec![[2.0, 0.3, 0.0]], Visibility::default(), &device).with_memory_budget(0);
+        let sight = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        let error = lifter.add(&sight, &half_view(2, &device)).unwrap_err();
+        assert!(matches!(&error, LiftError::Spill { bytes: 2, .. }), "{error:?}");
+        assert!(error.to_string().starts_with("2 bytes of views are past the memory budget"), "{error}");
+        assert!(error.to_string().contains("/dev/null/nowhere"), "{error}");
+        assert_eq!(lifter.num_views(), 0);
+        return;
+    }
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_temporary_file_that_cannot_be_written_is_named"])
+        .env(MARK, "1")
+        .env("TMPDIR", "/dev/null/nowhere")
+        .output()
+        .unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+}
+
+#[test]
+fn views_that_do_not_fit_are_refused_or_add_nothing() {
+    on_devices(|name, device| {
+        let at = vec![[2.0, 0.3, 0.0], [2.0, -0.3, 0.0]];
+        let mut lifter = Lifter::new(at, Visibility::default(), device);
+        let error = lifter.see(CAMERA, CAMERA, &[1.0; 7]).unwrap_err();
+        assert_eq!(error.to_string(), "the depth map has 7 pixels, the camera 80 x 60");
+        let sight = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        let small = View::from_parts(int_tensor(vec![0; 48], [6, 8], device), vec![1.0; 2], vec![1.0; 3], 1).unwrap();
+        assert!(lifter.add(&sight, &small).unwrap_err().to_string().starts_with("the view has 48 pixels"));
+        // Views in which no query claims anything, or no point is in sight.
+        assert_eq!(lifter.add(&sight, &view(|_| -1, 2, device)).unwrap().num_filled, 0, "{name}");
+        assert_eq!(lifter.add(&sight, &view(|_| -5, 0, device)).unwrap().num_visible, 2, "{name}");
+        let dark = lifter.see(CAMERA, CAMERA, &vec![0.0; 60 * 80]).unwrap();
+        assert_eq!(lifter.add(&dark, &half_view(2, device)).unwrap().num_visible, 0, "{name}");
+        assert_eq!((lifter.num_views(), lifter.bytes_in_memory()), (0, 0), "{name}");
+        lifter.add(&sight, &half_view(2, device)).unwrap();
+        // Views may have different numbers of queries, but not of channels or labels.
+        lifter.add(&sight, &half_view(3, device)).unwrap();
+        let pixels = int_tensor(vec![0; 60 * 80], SIZE, device);
+        let narrow = View::from_parts(pixels, vec![1.0; 1], vec![1.0; 3], 1).unwrap();
+        let error = lifter.add(&sight, &narrow).unwrap_err();
+        assert_eq!(error.to_string(), "a view of [1, 3] channels and labels after one of [2, 3]");
+        let other = Lifter::new(vec![[2.0, 0.3, 0.0]], Visibility::default(), device);
+        let sight = other.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        let error = lifter.add(&sight, &half_view(2, device)).unwrap_err();
+        assert_eq!(error.to_string(), "pixels of 1 points for a scan of 2");
+        assert_eq!(lifter.finish().unwrap().num_views_of_point, [2, 2], "{name}");
+
+        let error = other.finish().unwrap_err();
+        assert!(error.to_string().contains("none of the 0 views sees any of the 1 points"), "{error}");
+        let mut empty = Lifter::new(Vec::new(), Visibility::default(), device);
+        let sight = empty.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        assert_eq!(empty.add(&sight, &half_view(2, device)).unwrap().num_visible, 0, "{name}");
+        assert!(empty.finish().is_err(), "{name}");
+    });
 }

@@ -1,10 +1,10 @@
-// Weighted sums along one axis: out[o, i, j] = sum_t x[o, first[i] + t, j] * weights[i, t].
-// `x` [outer, num_in, inner], `out` [outer, num_out, inner], `first` [num_out], `weights` [num_out, num_taps].
+// Weighted sums along one axis: out[o, i, j] = sum_t x[first_outer + o, first[i] + t, j] * weights[i, t].
+// `x` [.., num_in, inner], `out` [outer, num_out, inner], `first` [num_out], `weights` [num_out, num_taps].
 #import shared/linear_id
 
 const WG: u32 = 128u;
 
-struct Params { num_values: u32, num_in: u32, num_out: u32, inner: u32, num_taps: u32 }
+struct Params { num_values: u32, num_in: u32, num_out: u32, inner: u32, num_taps: u32, first_outer: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> first: array<i32>;
@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     }
     let inner = i % params.inner;
     let position = i / params.inner % params.num_out;
-    let outer = i / params.inner / params.num_out;
+    let outer = params.first_outer + i / params.inner / params.num_out;
     let start = u32(first[position]);
     var sum = 0.0;
     for (var t = 0u; t < params.num_taps; t++) {

@@ -1,4 +1,4 @@
-// The pixel at which a point is seen, -1 where it is not. One thread per point.
+// The pixel at which a point is seen, -1 where it is not. One thread per point. With UNHIDDEN nothing hides a point.
 // `points` [num_points, 3], `depth` [height, width], `pixel_from_point` [num_points].
 #import shared/linear_id
 
@@ -15,9 +15,13 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> points: array<f32>;
-@group(0) @binding(1) var<storage, read> depth: array<f32>;
-@group(0) @binding(2) var<storage, read_write> pixel_from_point: array<i32>;
+@group(0) @binding(1) var<storage, read_write> pixel_from_point: array<i32>;
+#ifdef UNHIDDEN
+@group(0) @binding(2) var<uniform> params: Params;
+#else
+@group(0) @binding(2) var<storage, read> depth: array<f32>;
 @group(0) @binding(3) var<uniform> params: Params;
+#endif
 
 fn inside(at: f32, size: u32) -> bool {
     return at >= f32(params.border) && at < f32(size) - f32(params.border);
@@ -44,8 +48,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         return;
     }
     let pixel = u32(row) * params.width + u32(column);
+#ifdef UNHIDDEN
+    pixel_from_point[i] = i32(pixel);
+#else
     let seen = depth[pixel];
     if abs(seen - z) <= params.depth_tolerance * seen {
         pixel_from_point[i] = i32(pixel);
     }
+#endif
 }

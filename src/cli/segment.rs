@@ -16,7 +16,7 @@ use crate::gpu::{DeviceSelection, select};
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::resize::{fitted, resize_bicubic};
 use crate::images::{Orientation, Rgb8Image, read_image, write_png};
-use crate::lift::{NO_QUERY, Padding, View};
+use crate::lift::{Padding, View};
 use crate::models::ModelError;
 use crate::models::xdecoder::{Queries, TextEmbeddings, TextEncoder, XDecoder, XDecoderConfig};
 use crate::ops::conv2d::Precision;
@@ -362,7 +362,7 @@ fn enlarged(labels: &[i32], size: [usize; 2], to: [usize; 2]) -> Vec<i32> {
 
 fn write_features(path: &Path, queries: &Queries, index: usize, text: &TextEmbeddings, view: &View) -> Result<()> {
     let [_, num_queries, _, _] = queries.pred_masks.dims();
-    let cells = view.size.map(|pixels| pixels.div_ceil(4));
+    let cells = view.size().map(|pixels| pixels.div_ceil(4));
     let of_image = index..index + 1;
     let masks = queries.pred_masks.clone().slice([of_image.clone(), 0..num_queries, 0..cells[0], 0..cells[1]]);
     let [_, _, num_logits] = queries.pred_logits.dims();
@@ -373,7 +373,7 @@ fn write_features(path: &Path, queries: &Queries, index: usize, text: &TextEmbed
         f32_of("mask_embed", &[num_queries, dim]),
         f32_of("pred_logits", &[num_queries, num_logits]),
         f32_of("text_embed", &[num_logits, dim]),
-        TensorSpec::new("query_from_pixel", Dtype::I32, view.size),
+        TensorSpec::new("query_from_pixel", Dtype::I32, view.size()),
     ];
     let metadata = [
         ("words".to_owned(), text.labels.join(", ")),
@@ -388,8 +388,7 @@ fn write_features(path: &Path, queries: &Queries, index: usize, text: &TextEmbed
     file.write_f32(&float_values(queries.mask_embed.clone().slice_dim(0, of_image.clone()))?)?;
     file.write_f32(&float_values(queries.pred_logits.clone().slice_dim(0, of_image))?)?;
     file.write_f32(&float_values(text.rows.clone())?)?;
-    let query = |&query: &u16| if query == NO_QUERY { -1 } else { i32::from(query) };
-    file.write_i32(&view.query_from_pixel.iter().map(query).collect::<Vec<_>>())?;
+    file.write_i32(&view.query_from_pixel()?)?;
     file.finish()?;
     Ok(())
 }

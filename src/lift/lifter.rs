@@ -1,20 +1,29 @@
 //! Views, one after the other, to one feature per point.
 
+use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use burn::prelude::*;
 use rayon::prelude::*;
 
-use super::view::{NO_QUERY, View};
-use crate::ops::fuse_views::{TOP, fuse_views};
+use super::row_numbers::RowNumbers;
+use super::view::View;
+use crate::ops::compose::compose;
+use crate::ops::fuse_views::{FusedViews, TOP, fuse_views};
 use crate::ops::knn::knn_between;
-use crate::ops::project::{Camera, Visibility, project};
-use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values};
+use crate::ops::partition::{Partition, partition};
+use crate::ops::project::{Camera, Visibility, project, project_unhidden};
+use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::purify::FeatureSource;
 use crate::weights::WeightsError;
 
-/// Queries per point and view that are on the device at a time.
+/// Row numbers that are on the device at a time.
 const BLOCK_VALUES: usize = 1 << 24;
+/// Bytes of host memory that a [`Lifter`] takes for what it keeps of views, unless told otherwise.
+pub const MEMORY_BUDGET: u64 = 256 << 20;
+/// A point that a view does not see.
+const NO_ROW: u16 = u16::MAX;
 
 /// Why points could not be lifted to.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +39,21 @@ pub enum LiftError {
         /// Height and width of the camera's image.
         expected: [usize; 2],
     },
-    /// A view's tables do not have the size of the first one's.
-    #[error("a view of {found:?} queries, channels and labels after one of {expected:?}")]
+    /// The pixels were found for other points.
+    #[error("pixels of {found} points for a scan of {expected}")]
+    Points {
+        /// Points of the sight.
+        found: usize,
+        /// Points of the scan.
+        expected: usize,
+    },
+    /// A view's tables do not have the width of the first one's.
+    #[error("a view of {found:?} channels and labels after one of {expected:?}")]
     Tables {
-        /// Queries, channels and labels of the view.
-        found: [usize; 3],
+        /// Channels and labels of the view.
+        found: [usize; 2],
         /// Those of the first view.
-        expected: [usize; 3],
+        expected: [usize; 2],
     },
     /// No view sees a point.
     #[error("none of the {views} views sees any of the {points} points: wrong poses, or depth in another unit?")]
@@ -46,19 +63,49 @@ pub enum LiftError {
         /// Points of the scan.
         points: usize,
     },
+    /// Views past the memory budget could not be written or read back.
+    #[error(
+        "{bytes} bytes of views are past the memory budget and go to a temporary file in {}: {source}; a larger \
+         budget, or TMPDIR set to a folder with more room",
+        folder.display()
+    )]
+    Spill {
+        /// Where temporary files are.
+        folder: PathBuf,
+        /// What the file has to hold so far.
+        bytes: u64,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The device failed.
     #[error(transparent)]
     Op(#[from] OpError),
 }
 
-/// The pixels at which a camera sees the points.
+/// The pixels at which a camera sees the points, on the device.
 #[derive(Clone, Debug)]
 pub struct Sight {
-    /// `[N]` row · width + column, -1 where a point is not seen.
-    pub pixel_from_point: Vec<i32>,
-    /// How many points are seen.
-    pub num_visible: usize,
+    /// `[N]`.
+    pixel_from_point: Tensor<1, Int>,
+    /// The points that have a pixel, and those that have none.
+    points: Partition,
     size: [usize; 2],
+}
+
+impl Sight {
+    /// How many points are seen.
+    #[must_use]
+    pub fn num_visible(&self) -> usize {
+        self.points.num_something
+    }
+
+    /// `[N]` row · width + column, -1 where a point is not seen. Reads it from the device.
+    ///
+    /// # Errors
+    /// [`OpError::Device`].
+    pub fn pixel_from_point(&self) -> Result<Vec<i32>, OpError> {
+        int_values(self.pixel_from_point.clone())
+    }
 }
 
 /// What became of the points of a view.
@@ -71,193 +118,296 @@ pub struct ViewReport {
 }
 
 /// Collects views of one scan.
+///
+/// What it keeps of a view, on the host, is two bytes per point and those rows of the view's tables that a point
+/// uses: 4 · (D + K) bytes each. Once all that is past the memory budget, the two bytes of further views go to an unnamed
+/// temporary file; tables stay in memory.
 #[derive(Debug)]
 pub struct Lifter {
     device: Device,
-    positions: Vec<[f32; 3]>,
     points: Tensor<2>,
     visibility: Visibility,
-    views: Vec<Seen>,
+    memory_budget: u64,
+    rows: RowNumbers,
+    /// By view: the query that each row of its table is of.
+    query_from_row: Vec<Vec<u16>>,
+    table: Table,
 }
 
-/// A view that was added.
-#[derive(Debug)]
-struct Seen {
-    /// `[N]`, [`NO_QUERY`] where a point is not seen.
-    query_from_point: Vec<u16>,
-    /// `[Q, D]`, of unit length.
+/// Rows of all views' queries that some point uses, one view after the other.
+#[derive(Debug, Default)]
+struct Table {
+    num_channels: usize,
+    num_labels: usize,
+    /// `[R, D]`.
     embeddings: Vec<f32>,
-    /// `[Q, K]`.
+    /// `[R, K]`.
     logits: Vec<f32>,
-    /// Q, D, K.
-    extents: [usize; 3],
 }
 
 impl Lifter {
     /// For `positions [N]`, every one finite and centred before it became f32.
     #[must_use]
     pub fn new(positions: Vec<[f32; 3]>, visibility: Visibility, device: &Device) -> Self {
-        let points = float_tensor(positions.as_flattened().to_vec(), [positions.len(), 3], device);
-        Self { device: device.clone(), positions, points, visibility, views: Vec::new() }
+        let shape = [positions.len(), 3];
+        Self {
+            device: device.clone(),
+            points: float_tensor(positions.into_flattened(), shape, device),
+            visibility,
+            memory_budget: MEMORY_BUDGET,
+            rows: RowNumbers::default(),
+            query_from_row: Vec::new(),
+            table: Table::default(),
+        }
     }
 
-    /// Which points `camera` sees, by its `depth [height · width]` (0: none).
+    /// With another memory budget than [`MEMORY_BUDGET`].
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// Bytes of host memory that the views take.
+    #[must_use]
+    pub fn bytes_in_memory(&self) -> u64 {
+        let tables = size_of_val(&*self.table.embeddings) + size_of_val(&*self.table.logits);
+        self.rows.bytes_in_memory() + tables as u64
+    }
+
+    /// Bytes of the views that are in a temporary file.
+    #[must_use]
+    pub fn bytes_spilled(&self) -> u64 {
+        self.rows.num_spilled() as u64 * self.bytes_per_view()
+    }
+
+    fn bytes_per_view(&self) -> u64 {
+        (self.num_points() * size_of::<u16>()) as u64
+    }
+
+    fn num_points(&self) -> usize {
+        self.points.dims()[0]
+    }
+
+    /// Which points the camera `color` sees, by the map `depth [height · width]` (0: none) of `depth_camera`.
+    ///
+    /// Where both are one camera, a point is seen at its pixel if the depth there is the point's. Otherwise, since a depth
+    /// map resampled into another camera would invent depths at every edge, each camera says what it knows: the
+    /// depth camera whether the point is hidden, up to its very border, and the colour camera at which pixel it is, outside
+    /// its border and at any depth. That takes the two to be close to each other, as in an RGB-D sensor: what is hidden
+    /// from only one of them goes unnoticed.
     ///
     /// # Errors
-    /// [`LiftError::Size`] where the depth map has not the camera's size; [`LiftError::Op`].
-    pub fn see(&self, camera: Camera, _d: Camera, depth: &[f32]) -> Result<Sight, LiftError> {
-        let size = [camera.height, camera.width];
-        if depth.len() != camera.height * camera.width {
-            return Err(LiftError::Size { what: "the depth map", found: depth.len(), expected: size });
+    /// [`LiftError::Size`] where the depth map has not its camera's size; [`LiftError::Op`].
+    pub fn see(&self, color: Camera, depth_camera: Camera, depth: &[f32]) -> Result<Sight, LiftError> {
+        let depth_size = [depth_camera.height, depth_camera.width];
+        if depth_camera.height.checked_mul(depth_camera.width) != Some(depth.len()) {
+            return Err(LiftError::Size { what: "the depth map", found: depth.len(), expected: depth_size });
         }
-        let depth = float_tensor(depth.to_vec(), size, &self.device);
-        let pixel_from_point = int_values(project(self.points.clone(), depth, camera, self.visibility)?)?;
-        let num_visible = pixel_from_point.iter().filter(|&&pixel| pixel >= 0).count();
-        Ok(Sight { pixel_from_point, num_visible, size })
+        let depth = float_tensor(depth.to_vec(), depth_size, &self.device);
+        let points = || self.points.clone();
+        let pixel_from_point = if color == depth_camera {
+            project(points(), depth, color, self.visibility)?
+        } else {
+            let no_border = Visibility { border: 0, ..self.visibility };
+            let depth_pixel_from_point = project(points(), depth, depth_camera, no_border)?;
+            let pixel_from_point = project_unhidden(points(), color, self.visibility.border)?;
+            pixel_from_point.mask_fill(depth_pixel_from_point.lower_elem(0), -1)
+        };
+        let points = partition(pixel_from_point.clone())?;
+        Ok(Sight { pixel_from_point, points, size: [color.height, color.width] })
     }
 
-    /// Adds what X-Decoder says of the pixels of `sight`. A visible point whose pixel no query claims takes the query of
+    /// Adds what a model says of the pixels of `sight`. A visible point whose pixel no query claims takes the query of
     /// the nearest point, in space, of the same view that has one; a view without any such point adds nothing.
     ///
     /// # Errors
-    /// [`LiftError::Size`] where the view is not of the camera's size, [`LiftError::Tables`] where it has other
-    /// queries, channels or labels than the views before it, [`LiftError::Op`].
+    /// [`LiftError::Size`] where the view is not of the camera's size, [`LiftError::Points`] where the sight is of
+    /// other points, [`LiftError::Tables`] where the view has other channels or labels than those before it,
+    /// [`LiftError::Spill`], [`LiftError::Op`].
     pub fn add(&mut self, sight: &Sight, view: &View) -> Result<ViewReport, LiftError> {
-        if view.size != sight.size {
-            let found = view.size[0] * view.size[1];
+        if view.size() != sight.size {
+            let found = view.size()[0] * view.size()[1];
             return Err(LiftError::Size { what: "the view", found, expected: sight.size });
         }
-        let num_queries = view.logits.len() / view.num_labels.max(1);
-        let extents = [num_queries, view.embeddings.len() / num_queries.max(1), view.num_labels];
-        if let Some(first) = self.views.first()
-            && first.extents != extents
-        {
-            return Err(LiftError::Tables { found: extents, expected: first.extents });
+        let [found] = sight.pixel_from_point.dims();
+        if found != self.num_points() {
+            return Err(LiftError::Points { found, expected: self.num_points() });
         }
-        let mut query_from_point = vec![NO_QUERY; sight.pixel_from_point.len()];
-        let (mut claimed, mut unclaimed) = (Vec::new(), Vec::new());
-        for (point, &pixel) in sight.pixel_from_point.iter().enumerate() {
-            if let Ok(pixel) = usize::try_from(pixel) {
-                let query = view.query_from_pixel[pixel];
-                query_from_point[point] = query;
-                if query == NO_QUERY { unclaimed.push(point) } else { claimed.push(point) }
+        let (found, expected) =
+            ([view.num_channels(), view.num_labels()], [self.table.num_channels, self.table.num_labels]);
+        if self.num_views() > 0 && found != expected {
+            return Err(LiftError::Tables { found, expected });
+        }
+        let num_visible = sight.num_visible();
+        let nothing = ViewReport { num_visible, num_filled: 0 };
+        if num_visible == 0 {
+            return Ok(nothing);
+        }
+        let query_from_pixel = view.query_from_pixel_tensor().to_device(&self.device);
+        let point_from_visible = sight.points.something();
+        let pixel_from_visible = compose(sight.pixel_from_point.clone(), point_from_visible.clone())?;
+        let query_from_visible = compose(query_from_pixel, pixel_from_visible)?;
+        let claimed = partition(query_from_visible.clone())?;
+        if claimed.num_something == 0 {
+            return Ok(nothing);
+        }
+        let visible_points = self.points.clone().select(0, point_from_visible);
+        let query_from_visible = compose(query_from_visible, nearest_with_something(visible_points, &claimed)?)?;
+        // Places past the visible points are no place among them.
+        let query_from_point = compose(query_from_visible, sight.points.place_from_position.clone())?;
+        self.keep(view, &int_values(query_from_point)?)?;
+        Ok(ViewReport { num_visible, num_filled: num_visible - claimed.num_something })
+    }
+
+    /// Keeps the queries that points use as rows of the table, and every point's row.
+    fn keep(&mut self, view: &View, query_from_point: &[i32]) -> Result<(), LiftError> {
+        let used = |queries: &[i32]| {
+            let mut used = vec![false; view.num_queries()];
+            for query in queries.iter().filter_map(|&query| usize::try_from(query).ok()) {
+                used[query] = true;
             }
-        }
-        let num_filled = if claimed.is_empty() { 0 } else { unclaimed.len() };
-        for (&point, nearest) in unclaimed.iter().zip(self.nearest(&unclaimed, &claimed)?) {
-            query_from_point[point] = query_from_point[nearest];
-        }
-        let num_visible = sight.num_visible;
-        if !claimed.is_empty() {
-            let (embeddings, logits) = (view.embeddings.clone(), view.logits.clone());
-            self.views.push(Seen { query_from_point, embeddings, logits, extents });
-        }
-        Ok(ViewReport { num_visible, num_filled })
-    }
-
-    /// For every one of `points` the nearest of `among`; nothing where there is none.
-    fn nearest(&self, points: &[usize], among: &[usize]) -> Result<Vec<usize>, LiftError> {
-        if points.is_empty() || among.is_empty() {
-            return Ok(Vec::new());
-        }
-        let gather = |rows: &[usize]| {
-            let values: Vec<f32> = rows.iter().flat_map(|&row| self.positions[row]).collect();
-            float_tensor(values, [rows.len(), 3], &self.device)
+            used
         };
-        let found = knn_between(gather(points), gather(among), 1)?;
-        Ok(int_values(found.index)?.into_iter().map(|i| among[i as usize]).collect())
+        let either = |mut a: Vec<bool>, b: Vec<bool>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a |= b);
+            a
+        };
+        let used = query_from_point.par_chunks(1 << 16).map(used).reduce(|| vec![false; view.num_queries()], either);
+        let mut row_from_query = vec![NO_ROW; view.num_queries()];
+        let mut query_from_row = Vec::new();
+        for query in (0..view.num_queries()).filter(|&query| used[query]) {
+            row_from_query[query] = query_from_row.len() as u16;
+            query_from_row.push(query as u16);
+        }
+        let row = |&query: &i32| usize::try_from(query).map_or(NO_ROW, |query| row_from_query[query]);
+        let row_from_point: Vec<u16> = query_from_point.par_iter().with_min_len(1 << 14).map(row).collect();
+
+        let (num_channels, num_labels) = (view.num_channels(), view.num_labels());
+        let bytes = self.bytes_in_memory()
+            + self.bytes_per_view()
+            + (query_from_row.len() * (num_channels + num_labels) * size_of::<f32>()) as u64;
+        let spilled = self.bytes_spilled() + self.bytes_per_view();
+        let spill = bytes > self.memory_budget;
+        self.rows.push(row_from_point, spill).map_err(|source| spill_error(spilled, source))?;
+        (self.table.num_channels, self.table.num_labels) = (num_channels, num_labels);
+        for &query in &query_from_row {
+            let of_query = |width: usize| usize::from(query) * width..(usize::from(query) + 1) * width;
+            self.table.embeddings.extend_from_slice(&view.embeddings()[of_query(num_channels)]);
+            self.table.logits.extend_from_slice(&view.logits()[of_query(num_labels)]);
+        }
+        self.query_from_row.push(query_from_row);
+        Ok(())
     }
 
-    /// The query every point has in the view added as number `view`, `None` where it is not seen.
-    #[must_use]
-    pub fn query_from_point(&self, view: usize) -> Vec<Option<usize>> {
-        let queries = self.views.get(view).map_or(&[][..], |view| &view.query_from_point);
-        queries.iter().map(|&query| (query != NO_QUERY).then_some(query.into())).collect()
+    /// The query every point has in the view added as number `view`, `None` where it is not seen; nothing where there is
+    /// no such view.
+    ///
+    /// # Errors
+    /// [`LiftError::Spill`].
+    pub fn query_from_point(&self, view: usize) -> Result<Vec<Option<usize>>, LiftError> {
+        let Some(query_from_row) = self.query_from_row.get(view) else { return Ok(Vec::new()) };
+        let row_from_point = self.rows.read_view(view, self.num_points()).map_err(|e| self.read_error(e))?;
+        let query = |row: u16| query_from_row.get(usize::from(row)).map(|&query| query.into());
+        Ok(row_from_point.into_iter().map(query).collect())
     }
 
     /// Views that were added.
     #[must_use]
     pub fn num_views(&self) -> usize {
-        self.views.len()
+        self.query_from_row.len()
     }
 
     /// One feature per point: the up to three views that speak most for the label all views agree on, weighted by the
     /// softmax of their logits. A point that no view sees takes all of the nearest one that some view sees.
     ///
     /// # Errors
-    /// [`LiftError::NothingSeen`]; [`LiftError::Op`].
-    pub fn finish(self) -> Result<Lifted, LiftError> {
-        let num_points = self.positions.len();
-        let Some(&[num_queries, dim, num_labels]) = self.views.first().map(|view| &view.extents) else {
+    /// [`LiftError::NothingSeen`]; [`LiftError::Spill`] where a view cannot be read back; [`LiftError::Op`].
+    pub fn finish(mut self) -> Result<Lifted, LiftError> {
+        let (num_points, num_views) = (self.num_points(), self.num_views());
+        if num_views == 0 {
             return Err(LiftError::NothingSeen { views: 0, points: num_points });
-        };
-        let logits: Vec<f32> = self.views.iter().flat_map(|view| &view.logits).copied().collect();
-        let logits = float_tensor(logits, [self.views.len(), num_queries, num_labels], &self.device);
-        let mut lifted = Lifted {
-            consensus: Vec::with_capacity(num_points),
-            num_views_of_point: vec![0; num_points],
-            row_from_point: Vec::with_capacity(num_points),
-            agreement: Vec::with_capacity(num_points),
-            weights: Vec::with_capacity(num_points),
-            table: self.views.iter().flat_map(|view| &view.embeddings).copied().collect(),
-            num_channels: dim,
-            num_unseen: 0,
-        };
-        let block = (BLOCK_VALUES / self.views.len()).max(1);
-        for first in (0..num_points).step_by(block) {
-            let points = first..num_points.min(first + block);
-            self.fuse(points, &logits, num_queries, &mut lifted)?;
         }
-        let (seen, unseen): (Vec<usize>, Vec<usize>) = (0..num_points).partition(|&i| lifted.consensus[i] >= 0);
-        if seen.is_empty() {
-            return Err(LiftError::NothingSeen { views: self.views.len(), points: num_points });
+        let logits = std::mem::take(&mut self.table.logits);
+        let num_rows = self.query_from_row.iter().map(Vec::len).sum();
+        let logits = float_tensor(logits, [num_rows, self.table.num_labels], &self.device);
+        let block = (BLOCK_VALUES.min(limits_of(&self.device).rows(size_of::<i32>())) / num_views).max(1);
+        let blocks = (0..num_points).step_by(block).map(|first| first..num_points.min(first + block));
+        let fused: Vec<FusedViews> =
+            blocks.map(|points| self.fuse(points, &logits)).collect::<Result<_, LiftError>>()?;
+
+        let consensus = Tensor::cat(fused.iter().map(|block| block.consensus.clone()).collect(), 0);
+        let num_views_of_point = Tensor::cat(fused.iter().map(|block| block.num_views.clone()).collect(), 0);
+        let agreement = Tensor::cat(fused.iter().map(|block| block.agreement.clone()).collect(), 0);
+        let mut row = Tensor::cat(fused.iter().map(|block| block.row.clone()).collect(), 0);
+        let mut weights = Tensor::cat(fused.iter().map(|block| block.weights.clone()).collect(), 0);
+        drop(fused);
+        let seen = partition(consensus.clone())?;
+        if seen.num_something == 0 {
+            return Err(LiftError::NothingSeen { views: num_views, points: num_points });
         }
-        for (&point, nearest) in unseen.iter().zip(self.nearest(&unseen, &seen)?) {
-            lifted.row_from_point[point] = lifted.row_from_point[nearest];
-            lifted.weights[point] = lifted.weights[nearest];
+        let num_unseen = num_points - seen.num_something;
+        if num_unseen > 0 {
+            let source_from_point = nearest_with_something(self.points, &seen)?;
+            row = row.select(0, source_from_point.clone());
+            weights = weights.select(0, source_from_point);
         }
-        lifted.num_unseen = unseen.len();
-        Ok(lifted)
+        Ok(Lifted {
+            consensus: int_values(consensus)?,
+            num_views_of_point: int_values(num_views_of_point)?.into_iter().map(|count| count as u32).collect(),
+            agreement: float_values(agreement)?.as_chunks().0.to_vec(),
+            weights: float_values(weights)?.as_chunks().0.to_vec(),
+            num_unseen,
+            row_from_point: int_values(row)?.as_chunks().0.to_vec(),
+            table: self.table.embeddings,
+            num_channels: self.table.num_channels,
+        })
     }
 
-    fn fuse(
-        &self,
-        points: Range<usize>,
-        logits: &Tensor<3>,
-        num_queries: usize,
-        lifted: &mut Lifted,
-    ) -> Result<(), LiftError> {
-        let mut queries = Vec::with_capacity(self.views.len() * points.len());
-        for view in &self.views {
-            let of_view = &view.query_from_point[points.clone()];
-            let counts = &mut lifted.num_views_of_point[points.clone()];
-            queries.extend(of_view.iter().zip(counts).map(|(&query, count)| match query {
-                NO_QUERY => -1,
-                query => {
-                    *count += 1;
-                    i32::from(query)
-                }
-            }));
-        }
-        let shape = [self.views.len(), points.len()];
-        let fused = fuse_views(int_tensor(queries, shape, &self.device), logits.clone())?;
-        lifted.consensus.extend(int_values(fused.consensus)?);
-        let agreement = float_values(fused.agreement)?;
-        lifted.agreement.extend_from_slice(agreement.as_chunks::<TOP>().0);
-        lifted.weights.extend_from_slice(float_values(fused.weights)?.as_chunks::<TOP>().0);
-        let views = int_values(fused.view)?;
-        let rows = points.zip(views.as_chunks::<TOP>().0).map(|(point, views)| {
-            views.map(|view| match usize::try_from(view) {
-                Ok(view) => (view * num_queries) as i32 + i32::from(self.views[view].query_from_point[point]),
-                Err(_) => -1,
-            })
+    /// Fuses the views of a block of points.
+    fn fuse(&self, points: Range<usize>, logits: &Tensor<2>) -> Result<FusedViews, LiftError> {
+        let shape = [self.num_views(), points.len()];
+        let numbers = self.rows.read(points, self.num_points()).map_err(|e| self.read_error(e))?;
+        let mut first_row = 0;
+        let first_rows = self.query_from_row.iter().map(|rows| {
+            first_row += rows.len() as i32;
+            first_row - rows.len() as i32
         });
-        lifted.row_from_point.extend(rows);
-        Ok(())
+        let first_rows: Vec<i32> = first_rows.collect();
+        let mut row_from_point = vec![-1; numbers.len()];
+        let views = row_from_point.par_chunks_mut(shape[1]).zip(numbers.par_chunks(shape[1])).zip(first_rows);
+        views.for_each(|((rows, numbers), first)| {
+            for (row, &number) in rows.iter_mut().zip(numbers).filter(|(_, number)| **number != NO_ROW) {
+                *row = first + i32::from(number);
+            }
+        });
+        Ok(fuse_views(int_tensor(row_from_point, shape, &self.device), logits.clone())?)
+    }
+
+    fn read_error(&self, source: io::Error) -> LiftError {
+        spill_error(self.bytes_spilled(), source)
     }
 }
 
+fn spill_error(bytes: u64, source: io::Error) -> LiftError {
+    LiftError::Spill { folder: std::env::temp_dir(), bytes, source }
+}
+
+/// For every one of `points [N, 3]` itself where it has something, else the nearest that has. There is one at least.
+fn nearest_with_something(points: Tensor<2>, partition: &Partition) -> Result<Tensor<1, Int>, OpError> {
+    let something = partition.something();
+    if partition.num_something == points.dims()[0] {
+        return Ok(something);
+    }
+    let without = points.clone().select(0, partition.nothing());
+    let nearest = knn_between(without, points.select(0, something.clone()), 1)?.index.flatten(0, 1);
+    let nearest = compose(something.clone(), nearest)?;
+    compose(Tensor::cat(vec![something, nearest], 0), partition.place_from_position.clone())
+}
+
 /// Features on points, see [`Lifter::finish`]. Read as a [`FeatureSource`], a block of channels at a time.
+///
+/// It holds 44 bytes per point, and a row of D values for every query of a view that some point uses.
 #[derive(Clone, Debug)]
 pub struct Lifted {
     /// `[N]` the label the views agree on, -1 where no view sees a point.
@@ -272,14 +422,14 @@ pub struct Lifted {
     pub num_unseen: usize,
     /// `[N, 3]` rows of the table, -1 where there are fewer.
     row_from_point: Vec<[i32; TOP]>,
-    /// `[V · Q, D]` embeddings of all views.
+    /// `[R, D]` embeddings of all views.
     table: Vec<f32>,
     num_channels: usize,
 }
 
 impl FeatureSource for Lifted {
     fn num_points(&self) -> usize {
-        self.consensus.len()
+        self.row_from_point.len()
     }
 
     fn num_channels(&self) -> usize {

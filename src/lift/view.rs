@@ -1,17 +1,15 @@
 //! One view: which query wins each pixel, and what that query says.
 //!
-//! A pixel's feature is one of at most 200 query embeddings, so a view is a number per pixel and a small table.
+//! A pixel's feature is one of a few hundred query embeddings, so a view is a number per pixel and a small table.
 
-use rayon::prelude::*;
+use burn::prelude::*;
 
 use crate::models::xdecoder::{Queries, TextEmbeddings};
-use crate::ops::bicubic_antialias::cpu::resample;
-use crate::ops::{OpError, float_values};
+use crate::ops::pixel_queries::{Sizes, pixel_queries};
+use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, int_values, plain_int};
 
-/// A pixel that no query claims.
-pub const NO_QUERY: u16 = u16::MAX;
-/// Queries whose masks are at full size at the same time.
-const BLOCK_QUERIES: usize = 8;
+/// Most queries of a view.
+pub const MAX_QUERIES: usize = u16::MAX as usize;
 
 /// What becomes of the part of a mask that lies on the padding of its image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub enum Padding {
 #[non_exhaustive]
 pub enum ViewError {
     /// There are more queries than a pixel can number.
-    #[error("{found} queries, expected at most {}", NO_QUERY)]
+    #[error("{found} queries, expected at most {MAX_QUERIES}")]
     TooManyQueries {
         /// How many there are.
         found: usize,
@@ -41,28 +39,43 @@ pub enum ViewError {
         /// Height and width of the masks, a quarter of those of the padded image.
         masks: [usize; 2],
     },
+    /// A table has not the same number of values for every query.
+    #[error("{found} {what} do not belong to {num_queries} queries")]
+    Table {
+        /// Embeddings or logits.
+        what: &'static str,
+        /// How many values there are.
+        found: usize,
+        /// How many queries.
+        num_queries: usize,
+    },
+    /// A pixel names a query that is not there.
+    #[error("a pixel has query {found}, expected one below {num_queries}")]
+    UnknownQuery {
+        /// The query.
+        found: i32,
+        /// How many there are.
+        num_queries: usize,
+    },
     /// The device failed.
     #[error(transparent)]
     Op(#[from] OpError),
 }
 
-/// What X-Decoder says of the pixels of one image.
+/// What a model sees in one image: a query for every pixel, an embedding and logits for every query. The pixels stay on
+/// the device.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Height and width.
-    pub size: [usize; 2],
-    /// The query that wins each pixel, row by row, [`NO_QUERY`] where its mask is below one half.
-    pub query_from_pixel: Vec<u16>,
-    /// Embeddings of unit length `[Q, D]`; a query's own divided by its length.
-    pub embeddings: Vec<f32>,
-    /// Logits `[Q, K]` of the labels, without the background: scale · cosine.
-    pub logits: Vec<f32>,
-    /// Labels, K.
-    pub num_labels: usize,
+    size: [usize; 2],
+    /// `[H · W]`, -1 where no query claims a pixel.
+    query_from_pixel: Tensor<1, Int>,
+    num_queries: usize,
+    embeddings: Vec<f32>,
+    logits: Vec<f32>,
 }
 
 impl View {
-    /// From the objects' queries of image `index` of a batch, see
+    /// From X-Decoder's objects' queries of image `index` of a batch, see
     /// [`Queries::without_class_token`]: each pixel goes to the query with the largest product of mask
     /// probability and confidence, the largest softmax value of its labels (the background counted in the
     /// softmax, but never the label). The rule is that of GeoPurify's lifting. `size` is the height and
@@ -77,48 +90,41 @@ impl View {
         size: [usize; 2],
         padding: Padding,
     ) -> Result<Self, ViewError> {
-        let [_, num_queries, mask_height, mask_width] = queries.pred_masks.dims();
-        if num_queries >= usize::from(NO_QUERY) {
+        let [num_images, num_queries, mask_height, mask_width] = queries.pred_masks.dims();
+        let mut shapes = ShapeCheck::new("view");
+        let num_texts = text.labels.len() + 1;
+        shapes.check(
+            "pred_logits",
+            queries.pred_logits.dims(),
+            [num_images.into(), num_queries.into(), num_texts.into()],
+        )?;
+        shapes.check("mask_embed", queries.mask_embed.dims(), [num_images.into(), num_queries.into(), "D".into()])?;
+        shapes.check("text", text.rows.dims(), [num_texts.into(), "D".into()])?;
+        if index >= num_images {
+            return Err(shapes.value(format!("image {index} of {num_images}")).into());
+        }
+        if num_queries > MAX_QUERIES {
             return Err(ViewError::TooManyQueries { found: num_queries });
         }
-        let [height, width] = size;
         let cells = match padding {
             Padding::Cropped => size.map(|pixels| pixels.div_ceil(4)),
             Padding::Kept => [mask_height, mask_width],
         };
-        if height * width == 0 || cells[0] > mask_height || cells[1] > mask_width {
+        if size[0] * size[1] == 0 || cells[0] > mask_height || cells[1] > mask_width {
             return Err(ViewError::Size { image: size, masks: [mask_height, mask_width] });
         }
-        let masks = queries.pred_masks.clone().slice([index..index + 1, 0..num_queries, 0..cells[0], 0..cells[1]]);
-        let masks = float_values(masks)?;
-        let all_logits = float_values(queries.pred_logits.clone().slice_dim(0, index..index + 1))?;
-        let mut embeddings = float_values(queries.mask_embed.clone().slice_dim(0, index..index + 1))?;
-        let scores = confidences(&all_logits, num_queries);
-
+        let of_image = index..index + 1;
+        let masks = queries.pred_masks.clone().slice([of_image.clone(), 0..num_queries, 0..cells[0], 0..cells[1]]);
+        let all_logits = float_values(queries.pred_logits.clone().slice_dim(0, of_image.clone()))?;
+        let mut embeddings = float_values(queries.mask_embed.clone().slice_dim(0, of_image))?;
+        let confidences = float_tensor(confidences(&all_logits, num_queries), [num_queries], &masks.device());
         // Where padding was cut off, whole cells may reach over the image's edge by up to 3 pixels.
         let resampled = match padding {
             Padding::Cropped => cells.map(|cells| cells * 4),
             Padding::Kept => size,
         };
-        let mut best = vec![f32::NEG_INFINITY; height * width];
-        let mut query_from_pixel = vec![NO_QUERY; height * width];
-        let blocks = masks.chunks(BLOCK_QUERIES * cells[0] * cells[1]).zip(scores.chunks(BLOCK_QUERIES)).enumerate();
-        for (block, (masks, scores)) in blocks {
-            let planes = resample(masks, (cells[0], cells[1]), (resampled[0], resampled[1]));
-            let rows = best.par_chunks_mut(width).zip(query_from_pixel.par_chunks_mut(width)).enumerate();
-            rows.for_each(|(y, (best, winners))| {
-                for (q, score) in scores.iter().enumerate() {
-                    let plane = &planes[(q * resampled[0] + y) * resampled[1]..][..width];
-                    for ((best, winner), logit) in best.iter_mut().zip(winners.iter_mut()).zip(plane) {
-                        let value = score / (1.0 + (-logit).exp());
-                        if value > *best {
-                            *best = value;
-                            *winner = if *logit >= 0.0 { (block * BLOCK_QUERIES + q) as u16 } else { NO_QUERY };
-                        }
-                    }
-                }
-            });
-        }
+        let masks = masks.reshape([num_queries, cells[0], cells[1]]);
+        let query_from_pixel = pixel_queries(masks, confidences, Sizes { resampled, picture: size })?;
 
         let dim = embeddings.len() / num_queries.max(1);
         for row in embeddings.chunks_exact_mut(dim.max(1)) {
@@ -126,32 +132,114 @@ impl View {
             row.iter_mut().for_each(|x| *x /= norm);
         }
         let text_rows = float_values(text.rows.clone())?;
-        let num_labels = text.labels.len();
         let logit = |embedding: &[f32], label: &[f32]| {
             text.logit_scale * embedding.iter().zip(label).map(|(a, b)| a * b).sum::<f32>()
         };
-        let labels = || text_rows.chunks_exact(dim.max(1)).take(num_labels);
+        let labels = || text_rows.chunks_exact(dim.max(1)).take(text.labels.len());
         let logits = embeddings.chunks_exact(dim.max(1)).flat_map(|e| labels().map(move |label| logit(e, label)));
         let logits = logits.collect();
-        Ok(Self { size, query_from_pixel, embeddings, logits, num_labels })
+        Ok(Self { size, query_from_pixel: query_from_pixel.flatten(0, 1), num_queries, embeddings, logits })
+    }
+
+    /// From what any model says of an image: `query_from_pixel [H, W]`, negative where no query claims a pixel,
+    /// `embeddings [Q, D]`, which become features as they are, and `logits [Q, K]` of the labels by which views are
+    /// weighed against each other. A model without labels gives every query the same one.
+    ///
+    /// # Errors
+    /// [`ViewError::TooManyQueries`], [`ViewError::Table`], [`ViewError::UnknownQuery`]; [`ViewError::Op`].
+    pub fn from_parts(
+        query_from_pixel: Tensor<2, Int>,
+        embeddings: Vec<f32>,
+        logits: Vec<f32>,
+        num_queries: usize,
+    ) -> Result<Self, ViewError> {
+        if num_queries > MAX_QUERIES {
+            return Err(ViewError::TooManyQueries { found: num_queries });
+        }
+        for (what, found) in [("embeddings", embeddings.len()), ("logits", logits.len())] {
+            let belongs = if num_queries == 0 { found == 0 } else { found.is_multiple_of(num_queries) };
+            if !belongs {
+                return Err(ViewError::Table { what, found, num_queries });
+            }
+        }
+        let size = query_from_pixel.dims();
+        let query_from_pixel = plain_int(query_from_pixel).flatten(0, 1);
+        if size[0] * size[1] > 0 {
+            let found = int_values(query_from_pixel.clone().max())?[0];
+            if found >= num_queries as i32 {
+                return Err(ViewError::UnknownQuery { found, num_queries });
+            }
+        }
+        Ok(Self { size, query_from_pixel, num_queries, embeddings, logits })
+    }
+
+    /// Height and width.
+    #[must_use]
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Queries, Q.
+    #[must_use]
+    pub fn num_queries(&self) -> usize {
+        self.num_queries
+    }
+
+    /// Channels of an embedding, D.
+    #[must_use]
+    pub fn num_channels(&self) -> usize {
+        self.embeddings.len() / self.num_queries.max(1)
+    }
+
+    /// Labels, K.
+    #[must_use]
+    pub fn num_labels(&self) -> usize {
+        self.logits.len() / self.num_queries.max(1)
+    }
+
+    /// Embeddings `[Q, D]`; X-Decoder's are divided by their length.
+    #[must_use]
+    pub fn embeddings(&self) -> &[f32] {
+        &self.embeddings
+    }
+
+    /// Logits `[Q, K]` of the labels, without the background; X-Decoder's are scale · cosine.
+    #[must_use]
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// The query of every pixel `[H · W]`, on the device, negative where none claims it.
+    pub(super) fn query_from_pixel_tensor(&self) -> Tensor<1, Int> {
+        self.query_from_pixel.clone()
+    }
+
+    /// The query that wins each pixel, row by row, -1 where its mask is below one half. Reads it from the device.
+    ///
+    /// # Errors
+    /// [`OpError::Device`].
+    pub fn query_from_pixel(&self) -> Result<Vec<i32>, OpError> {
+        int_values(self.query_from_pixel.clone())
     }
 
     /// The best label of every query, `None` without labels.
     #[must_use]
     pub fn label_from_query(&self) -> Vec<Option<usize>> {
-        let rows = self.logits.chunks_exact(self.num_labels.max(1));
+        let rows = self.logits.chunks_exact(self.num_labels().max(1));
         rows.map(|row| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))).collect()
     }
 
-    /// The label of every pixel, row by row; -1 where no query claims it.
-    #[must_use]
-    pub fn label_from_pixel(&self) -> Result<Vec<i32>, OpError> { Ok({
+    /// The label of every pixel, row by row; -1 where no query claims it. Reads the pixels from the device.
+    ///
+    /// # Errors
+    /// [`OpError::Device`].
+    pub fn label_from_pixel(&self) -> Result<Vec<i32>, OpError> {
         let label_from_query = self.label_from_query();
-        let label = |query: &u16| {
-            let label = label_from_query.get(usize::from(*query)).copied().flatten();
+        let label = |query: i32| {
+            let label = usize::try_from(query).ok().and_then(|query| label_from_query.get(query).copied().flatten());
             label.map_or(-1, |label| label as i32)
         };
-        self.query_from_pixel.iter().map(label).collect() })
+        Ok(self.query_from_pixel()?.into_iter().map(label).collect())
     }
 }
 
@@ -169,10 +257,8 @@ fn confidences(logits: &[f32], num_queries: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use burn::prelude::*;
-
     use super::*;
-    use crate::ops::float_tensor;
+    use crate::ops::int_tensor;
 
     /// Two queries on an image of 6 x 8 pixels, padded to 8 x 8: one has the left half, the other the right.
     fn queries(logits: [f32; 6], strength: f32) -> Queries {
@@ -195,10 +281,10 @@ mod tests {
     fn each_half_goes_to_its_query_and_label() {
         let queries = queries([5.0, 0.0, 0.0, 0.0, 5.0, 0.0], 8.0);
         let view = View::new(&queries, 0, &text(), [6, 8], Padding::Cropped).unwrap();
-        assert_eq!(view.query_from_pixel[..8], [0, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(view.label_from_pixel()[40..], [0, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(view.embeddings, [1.0, 0.0, 0.0, 1.0]);
-        assert_eq!(view.logits, [10.0, 0.0, 0.0, 10.0]);
+        assert_eq!(view.query_from_pixel().unwrap()[..8], [0, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(view.label_from_pixel().unwrap()[40..], [0, 0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(view.embeddings(), [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(view.logits(), [10.0, 0.0, 0.0, 10.0]);
     }
 
     #[test]
@@ -206,7 +292,7 @@ mod tests {
         // The first query is so sure of its label that it wins where its own mask is off.
         let queries = queries([9.0, 0.0, 0.0, 0.0, 0.0, 9.0], 0.1);
         let view = View::new(&queries, 0, &text(), [6, 8], Padding::Cropped).unwrap();
-        assert_eq!(view.label_from_pixel()[..8], [0, 0, 0, 0, -1, -1, -1, -1]);
+        assert_eq!(view.label_from_pixel().unwrap()[..8], [0, 0, 0, 0, -1, -1, -1, -1]);
     }
 
     #[test]
@@ -216,9 +302,9 @@ mod tests {
         let masks = vec![8.0, 8.0, -8.0, -8.0, -8.0, -8.0, 8.0, 8.0];
         let queries = Queries { pred_masks: float_tensor(masks, [1, 2, 2, 2], &device), ..queries([0.0; 6], 1.0) };
         let cropped = View::new(&queries, 0, &text(), [4, 8], Padding::Cropped).unwrap();
-        assert!(cropped.query_from_pixel.iter().all(|&q| q == 0));
+        assert!(cropped.query_from_pixel().unwrap().iter().all(|&q| q == 0));
         let kept = View::new(&queries, 0, &text(), [4, 8], Padding::Kept).unwrap();
-        assert_eq!(kept.query_from_pixel[24], 1);
+        assert_eq!(kept.query_from_pixel().unwrap()[24], 1);
     }
 
     #[test]
@@ -227,5 +313,25 @@ mod tests {
         let error = View::new(&queries, 0, &text(), [16, 8], Padding::Cropped).unwrap_err();
         assert_eq!(error.to_string(), "an image of 8 x 16 pixels does not belong to masks of 2 x 2");
         assert!(View::new(&queries, 0, &text(), [0, 8], Padding::Kept).is_err());
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_refused() {
+        let pixels = |query| int_tensor(vec![-1, query], [1, 2], &Device::flex());
+        let view = View::from_parts(pixels(1), vec![0.0; 6], vec![0.0; 2], 2).unwrap();
+        assert_eq!((view.num_queries(), view.num_channels(), view.num_labels()), (2, 3, 1));
+        assert_eq!(view.label_from_pixel().unwrap(), [-1, 0]);
+        let error = |query, embeddings, logits, num_queries| {
+            View::from_parts(pixels(query), vec![0.0; embeddings], vec![0.0; logits], num_queries)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(error(2, 6, 2, 2), "a pixel has query 2, expected one below 2");
+        assert_eq!(error(1, 5, 2, 2), "5 embeddings do not belong to 2 queries");
+        assert_eq!(error(1, 6, 3, 2), "3 logits do not belong to 2 queries");
+        assert_eq!(error(-1, 1, 0, 0), "1 embeddings do not belong to 0 queries");
+        assert_eq!(error(0, 0, 0, 0), "a pixel has query 0, expected one below 0");
+        assert_eq!(error(0, 0, 0, 65_536), "65536 queries, expected at most 65535");
+        assert!(View::from_parts(int_tensor(Vec::new(), [0, 2], &Device::flex()), Vec::new(), Vec::new(), 0).is_ok());
     }
 }

@@ -10,6 +10,7 @@
 pub mod affinity;
 pub mod attention;
 pub mod bicubic_antialias;
+pub mod compose;
 pub mod conv2d;
 pub mod depthwise_conv2d;
 pub mod focal_modulation;
@@ -22,7 +23,9 @@ pub mod knn;
 pub mod layer_norm;
 mod math;
 pub mod normals;
+pub mod partition;
 pub mod pinhole;
+pub mod pixel_queries;
 pub mod pooling;
 pub(crate) mod prefix_sum;
 pub mod project;

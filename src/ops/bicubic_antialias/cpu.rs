@@ -8,10 +8,10 @@
 use rayon::prelude::*;
 
 /// Rows that go through the horizontal pass together, one per SIMD lane.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Columns that the vertical pass sums in registers.
-const BLOCK: usize = 32;
+pub(crate) const BLOCK: usize = 32;
 
 /// Half the width of the cubic kernel where the axis grows, in input samples.
 const SUPPORT: f64 = 2.0;
@@ -93,6 +93,14 @@ impl Axis {
         let Windows { first, weights, num_taps } = windows(num_in, num_out, |weight| weight as f32);
         Self { first, weights, num_taps }
     }
+
+    /// The windows of the first `num_out` output samples only.
+    #[must_use]
+    pub(crate) fn cropped(mut self, num_out: usize) -> Self {
+        self.first.truncate(num_out);
+        self.weights.truncate(num_out * self.num_taps);
+        self
+    }
 }
 
 /// Resamples every plane of `planes [n, h, w]` to `[n, out_h, out_w]`: first along the rows, then along the
@@ -155,23 +163,7 @@ impl pulp::NullaryFnOnce for Band<'_> {
 
         let Scratch { lanes, stretched } = scratch;
         stretched.resize((bottom - top) * out_w, 0.0);
-        lanes.resize(width, [0.0; LANES]);
-        let groups = plane[top * width..bottom * width].chunks(LANES * width);
-        for (from, to) in groups.zip(stretched.chunks_mut(LANES * out_w)) {
-            for (lane, row) in from.chunks_exact(width).enumerate() {
-                lanes.iter_mut().zip(row).for_each(|(lanes, &value)| lanes[lane] = value);
-            }
-            let windows = columns.first.iter().zip(columns.weights.chunks_exact(columns.num_taps));
-            for (x, (&first, weights)) in windows.enumerate() {
-                let mut sums = [0.0_f32; LANES];
-                for (values, &weight) in lanes[first as usize..].iter().zip(weights) {
-                    for lane in 0..LANES {
-                        sums[lane] += weight * values[lane];
-                    }
-                }
-                to.chunks_exact_mut(out_w).zip(sums).for_each(|(row, sum)| row[x] = sum);
-            }
-        }
+        stretch(&plane[top * width..bottom * width], width, columns, lanes, stretched, out_w);
 
         for (y, out) in windows.zip(out.chunks_exact_mut(out_w)) {
             let weights = &rows.weights[y * rows.num_taps..][..rows.num_taps];
@@ -190,16 +182,56 @@ impl pulp::NullaryFnOnce for Band<'_> {
     }
 }
 
-/// Columns `x..x + WIDTH` of an output row, from rows of the same length; gives WIDTH.
+/// Resamples `rows [.., width]` along themselves, each to the front of a row of `out [.., stride]`.
 #[inline(always)]
-fn column_block<const WIDTH: usize>(rows: &[f32], weights: &[f32], x: usize, out: &mut [f32]) -> usize {
+pub(crate) fn stretch(
+    rows: &[f32],
+    width: usize,
+    columns: &Axis,
+    lanes: &mut Vec<[f32; LANES]>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    lanes.resize(width, [0.0; LANES]);
+    for (from, to) in rows.chunks(LANES * width).zip(out.chunks_mut(LANES * stride)) {
+        for (lane, row) in from.chunks_exact(width).enumerate() {
+            lanes.iter_mut().zip(row).for_each(|(lanes, &value)| lanes[lane] = value);
+        }
+        let windows = columns.first.iter().zip(columns.weights.chunks_exact(columns.num_taps));
+        for (x, (&first, weights)) in windows.enumerate() {
+            let mut sums = [0.0_f32; LANES];
+            for (values, &weight) in lanes[first as usize..].iter().zip(weights) {
+                for lane in 0..LANES {
+                    sums[lane] += weight * values[lane];
+                }
+            }
+            to.chunks_exact_mut(stride).zip(sums).for_each(|(row, sum)| row[x] = sum);
+        }
+    }
+}
+
+/// Columns `x..x + WIDTH` of the weighted sum of the first of `rows [.., stride]`.
+#[inline(always)]
+pub(crate) fn weighted_rows<const WIDTH: usize>(
+    rows: &[f32],
+    stride: usize,
+    weights: &[f32],
+    x: usize,
+) -> [f32; WIDTH] {
     let mut sums = [0.0_f32; WIDTH];
-    for (row, &weight) in rows.chunks_exact(out.len()).zip(weights) {
+    for (row, &weight) in rows.chunks_exact(stride).zip(weights) {
         let values = &row[x..x + WIDTH];
         for lane in 0..WIDTH {
             sums[lane] += weight * values[lane];
         }
     }
+    sums
+}
+
+/// Columns `x..x + WIDTH` of an output row, from rows of the same length; gives WIDTH.
+#[inline(always)]
+fn column_block<const WIDTH: usize>(rows: &[f32], weights: &[f32], x: usize, out: &mut [f32]) -> usize {
+    let sums = weighted_rows::<WIDTH>(rows, out.len(), weights, x);
     out[x..x + WIDTH].copy_from_slice(&sums);
     WIDTH
 }

@@ -2,6 +2,8 @@
 
 pub mod cpu;
 
+use std::ops::Range;
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
@@ -42,11 +44,11 @@ pub fn bicubic_antialias(planes: Tensor<3>, size: [usize; 2]) -> Result<Tensor<3
     Ok(Tensor::from_dispatch(Dispatch::bicubic_antialias(plain(planes).into_dispatch(), height, width)))
 }
 
-/// One axis of `x [outer, num_in, inner]`.
-fn along(x: &CubeTensor, [outer, num_in, inner]: [usize; 3], num_out: usize) -> CubeTensor {
-    let axis = cpu::Axis::new(num_in, num_out);
-    let out = empty_f32(x, [outer, num_out, inner]);
-    let num_values = outer * num_out * inner;
+/// `outer` of `x [.., num_in, inner]` resampled along one axis.
+pub(crate) fn along(x: &CubeTensor, outer: Range<usize>, [num_in, inner]: [usize; 2], axis: &cpu::Axis) -> CubeTensor {
+    let num_out = axis.first.len();
+    let out = empty_f32(x, [outer.len(), num_out, inner]);
+    let num_values = outer.len() * num_out * inner;
     let (first, weights) = (upload(&x.client, &axis.first), upload(&x.client, &axis.weights));
     launch(
         &x.client,
@@ -58,6 +60,7 @@ fn along(x: &CubeTensor, [outer, num_in, inner]: [usize; 3], num_out: usize) -> 
             num_out: num_out as u32,
             inner: inner as u32,
             num_taps: axis.num_taps as u32,
+            first_outer: outer.start as u32,
         },
         &[&x.handle, &first, &weights, &out.handle],
     );
@@ -69,8 +72,8 @@ impl BicubicAntialiasBackend for CubeBackend {
         let planes = into_contiguous(planes);
         let [num_planes, h, w] = planes.shape().dims();
         // The first pass gives [planes · h, width, 1], which the second reads as [planes, h, width].
-        let wide = along(&planes, [num_planes * h, w, 1], width);
-        along(&wide, [num_planes, h, width], height)
+        let wide = along(&planes, 0..num_planes * h, [w, 1], &cpu::Axis::new(w, width));
+        along(&wide, 0..num_planes, [h, width], &cpu::Axis::new(h, height))
     }
 }
 

@@ -8,11 +8,14 @@ use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
 use super::{Host, OpError, ShapeCheck, float_tensor, host_tensor, int_tensor, limits_of, plain, plain_int};
+use crate::gpu::shaders::fuse_views::consensus as consensus_shader;
 use crate::gpu::shaders::fuse_views::fuse_views as shader;
 use crate::gpu::{check_binding, empty_f32, empty_i32, launch};
 
 /// Views whose embeddings a point takes, at most.
 pub const TOP: usize = shader::TOP as usize;
+/// Rounds of its loops that an invocation makes in one launch: Mesa's software driver ends them after 65,535.
+const MAX_ROUNDS: usize = 1 << 15;
 
 /// Sizes of a fusion.
 #[derive(Clone, Copy, Debug)]
@@ -21,76 +24,77 @@ pub struct Extents {
     pub num_views: usize,
     /// Points, N.
     pub num_points: usize,
-    /// Queries of a view, Q.
-    pub num_queries: usize,
     /// Labels, K.
     pub num_labels: usize,
 }
 
-/// What the views say of every point, best first; see [`fuse_views`].
+/// What the views say of every point; see [`fuse_views`].
 #[derive(Clone, Debug)]
 pub struct FusedViews {
     /// `[N]` the label the views agree on, -1 where no view sees the point.
     pub consensus: Tensor<1, Int>,
-    /// `[N, 3]` the views that speak for it most, -1 where there are fewer.
-    pub view: Tensor<2, Int>,
-    /// `[N, 3]` their logits of that label, 0 where there is no view.
+    /// `[N]` how many views see the point.
+    pub num_views: Tensor<1, Int>,
+    /// `[N, 3]` the rows that speak for the label most, best first, -1 where there are fewer.
+    pub row: Tensor<2, Int>,
+    /// `[N, 3]` their logits of that label, 0 where there is no row.
     pub agreement: Tensor<2>,
-    /// `[N, 3]` softmax of those logits, 0 where there is no view.
+    /// `[N, 3]` softmax of those logits, 0 where there is no row.
     pub weights: Tensor<2>,
 }
 
 /// Backend side of [`fuse_views`]; preconditions are checked there.
 #[backend_extension(Cube, Flex)]
 pub trait FuseViewsBackend: Backend {
-    /// (consensus `[N]`, view, agreement, weights `[N, 3]`).
+    /// (consensus, num_views `[N]`, row, agreement, weights `[N, 3]`).
     fn fuse_views(
-        query_from_point: IntTensor<Self>,
+        row_from_point: IntTensor<Self>,
         logits: FloatTensor<Self>,
         extents: Extents,
-    ) -> (IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// For every point: the label with the largest mean logit over the views that see it, the up to three views with the largest
-/// logit of that label, and the softmax of those logits. `query_from_point [V, N]` is -1 where a view does not see a
-/// point; `logits [V, Q, K]` are those of every view's queries. Ties go to the lower label and the earlier view.
+/// For every point: the label with the largest mean logit over the views that see it, the up to three views' rows with
+/// the largest logit of that label, and the softmax of those logits. `row_from_point [V, N]` are rows of the table of
+/// all views' queries, -1 where a view does not see a point; `logits [R, K]` are the table's. Ties go to the lower label
+/// and the earlier view.
 ///
 /// # Errors
-/// [`OpError::Shape`] where the views differ; [`OpError::Value`] for a query outside 0..Q, or no label;
-/// [`OpError::TooLarge`] where a tensor does not fit one buffer: fuse fewer points at a time.
-pub fn fuse_views(query_from_point: Tensor<2, Int>, logits: Tensor<3>) -> Result<FusedViews, OpError> {
-    let mut shapes = ShapeCheck::new("fuse_views");
-    shapes.check("query_from_point", query_from_point.dims(), ["V".into(), "N".into()])?;
-    shapes.check("logits", logits.dims(), ["V".into(), "Q".into(), "K".into()])?;
-    let [num_views, num_points] = query_from_point.dims();
-    let [_, num_queries, num_labels] = logits.dims();
+/// [`OpError::Value`] for a row that is not below R, or no label; [`OpError::TooLarge`] where a tensor does not fit one
+/// buffer: fuse fewer points at a time.
+pub fn fuse_views(row_from_point: Tensor<2, Int>, logits: Tensor<2>) -> Result<FusedViews, OpError> {
+    let shapes = ShapeCheck::new("fuse_views");
+    let ([num_views, num_points], [num_rows, num_labels]) = (row_from_point.dims(), logits.dims());
     let device = logits.device();
     if num_labels == 0 {
         return Err(shapes.value("there are no labels"));
     }
     let limits = limits_of(&device);
-    check_binding(limits, "fuse_views: query_from_point", num_views * num_points, 4)?;
-    check_binding(limits, "fuse_views: logits", num_views * num_queries, num_labels * 4)?;
+    check_binding(limits, "fuse_views: row_from_point", num_views * num_points, 4)?;
+    check_binding(limits, "fuse_views: row", num_points, TOP * 4)?;
+    check_binding(limits, "fuse_views: logits", num_rows, num_labels * 4)?;
     if num_points == 0 || num_views == 0 {
         let zeros = || float_tensor(vec![0.0; num_points * TOP], [num_points, TOP], &device);
         return Ok(FusedViews {
             consensus: int_tensor(vec![-1; num_points], [num_points], &device),
-            view: int_tensor(vec![-1; num_points * TOP], [num_points, TOP], &device),
+            num_views: int_tensor(vec![0; num_points], [num_points], &device),
+            row: int_tensor(vec![-1; num_points * TOP], [num_points, TOP], &device),
             agreement: zeros(),
             weights: zeros(),
         });
     }
-    let query_from_point = plain_int(query_from_point);
-    let most = super::int_values(query_from_point.clone().max())?[0];
-    if most >= num_queries as i32 {
-        return Err(shapes.value(format!("query {most}, expected at most {num_queries} - 1")));
+    let row_from_point = plain_int(row_from_point);
+    let most = super::int_values(row_from_point.clone().max())?[0];
+    if most >= num_rows as i32 {
+        return Err(shapes.value(format!("row {most}, expected at most {num_rows} - 1")));
     }
-    let extents = Extents { num_views, num_points, num_queries, num_labels };
-    let (consensus, view, agreement, weights) =
-        Dispatch::fuse_views(query_from_point.into_dispatch(), plain(logits).into_dispatch(), extents);
+    let extents = Extents { num_views, num_points, num_labels };
+    let (consensus, num_views, row, agreement, weights) =
+        Dispatch::fuse_views(row_from_point.into_dispatch(), plain(logits).into_dispatch(), extents);
     Ok(FusedViews {
         consensus: Tensor::from_dispatch(consensus),
-        view: Tensor::from_dispatch(view),
+        num_views: Tensor::from_dispatch(num_views),
+        row: Tensor::from_dispatch(row),
         agreement: Tensor::from_dispatch(agreement),
         weights: Tensor::from_dispatch(weights),
     })
@@ -98,48 +102,62 @@ pub fn fuse_views(query_from_point: Tensor<2, Int>, logits: Tensor<3>) -> Result
 
 impl FuseViewsBackend for CubeBackend {
     fn fuse_views(
-        query_from_point: IntTensor<Self>,
+        row_from_point: IntTensor<Self>,
         logits: FloatTensor<Self>,
         extents: Extents,
-    ) -> (IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (query_from_point, logits) = (into_contiguous(query_from_point), into_contiguous(logits));
-        let n = extents.num_points;
-        let (consensus, view) = (empty_i32(&logits, [n]), empty_i32(&logits, [n, TOP]));
+    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (row_from_point, logits) = (into_contiguous(row_from_point), into_contiguous(logits));
+        let Extents { num_views, num_points: n, num_labels } = extents;
+        let (best_sum, consensus, count) = (empty_f32(&logits, [n]), empty_i32(&logits, [n]), empty_i32(&logits, [n]));
+        // Four labels a round.
+        let block = (MAX_ROUNDS / num_views).max(1) * 4;
+        for first_label in (0..num_labels).step_by(block) {
+            launch(
+                &logits.client,
+                &consensus_shader::BASE,
+                n.div_ceil(consensus_shader::WG as usize),
+                &consensus_shader::Params {
+                    num_views: num_views as u32,
+                    num_points: n as u32,
+                    num_labels: num_labels as u32,
+                    first_label: first_label as u32,
+                    end_label: num_labels.min(first_label + block) as u32,
+                },
+                &[&row_from_point.handle, &logits.handle, &best_sum.handle, &consensus.handle, &count.handle],
+            );
+        }
+        let row = empty_i32(&logits, [n, TOP]);
         let (agreement, weights) = (empty_f32(&logits, [n, TOP]), empty_f32(&logits, [n, TOP]));
         launch(
             &logits.client,
             &shader::BASE,
             n.div_ceil(shader::WG as usize),
-            &shader::Params {
-                num_views: extents.num_views as u32,
-                num_points: n as u32,
-                num_queries: extents.num_queries as u32,
-                num_labels: extents.num_labels as u32,
-            },
+            &shader::Params { num_views: num_views as u32, num_points: n as u32, num_labels: num_labels as u32 },
             &[
-                &query_from_point.handle,
+                &row_from_point.handle,
                 &logits.handle,
                 &consensus.handle,
-                &view.handle,
+                &row.handle,
                 &agreement.handle,
                 &weights.handle,
             ],
         );
-        (consensus, view, agreement, weights)
+        (consensus, count, row, agreement, weights)
     }
 }
 
 impl FuseViewsBackend for Flex {
     fn fuse_views(
-        query_from_point: IntTensor<Self>,
+        row_from_point: IntTensor<Self>,
         logits: FloatTensor<Self>,
         extents: Extents,
-    ) -> (IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let fused = cpu::fuse_views(&Host::new(query_from_point), &Host::new(logits), extents);
+    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let fused = cpu::fuse_views(&Host::new(row_from_point), &Host::new(logits), extents);
         let n = extents.num_points;
         (
             host_tensor(fused.consensus, [n]),
-            host_tensor(fused.view, [n, TOP]),
+            host_tensor(fused.num_views, [n]),
+            host_tensor(fused.row, [n, TOP]),
             host_tensor(fused.agreement, [n, TOP]),
             host_tensor(fused.weights, [n, TOP]),
         )

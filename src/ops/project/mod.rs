@@ -7,6 +7,7 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
+use super::pinhole::Pinhole;
 use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, rows};
 use crate::gpu::shaders::project::project as shader;
 use crate::gpu::{check_binding, empty_i32, launch};
@@ -42,6 +43,23 @@ impl Camera {
     }
 }
 
+impl From<&Pinhole> for Camera {
+    /// The camera that draws points, as the one that sees them. What is nearer than the near plane is seen too.
+    fn from(pinhole: &Pinhole) -> Self {
+        let row = |axis: [f32; 3]| {
+            let along: f64 = axis.iter().zip(pinhole.center).map(|(&a, c)| f64::from(a) * f64::from(c)).sum();
+            [axis[0], axis[1], axis[2], -along as f32]
+        };
+        Self {
+            world_to_camera: pinhole.axes.map(row),
+            focal: pinhole.focal,
+            center: pinhole.principal,
+            width: pinhole.width,
+            height: pinhole.height,
+        }
+    }
+}
+
 /// When a point counts as seen. The defaults are the reference's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Visibility {
@@ -67,6 +85,8 @@ pub trait ProjectBackend: Backend {
         camera: Camera,
         visibility: Visibility,
     ) -> IntTensor<Self>;
+    /// `points [N, 3]` → `[N]`.
+    fn project_unhidden(points: FloatTensor<Self>, camera: Camera, border: usize) -> IntTensor<Self>;
 }
 
 /// The pixel (row · width + column) at which each of `points [N, 3]` is seen, -1 where it is not: it lies behind the
@@ -96,6 +116,68 @@ pub fn project(
     Ok(Tensor::from_dispatch(Dispatch::project(points, depth, camera, visibility)))
 }
 
+/// As [`project`], for points that nothing hides.
+///
+/// # Errors
+/// As [`project`].
+pub fn project_unhidden(points: Tensor<2>, camera: Camera, border: usize) -> Result<Tensor<1, Int>, OpError> {
+    ShapeCheck::new("project").check("points", points.dims(), ["N".into(), 3.into()])?;
+    let (num_points, device) = (points.dims()[0], points.device());
+    check_binding(limits_of(&device), "project: points", num_points, 12)?;
+    // Pixels are numbered by i32.
+    check_binding(limits_of(&device), "project: pixels", camera.height, camera.width * 4)?;
+    if num_points == 0 || camera.height * camera.width == 0 {
+        return Ok(super::int_tensor(vec![-1; num_points], [num_points], &device));
+    }
+    Ok(Tensor::from_dispatch(Dispatch::project_unhidden(plain(points).into_dispatch(), camera, border)))
+}
+
+fn project_wgsl(
+    points: FloatTensor<CubeBackend>,
+    depth: Option<FloatTensor<CubeBackend>>,
+    camera: Camera,
+    visibility: Visibility,
+) -> IntTensor<CubeBackend> {
+    let points = into_contiguous(points);
+    let num_points = points.shape()[0];
+    let pixel_from_point = empty_i32(&points, [num_points]);
+    let [[xx, xy, xz, xt], [yx, yy, yz, yt], [zx, zy, zz, zt]] = camera.world_to_camera;
+    let params = shader::Params {
+        xx,
+        xy,
+        xz,
+        xt,
+        yx,
+        yy,
+        yz,
+        yt,
+        zx,
+        zy,
+        zz,
+        zt,
+        focal_x: camera.focal[0],
+        focal_y: camera.focal[1],
+        center_x: camera.center[0],
+        center_y: camera.center[1],
+        depth_tolerance: visibility.depth_tolerance,
+        num_points: num_points as u32,
+        width: camera.width as u32,
+        height: camera.height as u32,
+        border: visibility.border as u32,
+    };
+    let mut buffers = vec![&points.handle, &pixel_from_point.handle];
+    let depth = depth.map(into_contiguous);
+    let shader = match &depth {
+        Some(depth) => {
+            buffers.push(&depth.handle);
+            &shader::BASE
+        }
+        None => &shader::UNHIDDEN,
+    };
+    launch(&points.client, shader, num_points.div_ceil(shader::WG as usize), &params, &buffers);
+    pixel_from_point
+}
+
 impl ProjectBackend for CubeBackend {
     fn project(
         points: FloatTensor<Self>,
@@ -103,37 +185,11 @@ impl ProjectBackend for CubeBackend {
         camera: Camera,
         visibility: Visibility,
     ) -> IntTensor<Self> {
-        let (points, depth) = (into_contiguous(points), into_contiguous(depth));
-        let num_points = points.shape()[0];
-        let pixel_from_point = empty_i32(&points, [num_points]);
-        let [[xx, xy, xz, xt], [yx, yy, yz, yt], [zx, zy, zz, zt]] = camera.world_to_camera;
-        let params = shader::Params {
-            xx,
-            xy,
-            xz,
-            xt,
-            yx,
-            yy,
-            yz,
-            yt,
-            zx,
-            zy,
-            zz,
-            zt,
-            focal_x: camera.focal[0],
-            focal_y: camera.focal[1],
-            center_x: camera.center[0],
-            center_y: camera.center[1],
-            depth_tolerance: visibility.depth_tolerance,
-            num_points: num_points as u32,
-            width: camera.width as u32,
-            height: camera.height as u32,
-            border: visibility.border as u32,
-        };
-        let groups = num_points.div_ceil(shader::WG as usize);
-        let buffers = [&points.handle, &depth.handle, &pixel_from_point.handle];
-        launch(&points.client, &shader::BASE, groups, &params, &buffers);
-        pixel_from_point
+        project_wgsl(points, Some(depth), camera, visibility)
+    }
+
+    fn project_unhidden(points: FloatTensor<Self>, camera: Camera, border: usize) -> IntTensor<Self> {
+        project_wgsl(points, None, camera, Visibility { border, ..Visibility::default() })
     }
 }
 
@@ -147,5 +203,11 @@ impl ProjectBackend for Flex {
         let num_points = points.shape()[0];
         let (points, depth) = (Host::<f32>::new(points), Host::<f32>::new(depth));
         host_tensor(cpu::project(rows(&points), &depth, &camera, visibility), [num_points])
+    }
+
+    fn project_unhidden(points: FloatTensor<Self>, camera: Camera, border: usize) -> IntTensor<Self> {
+        let num_points = points.shape()[0];
+        let points = Host::<f32>::new(points);
+        host_tensor(cpu::project_unhidden(rows(&points), &camera, border), [num_points])
     }
 }

@@ -1,0 +1,117 @@
+//! What has an index before what has none.
+
+pub mod cpu;
+
+use std::ops::Range;
+
+use burn::backend::tensor::IntTensor;
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::prefix_sum::prefix_sum;
+use super::{Host, OpError, host_tensor, int_tensor, int_values, limits_of, plain_int};
+use crate::gpu::shaders::partition::{mark, place};
+use crate::gpu::{check_binding, empty_i32, launch, scalar_buffer};
+
+/// A stable partition of positions, see [`partition`]: a permutation and its inverse.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    /// `[N]` the positions that have an index, then those that have none, each ascending.
+    pub position_from_place: Tensor<1, Int>,
+    /// `[N]` where each position went.
+    pub place_from_position: Tensor<1, Int>,
+    /// How many positions have an index.
+    pub num_something: usize,
+}
+
+impl Partition {
+    /// The positions that have an index, ascending.
+    #[must_use]
+    pub fn something(&self) -> Tensor<1, Int> {
+        self.positions(0..self.num_something)
+    }
+
+    /// The positions that have none, ascending.
+    #[must_use]
+    pub fn nothing(&self) -> Tensor<1, Int> {
+        let [num_positions] = self.position_from_place.dims();
+        self.positions(self.num_something..num_positions)
+    }
+
+    fn positions(&self, places: Range<usize>) -> Tensor<1, Int> {
+        if places.is_empty() {
+            return int_tensor(Vec::new(), [0], &self.position_from_place.device());
+        }
+        self.position_from_place.clone().narrow(0, places.start, places.len())
+    }
+}
+
+/// Backend side of [`partition`]; preconditions are checked there.
+#[backend_extension(Cube, Flex)]
+pub trait PartitionBackend: Backend {
+    /// `index [N]` → position_from_place, place_from_position `[N]`, num_something `[1]`.
+    fn partition(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
+}
+
+/// Brings the positions of `index [N]` that have an index, one that is not negative, before those that have none. Both
+/// keep their order. Waits for the device, since the number of either is known only then.
+///
+/// # Errors
+/// [`OpError::TooLarge`] where the positions do not fit one buffer; [`OpError::Device`].
+pub fn partition(index: Tensor<1, Int>) -> Result<Partition, OpError> {
+    let ([num_positions], device) = (index.dims(), index.device());
+    // One word more than there are positions.
+    check_binding(limits_of(&device), "partition: index", num_positions + 1, 4)?;
+    if num_positions == 0 {
+        let none = int_tensor(Vec::new(), [0], &device);
+        return Ok(Partition { position_from_place: none.clone(), place_from_position: none, num_something: 0 });
+    }
+    let (position_from_place, place_from_position, num_something) =
+        Dispatch::partition(plain_int(index).into_dispatch());
+    let num_something = int_values::<1>(Tensor::from_dispatch(num_something))?[0] as usize;
+    Ok(Partition {
+        position_from_place: Tensor::from_dispatch(position_from_place),
+        place_from_position: Tensor::from_dispatch(place_from_position),
+        num_something,
+    })
+}
+
+impl PartitionBackend for CubeBackend {
+    fn partition(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
+        let index = into_contiguous(index);
+        let n = index.shape()[0];
+        let num_positions = n as u32;
+        let marks = scalar_buffer(&index.client, n);
+        launch(
+            &index.client,
+            &mark::BASE,
+            n.div_ceil(mark::WG as usize),
+            &mark::Params { num_positions },
+            &[&index.handle, &marks],
+        );
+        let scanned = prefix_sum(&index.client, &marks, n);
+        let (position_from_place, place_from_position) = (empty_i32(&index, [n]), empty_i32(&index, [n]));
+        let num_something = empty_i32(&index, [1]);
+        launch(
+            &index.client,
+            &place::BASE,
+            n.div_ceil(place::WG as usize),
+            &place::Params { num_positions },
+            &[&scanned, &position_from_place.handle, &place_from_position.handle, &num_something.handle],
+        );
+        (position_from_place, place_from_position, num_something)
+    }
+}
+
+impl PartitionBackend for Flex {
+    fn partition(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
+        let index = Host::new(index);
+        let parted = cpu::partition(&index);
+        (
+            host_tensor(parted.position_from_place, [index.len()]),
+            host_tensor(parted.place_from_position, [index.len()]),
+            host_tensor(vec![parted.num_something as i32], [1]),
+        )
+    }
+}
