@@ -26,7 +26,7 @@ use crate::ops::float_values;
 use crate::ops::project::Visibility;
 use crate::pipeline::{
     Compat, Inferred, LookOptions, Models, Options, PipelineError, Results, Scene, SeenView, Summary, Views, Weights,
-    infer, sheet, voxel_size,
+    infer, recorded_cameras, sheet, voxel_size,
 };
 use crate::purify;
 use crate::query::presets::Preset;
@@ -40,8 +40,8 @@ use crate::views::{Axes, Dataset, Direction, Layout, OpenOptions, PoseConvention
 
 /// What is looked for where no words are given.
 const USUAL_PRESET: &str = "scannet20";
-/// Extensions of scans, for folders of them.
-const SCAN_EXTENSIONS: [&str; 10] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts", "csv", "txt", "asc"];
+/// Extensions of scans, for folders of them; files of plain text may be anything and have to be named.
+const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
 
 /// Arguments of `infer`.
 #[derive(clap::Args, Debug)]
@@ -352,7 +352,7 @@ fn scans_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut scans: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     scans.retain(|path| {
         let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        path.is_file() && SCAN_EXTENSIONS.contains(&extension.as_str()) && stem(path) != "SOURCE"
+        path.is_file() && SCAN_EXTENSIONS.contains(&extension.as_str())
     });
     scans.sort();
     Ok(scans)
@@ -653,7 +653,11 @@ impl Run<'_> {
         laps.lap("write");
         bars.show("draw", 0.6);
         let (classes, area_from) = results.classes();
-        let picture = sheet(&scene, &renderer, &cameras, &inferred.lifted_label, &results.of_point().label, &classes)?;
+        let shown_from = match views {
+            Views::Recorded { dataset, frames } => recorded_cameras(dataset, frames, &cameras),
+            Views::Alone { .. } | Views::Virtual(_) => cameras,
+        };
+        let picture = sheet(&scene, &renderer, &shown_from, &inferred.lifted_label, &results.of_point().label, &classes)?;
         let sheet_file = output.join("sheet.png");
         write_png(&sheet_file, &picture)?;
         laps.lap("draw");

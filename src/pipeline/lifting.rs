@@ -282,7 +282,7 @@ impl Looker<'_, '_, '_> {
 
     /// Queues a view, and hands the queue to the model once it is as long as fits.
     fn wait(&mut self, view: Pending) -> Result<(), PipelineError> {
-        if view.sight.num_visible < self.options.compat.min_visible(self.scene.num_points()) {
+        if view.sight.num_visible() < self.options.compat.min_visible(self.scene.num_points()) {
             self.report.without_points += 1;
             return Ok(());
         }

@@ -12,7 +12,7 @@ pub use error::PipelineError;
 pub use lifting::{LookOptions, LookReport, OnView, SeenView, Views, look};
 pub use results::{Class, Results, Summary, Weights};
 pub use scene::{Appearance, Scene};
-pub use sheet::{heat_picture, sheet};
+pub use sheet::{heat_picture, recorded_cameras, sheet};
 
 use burn::prelude::*;
 
@@ -94,7 +94,7 @@ pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
     let extent = (0..3).map(|axis| bounds.1[axis] - bounds.0[axis]).fold(0.0, f64::max);
     let finest = if extent > 0.0 { usual.min(extent / MIN_VOXELS_ACROSS) } else { usual };
     match scene.cloud.spacing() {
-        Some(spacing) if spacing * VOXELS_PER_SPACING > finest => {
+        Some(spacing) if spacing > finest => {
             let size = spacing * VOXELS_PER_SPACING;
             let why = || format!("points are {spacing:.3} apart: voxels of {size:.3} instead of {usual:.3}");
             (size, (size != usual).then(why))

@@ -8,7 +8,8 @@ use crate::images::Rgb8Image;
 use crate::images::draw::{self, LegendEntry, heat_bar, tint};
 use crate::views::render::{self, Picture, Renderer, shaded};
 use crate::views::viewpoints::{Viewpoint, viewpoints};
-use crate::views::virtual_cameras::{Options, VirtualCamera, VirtualCameras, virtual_cameras};
+use crate::views::virtual_cameras::{Options, SceneKind, VirtualCamera, VirtualCameras, virtual_cameras};
+use crate::views::Dataset;
 
 /// Height and width of each picture.
 const SIZE: [usize; 2] = [484, 648];
@@ -20,6 +21,8 @@ const HEAT_COLUMNS: usize = 2;
 const OPACITY: f32 = 0.68;
 /// Share of a heat map's brightness that shading takes away at most.
 const SHADE: f32 = 0.4;
+/// Nearest that is drawn where no virtual camera says, in metres.
+const NEAR: f64 = 0.01;
 /// What is seen where the scan is not.
 const BACKGROUND: [u8; 3] = [255; 3];
 
@@ -53,6 +56,19 @@ fn shots(
         Ok(Shot { image: Rgb8Image::new(pinhole.width, pinhole.height, colors)?, point })
     };
     found.iter().map(shot).collect()
+}
+
+/// The cameras of a recording, for pictures of a scan that was seen by them: no good view is from where nobody has been.
+/// `placed` are the virtual cameras of the same scan.
+#[must_use]
+pub fn recorded_cameras(dataset: &dyn Dataset, frames: &[usize], placed: &VirtualCameras) -> VirtualCameras {
+    let near = placed.cameras.first().map_or(NEAR, |camera| camera.near);
+    let camera = |&frame: &usize| {
+        let frame = &dataset.frames()[frame];
+        Some(VirtualCamera { intrinsics: frame.color, pose: frame.pose?, near })
+    };
+    let kind = if placed.kind == SceneKind::Terrain { SceneKind::Terrain } else { SceneKind::Interior };
+    VirtualCameras { kind, cameras: frames.iter().filter_map(camera).collect(), ..placed.clone() }
 }
 
 /// The sheet of a run: for each viewpoint the scan, the labels as lifted, and the labels after purification, with one

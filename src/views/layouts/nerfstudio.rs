@@ -14,6 +14,8 @@ use crate::views::{Layout, Pose, PoseConvention, ViewsError, depth, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
 const NAMES: &[&str] = &["transforms.json", "transforms_train.json"];
+/// Points beside `transforms.json` that programs of this family write or start from, where it names none.
+const POINTS: &[&str] = &["sparse_pc.ply", "init.ply", "points3D.ply", "points3d.ply", "point_cloud.ply"];
 /// Tried in this order where a picture's name has no extension.
 const EXTENSIONS: [&str; 6] = ["", ".png", ".jpg", ".jpeg", ".JPG", ".PNG"];
 
@@ -87,6 +89,9 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
         } else {
             listing.notes.push(format!("ply_file_path names {name}, which is not there"));
         }
+    } else if let Some(points) = text::file_of(folder, POINTS) {
+        listing.notes.push(format!("its points are taken from {}", text::file_name(&points)));
+        listing.points = Some(Points::scan(points));
     }
     if text::file_name(&file) == "transforms_train.json" {
         listing.notes.push("only the frames for training are used (transforms_train.json)".into());
