@@ -68,51 +68,58 @@ fn write_weights(dir: &Path, xdecoder: &XDecoderConfig, student: StudentConfig) 
 struct Values {
     center: f64,
     spread: f64,
+    /// Then the mean over the inputs is taken out: of a weight `[out, in, ...]`, for every output and cell.
+    balanced: bool,
 }
 
 impl Values {
-    /// Keeps the variance from layer to layer.
-    fn layer(num_in: usize) -> Self {
-        Self { center: 0.0, spread: (3.0 / num_in.max(1) as f64).sqrt() }
+    fn around(center: f64, spread: f64) -> Self {
+        Self { center, spread, balanced: false }
     }
 
-    fn times(self, factor: f64) -> Self {
-        Self { center: factor * self.center, spread: factor * self.spread }
+    /// `gain` 1 keeps the variance from layer to layer.
+    fn layer(num_in: usize, gain: f64) -> Self {
+        Self::around(0.0, gain * (3.0 / num_in.max(1) as f64).sqrt())
     }
 }
 
 fn xdecoder_values(key: &str, shape: &[usize]) -> Values {
-    let values = |center, spread| Values { center, spread };
     let is = |end: &str| key.ends_with(end);
     let num_in = shape.iter().skip(1).product();
+    let in_decoder = key.contains("predictor.transformer");
     match shape.len() {
-        // The logarithm of what cosines are multiplied with. With more, the one query with the clearest label
-        // would win nearly every pixel.
-        0 => values(1.5, 0.0),
-        1 if is("gamma_1") || is("gamma_2") => values(0.5, 0.3),
-        1 if is("bias") => values(0.0, 0.05),
-        1 => values(1.0, 0.1),
+        // The logarithm of what cosines are multiplied with. With more, the query with the clearest label would
+        // win nearly every pixel.
+        0 => Values::around(1.5, 0.0),
+        1 if is("gamma_1") || is("gamma_2") => Values::around(0.5, 0.3),
+        1 if is("bias") => Values::around(0.0, 0.05),
+        1 => Values::around(1.0, 0.1),
         // Queries that start far apart, and layers that move them little: they do not all become the same.
-        _ if is("query_feat.weight") => values(0.0, 3.0),
-        _ if is("query_embed.weight") => values(0.0, 1.0),
-        _ if key.contains("predictor.transformer") && is("out_proj.weight") => Values::layer(num_in).times(0.15),
-        _ if key.contains("predictor.transformer") && is("linear2.weight") => Values::layer(num_in).times(0.5),
-        _ if is("level_embed.weight") || is("positional_embedding") || is("token_embedding.weight") => values(0.0, 0.5),
+        _ if is("query_feat.weight") => Values::around(0.0, 3.0),
+        _ if is("query_embed.weight") => Values::around(0.0, 1.0),
+        _ if in_decoder && is("out_proj.weight") => Values::layer(num_in, 0.05),
+        _ if in_decoder && is("linear2.weight") => Values::layer(num_in, 0.1),
+        // Inputs behind a ReLU are positive: unbalanced, their mean would choose one query for all pixels.
+        _ if is("mask_features.weight") => Values { balanced: true, ..Values::layer(num_in, 0.5) },
+        // Even attention to the words: no label is by chance far from the others, and then wins everywhere.
+        _ if key.contains("resblocks") && is("in_proj_weight") => Values::layer(num_in, 0.3),
+        _ if is("level_embed.weight") || is("positional_embedding") || is("token_embedding.weight") => {
+            Values::around(0.0, 0.5)
+        }
         // Stored as [in, out].
-        _ if is("class_embed") || is("lang_proj") => Values::layer(shape[0]),
-        _ => Values::layer(num_in),
+        _ if is("class_embed") || is("lang_proj") => Values::layer(shape[0], 1.0),
+        _ => Values::layer(num_in, 1.0),
     }
 }
 
 fn student_values(key: &str, shape: &[usize]) -> Values {
-    let values = |center, spread| Values { center, spread };
     match key.rsplit('.').next() {
         // Stored as [cells, in, out].
-        Some("kernel") => Values::layer(shape.iter().rev().skip(1).product()),
-        Some("weight") => values(1.0, 0.1),
-        Some("running_var") => values(1.0, 0.3),
-        Some("running_mean") => values(0.0, 0.1),
-        _ => values(0.0, 0.05),
+        Some("kernel") => Values::layer(shape.iter().rev().skip(1).product(), 1.0),
+        Some("weight") => Values::around(1.0, 0.1),
+        Some("running_var") => Values::around(1.0, 0.3),
+        Some("running_mean") => Values::around(0.0, 0.1),
+        _ => Values::around(0.0, 0.05),
     }
 }
 
@@ -121,15 +128,29 @@ fn write_tensors(path: &Path, keys: &[(String, Vec<usize>)], values: fn(&str, &[
     let about = BTreeMap::from([("about".to_owned(), "generated values, not trained".to_owned())]);
     let mut writer = SafetensorsWriter::create(path, &specs, &about)?;
     for (key, shape) in keys {
-        let Values { center, spread } = values(key, shape);
+        let Values { center, spread, balanced } = values(key, shape);
         let stream = stream(key);
         let len = shape.iter().product::<usize>() as u64;
         let value = |i| (center + spread * (2.0 * uniform(stream, i) - 1.0)) as f32;
-        let data: Vec<f32> = (0..len).into_par_iter().map(value).collect();
+        let mut data: Vec<f32> = (0..len).into_par_iter().map(value).collect();
+        if balanced {
+            balance(&mut data, shape);
+        }
         writer.write_f32(&data)?;
     }
     writer.finish()?;
     Ok(())
+}
+
+/// Takes the mean over the inputs out of a weight `[out, in, ...]`.
+fn balance(weight: &mut [f32], shape: &[usize]) {
+    let (num_in, num_cells) = (shape[1], shape[2..].iter().product::<usize>());
+    for filter in weight.chunks_exact_mut(num_in * num_cells) {
+        for cell in 0..num_cells {
+            let mean = filter.iter().skip(cell).step_by(num_cells).sum::<f32>() / num_in as f32;
+            filter.iter_mut().skip(cell).step_by(num_cells).for_each(|value| *value -= mean);
+        }
+    }
 }
 
 /// FNV-1a of a key.
