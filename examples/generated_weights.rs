@@ -1,4 +1,4 @@
-//! `cargo run --release --example generated_weights -- [--size tiny|published] DIR`: weights of generated values,
+//! `cargo run --release --example generated_weights -- [--size tiny|narrow|published] DIR`: weights of generated values,
 //! to try every command before the published weights are at hand. The labels they give mean nothing.
 
 #[path = "../tests/common/weights.rs"]
@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use weights::{WeightFiles, published_weights, tiny_weights};
+use weights::{WeightFiles, narrow_weights, published_weights, tiny_weights};
 
 #[derive(Parser)]
 #[command(about = "Writes weights of generated values; the labels they give mean nothing")]
 struct Arguments {
-    /// tiny: a picture takes a fraction of a second; published: the time and memory of the real ones, 1.6 GB
+    /// tiny: a picture takes a fraction of a second; narrow: the same, with embeddings and a student of the published sizes;
+    /// published: the time and memory of the real ones, 1.6 GB
     #[arg(long, value_enum, default_value_t = Size::Tiny)]
     size: Size,
     /// Where the files go
@@ -23,6 +24,7 @@ struct Arguments {
 #[derive(Clone, Copy, ValueEnum)]
 enum Size {
     Tiny,
+    Narrow,
     Published,
 }
 
@@ -30,6 +32,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let WeightFiles { xdecoder, config, student } = match arguments.size {
         Size::Tiny => tiny_weights(&arguments.dir)?,
+        Size::Narrow => narrow_weights(&arguments.dir)?,
         Size::Published => published_weights(&arguments.dir)?,
     };
     println!("Generated values, not trained: every label they give is meaningless. To use them:");

@@ -22,9 +22,17 @@ pub struct WeightFiles {
 
 /// Writes networks that see a picture in a fraction of a second, and whose widths fit each other.
 pub fn tiny_weights(dir: &Path) -> Result<WeightFiles> {
-    let xdecoder = tiny_xdecoder();
+    let xdecoder = tiny_xdecoder(48, 21);
     let student = StudentConfig { input_dim: xdecoder.dim_proj + 6, hidden_dim: 32, embed_dim: 16 };
     write_weights(dir, &xdecoder, student)
+}
+
+/// Writes an X-Decoder that is narrow within but has the published number of queries and width of embeddings, and a student
+/// of the published size: to measure all but X-Decoder.
+#[allow(dead_code, reason = "tests make the tiny ones alone")]
+pub fn narrow_weights(dir: &Path) -> Result<WeightFiles> {
+    let published = XDecoderConfig::focal_l();
+    write_weights(dir, &tiny_xdecoder(published.dim_proj, published.decoder.num_queries), StudentConfig::PUBLISHED)
 }
 
 /// Writes networks of the published sizes, 1.6 GB.
@@ -33,17 +41,17 @@ pub fn published_weights(dir: &Path) -> Result<WeightFiles> {
     write_weights(dir, &XDecoderConfig::focal_l(), StudentConfig::PUBLISHED)
 }
 
-/// Every part of the published model, narrow and shallow.
-fn tiny_xdecoder() -> XDecoderConfig {
+/// Every part of the published model, narrow and shallow, with embeddings of `dim_proj` channels.
+fn tiny_xdecoder(dim_proj: usize, num_queries: usize) -> XDecoderConfig {
     let mut config = XDecoderConfig::focal_l();
     config.backbone.embed_dim = 24;
     config.backbone.depths = vec![1, 1, 2, 1];
     config.backbone_dim = config.stage_dim(3);
-    config.dim_proj = 48;
+    config.dim_proj = dim_proj;
     let pixels = &mut config.pixel_decoder;
     (pixels.conv_dim, pixels.mask_dim, pixels.enc_layers, pixels.heads, pixels.ffn_dim) = (64, 32, 2, 4, 128);
     let decoder = &mut config.decoder;
-    (decoder.hidden_dim, decoder.num_queries, decoder.layers, decoder.heads, decoder.ffn_dim) = (64, 21, 5, 4, 128);
+    (decoder.hidden_dim, decoder.num_queries, decoder.layers, decoder.heads, decoder.ffn_dim) = (64, num_queries, 5, 4, 128);
     decoder.dim_proj = config.dim_proj;
     let text = &mut config.text;
     (text.width, text.layers, text.heads, text.dim_proj) = (16, 2, 2, config.dim_proj);
