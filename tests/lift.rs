@@ -201,18 +201,18 @@ fn index_maps_compose_and_part() {
             .iter()
             .map(|&i| usize::try_from(i).ok().and_then(|i| map.get(i)).map_or(-1, |&c| c.max(-1)))
             .collect();
-        let is_something = |&position: &usize| index[position] >= 0;
-        let (something, nothing): (Vec<usize>, Vec<usize>) = (0..n).partition(is_something);
-        let order: Vec<i32> = something.iter().chain(&nothing).map(|&position| position as i32).collect();
+        let is_present = |&position: &usize| index[position] >= 0;
+        let (present, absent): (Vec<usize>, Vec<usize>) = (0..n).partition(is_present);
+        let order: Vec<i32> = present.iter().chain(&absent).map(|&position| position as i32).collect();
         on_devices(|name, device| {
             let index = int_tensor(index.clone(), [n], device);
             let found = compose(int_tensor(map.clone(), [500], device), index.clone()).unwrap();
             assert_eq!(int_values(found).unwrap(), composed, "{name}, {n}");
             let parted = partition(index).unwrap();
-            assert_eq!(parted.num_something, something.len(), "{name}, {n}");
+            assert_eq!(parted.num_present, present.len(), "{name}, {n}");
             assert_eq!(int_values(parted.position_from_place.clone()).unwrap(), order, "{name}, {n}");
-            assert_eq!(int_values(parted.something()).unwrap(), order[..something.len()], "{name}, {n}");
-            assert_eq!(int_values(parted.nothing()).unwrap(), order[something.len()..], "{name}, {n}");
+            assert_eq!(int_values(parted.present()).unwrap(), order[..present.len()], "{name}, {n}");
+            assert_eq!(int_values(parted.absent()).unwrap(), order[present.len()..], "{name}, {n}");
             let places = int_values(parted.place_from_position).unwrap();
             assert!(places.iter().zip(0..).all(|(&place, i)| order[place as usize] == i), "{name}, {n}");
         });
@@ -221,9 +221,9 @@ fn index_maps_compose_and_part() {
         let nowhere = compose(int_tensor(Vec::new(), [0], device), int_tensor(vec![0, -7, i32::MIN], [3], device));
         assert_eq!(int_values(nowhere.unwrap()).unwrap(), [-1; 3], "{name}");
         let all = partition(int_tensor(vec![4, 0], [2], device)).unwrap();
-        assert_eq!((all.num_something, all.nothing().dims()), (2, [0]), "{name}");
+        assert_eq!((all.num_present, all.absent().dims()), (2, [0]), "{name}");
         let none = partition(int_tensor(vec![-1; 300], [300], device)).unwrap();
-        assert_eq!((none.num_something, none.something().dims()), (0, [0]), "{name}");
+        assert_eq!((none.num_present, none.present().dims()), (0, [0]), "{name}");
     });
 }
 

@@ -37,7 +37,7 @@ fn room(step: f32) -> (Vec<[f32; 3]>, Vec<[u8; 3]>) {
     let mut points = Vec::new();
     for (number, (low, high)) in boxes.iter().enumerate() {
         for side in 0..6 {
-            let (axis, u, v) = (side / 2, (side / 2 + 1) % 3, (side / 2 + 2) % 3);
+            let (u, v) = ((side / 2 + 1) % 3, (side / 2 + 2) % 3);
             let count = |axis: usize| ((high[axis] - low[axis]) / step) as usize;
             for (i, j) in (0..count(u)).flat_map(|i| (0..count(v)).map(move |j| (i, j))) {
                 let mut p = if side % 2 == 1 { *high } else { *low };

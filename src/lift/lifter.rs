@@ -19,7 +19,7 @@ use crate::purify::FeatureSource;
 use crate::weights::WeightsError;
 
 /// Row numbers that are on the device at a time.
-const BLOCK_VALUES: usize = 1 << 24;
+const BLOCK_VALUES: usize = 1 << 22;
 /// Bytes of host memory that a [`Lifter`] takes for what it keeps of views, unless told otherwise.
 pub const MEMORY_BUDGET: u64 = 256 << 20;
 /// A point that a view does not see.
@@ -96,7 +96,7 @@ impl Sight {
     /// How many points are seen.
     #[must_use]
     pub fn num_visible(&self) -> usize {
-        self.points.num_something
+        self.points.num_present
     }
 
     /// `[N]` row · width + column, -1 where a point is not seen. Reads it from the device.
@@ -245,19 +245,19 @@ impl Lifter {
             return Ok(nothing);
         }
         let query_from_pixel = view.query_from_pixel_tensor().to_device(&self.device);
-        let point_from_visible = sight.points.something();
+        let point_from_visible = sight.points.present();
         let pixel_from_visible = compose(sight.pixel_from_point.clone(), point_from_visible.clone())?;
         let query_from_visible = compose(query_from_pixel, pixel_from_visible)?;
         let claimed = partition(query_from_visible.clone())?;
-        if claimed.num_something == 0 {
+        if claimed.num_present == 0 {
             return Ok(nothing);
         }
         let visible_points = self.points.clone().select(0, point_from_visible);
-        let query_from_visible = compose(query_from_visible, nearest_with_something(visible_points, &claimed)?)?;
+        let query_from_visible = compose(query_from_visible, nearest_present(visible_points, &claimed)?)?;
         // Places past the visible points are no place among them.
         let query_from_point = compose(query_from_visible, sight.points.place_from_position.clone())?;
         self.keep(view, &int_values(query_from_point)?)?;
-        Ok(ViewReport { num_visible, num_filled: num_visible - claimed.num_something })
+        Ok(ViewReport { num_visible, num_filled: num_visible - claimed.num_present })
     }
 
     /// Keeps the queries that points use as rows of the table, and every point's row.
@@ -343,12 +343,12 @@ impl Lifter {
         let mut weights = Tensor::cat(fused.iter().map(|block| block.weights.clone()).collect(), 0);
         drop(fused);
         let seen = partition(consensus.clone())?;
-        if seen.num_something == 0 {
+        if seen.num_present == 0 {
             return Err(LiftError::NothingSeen { views: num_views, points: num_points });
         }
-        let num_unseen = num_points - seen.num_something;
+        let num_unseen = num_points - seen.num_present;
         if num_unseen > 0 {
-            let source_from_point = nearest_with_something(self.points, &seen)?;
+            let source_from_point = nearest_present(self.points, &seen)?;
             row = row.select(0, source_from_point.clone());
             weights = weights.select(0, source_from_point);
         }
@@ -393,16 +393,16 @@ fn spill_error(bytes: u64, source: io::Error) -> LiftError {
     LiftError::Spill { folder: std::env::temp_dir(), bytes, source }
 }
 
-/// For every one of `points [N, 3]` itself where it has something, else the nearest that has. There is one at least.
-fn nearest_with_something(points: Tensor<2>, partition: &Partition) -> Result<Tensor<1, Int>, OpError> {
-    let something = partition.something();
-    if partition.num_something == points.dims()[0] {
-        return Ok(something);
+/// For every one of `points [N, 3]` itself where it is present, else the nearest that is. There is one at least.
+fn nearest_present(points: Tensor<2>, partition: &Partition) -> Result<Tensor<1, Int>, OpError> {
+    let present = partition.present();
+    if partition.num_present == points.dims()[0] {
+        return Ok(present);
     }
-    let without = points.clone().select(0, partition.nothing());
-    let nearest = knn_between(without, points.select(0, something.clone()), 1)?.index.flatten(0, 1);
-    let nearest = compose(something.clone(), nearest)?;
-    compose(Tensor::cat(vec![something, nearest], 0), partition.place_from_position.clone())
+    let without = points.clone().select(0, partition.absent());
+    let nearest = knn_between(without, points.select(0, present.clone()), 1)?.index.flatten(0, 1);
+    let nearest = compose(present.clone(), nearest)?;
+    compose(Tensor::cat(vec![present, nearest], 0), partition.place_from_position.clone())
 }
 
 /// Features on points, see [`Lifter::finish`]. Read as a [`FeatureSource`], a block of channels at a time.

@@ -22,21 +22,21 @@ pub struct Partition {
     /// `[N]` where each position went.
     pub place_from_position: Tensor<1, Int>,
     /// How many positions have an index.
-    pub num_something: usize,
+    pub num_present: usize,
 }
 
 impl Partition {
     /// The positions that have an index, ascending.
     #[must_use]
-    pub fn something(&self) -> Tensor<1, Int> {
-        self.positions(0..self.num_something)
+    pub fn present(&self) -> Tensor<1, Int> {
+        self.positions(0..self.num_present)
     }
 
     /// The positions that have none, ascending.
     #[must_use]
-    pub fn nothing(&self) -> Tensor<1, Int> {
+    pub fn absent(&self) -> Tensor<1, Int> {
         let [num_positions] = self.position_from_place.dims();
-        self.positions(self.num_something..num_positions)
+        self.positions(self.num_present..num_positions)
     }
 
     fn positions(&self, places: Range<usize>) -> Tensor<1, Int> {
@@ -50,7 +50,7 @@ impl Partition {
 /// Backend side of [`partition`]; preconditions are checked there.
 #[backend_extension(Cube, Flex)]
 pub trait PartitionBackend: Backend {
-    /// `index [N]` → position_from_place, place_from_position `[N]`, num_something `[1]`.
+    /// `index [N]` → position_from_place, place_from_position `[N]`, num_present `[1]`.
     fn partition(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
 }
 
@@ -65,15 +65,14 @@ pub fn partition(index: Tensor<1, Int>) -> Result<Partition, OpError> {
     check_binding(limits_of(&device), "partition: index", num_positions + 1, 4)?;
     if num_positions == 0 {
         let none = int_tensor(Vec::new(), [0], &device);
-        return Ok(Partition { position_from_place: none.clone(), place_from_position: none, num_something: 0 });
+        return Ok(Partition { position_from_place: none.clone(), place_from_position: none, num_present: 0 });
     }
-    let (position_from_place, place_from_position, num_something) =
-        Dispatch::partition(plain_int(index).into_dispatch());
-    let num_something = int_values::<1>(Tensor::from_dispatch(num_something))?[0] as usize;
+    let (position_from_place, place_from_position, num_present) = Dispatch::partition(plain_int(index).into_dispatch());
+    let num_present = int_values::<1>(Tensor::from_dispatch(num_present))?[0] as usize;
     Ok(Partition {
         position_from_place: Tensor::from_dispatch(position_from_place),
         place_from_position: Tensor::from_dispatch(place_from_position),
-        num_something,
+        num_present,
     })
 }
 
@@ -92,15 +91,15 @@ impl PartitionBackend for CubeBackend {
         );
         let scanned = prefix_sum(&index.client, &marks, n);
         let (position_from_place, place_from_position) = (empty_i32(&index, [n]), empty_i32(&index, [n]));
-        let num_something = empty_i32(&index, [1]);
+        let num_present = empty_i32(&index, [1]);
         launch(
             &index.client,
             &place::BASE,
             n.div_ceil(place::WG as usize),
             &place::Params { num_positions },
-            &[&scanned, &position_from_place.handle, &place_from_position.handle, &num_something.handle],
+            &[&scanned, &position_from_place.handle, &place_from_position.handle, &num_present.handle],
         );
-        (position_from_place, place_from_position, num_something)
+        (position_from_place, place_from_position, num_present)
     }
 }
 
@@ -111,7 +110,7 @@ impl PartitionBackend for Flex {
         (
             host_tensor(parted.position_from_place, [index.len()]),
             host_tensor(parted.place_from_position, [index.len()]),
-            host_tensor(vec![parted.num_something as i32], [1]),
+            host_tensor(vec![parted.num_present as i32], [1]),
         )
     }
 }

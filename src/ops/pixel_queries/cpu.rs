@@ -81,6 +81,11 @@ impl pulp::NullaryFnOnce for Band<'_> {
                 let weights = &rows.weights[y * rows.num_taps..][..rows.num_taps];
                 let above = &stretched[(rows.first[y] as usize - top) * stride..];
                 let logits = weighted_rows::<BLOCK>(above, stride, weights, x);
+                // The probability grows with the logit, but for the rounding of the exponential.
+                let highest = logits.iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most });
+                if most / (1.0 + exp(-highest)) < *least * (1.0 - 1e-5) {
+                    continue;
+                }
                 for lane in 0..BLOCK {
                     let value = confidence / (1.0 + exp(-logits[lane]));
                     let claims = if logits[lane] >= 0.0 { q as i32 } else { -1 };
