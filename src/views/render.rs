@@ -15,7 +15,7 @@ use crate::ops::rasterize::cpu::main_corner;
 use crate::ops::rasterize::{Mesh, rasterize, shade};
 pub use crate::ops::splat::cpu::Seen;
 use crate::ops::splat::{Drawn, fill, splat};
-use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, int_tensor, int_values, limits_of};
+use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, int_tensor, int_values, is_host, limits_of};
 
 /// Neighbours whose distance says how far apart points are: enough to reach across the lines of a scanner.
 const NEIGHBORS: usize = 8;
@@ -127,8 +127,8 @@ impl Renderer {
         shapes.check("colors", [scene.colors.len()], ["N".into()])?;
         let rows = scene.points.len().max(scene.faces.len());
         let device = device.clone().without_autodiff();
-        let fell_back = check_binding(limits_of(&device), "scan", rows, size_of::<[f32; 3]>()).is_err();
-        let device = if fell_back { Device::flex() } else { device };
+        let fits = is_host(&device) || check_binding(limits_of(&device), "scan", rows, size_of::<[f32; 3]>()).is_ok();
+        let device = if fits { device } else { Device::flex() };
         let matrix = |values: Vec<f32>| {
             let num_rows = values.len() / 3;
             float_tensor(values, [num_rows, 3], &device)
@@ -145,7 +145,7 @@ impl Renderer {
             let colors = matrix(scene.colors.as_flattened().iter().map(|&value| f32::from(value)).collect());
             Surface::Mesh { mesh: Mesh::new(points, triangles)?, colors }
         };
-        Ok(Self { surface, device, fell_back })
+        Ok(Self { surface, device, fell_back: !fits })
     }
 
     /// The same without the points, of meshes the triangles, that are not `shown`. The others keep their numbers.

@@ -5,6 +5,8 @@
 //! until nearly every site that can be seen is seen by several. Nothing is random: the same scan gives the same
 //! cameras.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fmt;
 
 use glam::{DMat3, DVec3, Mat3, Vec2, Vec3};
@@ -20,7 +22,7 @@ const MAX_SITES: usize = 24_000;
 /// Samples taken of the triangles of a mesh before thinning.
 const MESH_SAMPLES: f32 = 200_000.0;
 /// Places from which candidates look around, at most.
-const MAX_PLACES: usize = 160;
+const MAX_PLACES: usize = 100;
 /// Pixels on each side of the six faces that show what is seen from a place.
 const FACE: usize = 160;
 /// Pixels across which gaps between sites are closed.
@@ -198,13 +200,23 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
     let enough = u8::try_from(options.views_per_point.clamp(1, 200)).unwrap_or(u8::MAX);
     let mut times = vec![0_u8; sites.positions.len()];
     let mut taken: Vec<usize> = Vec::new();
+    // What a candidate adds only shrinks as others are taken: what it added before is enough to pass it over.
+    // The sum of nothing is −0, which as bits would be the largest.
+    let gain = |candidate: &Candidate, times: &[u8]| candidate.gain(&sites.weights, times, enough).abs().to_bits();
+    let bounds: Vec<_> = candidates.par_iter().enumerate().map(|(i, c)| (gain(c, &times), Reverse(i))).collect();
+    let mut bounds = BinaryHeap::from(bounds);
     while taken.len() < options.max_views && share(enough, &times) < options.coverage * result.reachable {
-        let best = candidates
-            .par_iter()
-            .enumerate()
-            .filter(|(i, candidate)| !taken.iter().any(|&other| other == *i || candidate.resembles(&candidates[other])))
-            .map(|(i, candidate)| (candidate.gain(&sites.weights, &times, enough), i))
-            .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        let best = loop {
+            let Some((_, Reverse(i))) = bounds.pop() else { break None };
+            if taken.iter().any(|&other| candidates[i].resembles(&candidates[other])) {
+                continue;
+            }
+            let bound = (gain(&candidates[i], &times), Reverse(i));
+            if bounds.peek().is_none_or(|next| *next <= bound) {
+                break Some((f32::from_bits(bound.0), i));
+            }
+            bounds.push(bound);
+        };
         let Some((gain, best)) = best else { break };
         // The first camera is taken whatever it sees, so that there is one.
         if !taken.is_empty() && gain < MIN_GAIN * total as f32 {
@@ -356,6 +368,12 @@ impl Sites {
             }
             cell *= 1.25;
         }
+    }
+
+    /// Whether the front of a site is seen from `eye`, as far as the scan says which side that is.
+    pub(super) fn faces(&self, site: usize, eye: Vec3) -> bool {
+        let normal = self.normals[site];
+        normal == Vec3::ZERO || normal.dot(self.positions[site] - eye) < 0.0
     }
 
     /// Samples of the triangles, so that large ones count and hide what is behind them.
@@ -589,7 +607,7 @@ impl<'a> Surveyor<'a> {
         if !on_one_side {
             return None;
         }
-        let axes = look(towards);
+        let axes = look(look(towards) * self.middle(&look(towards)).extend(1.0));
         let reach = lens.reach();
         let fits = |eye: Vec3| {
             let inside = sites
@@ -600,6 +618,20 @@ impl<'a> Surveyor<'a> {
         };
         let steps = (1..=10).map(|step| self.scanner + axes.z_axis * (0.05 * step as f32 * distance));
         Some((steps.take_while(|eye| fits(*eye)).last().unwrap_or(self.scanner), axes.z_axis))
+    }
+
+    /// Where the middle of what the scanner sees appears to a camera with `axes` in its place, as (x/z, y/z); outermost
+    /// sites are left out.
+    fn middle(&self, axes: &Mat3) -> Vec2 {
+        let seen = self.sites.positions.iter().map(|p| axes.transpose() * (*p - self.scanner)).filter(|p| p.z > 0.0);
+        let seen: Vec<Vec2> = seen.map(|p| p.truncate() / p.z).collect();
+        let middle = |axis: usize| {
+            let mut values: Vec<f32> = seen.iter().map(|p| p[axis]).collect();
+            values.sort_unstable_by(f32::total_cmp);
+            let stray = values.len() / 100;
+            values.get(stray).zip(values.iter().nth_back(stray)).map_or(0.0, |(low, high)| (low + high) / 2.0)
+        };
+        Vec2::new(middle(0), middle(1))
     }
 
     /// Around the scanner, near enough that little shadow shows.
@@ -625,7 +657,8 @@ impl<'a> Surveyor<'a> {
     /// On circles around an object that show all of it, and on nearer ones.
     fn circling(&self, bounds: [Vec3; 2], lens: &Lens) -> Vec<Place> {
         let middle = (bounds[0] + bounds[1]) / 2.0;
-        let radius = ((bounds[1] - bounds[0]).length() / 2.0).max(self.sites.cell);
+        let inside = self.sites.positions.iter().map(|p| p.clamp(bounds[0], bounds[1]));
+        let radius = inside.map(|p| p.distance(middle)).fold(self.sites.cell, f32::max);
         let narrower = lens.reach().min_element();
         // The sphere around the object touches the frame of the picture.
         let distance = radius * (1.0 + 1.0 / (narrower * narrower)).sqrt();
@@ -753,9 +786,7 @@ impl<'a> Surveyor<'a> {
                 }
                 let pixel = |at: f32| ((camera.focal[0] * at / z + camera.principal[0]).round() as usize).min(FACE - 1);
                 let front = drawn.depth[pixel(y) * FACE + pixel(x)];
-                let normal = self.sites.normals[site];
-                let faces = normal == Vec3::ZERO || normal.dot(Vec3::from_array(*position)) < 0.0;
-                if faces && z <= front * (1.0 + DEPTH_TOLERANCE) + self.sites.cell {
+                if self.sites.faces(site, eye) && z <= front * (1.0 + DEPTH_TOLERANCE) + self.sites.cell {
                     visible.push(site as u32);
                 }
             }

@@ -1,6 +1,6 @@
 //! Colours for how much, and the scale that explains them.
 
-use super::legend::{BACKGROUND, BOLDNESS, GAP, MARGIN, ROW, SHARE_COLOR, SIZE, SMALLEST, TEXT_COLOR, paste};
+use super::legend::{BACKGROUND, BOLDNESS, GAP, MARGIN, ROW, SHARE_COLOR, TEXT_COLOR, paste, sheet_text_size};
 use super::text::{CAP_HEIGHT, Face};
 use crate::images::{ImageError, Rgb8Image};
 
@@ -54,7 +54,7 @@ fn srgb([lightness, a, b]: [f32; 3]) -> [u8; 3] {
 /// [`ImageError::Size`] if the result would have too many pixels.
 pub fn heat_bar(image: &Rgb8Image, title: &str, low: f32, high: f32) -> Result<Rgb8Image, ImageError> {
     let (width, height) = (image.width(), image.height());
-    let size = (SIZE * ((width * height) as f32).sqrt()).max(SMALLEST).round();
+    let size = sheet_text_size((width * height) as f32);
     let face = Face { size, boldness: BOLDNESS };
     let px = |units: f32| (units * size).round() as usize;
     let bar = (BAR * width as f32).clamp(MIN_BAR * size, MAX_BAR * size).round() as usize;

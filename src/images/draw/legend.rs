@@ -10,8 +10,11 @@ pub(super) const TEXT_COLOR: [u8; 3] = [38, 38, 42];
 pub(super) const SHARE_COLOR: [u8; 3] = [104, 104, 110];
 
 /// Text size in units of the square root of the picture's area, and the least in pixels.
-pub(super) const SIZE: f32 = 0.027;
-pub(super) const SMALLEST: f32 = 11.0;
+const SIZE: f32 = 0.027;
+const SMALLEST: f32 = 11.0;
+/// Side of a square as large as the picture from which on the text of sheets grows more slowly: they are looked at from
+/// farther away, but closer than their size asks for.
+const SHEET_SIDE: f32 = 560.0;
 
 /// Most columns beside the picture.
 const MAX_COLUMNS_BESIDE: usize = 2;
@@ -40,6 +43,12 @@ pub struct LegendEntry {
     pub text: String,
     /// Share of the whole, 0 to 1.
     pub share: f64,
+}
+
+/// Text size on a sheet with `area` pixels of pictures.
+pub(super) fn sheet_text_size(area: f32) -> f32 {
+    let side = area.sqrt();
+    (SIZE * (side * side.min(SHEET_SIDE)).sqrt()).max(SMALLEST).round()
 }
 
 /// A share in percent with the digits that matter.

@@ -1,7 +1,7 @@
 //! Many pictures on one sheet.
 
 use super::legend::{
-    BACKGROUND, BOLDNESS, GAP, LegendEntry, MARGIN, Panel, ROW, SHARE_COLOR, SIZE, SMALLEST, TEXT_COLOR, paste,
+    BACKGROUND, BOLDNESS, GAP, LegendEntry, MARGIN, Panel, ROW, SHARE_COLOR, TEXT_COLOR, paste, sheet_text_size,
 };
 use super::text::{CAP_HEIGHT, Face};
 use crate::images::{ImageError, Rgb8Image};
@@ -85,10 +85,8 @@ fn lay_out(
     if num_pictures == 0 {
         return Err(ImageError::Size { width: 0, height: 0 });
     }
-    // As for one picture, but of a picture as large as all together by half: sheets are looked at from farther away.
-    let area: f32 = rows.iter().copied().flatten().map(|image| (image.width() * image.height()) as f32).sum();
-    let mean = area / num_pictures as f32;
-    let size = (SIZE * (mean * (num_pictures as f32).sqrt()).sqrt()).max(SMALLEST).round();
+    let area = rows.iter().copied().flatten().map(|image| (image.width() * image.height()) as f32).sum();
+    let size = sheet_text_size(area);
     let px = |units: f32| (units * size).round() as usize;
     let (margin, gap) = (px(MARGIN), px(GAP));
 

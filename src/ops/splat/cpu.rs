@@ -62,7 +62,9 @@ pub fn splat(camera: &Pinhole, points: &[[f32; 3]], radii: &[f32], slack: f32) -
         let mut nearest = vec![f32::INFINITY; depth.len()];
         for disc in discs() {
             each_row(camera.width, rows, disc, |pixels, _| {
-                nearest[pixels].iter_mut().for_each(|nearest| *nearest = nearest.min(disc.depth));
+                for nearest in &mut nearest[pixels] {
+                    *nearest = if disc.depth < *nearest { disc.depth } else { *nearest };
+                }
             });
         }
         // Squared distance in the high half, index in the low one: the minimum is by both in turn.
@@ -70,13 +72,12 @@ pub fn splat(camera: &Pinhole, points: &[[f32; 3]], radii: &[f32], slack: f32) -
         for disc in discs() {
             let front = disc.depth - slack * radii[disc.index as usize];
             each_row(camera.width, rows, disc, |pixels, [mut dx, dy]| {
-                for (pixel, (winner, nearest)) in
-                    pixels.clone().zip(winner[pixels.clone()].iter_mut().zip(&nearest[pixels]))
-                {
+                let (winner, depth) = (&mut winner[pixels.clone()], &mut depth[pixels.clone()]);
+                for ((winner, depth), nearest) in winner.iter_mut().zip(depth).zip(&nearest[pixels]) {
                     let key = u64::from((dx * dx + dy * dy) as u32) << 32 | u64::from(disc.index);
                     if key < *winner && front <= *nearest {
                         *winner = key;
-                        depth[pixel] = disc.depth;
+                        *depth = disc.depth;
                     }
                     dx += shader::SUBPIXELS;
                 }
@@ -106,8 +107,15 @@ fn project(camera: &Pinhole, point: [f32; 3], radius: f32, index: u32) -> Option
     if !(inside(u, camera.width) && inside(v, camera.height)) {
         return None;
     }
-    let at = [u, v].map(|at| (at * shader::SUBPIXELS as f32 + 0.5).floor() as i32);
+    let at = [u, v].map(|at| floor(at * shader::SUBPIXELS as f32 + 0.5));
     Some(Disc { at, radius, depth: z, index })
+}
+
+/// Of a number that an i32 holds, without the call that [`f32::floor`] is where processors are not known.
+#[inline]
+fn floor(value: f32) -> i32 {
+    let towards_zero = value as i32;
+    towards_zero - i32::from(value < towards_zero as f32)
 }
 
 /// First and last pixel of a disc along one side of the image; in descending order if there is none.
@@ -143,19 +151,43 @@ pub fn fill(depth: &[f32], index: &[i32], width: usize, reach: usize, leak: f32)
         return filled;
     }
     let image = Image { depth, index, width, height: index.len() / width };
-    let front = nearest_around(&image, reach);
+    let near = |pixel: usize| if index[pixel] < 0 { f32::INFINITY } else { depth[pixel] };
+    let near: Vec<f32> = (0..index.len()).map(near).collect();
     let rows = filled.depth.par_chunks_mut(width).zip(filled.index.par_chunks_mut(width)).enumerate();
-    rows.with_min_len(8).for_each(|(y, (depth, index))| {
-        let front = &front[y / reach * width.div_ceil(reach)..];
-        for x in 0..width {
-            // Most pixels have nothing before them anywhere near.
-            if index[x] < 0 || front[x / reach] < depth[x] * leak {
-                let from = image.gap([x, y], reach, leak).unwrap_or(y * width + x);
-                (depth[x], index[x]) = (image.depth[from], image.index[from]);
+    rows.with_min_len(8).for_each_init(
+        || [(); 4].map(|()| vec![0.0; width]),
+        |sides, (y, (depth, index))| {
+            nearest_beside(&near, width, y, reach, sides);
+            let at_border = |at: usize, end: usize| at < reach || at + reach >= end;
+            for x in 0..width {
+                let limit = if index[x] < 0 { f32::INFINITY } else { depth[x] * leak };
+                let found = sides.iter().filter(|side| side[x] < limit).count();
+                // Of eight directions one may have none, and so of these four.
+                if found >= 3 || found > 0 && (at_border(x, width) || at_border(y, image.height)) {
+                    let from = image.gap([x, y], reach, leak).unwrap_or(y * width + x);
+                    (depth[x], index[x]) = (image.depth[from], image.index[from]);
+                }
             }
-        }
-    });
+        },
+    );
     filled
+}
+
+/// For every pixel of row `y` the least of `near` within `reach` to the left, to the right, above and below.
+fn nearest_beside(near: &[f32], width: usize, y: usize, reach: usize, sides: &mut [Vec<f32>; 4]) {
+    let [left, right, above, below] = sides;
+    let rows = |rows: Range<usize>| near.chunks_exact(width).take(rows.end).skip(rows.start);
+    let row = &near[y * width..][..width];
+    let lower = |sides: &mut [f32], values: &[f32]| {
+        sides.iter_mut().zip(values).for_each(|(side, value)| *side = if *value < *side { *value } else { *side });
+    };
+    [&mut *left, right, above, below].into_iter().for_each(|side| side.fill(f32::INFINITY));
+    for k in 1..=reach.min(width - 1) {
+        lower(&mut left[k..], &row[..width - k]);
+        lower(&mut right[..width - k], &row[k..]);
+    }
+    rows(y.saturating_sub(reach)..y).for_each(|row| lower(above, row));
+    rows(y + 1..y.saturating_add(reach).saturating_add(1)).for_each(|row| lower(below, row));
 }
 
 /// What is to be filled.
@@ -164,32 +196,6 @@ struct Image<'a> {
     index: &'a [i32],
     width: usize,
     height: usize,
-}
-
-/// For each square of `side` pixels the least depth in it and the eight squares around it.
-fn nearest_around(image: &Image<'_>, side: usize) -> Vec<f32> {
-    let width = image.width;
-    let columns = width.div_ceil(side);
-    let mut squares: Vec<f32> = Vec::new();
-    for (depth, index) in image.depth.chunks(side * width).zip(image.index.chunks(side * width)) {
-        let first = squares.len();
-        squares.resize(first + columns, f32::INFINITY);
-        for (pixel, (depth, index)) in depth.iter().zip(index).enumerate() {
-            let square = &mut squares[first + pixel % width / side];
-            *square = if *index < 0 { *square } else { square.min(*depth) };
-        }
-    }
-    let around = |at: usize, end: usize| at.saturating_sub(1)..(at + 2).min(end);
-    let rows = squares.len() / columns;
-    let nearest = |square: usize| {
-        let columns_around = around(square % columns, columns);
-        let rows_around = around(square / columns, rows);
-        rows_around
-            .flat_map(|row| &squares[row * columns..][columns_around.clone()])
-            .copied()
-            .fold(f32::INFINITY, f32::min)
-    };
-    (0..squares.len()).map(nearest).collect()
 }
 
 impl Image<'_> {
