@@ -14,7 +14,7 @@ use geopurify::ops::int_tensor;
 use geopurify::ops::project::{Camera, Visibility};
 use geopurify::purify::FeatureSource as _;
 use geopurify::views::fuse::{FuseOptions, fuse};
-use geopurify::views::render::{Scene, pinhole, radii};
+use geopurify::views::render::{Renderer, Scene, pinhole, radii};
 use geopurify::views::virtual_cameras::{Options, Scan, virtual_cameras};
 use geopurify::views::{Intrinsics, OpenOptions, Pose, PoseConvention, open};
 use glam::{DMat3, DVec3};
@@ -99,12 +99,13 @@ fn virtual_views_give_a_scan_its_own_colours() {
     let cameras = virtual_cameras(&scan, &Options::default());
     let radii = radii(&points);
     let scene = Scene { points: &points, origin: ORIGIN, colors: &colors, faces: &[], radii: &radii };
+    let renderer = Renderer::new(&scene, &Device::flex()).unwrap();
     let pictures: Vec<_> = cameras
         .cameras
         .iter()
         .map(|camera| {
             let pinhole = pinhole(&camera.intrinsics, &camera.pose, ORIGIN, camera.near);
-            (Camera::from(&pinhole), scene.picture(&pinhole, [0; 3]))
+            (Camera::from(&pinhole), renderer.picture(&pinhole, [0; 3]).unwrap())
         })
         .collect();
     assert!(pictures.len() > 3);
@@ -156,8 +157,9 @@ fn a_recording_gives_the_cloud_fused_from_it_its_colours() {
     let (points, colors) = room(0.02);
     let radii = radii(&points);
     let scene = Scene { points: &points, origin: [0.0; 3], colors: &colors, faces: &[], radii: &radii };
+    let renderer = Renderer::new(&scene, &Device::flex()).unwrap();
     for (i, pose) in walk().iter().enumerate() {
-        let of = |camera: &Intrinsics| scene.picture(&pinhole(camera, pose, [0.0; 3], 0.05), [0; 3]);
+        let of = |camera: &Intrinsics| renderer.picture(&pinhole(camera, pose, [0.0; 3], 0.05), [0; 3]).unwrap();
         let (mut jpeg, mut png) = (Vec::new(), Vec::new());
         let pixels = of(&color).colors.into_flattened();
         let encoder = JpegEncoder::new_with_quality(&mut jpeg, 97);

@@ -94,9 +94,10 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     };
     let mut bars = Bars::new();
     let student = student.fold();
-    let result = purify(scene.to_purify(), &features, &student, config, settings, &selected.device, &mut |stage, share| {
-        bars.show(stage, share);
-    });
+    let result =
+        purify(scene.to_purify(), &features, &student, config, settings, &selected.device, &mut |stage, share| {
+            bars.show(stage, share);
+        });
     bars.finish();
     let mut purified = result.with_context(|| format!("purifying {}", args.scan.display()))?;
     if scene.kept().is_some() {

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::table::{bytes, table};
 use crate::models::import::{ImportOptions, Imported, import};
-use crate::weights::{WeightsError, WeightsFile, file_sha256};
 use crate::weights::fetch::{FetchEvent, FetchSettings, accept, fetch, is_accepted};
 use crate::weights::registry::{Published, Registry};
 use crate::weights::store::{Installed, Manifest, Store, StoreError, StoredWeights, is_name};
+use crate::weights::{WeightsError, WeightsFile, file_sha256};
 
 /// Digits of a hash in a table.
 const SHORT: usize = 12;

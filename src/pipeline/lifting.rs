@@ -10,7 +10,7 @@ use glam::DVec3;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::compat::{Compat, camera_of};
+use super::compat::Compat;
 use super::{PipelineError, Scene};
 use crate::images::Rgb8Image;
 use crate::lift::{Lifted, Lifter, Sight, View};
@@ -259,8 +259,7 @@ impl Looker<'_, '_, '_> {
                 let near = NEAR * extent(self.scene);
                 let pinhole = render::pinhole(&lens, &color_pose, self.scene.origin(), near);
                 let drawn = self.renderer.seen(&pinhole)?;
-                let depth_camera = placed(camera_of(&lens), &color_pose, self.scene.origin());
-                self.lifter.see(camera, depth_camera, &drawn.depth)?
+                self.lifter.see(camera, Camera::from(&pinhole), &drawn.depth)?
             }
         };
         self.laps.lap("project");
@@ -272,7 +271,7 @@ impl Looker<'_, '_, '_> {
         let picture = self.renderer.picture(&pinhole, BACKGROUND)?;
         let image = Rgb8Image::new(pinhole.width, pinhole.height, picture.colors)?;
         self.laps.lap("render");
-        let camera = placed(camera_of(&camera.intrinsics), &camera.pose, self.scene.origin());
+        let camera = Camera::from(&pinhole);
         let sight = self.lifter.see(camera, camera, &picture.depth)?;
         self.laps.lap("project");
         self.wait(Pending { name: format!("{number:04}"), image, sight })?;
@@ -370,6 +369,7 @@ fn load_frame(
 mod tests {
     use glam::DMat3;
 
+    use super::super::compat::camera_of;
     use super::*;
     use crate::views::{Intrinsics, PoseConvention};
 

@@ -6,10 +6,10 @@ use glam::DVec3;
 use super::{Class, PipelineError, Scene};
 use crate::images::Rgb8Image;
 use crate::images::draw::{self, LegendEntry, heat_bar, tint};
+use crate::views::Dataset;
 use crate::views::render::{self, Picture, Renderer, shaded};
 use crate::views::viewpoints::{Viewpoint, viewpoints};
 use crate::views::virtual_cameras::{Options, SceneKind, VirtualCamera, VirtualCameras, virtual_cameras};
-use crate::views::Dataset;
 
 /// Height and width of each picture.
 const SIZE: [usize; 2] = [484, 648];

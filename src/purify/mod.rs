@@ -281,14 +281,7 @@ pub fn purify(
         notes,
         stages: clock.stages,
     };
-    Ok(Purified {
-        features: matrix,
-        num_channels,
-        voxel_size: settings.voxel_size,
-        coords,
-        voxel_from_point,
-        report,
-    })
+    Ok(Purified { features: matrix, num_channels, voxel_size: settings.voxel_size, coords, voxel_from_point, report })
 }
 
 fn check(

@@ -51,7 +51,8 @@ fn tiny_xdecoder(dim_proj: usize, num_queries: usize) -> XDecoderConfig {
     let pixels = &mut config.pixel_decoder;
     (pixels.conv_dim, pixels.mask_dim, pixels.enc_layers, pixels.heads, pixels.ffn_dim) = (64, 32, 2, 4, 128);
     let decoder = &mut config.decoder;
-    (decoder.hidden_dim, decoder.num_queries, decoder.layers, decoder.heads, decoder.ffn_dim) = (64, num_queries, 5, 4, 128);
+    (decoder.hidden_dim, decoder.num_queries, decoder.layers, decoder.heads, decoder.ffn_dim) =
+        (64, num_queries, 5, 4, 128);
     decoder.dim_proj = config.dim_proj;
     let text = &mut config.text;
     (text.width, text.layers, text.heads, text.dim_proj) = (16, 2, 2, config.dim_proj);
