@@ -6,7 +6,7 @@ mod weights;
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use geopurify::lift::{NO_QUERY, Padding, View};
+use geopurify::lift::{Padding, View};
 use geopurify::models::student::{AffinityPredictor, StudentConfig};
 use geopurify::models::xdecoder::{XDecoder, XDecoderConfig};
 use geopurify::ops::conv2d::Precision;
@@ -41,18 +41,19 @@ fn several_queries_and_labels_share_a_picture() {
     let view = View::new(&queries, 0, &text, size, Padding::Cropped).unwrap();
 
     let num_pixels = (size[0] * size[1]) as f64;
-    let claimed = view.query_from_pixel.iter().filter(|&&query| query != NO_QUERY).count() as f64;
+    let query_from_pixel = view.query_from_pixel().unwrap();
+    let claimed = query_from_pixel.iter().filter(|&&query| query >= 0).count() as f64;
     assert!(claimed / num_pixels > 0.7, "{claimed} of {num_pixels} pixels");
     let shares = |values: &mut dyn Iterator<Item = i32>| {
         let mut counts = BTreeMap::new();
         values.for_each(|value| *counts.entry(value).or_insert(0.0) += 1.0 / num_pixels);
         counts
     };
-    let of_queries = shares(&mut view.query_from_pixel.iter().map(|&query| query.into()));
+    let of_queries = shares(&mut query_from_pixel.into_iter());
     assert!(of_queries.values().filter(|&&share| share > 0.02).count() >= 4, "{of_queries:?}");
-    let of_labels = shares(&mut view.label_from_pixel().into_iter().filter(|&label| label >= 0));
+    let of_labels = shares(&mut view.label_from_pixel().unwrap().into_iter().filter(|&label| label >= 0));
     assert!(of_labels.values().filter(|&&share| share > 0.02).count() >= 3, "{of_labels:?}");
-    assert!(view.embeddings.iter().chain(&view.logits).all(|value| value.is_finite()));
+    assert!(view.embeddings().iter().chain(view.logits()).all(|value| value.is_finite()));
 }
 
 #[test]
