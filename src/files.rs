@@ -35,25 +35,21 @@ fn partials() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     PARTIALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the temporary files of everything that is being written, for a process about to end: to be called where
-/// a signal is handled, since no destructor runs then.
-pub fn remove_partials() {
-    for path in partials().iter() {
+/// Ends the process with `code`, removing the temporary files of everything that is being written: for where a signal
+/// is handled, since no destructor runs then.
+pub fn exit_without_partials(code: i32) -> ! {
+    // Held to the end, so that no other thread starts a file meanwhile.
+    let partials = partials();
+    for path in partials.iter() {
         // What is gone already needs no removing.
         let _ = std::fs::remove_file(path);
     }
+    std::process::exit(code)
 }
 
 /// An entry of [`PARTIALS`].
 #[derive(Debug)]
 struct Partial(PathBuf);
-
-impl Partial {
-    fn new(path: &Path) -> Self {
-        partials().insert(path.to_path_buf());
-        Self(path.to_path_buf())
-    }
-}
 
 impl Drop for Partial {
     fn drop(&mut self) {
@@ -89,8 +85,11 @@ impl AtomicFile {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         #[cfg(unix)]
         builder.permissions(mode);
+        let mut partials = partials();
         let (file, temp) = builder.tempfile_in(directory_of(target))?.into_parts();
-        let partial = Partial::new(&temp);
+        partials.insert(temp.to_path_buf());
+        drop(partials);
+        let partial = Partial(temp.to_path_buf());
         Ok(Self { writer: BufWriter::with_capacity(1 << 18, file), temp, target: target.to_path_buf(), partial })
     }
 

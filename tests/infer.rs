@@ -552,3 +552,35 @@ fn results_can_be_labelled_again() {
     succeed(&["infer", text(&scan), "--words", "floor, wall", "-o", text(&results), "--views", "3"]);
     check_results(&results, cloud.len(), 2);
 }
+
+#[test]
+fn every_adapter_gives_the_labels_of_the_host() {
+    if std::env::var("GEOPURIFY_DEVICE").is_ok_and(|device| device == "cpu") {
+        eprintln!("GEOPURIFY_DEVICE is cpu: graphics adapters were NOT compared");
+        return;
+    }
+    let adapters = geopurify::gpu::adapters();
+    assert!(!adapters.is_empty(), "no graphics adapter: install a Vulkan driver, or set GEOPURIFY_DEVICE=cpu");
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("recording");
+    write_recording(&recording, 3);
+    let (scan, host) = (folder.path().join("corner.ply"), folder.path().join("host"));
+    write_corner(&scan);
+    let with = |views: &[&str], device: &str, results: &Path| {
+        let arguments = ["infer", text(&scan), "--words", "floor, wall, box", "--size", "192", "-o", text(results)];
+        succeed(&[&arguments[..], views, &["--device", device]].concat());
+        let labelled = check_results(results, corner().len(), 3);
+        let label = &labelled.attribute("label").unwrap().data;
+        (0..labelled.len()).map(|i| label.get_f64(i).unwrap() as i32).collect::<Vec<_>>()
+    };
+    for views in [&["--views", "2"][..], &["--rgbd", text(&recording)]] {
+        let expected = with(views, "cpu", &host);
+        for adapter in &adapters {
+            let found =
+                with(views, &adapter.index.to_string(), &folder.path().join(format!("adapter{}", adapter.index)));
+            // Products are summed in another order, so a pixel whose two best queries are equal may go to the other.
+            let same = found.iter().zip(&expected).filter(|(a, b)| a == b).count();
+            assert!(same * 100 >= expected.len() * 99, "{}: {same} of {}", adapter.name, expected.len());
+        }
+    }
+}

@@ -49,10 +49,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
     // A killed run leaves no half-written file: 130 is what shells expect of an interrupted program.
-    let handled = ctrlc::set_handler(|| {
-        files::remove_partials();
-        std::process::exit(130);
-    });
+    let handled = ctrlc::set_handler(|| files::exit_without_partials(130));
     if let Err(error) = handled {
         log::warn!("signals are not handled: {error}");
     }

@@ -179,15 +179,12 @@ impl<'a> Results<'a> {
         let path = folder.join(format!("labelled.{extension}"));
         let label = self.scene.for_all_points(self.of_point.label.clone(), -1);
         let colors: Vec<[u8; 3]> = label.iter().map(|&label| self.color(label)).collect();
-        let channel = |c: usize| colors.iter().map(|color| color[c]).collect::<Vec<u8>>();
-        let fields = [
+        let values = [
             Field::new("label", label),
             Field::new("score", self.scene.for_all_points(self.of_point.score.clone(), 0.0)),
             Field::new("margin", self.scene.for_all_points(self.of_point.margin.clone(), 0.0)),
-            Field::new("red", channel(0)),
-            Field::new("green", channel(1)),
-            Field::new("blue", channel(2)),
         ];
+        let fields: Vec<Field> = values.into_iter().chain(Field::colors(&colors)).collect();
         let notes = match &self.scene.path {
             Some(source) => write_with_fields(source, &path, &fields)?,
             None => self.scene.cloud.write_ply(&path, &fields)?,

@@ -1,6 +1,8 @@
 //! Weights of generated values, the same on every machine: all that runs on weights can be tried without the
 //! published ones. What it then says means nothing.
 
+#![allow(dead_code, reason = "who makes the tiny ones makes no others")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -29,14 +31,12 @@ pub fn tiny_weights(dir: &Path) -> Result<WeightFiles> {
 
 /// Writes an X-Decoder that is narrow within but has the published number of queries and width of embeddings, and a student
 /// of the published size: to measure all but X-Decoder.
-#[allow(dead_code, reason = "tests make the tiny ones alone")]
 pub fn narrow_weights(dir: &Path) -> Result<WeightFiles> {
     let published = XDecoderConfig::focal_l();
     write_weights(dir, &tiny_xdecoder(published.dim_proj, published.decoder.num_queries), StudentConfig::PUBLISHED)
 }
 
 /// Writes networks of the published sizes, 1.6 GB.
-#[allow(dead_code, reason = "tests make the tiny ones alone")]
 pub fn published_weights(dir: &Path) -> Result<WeightFiles> {
     write_weights(dir, &XDecoderConfig::focal_l(), StudentConfig::PUBLISHED)
 }
