@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(seen.index[4 * 9..5 * 9], [1, 1, 1, 1, 0, 0, 0, 0, 0][..]);
         // Far behind the front it has none of them.
         let seen = splat(&camera, &[[0.0, 0.0, 1.0], [0.0, 0.0, 1.5]], &[0.03; 2], 1.0);
-        assert_eq!(pixels(&seen, 1), []);
+        assert!(pixels(&seen, 1).is_empty());
     }
 
     #[test]
