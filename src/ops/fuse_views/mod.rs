@@ -47,6 +47,7 @@ pub struct FusedViews {
 #[backend_extension(Cube, Flex)]
 pub trait FuseViewsBackend: Backend {
     /// (consensus, num_views `[N]`, row, agreement, weights `[N, 3]`).
+    #[allow(clippy::type_complexity, reason = "the tensors of `FusedViews`, by their order")]
     fn fuse_views(
         row_from_point: IntTensor<Self>,
         logits: FloatTensor<Self>,

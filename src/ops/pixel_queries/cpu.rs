@@ -74,7 +74,7 @@ impl pulp::NullaryFnOnce for Band<'_> {
             stretch(&mask[top * w..bottom * w], w, columns, &mut lanes, &mut stretched, stride);
             for (index, (best, (winners, least))) in best.iter_mut().zip(winners.iter_mut().zip(&mut least)).enumerate()
             {
-                if !(most > *least) {
+                if most <= *least {
                     continue;
                 }
                 let (y, x) = (windows.start + index * BLOCK / stride, index * BLOCK % stride);
