@@ -25,7 +25,7 @@ fn walls(n: usize) -> Vec<f32> {
         let (u, v) = ((i as f64 * 0.754_877_666).fract(), (i as f64 * 0.569_840_296).fract());
         let mut p = [0.0; 3];
         let axis = i % 3;
-        p[axis] = if i % 2 == 0 { half[axis] } else { -half[axis] };
+        p[axis] = if i.is_multiple_of(2) { half[axis] } else { -half[axis] };
         for (value, axis) in [(u, (axis + 1) % 3), (v, (axis + 2) % 3)] {
             p[axis] = (2.0 * value - 1.0) * half[axis];
         }

@@ -1,9 +1,13 @@
-//! Views of a scene: recorded RGB-D, whether its poses are what they are taken for, and clouds fused from it.
+//! Views of a scene: recorded RGB-D, whether its poses are what they are taken for, and clouds fused from it; for scans
+//! without a recording, virtual ones.
 //!
 //! [`open`] reads a recording of any common layout as a [`Dataset`]: pictures, depth in metres, and poses
 //! that are always camera-to-world with x right, y down, z forward. [`check::check`] tests that on the depth maps
 //! themselves, [`fuse::fuse`] makes a [`PointCloud`](crate::cloud::PointCloud) of them. Files are not trusted:
 //! nothing is allocated because a header says so, and a damaged file gives a [`ViewsError`].
+//!
+//! [`virtual_cameras`](mod@virtual_cameras) places cameras for a scan, [`render`] draws what they see, and
+//! [`viewpoints`](mod@viewpoints) chooses and frames views for people.
 
 pub mod camera;
 pub mod check;

@@ -13,9 +13,10 @@ use crate::ops::normals::cpu::{Orientation, normals as estimate_normals};
 use crate::ops::pinhole::Pinhole;
 use crate::ops::rasterize::cpu::main_corner;
 use crate::ops::rasterize::{Mesh, rasterize, shade};
-pub use crate::ops::splat::cpu::Seen;
 use crate::ops::splat::{Drawn, fill, splat};
 use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, int_tensor, int_values, is_host, limits_of};
+
+pub use crate::ops::splat::cpu::Seen;
 
 /// Neighbours whose distance says how far apart points are: enough to reach across the lines of a scanner.
 const NEIGHBORS: usize = 8;
@@ -47,7 +48,7 @@ pub struct Scene<'a> {
     pub colors: &'a [[u8; 3]],
     /// Triangles as indices of points, all below their number; empty for clouds.
     pub faces: &'a [[u32; 3]],
-    /// Radius of every point, see [`radii`].
+    /// Radius of every point of a cloud, see [`radii`]; not needed for meshes.
     pub radii: &'a [f32],
 }
 
@@ -108,11 +109,25 @@ pub struct Renderer {
     fell_back: bool,
 }
 
-/// What is drawn, on the device. Colours of points are looked up by what is seen, which is read back anyway.
+/// What is drawn, on the device.
 #[derive(Clone, Debug)]
 enum Surface {
-    Points { points: Tensor<2>, radii: Tensor<1>, colors: Arc<[[u8; 3]]> },
-    Mesh { mesh: Mesh, colors: Tensor<2> },
+    Points(Arc<Points>),
+    Triangles(Arc<Triangles>),
+}
+
+#[derive(Debug)]
+struct Points {
+    points: Tensor<2>,
+    radii: Tensor<1>,
+    /// Looked up by what is seen, which is read back anyway.
+    colors: Arc<[[u8; 3]]>,
+}
+
+#[derive(Debug)]
+struct Triangles {
+    mesh: Mesh,
+    colors: Tensor<2>,
 }
 
 impl Renderer {
@@ -137,13 +152,13 @@ impl Renderer {
         let surface = if scene.faces.is_empty() {
             shapes.check("radii", [scene.radii.len()], ["N".into()])?;
             let radii = float_tensor(scene.radii.to_vec(), [scene.radii.len()], &device);
-            Surface::Points { points, radii, colors: scene.colors.into() }
+            Surface::Points(Arc::new(Points { points, radii, colors: scene.colors.into() }))
         } else {
             // What no i32 holds is no point, like what is negative.
             let corners = scene.faces.as_flattened().iter().map(|&corner| i32::try_from(corner).unwrap_or(-1));
             let triangles = int_tensor(corners.collect(), [scene.faces.len(), 3], &device);
             let colors = matrix(scene.colors.as_flattened().iter().map(|&value| f32::from(value)).collect());
-            Surface::Mesh { mesh: Mesh::new(points, triangles)?, colors }
+            Surface::Triangles(Arc::new(Triangles { mesh: Mesh::new(points, triangles)?, colors }))
         };
         Ok(Self { surface, device, fell_back: !fits })
     }
@@ -154,16 +169,20 @@ impl Renderer {
     /// [`OpError::Shape`] unless `shown` has one entry for each.
     pub fn showing(&self, shown: &[bool]) -> Result<Self, OpError> {
         let surface = match &self.surface {
-            Surface::Mesh { mesh, colors } => Surface::Mesh { mesh: mesh.showing(shown)?, colors: colors.clone() },
-            Surface::Points { points, radii, colors } => {
+            Surface::Triangles(drawn) => {
+                let (mesh, colors) = (drawn.mesh.showing(shown)?, drawn.colors.clone());
+                Surface::Triangles(Arc::new(Triangles { mesh, colors }))
+            }
+            Surface::Points(drawn) => {
                 let mut shapes = ShapeCheck::new("renderer");
-                shapes.check("radii", radii.dims(), ["N".into()])?;
+                shapes.check("radii", drawn.radii.dims(), ["N".into()])?;
                 shapes.check("shown", [shown.len()], ["N".into()])?;
                 let factors: Vec<f32> = shown.iter().map(|&shown| f32::from(u8::from(shown))).collect();
                 let factors = float_tensor(factors, [shown.len()], &self.device);
                 // Below 0 where nothing is to be drawn.
-                let radii = radii.clone() * factors.clone() + (factors - 1.0);
-                Surface::Points { points: points.clone(), radii, colors: Arc::clone(colors) }
+                let radii = drawn.radii.clone() * factors.clone() + (factors - 1.0);
+                let (points, colors) = (drawn.points.clone(), Arc::clone(&drawn.colors));
+                Surface::Points(Arc::new(Points { points, radii, colors }))
             }
         };
         Ok(Self { surface, device: self.device.clone(), fell_back: self.fell_back })
@@ -197,14 +216,15 @@ impl Renderer {
     pub fn picture(&self, camera: &Pinhole, background: [u8; 3]) -> Result<Picture, OpError> {
         let drawn = self.draw(camera)?;
         match &self.surface {
-            Surface::Points { colors, .. } => {
+            Surface::Points(points) => {
                 let Seen { depth, index } = read(drawn)?;
-                let color = |index: &i32| usize::try_from(*index).map_or(background, |index| colors[index]);
+                let color = |index: &i32| usize::try_from(*index).map_or(background, |index| points.colors[index]);
                 let colors = index.par_iter().with_min_len(1 << 12).map(color).collect();
                 Ok(Picture { colors, depth, index })
             }
-            Surface::Mesh { mesh, colors } => {
-                let shaded = float_values(shade(mesh, colors.clone(), drawn.index.clone(), camera)?)?;
+            Surface::Triangles(triangles) => {
+                let shaded = shade(&triangles.mesh, triangles.colors.clone(), drawn.index.clone(), camera)?;
+                let shaded = float_values(shaded)?;
                 let Seen { depth, index } = read(drawn)?;
                 let (shaded, _) = shaded.as_chunks::<3>();
                 let color = |(color, index): (&[f32; 3], &i32)| {
@@ -218,9 +238,9 @@ impl Renderer {
 
     fn draw(&self, camera: &Pinhole) -> Result<Drawn, OpError> {
         match &self.surface {
-            Surface::Mesh { mesh, .. } => rasterize(mesh, camera),
-            Surface::Points { points, radii, .. } => {
-                let drawn = splat(points.clone(), radii.clone(), camera, SLACK)?;
+            Surface::Triangles(triangles) => rasterize(&triangles.mesh, camera),
+            Surface::Points(points) => {
+                let drawn = splat(points.points.clone(), points.radii.clone(), camera, SLACK)?;
                 FILL_REACH.iter().try_fold(drawn, |drawn, reach| {
                     let reach = (reach * camera.width as f32 / FILL_WIDTH).ceil();
                     fill(drawn, reach as usize, LEAK)

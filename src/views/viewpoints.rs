@@ -36,8 +36,13 @@ const TRIAL_WIDTH: usize = 160;
 const SEEN_BEFORE: f32 = 0.3;
 /// A view that adds less than this share of all sites tells nothing new.
 const MIN_GAIN: f32 = 0.04;
-/// Share of the points on either side of a box around the scan, along each axis, that an overview need not show.
-const STRAY: f32 = 0.01;
+/// Two views are alike if the cosine of the angle between them and the share of sites they have in common are larger.
+const ALIKE: f32 = 0.94;
+const ALIKE_SEEN: f32 = 0.65;
+/// Share of the points at either end of each axis that an overview need not show: from inside, much is seen through
+/// windows and doors.
+const STRAY_OUTSIDE: f32 = 0.002;
+const STRAY_INSIDE: f32 = 0.01;
 /// Overviews of objects and land, at most; how different their directions are, as turns of [`TURNS`]; and how good they
 /// must be by the best.
 const MAX_OVERVIEWS: usize = 4;
@@ -109,6 +114,8 @@ struct Presenter<'a> {
     sites: &'a Sites,
     surveyor: Surveyor<'a>,
     size: [usize; 2],
+    /// Where nearly all points are.
+    bounds: [Vec3; 2],
     /// Of interiors and of what a scanner saw.
     fronts: Option<Fronts>,
 }
@@ -122,9 +129,10 @@ impl<'a> Presenter<'a> {
         size: [usize; 2],
     ) -> Self {
         let surveyor = Surveyor::new(scan, frame, sites);
-        let has_fronts = matches!(cameras.kind, SceneKind::Interior | SceneKind::SingleViewpoint);
-        let fronts = has_fronts.then(|| Fronts::new(scan, cameras, frame, sites, &surveyor));
-        Self { scan, cameras, frame, sites, surveyor, size, fronts }
+        let is_inside = matches!(cameras.kind, SceneKind::Interior | SceneKind::SingleViewpoint);
+        let fronts = is_inside.then(|| Fronts::new(scan, cameras, frame, sites, &surveyor));
+        let bounds = bounds(sites, if is_inside { STRAY_INSIDE } else { STRAY_OUTSIDE });
+        Self { scan, cameras, frame, sites, surveyor, size, bounds, fronts }
     }
 
     fn overviews(&self, count: usize) -> Vec<Viewpoint> {
@@ -200,7 +208,7 @@ impl<'a> Presenter<'a> {
         let axes = look(direction);
         let lens = Lens::new(size[0], size[1], FOV.to_radians());
         let reach = Vec2::new(size[0] as f32, size[1] as f32) * (0.5 - FREE) / lens.focal;
-        let bounds = self.bounds();
+        let bounds = self.bounds;
         let inside = |p: &Vec3| p.clamp(bounds[0], bounds[1]).distance(*p) <= self.sites.cell;
         // What is shown depends on where the camera is, but hardly.
         let far =
@@ -220,29 +228,6 @@ impl<'a> Presenter<'a> {
         (eye.is_finite() && near > 0.0).then_some(Overview { eye, axes, near, shown })
     }
 
-    /// Where nearly all points are.
-    fn bounds(&self) -> [Vec3; 2] {
-        let total: f32 = self.sites.weights.iter().sum();
-        let mut bounds = [Vec3::ZERO; 2];
-        for axis in 0..3 {
-            let values = self.sites.positions.iter().map(|p| p[axis]);
-            let mut values: Vec<(f32, f32)> = values.zip(self.sites.weights.iter().copied()).collect();
-            values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-            let bound = |values: &[(f32, f32)]| {
-                let mut before = 0.0;
-                let reached = values.iter().find(|(_, weight)| {
-                    before += weight;
-                    before >= STRAY * total
-                });
-                reached.map_or(0.0, |(value, _)| *value)
-            };
-            bounds[0][axis] = bound(&values);
-            values.reverse();
-            bounds[1][axis] = bound(&values);
-        }
-        bounds
-    }
-
     fn shown_sites(&self, eye: Vec3) -> Vec<bool> {
         match &self.fronts {
             Some(fronts) => fronts.shown_sites(self.sites, eye),
@@ -258,33 +243,58 @@ impl<'a> Presenter<'a> {
             let lens = Lens::new(width, height, camera.intrinsics.horizontal_fov());
             let (eye, axes) = (self.frame.eye(self.scan.origin, &camera.pose), self.frame.axes(&camera.pose));
             let near = (camera.near * self.frame.scale) as f32;
-            (Trial::new(self.sites, &pinhole(&lens, eye, &axes, near), None), axes.z_axis)
+            Trial::new(self.sites, &pinhole(&lens, eye, &axes, near), None)
         };
-        let mut counts = vec![1.0_f32; self.sites.positions.len()];
         let total: f32 = self.sites.weights.iter().sum();
-        let mut show = |trial: &Trial| trial.seen.iter().for_each(|&site| counts[site as usize] *= SEEN_BEFORE);
-        before.iter().filter(|view| view.kind == ViewpointKind::View).for_each(|view| show(&trial(&view.camera).0));
-        let trials: Vec<(Trial, Vec3)> = self.cameras.cameras.par_iter().map(trial).collect();
-        let mut left: Vec<usize> = (0..trials.len()).collect();
+        let mut counts = vec![1.0_f32; self.sites.positions.len()];
+        let mut shown: Vec<Trial> = before.iter().map(|view| trial(&view.camera)).collect();
+        for (trial, _) in shown.iter().zip(before).filter(|(_, view)| view.kind == ViewpointKind::View) {
+            trial.seen.iter().for_each(|&site| counts[site as usize] *= SEEN_BEFORE);
+        }
+        let trials: Vec<Trial> = self.cameras.cameras.par_iter().map(trial).collect();
+        let mut left: Vec<(&VirtualCamera, Trial)> = self.cameras.cameras.iter().zip(trials).collect();
         let mut found = Vec::new();
         while found.len() < count {
-            let gain = |&i: &usize| {
-                let (trial, forward) = &trials[i];
+            left.retain(|(_, trial)| !shown.iter().any(|other| trial.resembles(other)));
+            let gain = |(_, trial): &(&VirtualCamera, Trial)| {
                 let seen = trial.seen.iter().map(|&site| counts[site as usize] * self.sites.weights[site as usize]);
                 // People look about them, not at the ground; and holes tell nothing.
-                seen.sum::<f32>() * trial.filled * (1.0 - forward.z * forward.z)
+                seen.sum::<f32>() * trial.filled * (1.0 - trial.forward.z * trial.forward.z)
             };
             let gains: Vec<f32> = left.par_iter().map(gain).collect();
             let Some(best) = best(&gains).filter(|&best| gains[best] > MIN_GAIN * total) else { break };
-            let best = left.remove(best);
-            trials[best].0.seen.iter().for_each(|&site| counts[site as usize] *= SEEN_BEFORE);
-            let camera = &self.cameras.cameras[best];
+            let (camera, trial) = left.remove(best);
+            trial.seen.iter().for_each(|&site| counts[site as usize] *= SEEN_BEFORE);
+            shown.push(trial);
             let intrinsics = Lens::new(width, height, camera.intrinsics.horizontal_fov()).intrinsics();
             let camera = VirtualCamera { intrinsics, ..*camera };
             found.push(Viewpoint { kind: ViewpointKind::View, camera, shown: None });
         }
         found
     }
+}
+
+/// Where the points are, without a share of `stray` at either end of each axis.
+fn bounds(sites: &Sites, stray: f32) -> [Vec3; 2] {
+    let total: f32 = sites.weights.iter().sum();
+    let mut bounds = [Vec3::ZERO; 2];
+    for axis in 0..3 {
+        let values = sites.positions.iter().map(|p| p[axis]);
+        let mut values: Vec<(f32, f32)> = values.zip(sites.weights.iter().copied()).collect();
+        values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let bound = |values: &[(f32, f32)]| {
+            let mut before = 0.0;
+            let reached = values.iter().find(|(_, weight)| {
+                before += weight;
+                before >= stray * total
+            });
+            reached.map_or(0.0, |(value, _)| *value)
+        };
+        bounds[0][axis] = bound(&values);
+        values.reverse();
+        bounds[1][axis] = bound(&values);
+    }
+    bounds
 }
 
 /// The first of the largest.
@@ -320,9 +330,9 @@ struct Overview {
     shown: Vec<bool>,
 }
 
-/// The nearest place, along z, from which all `positions` (not none) are at most `reach` (|x/z|, |y/z|) from the middle
-/// of the picture, and half of the distance to the nearest; `None` without positions. Positions are in the camera's
-/// axes.
+/// The place nearest to all `positions` from which they are at most `reach` (|x/z|, |y/z|) from the middle of the picture
+/// and at least `least` in front, and half of the depth of the first of them; `None` without positions. All in
+/// the camera's axes.
 fn fit(positions: &[Vec3], reach: Vec2, least: f32) -> Option<(Vec3, f32)> {
     let nearest = positions.iter().map(|p| p.z).reduce(f32::min)?;
     // Each side of the picture is a plane that the positions touch from within.
@@ -353,6 +363,7 @@ struct Trial {
     seen: Vec<u32>,
     /// Share of the pixels that show anything.
     filled: f32,
+    forward: Vec3,
 }
 
 impl Trial {
@@ -374,7 +385,17 @@ impl Trial {
         };
         let seen = (0..positions.len() as u32).filter(is_seen).collect();
         let filled = drawn.index.iter().filter(|index| **index >= 0).count();
-        Self { seen, filled: filled as f32 / drawn.index.len() as f32 }
+        let forward = Vec3::from_array(camera.axes[2]);
+        Self { seen, filled: filled as f32 / drawn.index.len() as f32, forward }
+    }
+
+    /// Whether both look the same way at nearly the same sites.
+    fn resembles(&self, other: &Self) -> bool {
+        if self.forward.dot(other.forward) < ALIKE {
+            return false;
+        }
+        let common = self.seen.iter().filter(|site| other.seen.binary_search(site).is_ok()).count();
+        common as f32 > ALIKE_SEEN * (self.seen.len() + other.seen.len() - common) as f32
     }
 }
 
@@ -590,6 +611,30 @@ mod tests {
     }
 
     #[test]
+    fn sides_are_good_and_far_apart() {
+        assert_eq!(sides(&[1.0; TURNS], 4), [0, 8, 4, 12]);
+        assert_eq!(sides(&[1.0; TURNS], 1), [0]);
+        // From one side only.
+        let scores: Vec<f32> = (0..TURNS).map(|turn| if (3..8).contains(&turn) { turn as f32 } else { 0.5 }).collect();
+        assert_eq!(sides(&scores, 4), [7]);
+        assert_eq!(sides(&[], 4), [0; 0]);
+    }
+
+    #[test]
+    fn a_fitted_camera_touches_what_it_shows() {
+        let positions = [Vec3::new(-2.0, 0.0, 5.0), Vec3::new(1.0, 0.5, 4.0), Vec3::new(0.0, -1.0, 9.0)];
+        let reach = Vec2::new(0.5, 0.25);
+        let (eye, near) = fit(&positions, reach, 0.1).unwrap();
+        let seen = positions.map(|p| (p - eye).truncate() / (p - eye).z / reach);
+        let most = seen.iter().flat_map(|p| p.abs().to_array()).fold(0.0, f32::max);
+        assert!((most - 1.0).abs() < 1e-5, "{seen:?}");
+        assert!((near - (4.0 - eye.z) / 2.0).abs() < 1e-6);
+        assert_eq!(fit(&[], reach, 0.1), None);
+        // A single point is looked at from a little way off.
+        assert_eq!(fit(&positions[..1], reach, 0.1).unwrap().0.z, 4.9);
+    }
+
+    #[test]
     fn a_scanners_own_view_comes_first() {
         let mut points = Vec::new();
         for (x, y) in (-60..=60).flat_map(|x| (-45..=45).map(move |y| (x as f32 * 0.01, y as f32 * 0.01))) {
@@ -599,8 +644,9 @@ mod tests {
         let scan = Scan { origin: [0.0, 0.0, 3.0], ..scan(&points) };
         let (cameras, views) = found(&scan, 3);
         assert_eq!(cameras.kind, SceneKind::SingleViewpoint);
+        // The other cameras show the same again.
         let kinds: Vec<ViewpointKind> = views.iter().map(|view| view.kind).collect();
-        assert_eq!(kinds, [ViewpointKind::View, ViewpointKind::Overview, ViewpointKind::View]);
+        assert_eq!(kinds, [ViewpointKind::View, ViewpointKind::Overview]);
         let own = &views[0].camera.pose;
         assert!((own.rotation() * DVec3::Z).z > 0.98 && own.center().truncate().length() < 0.1, "{own:?}");
         assert!(seen(&scan, &views[0]).iter().filter(|seen| **seen).count() * 10 > points.len() * 9);

@@ -736,14 +736,17 @@ impl<'a> Surveyor<'a> {
         let limit = lens.reach();
         let from = |place: &Place| {
             let visible = self.visible(place.eye, place.near, Discs::Closed);
+            let positions: Vec<Vec3> =
+                visible.iter().map(|&site| self.sites.positions[site as usize] - place.eye).collect();
             let candidate = |direction: &Vec3| {
                 let axes = look(*direction);
                 let (mut seen, mut value) = (Vec::new(), Vec::new());
-                for &site in &visible {
-                    let p = axes.transpose() * (self.sites.positions[site as usize] - place.eye);
-                    if p.z >= place.near && p.x.abs() <= limit.x * p.z && p.y.abs() <= limit.y * p.z {
+                for (&site, p) in visible.iter().zip(&positions) {
+                    let z = axes.z_axis.dot(*p);
+                    let inside = |axis: Vec3, limit: f32| axis.dot(*p).abs() <= limit * z;
+                    if z >= place.near && inside(axes.x_axis, limit.x) && inside(axes.y_axis, limit.y) {
                         seen.push(site);
-                        value.push(1.0 / (1.0 + (p.z / place.range).powi(2)));
+                        value.push(1.0 / (1.0 + (z / place.range).powi(2)));
                     }
                 }
                 Candidate { eye: place.eye, axes, near: place.near, seen, value }

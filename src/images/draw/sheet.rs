@@ -59,7 +59,7 @@ pub fn sheet(
     let baseline = |top: usize, row: f32, size: f32| (top as f32 + (row + CAP_HEIGHT) * size / 2.0).round() as i32;
     let face = Face { size: TITLE_SIZE * size, boldness: TITLE_BOLDNESS };
     for (title, [left, width]) in titles.iter().zip(&layout.columns) {
-        let title = face.shortened(title, *width as f32);
+        let title = face.shortened(title, *width as f32 - GAP * size);
         let at = (*left as i32, baseline(layout.titles, ROW, face.size));
         face.ink(&title, 0).paint(&mut out, at, TEXT_COLOR, 1.0);
     }
@@ -94,7 +94,7 @@ fn lay_out(
     let num_columns = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(titles.len());
     let column_width = |column: usize| {
         let widest = rows.iter().filter_map(|row| row.get(column)).map(Rgb8Image::width).max().unwrap_or(0);
-        let title = titles.get(column).map_or(0.0, |title| face.width(title)).min(MIN_COLUMN * size);
+        let title = titles.get(column).map_or(0.0, |title| face.width(title) + GAP * size).min(MIN_COLUMN * size);
         widest.max(title.ceil() as usize)
     };
     let mut right = margin;

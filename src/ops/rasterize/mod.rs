@@ -24,7 +24,7 @@ pub trait RasterizeBackend: Backend {
         camera: Pinhole,
     ) -> (FloatTensor<Self>, IntTensor<Self>);
     /// See [`shade`].
-    fn shade_triangles(
+    fn shade(
         vertices: FloatTensor<Self>,
         triangles: IntTensor<Self>,
         colors: FloatTensor<Self>,
@@ -130,7 +130,7 @@ pub fn shade(mesh: &Mesh, colors: Tensor<2>, index: Tensor<2, Int>, camera: &Pin
     if mesh.triangles.dims()[0] == 0 || num_channels == 0 {
         return Ok(Tensor::zeros([camera.height, camera.width, num_channels], (&device, DType::F32)));
     }
-    Ok(Tensor::from_dispatch(Dispatch::shade_triangles(
+    Ok(Tensor::from_dispatch(Dispatch::shade(
         mesh.vertices.clone().into_dispatch(),
         mesh.triangles.clone().into_dispatch(),
         plain(colors).into_dispatch(),
@@ -190,7 +190,7 @@ impl RasterizeBackend for CubeBackend {
         (depth, seen)
     }
 
-    fn shade_triangles(
+    fn shade(
         vertices: FloatTensor<Self>,
         triangles: IntTensor<Self>,
         colors: FloatTensor<Self>,
@@ -247,7 +247,7 @@ impl RasterizeBackend for Flex {
         (host_tensor(seen.depth, size), host_tensor(seen.index, size))
     }
 
-    fn shade_triangles(
+    fn shade(
         vertices: FloatTensor<Self>,
         triangles: IntTensor<Self>,
         colors: FloatTensor<Self>,

@@ -41,7 +41,7 @@ pub trait SplatBackend: Backend {
         slack: f32,
     ) -> (FloatTensor<Self>, IntTensor<Self>);
     /// See [`fill`]: depth and index, of images of `[height, width]`.
-    fn fill_gaps(
+    fn fill(
         depth: FloatTensor<Self>,
         index: IntTensor<Self>,
         size: [usize; 2],
@@ -103,7 +103,7 @@ pub fn fill(drawn: Drawn, reach: usize, leak: f32) -> Result<Drawn, OpError> {
         return Ok(drawn);
     }
     let (depth, index) = (plain(drawn.depth).into_dispatch(), plain_int(drawn.index).into_dispatch());
-    let (depth, index) = Dispatch::fill_gaps(depth, index, size, reach.min(size[0].max(size[1])), leak);
+    let (depth, index) = Dispatch::fill(depth, index, size, reach.min(size[0].max(size[1])), leak);
     Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
 }
 
@@ -189,7 +189,7 @@ impl SplatBackend for CubeBackend {
         (depth, seen)
     }
 
-    fn fill_gaps(
+    fn fill(
         depth: FloatTensor<Self>,
         index: IntTensor<Self>,
         size: [usize; 2],
@@ -217,7 +217,7 @@ impl SplatBackend for Flex {
         (host_tensor(seen.depth, size), host_tensor(seen.index, size))
     }
 
-    fn fill_gaps(
+    fn fill(
         depth: FloatTensor<Self>,
         index: IntTensor<Self>,
         size: [usize; 2],
