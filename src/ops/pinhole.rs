@@ -54,7 +54,7 @@ impl Pinhole {
     /// A point in the camera's axes. The products are added in order, as the kernels do.
     #[inline]
     #[must_use]
-    pub fn to_camera(&self, point: [f32; 3]) -> [f32; 3] {
+    pub fn to_camera(self, point: [f32; 3]) -> [f32; 3] {
         let d = [point[0] - self.center[0], point[1] - self.center[1], point[2] - self.center[2]];
         self.axes.map(|a| a[0] * d[0] + a[1] * d[1] + a[2] * d[2])
     }
