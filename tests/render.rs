@@ -124,8 +124,15 @@ fn triangles_are_drawn_as_by_the_twin() {
     }
 }
 
-/// A bumpy sheet before the camera, as points with colours and as triangles.
-fn sheet() -> (Vec<[f32; 3]>, Vec<[u8; 3]>, Vec<[u32; 3]>) {
+/// Points with colours, and the triangles between them.
+struct Sheet {
+    points: Vec<[f32; 3]>,
+    colors: Vec<[u8; 3]>,
+    faces: Vec<[u32; 3]>,
+}
+
+/// A bumpy sheet before the camera.
+fn sheet() -> Sheet {
     let side = 60;
     let place = |i: usize| (i as f32 / 59.0 - 0.5) * 3.0;
     let point = |i: usize| {
@@ -139,7 +146,7 @@ fn sheet() -> (Vec<[f32; 3]>, Vec<[u8; 3]>, Vec<[u32; 3]>) {
         [[a, b, c], [d, c, b]]
     });
     let colors = (0..side * side).map(|i| [(i % side * 4) as u8, (i / side * 4) as u8, 99]).collect();
-    ((0..side * side).map(point).collect(), colors, faces.collect())
+    Sheet { points: (0..side * side).map(point).collect(), colors, faces: faces.collect() }
 }
 
 fn differs(name: &str, picture: &Picture, expected: &Picture) -> usize {
@@ -154,7 +161,7 @@ fn differs(name: &str, picture: &Picture, expected: &Picture) -> usize {
 
 #[test]
 fn pictures_are_the_same_on_every_device() {
-    let (points, colors, faces) = sheet();
+    let Sheet { points, colors, faces } = sheet();
     let radii = radii(&points);
     let view = camera(120, 90, 0.2);
     for faces in [&[][..], &faces] {
@@ -166,7 +173,7 @@ fn pictures_are_the_same_on_every_device() {
         assert!(expected.colors.iter().zip(&expected.index).all(|(color, index)| (*color == [7; 3]) == (*index < 0)));
         // Every other row.
         let num_elements = if faces.is_empty() { points.len() } else { faces.len() };
-        let shown: Vec<bool> = (0..num_elements).map(|i| i * 60 / num_elements % 2 == 0).collect();
+        let shown: Vec<bool> = (0..num_elements).map(|i| (i * 60 / num_elements).is_multiple_of(2)).collect();
         let half = host.showing(&shown).unwrap().picture(&view, [7; 3]).unwrap();
         assert!(half.index.iter().all(|index| *index < 0 || shown[*index as usize]));
         assert!(half.index.iter().filter(|index| **index >= 0).count() > expected.index.len() / 5);
@@ -196,7 +203,7 @@ fn pictures_are_the_same_on_every_device() {
 
 #[test]
 fn scans_that_contradict_themselves_are_refused() {
-    let (points, colors, faces) = sheet();
+    let Sheet { points, colors, faces } = sheet();
     let radii = radii(&points);
     let scene = Scene { points: &points, origin: [0.0; 3], colors: &colors, faces: &[], radii: &radii };
     let wild = [[0, 1, u32::MAX]];
