@@ -657,8 +657,15 @@ impl Run<'_> {
             Views::Recorded { dataset, frames } => recorded_cameras(dataset, frames, &cameras),
             Views::Alone { .. } | Views::Virtual(_) => cameras,
         };
-        let picture =
-            sheet(&scene, &renderer, &shown_from, &inferred.lifted_label, &results.of_point().label, &classes)?;
+        let picture = sheet(
+            &scene,
+            &appearance,
+            &renderer,
+            &shown_from,
+            &inferred.lifted_label,
+            &results.of_point().label,
+            &classes,
+        )?;
         let sheet_file = output.join("sheet.png");
         write_png(&sheet_file, &picture)?;
         laps.lap("draw");

@@ -3,11 +3,11 @@
 use burn::prelude::*;
 use glam::DVec3;
 
-use super::{Class, PipelineError, Scene};
+use super::{Appearance, Class, PipelineError, Scene};
 use crate::images::Rgb8Image;
 use crate::images::draw::{self, LegendEntry, heat_bar, tint};
 use crate::views::Dataset;
-use crate::views::render::{self, Picture, Renderer, shaded};
+use crate::views::render::{self, Picture, Renderer, points_seen, shaded};
 use crate::views::viewpoints::{Viewpoint, viewpoints};
 use crate::views::virtual_cameras::{Options, SceneKind, VirtualCamera, VirtualCameras, virtual_cameras};
 
@@ -29,13 +29,14 @@ const BACKGROUND: [u8; 3] = [255; 3];
 /// One viewpoint drawn.
 struct Shot {
     image: Rgb8Image,
-    /// The point at each pixel, of meshes one corner of the triangle; -1 where nothing is.
+    /// The point at each pixel, see [`points_seen`]; -1 where nothing is.
     point: Vec<i32>,
 }
 
-/// Draws `renderer`'s scan from the best `count` viewpoints.
+/// Draws `scene` as it appears in `drawn`, which `renderer` has, from the best `count` viewpoints.
 fn shots(
     scene: &Scene,
+    drawn: &render::Scene<'_>,
     renderer: &Renderer,
     cameras: &VirtualCameras,
     count: usize,
@@ -48,11 +49,7 @@ fn shots(
             Some(shown) => renderer.showing(shown)?.picture(&pinhole, BACKGROUND)?,
             None => renderer.picture(&pinhole, BACKGROUND)?,
         };
-        let faces = scene.faces();
-        let point = match faces.is_empty() {
-            true => index,
-            false => index.iter().map(|&i| usize::try_from(i).map_or(-1, |face| faces[face][0] as i32)).collect(),
-        };
+        let point = points_seen(drawn, &pinhole, &index);
         Ok(Shot { image: Rgb8Image::new(pinhole.width, pinhole.height, colors)?, point })
     };
     found.iter().map(shot).collect()
@@ -74,12 +71,13 @@ pub fn recorded_cameras(dataset: &dyn Dataset, frames: &[usize], placed: &Virtua
 /// The sheet of a run: for each viewpoint the scan, the labels as lifted, and the labels after purification, with one
 /// legend of `classes` (labels in their order, what is unlabelled last).
 ///
-/// `lifted` and `purified [N]` are the labels of the points with a position, -1 for none.
+/// `renderer` draws `scene` with this `appearance`; `lifted` and `purified [N]` are the labels of the points with a position, -1 for none.
 ///
 /// # Errors
 /// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
 pub fn sheet(
     scene: &Scene,
+    appearance: &Appearance,
     renderer: &Renderer,
     cameras: &VirtualCameras,
     lifted: &[i32],
@@ -88,7 +86,7 @@ pub fn sheet(
 ) -> Result<Rgb8Image, PipelineError> {
     let colors: Vec<[u8; 3]> = classes.iter().filter(|class| class.label >= 0).map(|class| class.color).collect();
     let mut rows = Vec::new();
-    for Shot { image, point } in shots(scene, renderer, cameras, ROWS)? {
+    for Shot { image, point } in shots(scene, &appearance.of(scene), renderer, cameras, ROWS)? {
         let labelled = |labels: &[i32]| {
             let of_pixel: Vec<i32> =
                 point.iter().map(|&point| usize::try_from(point).map_or(-1, |point| labels[point])).collect();
@@ -141,9 +139,10 @@ pub fn heat_picture(
         color.map(|value| (f32::from(value) * light) as u8)
     };
     appearance.colors = colors.iter().zip(&greys).map(lit).collect();
-    let renderer = Renderer::new(&appearance.of(scene), device)?;
+    let drawn = appearance.of(scene);
+    let renderer = Renderer::new(&drawn, device)?;
     let row: Vec<Rgb8Image> =
-        shots(scene, &renderer, &cameras, HEAT_COLUMNS)?.into_iter().map(|shot| shot.image).collect();
+        shots(scene, &drawn, &renderer, &cameras, HEAT_COLUMNS)?.into_iter().map(|shot| shot.image).collect();
     let pictures = draw::sheet(&[row], &[], &[], "")?;
     Ok(heat_bar(&pictures, question, range[0], range[1])?)
 }
