@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use burn::prelude::Device;
+use burn::prelude::{Device, Tensor};
 use glam::DVec3;
 use serde_json::json;
 
@@ -21,6 +21,7 @@ use crate::gpu::{DeviceSelection, Selected, select};
 use crate::images::draw::{Style, labelled_picture, palette};
 use crate::images::write_png;
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
+use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::float_values;
 use crate::ops::project::Visibility;
@@ -42,6 +43,9 @@ use crate::views::{Axes, Dataset, Direction, Layout, OpenOptions, PoseConvention
 const USUAL_PRESET: &str = "scannet20";
 /// Extensions of scans, for folders of them; files of plain text may be anything and have to be named.
 const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
+
+/// Words that are embedded between two steps of the progress bar.
+const LABELS_AT_ONCE: usize = 8;
 
 /// Arguments of `infer`.
 #[derive(clap::Args, Debug)]
@@ -394,22 +398,15 @@ fn load(args: &InferArgs, labels: &Labels) -> Result<Loaded> {
             purify::GEOMETRY_CHANNELS
         );
     }
-    let all = labels.all();
+    let words = labels.all();
+    let encoder = &xdecoder.text_encoder;
+    let prompted: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
     let mut rows = Vec::new();
-    let mut text = None;
-    for (i, words) in all.chunks(8).enumerate() {
-        bars.show("embed words", (i * 8) as f64 / all.len() as f64);
-        let embedded = xdecoder.embed_text(words)?;
-        let [num_rows, _] = embedded.rows.dims();
-        rows.push(embedded.rows.clone().slice_dim(0, 0..num_rows - 1));
-        text = Some(embedded);
+    for (i, labels) in prompted.chunks(LABELS_AT_ONCE).enumerate() {
+        bars.show("embed words", (i * LABELS_AT_ONCE) as f64 / prompted.len() as f64);
+        rows.push(encoder.embed_labels(labels)?);
     }
-    let Some(mut text) = text else { bail!("there are no words to look for") };
-    let [num_rows, _] = text.rows.dims();
-    // The background's row closes the table.
-    rows.push(text.rows.clone().slice_dim(0, num_rows - 1..num_rows));
-    text.rows = burn::prelude::Tensor::cat(rows, 0);
-    text.labels = all;
+    let text = TextEmbeddings { labels: words, rows: Tensor::cat(rows, 0), logit_scale: encoder.logit_scale() };
     float_values(text.rows.clone())?;
     bars.finish();
     let weights = std::thread::scope(|threads| -> Result<Vec<Weights>> {

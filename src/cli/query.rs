@@ -14,6 +14,7 @@ use crate::cloud::PointCloud;
 use crate::gpu::{DeviceSelection, select};
 use crate::images::draw::heat_color;
 use crate::images::write_png;
+use crate::models::xdecoder::prompts::scene_label;
 use crate::pipeline::{Scene, heat_picture};
 use crate::query::regions::{regions, usual_level};
 use crate::query::saved::{FILE_NAME, Saved};
@@ -79,7 +80,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
         let is_same = threads.spawn(is_same);
         let text = opened
             .load_text_encoder(&selected.device)
-            .and_then(|encoder| Ok(encoder.embed_words(std::slice::from_ref(&question))?));
+            .and_then(|encoder| Ok(encoder.embed_labels(&[scene_label(&question)])?));
         let ended = |_| anyhow::anyhow!("a thread ended early");
         let scene = scene.join().map_err(ended)?;
         let is_same = is_same.join().map_err(ended)?;
@@ -102,13 +103,13 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
             saved.voxel_from_point.len()
         );
     }
-    let [_, num_channels] = text.rows.dims();
+    let [_, num_channels] = text.dims();
     if num_channels != saved.num_channels {
         bail!("{}: {} channels, the words have {num_channels}", features.display(), saved.num_channels);
     }
     laps.lap("embed words");
 
-    let score = similarity(&saved.features, &text.rows.slice_dim(0, 0..1))?;
+    let score = similarity(&saved.features, &text)?;
     let level = args.level.unwrap_or_else(|| usual_level(&score));
     let found = regions(&saved.coords, &score, level, &scene.cloud.positions, &saved.voxel_from_point);
     laps.lap("answer");
