@@ -54,7 +54,7 @@ pub enum PipelineError {
     Cloud(#[from] CloudError),
     /// Reading a recording failed.
     #[error(transparent)]
-    Views(#[from] ViewsError),
+    Views(Box<ViewsError>),
     /// A picture could not be made or written.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -79,6 +79,13 @@ pub enum PipelineError {
     /// The device failed.
     #[error(transparent)]
     Op(#[from] OpError),
+}
+
+impl From<ViewsError> for PipelineError {
+    fn from(error: ViewsError) -> Self {
+        // The largest of all; every result of the pipeline would be as large.
+        Self::Views(Box::new(error))
+    }
 }
 
 fn prefix(path: Option<&PathBuf>) -> String {

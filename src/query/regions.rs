@@ -82,11 +82,11 @@ pub fn regions(
         let Some(&group) = usize::try_from(voxel).ok().and_then(|voxel| group_of.get(voxel)) else { continue };
         let Some((_, region, count)) = found.get_mut(group) else { continue };
         *count += 1.0;
-        for axis in 0..3 {
+        for (axis, &x) in position.iter().enumerate() {
             // A running mean: sums of map coordinates would lose their last digits.
-            region.center[axis] += (position[axis] - region.center[axis]) / *count;
-            region.low[axis] = region.low[axis].min(position[axis]);
-            region.high[axis] = region.high[axis].max(position[axis]);
+            region.center[axis] += (x - region.center[axis]) / *count;
+            region.low[axis] = region.low[axis].min(x);
+            region.high[axis] = region.high[axis].max(x);
         }
     }
     found.retain(|(_, _, count)| *count > 0.0);

@@ -12,6 +12,7 @@ use geopurify::ops::segment_mean::segment_mean;
 use geopurify::ops::sparse_conv::{sparse_conv, weight_from_spconv};
 use geopurify::ops::voxel_grid::{quantize, voxel_grid};
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values, kernel_map::kernel_map};
+use geopurify::query::answer;
 use geopurify::weights::{StateDict, read_state_dict};
 
 use crate::Line;
@@ -266,8 +267,8 @@ pub fn evaluate_scene(case: &Case, device: &Device) -> Vec<Line> {
     let logits = normalize_rows(points.clone()).matmul(text.transpose()) * scale;
     let logits = float_values(logits).unwrap();
     let num_labels = logits.len() / num_points;
-    let best = |row: &[f32]| (0..num_labels).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as i32;
-    let pred: Vec<i32> = logits.chunks_exact(num_labels).map(best).collect();
+    let features = float_values(points.clone()).unwrap();
+    let pred = answer(&features, &floats(case, "in.text_features", device), num_labels, None).unwrap().label;
     let sure = case.i32("in.sure").1;
     let where_sure = |pred: &[i32]| -> Vec<i32> {
         pred.iter().zip(&sure).filter(|(_, sure)| **sure == 1).map(|(pred, _)| *pred).collect()
