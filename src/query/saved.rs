@@ -94,7 +94,7 @@ pub fn write(
 }
 
 impl Saved {
-    /// Reads what [`write`] wrote.
+    /// Reads what [`write()`] wrote.
     ///
     /// # Errors
     /// [`SavedError`] naming the file and the tensor.
