@@ -15,7 +15,7 @@ use crate::gpu::{DeviceSelection, select};
 use crate::images::draw::heat_color;
 use crate::images::write_png;
 use crate::models::xdecoder::prompts::scene_label;
-use crate::pipeline::{Scene, heat_picture};
+use crate::pipeline::{HeatViews, PipelineError, Scene};
 use crate::query::regions::{regions, usual_level};
 use crate::query::saved::{FILE_NAME, Saved};
 use crate::query::similarity;
@@ -73,10 +73,15 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     let origin = opened.origin.clone();
     let is_same_source = origin.source == saved.about.xdecoder && origin.bytes == saved.about.xdecoder_bytes;
     let is_same = || Ok::<_, anyhow::Error>(is_same_source || origin.sha256()? == saved.about.xdecoder_sha256);
-    // The scan is read while the words go through the model.
+    // The scan is read and looked at while the words go through the model.
     let scan_path = args.results.join(&saved.about.scan);
-    let (text, scene, is_same) = std::thread::scope(|threads| {
-        let scene = threads.spawn(|| Scene::read(&scan_path));
+    let up = DVec3::from_array(saved.about.up);
+    let (text, (scene, heat_views), is_same) = std::thread::scope(|threads| {
+        let scene = threads.spawn(|| {
+            let scene = Scene::read(&scan_path)?;
+            let views = HeatViews::new(&scene, up, &selected.device)?;
+            Ok::<_, PipelineError>((scene, views))
+        });
         let is_same = threads.spawn(is_same);
         let text = opened
             .load_text_encoder(&selected.device)
@@ -127,8 +132,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     let finite: Vec<f32> =
         of_point.iter().zip(0..).filter(|(_, i)| scene.cloud.is_finite(*i)).map(|(s, _)| *s).collect();
     let colors: Vec<[u8; 3]> = finite.iter().map(|&score| heat.color(score)).collect();
-    let up = DVec3::from_array(saved.about.up);
-    let picture = heat_picture(&scene, &colors, up, &question, [heat.low, heat.high], &selected.device)?;
+    let picture = heat_views.picture(&colors, &question, [heat.low, heat.high])?;
     write_png(&picture_path, &picture)?;
     laps.lap("draw");
 

@@ -12,7 +12,7 @@ pub use error::PipelineError;
 pub use lifting::{LookOptions, LookReport, OnView, SeenView, Views, look};
 pub use results::{Class, Results, Summary, Weights};
 pub use scene::{Appearance, Scene};
-pub use sheet::{heat_picture, recorded_cameras, sheet};
+pub use sheet::{HeatViews, recorded_cameras, sheet};
 
 use burn::prelude::*;
 

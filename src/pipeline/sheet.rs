@@ -116,33 +116,48 @@ pub fn sheet(
     Ok(draw::sheet(&rows, &["scan", "lifted", "purified"], &legend, &caption)?)
 }
 
-/// The picture of a question's answer: the scan with `colors [N]` from two viewpoints, and the scale of its scores, whose
-/// ends are `range`.
-///
-/// # Errors
-/// As for [`sheet`].
-pub fn heat_picture(
-    scene: &Scene,
-    colors: &[[u8; 3]],
-    up: DVec3,
-    question: &str,
-    range: [f32; 2],
-    device: &Device,
-) -> Result<Rgb8Image, PipelineError> {
-    let options = Options { up: Some(up), max_views: HEAT_COLUMNS * 4, ..Options::default() };
-    let cameras = virtual_cameras(&scene.to_cameras(), &options);
-    let mut appearance = scene.appearance(up);
-    // Shaded, so that one sees what it is that is hot.
-    let greys = shaded(scene.points(), scene.normals(), scene.faces(), up);
-    let lit = |(color, grey): (&[u8; 3], &[u8; 3])| {
-        let light = 1.0 - SHADE + SHADE * f32::from(grey[0]) / 255.0;
-        color.map(|value| (f32::from(value) * light) as u8)
-    };
-    appearance.colors = colors.iter().zip(&greys).map(lit).collect();
-    let drawn = appearance.of(scene);
-    let renderer = Renderer::new(&drawn, device)?;
-    let row: Vec<Rgb8Image> =
-        shots(scene, &drawn, &renderer, &cameras, HEAT_COLUMNS)?.into_iter().map(|shot| shot.image).collect();
-    let pictures = draw::sheet(&[row], &[], &[], "")?;
-    Ok(heat_bar(&pictures, question, range[0], range[1])?)
+/// A scan seen from good viewpoints, ready to be painted with the answer to a question: what it takes can be done
+/// before the answer is there.
+pub struct HeatViews {
+    shots: Vec<Shot>,
+    /// `[N]` how bright each point is, from `1 - SHADE` to 1.
+    light: Vec<f32>,
+}
+
+impl HeatViews {
+    /// Looks at `scene`, whose `up` is known, from two viewpoints.
+    ///
+    /// # Errors
+    /// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
+    pub fn new(scene: &Scene, up: DVec3, device: &Device) -> Result<Self, PipelineError> {
+        let options = Options { up: Some(up), max_views: HEAT_COLUMNS * 4, ..Options::default() };
+        let cameras = virtual_cameras(&scene.to_cameras(), &options);
+        let appearance = scene.appearance(up);
+        let drawn = appearance.of(scene);
+        let renderer = Renderer::new(&drawn, device)?;
+        let shots = shots(scene, &drawn, &renderer, &cameras, HEAT_COLUMNS)?;
+        // Shaded, so that one sees what it is that is hot.
+        let greys = shaded(scene.points(), scene.normals(), scene.faces(), up);
+        let light = greys.iter().map(|grey| 1.0 - SHADE + SHADE * f32::from(grey[0]) / 255.0).collect();
+        Ok(Self { shots, light })
+    }
+
+    /// The picture of the answer: `colors [N]` of the points with a position, and the scale of their scores, whose ends
+    /// are `range`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Image`].
+    pub fn picture(&self, colors: &[[u8; 3]], question: &str, range: [f32; 2]) -> Result<Rgb8Image, PipelineError> {
+        let pixel = |&point: &i32| {
+            let point = usize::try_from(point).ok();
+            point.map_or(BACKGROUND, |i| colors[i].map(|value| (f32::from(value) * self.light[i]) as u8))
+        };
+        let painted = |shot: &Shot| {
+            let pixels = shot.point.iter().map(pixel).collect();
+            Rgb8Image::new(shot.image.width(), shot.image.height(), pixels)
+        };
+        let row = self.shots.iter().map(painted).collect::<Result<Vec<_>, _>>()?;
+        let pictures = draw::sheet(&[row], &[], &[], "")?;
+        Ok(heat_bar(&pictures, question, range[0], range[1])?)
+    }
 }
