@@ -27,6 +27,35 @@ pub struct Pinhole {
     pub near: f32,
 }
 
+/// The parameters `$params { .. }` of a shader that takes a [`Pinhole`], with those of its fields that all such shaders
+/// have.
+macro_rules! pinhole_params {
+    ($camera:expr, $params:path { $($field:ident $(: $value:expr)?),* $(,)? }) => {{
+        let camera: $crate::ops::pinhole::Pinhole = $camera;
+        let [x, y, z] = camera.axes;
+        $params {
+            $($field $(: $value)?,)*
+            width: camera.width as u32,
+            height: camera.height as u32,
+            principal_x: camera.principal[0],
+            principal_y: camera.principal[1],
+            xx: x[0],
+            xy: x[1],
+            xz: x[2],
+            yx: y[0],
+            yy: y[1],
+            yz: y[2],
+            zx: z[0],
+            zy: z[1],
+            zz: z[2],
+            center_x: camera.center[0],
+            center_y: camera.center[1],
+            center_z: camera.center[2],
+        }
+    }};
+}
+pub(crate) use pinhole_params;
+
 impl Pinhole {
     /// Number of pixels.
     #[must_use]

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use burn::tensor::DType;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::pinhole::Pinhole;
+use super::pinhole::{Pinhole, pinhole_params};
 use super::splat::{Drawn, check_count, cleared, fill_wgsl};
 use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain, plain_int, rows};
 use crate::gpu::shaders::rasterize::{rasterize as shader, shade as shade_shader};
@@ -149,39 +149,25 @@ impl RasterizeBackend for CubeBackend {
         let client = &vertices.client;
         let (num_triangles, size) = (triangles.shape()[0], [camera.height, camera.width]);
         let [nearest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
-        let [x, y, z] = camera.axes;
         for (stage, large) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let num_workgroups = if large == 1 { num_triangles } else { num_triangles.div_ceil(shader::WG as usize) };
             launch(
                 client,
                 &shader::BASE,
                 num_workgroups,
-                &shader::Params {
-                    num_triangles: num_triangles as u32,
-                    width: camera.width as u32,
-                    height: camera.height as u32,
-                    stage,
-                    large,
-                    focal_x: camera.focal[0],
-                    focal_y: camera.focal[1],
-                    principal_x: camera.principal[0],
-                    principal_y: camera.principal[1],
-                    ray_x: 1.0 / camera.focal[0],
-                    ray_y: 1.0 / camera.focal[1],
-                    xx: x[0],
-                    xy: x[1],
-                    xz: x[2],
-                    yx: y[0],
-                    yy: y[1],
-                    yz: y[2],
-                    zx: z[0],
-                    zy: z[1],
-                    zz: z[2],
-                    center_x: camera.center[0],
-                    center_y: camera.center[1],
-                    center_z: camera.center[2],
-                    near: camera.near,
-                },
+                &pinhole_params!(
+                    camera,
+                    shader::Params {
+                        num_triangles: num_triangles as u32,
+                        stage,
+                        large,
+                        focal_x: camera.focal[0],
+                        focal_y: camera.focal[1],
+                        ray_x: 1.0 / camera.focal[0],
+                        ray_y: 1.0 / camera.focal[1],
+                        near: camera.near,
+                    }
+                ),
                 &[&vertices.handle, &triangles.handle, &nearest, &index],
             );
         }
@@ -201,33 +187,19 @@ impl RasterizeBackend for CubeBackend {
         let (colors, index) = (into_contiguous(colors), into_contiguous(index));
         let num_channels = colors.shape()[1];
         let out = empty_f32(&vertices, [camera.height, camera.width, num_channels]);
-        let [x, y, z] = camera.axes;
         launch(
             &vertices.client,
             &shade_shader::BASE,
             camera.num_pixels().div_ceil(shade_shader::WG as usize),
-            &shade_shader::Params {
-                num_triangles: triangles.shape()[0] as u32,
-                num_channels: num_channels as u32,
-                width: camera.width as u32,
-                height: camera.height as u32,
-                principal_x: camera.principal[0],
-                principal_y: camera.principal[1],
-                ray_x: 1.0 / camera.focal[0],
-                ray_y: 1.0 / camera.focal[1],
-                xx: x[0],
-                xy: x[1],
-                xz: x[2],
-                yx: y[0],
-                yy: y[1],
-                yz: y[2],
-                zx: z[0],
-                zy: z[1],
-                zz: z[2],
-                center_x: camera.center[0],
-                center_y: camera.center[1],
-                center_z: camera.center[2],
-            },
+            &pinhole_params!(
+                camera,
+                shade_shader::Params {
+                    num_triangles: triangles.shape()[0] as u32,
+                    num_channels: num_channels as u32,
+                    ray_x: 1.0 / camera.focal[0],
+                    ray_y: 1.0 / camera.focal[1],
+                }
+            ),
             &[&vertices.handle, &triangles.handle, &colors.handle, &index.handle, &out.handle],
         );
         out

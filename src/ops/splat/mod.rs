@@ -8,7 +8,7 @@ use burn::prelude::*;
 use burn_cubecl::cubecl::{client::Client, server::Handle};
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::pinhole::Pinhole;
+use super::pinhole::{Pinhole, pinhole_params};
 use super::{Host, OpError, ShapeCheck, float_tensor, host_tensor, int_tensor, limits_of, plain, plain_int, rows};
 use crate::gpu::shaders::splat::{clear, fill as fill_shader, splat as shader};
 use crate::gpu::{check_binding, empty_f32, empty_i32, launch, scalar_buffer};
@@ -151,36 +151,22 @@ impl SplatBackend for CubeBackend {
         let client = &points.client;
         let (num_points, size) = (points.shape()[0], [camera.height, camera.width]);
         let [nearest, closest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
-        let [x, y, z] = camera.axes;
         for stage in 0..4 {
             launch(
                 client,
                 &shader::BASE,
                 num_points.div_ceil(shader::WG as usize),
-                &shader::Params {
-                    num_points: num_points as u32,
-                    width: camera.width as u32,
-                    height: camera.height as u32,
-                    stage,
-                    focal_x: camera.focal[0],
-                    focal_y: camera.focal[1],
-                    principal_x: camera.principal[0],
-                    principal_y: camera.principal[1],
-                    xx: x[0],
-                    xy: x[1],
-                    xz: x[2],
-                    yx: y[0],
-                    yy: y[1],
-                    yz: y[2],
-                    zx: z[0],
-                    zy: z[1],
-                    zz: z[2],
-                    center_x: camera.center[0],
-                    center_y: camera.center[1],
-                    center_z: camera.center[2],
-                    near: camera.near,
-                    slack,
-                },
+                &pinhole_params!(
+                    camera,
+                    shader::Params {
+                        num_points: num_points as u32,
+                        stage,
+                        focal_x: camera.focal[0],
+                        focal_y: camera.focal[1],
+                        near: camera.near,
+                        slack,
+                    }
+                ),
                 &[&points.handle, &radii.handle, &nearest, &closest, &index],
             );
         }
