@@ -508,7 +508,7 @@ fn a_full_disk_is_said_and_leaves_nothing_half_written() {
         });
     }
     let (_, err) = texts(&command.output().unwrap());
-    assert!(err.contains("labelled.ply") && !err.contains("panicked"), "{err}");
+    assert!(err.contains("labelled.ply") && err.contains("the disk is full") && !err.contains("panicked"), "{err}");
     assert_no_partials(&results);
     assert!(!results.join("labelled.ply").exists());
 }

@@ -38,6 +38,7 @@ use crate::views::fuse::FuseOptions;
 use crate::views::render::Renderer;
 use crate::views::virtual_cameras::{self, SceneKind, virtual_cameras};
 use crate::views::{Axes, Dataset, Direction, Layout, OpenOptions, PoseConvention, detect, open};
+use crate::weights::WeightsError;
 
 /// What is looked for where no words are given.
 const USUAL_PRESET: &str = "scannet20";
@@ -262,7 +263,8 @@ struct Loaded {
     student: Student,
     student_config: StudentConfig,
     text: TextEmbeddings,
-    weights: Vec<Weights>,
+    /// Of X-Decoder and of the student.
+    weights: [Weights; 2],
     xdecoder_origin: WeightsOrigin,
 }
 
@@ -383,6 +385,11 @@ fn load(args: &InferArgs, labels: &Labels) -> Result<Loaded> {
     let mut opened = args.xdecoder.open()?;
     let (student_weights, manifest) = open_weights(args.student.as_deref(), "student")?;
     let student_origin = WeightsOrigin::new(args.student.as_deref(), "student", manifest.as_ref());
+    // The files are hashed while they are loaded.
+    let hashing = [&opened.origin, &student_origin].map(|origin| {
+        let origin = origin.clone();
+        std::thread::spawn(move || origin.sha256())
+    });
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
     bars.show("load weights", 0.0);
@@ -409,17 +416,15 @@ fn load(args: &InferArgs, labels: &Labels) -> Result<Loaded> {
     let text = TextEmbeddings { labels: words, rows: Tensor::cat(rows, 0), logit_scale: encoder.logit_scale() };
     float_values(text.rows.clone())?;
     bars.finish();
-    let weights = std::thread::scope(|threads| -> Result<Vec<Weights>> {
-        let origins = [("xdecoder", &opened.origin), ("student", &student_origin)];
-        let hashing = origins.map(|(model, origin)| (model, origin, threads.spawn(|| origin.sha256())));
-        let mut weights = Vec::new();
-        for (model, origin, hash) in hashing {
-            let sha256 = hash.join().map_err(|_| anyhow::anyhow!("{}: hashing failed", origin.source))??;
-            weights.push(Weights { model, source: origin.source.clone(), sha256 });
-        }
-        Ok(weights)
-    })?;
-    let xdecoder_origin = opened.origin.clone();
+    let hash_of = |hash: std::thread::JoinHandle<Result<String, WeightsError>>| -> Result<String> {
+        Ok(hash.join().map_err(|_| anyhow::anyhow!("hashing the weights ended early"))??)
+    };
+    let [xdecoder_hash, student_hash] = hashing.map(hash_of);
+    let weights = [
+        Weights { model: "xdecoder", source: opened.origin.source.clone(), sha256: xdecoder_hash? },
+        Weights { model: "student", source: student_origin.source, sha256: student_hash? },
+    ];
+    let xdecoder_origin = opened.origin;
     let student = predictor.fold();
     Ok(Loaded { selected, xdecoder, student, student_config, text, weights, xdecoder_origin })
 }
@@ -503,7 +508,8 @@ impl Run<'_> {
 
     /// A recording without poses: each frame is a scan of its own.
     fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
-        let frames: Vec<usize> = self.args.compat.frames(dataset.len(), self.args.views.map(|views| views as usize));
+        let all: Vec<usize> = (0..dataset.len()).collect();
+        let frames = self.args.compat.frames(&all, self.max_views());
         eprintln!(
             "the recording has no poses: {} of its {} frames are labelled, each alone, in its own camera's axes",
             frames.len(),
@@ -530,6 +536,47 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn max_views(&self) -> Option<usize> {
+        self.args.views.map(|views| views as usize)
+    }
+
+    /// How cameras are placed for a scan.
+    fn camera_options(&self, scene: &Scene) -> virtual_cameras::Options {
+        let usual = virtual_cameras::Options::default();
+        let [height, width] = drawn_size(self.args.size);
+        virtual_cameras::Options {
+            up: self.args.up.map(DVec3::from).or(scene.up),
+            kind: self.args.scene.map(SceneKind::from),
+            max_views: self.max_views().unwrap_or(usual.max_views),
+            width,
+            height,
+            ..usual
+        }
+    }
+
+    /// How a scan is labelled, in voxels of this edge.
+    fn options(&self, voxel: f64) -> Options {
+        let args = self.args;
+        let voxel_transform = (args.compat == Compat::Reference).then(|| args.compat.voxel_transform(voxel, args.seed));
+        Options {
+            look: LookOptions {
+                compat: args.compat,
+                longest: args.size as usize,
+                visibility: Visibility::default(),
+                working_bytes: u64::from(args.working_memory) << 20,
+            },
+            purify: purify::Settings {
+                voxel_size: voxel,
+                voxel_transform,
+                neighbors: args.neighbors,
+                iterations: args.iterations,
+                working_bytes: (args.working_memory as usize) << 20,
+                ..purify::Settings::default()
+            },
+            threshold: args.threshold,
+        }
+    }
+
     fn label(&self, scene: Scene, look: Look<'_>, output: &Path, mut laps: Laps) -> Result<()> {
         let Self { args, labels, loaded } = self;
         let device: &Device = &loaded.selected.device;
@@ -538,16 +585,7 @@ impl Run<'_> {
         let mut bars = Bars::new();
 
         bars.show("place cameras", 0.0);
-        let up = args.up.map(DVec3::from).or(scene.up);
-        let camera_options = virtual_cameras::Options {
-            up,
-            kind: args.scene.map(SceneKind::from),
-            max_views: args.views.map_or(virtual_cameras::Options::default().max_views, |views| views as usize),
-            width: drawn_size(args.size)[1],
-            height: drawn_size(args.size)[0],
-            ..virtual_cameras::Options::default()
-        };
-        let cameras = virtual_cameras(&scene.to_cameras(), &camera_options);
+        let cameras = virtual_cameras(&scene.to_cameras(), &self.camera_options(&scene));
         let appearance = scene.appearance(cameras.up);
         let renderer = Renderer::new(&appearance.of(&scene), device)?;
         if renderer.fell_back() {
@@ -569,8 +607,7 @@ impl Run<'_> {
             }
             Look::Recorded(dataset) => {
                 let posed: Vec<usize> = (0..dataset.len()).filter(|&i| dataset.frames()[i].pose.is_some()).collect();
-                let chosen = args.compat.frames(posed.len(), args.views.map(|views| views as usize));
-                frames = chosen.into_iter().map(|i| posed[i]).collect::<Vec<_>>();
+                frames = args.compat.frames(&posed, self.max_views());
                 let counts = dataset.counts();
                 if counts.invalid_poses > 0 {
                     notes.push(format!("{} frames with an invalid pose were left out", counts.invalid_poses));
@@ -582,24 +619,7 @@ impl Run<'_> {
 
         let (voxel, why) = args.voxel.map_or_else(|| voxel_size(&scene), |voxel| (voxel, None));
         notes.extend(why);
-        let options = Options {
-            look: LookOptions {
-                compat: args.compat,
-                longest: args.size as usize,
-                visibility: Visibility::default(),
-                working_bytes: u64::from(args.working_memory) << 20,
-            },
-            purify: purify::Settings {
-                voxel_size: voxel,
-                voxel_transform: (args.compat == Compat::Reference)
-                    .then(|| args.compat.voxel_transform(voxel, args.seed)),
-                neighbors: args.neighbors,
-                iterations: args.iterations,
-                working_bytes: (args.working_memory as usize) << 20,
-                ..purify::Settings::default()
-            },
-            threshold: args.threshold,
-        };
+        let options = self.options(voxel);
         let models = Models {
             xdecoder: &loaded.xdecoder,
             student: &loaded.student,
@@ -682,7 +702,7 @@ impl Run<'_> {
             area_from,
             area_unit: results.area_unit(),
             settings,
-            weights: loaded.weights.clone(),
+            weights: loaded.weights.to_vec(),
             views: inferred.look.clone(),
             points: scene.num_points(),
             voxels: inferred.purified.coords.len(),

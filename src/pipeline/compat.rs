@@ -54,18 +54,20 @@ impl FromStr for Compat {
 }
 
 impl Compat {
-    /// Which of `num_frames` frames of a recording are looked at, `max_views` at most where that is given: every
-    /// 20th; here more where these would be few, spread evenly.
+    /// Which of the `usable` frames of a recording (numbers, ascending) are looked at, `max_views` at most where that is
+    /// given: every 20th; here more where these would be few, spread evenly. The published code goes by the frames' own
+    /// numbers.
     #[must_use]
-    pub fn frames(self, num_frames: usize, max_views: Option<usize>) -> Vec<usize> {
+    pub fn frames(self, usable: &[usize], max_views: Option<usize>) -> Vec<usize> {
         match self {
             Self::Fixed => {
-                let usual = (num_frames / REFERENCE_STRIDE).max(LEAST_VIEWS);
-                let count = max_views.unwrap_or(usual).min(num_frames);
-                (0..count).map(|i| i * num_frames / count).collect()
+                let usual = (usable.len() / REFERENCE_STRIDE).max(LEAST_VIEWS);
+                let count = max_views.unwrap_or(usual).min(usable.len());
+                (0..count).map(|i| usable[i * usable.len() / count]).collect()
             }
             Self::Reference => {
-                (0..num_frames).step_by(REFERENCE_STRIDE).take(max_views.unwrap_or(usize::MAX)).collect()
+                let every_20th = usable.iter().copied().filter(|frame| frame.is_multiple_of(REFERENCE_STRIDE));
+                every_20th.take(max_views.unwrap_or(usize::MAX)).collect()
             }
         }
     }
@@ -182,12 +184,16 @@ mod tests {
 
     #[test]
     fn frames_are_spread_or_every_twentieth() {
-        assert_eq!(Compat::Reference.frames(50, None), [0, 20, 40]);
-        assert_eq!(Compat::Fixed.frames(5, None), [0, 1, 2, 3, 4]);
-        assert_eq!(Compat::Fixed.frames(100, Some(4)), [0, 25, 50, 75]);
-        assert_eq!(Compat::Fixed.frames(2000, None).len(), 100);
-        assert_eq!(Compat::Fixed.frames(200, None).len(), 60);
-        assert!(Compat::Fixed.frames(0, None).is_empty() && Compat::Fixed.frames(9, Some(0)).is_empty());
+        let first = |count: usize| (0..count).collect::<Vec<_>>();
+        assert_eq!(Compat::Reference.frames(&first(50), None), [0, 20, 40]);
+        assert_eq!(Compat::Fixed.frames(&first(5), None), [0, 1, 2, 3, 4]);
+        assert_eq!(Compat::Fixed.frames(&first(100), Some(4)), [0, 25, 50, 75]);
+        assert_eq!(Compat::Fixed.frames(&first(2000), None).len(), 100);
+        assert_eq!(Compat::Fixed.frames(&first(200), None).len(), 60);
+        assert!(Compat::Fixed.frames(&[], None).is_empty() && Compat::Fixed.frames(&first(9), Some(0)).is_empty());
+        // A frame without a pose does not shift those behind it.
+        assert_eq!(Compat::Reference.frames(&first(60)[1..], None), [20, 40]);
+        assert_eq!(Compat::Fixed.frames(&[3, 7, 8], Some(2)), [3, 7]);
     }
 
     #[test]
