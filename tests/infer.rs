@@ -254,6 +254,8 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     let center: Vec<f64> = serde_json::from_value(answer["places"][0]["center"].clone()).unwrap();
     assert!(center.iter().all(|x| (-0.1..3.1).contains(x)), "{center:?}");
     assert!(fail(&["query", text(&results), "  "]).contains("has no words"));
+    let picture = text(&folder.path().join("heat.png")).to_owned();
+    assert!(fail(&["query", text(&results), "chair", "-o", &picture]).contains("heat map is a PLY file"));
     assert!(fail(&["query", text(folder.path()), "chair"]).contains("features.safetensors"));
 }
 

@@ -61,6 +61,9 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     if !features.is_file() {
         bail!("{}: no {FILE_NAME}: give the folder that `geopurify infer` wrote", args.results.display());
     }
+    if let Some(output) = args.output.as_deref().filter(|path| path.extension().is_none_or(|e| e != "ply")) {
+        bail!("{}: the heat map is a PLY file, name it so; its picture goes beside it", output.display());
+    }
     let saved = Saved::read(&features)?;
     let mut weights = args.xdecoder.clone();
     weights.or(&saved.about.xdecoder, saved.about.xdecoder_config.as_deref());
