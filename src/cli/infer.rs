@@ -7,13 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use burn::prelude::{Device, Tensor};
-use glam::DVec3;
 use serde_json::json;
 
 use super::progress::Bars;
 use super::segment::XDecoderArgs;
 use super::table::{bytes, table};
 use super::told_once;
+use super::viewing::{Look, Opened, Placed, Source, ViewingArgs, stem};
 use super::weights::{WeightsOrigin, open_weights};
 use super::words::words;
 use crate::files::is_full;
@@ -24,26 +24,20 @@ use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::float_values;
-use crate::ops::project::Visibility;
 use crate::pipeline::{
-    Compat, Inferred, LookOptions, Models, Options, PipelineError, Results, Scene, SeenView, Summary, Views, Weights,
+    Compat, Inferred, Models, Options, PipelineError, Results, Scene, SeenView, Summary, Views, Weights,
     infer, recorded_cameras, sheet, voxel_size,
 };
 use crate::purify;
 use crate::query::presets::Preset;
 use crate::query::saved::About;
 use crate::stages::{Laps, peak_memory};
-use crate::views::check::{Verdict, check};
+use crate::views::Dataset;
 use crate::views::fuse::FuseOptions;
-use crate::views::render::Renderer;
-use crate::views::virtual_cameras::{self, SceneKind, virtual_cameras};
-use crate::views::{Axes, Dataset, Direction, Layout, OpenOptions, PoseConvention, detect, open};
 use crate::weights::WeightsError;
 
 /// What is looked for where no words are given.
 const USUAL_PRESET: &str = "scannet20";
-/// Extensions of scans, for folders of them; files of plain text may be anything and have to be named.
-const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
 
 /// Words that are embedded between two steps of the progress bar.
 const LABELS_AT_ONCE: usize = 8;
@@ -72,36 +66,12 @@ pub(super) struct InferArgs {
     /// Folder for the results [default: NAME-labels beside the scan]; for several scans, a folder of such folders
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Most views [default: 60 drawn ones; every 20th frame of a recording, 60 at least]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    views: Option<u32>,
     /// Also write what the model looked at and what it found there, as pictures
     #[arg(long, value_name = "DIR")]
     save_views: Option<PathBuf>,
-    /// Layout of the recording, where its content does not tell
-    #[arg(long, value_name = "NAME")]
-    layout: Option<Layout>,
-    /// Numbers in a depth map that make a metre, where they are not those of the layout
-    #[arg(long, value_name = "N")]
-    depth_units: Option<f64>,
-    /// How the recording's poses are written, where that is not as in its layout: what they map, then the camera's axes
-    #[arg(long, value_enum, value_name = "CONVENTION")]
-    poses: Option<PosesArg>,
-    /// What the scan shows, where its shape does not tell
-    #[arg(long, value_enum, value_name = "KIND")]
-    scene: Option<SceneArg>,
-    /// Which way is up, where the scan does not tell
-    #[arg(long, value_enum, value_name = "AXIS", allow_hyphen_values = true)]
-    up: Option<UpArg>,
-    /// Where the published code and this program differ: fixed is right, reference does as published
-    #[arg(long, default_value_t)]
-    compat: Compat,
     /// For --compat reference, which turns and scales every scene at random
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longer edge at which the model sees pictures; 0 leaves recorded ones as they are
-    #[arg(long, value_name = "PIXELS", default_value_t = 648, value_parser = clap::value_parser!(u32).range(..=4000))]
-    size: u32,
     /// Edge of a voxel, in the scan's unit [default: 2 cm, more where points are farther apart]
     #[arg(long)]
     voxel: Option<f64>,
@@ -111,9 +81,8 @@ pub(super) struct InferArgs {
     /// How often the affinities are applied; 0 leaves features as they were lifted
     #[arg(long, default_value_t = purify::Settings::default().iterations)]
     iterations: usize,
-    /// Memory for temporary values, in MiB; results do not depend on it
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
-    working_memory: u32,
+    #[command(flatten)]
+    viewing: ViewingArgs,
     #[command(flatten)]
     xdecoder: XDecoderArgs,
     /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
@@ -128,77 +97,6 @@ pub(super) struct InferArgs {
     json: bool,
 }
 
-/// A pose convention on the command line.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum PosesArg {
-    CameraToWorldOpencv,
-    CameraToWorldOpengl,
-    WorldToCameraOpencv,
-    WorldToCameraOpengl,
-}
-
-impl From<PosesArg> for PoseConvention {
-    fn from(arg: PosesArg) -> Self {
-        let (direction, axes) = match arg {
-            PosesArg::CameraToWorldOpencv => (Direction::CameraToWorld, Axes::OpenCv),
-            PosesArg::CameraToWorldOpengl => (Direction::CameraToWorld, Axes::OpenGl),
-            PosesArg::WorldToCameraOpencv => (Direction::WorldToCamera, Axes::OpenCv),
-            PosesArg::WorldToCameraOpengl => (Direction::WorldToCamera, Axes::OpenGl),
-        };
-        Self { axes, direction }
-    }
-}
-
-/// A kind of scene on the command line.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum SceneArg {
-    Interior,
-    Scanner,
-    Object,
-    Terrain,
-}
-
-impl From<SceneArg> for SceneKind {
-    fn from(arg: SceneArg) -> Self {
-        match arg {
-            SceneArg::Interior => Self::Interior,
-            SceneArg::Scanner => Self::SingleViewpoint,
-            SceneArg::Object => Self::Object,
-            SceneArg::Terrain => Self::Terrain,
-        }
-    }
-}
-
-/// A direction on the command line.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum UpArg {
-    #[value(name = "x")]
-    X,
-    #[value(name = "y")]
-    Y,
-    #[value(name = "z")]
-    Z,
-    #[value(name = "-x")]
-    NegX,
-    #[value(name = "-y")]
-    NegY,
-    #[value(name = "-z")]
-    NegZ,
-}
-
-impl From<UpArg> for DVec3 {
-    fn from(arg: UpArg) -> Self {
-        match arg {
-            UpArg::X => Self::X,
-            UpArg::Y => Self::Y,
-            UpArg::Z => Self::Z,
-            UpArg::NegX => Self::NEG_X,
-            UpArg::NegY => Self::NEG_Y,
-            UpArg::NegZ => Self::NEG_Z,
-        }
-    }
-}
-
 /// A number from -1 to 1.
 fn cosine(text: &str) -> Result<f32, String> {
     let value = text.parse().map_err(|error| format!("{error}"))?;
@@ -211,12 +109,6 @@ struct Job {
     name: String,
     source: Source,
     output: PathBuf,
-}
-
-enum Source {
-    Scan(PathBuf),
-    ScanInRecording { scan: PathBuf, recording: PathBuf },
-    Recording(PathBuf),
 }
 
 /// What is looked for, and how it is drawn.
@@ -312,31 +204,17 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
         let output = args.output.clone().unwrap_or_else(|| beside(named));
         return Ok(vec![Job { name: named.display().to_string(), source, output }]);
     }
-    let mut sources: Vec<(PathBuf, Source)> = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
     for path in &args.scans {
-        if !path.is_dir() {
-            let is_recording = detect(path).is_ok();
-            let source = if is_recording { Source::Recording(path.clone()) } else { Source::Scan(path.clone()) };
-            sources.push((path.clone(), source));
-            continue;
-        }
-        let scans = scans_in(path)?;
-        match args.layout.map_or_else(|| detect(path), Ok) {
-            Ok(layout) if layout != Layout::Images || scans.is_empty() => {
-                sources.push((path.clone(), Source::Recording(path.clone())));
-            }
-            Err(error) if scans.is_empty() => {
-                return Err(error).with_context(|| format!("{}: no scan in this folder", path.display()));
-            }
-            _ => sources.extend(scans.into_iter().map(|scan| (scan.clone(), Source::Scan(scan)))),
-        }
+        sources.extend(Source::at(path, args.viewing.layout)?);
     }
     if sources.is_empty() {
         bail!("nothing to label: give a scan (geopurify infer scene.ply), or a recording (--rgbd DIR)");
     }
     let several = sources.len() > 1;
     let mut taken = BTreeSet::new();
-    let jobs = sources.into_iter().map(|(path, source)| {
+    let jobs = sources.into_iter().map(|source| {
+        let path = source.path().to_path_buf();
         let output = match &args.output {
             None => beside(&path),
             Some(folder) if several => {
@@ -350,24 +228,6 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
         Job { name: path.display().to_string(), source, output }
     });
     Ok(jobs.collect())
-}
-
-/// The scans in a folder, by name.
-fn scans_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut scans: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    scans.retain(|path| {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        path.is_file() && SCAN_EXTENSIONS.contains(&extension.as_str())
-    });
-    scans.sort();
-    Ok(scans)
-}
-
-fn stem(path: &Path) -> String {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    name.map_or("scene".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// `NAME-labels` beside a scan.
@@ -432,47 +292,10 @@ fn load(args: &InferArgs, labels: &Labels) -> Result<Loaded> {
 fn run_job(args: &InferArgs, job: &Job, labels: &Labels, loaded: &Loaded) -> Result<()> {
     let mut laps = Laps::default();
     let run = Run { args, labels, loaded };
-    match &job.source {
-        Source::Scan(path) => {
-            let scene = Scene::read(path)?;
-            laps.lap("read scan");
-            run.label(scene, Look::Drawn, &job.output, laps)
-        }
-        Source::ScanInRecording { scan, recording } => {
-            let mut scene = Scene::read(scan)?;
-            laps.lap("read scan");
-            let dataset = run.open(recording)?;
-            if dataset.conventions().pose.is_none() {
-                bail!(
-                    "{}: the recording has no poses, so nothing says where in the scan its frames are",
-                    recording.display()
-                );
-            }
-            if dataset.conventions().mirrored {
-                scene = scene.mirrored();
-            }
-            laps.lap("open recording");
-            run.label(scene, Look::Recorded(&*dataset), &job.output, laps)
-        }
-        Source::Recording(path) => {
-            let dataset = run.open(path)?;
-            laps.lap("open recording");
-            if dataset.conventions().pose.is_none() {
-                return run.label_frames(&*dataset, &job.output);
-            }
-            let scene = Scene::of_recording(&*dataset, &FuseOptions::default())?;
-            laps.lap("fuse depth");
-            run.label(scene, Look::Recorded(&*dataset), &job.output, laps)
-        }
+    match job.source.open(&args.viewing, &mut laps)? {
+        Opened::Scan(scene, dataset) => run.label(&scene, Look::of(dataset.as_deref()), &job.output, laps),
+        Opened::Frames(dataset) => run.label_frames(&*dataset, &job.output),
     }
-}
-
-/// Where the views of a scan come from.
-#[derive(Clone, Copy)]
-enum Look<'a> {
-    Drawn,
-    Recorded(&'a dyn Dataset),
-    Frame(&'a dyn Dataset, usize),
 }
 
 struct Run<'a> {
@@ -482,34 +305,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Opens a recording and says what is known of it.
-    fn open(&self, path: &Path) -> Result<Box<dyn Dataset>> {
-        let options = OpenOptions {
-            layout: self.args.layout,
-            depth_units_per_meter: self.args.depth_units,
-            pose: self.args.poses.map(PoseConvention::from),
-        };
-        let dataset = open(path, &options)?;
-        eprintln!("recording: {}, {}; {}", dataset.layout(), dataset.counts(), dataset.conventions());
-        for note in dataset.notes() {
-            eprintln!("note: {note}");
-        }
-        if dataset.counts().with_depth > 0 && dataset.conventions().pose.is_some() {
-            let checked = check(&*dataset)?;
-            let is_wrong = matches!(checked.verdict, Verdict::Contradicted(_)) || checked.depth_factor.is_some();
-            let say = if is_wrong { "warning" } else { "note" };
-            eprintln!("{say}: {checked}");
-            if is_wrong {
-                eprintln!("--poses and --depth-units set what the recording does not say rightly");
-            }
-        }
-        Ok(dataset)
-    }
-
     /// A recording without poses: each frame is a scan of its own.
     fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
-        let all: Vec<usize> = (0..dataset.len()).collect();
-        let frames = self.args.compat.frames(&all, self.max_views());
+        let frames = self.args.viewing.frames_alone(dataset);
         eprintln!(
             "the recording has no poses: {} of its {} frames are labelled, each alone, in its own camera's axes",
             frames.len(),
@@ -523,7 +321,7 @@ impl Run<'_> {
             let labelled = Scene::of_frame(dataset, frame, &FuseOptions::default()).map_err(anyhow::Error::from);
             let labelled = labelled.and_then(|scene| {
                 laps.lap("fuse depth");
-                self.label(scene, Look::Frame(dataset, frame), &output.join(name.replace(['/', '\\'], "-")), laps)
+                self.label(&scene, Look::Frame(dataset, frame), &output.join(name.replace(['/', '\\'], "-")), laps)
             });
             if let Err(error) = labelled {
                 eprintln!("error: frame {name}: {}", told_once(&error));
@@ -536,48 +334,26 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn max_views(&self) -> Option<usize> {
-        self.args.views.map(|views| views as usize)
-    }
-
-    /// How cameras are placed for a scan.
-    fn camera_options(&self, scene: &Scene) -> virtual_cameras::Options {
-        let usual = virtual_cameras::Options::default();
-        let [height, width] = drawn_size(self.args.size);
-        virtual_cameras::Options {
-            up: self.args.up.map(DVec3::from).or(scene.up),
-            kind: self.args.scene.map(SceneKind::from),
-            max_views: self.max_views().unwrap_or(usual.max_views),
-            width,
-            height,
-            ..usual
-        }
-    }
-
     /// How a scan is labelled, in voxels of this edge.
     fn options(&self, voxel: f64) -> Options {
         let args = self.args;
-        let voxel_transform = (args.compat == Compat::Reference).then(|| args.compat.voxel_transform(voxel, args.seed));
+        let compat = args.viewing.compat;
+        let voxel_transform = (compat == Compat::Reference).then(|| compat.voxel_transform(voxel, args.seed));
         Options {
-            look: LookOptions {
-                compat: args.compat,
-                longest: args.size as usize,
-                visibility: Visibility::default(),
-                working_bytes: u64::from(args.working_memory) << 20,
-            },
+            look: args.viewing.look_options(),
             purify: purify::Settings {
                 voxel_size: voxel,
                 voxel_transform,
                 neighbors: args.neighbors,
                 iterations: args.iterations,
-                working_bytes: (args.working_memory as usize) << 20,
+                working_bytes: (args.viewing.working_memory as usize) << 20,
                 ..purify::Settings::default()
             },
             threshold: args.threshold,
         }
     }
 
-    fn label(&self, scene: Scene, look: Look<'_>, output: &Path, mut laps: Laps) -> Result<()> {
+    fn label(&self, scene: &Scene, look: Look<'_>, output: &Path, mut laps: Laps) -> Result<()> {
         let Self { args, labels, loaded } = self;
         let device: &Device = &loaded.selected.device;
         create_folder(output)?;
@@ -585,39 +361,12 @@ impl Run<'_> {
         let mut bars = Bars::new();
 
         bars.show("place cameras", 0.0);
-        let cameras = virtual_cameras(&scene.to_cameras(), &self.camera_options(&scene));
-        let appearance = scene.appearance(cameras.up);
-        let renderer = Renderer::new(&appearance.of(&scene), device)?;
-        if renderer.fell_back() {
-            notes.push("the scan does not fit one buffer of the device: pictures of it are drawn by the host".into());
-        }
+        let placed = Placed::new(scene, look, &args.viewing, device)?;
+        notes.extend(placed.notes.iter().cloned());
+        let (views, recording) = (placed.views(), placed.recording());
         laps.lap("place cameras");
 
-        let frames;
-        let (views, recording) = match look {
-            Look::Drawn => {
-                notes.push(format!(
-                    "{} virtual cameras for a scene of kind {}: {:.1} % of the points in at least one picture, {:.1} % in three",
-                    cameras.cameras.len(),
-                    cameras.kind,
-                    100.0 * cameras.seen_once,
-                    100.0 * cameras.seen_enough
-                ));
-                (Views::Virtual(&cameras.cameras), None)
-            }
-            Look::Recorded(dataset) => {
-                let posed: Vec<usize> = (0..dataset.len()).filter(|&i| dataset.frames()[i].pose.is_some()).collect();
-                frames = args.compat.frames(&posed, self.max_views());
-                let counts = dataset.counts();
-                if counts.invalid_poses > 0 {
-                    notes.push(format!("{} frames with an invalid pose were left out", counts.invalid_poses));
-                }
-                (Views::Recorded { dataset, frames: &frames }, Some(dataset.root()))
-            }
-            Look::Frame(dataset, frame) => (Views::Alone { dataset, frame }, Some(dataset.root())),
-        };
-
-        let (voxel, why) = args.voxel.map_or_else(|| voxel_size(&scene), |voxel| (voxel, None));
+        let (voxel, why) = args.voxel.map_or_else(|| voxel_size(scene), |voxel| (voxel, None));
         notes.extend(why);
         let options = self.options(voxel);
         let models = Models {
@@ -636,9 +385,9 @@ impl Run<'_> {
             None => Ok(()),
         };
         let result = infer(
-            &scene,
+            scene,
             views,
-            &renderer,
+            &placed.renderer,
             &models,
             &options,
             device,
@@ -653,14 +402,14 @@ impl Run<'_> {
 
         let mut bars = Bars::new();
         bars.show("write", 0.0);
-        let results = Results::new(&scene, &inferred, &labels.names, &labels.colors);
+        let results = Results::new(scene, &inferred, &labels.names, &labels.colors);
         let (scan_file, scan_notes) = results.write_scan(output)?;
         notes.extend(scan_notes);
         bars.show("write", 0.3);
         let about = About {
             scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
             voxel_size: voxel,
-            up: cameras.up.to_array(),
+            up: placed.cameras.up.to_array(),
             xdecoder: loaded.xdecoder_origin.source.clone(),
             xdecoder_config: args.xdecoder.config_file().and_then(|path| path.canonicalize().ok()),
             xdecoder_bytes: loaded.xdecoder_origin.bytes,
@@ -671,13 +420,13 @@ impl Run<'_> {
         bars.show("draw", 0.6);
         let (classes, area_from) = results.classes();
         let shown_from = match views {
-            Views::Recorded { dataset, frames } => recorded_cameras(dataset, frames, &cameras),
-            Views::Alone { .. } | Views::Virtual(_) => cameras,
+            Views::Recorded { dataset, frames } => recorded_cameras(dataset, frames, &placed.cameras),
+            Views::Alone { .. } | Views::Virtual(_) => placed.cameras.clone(),
         };
         let picture = sheet(
-            &scene,
-            &appearance,
-            &renderer,
+            scene,
+            &placed.appearance,
+            &placed.renderer,
             &shown_from,
             &inferred.lifted_label,
             &results.of_point().label,
@@ -690,7 +439,7 @@ impl Run<'_> {
 
         let settings = json!({
             "words": labels.names, "background": labels.background, "threshold": args.threshold,
-            "compat": args.compat.to_string(), "seed": args.seed, "size": args.size, "views": args.views,
+            "compat": args.viewing.compat.to_string(), "seed": args.seed, "size": args.viewing.size, "views": args.viewing.views,
             "purify": options.purify,
         });
         let summary = Summary {
@@ -714,15 +463,6 @@ impl Run<'_> {
         };
         let summary_file = summary.write(output)?;
         report(args, &summary, &[scan_file, sheet_file, summary_file])
-    }
-}
-
-/// Height and width of drawn pictures.
-fn drawn_size(longest: u32) -> [usize; 2] {
-    let usual = virtual_cameras::Options::default();
-    match longest as usize {
-        0 => [usual.height, usual.width],
-        longest => [(longest * usual.height / usual.width).max(1), longest],
     }
 }
 
@@ -828,13 +568,6 @@ mod tests {
         std::fs::write(root.join("room.ply"), b"").unwrap();
         assert_eq!(beside(&root.join("room.ply")), root.join("room-labels"));
         assert_eq!(beside(&root), root.parent().unwrap().join(format!("{}-labels", stem(&root))));
-    }
-
-    #[test]
-    fn drawn_pictures_keep_their_shape() {
-        assert_eq!(drawn_size(648), [484, 648]);
-        assert_eq!(drawn_size(0), [484, 648]);
-        assert_eq!(drawn_size(1), [1, 1]);
     }
 
     #[test]

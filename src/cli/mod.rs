@@ -8,6 +8,7 @@ mod purify;
 mod query;
 mod segment;
 mod table;
+mod viewing;
 mod weights;
 mod words;
 
