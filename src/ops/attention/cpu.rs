@@ -24,17 +24,31 @@ pub(crate) enum Blocked<'a> {
 pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], blocked: Blocked<'_>, extents: Extents) -> Vec<f32> {
     let Extents { num_queries, num_keys, num_heads, head_dim, .. } = extents;
     let dim = num_heads * head_dim;
+    let query = |image, row| (image * num_queries + row) * dim;
+    attention_of_rows([q, k, v], query, |image, row| (image * num_keys + row) * dim, blocked, extents)
+}
+
+/// As [`attention`], where `query` and `key` say at which value the row of an image begins: of `q`, and of `k` and `v`.
+pub(crate) fn attention_of_rows(
+    [q, k, v]: [&[f32]; 3],
+    query: impl Fn(usize, usize) -> usize + Copy + Sync,
+    key: impl Fn(usize, usize) -> usize + Sync,
+    blocked: Blocked<'_>,
+    extents: Extents,
+) -> Vec<f32> {
+    let Extents { batch, num_queries, num_keys, num_heads, head_dim } = extents;
+    let dim = num_heads * head_dim;
     let width = panel_width();
     // Per image and head: kᵀ [head_dim, Nk] and v [Nk, head_dim].
-    let panels: Vec<[Vec<f32>; 2]> = (0..extents.batch * num_heads)
+    let panels: Vec<[Vec<f32>; 2]> = (0..batch * num_heads)
         .into_par_iter()
         .map(|i| {
-            let first = i / num_heads * num_keys * dim + i % num_heads * head_dim;
-            let keys = pack(head_dim, num_keys, width, |d, key| k[first + key * dim + d]);
-            [keys, pack(num_keys, head_dim, width, |key, d| v[first + key * dim + d])]
+            let at = |row| key(i / num_heads, row) + i % num_heads * head_dim;
+            let keys = pack(head_dim, num_keys, width, |d, row| k[at(row) + d]);
+            [keys, pack(num_keys, head_dim, width, |row, d| v[at(row) + d])]
         })
         .collect();
-    let mut out = vec![0.0; q.len()];
+    let mut out = vec![0.0; batch * num_queries * dim];
     let arch = Arch::new();
     let images = out.chunks_mut(num_queries * dim).enumerate();
     let tasks = images.flat_map(|(image, out)| {
@@ -42,13 +56,14 @@ pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], blocked: Blocked<'_>, e
     });
     tasks.collect::<Vec<_>>().into_par_iter().for_each(|(image, first_query, out)| {
         let panels = &panels[image * num_heads..][..num_heads];
-        arch.dispatch(Queries { q, panels, blocked, extents, image, first_query, out });
+        arch.dispatch(Queries { q, query, panels, blocked, extents, image, first_query, out });
     });
     out
 }
 
-struct Queries<'a> {
+struct Queries<'a, Q> {
     q: &'a [f32],
+    query: Q,
     panels: &'a [[Vec<f32>; 2]],
     blocked: Blocked<'a>,
     extents: Extents,
@@ -57,12 +72,12 @@ struct Queries<'a> {
     out: &'a mut [f32],
 }
 
-impl WithSimd for Queries<'_> {
+impl<Q: Fn(usize, usize) -> usize + Sync> WithSimd for Queries<'_, Q> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { q, panels, blocked, extents, image, first_query, out } = self;
+        let Self { q, query, panels, blocked, extents, image, first_query, out } = self;
         let Extents { num_queries, num_keys, num_heads, head_dim, .. } = extents;
         let dim = num_heads * head_dim;
         let scale = 1.0 / (head_dim as f32).sqrt();
@@ -79,7 +94,7 @@ impl WithSimd for Queries<'_> {
                 num_taps: 1,
                 num_in: head_dim,
                 num_out: num_keys,
-                src: |row: usize, _| Some((image * num_queries + row) * dim + head * head_dim),
+                src: |row: usize, _| Some(query(image, row) + head * head_dim),
             };
             product.rows(simd, first_query, &mut scores);
             for (r, row) in scores.chunks_exact_mut(num_keys).enumerate() {
