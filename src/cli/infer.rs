@@ -171,7 +171,7 @@ impl From<SceneArg> for SceneKind {
 
 /// A direction on the command line.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum UpArg {
+pub(super) enum UpArg {
     #[value(name = "x")]
     X,
     #[value(name = "y")]

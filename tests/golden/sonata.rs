@@ -69,11 +69,7 @@ pub fn padding(case: &Case, _: &Device) -> Vec<Line> {
             let name = format!("out.{name}.{j}");
             equal(&name, found, &case.i32(&name).1)
         };
-        [
-            line("patch_size", &[found.patch_size as i32]),
-            line("pad", &found.pad),
-            line("unpad", &found.unpad),
-        ]
+        [line("patch_size", &[found.patch_size as i32]), line("pad", &found.pad), line("unpad", &found.unpad)]
     };
     most.iter().enumerate().flat_map(of).collect()
 }
@@ -328,5 +324,6 @@ fn differing(found: &StateDict, expected: &StateDict, half: bool) -> usize {
             found.shape == tensor.shape && pairs.into_iter().all(|(a, &b)| a.to_bits() == rounded(b).to_bits())
         })
     };
-    expected.tensors.iter().filter(|&tensor| !same(tensor)).count() + found.tensors.len().abs_diff(expected.tensors.len())
+    expected.tensors.iter().filter(|&tensor| !same(tensor)).count()
+        + found.tensors.len().abs_diff(expected.tensors.len())
 }

@@ -27,12 +27,7 @@ impl Level {
     ///
     /// # Errors
     /// As [`serialization`], [`kernel_map`] and [`Padding::patches`].
-    pub fn new(
-        coords: Tensor<2, Int>,
-        curves: &[Curve],
-        num_blocks: usize,
-        max_patch: usize,
-    ) -> Result<Self, OpError> {
+    pub fn new(coords: Tensor<2, Int>, curves: &[Curve], num_blocks: usize, max_patch: usize) -> Result<Self, OpError> {
         let serialized = serialization(coords.clone(), &curves[..curves.len().min(num_blocks)])?;
         let padding = Padding::new(&serialized.batch_sizes, max_patch);
         let patches = serialized.sequences.iter().map(|sequence| padding.patches(&sequence.order));

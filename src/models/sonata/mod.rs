@@ -168,9 +168,21 @@ impl Sonata {
     /// [`SonataError`] where the cloud is empty, too long, or incomplete, or the encoder takes other channels than
     /// position, colour and normal; [`SonataError::Op`] where a layer does not fit the device.
     pub fn encode(&self, cloud: Cloud<'_>) -> Result<Encoded, SonataError> {
+        self.encode_observed(cloud, &mut |_| ())
+    }
+
+    /// As [`encode`](Self::encode), with the parts shown to `observe`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_observed(
+        &self,
+        cloud: Cloud<'_>,
+        observe: &mut dyn FnMut(Observed<'_>),
+    ) -> Result<Encoded, SonataError> {
         let prepared = transform(cloud, GRID_METRES, RowOrder::Morton)?;
         let voxel_from_point = &prepared.voxel_from_point;
-        let cells = self.forward(prepared.features(&self.device), prepared.coords(&self.device), &mut |_| ())?;
+        let cells = self.forward(prepared.features(&self.device), prepared.coords(&self.device), observe)?;
         let cell_from_voxel = int_values(cells.cell_from_voxel)?;
         let coords = int_values(cells.coords)?;
         Ok(Encoded {
@@ -211,7 +223,9 @@ impl Sonata {
                 x = block.forward(x, &level, i, &mut |_, _| ())?;
             }
             observe(Observed::Stage { index, level: &level, features: &x, cell_from_voxel: cluster.as_ref() });
-            if index <= of_result && let Some(cluster) = &cluster {
+            if index <= of_result
+                && let Some(cluster) = &cluster
+            {
                 cell_from_voxel = Some(match cell_from_voxel {
                     Some(before) => cluster.clone().select(0, before),
                     None => cluster.clone(),
@@ -226,7 +240,9 @@ impl Sonata {
         }
         let (mut features, mut cluster) = (x, None);
         for (i, (of_level, cluster_of_level)) in kept.into_iter().rev().enumerate() {
-            if i > 0 && let Some(cluster) = cluster {
+            if i > 0
+                && let Some(cluster) = cluster
+            {
                 features = Tensor::cat(vec![of_level, features.select(0, cluster)], 1);
             }
             cluster = cluster_of_level;

@@ -37,8 +37,7 @@ pub fn serialization(coords: &[[i32; 4]], curve: Curve, depth: u32) -> (Vec<[i32
     let code = |&[_, x, y, z]: &[i32; 4]| position([x as u32, y as u32, z as u32], curve, depth);
     let positions: Vec<u64> = coords.par_iter().map(code).collect();
     let keys = positions.iter().zip(coords).map(|(&at, c)| [at as i32, (at >> 32) as i32, c[0]]).collect();
-    let codes: Vec<u64> =
-        positions.par_iter().zip(coords).map(|(at, c)| (c[0] as u64) << (3 * depth) | at).collect();
+    let codes: Vec<u64> = positions.par_iter().zip(coords).map(|(at, c)| (c[0] as u64) << (3 * depth) | at).collect();
     let order = sort_by_key(&codes);
     let mut inverse = vec![0; order.len()];
     order.iter().zip(0..).for_each(|(&voxel, place)| inverse[voxel as usize] = place);

@@ -16,13 +16,8 @@ pub fn serialized_attention(qkv: &[f32], patches: &[i32], num_voxels: usize, ext
         let voxel = patches[patch * patch_size + slot];
         (if voxel < 0 { -1 - voxel } else { voxel }) as usize * 3 * dim
     };
-    let extents = attention::Extents {
-        batch: num_patches,
-        num_queries: patch_size,
-        num_keys: patch_size,
-        num_heads,
-        head_dim,
-    };
+    let extents =
+        attention::Extents { batch: num_patches, num_queries: patch_size, num_keys: patch_size, num_heads, head_dim };
     let mixed = attention_of_rows(parts, row, row, Blocked::None, extents);
     let mut slot_from_voxel = vec![usize::MAX; num_voxels];
     for (slot, &voxel) in patches.iter().enumerate() {

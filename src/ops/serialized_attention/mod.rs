@@ -93,11 +93,7 @@ pub struct Extents {
 #[backend_extension(Cube, Flex)]
 pub trait SerializedAttentionBackend: Backend {
     /// See [`serialized_attention`].
-    fn serialized_attention(
-        qkv: FloatTensor<Self>,
-        patches: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self>;
+    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self>;
 }
 
 /// Softmax(q · kᵀ / √d) · v per head among the voxels of each patch: `qkv [V, 3 · C]`, in it q, k and v, each as
@@ -110,11 +106,7 @@ pub trait SerializedAttentionBackend: Backend {
 /// [`OpError::Shape`] where `qkv` has not three parts; [`OpError::Value`] where C is not a multiple of the heads, a head has
 /// more than [`MAX_HEAD_DIM`] channels, or a patch more than [`MAX_PATCH`] slots; [`OpError::TooLarge`] where a tensor
 /// does not fit one buffer.
-pub fn serialized_attention(
-    qkv: Tensor<2>,
-    patches: Tensor<2, Int>,
-    num_heads: usize,
-) -> Result<Tensor<2>, OpError> {
+pub fn serialized_attention(qkv: Tensor<2>, patches: Tensor<2, Int>, num_heads: usize) -> Result<Tensor<2>, OpError> {
     let mut shapes = ShapeCheck::new("serialized_attention");
     let ([num_voxels, width], [num_patches, patch_size]) = (qkv.dims(), patches.dims());
     let dim = width / 3;
@@ -142,11 +134,7 @@ pub fn serialized_attention(
 }
 
 impl SerializedAttentionBackend for CubeBackend {
-    fn serialized_attention(
-        qkv: FloatTensor<Self>,
-        patches: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self> {
+    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self> {
         let (qkv, patches) = (into_contiguous(qkv), into_contiguous(patches));
         let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
         let out = empty_f32(&qkv, [qkv.shape()[0], num_heads * head_dim]);
@@ -165,11 +153,7 @@ impl SerializedAttentionBackend for CubeBackend {
 }
 
 impl SerializedAttentionBackend for Flex {
-    fn serialized_attention(
-        qkv: FloatTensor<Self>,
-        patches: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self> {
+    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self> {
         let num_voxels = qkv.shape()[0];
         let out = cpu::serialized_attention(&Host::new(qkv), &Host::new(patches), num_voxels, extents);
         host_tensor(out, [num_voxels, extents.num_heads * extents.head_dim])

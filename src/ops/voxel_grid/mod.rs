@@ -131,9 +131,7 @@ impl VoxelGridBackend for CubeBackend {
 
         let code_bits = 3 * coordinate_bits;
         let (encoder, word_bits) = match order {
-            VoxelOrder::Morton => {
-                (&encode::BASE, vec![code_bits.min(32), code_bits.saturating_sub(32), batch_bits])
-            }
+            VoxelOrder::Morton => (&encode::BASE, vec![code_bits.min(32), code_bits.saturating_sub(32), batch_bits]),
             VoxelOrder::Lexicographic => {
                 (&encode::LEXICOGRAPHIC, vec![coordinate_bits, coordinate_bits, coordinate_bits, batch_bits])
             }
