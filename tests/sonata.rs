@@ -634,4 +634,7 @@ fn what_cannot_be_encoded_is_said_before_any_work() {
     assert!(fail(&with_config(&[&scan, "-o", &out, "--voxel", "0"])).contains("--voxel is 0"));
     assert!(fail(&with_config(&[&scan, "-o", &out, "--voxel", "0.00001"])).contains("voxels of"));
     assert!(fail(&with_config(&[&at("none.ply"), "-o", &out])).contains("none.ply"));
+    assert!(fail(&with_config(&[&scan, "-o", &scan])).contains("would replace the scan"));
+    assert!(fail(&with_config(&[&scan, "-o", &out, "--picture", &out])).contains("replace another result"));
+    assert!(fail(&with_config(&[&scan, "-o", &out, "--colored", &at("c.pcd")])).contains("PLY, LAS or LAZ"));
 }

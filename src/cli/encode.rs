@@ -69,15 +69,7 @@ pub(super) struct EncodeArgs {
 
 pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     let mut laps = Laps::default();
-    // A mistyped folder, edge or missing weights should not cost a run.
-    for output in [Some(&args.output), args.picture.as_ref(), args.colored.as_ref()].into_iter().flatten() {
-        if let Some(folder) = output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-            bail!("{}: no such folder for the output", folder.display());
-        }
-    }
-    if let Some(voxel) = args.voxel.filter(|voxel| !(voxel.is_finite() && *voxel > 0.0)) {
-        bail!("--voxel is {voxel}, expected a length above 0");
-    }
+    check(args)?;
     let (mut weights, config) = open(args)?;
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
@@ -129,6 +121,32 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     }
     bars.finish();
     report_run(args, &encoding, &selected.name, &notes, &laps, &files)
+}
+
+/// What can be known to fail should not cost a run.
+fn check(args: &EncodeArgs) -> Result<()> {
+    let outputs = [Some(&args.output), args.picture.as_ref(), args.colored.as_ref()];
+    let mut taken = vec![(args.scan.canonicalize().unwrap_or_else(|_| args.scan.clone()), "the scan")];
+    for output in outputs.into_iter().flatten() {
+        if let Some(folder) = output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+            bail!("{}: no such folder for the output", folder.display());
+        }
+        let path = output.canonicalize().unwrap_or_else(|_| output.clone());
+        if let Some((_, what)) = taken.iter().find(|(other, _)| *other == path) {
+            bail!("{}: this would replace {what}", output.display());
+        }
+        taken.push((path, "another result of this run"));
+    }
+    if let Some(path) = &args.colored {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        if !matches!(extension.as_str(), "ply" | "las" | "laz") {
+            bail!("{}: the coloured scan is a PLY, LAS or LAZ file, name it so", path.display());
+        }
+    }
+    if let Some(voxel) = args.voxel.filter(|voxel| !(voxel.is_finite() && *voxel > 0.0)) {
+        bail!("--voxel is {voxel}, expected a length above 0");
+    }
+    Ok(())
 }
 
 /// The weights and their configuration: given, of the store, of the checkpoint itself, or as the shapes tell.

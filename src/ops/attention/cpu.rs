@@ -7,8 +7,8 @@ use super::Extents;
 use crate::ops::gemm::{Activation, Panels, Product, pack, panel_width};
 use crate::ops::math::{exp2_of_negative, largest};
 
-/// Queries of a task: their scores of one head stay in the second-level cache.
-const TASK_QUERIES: usize = 32;
+/// Queries of a task, whole blocks of the inner kernel: their scores of one head stay in the second-level cache.
+const TASK_QUERIES: usize = 36;
 /// Panels of keys from which on the distance between rows of scores matters.
 const MANY_PANELS: usize = 16;
 /// Independent sums of weights.
