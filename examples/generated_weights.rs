@@ -14,7 +14,7 @@ use weights::{WeightFiles, narrow_weights, published_weights, tiny_weights};
 #[command(about = "Writes weights of generated values; the labels they give mean nothing")]
 struct Arguments {
     /// tiny: a picture takes a fraction of a second; narrow: the same, with embeddings and a student of the published sizes;
-    /// published: the time and memory of the real ones, 1.6 GB
+    /// published: the time and memory of the real ones, 2 GB
     #[arg(long, value_enum, default_value_t = Size::Tiny)]
     size: Size,
     /// Where the files go
@@ -30,7 +30,7 @@ enum Size {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let WeightFiles { xdecoder, config, student } = match arguments.size {
+    let WeightFiles { xdecoder, config, student, sonata, sonata_config } = match arguments.size {
         Size::Tiny => tiny_weights(&arguments.dir)?,
         Size::Narrow => narrow_weights(&arguments.dir)?,
         Size::Published => published_weights(&arguments.dir)?,
@@ -39,5 +39,8 @@ fn main() -> Result<()> {
     println!("  --xdecoder {}", xdecoder.display());
     println!("  --xdecoder-config {}", config.display());
     println!("  --student {}", student.display());
+    println!("and for encode:");
+    println!("  --weights {}", sonata.display());
+    println!("  --config {}", sonata_config.display());
     Ok(())
 }

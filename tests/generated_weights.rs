@@ -78,7 +78,13 @@ fn the_student_takes_what_xdecoder_gives() {
 fn the_same_files_every_time() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let [first, second] = dirs.each_ref().map(|dir| tiny_weights(dir.path()).unwrap());
-    for (a, b) in [(first.xdecoder, second.xdecoder), (first.student, second.student), (first.config, second.config)] {
+    for (a, b) in [
+        (first.xdecoder, second.xdecoder),
+        (first.student, second.student),
+        (first.config, second.config),
+        (first.sonata, second.sonata),
+        (first.sonata_config, second.sonata_config),
+    ] {
         assert!(std::fs::read(&a).unwrap() == std::fs::read(b).unwrap(), "{}", a.display());
     }
 }

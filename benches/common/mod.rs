@@ -3,12 +3,14 @@
 //! `GEOPURIFY_DEVICE` names the device (default `cpu`), `GEOPURIFY_BENCH_MAX` the largest number of
 //! voxels (default 50,000: the larger sizes take minutes on two cores).
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use burn::prelude::*;
 use burn::tensor::Device;
 use geopurify::gpu::select;
 use geopurify::ops::{float_tensor, int_tensor};
+use geopurify::weights::{Dtype, HostTensor, Inventory, TensorInfo, TensorSource, WeightsError};
 
 #[global_allocator]
 static ALLOCATOR: geopurify::alloc::HugePages = geopurify::alloc::HugePages;
@@ -94,4 +96,37 @@ pub fn features(rows: usize, cols: usize) -> Tensor<2> {
 /// Waits until everything queued has run.
 pub fn finish() {
     device().sync().expect("the device runs what was queued");
+}
+
+/// Weights of the usual size: uniform, of the variance that keeps activations where they are.
+#[allow(dead_code, reason = "operations have no weights")]
+pub struct RandomWeights(Inventory);
+
+impl RandomWeights {
+    #[allow(dead_code, reason = "operations have no weights")]
+    pub fn new(keys: Vec<(String, Vec<usize>)>) -> Self {
+        let info = |shape| TensorInfo { shape, dtype: Dtype::F32 };
+        let tensors = keys.into_iter().map(|(key, shape)| (key, info(shape))).collect();
+        Self(Inventory { tensors, ..Inventory::default() })
+    }
+}
+
+impl TensorSource for RandomWeights {
+    fn inventory(&self) -> Cow<'_, Inventory> {
+        Cow::Borrowed(&self.0)
+    }
+
+    fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
+        let mut state = key.len() as u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let fan_in: usize = shape.iter().skip(1).product();
+        let scale = (3.0 / fan_in.max(1) as f32).sqrt();
+        let center = if shape.len() == 1 && key.ends_with("weight") { 1.0 } else { 0.0 };
+        let scale = if shape.len() < 2 { 0.1 } else { scale };
+        let data = (0..shape.iter().product()).map(|_| center + scale * random()).collect();
+        Ok(HostTensor { shape: shape.to_vec(), dtype_in_file: Dtype::F32, data })
+    }
 }

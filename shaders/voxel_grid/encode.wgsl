@@ -1,10 +1,15 @@
-// Sort key of every point: (Morton code low, high, batch). One thread per point.
-// `coords` [num_points, 4] = (batch, x, y, z), 0 <= x, y, z < 2^21; `keys` [num_points, 3].
+// Sort key of every point, one thread each: (Morton code low, high, batch), or with LEXICOGRAPHIC
+// (z, y, x, batch), least significant word first.
+// `coords` [num_points, 4] = (batch, x, y, z), 0 <= x, y, z < 2^21; `keys` [num_points, KEY_WORDS].
 #import shared/linear_id
 #import shared/morton
 
 const WG: u32 = 256u;
+#ifdef LEXICOGRAPHIC
+const KEY_WORDS: u32 = 4u;
+#else
 const KEY_WORDS: u32 = 3u;
+#endif
 
 struct Params { num_points: u32 }
 
@@ -20,8 +25,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         return;
     }
     let c = coords[i];
+#ifdef LEXICOGRAPHIC
+    keys[i * KEY_WORDS] = u32(c.w);
+    keys[i * KEY_WORDS + 1u] = u32(c.z);
+    keys[i * KEY_WORDS + 2u] = u32(c.y);
+    keys[i * KEY_WORDS + 3u] = u32(c.x);
+#else
     let code = morton_code(vec3<u32>(c.yzw));
     keys[i * KEY_WORDS] = code.x;
     keys[i * KEY_WORDS + 1u] = code.y;
     keys[i * KEY_WORDS + 2u] = u32(c.x);
+#endif
 }

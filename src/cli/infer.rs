@@ -25,8 +25,8 @@ use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::float_values;
 use crate::pipeline::{
-    Compat, Inferred, Models, Options, PipelineError, Results, Scene, SeenView, Summary, Views, Weights,
-    infer, recorded_cameras, sheet, voxel_size,
+    Compat, Inferred, Models, Options, PipelineError, Results, Scene, SeenView, Summary, Views, Weights, infer,
+    recorded_cameras, sheet, voxel_size,
 };
 use crate::purify;
 use crate::query::presets::Preset;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Results go to stdout, progress and logs to stderr.
 
 mod devices;
+mod encode;
 mod infer;
 mod info;
 mod progress;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// List the devices work can run on, and which one is taken
     Devices(devices::DevicesArgs),
+    /// Give the points of a scan the features of Sonata, and show them as colours
+    Encode(encode::EncodeArgs),
     /// Label every point of scans and recordings, by words
     Infer(Box<infer::InferArgs>),
     /// Say what a scan holds
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
     }
     let result = match &cli.command {
         Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Encode(args) => encode::run(args).map(|()| ExitCode::SUCCESS),
         Command::Infer(args) => infer::run(args),
         Command::Info(args) => info::run(args),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),

@@ -286,6 +286,15 @@ fn read_config(path: &Path) -> Result<Json, ImportError> {
     serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))
 }
 
+/// The configuration of `model` that a checkpoint holds, where the reference writes one into it.
+///
+/// # Errors
+///
+/// [`ImportError::UnknownModel`], [`ImportError::Weights`] where the entry cannot be read.
+pub fn config_in(weights: &WeightsFile, model: &str) -> Result<Option<Json>, ImportError> {
+    Ok(own_config(weights, ModelKind::named(model)?)?)
+}
+
 /// The configuration that the file itself holds.
 fn own_config(weights: &WeightsFile, kind: &ModelKind) -> Result<Option<Json>, WeightsError> {
     let (Some(checkpoint), Some(key)) = (weights.checkpoint(), kind.config_key) else {

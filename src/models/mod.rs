@@ -16,6 +16,9 @@ pub enum ModelError {
     /// The configuration is of a variant that does not run here.
     #[error(transparent)]
     Config(#[from] xdecoder::ConfigError),
+    /// As [`Config`](Self::Config), of Sonata.
+    #[error(transparent)]
+    Sonata(#[from] sonata::ConfigError),
     /// The weights are not the model's.
     #[error(transparent)]
     Weights(#[from] WeightsError),

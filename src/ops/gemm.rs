@@ -18,6 +18,8 @@ const ROWS: usize = 6;
 pub(crate) const DEPTH: usize = 256;
 /// Most rows of a task: one block of their terms stays in the second-level cache.
 const TASK_ROWS: usize = 512;
+/// Values of a packed matrix that stay in the cache of one core while it makes several tasks.
+const CACHED_VALUES: usize = 1 << 19;
 
 /// What is applied to every element of a product, after the bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +98,11 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
     /// The rows `0..num_rows`, in parallel.
     pub(crate) fn run(&self, num_rows: usize) -> Vec<f32> {
         let mut out = vec![0.0; num_rows * self.num_out];
-        // A few tasks for every thread, also for few rows.
-        let task_rows = num_rows.div_ceil(4 * rayon::current_num_threads()).clamp(32, TASK_ROWS);
+        // A few tasks for every thread, also for few rows; but every task reads the whole matrix, so where that does
+        // not stay in a cache of its own there is one task a thread.
+        let num_threads = rayon::current_num_threads();
+        let is_large = self.num_taps * self.num_in * self.num_out > CACHED_VALUES;
+        let task_rows = num_rows.div_ceil(if is_large { num_threads } else { 4 * num_threads }).clamp(32, TASK_ROWS);
         let arch = Arch::new();
         out.par_chunks_mut((task_rows * self.num_out).max(1)).enumerate().for_each(|(task, out)| {
             arch.dispatch(Task { product: self, first_row: task * task_rows, out });

@@ -4,6 +4,7 @@ use crate::cloud::CloudError;
 use crate::images::ImageError;
 use crate::lift::{LiftError, ViewError};
 use crate::models::ModelError;
+use crate::models::sonata::SonataError;
 use crate::ops::OpError;
 use crate::purify::PurifyError;
 use crate::query::saved::SavedError;
@@ -61,6 +62,9 @@ pub enum PipelineError {
     /// A model could not be built.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The scan cannot be encoded.
+    #[error(transparent)]
+    Sonata(#[from] SonataError),
     /// What the model sees could not be read.
     #[error(transparent)]
     View(#[from] ViewError),

@@ -1,6 +1,8 @@
 //! The whole road, from a scan and words to labels: the one place that knows all rooms.
 
 mod compat;
+mod components;
+mod encoding;
 mod error;
 mod lifting;
 mod results;
@@ -8,6 +10,8 @@ mod scene;
 mod sheet;
 
 pub use compat::{Compat, UnknownCompat};
+pub use components::principal_colors;
+pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
 pub use lifting::{LookOptions, LookReport, OnView, SeenView, Views, look};
 pub use results::{Class, Results, Summary, Weights};

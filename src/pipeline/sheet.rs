@@ -148,16 +148,28 @@ impl HeatViews {
     /// # Errors
     /// [`PipelineError::Image`].
     pub fn picture(&self, colors: &[[u8; 3]], question: &str, range: [f32; 2]) -> Result<Rgb8Image, PipelineError> {
+        let row = self.shots.iter().map(|shot| self.painted(shot, colors)).collect::<Result<Vec<_>, _>>()?;
+        let pictures = draw::sheet(&[row], &[], &[], "")?;
+        Ok(heat_bar(&pictures, question, range[0], range[1])?)
+    }
+
+    /// From each viewpoint the scan, and beside it its points in `colors [N]`, titled `title`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Image`].
+    pub fn beside_scan(&self, colors: &[[u8; 3]], title: &str, caption: &str) -> Result<Rgb8Image, PipelineError> {
+        let row = |shot: &Shot| Ok::<_, PipelineError>(vec![shot.image.clone(), self.painted(shot, colors)?]);
+        let rows = self.shots.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        Ok(draw::sheet(&rows, &["scan", title], &[], caption)?)
+    }
+
+    /// A shot with its points in other colours, shaded.
+    fn painted(&self, shot: &Shot, colors: &[[u8; 3]]) -> Result<Rgb8Image, PipelineError> {
         let pixel = |&point: &i32| {
             let point = usize::try_from(point).ok();
             point.map_or(BACKGROUND, |i| colors[i].map(|value| (f32::from(value) * self.light[i]) as u8))
         };
-        let painted = |shot: &Shot| {
-            let pixels = shot.point.iter().map(pixel).collect();
-            Rgb8Image::new(shot.image.width(), shot.image.height(), pixels)
-        };
-        let row = self.shots.iter().map(painted).collect::<Result<Vec<_>, _>>()?;
-        let pictures = draw::sheet(&[row], &[], &[], "")?;
-        Ok(heat_bar(&pictures, question, range[0], range[1])?)
+        let pixels = shot.point.iter().map(pixel).collect();
+        Ok(Rgb8Image::new(shot.image.width(), shot.image.height(), pixels)?)
     }
 }

@@ -432,7 +432,7 @@ fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Vec<f32> {
 ///
 /// Host work, whatever the device: on a vertical wall rounding decides which way is up, and a normal that
 /// differs between devices by its sign would change everything after it.
-fn estimate_normals(positions: &[[f64; 3]]) -> Vec<[f32; 3]> {
+pub(crate) fn estimate_normals(positions: &[[f64; 3]]) -> Vec<[f32; 3]> {
     let mut origin = [f64::INFINITY; 3];
     for p in positions {
         for axis in 0..3 {

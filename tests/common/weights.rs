@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use geopurify::models::sonata::SonataConfig;
 use geopurify::models::student::StudentConfig;
 use geopurify::models::xdecoder::XDecoderConfig;
 use geopurify::weights::{Dtype, SafetensorsWriter, TensorSpec};
@@ -20,25 +21,42 @@ pub struct WeightFiles {
     pub config: PathBuf,
     /// The student, for `--student`.
     pub student: PathBuf,
+    /// Sonata, for `encode --weights`.
+    pub sonata: PathBuf,
+    /// Its configuration, for `encode --config`.
+    pub sonata_config: PathBuf,
 }
 
 /// Writes networks that see a picture in a fraction of a second, and whose widths fit each other.
 pub fn tiny_weights(dir: &Path) -> Result<WeightFiles> {
     let xdecoder = tiny_xdecoder(48, 21);
     let student = StudentConfig { input_dim: xdecoder.dim_proj + 6, hidden_dim: 32, embed_dim: 16 };
-    write_weights(dir, &xdecoder, student)
+    write_weights(dir, &xdecoder, student, &tiny_sonata())
+}
+
+/// Every part of the published encoder, narrow and shallow.
+pub fn tiny_sonata() -> SonataConfig {
+    SonataConfig {
+        enc_depths: vec![1; 5],
+        enc_channels: vec![16, 24, 32, 48, 64],
+        enc_num_head: vec![1, 2, 2, 3, 4],
+        enc_patch_size: vec![128; 5],
+        ..SonataConfig::published()
+    }
 }
 
 /// Writes an X-Decoder that is narrow within but has the published number of queries and width of embeddings, and a student
-/// of the published size: to measure all but X-Decoder.
+/// of the published size: to measure all but X-Decoder. Sonata has its published widths, and one block a stage.
 pub fn narrow_weights(dir: &Path) -> Result<WeightFiles> {
     let published = XDecoderConfig::focal_l();
-    write_weights(dir, &tiny_xdecoder(published.dim_proj, published.decoder.num_queries), StudentConfig::PUBLISHED)
+    let xdecoder = tiny_xdecoder(published.dim_proj, published.decoder.num_queries);
+    let sonata = SonataConfig { enc_depths: vec![1; 5], ..SonataConfig::published() };
+    write_weights(dir, &xdecoder, StudentConfig::PUBLISHED, &sonata)
 }
 
-/// Writes networks of the published sizes, 1.6 GB.
+/// Writes networks of the published sizes, 2 GB.
 pub fn published_weights(dir: &Path) -> Result<WeightFiles> {
-    write_weights(dir, &XDecoderConfig::focal_l(), StudentConfig::PUBLISHED)
+    write_weights(dir, &XDecoderConfig::focal_l(), StudentConfig::PUBLISHED, &SonataConfig::published())
 }
 
 /// Every part of the published model, narrow and shallow, with embeddings of `dim_proj` channels.
@@ -59,17 +77,30 @@ fn tiny_xdecoder(dim_proj: usize, num_queries: usize) -> XDecoderConfig {
     config
 }
 
-fn write_weights(dir: &Path, xdecoder: &XDecoderConfig, student: StudentConfig) -> Result<WeightFiles> {
+fn write_weights(
+    dir: &Path,
+    xdecoder: &XDecoderConfig,
+    student: StudentConfig,
+    sonata: &SonataConfig,
+) -> Result<WeightFiles> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let files = WeightFiles {
         xdecoder: dir.join("xdecoder.safetensors"),
         config: dir.join("xdecoder.json"),
         student: dir.join("student.safetensors"),
+        sonata: dir.join("sonata.safetensors"),
+        sonata_config: dir.join("sonata.json"),
     };
     write_tensors(&files.xdecoder, &xdecoder.keys(), xdecoder_values)?;
     write_tensors(&files.student, &student.keys(), student_values)?;
-    let json = serde_json::to_string_pretty(xdecoder)?;
-    std::fs::write(&files.config, json).with_context(|| format!("writing {}", files.config.display()))?;
+    write_tensors(&files.sonata, &sonata.keys(), sonata_values)?;
+    let configs = [
+        (&files.config, serde_json::to_string_pretty(xdecoder)?),
+        (&files.sonata_config, serde_json::to_string_pretty(sonata)?),
+    ];
+    for (path, json) in configs {
+        std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
+    }
     Ok(files)
 }
 
@@ -129,6 +160,14 @@ fn student_values(key: &str, shape: &[usize]) -> Values {
         Some("running_var") => Values::around(1.0, 0.3),
         Some("running_mean") => Values::around(0.0, 0.1),
         _ => Values::around(0.0, 0.05),
+    }
+}
+
+fn sonata_values(key: &str, shape: &[usize]) -> Values {
+    match shape.len() {
+        1 if key.ends_with("bias") => Values::around(0.0, 0.05),
+        1 => Values::around(1.0, 0.1),
+        _ => Values::layer(shape[1..].iter().product(), 1.0),
     }
 }
 

@@ -11,6 +11,7 @@ mod common;
 mod lift;
 mod manifest;
 mod ops;
+mod sonata;
 mod xdecoder;
 
 use std::process::ExitCode;
@@ -29,15 +30,6 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "metrics",
     "scene_metrics",
     "select_scenes",
-    // Sonata. Its checkpoint cases share the op's name with the student's, which are supported.
-    "serialization",
-    "transform",
-    "padding",
-    "attention",
-    "block",
-    "gridpool",
-    "sonata",
-    "checkpoint of sonata",
 ];
 
 /// Cases of hundreds of billions of operations and more, which a software adapter takes minutes for: their
@@ -140,6 +132,14 @@ fn runner(case: &Case) -> Option<Runner> {
         "decoder" => xdecoder::decoder,
         "forward_seg_all" => xdecoder::forward_seg_all,
         "bicubic_antialias" => xdecoder::bicubic_antialias,
+        "serialization" => sonata::serialization,
+        "transform" => sonata::transform,
+        "padding" => sonata::padding,
+        "attention" => sonata::attention,
+        "block" => sonata::block,
+        "gridpool" => sonata::gridpool,
+        "sonata" => sonata::sonata,
+        "checkpoint of sonata" => sonata::checkpoint,
         _ => return None,
     })
 }

@@ -41,7 +41,7 @@ pub fn equal<T: PartialEq>(tensor: &str, actual: &[T], expected: &[T]) -> Line {
     Line { tensor: tensor.to_owned(), found, allowed: 0.0 }
 }
 
-fn config(case: &Case, key: &str) -> usize {
+pub fn config(case: &Case, key: &str) -> usize {
     case.config[key].as_u64().unwrap_or_else(|| panic!("{}: config.{key} is no number", case.name)) as usize
 }
 
@@ -56,7 +56,7 @@ fn ints<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D, I
 }
 
 /// `[V, 3]` coordinates with the batch index in front, taken from the ends of the batches.
-fn batched(coords: &[i32], ends: &[i32], device: &Device) -> Tensor<2, Int> {
+pub fn batched(coords: &[i32], ends: &[i32], device: &Device) -> Tensor<2, Int> {
     let rows: Vec<i32> = coords
         .chunks_exact(3)
         .enumerate()

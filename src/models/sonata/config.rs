@@ -1,9 +1,10 @@
 use serde::{Deserialize, Serialize};
 
+use crate::ops::serialization::Curve;
+use crate::ops::serialized_attention::MAX_PATCH;
+
 /// Cells along each axis of the position encoding's kernel.
 const KERNEL: usize = 3;
-/// Orders in which voxels can be serialised.
-const ORDERS: [&str; 4] = ["z", "z-trans", "hilbert", "hilbert-trans"];
 /// Most stages, blocks of a stage, and channels: far above any published variant, so that a checkpoint's own
 /// configuration cannot ask for an absurd network.
 const MAX_STAGES: usize = 8;
@@ -75,7 +76,7 @@ impl SonataConfig {
     pub fn published() -> Self {
         Self {
             in_channels: 9,
-            order: ORDERS.map(str::to_owned).to_vec(),
+            order: Curve::ALL.map(|curve| curve.name().to_owned()).to_vec(),
             stride: vec![2; 4],
             enc_depths: vec![3, 3, 3, 12, 3],
             enc_channels: vec![48, 96, 192, 384, 512],
@@ -142,7 +143,7 @@ impl SonataConfig {
             ("enc_depths", &self.enc_depths, stages, MAX_DEPTH),
             ("enc_channels", &self.enc_channels, stages, MAX_CHANNELS),
             ("enc_num_head", &self.enc_num_head, stages, MAX_CHANNELS),
-            ("enc_patch_size", &self.enc_patch_size, stages, 1 << 16),
+            ("enc_patch_size", &self.enc_patch_size, stages, MAX_PATCH),
             ("stride", &self.stride, stages - 1, 16),
         ] {
             let fits = list.len() == len && list.iter().all(|&n| within(n, most));
@@ -154,8 +155,8 @@ impl SonataConfig {
         let pooling = self.stride.iter().all(|stride| stride.is_power_of_two());
         check(pooling, "stride", format!("{:?}", self.stride), "powers of two")?;
         check(within(self.in_channels, 64), "in_channels", self.in_channels.to_string(), "1 to 64")?;
-        let known = !self.order.is_empty() && self.order.iter().all(|order| ORDERS.contains(&order.as_str()));
-        check(known, "order", format!("{:?}", self.order), &format!("some of {ORDERS:?}"))?;
+        let known = !self.order.is_empty() && self.order.iter().all(|order| order.parse::<Curve>().is_ok());
+        check(known, "order", format!("{:?}", self.order), &format!("some of {:?}", Curve::ALL.map(Curve::name)))?;
         let ratio = self.mlp_ratio;
         check((0.125..=16.0).contains(&ratio), "mlp_ratio", ratio.to_string(), "0.125 to 16")?;
         for (field, found, expected) in [

@@ -5,10 +5,14 @@ use rayon::prelude::*;
 
 use super::Extents;
 use crate::ops::gemm::{Activation, Panels, Product, pack, panel_width};
-use crate::ops::math::{exp, largest, sum};
+use crate::ops::math::{exp2_of_negative, largest};
 
-/// Queries of a task: their scores of one head stay in the second-level cache.
-const TASK_QUERIES: usize = 32;
+/// Queries of a task, whole blocks of the inner kernel: their scores of one head stay in the second-level cache.
+const TASK_QUERIES: usize = 36;
+/// Panels of keys from which on the distance between rows of scores matters.
+const MANY_PANELS: usize = 16;
+/// Independent sums of weights.
+const LANES: usize = 16;
 
 /// Which keys a query may not attend to.
 #[derive(Clone, Copy)]
@@ -24,17 +28,33 @@ pub(crate) enum Blocked<'a> {
 pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], blocked: Blocked<'_>, extents: Extents) -> Vec<f32> {
     let Extents { num_queries, num_keys, num_heads, head_dim, .. } = extents;
     let dim = num_heads * head_dim;
+    let query = |image, row| (image * num_queries + row) * dim;
+    attention_of_rows([q, k, v], query, |image, row| (image * num_keys + row) * dim, blocked, extents)
+}
+
+/// As [`attention`], where `query` and `key` say at which value the row of an image begins: of `q`, and of `k` and `v`.
+pub(crate) fn attention_of_rows(
+    [q, k, v]: [&[f32]; 3],
+    query: impl Fn(usize, usize) -> usize + Copy + Sync,
+    key: impl Fn(usize, usize) -> usize + Sync,
+    blocked: Blocked<'_>,
+    extents: Extents,
+) -> Vec<f32> {
+    let Extents { batch, num_queries, num_keys, num_heads, head_dim } = extents;
+    let dim = num_heads * head_dim;
     let width = panel_width();
-    // Per image and head: kᵀ [head_dim, Nk] and v [Nk, head_dim].
-    let panels: Vec<[Vec<f32>; 2]> = (0..extents.batch * num_heads)
+    let stride = score_stride(num_keys, width);
+    // Per image and head: kᵀ [head_dim, stride], zeros behind the keys, and v [Nk, head_dim].
+    let panels: Vec<[Vec<f32>; 2]> = (0..batch * num_heads)
         .into_par_iter()
         .map(|i| {
-            let first = i / num_heads * num_keys * dim + i % num_heads * head_dim;
-            let keys = pack(head_dim, num_keys, width, |d, key| k[first + key * dim + d]);
-            [keys, pack(num_keys, head_dim, width, |key, d| v[first + key * dim + d])]
+            let first = |row| key(i / num_heads, row) + i % num_heads * head_dim;
+            let at: Vec<usize> = (0..num_keys).map(first).collect();
+            let keys = pack(head_dim, stride, width, |d, row| at.get(row).map_or(0.0, |at| k[at + d]));
+            [keys, pack(num_keys, head_dim, width, |row, d| v[at[row] + d])]
         })
         .collect();
-    let mut out = vec![0.0; q.len()];
+    let mut out = vec![0.0; batch * num_queries * dim];
     let arch = Arch::new();
     let images = out.chunks_mut(num_queries * dim).enumerate();
     let tasks = images.flat_map(|(image, out)| {
@@ -42,13 +62,21 @@ pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], blocked: Blocked<'_>, e
     });
     tasks.collect::<Vec<_>>().into_par_iter().for_each(|(image, first_query, out)| {
         let panels = &panels[image * num_heads..][..num_heads];
-        arch.dispatch(Queries { q, panels, blocked, extents, image, first_query, out });
+        arch.dispatch(Queries { q, query, panels, blocked, extents, image, first_query, out });
     });
     out
 }
 
-struct Queries<'a> {
+/// Values from one row of scores to the next: an odd number of panels, since rows a power of two apart would all
+/// fall into the same few lines of the cache.
+fn score_stride(num_keys: usize, width: usize) -> usize {
+    let panels = num_keys.div_ceil(width);
+    width * if panels >= MANY_PANELS { panels | 1 } else { panels }
+}
+
+struct Queries<'a, Q> {
     q: &'a [f32],
+    query: Q,
     panels: &'a [[Vec<f32>; 2]],
     blocked: Blocked<'a>,
     extents: Extents,
@@ -57,17 +85,19 @@ struct Queries<'a> {
     out: &'a mut [f32],
 }
 
-impl WithSimd for Queries<'_> {
+impl<Q: Fn(usize, usize) -> usize + Sync> WithSimd for Queries<'_, Q> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { q, panels, blocked, extents, image, first_query, out } = self;
+        let Self { q, query, panels, blocked, extents, image, first_query, out } = self;
         let Extents { num_queries, num_keys, num_heads, head_dim, .. } = extents;
         let dim = num_heads * head_dim;
         let scale = 1.0 / (head_dim as f32).sqrt();
         let num_rows = out.len() / dim;
-        let mut scores = vec![0.0; num_rows * num_keys];
+        let stride = score_stride(num_keys, 2 * S::F32_LANES);
+        let mut scores = vec![0.0; num_rows * stride];
+        let mut inverses = vec![0.0; num_rows];
         let mut mixed = vec![0.0; num_rows * head_dim];
         for (head, [keys, values]) in panels.iter().enumerate() {
             scores.fill(0.0);
@@ -78,11 +108,11 @@ impl WithSimd for Queries<'_> {
                 activation: Activation::None,
                 num_taps: 1,
                 num_in: head_dim,
-                num_out: num_keys,
-                src: |row: usize, _| Some((image * num_queries + row) * dim + head * head_dim),
+                num_out: stride,
+                src: |row: usize, _| Some(query(image, row) + head * head_dim),
             };
             product.rows(simd, first_query, &mut scores);
-            for (r, row) in scores.chunks_exact_mut(num_keys).enumerate() {
+            for (r, row) in scores.chunks_exact_mut(stride).enumerate() {
                 let query = first_query + r;
                 let mask = match blocked {
                     Blocked::At(mask) => {
@@ -92,7 +122,7 @@ impl WithSimd for Queries<'_> {
                     Blocked::None | Blocked::Causal => None,
                 };
                 let seen = if matches!(blocked, Blocked::Causal) { num_keys.min(query + 1) } else { num_keys };
-                softmax(row, seen, mask, scale);
+                inverses[r] = weigh(&mut row[..num_keys], seen, mask, scale);
             }
             mixed.fill(0.0);
             let product = Product {
@@ -103,19 +133,21 @@ impl WithSimd for Queries<'_> {
                 num_taps: 1,
                 num_in: num_keys,
                 num_out: head_dim,
-                src: |row: usize, _| Some(row * num_keys),
+                src: |row: usize, _| Some(row * stride),
             };
             product.rows(simd, 0, &mut mixed);
-            for (out, mixed) in out.chunks_exact_mut(dim).zip(mixed.chunks_exact(head_dim)) {
-                out[head * head_dim..][..head_dim].copy_from_slice(mixed);
+            for ((out, mixed), inverse) in out.chunks_exact_mut(dim).zip(mixed.chunks_exact(head_dim)).zip(&inverses) {
+                let out = &mut out[head * head_dim..][..head_dim];
+                out.iter_mut().zip(mixed).for_each(|(out, mixed)| *out = mixed * inverse);
             }
         }
     }
 }
 
-/// Softmax of `scale` · the first `seen` scores that are not blocked; the others become 0.
+/// Turns scores into weights, of which the largest is 1: eˢ of `scale` · the first `seen` scores that are not blocked; the
+/// others become 0. Returns the inverse of their sum, 0 where there are none.
 #[inline(always)]
-fn softmax(scores: &mut [f32], seen: usize, blocked: Option<&[i32]>, scale: f32) {
+fn weigh(scores: &mut [f32], seen: usize, blocked: Option<&[i32]>, scale: f32) -> f32 {
     let (scores, behind) = scores.split_at_mut(seen);
     behind.fill(0.0);
     if let Some(blocked) = blocked {
@@ -125,12 +157,29 @@ fn softmax(scores: &mut [f32], seen: usize, blocked: Option<&[i32]>, scale: f32)
     }
     let largest = largest(scores);
     if largest == f32::NEG_INFINITY {
-        return scores.fill(0.0);
+        scores.fill(0.0);
+        return 0.0;
     }
-    for score in scores.iter_mut() {
-        let weight = exp((*score - largest) * scale);
-        *score = if *score == f32::NEG_INFINITY { 0.0 } else { weight };
+    let factor = scale * std::f32::consts::LOG2_E;
+    let offset = largest * factor;
+    let (blocks, rest) = scores.as_chunks_mut::<LANES>();
+    let mut sums = [0.0; LANES];
+    for block in blocks {
+        for lane in 0..LANES {
+            let weight = exp2_of_negative(block[lane] * factor - offset);
+            block[lane] = weight;
+            sums[lane] += weight;
+        }
     }
-    let inverse = 1.0 / sum(scores, |x| x);
-    scores.iter_mut().for_each(|score| *score *= inverse);
+    let mut sum = sums.iter().sum::<f32>();
+    for score in rest {
+        *score = exp2_of_negative(*score * factor - offset);
+        sum += *score;
+    }
+    if let Some(blocked) = blocked {
+        for (weight, blocked) in scores.iter_mut().zip(blocked) {
+            *weight = if *blocked == 0 { *weight } else { 0.0 };
+        }
+    }
+    1.0 / sum
 }

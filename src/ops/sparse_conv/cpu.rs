@@ -25,9 +25,16 @@ const TASK_INPUTS: usize = 96;
 pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, map: &[i32], dims: Dims) -> Vec<f32> {
     let Dims { kernel_volume, num_in, num_out } = dims;
     let panels = pack(kernel_volume * num_in, num_out, panel_width(), |d, col| weight[d * num_out + col]);
+    forward_packed(x, &panels, bias, map, dims)
+}
+
+/// As [`forward`], with the weight packed, `[panels, K · in, width]`.
+#[must_use]
+pub(crate) fn forward_packed(x: &[f32], panels: &[f32], bias: Option<&[f32]>, map: &[i32], dims: Dims) -> Vec<f32> {
+    let Dims { kernel_volume, num_in, num_out } = dims;
     let product = Product {
         x,
-        panels: Panels::F32(&panels),
+        panels: Panels::F32(panels),
         bias,
         activation: Activation::None,
         num_taps: kernel_volume,

@@ -11,7 +11,8 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMe
 use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, host_tensor, plain_int};
+use super::gemm::{pack, panel_width};
+use super::{Host, OpError, ShapeCheck, host_tensor, plain, plain_int};
 use crate::gpu::shaders::sparse_conv::{forward, grad_weight};
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -84,6 +85,118 @@ pub fn sparse_conv(
 pub fn weight_from_spconv(weight: Tensor<5>) -> Tensor<3> {
     let [num_out, kx, ky, kz, num_in] = weight.dims();
     weight.permute([3, 2, 1, 4, 0]).reshape([kx * ky * kz, num_in, num_out])
+}
+
+/// A frozen weight `[K, in, out]` with its bias, in the order in which its device reads it.
+#[derive(Clone, Debug)]
+pub struct PackedKernel {
+    /// `[K, in, out]` on a GPU, `[panels, K · in, width]` on the host.
+    weight: Tensor<3>,
+    bias: Tensor<1>,
+    dims: cpu::Dims,
+}
+
+impl PackedKernel {
+    /// Packs spconv's weight `[out, k, k, k, in]` (see [`weight_from_spconv`]), given flat, and its bias `[out]`.
+    ///
+    /// # Errors
+    /// [`OpError::Value`] where the lengths are not those of the extents; [`OpError::TooLarge`] where the weight does not
+    /// fit one buffer.
+    pub fn from_spconv(
+        weight: &[f32],
+        bias: Vec<f32>,
+        [num_out, edge, num_in]: [usize; 3],
+        device: &Device,
+    ) -> Result<Self, OpError> {
+        let kernel_volume = edge.pow(3);
+        let depth = kernel_volume * num_in;
+        if weight.len() != num_out * depth || bias.len() != num_out {
+            return Err(ShapeCheck::new("sparse_conv").value(format!(
+                "a weight of {} and a bias of {} values, expected [{num_out}, {edge}, {edge}, {edge}, {num_in}] and [{num_out}]",
+                weight.len(),
+                bias.len()
+            )));
+        }
+        // A GPU reads whole rows: one panel.
+        let width = if super::is_host(device) { panel_width() } else { num_out };
+        let num_panels = num_out.div_ceil(width.max(1));
+        check_binding(super::limits_of(device), "sparse_conv: weight", num_panels * depth, width * 4)?;
+        let zyx_from_xyz = |k: usize| (k % edge * edge + k / edge % edge) * edge + k / (edge * edge);
+        let value = |d: usize, col: usize| weight[col * depth + zyx_from_xyz(d / num_in) * num_in + d % num_in];
+        let panels = super::float_tensor(pack(depth, num_out, width, value), [num_panels, depth, width], device);
+        let weight = if super::is_host(device) { panels } else { panels.reshape([kernel_volume, num_in, num_out]) };
+        let dims = cpu::Dims { kernel_volume, num_in, num_out };
+        Ok(Self { weight, bias: super::float_tensor(bias, [num_out], device), dims })
+    }
+}
+
+/// [`sparse_conv`] with a packed weight, for inference: no gradient flows.
+///
+/// # Errors
+/// As [`sparse_conv`].
+pub fn sparse_conv_packed(
+    x: Tensor<2>,
+    kernel: &PackedKernel,
+    src_from_dst: Tensor<2, Int>,
+) -> Result<Tensor<2>, OpError> {
+    let cpu::Dims { kernel_volume, num_in, num_out } = kernel.dims;
+    let mut shapes = ShapeCheck::new("sparse_conv");
+    shapes.check("x", x.dims(), ["V".into(), num_in.into()])?;
+    shapes.check("src_from_dst", src_from_dst.dims(), ["V".into(), kernel_volume.into()])?;
+    let [num_voxels, _] = x.dims();
+    if num_voxels == 0 || num_in == 0 || num_out == 0 {
+        return Ok(Tensor::zeros([num_voxels, num_out], &x.device()));
+    }
+    let limits = super::limits_of(&x.device());
+    check_binding(limits, "sparse_conv: x", num_voxels, num_in * 4)?;
+    check_binding(limits, "sparse_conv: out", num_voxels, num_out * 4)?;
+    Ok(Tensor::from_dispatch(Dispatch::sparse_conv_packed(
+        plain(x).into_dispatch(),
+        kernel.weight.clone().into_dispatch(),
+        kernel.bias.clone().into_dispatch(),
+        plain_int(src_from_dst).into_dispatch(),
+        kernel.dims,
+    )))
+}
+
+/// Backend side of [`sparse_conv_packed`].
+#[backend_extension(Cube, Flex)]
+pub trait PackedSparseConvBackend: Backend {
+    /// `x [V, in]`, the packed weight, `bias [out]`, `src_from_dst [V, K]` → `[V, out]`.
+    fn sparse_conv_packed(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+        dims: cpu::Dims,
+    ) -> FloatTensor<Self>;
+}
+
+impl PackedSparseConvBackend for CubeBackend {
+    fn sparse_conv_packed(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+        _dims: cpu::Dims,
+    ) -> FloatTensor<Self> {
+        forward_wgsl(x, weight, Some(bias), src_from_dst)
+    }
+}
+
+impl PackedSparseConvBackend for Flex {
+    fn sparse_conv_packed(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+        dims: cpu::Dims,
+    ) -> FloatTensor<Self> {
+        let (weight, bias) = (Host::<f32>::new(weight), Host::<f32>::new(bias));
+        let map = Host::<i32>::new(src_from_dst);
+        let out = cpu::forward_packed(&Host::new(x), &weight, Some(&bias), &map, dims);
+        host_tensor(out, [map.len() / dims.kernel_volume, dims.num_out])
+    }
 }
 
 fn forward_wgsl(

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::COORDINATE_BITS;
+use super::{COORDINATE_BITS, VoxelOrder};
 use crate::ops::radix_sort::cpu::sort_by_key;
 
 /// Why points could not be made voxels.
@@ -96,7 +96,19 @@ pub struct VoxelGrid {
 /// See [`super::voxel_grid`]; coordinates are in 0..2²¹.
 #[must_use]
 pub fn voxel_grid(coords: &[[i32; 4]]) -> VoxelGrid {
-    let codes: Vec<u64> = coords.par_iter().map(|c| morton_code(c[1] as u32, c[2] as u32, c[3] as u32)).collect();
+    voxel_grid_in(VoxelOrder::Morton, coords)
+}
+
+/// See [`super::voxel_grid_in`]; coordinates are in 0..2²¹.
+#[must_use]
+pub fn voxel_grid_in(order: VoxelOrder, coords: &[[i32; 4]]) -> VoxelGrid {
+    let code = |c: &[i32; 4]| match order {
+        VoxelOrder::Morton => morton_code(c[1] as u32, c[2] as u32, c[3] as u32),
+        VoxelOrder::Lexicographic => {
+            c[1..].iter().fold(0, |code, &value| code << COORDINATE_BITS | u64::from(value as u32))
+        }
+    };
+    let codes: Vec<u64> = coords.par_iter().map(code).collect();
     let mut point_from_sorted = sort_by_key(&codes);
     if coords.iter().any(|c| c[0] != coords[0][0]) {
         point_from_sorted.par_sort_by_key(|point| coords[*point as usize][0]);

@@ -18,10 +18,20 @@ pub use cpu::{QuantizeError, quantize};
 /// Coordinates are below 2^`COORDINATE_BITS`: three of them fill a 63-bit Morton code.
 pub const COORDINATE_BITS: u32 = 21;
 
+/// In which order voxels are numbered, within a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VoxelOrder {
+    /// By Morton code, x in the lowest bit: neighbours in space are near in memory.
+    #[default]
+    Morton,
+    /// By x, then y, then z.
+    Lexicographic,
+}
+
 /// Distinct voxels and which points they hold, see [`voxel_grid`].
 #[derive(Clone, Debug)]
 pub struct VoxelGrid {
-    /// `[V, 4]` (batch, x, y, z), ordered by batch, then by Morton code (x in the lowest bit).
+    /// `[V, 4]` (batch, x, y, z), ordered by batch, then as [`VoxelOrder`] says.
     pub coords: Tensor<2, Int>,
     /// `[N]`, the voxel of every point.
     pub voxel_from_point: Tensor<1, Int>,
@@ -47,6 +57,7 @@ pub trait VoxelGridBackend: Backend {
     #[allow(clippy::type_complexity, reason = "the extension's macro takes the types as they are written")]
     fn voxel_grid(
         coords: IntTensor<Self>,
+        order: VoxelOrder,
         coordinate_bits: u32,
         batch_bits: u32,
     ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
@@ -62,6 +73,14 @@ pub trait VoxelGridBackend: Backend {
 /// negative or not below 2²¹, [`OpError::TooLarge`] where `coords` does not fit one buffer,
 /// [`OpError::Device`] where the device failed.
 pub fn voxel_grid(coords: Tensor<2, Int>) -> Result<VoxelGrid, OpError> {
+    voxel_grid_in(VoxelOrder::Morton, coords)
+}
+
+/// As [`voxel_grid`], with the voxels in this order.
+///
+/// # Errors
+/// As [`voxel_grid`].
+pub fn voxel_grid_in(order: VoxelOrder, coords: Tensor<2, Int>) -> Result<VoxelGrid, OpError> {
     let mut shapes = ShapeCheck::new("voxel_grid");
     shapes.check("coords", coords.dims(), ["N".into(), 4.into()])?;
     let coords = plain_int(coords);
@@ -87,7 +106,7 @@ pub fn voxel_grid(coords: Tensor<2, Int>) -> Result<VoxelGrid, OpError> {
         );
     }
     let (voxels, voxel_from_point, point_from_sorted, offsets, num_voxels) =
-        Dispatch::voxel_grid(coords.into_dispatch(), coordinate_bits, bits(&most[0]));
+        Dispatch::voxel_grid(coords.into_dispatch(), order, coordinate_bits, bits(&most[0]));
     let num_voxels = int_values(Tensor::<1, Int>::from_dispatch(num_voxels))?[0] as usize;
     Ok(VoxelGrid {
         coords: Tensor::<2, Int>::from_dispatch(voxels).narrow(0, 0, num_voxels),
@@ -100,6 +119,7 @@ pub fn voxel_grid(coords: Tensor<2, Int>) -> Result<VoxelGrid, OpError> {
 impl VoxelGridBackend for CubeBackend {
     fn voxel_grid(
         coords: IntTensor<Self>,
+        order: VoxelOrder,
         coordinate_bits: u32,
         batch_bits: u32,
     ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
@@ -109,10 +129,16 @@ impl VoxelGridBackend for CubeBackend {
         let groups = n.div_ceil(encode::WG as usize);
         let num_points = n as u32;
 
-        let keys = scalar_buffer(&client, n * encode::KEY_WORDS as usize);
-        launch(&client, &encode::BASE, groups, &encode::Params { num_points }, &[&coords.handle, &keys]);
         let code_bits = 3 * coordinate_bits;
-        let order = radix_sort(&client, &keys, n, &[code_bits.min(32), code_bits.saturating_sub(32), batch_bits]);
+        let (encoder, word_bits) = match order {
+            VoxelOrder::Morton => (&encode::BASE, vec![code_bits.min(32), code_bits.saturating_sub(32), batch_bits]),
+            VoxelOrder::Lexicographic => {
+                (&encode::LEXICOGRAPHIC, vec![coordinate_bits, coordinate_bits, coordinate_bits, batch_bits])
+            }
+        };
+        let keys = scalar_buffer(&client, n * word_bits.len());
+        launch(&client, encoder, groups, &encode::Params { num_points }, &[&coords.handle, &keys]);
+        let order = radix_sort(&client, &keys, n, &word_bits);
 
         let is_first = scalar_buffer(&client, n);
         launch(&client, &mark::BASE, groups, &mark::Params { num_points }, &[&coords.handle, &order, &is_first]);
@@ -146,11 +172,12 @@ impl VoxelGridBackend for CubeBackend {
 impl VoxelGridBackend for Flex {
     fn voxel_grid(
         coords: IntTensor<Self>,
+        order: VoxelOrder,
         _coordinate_bits: u32,
         _batch_bits: u32,
     ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
         let coords = Host::<i32>::new(coords);
-        let grid = cpu::voxel_grid(rows(&coords));
+        let grid = cpu::voxel_grid_in(order, rows(&coords));
         let (num_points, num_voxels) = (grid.voxel_from_point.len(), grid.coords.len());
         (
             host_tensor(grid.coords.into_flattened(), [num_voxels, 4]),

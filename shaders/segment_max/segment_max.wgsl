@@ -1,0 +1,31 @@
+// Largest feature of each segment's points, channel by channel. One thread per (segment, channel), channels
+// fastest. `features` [num_points, num_channels]; `offsets` [num_segments + 1] into `point_from_sorted`.
+#import shared/linear_id
+
+const WG: u32 = 256u;
+const LOWEST: f32 = -3.4028234e38;
+
+struct Params { num_segments: u32, num_channels: u32 }
+
+@group(0) @binding(0) var<storage, read> features: array<f32>;
+@group(0) @binding(1) var<storage, read> point_from_sorted: array<u32>;
+@group(0) @binding(2) var<storage, read> offsets: array<u32>;
+@group(0) @binding(3) var<storage, read_write> largest: array<f32>;
+@group(0) @binding(4) var<uniform> params: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let i = workgroup_index(wid, nwg) * WG + lid;
+    if i >= params.num_segments * params.num_channels {
+        return;
+    }
+    let segment = i / params.num_channels;
+    let channel = i % params.num_channels;
+    let last = offsets[segment + 1u];
+    var found = LOWEST;
+    for (var at = offsets[segment]; at < last; at++) {
+        found = max(found, features[point_from_sorted[at] * params.num_channels + channel]);
+    }
+    largest[i] = found;
+}

@@ -1,0 +1,263 @@
+//! `geopurify encode`: the features that Sonata gives the points of a scan.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use glam::DVec3;
+use serde_json::json;
+
+use super::infer::UpArg;
+use super::progress::Bars;
+use super::table::{bytes, table};
+use super::weights::open_weights;
+use crate::cloud::{Field, write_with_fields};
+use crate::gpu::{DeviceSelection, select};
+use crate::images::write_png;
+use crate::models::ModelError;
+use crate::models::import::config_in;
+use crate::models::sonata::{Sonata, SonataConfig};
+use crate::pipeline::{EncodeOptions, Encoding, HeatViews, Scene, encode, principal_colors, voxel_size};
+use crate::stages::{Laps, peak_memory};
+use crate::views::virtual_cameras::{Options, virtual_cameras};
+use crate::weights::{Dtype, SafetensorsWriter, TensorSource as _, TensorSpec, WeightsFile};
+
+/// Rows written at a time where every point has one.
+const BLOCK_ROWS: usize = 4096;
+
+/// Arguments of `encode`.
+#[derive(clap::Args, Debug)]
+pub(super) struct EncodeArgs {
+    /// The scan: PLY, LAS, LAZ, PCD, E57 or text
+    scan: PathBuf,
+    /// Where the features go (safetensors): `features [M, C]` by cell, `cell_from_point [N]` (-1 without a
+    /// position), `cells [M, 3]`; a point's features are `features[cell_from_point]`
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Write `features [N, C]` instead, a row for every point
+    #[arg(long)]
+    per_point: bool,
+    /// Write features as 32-bit floats instead of 16
+    #[arg(long)]
+    f32: bool,
+    /// Also draw the features as colours, their three principal components (PNG)
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// Also write the scan in these colours: PLY, or LAS and LAZ for scans of these formats
+    #[arg(long, value_name = "FILE")]
+    colored: Option<PathBuf>,
+    /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
+    /// [default: the store's `sonata`]
+    #[arg(long, alias = "sonata", value_name = "FILE|NAME")]
+    weights: Option<PathBuf>,
+    /// Sonata's configuration, where neither the file nor its shapes tell it (JSON)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Edge of a voxel, in the scan's unit [default: 2 cm, more where points are farther apart]
+    #[arg(long)]
+    voxel: Option<f64>,
+    /// Which way is up, where the scan does not tell
+    #[arg(long, value_enum, value_name = "AXIS", allow_hyphen_values = true)]
+    up: Option<UpArg>,
+    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
+    device: DeviceSelection,
+    /// Print the stage table as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &EncodeArgs) -> Result<()> {
+    let mut laps = Laps::default();
+    check(args)?;
+    let (mut weights, config) = open(args)?;
+    let selected = select(args.device)?;
+    eprintln!("device: {} ({})", selected.name, selected.why);
+    let device = &selected.device;
+
+    let scene = Scene::read(&args.scan)?;
+    laps.lap("read scan");
+    let mut bars = Bars::new();
+    bars.show("load weights", 0.0);
+    let (sonata, report) = Sonata::load(&mut weights, &config, device).map_err(needs_configuration)?;
+    drop(weights);
+    log::info!("{report}");
+    laps.lap("load weights");
+
+    let mut notes = scene.notes.clone();
+    let (voxel, why) = args.voxel.map_or_else(|| voxel_size(&scene), |voxel| (voxel, None));
+    notes.extend(why);
+    let usual = Options { up: args.up.map(DVec3::from).or(scene.up), ..Options::default() };
+    let up = usual.up.unwrap_or_else(|| virtual_cameras(&scene.to_cameras(), &usual).up);
+    let options = EncodeOptions { voxel_size: voxel, up };
+    let result = encode(&scene, &sonata, &options, device, &mut laps, &mut |stage, share| bars.show(stage, share));
+    let encoding = result.with_context(|| format!("encoding {}", args.scan.display()))?;
+    notes.extend(encoding.notes.iter().cloned());
+
+    bars.show("write", 0.0);
+    let about = json!({ "scan": args.scan, "voxel_size": voxel, "up": up.to_array() });
+    let cell_from_point = scene.for_all_points(encoding.cell_from_point.clone(), -1);
+    write(args, &encoding, &cell_from_point, &about.to_string())?;
+    laps.lap("write");
+    let mut files = vec![args.output.as_path()];
+    if args.picture.is_some() || args.colored.is_some() {
+        bars.show("components", 0.0);
+        let colors = colors(&encoding);
+        laps.lap("components");
+        if let Some(path) = &args.colored {
+            let all = scene.for_all_points(colors.clone(), [0; 3]);
+            notes.extend(write_with_fields(&args.scan, path, &Field::colors(&all))?);
+            files.push(path);
+            laps.lap("write");
+        }
+        if let Some(path) = &args.picture {
+            bars.show("draw", 0.0);
+            let caption = format!("{} points in {} cells; principal components", colors.len(), encoding.cells.len());
+            let picture = HeatViews::new(&scene, up, device)?.beside_scan(&colors, "features", &caption)?;
+            write_png(path, &picture)?;
+            files.push(path);
+            laps.lap("draw");
+        }
+    }
+    bars.finish();
+    report_run(args, &encoding, &selected.name, &notes, &laps, &files)
+}
+
+/// What can be known to fail should not cost a run.
+fn check(args: &EncodeArgs) -> Result<()> {
+    let outputs = [Some(&args.output), args.picture.as_ref(), args.colored.as_ref()];
+    let mut taken = vec![(args.scan.canonicalize().unwrap_or_else(|_| args.scan.clone()), "the scan")];
+    for output in outputs.into_iter().flatten() {
+        if let Some(folder) = output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+            bail!("{}: no such folder for the output", folder.display());
+        }
+        let path = output.canonicalize().unwrap_or_else(|_| output.clone());
+        if let Some((_, what)) = taken.iter().find(|(other, _)| *other == path) {
+            bail!("{}: this would replace {what}", output.display());
+        }
+        taken.push((path, "another result of this run"));
+    }
+    if let Some(path) = &args.colored {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        if !matches!(extension.as_str(), "ply" | "las" | "laz") {
+            bail!("{}: the coloured scan is a PLY, LAS or LAZ file, name it so", path.display());
+        }
+    }
+    if let Some(voxel) = args.voxel.filter(|voxel| !(voxel.is_finite() && *voxel > 0.0)) {
+        bail!("--voxel is {voxel}, expected a length above 0");
+    }
+    Ok(())
+}
+
+/// The weights and their configuration: given, of the store, of the checkpoint itself, or as the shapes tell.
+fn open(args: &EncodeArgs) -> Result<(WeightsFile, SonataConfig)> {
+    let (weights, manifest) = open_weights(args.weights.as_deref(), "sonata")?;
+    let own = match manifest {
+        Some(manifest) => Some(manifest.config),
+        None => config_in(&weights, "sonata")?,
+    };
+    let config = match (&args.config, own) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            serde_json::from_str(&text).with_context(|| path.display().to_string())?
+        }
+        (None, Some(json)) => {
+            serde_json::from_value(json).with_context(|| format!("{}: its configuration", weights.path().display()))?
+        }
+        (None, None) => {
+            let inventory = weights.inventory().into_owned();
+            SonataConfig::of(&|key| inventory.shape(key)).unwrap_or_else(SonataConfig::published)
+        }
+    };
+    Ok((weights, config))
+}
+
+fn needs_configuration(error: ModelError) -> anyhow::Error {
+    match error {
+        ModelError::Weights(_) => {
+            anyhow::Error::from(error).context("a variant of the model needs its configuration: --config FILE.json")
+        }
+        other => other.into(),
+    }
+}
+
+fn write(args: &EncodeArgs, encoding: &Encoding, cell_from_point: &[i32], about: &str) -> Result<()> {
+    let channels = encoding.num_channels;
+    let dtype = if args.f32 { Dtype::F32 } else { Dtype::F16 };
+    let metadata = [("geopurify".to_owned(), about.to_owned())].into();
+    let (num_points, num_cells) = (cell_from_point.len(), encoding.cells.len());
+    if args.per_point {
+        let specs = [TensorSpec::new("features", dtype, [num_points, channels])];
+        let mut writer = SafetensorsWriter::create(&args.output, &specs, &metadata)?;
+        for cells in cell_from_point.chunks(BLOCK_ROWS) {
+            let mut block = vec![0.0; cells.len() * channels];
+            for (row, &cell) in block.chunks_exact_mut(channels).zip(cells) {
+                if let Ok(cell) = usize::try_from(cell) {
+                    row.copy_from_slice(&encoding.features[cell * channels..][..channels]);
+                }
+            }
+            writer.write_f32(&block)?;
+        }
+        return Ok(writer.finish()?);
+    }
+    let specs = [
+        TensorSpec::new("cells", Dtype::I32, [num_cells, 3]),
+        TensorSpec::new("cell_from_point", Dtype::I32, [num_points]),
+        TensorSpec::new("features", dtype, [num_cells, channels]),
+    ];
+    let mut writer = SafetensorsWriter::create(&args.output, &specs, &metadata)?;
+    writer.write_i32(encoding.cells.as_flattened())?;
+    writer.write_i32(cell_from_point)?;
+    for block in encoding.features.chunks(BLOCK_ROWS * channels.max(1)) {
+        writer.write_f32(block)?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// A colour for every point with a position. Cells count by their points.
+fn colors(encoding: &Encoding) -> Vec<[u8; 3]> {
+    let mut weights = vec![0.0; encoding.cells.len()];
+    encoding.cell_from_point.iter().for_each(|&cell| weights[cell as usize] += 1.0);
+    let of_cell = principal_colors(&encoding.features, encoding.num_channels, &weights);
+    encoding.cell_from_point.iter().map(|&cell| of_cell[cell as usize]).collect()
+}
+
+fn report_run(
+    args: &EncodeArgs,
+    encoding: &Encoding,
+    device: &str,
+    notes: &[String],
+    laps: &Laps,
+    files: &[&Path],
+) -> Result<()> {
+    let (peak, seconds) = (peak_memory(), laps.seconds());
+    let (points, cells, voxels) = (encoding.cell_from_point.len(), encoding.cells.len(), encoding.num_voxels);
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let json = json!({
+            "scan": args.scan, "files": files, "device": device, "points": points, "voxels": voxels, "cells": cells,
+            "channels": encoding.num_channels, "notes": notes, "stages": laps.stages(), "seconds": seconds,
+            "peak_memory_bytes": peak,
+        });
+        writeln!(out, "{json:#}")?;
+        return Ok(());
+    }
+    for note in notes {
+        writeln!(out, "note: {note}")?;
+    }
+    let mut rows: Vec<Vec<String>> = laps
+        .stages()
+        .iter()
+        .map(|stage| {
+            let peak = stage.peak_bytes.map_or(String::new(), bytes);
+            vec![stage.name.to_owned(), format!("{:.3}", stage.seconds), peak]
+        })
+        .collect();
+    rows.push(vec!["whole run".to_owned(), format!("{seconds:.3}"), peak.map_or(String::new(), bytes)]);
+    write!(out, "{}", table(&["stage", "seconds", "peak memory"], &rows))?;
+    writeln!(out, "{points} points, {voxels} voxels, {cells} cells of {} channels", encoding.num_channels)?;
+    for file in files {
+        writeln!(out, "{}", file.display())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+use burn::prelude::*;
+
+use super::{EPSILON, gelu};
+use crate::models::ModelError;
+use crate::models::layers::{Loader, Norm};
+use crate::ops::OpError;
+use crate::ops::conv2d::{Activation, PackedWeight, Precision, linear};
+use crate::ops::segment_max::segment_max;
+use crate::ops::voxel_grid::{VoxelOrder, voxel_grid_in};
+use crate::weights::TensorSource;
+
+/// Merges the voxels of each cell, between two stages.
+#[derive(Clone, Debug)]
+pub struct GridPooling {
+    proj: PackedWeight,
+    norm: Norm,
+    stride: usize,
+}
+
+/// The voxels of the next stage.
+#[derive(Clone, Debug)]
+pub struct Pooled {
+    /// `[M, C]`.
+    pub features: Tensor<2>,
+    /// `[M, 4]` (batch, x, y, z), ascending.
+    pub coords: Tensor<2, Int>,
+    /// `[V]` the cell of every voxel.
+    pub cell_from_voxel: Tensor<1, Int>,
+}
+
+impl GridPooling {
+    /// `{prefix}proj` and `{prefix}norm.0`, from and to these widths, over cells of `stride` voxels along each axis.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`], [`ModelError::Op`].
+    pub fn load(
+        source: &mut dyn TensorSource,
+        prefix: &str,
+        [num_in, num_out]: [usize; 2],
+        stride: usize,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let mut loader = Loader::new(source, device, Precision::F32);
+        let proj = loader.linear(&format!("{prefix}proj"), num_in, num_out)?;
+        Ok(Self { proj, norm: loader.norm(&format!("{prefix}norm.0"), num_out, EPSILON)?, stride: stride.max(1) })
+    }
+
+    /// Pools `x [V, C]` of the voxels `coords [V, 4]`. `observe` is shown `max`, the largest values before the norm.
+    ///
+    /// # Errors
+    /// [`OpError`] where shapes disagree or a tensor does not fit the device.
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        coords: &Tensor<2, Int>,
+        observe: &mut dyn FnMut(&str, &Tensor<2>),
+    ) -> Result<Pooled, OpError> {
+        let batch = coords.clone().narrow(1, 0, 1);
+        let cells = coords.clone().narrow(1, 1, 3) / self.stride as i32;
+        let grid = voxel_grid_in(VoxelOrder::Lexicographic, Tensor::cat(vec![batch, cells], 1))?;
+        let projected = linear(x, &self.proj, Activation::None)?;
+        let largest = segment_max(projected, grid.point_from_sorted, grid.offsets)?;
+        observe("max", &largest);
+        Ok(Pooled {
+            features: gelu(self.norm.layer(largest)?),
+            coords: grid.coords,
+            cell_from_voxel: grid.voxel_from_point,
+        })
+    }
+}

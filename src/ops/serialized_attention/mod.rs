@@ -1,0 +1,161 @@
+//! Attention within patches of voxels that follow each other on a space-filling curve.
+
+pub mod cpu;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+
+use super::attention::MAX_HEAD_DIM;
+use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, limits_of, plain, plain_int};
+use crate::gpu::shaders::serialized_attention::serialized_attention as shader;
+use crate::gpu::{check_binding, empty_f32, launch};
+
+/// Most slots of a patch.
+pub const MAX_PATCH: usize = 1 << 14;
+/// Most channels of a head for which the shader's base permutation has room.
+const NARROW_HEAD_DIM: usize = 16;
+
+/// How the serialized voxels of several clouds fill patches of one size, as in Point Transformer V3.
+///
+/// A patch has as many slots as the smallest cloud has voxels, `max_patch` at most. Each cloud begins a patch; where its
+/// last one is not full, the rest of it takes the voxels that stand one patch earlier: they are keys there a second
+/// time, and their results there are dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Slots of a patch.
+    pub patch_size: usize,
+    /// `[P · patch_size]` the place in serialized order that fills each slot.
+    pub pad: Vec<i32>,
+    /// `[V]` the slot of each place in serialized order where its own result is.
+    pub unpad: Vec<i32>,
+}
+
+impl Padding {
+    /// For clouds of these sizes, one after the other; those without a voxel count for nothing.
+    #[must_use]
+    pub fn new(sizes: &[usize], max_patch: usize) -> Self {
+        let sizes = || sizes.iter().copied().filter(|&size| size > 0);
+        let patch_size = sizes().min().unwrap_or(0).min(max_patch).max(1);
+        let (mut pad, mut unpad) = (Vec::new(), Vec::new());
+        for size in sizes() {
+            let (first, first_slot) = (unpad.len(), pad.len());
+            let missing = size.next_multiple_of(patch_size) - size;
+            let places = (0..size).chain(size - patch_size..size - patch_size + missing);
+            // The tail of the last patch stands one patch behind the voxels that it borrows.
+            pad.extend(places.map(|place| (first + place) as i32));
+            unpad.extend((first_slot..first_slot + size).map(|slot| slot as i32));
+        }
+        Self { patch_size, pad, unpad }
+    }
+
+    /// The patches along a curve, `[P, patch_size]`, for [`serialized_attention`]: v for the slot where voxel v's result
+    /// is taken, −1 − v where it is borrowed. `order` is [`Sequence::order`](super::serialization::Sequence::order).
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where `order` has not as many voxels; [`OpError::TooLarge`] where the slots do not fit one
+    /// buffer.
+    pub fn patches(&self, order: &Tensor<1, Int>) -> Result<Tensor<2, Int>, OpError> {
+        let shapes = &mut ShapeCheck::new("serialized_attention");
+        shapes.check("order", order.dims(), [self.unpad.len().into()])?;
+        let (num_slots, device) = (self.pad.len(), order.device());
+        check_binding(limits_of(&device), "serialized_attention: patches", num_slots, 4)?;
+        let shape = [num_slots / self.patch_size, self.patch_size];
+        if num_slots == 0 {
+            return Ok(int_tensor(Vec::new(), shape, &device));
+        }
+        let mut is_borrowed = vec![1; num_slots];
+        self.unpad.iter().for_each(|&slot| is_borrowed[slot as usize] = 0);
+        let sign = is_borrowed.iter().map(|borrowed| 1 - 2 * borrowed).collect();
+        let pad = int_tensor(self.pad.clone(), [num_slots], &device);
+        let voxel = plain_int(order.clone()).select(0, pad);
+        let (sign, is_borrowed) =
+            (int_tensor(sign, [num_slots], &device), int_tensor(is_borrowed, [num_slots], &device));
+        Ok((voxel * sign - is_borrowed).reshape(shape))
+    }
+}
+
+/// Sizes of an attention within patches.
+#[derive(Clone, Copy, Debug)]
+pub struct Extents {
+    /// Patches, P.
+    pub num_patches: usize,
+    /// Slots of a patch, K.
+    pub patch_size: usize,
+    /// Heads.
+    pub num_heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+}
+
+/// Backend side of [`serialized_attention`]; preconditions are checked there.
+#[backend_extension(Cube, Flex)]
+pub trait SerializedAttentionBackend: Backend {
+    /// See [`serialized_attention`].
+    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self>;
+}
+
+/// Softmax(q · kᵀ / √d) · v per head among the voxels of each patch: `qkv [V, 3 · C]`, in it q, k and v, each as
+/// `num_heads` blocks of d = C / `num_heads` channels → `[V, C]`.
+///
+/// `patches [P, K]` holds v in exactly one slot for every voxel v, and −1 − v in slots where v is a key alone, as
+/// [`Padding::patches`] makes it. Rows are read where they lie, and scores exist for a tile only.
+///
+/// # Errors
+/// [`OpError::Shape`] where `qkv` has not three parts; [`OpError::Value`] where C is not a multiple of the heads, a head has
+/// more than [`MAX_HEAD_DIM`] channels, or a patch more than [`MAX_PATCH`] slots; [`OpError::TooLarge`] where a tensor
+/// does not fit one buffer.
+pub fn serialized_attention(qkv: Tensor<2>, patches: Tensor<2, Int>, num_heads: usize) -> Result<Tensor<2>, OpError> {
+    let mut shapes = ShapeCheck::new("serialized_attention");
+    let ([num_voxels, width], [num_patches, patch_size]) = (qkv.dims(), patches.dims());
+    let dim = width / 3;
+    shapes.check("qkv", [num_voxels, width], ["V".into(), (3 * dim).into()])?;
+    if num_heads == 0 || dim % num_heads != 0 || dim / num_heads > MAX_HEAD_DIM {
+        return Err(shapes.value(format!(
+            "{num_heads} heads of {dim} channels, expected a divisor that leaves at most {MAX_HEAD_DIM}"
+        )));
+    }
+    if patch_size > MAX_PATCH {
+        return Err(shapes.value(format!("patches of {patch_size} voxels, expected at most {MAX_PATCH}")));
+    }
+    if num_voxels * dim == 0 || num_patches * patch_size == 0 {
+        return Ok(Tensor::zeros([num_voxels, dim], &qkv.device()));
+    }
+    let limits = limits_of(&qkv.device());
+    check_binding(limits, "serialized_attention: qkv", num_voxels, width * 4)?;
+    check_binding(limits, "serialized_attention: patches", num_patches, patch_size * 4)?;
+    let extents = Extents { num_patches, patch_size, num_heads, head_dim: dim / num_heads };
+    Ok(Tensor::from_dispatch(Dispatch::serialized_attention(
+        plain(qkv).into_dispatch(),
+        plain_int(patches).into_dispatch(),
+        extents,
+    )))
+}
+
+impl SerializedAttentionBackend for CubeBackend {
+    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self> {
+        let (qkv, patches) = (into_contiguous(qkv), into_contiguous(patches));
+        let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
+        let out = empty_f32(&qkv, [qkv.shape()[0], num_heads * head_dim]);
+        let params = shader::Params {
+            num_patches: num_patches as u32,
+            patch_size: patch_size as u32,
+            num_heads: num_heads as u32,
+            head_dim: head_dim as u32,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        };
+        let shader_used = if head_dim <= NARROW_HEAD_DIM { &shader::BASE } else { &shader::WIDE };
+        let groups = num_patches * num_heads * patch_size.div_ceil(shader::QUERIES as usize);
+        launch(&qkv.client, shader_used, groups, &params, &[&qkv.handle, &patches.handle, &out.handle]);
+        out
+    }
+}
+
+impl SerializedAttentionBackend for Flex {
+    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self> {
+        let num_voxels = qkv.shape()[0];
+        let out = cpu::serialized_attention(&Host::new(qkv), &Host::new(patches), num_voxels, extents);
+        host_tensor(out, [num_voxels, extents.num_heads * extents.head_dim])
+    }
+}

@@ -1,0 +1,116 @@
+//! Features of a scan by Sonata.
+
+use burn::prelude::*;
+use glam::{DMat3, DQuat, DVec3};
+
+use super::{PipelineError, Scene};
+use crate::models::sonata::{Cloud, GRID_METRES, Observed, Sonata};
+use crate::ops::{OpError, float_values};
+use crate::purify::estimate_normals;
+use crate::stages::{Laps, Progress};
+
+/// Laps of the encoder's stages, as many as a configuration may have.
+const STAGE_NAMES: [&str; 8] = ["stage 0", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "stage 6", "stage 7"];
+/// Colour of the points of a scan that has none.
+const GREY: [f32; 3] = [127.5; 3];
+
+/// How a scan is encoded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EncodeOptions {
+    /// Edge of a voxel, in the scan's unit. The encoder knows voxels of 2 cm: by larger ones it sees the scan
+    /// smaller in proportion.
+    pub voxel_size: f64,
+    /// Which way is up in the scan.
+    pub up: DVec3,
+}
+
+/// Features of the points of a scan that have a position.
+#[derive(Clone, Debug)]
+pub struct Encoding {
+    /// `[M, C]` row-major, one row per cell of 4 voxels along each axis: all points of a cell share it.
+    pub features: Vec<f32>,
+    /// C.
+    pub num_channels: usize,
+    /// `[M]` position of every cell in a grid of their edge, z up.
+    pub cells: Vec<[i32; 3]>,
+    /// `[N]` the cell of every point.
+    pub cell_from_point: Vec<i32>,
+    /// Voxels that were encoded.
+    pub num_voxels: usize,
+    /// What had to be handled, for the user.
+    pub notes: Vec<String>,
+}
+
+/// Encodes the points of `scene` that have a position. Missing normals are estimated, missing colours are grey.
+///
+/// # Errors
+/// [`PipelineError::Sonata`] where the scan is too long for the encoder or does not fit the device.
+pub fn encode(
+    scene: &Scene,
+    sonata: &Sonata,
+    options: &EncodeOptions,
+    device: &Device,
+    laps: &mut Laps,
+    progress: &mut Progress<'_>,
+) -> Result<Encoding, PipelineError> {
+    let mut notes = Vec::new();
+    progress("prepare", 0.0);
+    let turn = match options.up {
+        DVec3::Z => DMat3::IDENTITY,
+        up => DMat3::from_quat(DQuat::from_rotation_arc(up.normalize_or(DVec3::Z), DVec3::Z)),
+    };
+    let origin = DVec3::from(scene.origin());
+    let turned: Vec<DVec3> = scene.positions().iter().map(|&p| turn * (DVec3::from(p) - origin)).collect();
+    let scale = f64::from(GRID_METRES) / options.voxel_size;
+    // Exactly 1 where the scan is in metres and voxels are the usual ones: positions are then as they were.
+    let scale = if (scale - 1.0).abs() < 1e-6 { 1.0 } else { scale };
+    let points: Vec<[f32; 3]> = turned.iter().map(|&p| (p * scale).as_vec3().to_array()).collect();
+    let normals: Vec<[f32; 3]> = match scene.normals() {
+        Some(normals) => normals.iter().map(|&n| unit(turn * DVec3::from(n.map(f64::from)))).collect(),
+        None => {
+            notes.push("no normals: estimated from the neighbours, turned upwards".to_owned());
+            estimate_normals(&turned.iter().map(|p| p.to_array()).collect::<Vec<_>>())
+        }
+    };
+    let colors = match scene.colors() {
+        Some(colors) => colors.iter().map(|color| color.map(f32::from)).collect(),
+        None => {
+            notes.push("no colours: grey is assumed".to_owned());
+            vec![GREY; points.len()]
+        }
+    };
+    laps.lap("prepare");
+
+    let num_stages = sonata.config.enc_depths.len();
+    let (mut failed, mut num_voxels) = (None, 0);
+    let mut observe = |part: Observed<'_>| {
+        // What was queued is waited for, so that a stage's time is its own.
+        failed = failed.take().or(device.sync().err().map(|error| format!("{error:?}")));
+        match part {
+            Observed::Embedding(x) => {
+                num_voxels = x.dims()[0];
+                laps.lap("embed");
+                progress("encode", 0.0);
+            }
+            Observed::Stage { index, .. } => {
+                laps.lap(STAGE_NAMES[index.min(STAGE_NAMES.len() - 1)]);
+                progress("encode", (index + 1) as f64 / num_stages as f64);
+            }
+        }
+    };
+    let cloud = Cloud { points: &points, colors: &colors, normals: &normals };
+    let encoded = sonata.encode_observed(cloud, &mut observe)?;
+    if let Some(error) = failed {
+        return Err(OpError::Device(error).into());
+    }
+    let [_, num_channels] = encoded.features.dims();
+    let features = float_values(encoded.features)?;
+    laps.lap("upcast");
+    let (cells, cell_from_point) = (encoded.cells, encoded.cell_from_point);
+    Ok(Encoding { features, num_channels, cells, cell_from_point, num_voxels, notes })
+}
+
+/// A normal of length 1; 0 where it has no direction.
+fn unit(normal: DVec3) -> [f32; 3] {
+    normal.normalize_or_zero().as_vec3().to_array()
+}
