@@ -5,6 +5,7 @@
 pub mod alloc;
 pub mod cli;
 pub mod cloud;
+pub mod distill;
 pub mod eval;
 pub mod files;
 pub mod gpu;
