@@ -5,6 +5,8 @@
 pub mod alloc;
 pub mod cli;
 pub mod cloud;
+pub mod distill;
+pub mod eval;
 pub mod files;
 pub mod gpu;
 pub mod images;
@@ -14,6 +16,7 @@ pub mod ops;
 pub mod pipeline;
 pub mod purify;
 pub mod query;
+pub mod random;
 pub mod stages;
 pub mod views;
 pub mod weights;

@@ -8,6 +8,7 @@ mod progress;
 mod purify;
 mod query;
 mod segment;
+mod select;
 mod table;
 mod viewing;
 mod weights;
@@ -43,6 +44,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Label what pictures show, by words
     Segment(segment::SegmentArgs),
+    /// Choose the scenes to train on, by what they hold
+    Select(select::SelectArgs),
     /// Keep the networks' weights ready: import, list, verify, fetch, remove
     Weights(weights::WeightsArgs),
 }
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
         Command::Segment(args) => segment::run(args),
+        Command::Select(args) => select::run(args).map(|()| ExitCode::SUCCESS),
         Command::Weights(args) => weights::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -7,6 +7,7 @@ use crate::images::resize::{fitted, prepare_reference, resize_bicubic};
 use crate::images::{ImageError, Rgb8Image};
 use crate::lift::Padding;
 use crate::ops::project::Camera;
+use crate::random::SplitMix64;
 use crate::views::{DepthImage, Intrinsics};
 
 /// Height and width of the pictures that the published code looks at.
@@ -144,8 +145,8 @@ impl Compat {
         match self {
             Self::Fixed => [[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]],
             Self::Reference => {
-                let mut state = seed;
-                let mut uniform = |low: f64, high: f64| low + (high - low) * next(&mut state);
+                let mut random = SplitMix64::new(seed);
+                let mut uniform = |low: f64, high: f64| low + (high - low) * random.unit();
                 let scale = scale * uniform(0.9, 1.1);
                 let tilt = std::f64::consts::PI / 64.0;
                 let (x, y) = (uniform(-tilt, tilt), uniform(-tilt, tilt));
@@ -156,15 +157,6 @@ impl Compat {
             }
         }
     }
-}
-
-/// SplitMix64, as a number from 0 to 1.
-fn next(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A lens as kernels take it, at the origin.

@@ -3,6 +3,7 @@
 //! Labels are one i32 per pixel, in row-major order: the index of a name, or negative for none.
 
 mod captions;
+mod chart;
 mod heat;
 mod legend;
 mod overlay;
@@ -10,6 +11,7 @@ mod palette;
 mod sheet;
 mod text;
 
+pub use chart::{Axis, Chart, Curve, Panel, Scale};
 pub use heat::{heat_bar, heat_color};
 pub use legend::LegendEntry;
 pub use overlay::{overlay, tint};

@@ -1,0 +1,3 @@
+pub mod curve;
+pub mod events;
+pub mod metrics_log;
