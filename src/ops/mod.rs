@@ -11,6 +11,7 @@ pub mod affinity;
 pub mod attention;
 pub mod bicubic_antialias;
 pub mod compose;
+pub mod contrastive_pairs;
 pub mod conv2d;
 pub mod depthwise_conv2d;
 pub mod focal_modulation;

@@ -8,6 +8,7 @@
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
+mod distill;
 mod lift;
 mod manifest;
 mod ops;
@@ -23,7 +24,6 @@ use geopurify::gpu::{AdapterKind, adapters};
 const NOT_YET_SUPPORTED: &[&str] = &[
     // Evaluation over scenes and training of the student.
     "student_train",
-    "contrastive_pairs",
     "adamw",
     "lr_schedule",
     "metrics",
@@ -131,6 +131,7 @@ fn runner(case: &Case) -> Option<Runner> {
         "student_eval" => ops::student_eval,
         "checkpoint" => ops::student_checkpoint,
         "evaluate_scene" => ops::evaluate_scene,
+        "contrastive_pairs" => distill::contrastive_pairs,
         "lift_xdecoder" => lift::lift_xdecoder,
         "image_prep" => xdecoder::image_prep,
         "clip_tokenize" => xdecoder::clip_tokenize,
