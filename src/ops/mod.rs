@@ -19,6 +19,7 @@ pub mod fuse_views;
 mod gemm;
 pub mod group_norm;
 pub mod hash_grid;
+pub mod info_nce;
 pub mod kernel_map;
 pub mod knn;
 pub mod layer_norm;
