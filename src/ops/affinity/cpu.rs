@@ -5,7 +5,7 @@ use rayon::prelude::*;
 /// Partial sums of a dot product: enough of them to hide the latency of an addition in SIMD lanes.
 const LANES: usize = 32;
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0_f32; LANES];
     let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail: f32 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| x * y).sum();
