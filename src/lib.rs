@@ -5,6 +5,7 @@
 pub mod alloc;
 pub mod cli;
 pub mod cloud;
+pub mod distill;
 pub mod files;
 pub mod gpu;
 pub mod images;

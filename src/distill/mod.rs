@@ -1,0 +1,4 @@
+//! Training of the student: the optimizer and the schedule of its rates.
+
+pub mod optimizer;
+pub mod schedule;
