@@ -69,12 +69,7 @@ fn score(input: &Input, factors: &[f64]) -> f64 {
 }
 
 /// Central differences of [`score`] by every `stride`-th element of what `part` picks.
-fn differences(
-    input: &Input,
-    factors: &[f64],
-    stride: usize,
-    part: impl Fn(&mut Input) -> &mut Vec<f64>,
-) -> Vec<f64> {
+fn differences(input: &Input, factors: &[f64], stride: usize, part: impl Fn(&mut Input) -> &mut Vec<f64>) -> Vec<f64> {
     const STEP: f64 = 1e-6;
     let mut input = input.clone();
     let len = part(&mut input).len();
@@ -101,9 +96,13 @@ fn every<T: Copy>(values: &[T], stride: usize) -> Vec<T> {
 fn batch_norm_and_its_gradients_are_those_of_the_definition() {
     for (name, device) in devices() {
         let device = device.autodiff();
-        for (num_rows, dim, add, relu) in
-            [(2, 1, false, false), (70, 37, false, true), (70, 5, true, true), (1100, 33, true, true), (600, 8, true, false)]
-        {
+        for (num_rows, dim, add, relu) in [
+            (2, 1, false, false),
+            (70, 37, false, true),
+            (70, 5, true, true),
+            (1100, 33, true, true),
+            (600, 8, true, false),
+        ] {
             let what = format!("{name}, {num_rows} rows of {dim}, residual {add}, relu {relu}");
             let mut rng = Random(num_rows as u64);
             let input = Input {
@@ -352,6 +351,27 @@ fn a_gradient_reaches_every_parameter() {
 }
 
 #[test]
+fn a_failed_update_says_so_and_leaves_a_student() {
+    let mut run = Run::start(&Device::flex());
+    let before = run.student.state_dict().unwrap();
+    let (_, mut gradients) = run.gradients();
+    let failing = "res_blocks.1.conv2.kernel";
+    let result =
+        run.student.update(&mut gradients, |key, values, _| if key == failing { Err("no") } else { Ok(values) });
+    assert_eq!(result, Err("no"));
+    let after = run.student.state_dict().unwrap();
+    for (key, tensor) in after.tensors.iter().filter(|(key, _)| !key.contains("running_")) {
+        if key == failing {
+            assert_eq!(tensor.shape, before.tensors[key].shape);
+            assert!(tensor.data.iter().all(|x| x.is_nan()));
+        } else {
+            assert_eq!(tensor, &before.tensors[key], "{key}");
+        }
+    }
+    assert!(run.gradients().0.is_nan());
+}
+
+#[test]
 fn a_student_starts_as_the_reference_does() {
     let state = |seed| AffinityPredictor::new(&CONFIG, seed, &Device::flex()).state_dict().unwrap();
     let start = state(7);
@@ -386,8 +406,8 @@ const FIRST_VALUES: [f32; 3] = [-0.046187587, -0.04390478, -0.040792357];
 fn an_exported_student_comes_back_from_a_file() {
     let mut run = Run::start(&Device::flex());
     (0..2).for_each(|i| {
-            run.step(i);
-        });
+        run.step(i);
+    });
     let state = run.student.state_dict().unwrap();
     assert_eq!(state.integers.len(), 9);
     let count = &state.integers["res_blocks.3.norm2.bn.num_batches_tracked"];
@@ -413,8 +433,6 @@ fn an_exported_student_comes_back_from_a_file() {
     // What was trained answers as it did, folded for inference.
     let features = || float_tensor(Random(3).floats(300 * 9), [300, 9], &Device::flex());
     let coords = || int_tensor(sheet(300), [300, 4], &Device::flex());
-    let of = |student: &AffinityPredictor| {
-        float_values(student.fold().forward(features(), coords()).unwrap()).unwrap()
-    };
+    let of = |student: &AffinityPredictor| float_values(student.fold().forward(features(), coords()).unwrap()).unwrap();
     assert_eq!(of(&loaded), of(&run.student));
 }

@@ -148,7 +148,7 @@ impl AdamW {
     /// Takes a step along `gradients`, which are taken out, at the rates of `schedule` in `iteration`.
     ///
     /// # Errors
-    /// As [`update`](Self::update); the student cannot be used any further then.
+    /// As [`update`](Self::update); see [`AffinityPredictor::update`] for what the student then is.
     pub fn step(
         &mut self,
         student: &mut AffinityPredictor,
@@ -196,7 +196,8 @@ impl AdamW {
             let zeros = || Tensor::zeros(values.dims(), &values.device().without_autodiff());
             Moments { exp_avg: zeros(), exp_avg_sq: zeros() }
         });
-        let Stepped { param, exp_avg, exp_avg_sq } = adamw(Stepped { param: values, exp_avg, exp_avg_sq }, gradient, step)?;
+        let Stepped { param, exp_avg, exp_avg_sq } =
+            adamw(Stepped { param: values, exp_avg, exp_avg_sq }, gradient, step)?;
         self.moments.insert(key.to_owned(), Moments { exp_avg, exp_avg_sq });
         Ok(param)
     }

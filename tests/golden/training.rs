@@ -28,11 +28,9 @@ fn schedule(case: &Case, warmup: f64, total: f64) -> Schedule {
 
 pub fn lr_schedule(case: &Case, _device: &Device) -> Vec<Line> {
     let per_epoch = number(case, "iters_per_epoch");
-    let schedule =
-        schedule(case, number(case, "warmup_epochs") * per_epoch, number(case, "epochs") * per_epoch);
+    let schedule = schedule(case, number(case, "warmup_epochs") * per_epoch, number(case, "epochs") * per_epoch);
     assert_eq!(schedule, Schedule::new(schedule.base_rate, schedule.warmup, schedule.total), "{}", case.name);
-    let rates: Vec<f64> =
-        (0..schedule.total).flat_map(|i| Group::ALL.map(|group| schedule.rate(i, group))).collect();
+    let rates: Vec<f64> = (0..schedule.total).flat_map(|i| Group::ALL.map(|group| schedule.rate(i, group))).collect();
     let narrow = |f: fn(f64) -> f64| rates.iter().map(|&rate| f(rate) as f32).collect::<Vec<f32>>();
     vec![compare(case, "out.lr", &narrow(|x| x)), compare(case, "out.log10_lr", &narrow(f64::log10))]
 }
@@ -87,7 +85,8 @@ pub fn student_train(case: &Case, device: &Device) -> Vec<Line> {
     // The mean of every voxel over the distinct points that were drawn in it, voxels ascending.
     let drawn: BTreeSet<i32> =
         ["in.anchor", "in.positive", "in.negative"].iter().flat_map(|name| case.i32(name).1).collect();
-    let used: Vec<i32> = drawn.iter().map(|&p| voxel_of_point[p as usize]).collect::<BTreeSet<_>>().into_iter().collect();
+    let used: Vec<i32> =
+        drawn.iter().map(|&p| voxel_of_point[p as usize]).collect::<BTreeSet<_>>().into_iter().collect();
     let row = |point: i32| used.binary_search(&voxel_of_point[point as usize]).unwrap();
     let mut sums = vec![0.0f64; used.len() * dim];
     let mut counts = vec![0.0f64; used.len()];

@@ -117,8 +117,8 @@ impl AffinityPredictor {
     /// checkpoint's order; gradients are taken out of `gradients`, and a parameter without one is left alone.
     ///
     /// # Errors
-    /// What `step` answers. The student cannot be used any further then: values have one owner, so that they
-    /// can be changed in place, and those under way are lost.
+    /// What `step` answers. The parameters before have then been replaced, the one under way is NaN, for values
+    /// have one owner, so that they can be changed in place; those behind are as they were.
     pub fn update<E>(
         &mut self,
         gradients: &mut Gradients,
@@ -135,9 +135,13 @@ impl AffinityPredictor {
             let (shape, device) = (tensor.dims(), tensor.device());
             let values = std::mem::replace(tensor, Tensor::zeros([0; D], &device)).inner();
             let len = shape.iter().product::<usize>();
-            let values = step(values.reshape([len]), gradient.reshape([len]))?;
-            *tensor = parameter(Tensor::from_inner(values.reshape(shape)));
-            Ok(())
+            let stepped = step(values.reshape([len]), gradient.reshape([len]));
+            let (values, result) = match stepped {
+                Ok(values) => (values.reshape(shape), Ok(())),
+                Err(error) => (Tensor::full(shape, f32::NAN, &device.without_autodiff()), Err(error)),
+            };
+            *tensor = parameter(Tensor::from_inner(values));
+            result
         }
         self.try_for_each_parameter(|key, tensor| match tensor {
             ParameterMut::Vector(tensor) => replace(tensor, gradients, |values, grad| step(key, values, grad)),
@@ -205,9 +209,8 @@ const OUTPUT_KEY: &str = "output_layer.kernel";
 /// Keys of the kernel and prefix of the batch norm of every layer with one.
 fn layer_keys() -> impl Iterator<Item = [String; 2]> {
     let blocks = (0..NUM_BLOCKS).flat_map(|block| {
-        [1, 2].map(|half| {
-            [format!("res_blocks.{block}.conv{half}.kernel"), format!("res_blocks.{block}.norm{half}.bn")]
-        })
+        [1, 2]
+            .map(|half| [format!("res_blocks.{block}.conv{half}.kernel"), format!("res_blocks.{block}.norm{half}.bn")])
     });
     std::iter::once(["input_layer.0.kernel".to_owned(), "input_layer.1.bn".to_owned()]).chain(blocks)
 }

@@ -133,13 +133,7 @@ impl AdamWBackend for Flex {
         step: Step,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [mut param, mut exp_avg, mut exp_avg_sq] = [param, exp_avg, exp_avg_sq].map(whole);
-        cpu::adamw(
-            param.storage_mut(),
-            &Host::<f32>::new(grad),
-            exp_avg.storage_mut(),
-            exp_avg_sq.storage_mut(),
-            step,
-        );
+        cpu::adamw(param.storage_mut(), &Host::<f32>::new(grad), exp_avg.storage_mut(), exp_avg_sq.storage_mut(), step);
         (param, exp_avg, exp_avg_sq)
     }
 }

@@ -157,12 +157,7 @@ fn forward_wgsl(
         &x.client,
         shader,
         num_values.div_ceil(normalize::WG as usize),
-        &normalize::Params {
-            num_values: num_values as u32,
-            num_channels: dim as u32,
-            epsilon,
-            relu: u32::from(relu),
-        },
+        &normalize::Params { num_values: num_values as u32, num_channels: dim as u32, epsilon, relu: u32::from(relu) },
         &buffers,
     );
     (y, statistics)
@@ -198,15 +193,8 @@ fn grad_wgsl(input: GradInput<CubeTensor>, add: bool) -> (CubeTensor, Option<Cub
 
     let grad_x = empty_f32(&x, [num_rows, dim]);
     let grad_residual = add.then(|| empty_f32(&x, [num_rows, dim]));
-    let mut buffers = vec![
-        &out_grad.handle,
-        &x.handle,
-        &y.handle,
-        &statistics.handle,
-        &weight.handle,
-        &sums.handle,
-        &grad_x.handle,
-    ];
+    let mut buffers =
+        vec![&out_grad.handle, &x.handle, &y.handle, &statistics.handle, &weight.handle, &sums.handle, &grad_x.handle];
     buffers.extend(grad_residual.iter().map(|grad| &grad.handle));
     let num_values = num_rows * dim;
     launch(

@@ -148,8 +148,16 @@ impl WithSimd for GradWeight<'_> {
                 for (p, (dst, _)) in pairs.iter().enumerate() {
                     let row = &self.grad_out[dst * num_out..][..num_out];
                     let at = (block * PAIRS + p) * width;
-                    for (panel, values) in panels.chunks_exact_mut(panel_len).zip(row.chunks(width)) {
-                        panel[at..at + values.len()].copy_from_slice(values);
+                    let (whole, rest) = row.split_at(num_out / width * width);
+                    let (lines, _) = pulp::as_arrays::<2, _>(S::as_simd_f32s(whole).0);
+                    let mut panels = panels.chunks_exact_mut(panel_len);
+                    for (line, panel) in lines.iter().zip(&mut panels) {
+                        let (to, _) = S::as_mut_simd_f32s(&mut panel[at..at + width]);
+                        to[0] = line[0];
+                        to[1] = line[1];
+                    }
+                    if let Some(panel) = panels.next() {
+                        panel[at..at + rest.len()].copy_from_slice(rest);
                     }
                 }
             }
