@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let channel = i % params.num_channels;
     let inverse = 1.0 / sqrt(statistics[params.num_channels + channel] + params.epsilon);
     let normalized = (x[i] - statistics[channel]) * inverse;
-    let g = select(0.0, grad[i], params.relu == 0u || y[i] > 0.0);
+    let g = select(grad[i], 0.0, params.relu != 0u && y[i] <= 0.0);
     let mean_g = sums[channel] / params.num_rows;
     let mean_product = sums[params.num_channels + channel] / params.num_rows;
     grad_x[i] = weight[channel] * inverse * (g - mean_g - normalized * mean_product);

@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         let inverse = 1.0 / sqrt(statistics[params.num_channels + channel] + params.epsilon);
         for (var row = first_row + lid / CHANNELS; row < end; row += LANES) {
             let i = row * params.num_channels + channel;
-            let g = select(0.0, grad[i], params.relu == 0u || y[i] > 0.0);
+            let g = select(grad[i], 0.0, params.relu != 0u && y[i] <= 0.0);
             sum += g;
             sum_normalized += g * ((x[i] - mean) * inverse);
         }

@@ -31,8 +31,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 #ifdef ADD
     value += residual[i];
 #endif
-    if params.relu != 0u {
-        value = max(value, 0.0);
+    // Not max, which may lose a NaN: a run that has diverged shows it.
+    if params.relu != 0u && value < 0.0 {
+        value = 0.0;
     }
     out[i] = value;
 }

@@ -117,7 +117,13 @@ fn inverses(statistics: &[f32], norm: Norm<'_>) -> Vec<f32> {
 /// A gradient where the ReLU let its value pass.
 #[inline(always)]
 fn passed(grad: f32, y: f32, relu: bool) -> f32 {
-    if !relu | (y > 0.0) { grad } else { 0.0 }
+    if relu & (y <= 0.0) { 0.0 } else { grad }
+}
+
+/// The larger of the two; a NaN stays, unlike in `f32::max`, so that a run that has diverged shows it.
+#[inline(always)]
+fn at_least(x: f32, least: f32) -> f32 {
+    if x < least { least } else { x }
 }
 
 /// Σ over rows of what `add` adds for a row, `width` sums.
@@ -182,12 +188,12 @@ impl NullaryFnOnce for Normalize<'_> {
                 Some(residual) => {
                     let residual = &residual[row * dim..][..dim];
                     for c in 0..dim {
-                        out[c] = ((x[c] - means[c]) * scales[c] + bias[c] + residual[c]).max(least);
+                        out[c] = at_least((x[c] - means[c]) * scales[c] + bias[c] + residual[c], least);
                     }
                 }
                 None => {
                     for c in 0..dim {
-                        out[c] = ((x[c] - means[c]) * scales[c] + bias[c]).max(least);
+                        out[c] = at_least((x[c] - means[c]) * scales[c] + bias[c], least);
                     }
                 }
             }

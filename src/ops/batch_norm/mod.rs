@@ -73,7 +73,7 @@ pub struct BatchNormed {
 
 /// (x − mean) / √(variance + ε) · weight + bias of `x [V, C]`, mean and biased variance of every channel
 /// over the rows, as PyTorch's `BatchNorm` in training; then `residual [V, C]` is added and, with `relu`, the
-/// result cut at 0 from below. Gradients flow to `x`, `residual`, `weight` and `bias`. Sums over rows have
+/// result cut at 0 from below, where a NaN stays one. Gradients flow to `x`, `residual`, `weight` and `bias`. Sums over rows have
 /// a fixed order, so two runs on one device agree to the bit; the variance is taken about the mean.
 ///
 /// # Errors
