@@ -2,6 +2,8 @@
 // A workgroup makes a tile of ROWS output rows by COLS output channels, a thread 8 x 8 of it. Kernel
 // offsets at which no row of the tile has a neighbour are skipped whole; Morton-ordered voxels make
 // that common. A missing neighbour (-1) contributes nothing.
+// With TRANSPOSED, the gradient of `x`: out[u] = sum_k x[src_from_dst[u, k]] . weight[K - 1 - k]^T, for the map
+// of a voxel set is its own inverse under reversal of k; `weight` is then [kernel_volume, num_out, num_in].
 // `x` [num_src, num_in], `weight` [kernel_volume, num_in, num_out], `src_from_dst` [num_dst,
 // kernel_volume], `out` [num_dst, num_out].
 #import shared/linear_id
@@ -35,7 +37,11 @@ fn weight_at(k: u32, channel: u32, col: u32) -> f32 {
     if channel >= params.num_in || col >= params.num_out {
         return 0.0;
     }
+#ifdef TRANSPOSED
+    return weight[((params.kernel_volume - 1u - k) * params.num_out + col) * params.num_in + channel];
+#else
     return weight[(k * params.num_in + channel) * params.num_out + col];
+#endif
 }
 
 fn store(row: u32, col: u32, sums: vec4<f32>) {
@@ -92,9 +98,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                     x_at(row, channel), x_at(row + 1u, channel), x_at(row + 2u, channel), x_at(row + 3u, channel));
             }
             for (var i = lid; i < DEPTH * COLS / 4u; i += WG) {
-                let channel = depth + i / (COLS / 4u);
-                let col = first_col + i % (COLS / 4u) * 4u;
-                weight_tile[i] = vec4<f32>(weight_at(k, channel, col), weight_at(k, channel, col + 1u),
+#ifdef TRANSPOSED
+                let at = i % DEPTH * (COLS / 4u) + i / DEPTH;
+#else
+                let at = i;
+#endif
+                // Consecutive threads read consecutive values of a row of the weight.
+                let channel = depth + at / (COLS / 4u);
+                let col = first_col + at % (COLS / 4u) * 4u;
+                weight_tile[at] = vec4<f32>(weight_at(k, channel, col), weight_at(k, channel, col + 1u),
                                            weight_at(k, channel, col + 2u), weight_at(k, channel, col + 3u));
             }
             workgroupBarrier();

@@ -1,45 +1,95 @@
 // Gradient of a sparse convolution's weight: grad_weight[k] = sum_v x[src_from_dst[v, k]]^T grad_out[v].
-// A workgroup owns one tile of ROWS input channels by COLS output channels of one offset and walks
-// all voxels in order: no atomics, so the sum does not depend on scheduling.
-// Layouts as in forward.wgsl; `grad_out` [num_dst, num_out], `grad_weight` like `weight`.
+// The voxels are cut into slices, each with a sum of its own that sum_slices.wgsl adds up. A workgroup owns one
+// tile of ROWS input channels by COLS output channels of one offset and slice, and walks the rows
+// `first..first + num_rows` of its slice in order, going on from the sum of the launch before: no atomics, so
+// the result does not depend on scheduling.
+// Layouts as in forward.wgsl; `grad_out` [num_dst, num_out], `partial` [num_slices, kernel_volume, num_in, num_out].
 #import shared/linear_id
+#import shared/gemm_tile
 
-const ROWS: u32 = 64u;
-const COLS: u32 = 64u;
-const DEPTH: u32 = 16u;
-const WG: u32 = 256u;
-
-struct Params { num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32 }
+struct Params {
+    num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32,
+    num_slices: u32, slice_rows: u32, first: u32, num_rows: u32,
+}
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> grad_out: array<f32>;
 @group(0) @binding(2) var<storage, read> src_from_dst: array<i32>;
-@group(0) @binding(3) var<storage, read_write> grad_weight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 var<workgroup> src: array<i32, DEPTH>;
 var<workgroup> any_src: u32;
-var<workgroup> x_tile: array<f32, 1024>;    // [DEPTH voxels, ROWS input channels]
-var<workgroup> grad_tile: array<f32, 1024>; // [DEPTH voxels, COLS output channels]
+
+fn x_at(voxel: u32, channel: u32) -> f32 {
+    if channel >= params.num_in {
+        return 0.0;
+    }
+    return x[voxel * params.num_in + channel];
+}
+
+fn grad_at(voxel: u32, channel: u32) -> f32 {
+    if channel >= params.num_out {
+        return 0.0;
+    }
+    return grad_out[voxel * params.num_out + channel];
+}
+
+fn load(at: u32, row: u32, col: u32) -> vec4<f32> {
+    var values = vec4<f32>();
+    if row < params.num_in {
+        for (var c = 0u; c < 4u; c++) {
+            if col + c < params.num_out {
+                values[c] = partial[at + row * params.num_out + col + c];
+            }
+        }
+    }
+    return values;
+}
+
+fn store(at: u32, row: u32, col: u32, sums: vec4<f32>) {
+    if row >= params.num_in {
+        return;
+    }
+    for (var c = 0u; c < 4u; c++) {
+        if col + c < params.num_out {
+            partial[at + row * params.num_out + col + c] = sums[c];
+        }
+    }
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
-    let num_row_tiles = (params.num_in + ROWS - 1u) / ROWS;
     let num_col_tiles = (params.num_out + COLS - 1u) / COLS;
-    let tile = workgroup_index(wid, nwg);
-    let k = tile / (num_row_tiles * num_col_tiles);
-    let first_row = ((tile / num_col_tiles) % num_row_tiles) * ROWS;
-    let first_col = (tile % num_col_tiles) * COLS;
-    let thread_row = (lid / 16u) * 4u;
-    let thread_col = (lid % 16u) * 4u;
-    let in_kernel = k < params.kernel_volume;
-    var acc: array<vec4<f32>, 4>;
+    let num_tiles = (params.num_in + ROWS - 1u) / ROWS * num_col_tiles;
+    let index = workgroup_index(wid, nwg);
+    let tile = index % num_tiles;
+    let matrix = index / num_tiles;
+    let k = matrix % params.kernel_volume;
+    let slice = matrix / params.kernel_volume;
+    let inside = slice < params.num_slices;
+    let first_row = tile / num_col_tiles * ROWS;
+    let first_col = tile % num_col_tiles * COLS;
+    let thread_row = lid / 8u;
+    let thread_col = lid % 8u;
+    let at = matrix * params.num_in * params.num_out;
+    let row = first_row + thread_row * 8u;
+    let col = first_col + thread_col * 8u;
+    if inside && params.first > 0u {
+        for (var r = 0u; r < 8u; r++) {
+            left[r] = load(at, row + r, col);
+            right[r] = load(at, row + r, col + 4u);
+        }
+    }
 
-    for (var first = 0u; first < params.num_dst; first += DEPTH) {
+    let slice_end = min((slice + 1u) * params.slice_rows, params.num_dst);
+    let begin = slice * params.slice_rows + params.first;
+    let end = select(0u, min(begin + params.num_rows, slice_end), inside);
+    for (var first = begin; first < end; first += DEPTH) {
         if lid < DEPTH {
             src[lid] = -1;
-            if in_kernel && first + lid < params.num_dst {
+            if first + lid < end {
                 src[lid] = src_from_dst[(first + lid) * params.kernel_volume + k];
             }
         }
@@ -56,49 +106,37 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         if workgroupUniformLoad(&any_src) == 0u {
             continue;
         }
-        for (var i = lid; i < DEPTH * ROWS; i += WG) {
-            let voxel = i / ROWS;
-            let channel = first_row + i % ROWS;
-            var value = 0.0;
-            if src[voxel] >= 0 && channel < params.num_in {
-                value = x[u32(src[voxel]) * params.num_in + channel];
+        for (var i = lid; i < DEPTH * ROWS / 4u; i += WG) {
+            let d = i / (ROWS / 4u);
+            let channel = first_row + i % (ROWS / 4u) * 4u;
+            var values = vec4<f32>();
+            if src[d] >= 0 {
+                let voxel = u32(src[d]);
+                values = vec4<f32>(x_at(voxel, channel), x_at(voxel, channel + 1u), x_at(voxel, channel + 2u),
+                                   x_at(voxel, channel + 3u));
             }
-            x_tile[i] = value;
+            x_tile[i] = values;
         }
-        for (var i = lid; i < DEPTH * COLS; i += WG) {
-            let voxel = i / COLS;
-            let col = first_col + i % COLS;
-            var value = 0.0;
-            if src[voxel] >= 0 && col < params.num_out {
-                value = grad_out[(first + voxel) * params.num_out + col];
+        for (var i = lid; i < DEPTH * COLS / 4u; i += WG) {
+            let d = i / (COLS / 4u);
+            let channel = first_col + i % (COLS / 4u) * 4u;
+            var values = vec4<f32>();
+            if src[d] >= 0 {
+                let voxel = first + d;
+                values = vec4<f32>(grad_at(voxel, channel), grad_at(voxel, channel + 1u),
+                                   grad_at(voxel, channel + 2u), grad_at(voxel, channel + 3u));
             }
-            grad_tile[i] = value;
+            weight_tile[i] = values;
         }
         workgroupBarrier();
-        for (var d = 0u; d < DEPTH; d++) {
-            let g = d * COLS + thread_col;
-            let b = vec4<f32>(grad_tile[g], grad_tile[g + 1u], grad_tile[g + 2u], grad_tile[g + 3u]);
-            let a = d * ROWS + thread_row;
-            acc[0] = fma(vec4<f32>(x_tile[a]), b, acc[0]);
-            acc[1] = fma(vec4<f32>(x_tile[a + 1u]), b, acc[1]);
-            acc[2] = fma(vec4<f32>(x_tile[a + 2u]), b, acc[2]);
-            acc[3] = fma(vec4<f32>(x_tile[a + 3u]), b, acc[3]);
-        }
+        multiply_tiles(thread_row, thread_col);
         workgroupBarrier();
     }
-    if !in_kernel {
+    if !inside {
         return;
     }
-    for (var r = 0u; r < 4u; r++) {
-        let row = first_row + thread_row + r;
-        if row >= params.num_in {
-            break;
-        }
-        for (var c = 0u; c < 4u; c++) {
-            let col = first_col + thread_col + c;
-            if col < params.num_out {
-                grad_weight[(k * params.num_in + row) * params.num_out + col] = acc[r][c];
-            }
-        }
+    for (var r = 0u; r < 8u; r++) {
+        store(at, row + r, col, left[r]);
+        store(at, row + r, col + 4u, right[r]);
     }
 }

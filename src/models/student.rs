@@ -4,16 +4,15 @@
 //! published weights take 518 channels (512 lifted, 3 colour in 0..1, 3 normal) and give 128.
 
 mod config;
+mod train;
 
-use burn::module::{Module, Param, RunningState};
-use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::prelude::*;
 pub use config::StudentConfig;
 use config::{KERNEL_VOLUME, NUM_BLOCKS};
 
 use crate::ops::kernel_map::kernel_map;
 use crate::ops::sparse_conv::sparse_conv;
-use crate::ops::{OpError, float_tensor};
+use crate::ops::{OpError, float_tensor, plain};
 use crate::weights::{HostTensor, LoadReport, TensorSource, WeightsError, match_keys};
 
 /// Batch norm's ε, as in the reference.
@@ -21,31 +20,48 @@ const EPSILON: f64 = 1e-5;
 /// How far an output voxel sees, in voxels along an axis: nine 3 × 3 × 3 convolutions in a row.
 pub const RECEPTIVE_RADIUS: usize = 1 + 2 * NUM_BLOCKS;
 
+/// A batch norm's parameters, and what it has seen; the latter never on an autodiff device.
+#[derive(Clone, Debug)]
+struct BatchNorm {
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    running_mean: Tensor<1>,
+    running_var: Tensor<1>,
+}
+
 /// A convolution without bias and its batch norm.
-#[derive(Module, Debug)]
+#[derive(Clone, Debug)]
 struct ConvNorm {
-    kernel: Param<Tensor<3>>,
+    kernel: Tensor<3>,
     bn: BatchNorm,
 }
 
 /// Two convolutions around an identity connection.
-#[derive(Module, Debug)]
+#[derive(Clone, Debug)]
 struct ResidualBlock {
     first: ConvNorm,
     second: ConvNorm,
 }
 
-/// The student with its batch norms as the checkpoint has them.
-#[derive(Module, Debug)]
+/// The student with its batch norms as the checkpoint has them. On an autodiff device its parameters
+/// track gradients, and it can be trained.
+#[derive(Clone, Debug)]
 pub struct AffinityPredictor {
     input_layer: ConvNorm,
     res_blocks: Vec<ResidualBlock>,
-    output_layer: Param<Tensor<2>>,
+    output_layer: Tensor<2>,
+    num_batches_tracked: u64,
+}
+
+/// A tensor that tracks gradients where the device does.
+fn parameter<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    if tensor.device().is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
 impl AffinityPredictor {
     /// Builds the student from the reference's weights, taken one tensor at a time. The report names
-    /// every key; anything missing, left over or of another shape is fatal.
+    /// every key; anything missing, left over or of another shape is fatal. The count of training steps
+    /// starts at 0, see [`set_num_batches_tracked`](Self::set_num_batches_tracked).
     ///
     /// # Errors
     /// [`WeightsError`] naming the file and the key.
@@ -59,19 +75,21 @@ impl AffinityPredictor {
         let unused: Vec<_> = StudentConfig::UNUSED.iter().map(|(pattern, _)| *pattern).collect();
         let report = match_keys(&weights, &config.keys(), &unused);
         report.ensure_complete()?;
+        let inner = device.clone().without_autodiff();
         let mut conv = |kernel: &str, norm: &str, num_in: usize| -> Result<ConvNorm, WeightsError> {
-            let mut vector = |name: &str| -> Result<Tensor<1>, WeightsError> {
+            let mut vector = |name: &str, device: &Device| -> Result<Tensor<1>, WeightsError> {
                 let values = weights.take(&format!("{norm}.bn.{name}"), &[config.hidden_dim])?;
                 Ok(float_tensor(values.data, [config.hidden_dim], device))
             };
-            let mut bn = BatchNormConfig::new(config.hidden_dim).with_epsilon(EPSILON).init(device);
-            bn.gamma = Param::from_tensor(vector("weight")?);
-            bn.beta = Param::from_tensor(vector("bias")?);
-            bn.running_mean = RunningState::new(vector("running_mean")?);
-            bn.running_var = RunningState::new(vector("running_var")?);
+            let bn = BatchNorm {
+                weight: parameter(vector("weight", device)?),
+                bias: parameter(vector("bias", device)?),
+                running_mean: vector("running_mean", &inner)?,
+                running_var: vector("running_var", &inner)?,
+            };
             let shape = [KERNEL_VOLUME, num_in, config.hidden_dim];
             let HostTensor { data, .. } = weights.take(&format!("{kernel}.kernel"), &shape)?;
-            Ok(ConvNorm { kernel: Param::from_tensor(float_tensor(data, shape, device)), bn })
+            Ok(ConvNorm { kernel: parameter(float_tensor(data, shape, device)), bn })
         };
         let input_layer = conv("input_layer.0", "input_layer.1", config.input_dim)?;
         let res_blocks = (0..NUM_BLOCKS)
@@ -84,24 +102,25 @@ impl AffinityPredictor {
             .collect::<Result<_, WeightsError>>()?;
         let shape = [config.hidden_dim, config.embed_dim];
         let output = weights.take("output_layer.kernel", &shape)?;
-        let output_layer = Param::from_tensor(float_tensor(output.data, shape, device));
-        Ok((Self { input_layer, res_blocks, output_layer }, config, report))
+        let output_layer = parameter(float_tensor(output.data, shape, device));
+        Ok((Self { input_layer, res_blocks, output_layer, num_batches_tracked: 0 }, config, report))
     }
 
-    /// The network for inference: running statistics folded into kernels and biases, so that a
-    /// voxel's activations are written once per layer instead of once per step of the batch norm.
+    /// The network for inference, without autodiff: running statistics folded into kernels and biases, so
+    /// that a voxel's activations are written once per layer instead of once per step of the batch norm.
     #[must_use]
     pub fn fold(&self) -> Student {
         let fold = |layer: &ConvNorm| {
-            let scale = layer.bn.gamma.val() / (layer.bn.running_var.value() + EPSILON).sqrt();
-            let bias = layer.bn.beta.val() - layer.bn.running_mean.value() * scale.clone();
+            let BatchNorm { weight, bias, running_mean, running_var } = layer.bn.clone();
+            let scale = plain(weight) / (running_var + EPSILON).sqrt();
+            let bias = plain(bias) - running_mean * scale.clone();
             let [_, _, num_out] = layer.kernel.dims();
-            FoldedConv { kernel: layer.kernel.val() * scale.reshape([1, 1, num_out]), bias }
+            FoldedConv { kernel: plain(layer.kernel.clone()) * scale.reshape([1, 1, num_out]), bias }
         };
         Student {
             input_layer: fold(&self.input_layer),
             res_blocks: self.res_blocks.iter().map(|b| [fold(&b.first), fold(&b.second)]).collect(),
-            output_layer: self.output_layer.val(),
+            output_layer: plain(self.output_layer.clone()),
         }
     }
 }

@@ -7,8 +7,10 @@
 //! Vocabulary: voxels are `[V, 4]` integers (batch, x, y, z), 0 ≤ x, y, z < 2²¹; index tensors are
 //! i32 with -1 for "none", and named `dst_from_src`; features are f32, one row per point or voxel.
 
+pub mod adamw;
 pub mod affinity;
 pub mod attention;
+pub mod batch_norm;
 pub mod bicubic_antialias;
 pub mod compose;
 pub mod contrastive_pairs;

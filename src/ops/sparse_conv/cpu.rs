@@ -17,8 +17,8 @@ pub struct Dims {
     pub num_out: usize,
 }
 
-/// Rows of the weight's gradient in one task.
-const TASK_INPUTS: usize = 96;
+/// Most rows of the weight's gradient in one task.
+const TASK_INPUTS: usize = 192;
 
 /// out\[v\] = Σₖ x\[map\[v, k\]\] · weight\[k\] (+ bias): `x [V, in]`, `weight [K, in, out]`, `map [V, K]`.
 #[must_use]
@@ -45,16 +45,61 @@ pub(crate) fn forward_packed(x: &[f32], panels: &[f32], bias: Option<&[f32]>, ma
     product.run(map.len() / kernel_volume)
 }
 
+/// Gradient of `x`: Σₖ grad_out\[map\[u, k\]\] · weight\[K − 1 − k\]ᵀ, for the map is its own inverse under reversal of k.
+#[must_use]
+pub fn grad_x(grad_out: &[f32], weight: &[f32], map: &[i32], dims: Dims) -> Vec<f32> {
+    let Dims { kernel_volume, num_in, num_out } = dims;
+    let panels = pack_reversed(weight, panel_width(), dims);
+    let product = Product {
+        x: grad_out,
+        panels: Panels::F32(&panels),
+        bias: None,
+        activation: Activation::None,
+        num_taps: kernel_volume,
+        num_in: num_out,
+        num_out: num_in,
+        src: |dst: usize, k: usize| Some(usize::try_from(map[dst * kernel_volume + k]).ok()? * num_out),
+    };
+    product.run(map.len() / kernel_volume)
+}
+
+/// The reversed, transposed weight as [`pack`] would lay it out, `[in / width, K · out, width]`.
+fn pack_reversed(weight: &[f32], width: usize, dims: Dims) -> Vec<f32> {
+    /// Values of a row of the weight read at once: a line of cache.
+    const LINE: usize = 16;
+    let Dims { kernel_volume, num_in, num_out } = dims;
+    let panel_len = kernel_volume * num_out * width;
+    let mut panels = vec![0.0; num_in.div_ceil(width) * panel_len];
+    panels.par_chunks_mut(panel_len).enumerate().for_each(|(panel, values)| {
+        let rows = panel * width..num_in.min((panel + 1) * width);
+        for (k, values) in values.chunks_exact_mut(num_out * width).enumerate() {
+            let matrix = &weight[(kernel_volume - 1 - k) * num_in * num_out..][..num_in * num_out];
+            for (line, values) in values.chunks_mut(LINE * width).enumerate() {
+                let len = values.len() / width;
+                for (col, row) in rows.clone().enumerate() {
+                    let row = &matrix[row * num_out + line * LINE..][..len];
+                    for (to, value) in values.chunks_exact_mut(width).zip(row) {
+                        to[col] = *value;
+                    }
+                }
+            }
+        }
+    });
+    panels
+}
+
 /// Gradient of the weight `[K, in, out]`: Σᵥ x\[map\[v, k\]\]ᵀ · grad_out\[v\].
 #[must_use]
 pub fn grad_weight(x: &[f32], grad_out: &[f32], map: &[i32], dims: Dims) -> Vec<f32> {
     let arch = Arch::new();
     let Dims { kernel_volume, num_in, num_out } = dims;
+    // Rows of a task, about equal.
+    let rows = num_in.div_ceil(num_in.div_ceil(TASK_INPUTS)).next_multiple_of(6);
     let mut grad = vec![0.0; kernel_volume * num_in * num_out];
     grad.par_chunks_mut(num_in * num_out).enumerate().for_each(|(k, grad)| {
         let pairs = pairs(map, kernel_volume, k);
-        grad.par_chunks_mut(TASK_INPUTS * num_out).enumerate().for_each(|(block, grad)| {
-            arch.dispatch(GradWeight { x, grad_out, pairs: &pairs, first_in: block * TASK_INPUTS, grad, dims });
+        grad.par_chunks_mut(rows * num_out).enumerate().for_each(|(block, grad)| {
+            arch.dispatch(GradWeight { x, grad_out, pairs: &pairs, first_in: block * rows, grad, dims });
         });
     });
     grad
@@ -76,6 +121,9 @@ struct GradWeight<'a> {
     dims: Dims,
 }
 
+/// Pairs whose values are moved together: they fill a line of cache.
+const PAIRS: usize = 16;
+
 impl WithSimd for GradWeight<'_> {
     type Output = ();
 
@@ -83,31 +131,54 @@ impl WithSimd for GradWeight<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Dims { num_in, num_out, .. } = self.dims;
         let width = 2 * S::F32_LANES;
-        let padded = num_out.next_multiple_of(width);
+        let num_panels = num_out.div_ceil(width);
         let num_rows = self.grad.len() / num_out;
-        let mut sums = vec![0.0; num_rows * padded];
+        // Panel by panel, so that the inner kernel walks the sums in order.
+        let mut sums = vec![0.0; num_panels * num_rows * width];
         let mut inputs = vec![0.0; num_rows * DEPTH];
-        let mut panel = vec![0.0; DEPTH * width];
+        // A line more than a panel needs: panels a power of two apart would share few sets of the cache.
+        let panel_len = (DEPTH + 1) * width;
+        let mut panels = vec![0.0; num_panels * panel_len];
         for pairs in self.pairs.chunks(DEPTH) {
             let depth = pairs.len();
-            for (p, (_, src)) in pairs.iter().enumerate() {
-                let x = &self.x[src * num_in + self.first_in..][..num_rows];
-                for (row, value) in inputs.chunks_exact_mut(DEPTH).zip(x) {
-                    row[p] = *value;
+            for (block, pairs) in pairs.chunks(PAIRS).enumerate() {
+                let mut sources = [&self.x[..0]; PAIRS];
+                for (source, (_, src)) in sources.iter_mut().zip(pairs) {
+                    *source = &self.x[src * num_in + self.first_in..][..num_rows];
+                }
+                let sources = &sources[..pairs.len()];
+                for (row, inputs) in inputs.chunks_exact_mut(DEPTH).enumerate() {
+                    for (to, source) in inputs[block * PAIRS..].iter_mut().zip(sources) {
+                        *to = source[row];
+                    }
+                }
+                for (p, (dst, _)) in pairs.iter().enumerate() {
+                    let row = &self.grad_out[dst * num_out..][..num_out];
+                    let at = (block * PAIRS + p) * width;
+                    let (whole, rest) = row.split_at(num_out / width * width);
+                    let (lines, _) = pulp::as_arrays::<2, _>(S::as_simd_f32s(whole).0);
+                    let mut panels = panels.chunks_exact_mut(panel_len);
+                    for (line, panel) in lines.iter().zip(&mut panels) {
+                        let (to, _) = S::as_mut_simd_f32s(&mut panel[at..at + width]);
+                        to[0] = line[0];
+                        to[1] = line[1];
+                    }
+                    if let Some(panel) = panels.next() {
+                        panel[at..at + rest.len()].copy_from_slice(rest);
+                    }
                 }
             }
-            for first in (0..num_out).step_by(width) {
-                let present = width.min(num_out - first);
-                for (to, (dst, _)) in panel.chunks_exact_mut(width).zip(pairs) {
-                    to[..present].copy_from_slice(&self.grad_out[dst * num_out + first..][..present]);
-                    to[present..].fill(0.0);
-                }
-                let row = |i: usize| (&inputs[i * DEPTH..][..depth], i * padded + first);
-                multiply_add_rows(simd, num_rows, row, &panel[..depth * width], &mut sums);
+            for (panel, sums) in panels.chunks_exact(panel_len).zip(sums.chunks_exact_mut(num_rows * width)) {
+                let row = |i: usize| (&inputs[i * DEPTH..][..depth], i * width);
+                multiply_add_rows(simd, num_rows, row, &panel[..depth * width], sums);
             }
         }
-        for (grad, sums) in self.grad.chunks_exact_mut(num_out).zip(sums.chunks_exact(padded)) {
-            grad.copy_from_slice(&sums[..num_out]);
+        for (panel, sums) in sums.chunks_exact(num_rows * width).enumerate() {
+            let first = panel * width;
+            let present = width.min(num_out - first);
+            for (grad, sums) in self.grad.chunks_exact_mut(num_out).zip(sums.chunks_exact(width)) {
+                grad[first..first + present].copy_from_slice(&sums[..present]);
+            }
         }
     }
 }

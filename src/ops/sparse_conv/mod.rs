@@ -9,12 +9,12 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
 use super::gemm::{pack, panel_width};
 use super::{Host, OpError, ShapeCheck, host_tensor, plain, plain_int};
-use crate::gpu::shaders::sparse_conv::{forward, grad_weight};
-use crate::gpu::{check_binding, empty_f32, launch};
+use crate::gpu::shaders::sparse_conv::{forward, grad_weight, sum_slices};
+use crate::gpu::{Limits, Shader, check_binding, empty_f32, launch};
 
 /// Backend side of [`sparse_conv`]; preconditions are checked there.
 #[backend_extension(Cube, Flex, Autodiff)]
@@ -28,6 +28,13 @@ pub trait SparseConvBackend: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Gradient of `x`, `[V, in]`, from `grad_out [V, out]`.
+    fn sparse_conv_grad_x(
+        grad_out: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
         src_from_dst: IntTensor<Self>,
     ) -> FloatTensor<Self>;
 
@@ -199,16 +206,17 @@ impl PackedSparseConvBackend for Flex {
     }
 }
 
-fn forward_wgsl(
-    x: FloatTensor<CubeBackend>,
-    weight: FloatTensor<CubeBackend>,
-    bias: Option<FloatTensor<CubeBackend>>,
-    src_from_dst: IntTensor<CubeBackend>,
-) -> FloatTensor<CubeBackend> {
-    let (x, weight, map) = (into_contiguous(x), into_contiguous(weight), into_contiguous(src_from_dst));
-    let num_dst = map.shape()[0];
-    let [kernel_volume, num_in, num_out] = weight.shape().dims();
-    let out = empty_f32(&x, [num_dst, num_out]);
+/// A product with every offset's matrix: `num_in`, `num_out` as the shader sees them.
+fn launch_forward(
+    shader: &'static Shader,
+    x: &CubeTensor,
+    weight: &CubeTensor,
+    bias: Option<&CubeTensor>,
+    map: &CubeTensor,
+    [num_in, num_out]: [usize; 2],
+) -> CubeTensor {
+    let [num_dst, kernel_volume] = map.shape().dims();
+    let out = empty_f32(x, [num_dst, num_out]);
     let groups = num_dst.div_ceil(forward::ROWS as usize) * num_out.div_ceil(forward::COLS as usize);
     let params = forward::Params {
         num_dst: num_dst as u32,
@@ -217,16 +225,72 @@ fn forward_wgsl(
         kernel_volume: kernel_volume as u32,
     };
     let mut buffers = vec![&x.handle, &weight.handle, &map.handle, &out.handle];
-    let bias = bias.map(into_contiguous);
-    let shader = match &bias {
-        Some(bias) => {
-            buffers.push(&bias.handle);
-            &forward::BIAS
-        }
-        None => &forward::BASE,
-    };
+    buffers.extend(bias.map(|bias| &bias.handle));
     launch(&x.client, shader, groups, &params, &buffers);
     out
+}
+
+fn forward_wgsl(
+    x: FloatTensor<CubeBackend>,
+    weight: FloatTensor<CubeBackend>,
+    bias: Option<FloatTensor<CubeBackend>>,
+    src_from_dst: IntTensor<CubeBackend>,
+) -> FloatTensor<CubeBackend> {
+    let (x, weight, map) = (into_contiguous(x), into_contiguous(weight), into_contiguous(src_from_dst));
+    let bias = bias.map(into_contiguous);
+    let [_, num_in, num_out] = weight.shape().dims();
+    let shader = if bias.is_some() { &forward::BIAS } else { &forward::BASE };
+    launch_forward(shader, &x, &weight, bias.as_ref(), &map, [num_in, num_out])
+}
+
+/// Workgroups that keep a large GPU busy: with fewer tiles than this, the voxels are shared out too.
+const ENOUGH_WORKGROUPS: usize = 1024;
+/// Fewest voxels of a workgroup of the weight's gradient.
+const MIN_SLICE: usize = 2048;
+/// Voxels of a workgroup in one launch: Mesa's software driver ends all loops of an invocation after 65,535
+/// rounds, and a block of `DEPTH` voxels takes about 41.
+const LAUNCH_ROWS: usize = 16_384;
+
+fn grad_weight_wgsl(x: CubeTensor, grad_out: CubeTensor, map: CubeTensor) -> CubeTensor {
+    let (x, grad_out, map) = (into_contiguous(x), into_contiguous(grad_out), into_contiguous(map));
+    let [num_dst, kernel_volume] = map.shape().dims();
+    let (num_in, num_out) = (x.shape()[1], grad_out.shape()[1]);
+    let tiles = num_in.div_ceil(grad_weight::ROWS as usize) * num_out.div_ceil(grad_weight::COLS as usize);
+    let num_values = kernel_volume * num_in * num_out;
+    let most = Limits::of(&x.client).rows(num_values * 4).min(num_dst.div_ceil(MIN_SLICE));
+    let num_slices = ENOUGH_WORKGROUPS.div_ceil(kernel_volume * tiles).min(most);
+    let slice_rows = num_dst.div_ceil(num_slices);
+    let partial = empty_f32(&x, [num_slices * kernel_volume, num_in, num_out]);
+    for first in (0..slice_rows).step_by(LAUNCH_ROWS) {
+        launch(
+            &x.client,
+            &grad_weight::BASE,
+            num_slices * kernel_volume * tiles,
+            &grad_weight::Params {
+                num_dst: num_dst as u32,
+                num_in: num_in as u32,
+                num_out: num_out as u32,
+                kernel_volume: kernel_volume as u32,
+                num_slices: num_slices as u32,
+                slice_rows: slice_rows as u32,
+                first: first as u32,
+                num_rows: LAUNCH_ROWS as u32,
+            },
+            &[&x.handle, &grad_out.handle, &map.handle, &partial.handle],
+        );
+    }
+    if num_slices == 1 {
+        return partial;
+    }
+    let grad = empty_f32(&x, [kernel_volume, num_in, num_out]);
+    launch(
+        &x.client,
+        &sum_slices::BASE,
+        num_values.div_ceil(sum_slices::WG as usize),
+        &sum_slices::Params { num_values: num_values as u32, num_slices: num_slices as u32 },
+        &[&partial.handle, &grad.handle],
+    );
+    grad
 }
 
 impl SparseConvBackend for CubeBackend {
@@ -247,29 +311,23 @@ impl SparseConvBackend for CubeBackend {
         forward_wgsl(x, weight, Some(bias), src_from_dst)
     }
 
+    fn sparse_conv_grad_x(
+        grad_out: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (grad_out, weight) = (into_contiguous(grad_out), into_contiguous(weight));
+        let [_, num_in, num_out] = weight.shape().dims();
+        let map = into_contiguous(src_from_dst);
+        launch_forward(&forward::TRANSPOSED, &grad_out, &weight, None, &map, [num_out, num_in])
+    }
+
     fn sparse_conv_grad_weight(
         x: FloatTensor<Self>,
         grad_out: FloatTensor<Self>,
         src_from_dst: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        let (x, grad_out, map) = (into_contiguous(x), into_contiguous(grad_out), into_contiguous(src_from_dst));
-        let [num_dst, kernel_volume] = map.shape().dims();
-        let (num_in, num_out) = (x.shape()[1], grad_out.shape()[1]);
-        let grad = empty_f32(&x, [kernel_volume, num_in, num_out]);
-        let tiles = num_in.div_ceil(grad_weight::ROWS as usize) * num_out.div_ceil(grad_weight::COLS as usize);
-        launch(
-            &x.client,
-            &grad_weight::BASE,
-            kernel_volume * tiles,
-            &grad_weight::Params {
-                num_dst: num_dst as u32,
-                num_in: num_in as u32,
-                num_out: num_out as u32,
-                kernel_volume: kernel_volume as u32,
-            },
-            &[&x.handle, &grad_out.handle, &map.handle, &grad.handle],
-        );
-        grad
+        grad_weight_wgsl(x, grad_out, src_from_dst)
     }
 }
 
@@ -305,6 +363,18 @@ impl SparseConvBackend for Flex {
         forward_cpu(x, weight, Some(bias), src_from_dst)
     }
 
+    fn sparse_conv_grad_x(
+        grad_out: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let [kernel_volume, num_in, num_out] = weight.shape().dims();
+        let num_dst = src_from_dst.shape()[0];
+        let dims = cpu::Dims { kernel_volume, num_in, num_out };
+        let grad = cpu::grad_x(&Host::new(grad_out), &Host::new(weight), &Host::new(src_from_dst), dims);
+        host_tensor(grad, [num_dst, num_in])
+    }
+
     fn sparse_conv_grad_weight(
         x: FloatTensor<Self>,
         grad_out: FloatTensor<Self>,
@@ -318,17 +388,6 @@ impl SparseConvBackend for Flex {
     }
 }
 
-/// grad_x\[u\] = Σₖ grad_out\[map\[u, k\]\] · weight\[K − 1 − k\]ᵀ: the map is its own inverse under reversal
-/// of k, so the gradient is a convolution with the reversed, transposed weight.
-fn grad_x<B: SparseConvBackend>(
-    grad_out: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    src_from_dst: IntTensor<B>,
-) -> FloatTensor<B> {
-    let reversed = B::float_flip(weight, &[0]);
-    B::sparse_conv(grad_out, B::float_swap_dims(reversed, 1, 2), src_from_dst)
-}
-
 /// What the backward pass of a convolution needs.
 #[derive(Clone, Debug)]
 struct ConvState<B: Backend> {
@@ -340,7 +399,8 @@ struct ConvState<B: Backend> {
 impl<B: SparseConvBackend> ConvState<B> {
     fn register(&self, x_id: Option<NodeId>, weight_id: Option<NodeId>, grad: &FloatTensor<B>, grads: &mut Gradients) {
         if let Some(id) = x_id {
-            grads.register::<B>(id, grad_x::<B>(grad.clone(), self.weight.clone(), self.src_from_dst.clone()));
+            let grad_x = B::sparse_conv_grad_x(grad.clone(), self.weight.clone(), self.src_from_dst.clone());
+            grads.register::<B>(id, grad_x);
         }
         if let Some(id) = weight_id {
             let grad_weight = B::sparse_conv_grad_weight(self.x.clone(), grad.clone(), self.src_from_dst.clone());
@@ -407,6 +467,15 @@ impl<B: SparseConvBackend, C: CheckpointStrategy> SparseConvBackend for Autodiff
             OpsKind::Tracked(prep) => prep.finish(ConvState { x, weight, src_from_dst }, out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
+    }
+
+    fn sparse_conv_grad_x(
+        grad_out: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        src_from_dst: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let grad = B::sparse_conv_grad_x(grad_out.into_primitive(), weight.into_primitive(), src_from_dst);
+        <Self as AutodiffBackend>::from_inner(grad)
     }
 
     fn sparse_conv_grad_weight(

@@ -1,0 +1,216 @@
+//! The student in training: its start, its forward pass with batch statistics, its parameters by name,
+//! and its export under the reference's keys.
+
+use burn::prelude::*;
+use burn::tensor::Gradients;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use super::config::{KERNEL_VOLUME, NUM_BLOCKS};
+use super::{AffinityPredictor, BatchNorm, ConvNorm, EPSILON, ResidualBlock, StudentConfig, parameter};
+use crate::ops::batch_norm::{BatchNormed, batch_norm};
+use crate::ops::kernel_map::kernel_map;
+use crate::ops::sparse_conv::sparse_conv;
+use crate::ops::{OpError, float_tensor, float_values};
+use crate::weights::{Dtype, HostTensor, IntTensor, StateDict};
+
+/// Share of a new batch in the running statistics, as PyTorch's default.
+const MOMENTUM: f64 = 0.1;
+
+/// A parameter by its key in the checkpoint, to be read or replaced.
+enum ParameterMut<'a> {
+    Vector(&'a mut Tensor<1>),
+    Matrix(&'a mut Tensor<2>),
+    Kernel(&'a mut Tensor<3>),
+}
+
+impl AffinityPredictor {
+    /// A student before its first step, as the reference starts: kernels uniform in ±1 / √(inputs · cells of
+    /// the kernel), scales 1, shifts 0, running means 0 and variances 1. The numbers follow from `seed`
+    /// alone: ChaCha with 8 rounds, a stream for each kernel in the checkpoint's order.
+    #[must_use]
+    pub fn new(config: &StudentConfig, seed: u64, device: &Device) -> Self {
+        let inner = device.clone().without_autodiff();
+        let (hidden, mut stream) = (config.hidden_dim, 0);
+        let mut uniform = |len: usize, fan_in: usize| -> Vec<f32> {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            random.set_stream(stream);
+            stream += 1;
+            let bound = 1.0 / (fan_in as f64).sqrt();
+            let unit = |bits: u32| f64::from(bits >> 8) / f64::from(1 << 24);
+            (0..len).map(|_| (bound * (2.0 * unit(random.next_u32()) - 1.0)) as f32).collect()
+        };
+        let mut layer = |num_in: usize| {
+            let values = uniform(KERNEL_VOLUME * num_in * hidden, KERNEL_VOLUME * num_in);
+            let vector = |value: f32, device: &Device| float_tensor(vec![value; hidden], [hidden], device);
+            ConvNorm {
+                kernel: parameter(float_tensor(values, [KERNEL_VOLUME, num_in, hidden], device)),
+                bn: BatchNorm {
+                    weight: parameter(vector(1.0, device)),
+                    bias: parameter(vector(0.0, device)),
+                    running_mean: vector(0.0, &inner),
+                    running_var: vector(1.0, &inner),
+                },
+            }
+        };
+        let input_layer = layer(config.input_dim);
+        let res_blocks =
+            (0..NUM_BLOCKS).map(|_| ResidualBlock { first: layer(hidden), second: layer(hidden) }).collect();
+        let output = uniform(hidden * config.embed_dim, hidden);
+        let output_layer = parameter(float_tensor(output, [hidden, config.embed_dim], device));
+        Self { input_layer, res_blocks, output_layer, num_batches_tracked: 0 }
+    }
+
+    /// The student's widths.
+    #[must_use]
+    pub fn config(&self) -> StudentConfig {
+        let ([_, input_dim, _], [hidden_dim, embed_dim]) = (self.input_layer.kernel.dims(), self.output_layer.dims());
+        StudentConfig { input_dim, hidden_dim, embed_dim }
+    }
+
+    /// Training steps whose statistics are in the running ones.
+    #[must_use]
+    pub fn num_batches_tracked(&self) -> u64 {
+        self.num_batches_tracked
+    }
+
+    /// Sets the count of training steps, for a run that is resumed.
+    pub fn set_num_batches_tracked(&mut self, num_batches: u64) {
+        self.num_batches_tracked = num_batches;
+    }
+
+    /// Embedding `[V, embed]` (not normalised) as in training: batch norms take mean and variance of these
+    /// voxels, and their running statistics move a tenth of the way there (unbiased variance). Gradients flow
+    /// to the parameters where they are on an autodiff device, on which `features [V, input]` and
+    /// `coords [V, 4]` (batch, x, y, z; distinct, in any order) then must be too.
+    ///
+    /// # Errors
+    /// [`OpError`] where shapes disagree, there are fewer than two voxels, or a layer does not fit the
+    /// device. The running statistics are then those of before.
+    pub fn forward_train(&mut self, features: Tensor<2>, coords: Tensor<2, Int>) -> Result<Tensor<2>, OpError> {
+        let map = kernel_map(coords, 3)?;
+        let mut seen = Vec::with_capacity(1 + 2 * NUM_BLOCKS);
+        let mut forward = |layer: &ConvNorm, x: Tensor<2>, identity: Option<Tensor<2>>| -> Result<_, OpError> {
+            let x = sparse_conv(x, layer.kernel.clone(), None, map.clone())?;
+            let (weight, bias) = (layer.bn.weight.clone(), layer.bn.bias.clone());
+            let normed = batch_norm(x, identity, weight, bias, EPSILON as f32, true)?;
+            let BatchNormed { y, mean, unbiased_variance } = normed;
+            seen.push((mean, unbiased_variance));
+            Ok(y)
+        };
+        let mut x = forward(&self.input_layer, features, None)?;
+        for ResidualBlock { first, second } in &self.res_blocks {
+            let hidden = forward(first, x.clone(), None)?;
+            x = forward(second, hidden, Some(x))?;
+        }
+        for (layer, (mean, variance)) in self.layers_mut().zip(seen) {
+            let BatchNorm { running_mean, running_var, .. } = &mut layer.bn;
+            *running_mean = running_mean.clone() * (1.0 - MOMENTUM) + mean * MOMENTUM;
+            *running_var = running_var.clone() * (1.0 - MOMENTUM) + variance * MOMENTUM;
+        }
+        self.num_batches_tracked += 1;
+        Ok(x.matmul(self.output_layer.clone()))
+    }
+
+    /// Replaces every parameter by what `step` makes of it: it is given the parameter's key, its values and
+    /// its gradient, both flat and without autodiff, and gives the new values, as many. Parameters go in the
+    /// checkpoint's order; gradients are taken out of `gradients`, and a parameter without one is left alone.
+    ///
+    /// # Errors
+    /// What `step` answers. The parameters before have then been replaced, the one under way is NaN, for values
+    /// have one owner, so that they can be changed in place; those behind are as they were.
+    pub fn update<E>(
+        &mut self,
+        gradients: &mut Gradients,
+        mut step: impl FnMut(&str, Tensor<1>, Tensor<1>) -> Result<Tensor<1>, E>,
+    ) -> Result<(), E> {
+        fn replace<const D: usize, E>(
+            tensor: &mut Tensor<D>,
+            gradients: &mut Gradients,
+            step: impl FnOnce(Tensor<1>, Tensor<1>) -> Result<Tensor<1>, E>,
+        ) -> Result<(), E> {
+            let Some(gradient) = tensor.grad_remove(gradients) else {
+                return Ok(());
+            };
+            let (shape, device) = (tensor.dims(), tensor.device());
+            let values = std::mem::replace(tensor, Tensor::zeros([0; D], &device)).inner();
+            let len = shape.iter().product::<usize>();
+            let stepped = step(values.reshape([len]), gradient.reshape([len]));
+            let (values, result) = match stepped {
+                Ok(values) => (values.reshape(shape), Ok(())),
+                Err(error) => (Tensor::full(shape, f32::NAN, &device.without_autodiff()), Err(error)),
+            };
+            *tensor = parameter(Tensor::from_inner(values));
+            result
+        }
+        self.try_for_each_parameter(|key, tensor| match tensor {
+            ParameterMut::Vector(tensor) => replace(tensor, gradients, |values, grad| step(key, values, grad)),
+            ParameterMut::Matrix(tensor) => replace(tensor, gradients, |values, grad| step(key, values, grad)),
+            ParameterMut::Kernel(tensor) => replace(tensor, gradients, |values, grad| step(key, values, grad)),
+        })
+    }
+
+    /// The weights under the reference's keys, with the counts of training steps: what
+    /// [`load`](Self::load) reads.
+    ///
+    /// # Errors
+    /// [`OpError::Device`] where the values cannot be read back.
+    pub fn state_dict(&self) -> Result<StateDict, OpError> {
+        fn host<const D: usize>(tensor: &Tensor<D>) -> Result<HostTensor, OpError> {
+            let (shape, data) = (tensor.dims().to_vec(), float_values(super::plain(tensor.clone()))?);
+            Ok(HostTensor { shape, dtype_in_file: Dtype::F32, data })
+        }
+        let mut state = StateDict::default();
+        let count = IntTensor {
+            shape: Vec::new(),
+            dtype_in_file: Dtype::I64,
+            data: vec![i64::try_from(self.num_batches_tracked).unwrap_or(i64::MAX)],
+        };
+        for ([kernel, norm], layer) in layer_keys().zip(self.layers()) {
+            state.tensors.insert(kernel, host(&layer.kernel)?);
+            let BatchNorm { weight, bias, running_mean, running_var } = &layer.bn;
+            let vectors =
+                [("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)];
+            for (name, vector) in vectors {
+                state.tensors.insert(format!("{norm}.{name}"), host(vector)?);
+            }
+            state.integers.insert(format!("{norm}.num_batches_tracked"), count.clone());
+        }
+        state.tensors.insert(OUTPUT_KEY.to_owned(), host(&self.output_layer)?);
+        Ok(state)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &ConvNorm> {
+        std::iter::once(&self.input_layer).chain(self.res_blocks.iter().flat_map(|block| [&block.first, &block.second]))
+    }
+
+    fn layers_mut(&mut self) -> impl Iterator<Item = &mut ConvNorm> {
+        let blocks = self.res_blocks.iter_mut().flat_map(|block| [&mut block.first, &mut block.second]);
+        std::iter::once(&mut self.input_layer).chain(blocks)
+    }
+
+    /// Every parameter in the checkpoint's order.
+    fn try_for_each_parameter<E>(
+        &mut self,
+        mut f: impl FnMut(&str, ParameterMut<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for ([kernel, norm], layer) in layer_keys().zip(self.layers_mut()) {
+            f(&kernel, ParameterMut::Kernel(&mut layer.kernel))?;
+            f(&format!("{norm}.weight"), ParameterMut::Vector(&mut layer.bn.weight))?;
+            f(&format!("{norm}.bias"), ParameterMut::Vector(&mut layer.bn.bias))?;
+        }
+        f(OUTPUT_KEY, ParameterMut::Matrix(&mut self.output_layer))
+    }
+}
+
+/// Key of the last layer's kernel.
+const OUTPUT_KEY: &str = "output_layer.kernel";
+
+/// Keys of the kernel and prefix of the batch norm of every layer with one.
+fn layer_keys() -> impl Iterator<Item = [String; 2]> {
+    let blocks = (0..NUM_BLOCKS).flat_map(|block| {
+        [1, 2]
+            .map(|half| [format!("res_blocks.{block}.conv{half}.kernel"), format!("res_blocks.{block}.norm{half}.bn")])
+    });
+    std::iter::once(["input_layer.0.kernel".to_owned(), "input_layer.1.bn".to_owned()]).chain(blocks)
+}
