@@ -18,7 +18,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 fn masked(bytes: &[u8]) -> u32 {
     let crc = crc32c(bytes);
-    (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8)
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -227,7 +227,7 @@ fn the_log_has_a_line_per_step_and_is_taken_up_again() {
         assert_eq!(read_series(&path, "loss").unwrap(), found, "cut at {cut}");
     }
     // A last line of zeros, which a disk gives for what it never got.
-    std::fs::write(&path, [whole[..last_line].as_bytes(), &[0; 20]].concat()).unwrap();
+    std::fs::write(&path, [&whole.as_bytes()[..last_line], &[0; 20]].concat()).unwrap();
     drop(MetricsLog::resume(&path, 100).unwrap());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), whole[..last_line]);
     // No file yet; one that a killed run left in its first line; one without a line end.

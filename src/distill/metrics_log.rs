@@ -135,8 +135,11 @@ struct Step {
     step: u64,
 }
 
+/// A line's step, what it says, and its text.
+type ReadLine = (u64, Value, String);
+
 /// Every complete line with its step, and whether the file ends otherwise than in a complete line.
-fn read_lines(path: &Path) -> Result<(Vec<(u64, Value, String)>, bool), LogError> {
+fn read_lines(path: &Path) -> Result<(Vec<ReadLine>, bool), LogError> {
     let bytes = MappedFile::open(path).map_err(LogError::io(path, "open"))?;
     let mut lines = Vec::new();
     let mut torn = bytes.last().is_some_and(|&last| last != b'\n');

@@ -132,8 +132,7 @@ pub fn transform(cloud: Cloud<'_>, grid: f32, order: RowOrder) -> Result<Prepare
     let first = least.map(|value| (value / grid).floor());
     for axis in 0..3 {
         let voxels = (most[axis] / grid).floor() - first[axis];
-        // Phrased so that an overflow to infinity or NaN is refused too.
-        if !(voxels <= ((1 << MAX_DEPTH) - 2) as f32) {
+        if !voxels.is_finite() || voxels > ((1 << MAX_DEPTH) - 2) as f32 {
             return Err(SonataError::TooFar { axis, extent: most[axis] - least[axis], voxels, grid });
         }
     }

@@ -6,6 +6,7 @@ use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
@@ -193,8 +194,9 @@ fn grad_wgsl(input: GradInput<CubeTensor>, add: bool) -> (CubeTensor, Option<Cub
 
     let grad_x = empty_f32(&x, [num_rows, dim]);
     let grad_residual = add.then(|| empty_f32(&x, [num_rows, dim]));
-    let mut buffers =
-        vec![&out_grad.handle, &x.handle, &y.handle, &statistics.handle, &weight.handle, &sums.handle, &grad_x.handle];
+    let weight = CubeBackend::float_reshape(weight, Shape::from([1, dim]));
+    let factors = into_contiguous(CubeBackend::float_cat(vec![statistics, weight], 0));
+    let mut buffers = vec![&out_grad.handle, &x.handle, &y.handle, &factors.handle, &sums.handle, &grad_x.handle];
     buffers.extend(grad_residual.iter().map(|grad| &grad.handle));
     let num_values = num_rows * dim;
     launch(
