@@ -16,6 +16,13 @@ impl SplitMix64 {
         Self { state: seed }
     }
 
+    /// The stream of a seed for one purpose, which `path` numbers: an epoch, a scene. No state has to be kept between such
+    /// streams.
+    #[must_use]
+    pub fn stream(seed: u64, path: &[u64]) -> Self {
+        path.iter().fold(Self::new(seed), |mut stream, &part| Self { state: stream.next_u64() ^ part })
+    }
+
     /// Any u64.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -47,6 +54,15 @@ impl SplitMix64 {
         numbers.sort_unstable();
         numbers
     }
+
+    /// The numbers `0..bound` in random order.
+    pub fn permutation(&mut self, bound: usize) -> Vec<usize> {
+        let mut numbers: Vec<usize> = (0..bound).collect();
+        for i in (1..bound).rev() {
+            numbers.swap(i, self.below(i + 1));
+        }
+        numbers
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +84,22 @@ mod tests {
         (0..7000).for_each(|_| seen[random.below(7)] += 1);
         assert!(seen.iter().all(|&count| (850..1150).contains(&count)), "{seen:?}");
         assert_eq!(random.below(0), 0);
+    }
+
+    #[test]
+    fn streams_differ_and_repeat() {
+        let first = |path: &[u64]| SplitMix64::stream(7, path).next_u64();
+        assert_eq!(first(&[1, 2]), first(&[1, 2]));
+        let values = [first(&[]), first(&[0]), first(&[1]), first(&[0, 1]), first(&[1, 0]), first(&[1, 1])];
+        assert_eq!(values.iter().collect::<std::collections::BTreeSet<_>>().len(), values.len());
+    }
+
+    #[test]
+    fn a_permutation_has_every_number_once() {
+        let mut order = SplitMix64::new(4).permutation(30);
+        assert_ne!(order, (0..30).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..30).collect::<Vec<_>>());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! `GEOPURIFY_DATA=DIR cargo test --test infer` also labels real scans and recordings, which are not part of this
 //! repository; where it is not set, that is said.
 
+#[path = "common/corner.rs"]
+mod corner;
 #[path = "common/weights.rs"]
 mod weights;
 
@@ -13,6 +15,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
+use corner::corner;
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
 use geopurify::query::saved::Saved;
@@ -86,35 +89,8 @@ fn assert_no_partials(folder: &Path) {
     assert!(partial.is_empty(), "{partial:?}");
 }
 
-/// A corner of 3 x 3 x 2 m with a box in it; colours by surface, 3 cm between points.
-fn corner() -> PointCloud {
-    let mut cloud = PointCloud::default();
-    let (mut colors, mut normals) = (Vec::new(), Vec::new());
-    let mut side = |from: [f64; 3], u: [f64; 3], v: [f64; 3], normal: [f32; 3], color: [u8; 3]| {
-        let length = |a: [f64; 3]| DVec3::from(a).length();
-        let (nu, nv) = ((length(u) / 0.03) as usize, (length(v) / 0.03) as usize);
-        for (i, j) in (0..nu).flat_map(|i| (0..nv).map(move |j| (i, j))) {
-            let (s, t) = ((i as f64 + 0.5) / nu as f64, (j as f64 + 0.5) / nv as f64);
-            cloud.positions.push(std::array::from_fn(|a| from[a] + s * u[a] + t * v[a]));
-            colors.push(color);
-            normals.push(normal);
-        }
-    };
-    side([0.0; 3], [3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0], [150, 110, 70]);
-    side([0.0; 3], [3.0, 0.0, 0.0], [0.0, 0.0, 2.0], [0.0, 1.0, 0.0], [220, 215, 200]);
-    side([0.0; 3], [0.0, 3.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0], [200, 210, 220]);
-    let (low, top) = ([0.8, 0.8, 0.0], [0.8, 0.8, 0.6]);
-    side(top, [0.9, 0.0, 0.0], [0.0, 0.9, 0.0], [0.0, 0.0, 1.0], [190, 50, 40]);
-    side([1.7, 0.8, 0.0], [0.0, 0.9, 0.0], [0.0, 0.0, 0.6], [1.0, 0.0, 0.0], [170, 40, 30]);
-    side([0.8, 1.7, 0.0], [0.9, 0.0, 0.0], [0.0, 0.0, 0.6], [0.0, 1.0, 0.0], [160, 45, 35]);
-    side(low, [0.9, 0.0, 0.0], [0.0, 0.0, 0.6], [0.0, -1.0, 0.0], [150, 40, 30]);
-    cloud.colors = Some(colors);
-    cloud.normals = Some(normals);
-    cloud
-}
-
 fn write_corner(path: &Path) {
-    corner().write_ply(path, &[]).unwrap();
+    corner(0.03).write_ply(path, &[]).unwrap();
 }
 
 /// Poses of a camera that walks around the corner and looks at the box.
@@ -136,7 +112,7 @@ fn write_recording(folder: &Path, count: usize) {
 }
 
 fn write_recording_of(folder: &Path, count: usize, [width, height]: [usize; 2]) {
-    let cloud = corner();
+    let cloud = corner(0.03);
     let (origin, points) = cloud.centered();
     let radii = radii(&points);
     let colors = cloud.colors.as_deref().unwrap();
@@ -220,7 +196,7 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     let arguments =
         ["infer", text(&scan), "--words", words, "-o", text(&results), "--views", "5", "--save-views", text(&views)];
     let (out, _) = succeed(&arguments);
-    let cloud = corner();
+    let cloud = corner(0.03);
     let labelled = check_results(&results, cloud.len(), 4);
     assert_eq!(labelled.positions, cloud.positions);
     assert!(out.contains("sheet.png") && out.contains("whole run"), "{out}");
@@ -281,7 +257,7 @@ fn a_recording_is_fused_or_looked_at_with_its_scan() {
     let arguments =
         ["infer", text(&scan), "--rgbd", text(&recording), "--words", "floor, wall", "-o", text(&with_scan)];
     succeed(&arguments);
-    check_results(&with_scan, corner().len(), 2);
+    check_results(&with_scan, corner(0.03).len(), 2);
     assert_eq!(summary(&with_scan)["views"]["without_depth"], 0);
 
     // As published: every 20th frame, so here the first alone; and depth maps must be as large as the picture.
@@ -325,7 +301,7 @@ fn bad_frames_are_left_out_and_counted() {
     assert_eq!((views["views"].as_u64(), views["looked_at"].as_u64()), (Some(4), Some(2)), "{views}");
     assert_eq!(views["unreadable"], 2);
     assert!(out.contains("2 frames could not be read, the first: ") && out.contains("invalid pose"), "{out}");
-    check_results(&results, corner().len(), 2);
+    check_results(&results, corner(0.03).len(), 2);
 }
 
 #[test]
@@ -333,7 +309,7 @@ fn poses_that_do_not_show_the_scan_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let (recording, scan) = (folder.path().join("recording"), folder.path().join("far.ply"));
     write_recording(&recording, 2);
-    let mut cloud = corner();
+    let mut cloud = corner(0.03);
     cloud.positions.iter_mut().for_each(|p| p[0] += 1e4);
     cloud.write_ply(&scan, &[]).unwrap();
     let results = folder.path().join("results");
@@ -381,7 +357,7 @@ fn a_folder_of_scans_goes_on_after_a_bad_one() {
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.contains("b.ply") && err.contains("1 of 3 failed"), "{err}");
     assert_eq!(out.lines().count(), 2);
-    check_results(&results.join("a"), corner().len(), 2);
+    check_results(&results.join("a"), corner(0.03).len(), 2);
     let labelled = check_results(&results.join("c"), 2, 2);
     assert_eq!(labelled.attribute("label").unwrap().data.get_f64(1), Some(-1.0));
     assert!(summary(&results.join("c"))["notes"].to_string().contains("1 points have no position"));
@@ -396,11 +372,11 @@ fn background_and_threshold_leave_points_unlabelled() {
         let results = folder.path().join(name);
         let arguments = ["infer", text(&scan), "--words", "floor", "-o", text(&results), "--views", "3"];
         succeed(&[&arguments[..], more].concat());
-        check_results(&results, corner().len(), 1);
+        check_results(&results, corner(0.03).len(), 1);
         summary(&results)["classes"][1]["points"].as_u64().unwrap()
     };
     assert_eq!(unlabelled("plain", &[]), 0);
-    assert_eq!(unlabelled("threshold", &["--threshold", "1"]), corner().len() as u64);
+    assert_eq!(unlabelled("threshold", &["--threshold", "1"]), corner(0.03).len() as u64);
     assert!(unlabelled("background", &["--background", "wall, ceiling, lamp, chair, sofa, box"]) > 0);
 }
 
@@ -558,7 +534,7 @@ fn real_data_runs_end_to_end() {
 fn results_can_be_labelled_again() {
     let folder = tempfile::tempdir().unwrap();
     let scan = folder.path().join("corner.ply");
-    let cloud = corner();
+    let cloud = corner(0.03);
     cloud
         .write_ply(
             &scan,
@@ -586,7 +562,7 @@ fn every_adapter_gives_the_labels_of_the_host() {
     let with = |views: &[&str], device: &str, results: &Path| {
         let arguments = ["infer", text(&scan), "--words", "floor, wall, box", "--size", "192", "-o", text(results)];
         succeed(&[&arguments[..], views, &["--device", device]].concat());
-        let labelled = check_results(results, corner().len(), 3);
+        let labelled = check_results(results, corner(0.03).len(), 3);
         let label = &labelled.attribute("label").unwrap().data;
         (0..labelled.len()).map(|i| label.get_f64(i).unwrap() as i32).collect::<Vec<_>>()
     };

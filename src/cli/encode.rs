@@ -7,20 +7,17 @@ use anyhow::{Context, Result, bail};
 use glam::DVec3;
 use serde_json::json;
 
-use super::infer::UpArg;
 use super::progress::Bars;
 use super::table::{bytes, table};
-use super::weights::open_weights;
+use super::teacher::OpenTeacher;
+use super::viewing::UpArg;
 use crate::cloud::{Field, write_with_fields};
 use crate::gpu::{DeviceSelection, select};
 use crate::images::write_png;
-use crate::models::ModelError;
-use crate::models::import::config_in;
-use crate::models::sonata::{Sonata, SonataConfig};
-use crate::pipeline::{EncodeOptions, Encoding, HeatViews, Scene, encode, principal_colors, voxel_size};
+use crate::pipeline::{Compat, EncodeOptions, Encoding, HeatViews, Scene, encode, principal_colors, voxel_size};
 use crate::stages::{Laps, peak_memory};
 use crate::views::virtual_cameras::{Options, virtual_cameras};
-use crate::weights::{Dtype, SafetensorsWriter, TensorSource as _, TensorSpec, WeightsFile};
+use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
 
 /// Rows written at a time where every point has one.
 const BLOCK_ROWS: usize = 4096;
@@ -70,7 +67,7 @@ pub(super) struct EncodeArgs {
 pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     let mut laps = Laps::default();
     check(args)?;
-    let (mut weights, config) = open(args)?;
+    let mut sonata = OpenTeacher::new(args.weights.as_deref(), args.config.as_deref())?;
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
     let device = &selected.device;
@@ -79,9 +76,7 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     laps.lap("read scan");
     let mut bars = Bars::new();
     bars.show("load weights", 0.0);
-    let (sonata, report) = Sonata::load(&mut weights, &config, device).map_err(needs_configuration)?;
-    drop(weights);
-    log::info!("{report}");
+    let sonata = sonata.load(device).context("a variant of the model needs its configuration: --config FILE.json")?;
     laps.lap("load weights");
 
     let mut notes = scene.notes.clone();
@@ -89,7 +84,7 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     notes.extend(why);
     let usual = Options { up: args.up.map(DVec3::from).or(scene.up), ..Options::default() };
     let up = usual.up.unwrap_or_else(|| virtual_cameras(&scene.to_cameras(), &usual).up);
-    let options = EncodeOptions { voxel_size: voxel, up };
+    let options = EncodeOptions { voxel_size: voxel, up, compat: Compat::Fixed };
     let result = encode(&scene, &sonata, &options, device, &mut laps, &mut |stage, share| bars.show(stage, share));
     let encoding = result.with_context(|| format!("encoding {}", args.scan.display()))?;
     notes.extend(encoding.notes.iter().cloned());
@@ -147,38 +142,6 @@ fn check(args: &EncodeArgs) -> Result<()> {
         bail!("--voxel is {voxel}, expected a length above 0");
     }
     Ok(())
-}
-
-/// The weights and their configuration: given, of the store, of the checkpoint itself, or as the shapes tell.
-fn open(args: &EncodeArgs) -> Result<(WeightsFile, SonataConfig)> {
-    let (weights, manifest) = open_weights(args.weights.as_deref(), "sonata")?;
-    let own = match manifest {
-        Some(manifest) => Some(manifest.config),
-        None => config_in(&weights, "sonata")?,
-    };
-    let config = match (&args.config, own) {
-        (Some(path), _) => {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            serde_json::from_str(&text).with_context(|| path.display().to_string())?
-        }
-        (None, Some(json)) => {
-            serde_json::from_value(json).with_context(|| format!("{}: its configuration", weights.path().display()))?
-        }
-        (None, None) => {
-            let inventory = weights.inventory().into_owned();
-            SonataConfig::of(&|key| inventory.shape(key)).unwrap_or_else(SonataConfig::published)
-        }
-    };
-    Ok((weights, config))
-}
-
-fn needs_configuration(error: ModelError) -> anyhow::Error {
-    match error {
-        ModelError::Weights(_) => {
-            anyhow::Error::from(error).context("a variant of the model needs its configuration: --config FILE.json")
-        }
-        other => other.into(),
-    }
 }
 
 fn write(args: &EncodeArgs, encoding: &Encoding, cell_from_point: &[i32], about: &str) -> Result<()> {

@@ -10,6 +10,8 @@ mod query;
 mod segment;
 mod select;
 mod table;
+mod teacher;
+mod train;
 mod viewing;
 mod weights;
 mod words;
@@ -46,6 +48,8 @@ enum Command {
     Segment(segment::SegmentArgs),
     /// Choose the scenes to train on, by what they hold
     Select(select::SelectArgs),
+    /// Train a student from scans and recordings, without labels
+    Train(Box<train::TrainArgs>),
     /// Keep the networks' weights ready: import, list, verify, fetch, remove
     Weights(weights::WeightsArgs),
 }
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
         Command::Segment(args) => segment::run(args),
         Command::Select(args) => select::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Weights(args) => weights::run(args),
     };
     result.unwrap_or_else(|error| {

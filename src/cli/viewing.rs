@@ -16,7 +16,7 @@ use crate::views::virtual_cameras::{self, SceneKind, VirtualCameras, virtual_cam
 use crate::views::{Axes, Dataset, Direction, Layout, OpenOptions, PoseConvention, detect, open};
 
 /// Extensions of scans, for folders of them; files of plain text may be anything and have to be named.
-const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
+pub(super) const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
 
 /// Arguments that say how scans and recordings are looked at.
 #[derive(clap::Args, Clone, Debug)]
@@ -93,7 +93,7 @@ impl From<SceneArg> for SceneKind {
 
 /// A direction on the command line.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum UpArg {
+pub(super) enum UpArg {
     #[value(name = "x")]
     X,
     #[value(name = "y")]
@@ -144,6 +144,11 @@ impl ViewingArgs {
             }
         }
         Ok(dataset)
+    }
+
+    /// What decides how a scene is looked at, as a text that differs where the result may.
+    pub(super) fn key(&self) -> String {
+        format!("{:?}", Self { working_memory: 0, ..self.clone() })
     }
 
     pub(super) fn max_views(&self) -> Option<usize> {
@@ -201,7 +206,7 @@ pub(super) enum Source {
 /// What a [`Source`] turns out to be.
 pub(super) enum Opened {
     /// One scan, and the recording that it is looked at in.
-    Scan(Scene, Option<Box<dyn Dataset>>),
+    Scan(Box<Scene>, Option<Box<dyn Dataset>>),
     /// A recording without poses: each frame is a scan of its own.
     Frames(Box<dyn Dataset>),
 }
@@ -236,7 +241,7 @@ impl Source {
             Self::Scan(path) => {
                 let scene = Scene::read(path)?;
                 laps.lap("read scan");
-                Ok(Opened::Scan(scene, None))
+                Ok(Opened::Scan(Box::new(scene), None))
             }
             Self::ScanInRecording { scan, recording } => {
                 let mut scene = Scene::read(scan)?;
@@ -252,7 +257,7 @@ impl Source {
                     scene = scene.mirrored();
                 }
                 laps.lap("open recording");
-                Ok(Opened::Scan(scene, Some(dataset)))
+                Ok(Opened::Scan(Box::new(scene), Some(dataset)))
             }
             Self::Recording(path) => {
                 let dataset = viewing.open_recording(path)?;
@@ -262,7 +267,7 @@ impl Source {
                 }
                 let scene = Scene::of_recording(&*dataset, &FuseOptions::default())?;
                 laps.lap("fuse depth");
-                Ok(Opened::Scan(scene, Some(dataset)))
+                Ok(Opened::Scan(Box::new(scene), Some(dataset)))
             }
         }
     }

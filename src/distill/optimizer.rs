@@ -35,16 +35,6 @@ impl Group {
             Self::Middle
         }
     }
-
-    /// By what the base rate is multiplied.
-    #[must_use]
-    pub fn factor(self) -> f64 {
-        match self {
-            Self::Input => 0.1,
-            Self::Middle => 1.0,
-            Self::Output => 5.0,
-        }
-    }
 }
 
 /// The constants of AdamW.

@@ -7,6 +7,7 @@ use crate::images::resize::{fitted, prepare_reference, resize_bicubic};
 use crate::images::{ImageError, Rgb8Image};
 use crate::lift::Padding;
 use crate::ops::project::Camera;
+use crate::ops::voxel_grid::{augmented, upright};
 use crate::random::SplitMix64;
 use crate::views::{DepthImage, Intrinsics};
 
@@ -138,23 +139,12 @@ impl Compat {
     }
 
     /// Voxels per unit along each axis, as a linear map. The published code turns and scales every scene at random, in
-    /// evaluation too: a turn about z by any angle, about x and y by up to 2.8°, a scale of 0.9 to 1.1, drawn from `seed`.
+    /// evaluation too, here drawn from `seed`: see [`augmented`].
     #[must_use]
     pub fn voxel_transform(self, voxel_size: f64, seed: u64) -> [[f64; 3]; 3] {
-        let scale = 1.0 / voxel_size;
         match self {
-            Self::Fixed => [[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]],
-            Self::Reference => {
-                let mut random = SplitMix64::new(seed);
-                let mut uniform = |low: f64, high: f64| low + (high - low) * random.unit();
-                let scale = scale * uniform(0.9, 1.1);
-                let tilt = std::f64::consts::PI / 64.0;
-                let (x, y) = (uniform(-tilt, tilt), uniform(-tilt, tilt));
-                let z = uniform(-std::f64::consts::PI, std::f64::consts::PI);
-                let turn =
-                    glam::DMat3::from_rotation_z(z) * glam::DMat3::from_rotation_y(y) * glam::DMat3::from_rotation_x(x);
-                (turn * scale).transpose().to_cols_array_2d()
-            }
+            Self::Fixed => upright(voxel_size),
+            Self::Reference => augmented(voxel_size, &mut SplitMix64::new(seed)),
         }
     }
 }

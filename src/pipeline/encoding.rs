@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use glam::{DMat3, DQuat, DVec3};
 
-use super::{PipelineError, Scene};
+use super::{Compat, PipelineError, Scene};
 use crate::models::sonata::{Cloud, GRID_METRES, Observed, Sonata};
 use crate::ops::{OpError, float_values};
 use crate::purify::estimate_normals;
@@ -22,6 +22,8 @@ pub struct EncodeOptions {
     pub voxel_size: f64,
     /// Which way is up in the scan.
     pub up: DVec3,
+    /// The published loaders divide colours by 255 before the encoder does so again.
+    pub compat: Compat,
 }
 
 /// Features of the points of a scan that have a position.
@@ -72,13 +74,16 @@ pub fn encode(
             estimate_normals(&turned.iter().map(|p| p.to_array()).collect::<Vec<_>>())
         }
     };
-    let colors = match scene.colors() {
+    let mut colors: Vec<[f32; 3]> = match scene.colors() {
         Some(colors) => colors.iter().map(|color| color.map(f32::from)).collect(),
         None => {
             notes.push("no colours: grey is assumed".to_owned());
             vec![GREY; points.len()]
         }
     };
+    if options.compat == Compat::Reference {
+        colors.as_flattened_mut().iter_mut().for_each(|value| *value /= 255.0);
+    }
     laps.lap("prepare");
 
     let num_stages = sonata.config.enc_depths.len();

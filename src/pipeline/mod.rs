@@ -8,6 +8,7 @@ mod lifting;
 mod results;
 mod scene;
 mod sheet;
+mod training;
 
 pub use compat::{Compat, UnknownCompat};
 pub use components::principal_colors;
@@ -17,6 +18,7 @@ pub use lifting::{LookOptions, LookReport, OnView, SeenView, Views, look};
 pub use results::{Class, Results, Summary, Weights};
 pub use scene::{Appearance, Scene};
 pub use sheet::{HeatViews, recorded_cameras, sheet};
+pub use training::{Teachers, TrainingOptions, training_scene};
 
 use burn::prelude::*;
 

@@ -24,7 +24,7 @@ use crate::ops::knn::{self, knn_voxels};
 use crate::ops::normals::{self, Orientation};
 use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
 use crate::ops::segment_mean::segment_mean;
-use crate::ops::voxel_grid::{self, QuantizeError, quantize, voxel_grid};
+use crate::ops::voxel_grid::{self, QuantizeError, quantize, upright, voxel_grid};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::stages::{Progress, Stage, peak_memory};
 use crate::weights::WeightsError;
@@ -71,8 +71,7 @@ impl Default for Settings {
 impl Settings {
     /// The linear map from positions to voxels.
     fn voxels_per_unit(&self) -> [[f64; 3]; 3] {
-        let scale = 1.0 / self.voxel_size;
-        self.voxel_transform.unwrap_or([[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]])
+        self.voxel_transform.unwrap_or_else(|| upright(self.voxel_size))
     }
 }
 
@@ -187,35 +186,10 @@ pub fn purify(
     let mut clock = Clock { stages: Vec::new(), progress };
     let mut notes = Vec::new();
 
-    let voxels = clock.run("voxel grid", |_| voxelize(scan.positions, &settings.voxels_per_unit(), device))?;
-    let num_voxels = voxels.coords.len();
-    check_binding(limits, "voxels", num_voxels, 12).map_err(OpError::from)?;
-    clock.bytes(scan.positions.len() * (24 + 16 + 8) + num_voxels * 20);
-
+    let Voxelized { mut matrix, coords, voxel_from_point } =
+        voxelized(&scan, features, settings, device, &mut clock, &mut notes)?;
+    let num_voxels = coords.len();
     let width = num_channels + GEOMETRY_CHANNELS;
-    let mut matrix = vec![0.0_f32; num_voxels * width];
-    clock.run("voxel means", |tick| {
-        let geometry = MemoryFeatures { values: geometry_channels(&scan, &mut notes), num_channels: GEOMETRY_CHANNELS };
-        let sources: [&dyn FeatureSource; 2] = [features, &geometry];
-        let block = channel_block(limits, settings, features.num_points());
-        let mut column = 0;
-        for source in sources {
-            let count = source.num_channels();
-            for first in (0..count).step_by(block) {
-                let channels = first..(first + block).min(count);
-                let num = channels.len();
-                let rows = float_tensor(source.read(channels)?, [source.num_points(), num], device);
-                let means = segment_mean(rows, voxels.point_from_sorted.clone(), voxels.offsets.clone())?;
-                scatter_columns(&mut matrix, width, column, &float_values(means)?, num);
-                column += num;
-                tick(column as f64 / width as f64);
-            }
-        }
-        Ok::<_, PurifyError>(())
-    })?;
-    clock.bytes((features.num_points() + num_voxels) * width * 4);
-
-    let Voxels { coords, voxel_from_point, .. } = voxels;
 
     let mut num_tiles = 0;
     let embedding = clock.run("student", |tick| {
@@ -284,32 +258,23 @@ pub fn purify(
     Ok(Purified { features: matrix, num_channels, voxel_size: settings.voxel_size, coords, voxel_from_point, report })
 }
 
+/// Refuses a setting.
+fn setting(name: &'static str, value: &dyn std::fmt::Display, expected: &'static str) -> Result<(), PurifyError> {
+    Err(PurifyError::Setting { name, value: value.to_string(), expected })
+}
+
 fn check(
     scan: &Scan<'_>,
     features: &dyn FeatureSource,
     config: StudentConfig,
     settings: Settings,
 ) -> Result<(), PurifyError> {
-    let setting = |name, value: &dyn std::fmt::Display, expected| {
-        Err(PurifyError::Setting { name, value: value.to_string(), expected })
-    };
-    if !(settings.voxel_size.is_finite() && settings.voxel_size > 0.0) {
-        return setting("voxel size", &settings.voxel_size, "a length above 0");
-    }
-    if !settings.voxels_per_unit().as_flattened().iter().all(|value| value.is_finite()) {
-        return setting("voxel transform", &format!("{:?}", settings.voxel_transform), "finite numbers");
-    }
+    check_scan(scan, features, settings)?;
     if !(1..=knn::MAX_K).contains(&settings.neighbors) {
         return setting("neighbors", &settings.neighbors, "1 to 128");
     }
     if !settings.sharpness.is_finite() {
         return setting("sharpness", &settings.sharpness, "a finite number");
-    }
-    if scan.positions.is_empty() {
-        return Err(PurifyError::Empty);
-    }
-    if features.num_points() != scan.positions.len() {
-        return Err(PurifyError::RowCount { features: features.num_points(), points: scan.positions.len() });
     }
     if features.num_channels() + GEOMETRY_CHANNELS != config.input_dim {
         return Err(PurifyError::ChannelCount {
@@ -317,6 +282,22 @@ fn check(
             student: config.input_dim,
             expected: config.input_dim.saturating_sub(GEOMETRY_CHANNELS),
         });
+    }
+    Ok(())
+}
+
+fn check_scan(scan: &Scan<'_>, features: &dyn FeatureSource, settings: Settings) -> Result<(), PurifyError> {
+    if !(settings.voxel_size.is_finite() && settings.voxel_size > 0.0) {
+        return setting("voxel size", &settings.voxel_size, "a length above 0");
+    }
+    if !settings.voxels_per_unit().as_flattened().iter().all(|value| value.is_finite()) {
+        return setting("voxel transform", &format!("{:?}", settings.voxel_transform), "finite numbers");
+    }
+    if scan.positions.is_empty() {
+        return Err(PurifyError::Empty);
+    }
+    if features.num_points() != scan.positions.len() {
+        return Err(PurifyError::RowCount { features: features.num_points(), points: scan.positions.len() });
     }
     Ok(())
 }
@@ -347,6 +328,71 @@ impl Clock<'_, '_> {
             stage.bytes = bytes as u64;
         }
     }
+}
+
+/// A scan as the student takes it.
+#[derive(Clone, Debug)]
+pub struct Voxelized {
+    /// `[V, C + 6]`: the means of semantic features, colour in 0..1, and normal.
+    pub matrix: Vec<f32>,
+    /// `[V]` coordinates, from the smallest voxel of the scan on, in Morton order.
+    pub coords: Vec<[i32; 3]>,
+    /// `[N]`.
+    pub voxel_from_point: Vec<i32>,
+}
+
+/// Brings `scan` and its `features [N, C]` into voxels.
+///
+/// # Errors
+/// [`PurifyError`] as [`purify`].
+pub fn voxel_means(
+    scan: &Scan<'_>,
+    features: &dyn FeatureSource,
+    settings: Settings,
+    device: &Device,
+    progress: &mut Progress<'_>,
+) -> Result<Voxelized, PurifyError> {
+    check_scan(scan, features, settings)?;
+    voxelized(scan, features, settings, device, &mut Clock { stages: Vec::new(), progress }, &mut Vec::new())
+}
+
+fn voxelized(
+    scan: &Scan<'_>,
+    features: &dyn FeatureSource,
+    settings: Settings,
+    device: &Device,
+    clock: &mut Clock<'_, '_>,
+    notes: &mut Vec<String>,
+) -> Result<Voxelized, PurifyError> {
+    let limits = limits_of(device);
+    let voxels = clock.run("voxel grid", |_| voxelize(scan.positions, &settings.voxels_per_unit(), device))?;
+    let num_voxels = voxels.coords.len();
+    check_binding(limits, "voxels", num_voxels, 12).map_err(OpError::from)?;
+    clock.bytes(scan.positions.len() * (24 + 16 + 8) + num_voxels * 20);
+
+    let width = features.num_channels() + GEOMETRY_CHANNELS;
+    let mut matrix = vec![0.0_f32; num_voxels * width];
+    clock.run("voxel means", |tick| {
+        let geometry = MemoryFeatures { values: geometry_channels(scan, notes), num_channels: GEOMETRY_CHANNELS };
+        let sources: [&dyn FeatureSource; 2] = [features, &geometry];
+        let block = channel_block(limits, settings, features.num_points());
+        let mut column = 0;
+        for source in sources {
+            let count = source.num_channels();
+            for first in (0..count).step_by(block) {
+                let channels = first..(first + block).min(count);
+                let num = channels.len();
+                let rows = float_tensor(source.read(channels)?, [source.num_points(), num], device);
+                let means = segment_mean(rows, voxels.point_from_sorted.clone(), voxels.offsets.clone())?;
+                scatter_columns(&mut matrix, width, column, &float_values(means)?, num);
+                column += num;
+                tick(column as f64 / width as f64);
+            }
+        }
+        Ok::<_, PurifyError>(())
+    })?;
+    clock.bytes((features.num_points() + num_voxels) * width * 4);
+    Ok(Voxelized { matrix, coords: voxels.coords, voxel_from_point: voxels.voxel_from_point })
 }
 
 /// The voxels of a scan.
@@ -402,7 +448,7 @@ fn channel_blocks(values: &[f32], channels: usize, limits: Limits, device: &Devi
 }
 
 /// `[N, 6]`: colour in 0..1, then the unit normal.
-fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Vec<f32> {
+pub(crate) fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Vec<f32> {
     let num_points = scan.positions.len();
     let estimated;
     let normals = match scan.normals {
@@ -478,6 +524,23 @@ fn narrow_rows(matrix: &mut Vec<f32>, width: usize, keep: usize) {
         matrix.copy_within(row * width..row * width + keep, row * keep);
     }
     matrix.truncate(rows * keep);
+}
+
+/// Embedding `[V, embed]`, normalised, of voxels at `coords [V]` with `features [V, C + 6]`, in as many tiles as memory and
+/// device ask for.
+///
+/// # Errors
+/// [`OpError`].
+pub(crate) fn embed_voxels(
+    features: &[f32],
+    coords: &[[i32; 3]],
+    student: &Student,
+    config: StudentConfig,
+    settings: Settings,
+    device: &Device,
+) -> Result<Vec<f32>, OpError> {
+    let tiles = tiles(coords, RECEPTIVE_RADIUS as i32, tile_voxels(limits_of(device), settings, config));
+    embed(&tiles, features, config.input_dim, coords, student, config, device, &mut |_| ())
 }
 
 #[allow(clippy::too_many_arguments, reason = "one call site, all of it the state of the student stage")]

@@ -21,11 +21,11 @@ mod source;
 pub mod store;
 mod tensor;
 
-pub use self::safetensors::{SafetensorsFile, SafetensorsWriter, TensorSpec, TensorView};
+pub use self::safetensors::{SafetensorsFile, SafetensorsWriter, TensorSpec, TensorView, write_state_dict};
 pub use error::WeightsError;
 pub use pytorch::{Checkpoint, EntryKind, read_pytorch};
 pub use report::{Cast, LoadReport, Misshaped, key_matches, match_keys};
-pub use sha256::file_sha256;
+pub use sha256::{bytes_sha256, file_sha256};
 pub use source::{Inventory, TensorInfo, TensorSource, WeightsFile};
 pub use tensor::{Dtype, HostTensor, IntTensor, StateDict};
 

@@ -11,7 +11,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest as _, Sha256};
 
 use super::tensor::{floats_from_le, ints_from_le};
-use super::{Dtype, WeightsError, sha256};
+use super::{Dtype, StateDict, WeightsError, sha256};
 use crate::files::{AtomicFile, MappedFile};
 
 /// Bytes before the header that hold its length.
@@ -608,6 +608,30 @@ fn to_safetensors(dtype: Dtype) -> safetensors::Dtype {
         Dtype::U8 => safetensors::Dtype::U8,
         Dtype::Bool => safetensors::Dtype::BOOL,
     }
+}
+
+/// Writes a state dict sealed, floats in f32 and integers in i64, in the order of their names, whole or not at all.
+///
+/// # Errors
+///
+/// As [`SafetensorsWriter`].
+pub fn write_state_dict(
+    path: &Path,
+    state: &StateDict,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightsError> {
+    let integers = state.integers.iter().map(|(name, tensor)| TensorSpec::new(name, Dtype::I64, tensor.shape.clone()));
+    let floats = state.tensors.iter().map(|(name, tensor)| TensorSpec::new(name, Dtype::F32, tensor.shape.clone()));
+    let specs: Vec<TensorSpec> = integers.chain(floats).collect();
+    let mut writer = SafetensorsWriter::create_sealed(path, &specs, metadata)?;
+    for tensor in state.integers.values() {
+        let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        writer.write_all(&bytes).map_err(|error| WeightsError::io(path, error))?;
+    }
+    for tensor in state.tensors.values() {
+        writer.write_f32(&tensor.data)?;
+    }
+    writer.finish()
 }
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ pub fn file_sha256(path: &Path) -> Result<String, WeightsError> {
     Ok(hex(hash))
 }
 
+/// SHA-256 of bytes in lower-case hexadecimal.
+#[must_use]
+pub fn bytes_sha256(bytes: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(bytes))
+}
+
 /// Hashes the mapped bytes from `start` on.
 pub(super) fn update(hash: &mut Sha256, bytes: &MappedFile, start: usize) {
     let mut at = start;
@@ -50,6 +56,6 @@ mod tests {
         assert_eq!(file_sha256(&path).unwrap(), empty);
         std::fs::write(&path, b"abc").unwrap();
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(file_sha256(&path).unwrap(), abc);
+        assert_eq!((file_sha256(&path).unwrap().as_str(), bytes_sha256(b"abc").as_str()), (abc, abc));
     }
 }

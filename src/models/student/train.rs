@@ -3,8 +3,6 @@
 
 use burn::prelude::*;
 use burn::tensor::Gradients;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::config::{KERNEL_VOLUME, NUM_BLOCKS};
 use super::{AffinityPredictor, BatchNorm, ConvNorm, EPSILON, ResidualBlock, StudentConfig, parameter};
@@ -12,10 +10,14 @@ use crate::ops::batch_norm::{BatchNormed, batch_norm};
 use crate::ops::kernel_map::kernel_map;
 use crate::ops::sparse_conv::sparse_conv;
 use crate::ops::{OpError, float_tensor, float_values};
+use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, IntTensor, StateDict};
 
 /// Share of a new batch in the running statistics, as PyTorch's default.
 const MOMENTUM: f64 = 0.1;
+
+/// Of a stream of random numbers: the weights.
+const WEIGHTS: u64 = 0;
 
 /// A parameter by its key in the checkpoint, to be read or replaced.
 enum ParameterMut<'a> {
@@ -27,18 +29,16 @@ enum ParameterMut<'a> {
 impl AffinityPredictor {
     /// A student before its first step, as the reference starts: kernels uniform in ±1 / √(inputs · cells of
     /// the kernel), scales 1, shifts 0, running means 0 and variances 1. The numbers follow from `seed`
-    /// alone: ChaCha with 8 rounds, a stream for each kernel in the checkpoint's order.
+    /// alone, a stream for each kernel in the checkpoint's order.
     #[must_use]
     pub fn new(config: &StudentConfig, seed: u64, device: &Device) -> Self {
         let inner = device.clone().without_autodiff();
         let (hidden, mut stream) = (config.hidden_dim, 0);
         let mut uniform = |len: usize, fan_in: usize| -> Vec<f32> {
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            random.set_stream(stream);
+            let mut random = SplitMix64::stream(seed, &[WEIGHTS, stream]);
             stream += 1;
             let bound = 1.0 / (fan_in as f64).sqrt();
-            let unit = |bits: u32| f64::from(bits >> 8) / f64::from(1 << 24);
-            (0..len).map(|_| (bound * (2.0 * unit(random.next_u32()) - 1.0)) as f32).collect()
+            (0..len).map(|_| (bound * (2.0 * random.unit() - 1.0)) as f32).collect()
         };
         let mut layer = |num_in: usize| {
             let values = uniform(KERNEL_VOLUME * num_in * hidden, KERNEL_VOLUME * num_in);

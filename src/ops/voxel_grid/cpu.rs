@@ -1,9 +1,11 @@
 //! Host twin, and the quantisation of points, which is host work on every device: it needs f64.
 
+use glam::DMat3;
 use rayon::prelude::*;
 
 use super::{COORDINATE_BITS, VoxelOrder};
 use crate::ops::radix_sort::cpu::sort_by_key;
+use crate::random::SplitMix64;
 
 /// Why points could not be made voxels.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -24,6 +26,26 @@ pub enum QuantizeError {
         /// Extent in voxels.
         voxels: f64,
     },
+}
+
+/// The transform of upright voxels of edge `voxel_size`, as [`quantize`] takes it.
+#[must_use]
+pub fn upright(voxel_size: f64) -> [[f64; 3]; 3] {
+    let scale = 1.0 / voxel_size;
+    [[scale, 0.0, 0.0], [0.0, scale, 0.0], [0.0, 0.0, scale]]
+}
+
+/// A random transform as GeoPurify's published code draws one for every scene: a turn about z by any angle, about x and y
+/// by up to 2.8°, a scale of 0.9 to 1.1.
+#[must_use]
+pub fn augmented(voxel_size: f64, random: &mut SplitMix64) -> [[f64; 3]; 3] {
+    let mut uniform = |low: f64, high: f64| low + (high - low) * random.unit();
+    let scale = uniform(0.9, 1.1) / voxel_size;
+    let tilt = std::f64::consts::PI / 64.0;
+    let (x, y) = (uniform(-tilt, tilt), uniform(-tilt, tilt));
+    let z = uniform(-std::f64::consts::PI, std::f64::consts::PI);
+    let turn = DMat3::from_rotation_z(z) * DMat3::from_rotation_y(y) * DMat3::from_rotation_x(x);
+    (turn * scale).transpose().to_cols_array_2d()
 }
 
 /// Integer voxels of `points [N]` (scene units) under the linear `transform` (row-major, voxels per

@@ -13,7 +13,7 @@ use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, limi
 use crate::gpu::shaders::voxel_grid::{assign, encode, mark};
 use crate::gpu::{check_binding, empty_i32, launch, scalar_buffer};
 
-pub use cpu::{QuantizeError, quantize};
+pub use cpu::{QuantizeError, augmented, quantize, upright};
 
 /// Coordinates are below 2^`COORDINATE_BITS`: three of them fill a 63-bit Morton code.
 pub const COORDINATE_BITS: u32 = 21;

@@ -1,0 +1,69 @@
+//! The teacher on the command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::prelude::Device;
+
+use super::weights::{WeightsOrigin, open_weights};
+use crate::models::import::config_in;
+use crate::models::sonata::{Sonata, SonataConfig};
+use crate::weights::{TensorSource, WeightsFile};
+
+/// Which Sonata to load.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct TeacherArgs {
+    /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
+    /// [default: the store's `sonata`]
+    #[arg(long, value_name = "FILE|NAME")]
+    teacher: Option<PathBuf>,
+    /// Sonata's configuration, where neither the file holds it nor its shapes tell it (JSON)
+    #[arg(long, value_name = "FILE")]
+    teacher_config: Option<PathBuf>,
+}
+
+/// The weights of a Sonata, open, with what is known of them.
+pub(super) struct OpenTeacher {
+    weights: WeightsFile,
+    config: SonataConfig,
+    pub(super) origin: WeightsOrigin,
+}
+
+impl TeacherArgs {
+    /// Opens the weights and finds out their configuration.
+    pub(super) fn open(&self) -> Result<OpenTeacher> {
+        OpenTeacher::new(self.teacher.as_deref(), self.teacher_config.as_deref())
+    }
+}
+
+impl OpenTeacher {
+    /// Opens weights, with their configuration: given, of the store, of the checkpoint itself, or as the shapes tell.
+    pub(super) fn new(given: Option<&Path>, config: Option<&Path>) -> Result<Self> {
+        let (weights, manifest) = open_weights(given, "sonata")?;
+        let origin = WeightsOrigin::new(given, "sonata", manifest.as_ref());
+        let own = match manifest {
+            Some(manifest) => Some(manifest.config),
+            None => config_in(&weights, "sonata")?,
+        };
+        let config = match (config, own) {
+            (Some(path), _) => {
+                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                serde_json::from_str(&text).with_context(|| path.display().to_string())?
+            }
+            (None, Some(json)) => serde_json::from_value(json)
+                .with_context(|| format!("{}: its configuration", weights.path().display()))?,
+            (None, None) => {
+                let inventory = weights.inventory().into_owned();
+                SonataConfig::of(&|key| inventory.shape(key)).unwrap_or_else(SonataConfig::published)
+            }
+        };
+        Ok(Self { weights, config, origin })
+    }
+
+    /// Loads the model.
+    pub(super) fn load(&mut self, device: &Device) -> Result<Sonata> {
+        let (model, report) = Sonata::load(&mut self.weights, &self.config, device)?;
+        log::info!("{report}");
+        Ok(model)
+    }
+}

@@ -1,0 +1,568 @@
+//! `geopurify train`: a student of one's own, from scans and recordings, without labels.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use burn::prelude::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value as Json, json};
+
+use super::progress::Bars;
+use super::segment::{OpenXDecoder, XDecoderArgs};
+use super::table::table;
+use super::teacher::{OpenTeacher, TeacherArgs};
+use super::told_once;
+use super::viewing::{Look, Opened, Placed, SCAN_EXTENSIONS, Source, ViewingArgs, stem};
+use super::words::words;
+use crate::distill::sampling::check_size;
+use crate::distill::{
+    Config, Event, Preset, RunOptions, SceneFile, Scenes, Trained, TrainingScene, read_config, read_scenes, train,
+};
+use crate::gpu::{DeviceSelection, Selected, select};
+use crate::models::import::{ImportOptions, import};
+use crate::models::sonata::Sonata;
+use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
+use crate::models::xdecoder::{TextEmbeddings, XDecoder};
+use crate::ops::float_values;
+use crate::pipeline::{Scene, Teachers, TrainingOptions, training_scene, voxel_size};
+use crate::query::presets::Preset as Words;
+use crate::stages::{Laps, available_memory};
+use crate::views::fuse::FuseOptions;
+use crate::weights::registry::Registry;
+use crate::weights::store::Store;
+use crate::weights::{bytes_sha256, file_sha256};
+
+/// By what words views are cut into masks where none are given.
+const USUAL_WORDS: &str = "scannet20";
+/// Changes when what is computed of a scene does: files of before are not taken for it then.
+const CACHE_VERSION: u32 = 1;
+/// Memory for a step where the system does not tell how much there is, in MiB.
+const USUAL_MEMORY: u64 = 8192;
+
+/// Arguments of `train`.
+#[derive(clap::Args, Debug)]
+pub(super) struct TrainArgs {
+    /// Scenes to learn from: a folder of scans and recordings, or a list of them, one a line: a scan, a recording, or a scan,
+    /// a tab, and its recording
+    #[arg(long, value_name = "LIST|DIR", required_unless_present = "resume")]
+    scenes: Option<PathBuf>,
+    /// Scenes to look how well it goes, given in the same way; they are not learnt from
+    #[arg(long, value_name = "LIST|DIR")]
+    validation: Option<PathBuf>,
+    /// Folder that the entries of a list are in [default: that of the list]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder of the run
+    #[arg(short, long, value_name = "RUN")]
+    output: PathBuf,
+    /// Settings to start from: paper or reference [default: that of --config, else paper]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<Preset>,
+    /// Settings that differ from the preset (TOML), as RUN/config.toml has them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How often every scene is seen, instead of what the settings say
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Seed of everything random, instead of what the settings say
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Go on from the run's last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Checkpoints that are kept
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    keep_last: u32,
+    /// Epochs between looks at the validation scenes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    validate_every: u32,
+    /// Memory for a step, in MiB; of scenes that need more, parts are taken [default: three quarters of what is free, that
+    /// of the first start when resuming]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    max_memory: Option<u64>,
+    /// Folder for what is computed of scenes once [default: training in the cache folder of the user]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Leave out scenes that cannot be prepared, instead of stopping
+    #[arg(long)]
+    skip_failed: bool,
+    /// By what words views are cut into masks, separated by commas
+    #[arg(long, value_name = "WORDS", conflicts_with = "word_preset")]
+    words: Vec<String>,
+    /// By the words of which benchmark views are cut into masks [default: scannet20]
+    #[arg(long, value_name = "NAME")]
+    word_preset: Option<Words>,
+    /// Put the trained weights into the store under this name
+    #[arg(long, value_name = "NAME")]
+    install: Option<String>,
+    #[command(flatten)]
+    viewing: ViewingArgs,
+    #[command(flatten)]
+    teacher: TeacherArgs,
+    #[command(flatten)]
+    xdecoder: XDecoderArgs,
+    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
+    device: DeviceSelection,
+}
+
+pub(super) fn run(args: &TrainArgs) -> Result<()> {
+    let config = config(args)?;
+    let selected = select(args.device)?;
+    eprintln!("device: {} ({})", selected.name, selected.why);
+    let scenes = match &args.scenes {
+        Some(scenes) => prepare_all(args, &config, scenes, &selected)?,
+        None => read_scenes(&args.output).context("--resume takes up a run that has been started")?,
+    };
+    if scenes.training.is_empty() {
+        bail!("no scene to learn from");
+    }
+    let free = || available_memory().map_or(USUAL_MEMORY << 20, |bytes| bytes / 4 * 3);
+    let options = RunOptions {
+        resume: args.resume,
+        keep_last: args.keep_last as usize,
+        validate_every: args.validate_every as usize,
+        max_memory: args.max_memory.map_or_else(free, |mebibytes| mebibytes << 20),
+        keep_max_memory: args.max_memory.is_none(),
+        device_name: selected.name.clone(),
+    };
+    eprintln!(
+        "{} scenes to learn from, {} to validate on; {} epochs",
+        scenes.training.len(),
+        scenes.validation.len(),
+        config.epochs
+    );
+    let mut shown = Shown::new(&scenes, &config);
+    let trained = train(&args.output, &config, &scenes, &options, &selected.device, &mut |event| shown.show(&event))?;
+    drop(shown);
+    report(args, &trained)
+}
+
+/// The settings: of the run that is resumed where no others are given.
+fn config(args: &TrainArgs) -> Result<Config> {
+    let mut config = match (&args.config, args.preset) {
+        (Some(path), preset) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            Config::parse(&text, preset).with_context(|| path.display().to_string())?
+        }
+        (None, None) if args.resume && args.output.join(crate::distill::CONFIG_FILE).exists() => {
+            read_config(&args.output)?
+        }
+        (None, preset) => Config::of(preset.unwrap_or_default()),
+    };
+    config.epochs = args.epochs.unwrap_or(config.epochs);
+    config.seed = args.seed.unwrap_or(config.seed);
+    config.validate()?;
+    Ok(config)
+}
+
+/// Computes what is not in the cache yet of all scenes.
+fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Selected) -> Result<Scenes> {
+    let training = sources(scenes, args)?;
+    let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
+    if let Some(both) = validation.iter().find(|source| training.contains(source)) {
+        bail!("{}: a scene to learn from cannot be one to validate on", both.path().display());
+    }
+    let mut preparer = Preparer::new(args, config, selected)?;
+    let mut failed = Vec::new();
+    let mut prepare = |sources: &[Source]| -> Result<Vec<SceneFile>> {
+        let mut files = Vec::new();
+        for source in sources {
+            match preparer.prepare(source) {
+                Ok(prepared) => files.extend(prepared),
+                // The others are computed all the same: nothing of that is lost.
+                Err(error) => {
+                    eprintln!("error: {}: {}", source.path().display(), told_once(&error));
+                    failed.push(source.path().display().to_string());
+                }
+            }
+        }
+        Ok(files)
+    };
+    let scenes = Scenes { training: prepare(&training)?, validation: prepare(&validation)? };
+    if !failed.is_empty() && !args.skip_failed {
+        bail!("{} scenes could not be prepared: {}; --skip-failed leaves them out", failed.len(), failed.join(", "));
+    }
+    Ok(scenes)
+}
+
+/// What a folder or a list names.
+fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
+    let layout = args.viewing.layout;
+    if path.is_file() && !is_list(path) {
+        return Source::at(path, layout);
+    }
+    if path.is_file() {
+        return list(path, args);
+    }
+    // A recording, or scans; else a folder of recordings.
+    let own = Source::at(path, layout);
+    let children = || -> Result<Vec<Source>> {
+        let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+        let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        folders.retain(|path| path.is_dir());
+        folders.sort();
+        Ok(folders.into_iter().filter_map(|folder| Source::at(&folder, layout).ok()).flatten().collect())
+    };
+    match own {
+        Ok(sources) if sources.iter().any(|source| matches!(source, Source::Recording(_))) => Ok(sources),
+        Ok(mut sources) => {
+            sources.extend(children()?);
+            Ok(sources)
+        }
+        Err(error) => match children()? {
+            none if none.is_empty() => Err(error),
+            sources => Ok(sources),
+        },
+    }
+}
+
+fn is_list(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "txt" || extension == "tsv" || extension == "list")
+}
+
+/// The scenes of a list, by path or, as `select` names them, without extension.
+fn list(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let folder = args.data.as_deref().or(path.parent()).unwrap_or(Path::new("."));
+    let mut sources = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') || line.starts_with("scene\t") {
+            continue;
+        }
+        let mut columns = line.split('\t').map(|column| folder.join(column.trim()));
+        let named = columns.next().unwrap_or_default();
+        let recording = columns.next().filter(|recording| recording.exists());
+        let Some(scan) = with_extension(&named) else {
+            bail!(
+                "{}, line {}: {} does not exist; --data DIR says where the entries are",
+                path.display(),
+                number + 1,
+                named.display()
+            );
+        };
+        match recording {
+            Some(recording) => sources.push(Source::ScanInRecording { scan, recording }),
+            None => sources.extend(Source::at(&scan, args.viewing.layout)?),
+        }
+    }
+    if sources.is_empty() {
+        bail!("{}: the list names no scene", path.display());
+    }
+    Ok(sources)
+}
+
+/// A file or folder that exists, or the scan of this name with its extension.
+fn with_extension(named: &Path) -> Option<PathBuf> {
+    let extended = SCAN_EXTENSIONS.iter().map(|extension| {
+        let mut name = named.as_os_str().to_owned();
+        name.push(format!(".{extension}"));
+        PathBuf::from(name)
+    });
+    std::iter::once(named.to_path_buf()).chain(extended).find(|path| path.exists())
+}
+
+/// The frozen models, loaded when the first scene needs them.
+struct LoadedTeachers {
+    xdecoder: XDecoder,
+    text: TextEmbeddings,
+    sonata: Sonata,
+}
+
+/// Prepares scenes, or finds them prepared.
+struct Preparer<'a> {
+    args: &'a TrainArgs,
+    config: &'a Config,
+    selected: &'a Selected,
+    xdecoder: OpenXDecoder,
+    teacher: OpenTeacher,
+    words: Vec<String>,
+    /// What the result depends on beside the scene.
+    key: Json,
+    folder: PathBuf,
+    teachers: Option<LoadedTeachers>,
+}
+
+impl<'a> Preparer<'a> {
+    fn new(args: &'a TrainArgs, config: &'a Config, selected: &'a Selected) -> Result<Self> {
+        let words = if args.words.is_empty() {
+            let preset = args.word_preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
+            preset.labels.iter().map(|&label| label.to_owned()).collect()
+        } else {
+            words(&args.words)?
+        };
+        let (xdecoder, teacher) = (args.xdecoder.open()?, args.teacher.open()?);
+        let key = json!({
+            "version": CACHE_VERSION, "words": words, "viewing": args.viewing.key(), "samples": config.samples,
+            "xdecoder": xdecoder.origin.sha256()?, "teacher": teacher.origin.sha256()?,
+        });
+        let folder = match &args.cache {
+            Some(folder) => folder.clone(),
+            None => dirs::cache_dir().context("no cache folder for this user: --cache DIR")?.join("geopurify/training"),
+        };
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        Ok(Self { args, config, selected, xdecoder, teacher, words, key, folder, teachers: None })
+    }
+
+    /// The scenes of a source: one, or one for each frame of a recording without poses.
+    fn prepare(&mut self, source: &Source) -> Result<Vec<SceneFile>> {
+        let name = stem(source.path());
+        let mut key = self.key.clone();
+        key["source"] = fingerprint(source)?;
+        let file = |name: String, key: &Json| {
+            let key = bytes_sha256(key.to_string().as_bytes());
+            SceneFile { path: self.folder.join(format!("{key}.safetensors")), name, key }
+        };
+        let whole = file(name.clone(), &key);
+        if self.is_prepared(&whole)? {
+            return Ok(vec![whole]);
+        }
+        let mut laps = Laps::default();
+        match source.open(&self.args.viewing, &mut laps)? {
+            Opened::Scan(scene, dataset) => {
+                self.compute(&scene, Look::of(dataset.as_deref()), &whole, laps)?;
+                Ok(vec![whole])
+            }
+            Opened::Frames(dataset) => {
+                let mut files = Vec::new();
+                for frame in self.args.viewing.frames_alone(&*dataset) {
+                    let mut key = key.clone();
+                    key["frame"] = frame.into();
+                    let file = {
+                        let key = bytes_sha256(key.to_string().as_bytes());
+                        let name = format!("{name}/{}", dataset.frames()[frame].name);
+                        SceneFile { path: self.folder.join(format!("{key}.safetensors")), name, key }
+                    };
+                    if !self.is_prepared(&file)? {
+                        let scene = Scene::of_frame(&*dataset, frame, &FuseOptions::default())?;
+                        self.compute(&scene, Look::Frame(&*dataset, frame), &file, Laps::default())?;
+                    }
+                    files.push(file);
+                }
+                Ok(files)
+            }
+        }
+    }
+
+    /// Whether the cache holds a scene, whole.
+    fn is_prepared(&self, file: &SceneFile) -> Result<bool> {
+        let Ok(scene) = TrainingScene::read(&file.path) else { return Ok(false) };
+        check_size(&file.name, scene.num_samples(), self.config)?;
+        eprintln!("{}: prepared before", file.name);
+        Ok(true)
+    }
+
+    fn compute(&mut self, scene: &Scene, look: Look<'_>, file: &SceneFile, mut laps: Laps) -> Result<()> {
+        let device: &Device = &self.selected.device;
+        let mut bars = Bars::new();
+        if self.teachers.is_none() {
+            bars.show("load weights", 0.0);
+            self.teachers = Some(self.load(device, &mut bars)?);
+            laps = Laps::default();
+        }
+        let Some(teachers) = &self.teachers else { bail!("the teachers were not loaded") };
+        let placed = Placed::new(scene, look, &self.args.viewing, device)?;
+        laps.lap("place cameras");
+        let (voxel_size, why) = voxel_size(scene);
+        let options = TrainingOptions {
+            look: self.args.viewing.look_options(),
+            samples: self.config.samples,
+            voxel_size,
+            up: placed.cameras.up,
+        };
+        let (prepared, report) = training_scene(
+            &file.name,
+            scene,
+            placed.views(),
+            &placed.renderer,
+            &Teachers { xdecoder: &teachers.xdecoder, text: &teachers.text, sonata: &teachers.sonata },
+            &options,
+            device,
+            &mut laps,
+            &mut |stage, share| bars.show(stage, share),
+        )?;
+        bars.finish();
+        prepared.write(&file.path)?;
+        check_size(&file.name, prepared.num_samples(), self.config)?;
+        for note in scene.notes.iter().chain(&placed.notes).chain(&why) {
+            log::info!("{}: {note}", file.name);
+        }
+        eprintln!(
+            "{}: {} samples in {} voxels, {} of {} views looked at, {:.1} s",
+            file.name,
+            prepared.num_samples(),
+            prepared.num_voxels(),
+            report.looked_at,
+            report.views,
+            laps.seconds()
+        );
+        Ok(())
+    }
+
+    fn load(&mut self, device: &Device, bars: &mut Bars) -> Result<LoadedTeachers> {
+        let xdecoder = self.xdecoder.load(device)?;
+        let sonata = self.teacher.load(device);
+        let sonata = sonata.context("a variant of the teacher needs its configuration: --teacher-config FILE.json")?;
+        bars.show("embed words", 0.0);
+        let encoder = &xdecoder.text_encoder;
+        let prompted = self.words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]);
+        let rows = encoder.embed_labels(&prompted.collect::<Vec<_>>())?;
+        let text = TextEmbeddings { labels: self.words.clone(), rows, logit_scale: encoder.logit_scale() };
+        float_values(text.rows.clone())?;
+        bars.finish();
+        Ok(LoadedTeachers { xdecoder, text, sonata })
+    }
+}
+
+/// What changes when a source does: the hash of a file, and of the files of a folder their names, lengths and times.
+fn fingerprint(source: &Source) -> Result<Json> {
+    let one = |path: &Path| -> Result<Json> {
+        if path.is_file() {
+            return Ok(file_sha256(path)?.into());
+        }
+        let mut files = BTreeMap::new();
+        let mut folders = vec![path.to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                let since = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).duration_since(UNIX_EPOCH);
+                let name = entry.path().strip_prefix(path).unwrap_or(&entry.path()).to_string_lossy().into_owned();
+                files.insert(name, (metadata.len(), since.unwrap_or_default().as_nanos().to_string()));
+            }
+        }
+        Ok(bytes_sha256(serde_json::to_string(&files)?.as_bytes()).into())
+    };
+    Ok(match source {
+        Source::Scan(path) | Source::Recording(path) => json!([one(path)?]),
+        Source::ScanInRecording { scan, recording } => json!([one(scan)?, one(recording)?]),
+    })
+}
+
+/// The run on standard error: a bar where there is a terminal, else a line per epoch.
+struct Shown {
+    bar: ProgressBar,
+    is_terminal: bool,
+    num_epochs: usize,
+}
+
+impl Shown {
+    fn new(scenes: &Scenes, config: &Config) -> Self {
+        let num_steps = config.epochs * scenes.training.len().div_ceil(config.accumulate);
+        let bar = ProgressBar::new(num_steps as u64);
+        // The template is a constant, and a bar without a style is better than none.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, is_terminal: std::io::stderr().is_terminal(), num_epochs: config.epochs }
+    }
+
+    fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Note(note) => self.say(&format!("note: {note}")),
+            Event::Step { report, remaining, .. } => {
+                self.bar.set_position(report.step as u64);
+                self.bar.set_message(format!(
+                    "loss {:.4}  rate {:.2e}  {:.1} s a step  {} left",
+                    report.loss,
+                    report.learning_rate,
+                    report.seconds,
+                    duration(*remaining)
+                ));
+            }
+            Event::Epoch { epochs, loss, validation } => {
+                let found = validation.map_or_else(String::new, |precision| {
+                    format!(
+                        ", affinity precision {:.4} (equal weights: {:.4})",
+                        precision.affinity_precision, precision.uniform_precision
+                    )
+                });
+                self.say(&format!("epoch {epochs} of {}: loss {loss:.4}{found}", self.num_epochs));
+            }
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Hours, minutes and seconds.
+fn duration(seconds: f64) -> String {
+    let seconds = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    match (seconds / 3600, seconds / 60 % 60) {
+        (0, 0) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min {:02} s", seconds % 60),
+        (hours, minutes) => format!("{hours} h {minutes:02} min"),
+    }
+}
+
+fn report(args: &TrainArgs, trained: &Trained) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let [first, last] = trained.losses;
+    let mut rows = vec![
+        vec!["steps".to_owned(), trained.steps.to_string()],
+        vec!["loss of the first step".to_owned(), format!("{first:.4}")],
+        vec!["loss of the last epoch".to_owned(), format!("{last:.4}")],
+    ];
+    if let Some(precision) = &trained.validation {
+        rows.push(vec!["affinity precision".to_owned(), format!("{:.4}", precision.affinity_precision)]);
+        rows.push(vec!["with equal weights".to_owned(), format!("{:.4}", precision.uniform_precision)]);
+    }
+    write!(out, "{}", table(&["", ""], &rows))?;
+    for name in [crate::distill::METRICS_FILE, crate::distill::CURVE_FILE] {
+        writeln!(out, "{}", args.output.join(name).display())?;
+    }
+    writeln!(out, "{}", trained.student.display())?;
+    if let Some(name) = &args.install {
+        let options = ImportOptions {
+            name: Some(name.clone()),
+            licence: Some("unstated".to_owned()),
+            ..ImportOptions::default()
+        };
+        let registry = Registry::load(None)?;
+        let imported = import(&Store::at_home()?, &registry, "student", &trained.student, &options, &mut |_, _| ())?;
+        writeln!(out, "{}", imported.installed.path.display())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_for_people() {
+        assert_eq!(duration(59.9), "59 s");
+        assert_eq!(duration(61.0), "1 min 01 s");
+        assert_eq!(duration(7322.0), "2 h 02 min");
+        assert_eq!(duration(f64::NAN), "0 s");
+    }
+
+    #[test]
+    fn a_source_that_changes_has_another_fingerprint() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source::Recording(folder.path().to_path_buf());
+        std::fs::create_dir(folder.path().join("depth")).unwrap();
+        std::fs::write(folder.path().join("depth/1.png"), b"1").unwrap();
+        let before = fingerprint(&source).unwrap();
+        assert_eq!(fingerprint(&source).unwrap(), before);
+        std::fs::write(folder.path().join("depth/2.png"), b"2").unwrap();
+        assert_ne!(fingerprint(&source).unwrap(), before);
+        assert!(fingerprint(&Source::Scan(folder.path().join("none"))).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! Checkpoints: everything that a run needs to go on as if it had never stopped.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, DistillError};
+use crate::weights::SafetensorsFile;
+
+/// Folder of a run that holds its checkpoints.
+const FOLDER: &str = "checkpoints";
+/// Key of the description among a file's metadata.
+const ABOUT: &str = "geopurify-checkpoint";
+/// Before the number of epochs in a file's name.
+const PREFIX: &str = "epoch-";
+
+/// What a checkpoint says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// Epochs that are done.
+    pub epochs: usize,
+    /// Steps of the optimizer that are done.
+    pub steps: usize,
+    /// How the student is trained.
+    pub config: Config,
+    /// What the scenes are, in order: a run goes on with the same.
+    pub scenes: Vec<String>,
+    /// Channels of the student's input.
+    pub input_dim: usize,
+    /// Bytes a step may take, which decides where scenes are cropped.
+    pub max_memory: u64,
+    /// The device the run is on: another one rounds differently.
+    pub device: String,
+}
+
+/// Where the checkpoint after so many epochs is.
+#[must_use]
+pub fn path(run: &Path, epochs: usize) -> PathBuf {
+    run.join(FOLDER).join(format!("{PREFIX}{epochs:05}.safetensors"))
+}
+
+/// The checkpoints of a run by the epochs that are done in them, ascending.
+///
+/// # Errors
+/// [`DistillError::Io`] where the folder is there and cannot be listed.
+pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>, DistillError> {
+    let folder = run.join(FOLDER);
+    let io = |source| DistillError::Io { path: folder.clone(), source };
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let epochs = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(".safetensors"));
+        if let Some(epochs) = epochs.and_then(|epochs| epochs.parse().ok()) {
+            found.push((epochs, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes all checkpoints of a run but the last `keep`.
+///
+/// # Errors
+/// [`DistillError::Io`].
+pub fn prune(run: &Path, keep: usize) -> Result<(), DistillError> {
+    let all = list(run)?;
+    for (_, path) in &all[..all.len().saturating_sub(keep)] {
+        std::fs::remove_file(path).map_err(|source| DistillError::Io { path: path.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// The folder of checkpoints, made where it is not there.
+///
+/// # Errors
+/// [`DistillError::Io`].
+pub fn make_folder(run: &Path) -> Result<(), DistillError> {
+    let folder = run.join(FOLDER);
+    std::fs::create_dir_all(&folder).map_err(|source| DistillError::Io { path: folder, source })
+}
+
+/// What a checkpoint says of itself, after its seal was checked.
+///
+/// # Errors
+/// [`DistillError::Weights`] for a damaged file, [`DistillError::Run`] for one that is no checkpoint.
+pub fn about(file: &SafetensorsFile) -> Result<About, DistillError> {
+    file.verify_seal()?;
+    let wrong = |message: String| DistillError::Run { path: file.path().to_path_buf(), message };
+    let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
+    let about = about.ok_or_else(|| wrong("this is no checkpoint of a training run".to_owned()))?;
+    serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))
+}
+
+/// The description as a checkpoint's metadata.
+///
+/// # Errors
+/// [`DistillError::Run`] naming `path`.
+pub fn metadata(path: &Path, about: &About) -> Result<BTreeMap<String, String>, DistillError> {
+    let text = serde_json::to_string(about);
+    let text = text.map_err(|error| DistillError::Run { path: path.to_path_buf(), message: error.to_string() })?;
+    Ok(BTreeMap::from([(ABOUT.to_owned(), text)]))
+}

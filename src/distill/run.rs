@@ -1,0 +1,422 @@
+//! A training run in a folder of its own: logs, checkpoints, and the weights that come out.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{self, About};
+use super::curve::LossCurve;
+use super::events::{EventWriter, last_event_file, now};
+use super::metrics_log::{MetricsLog, read_series};
+use super::trainer::{StepReport, Trainer};
+use super::validation::{Precision, Validator};
+use super::{Config, DistillError, TrainingScene};
+use crate::files::write_atomic;
+use crate::images::draw::Scale;
+use crate::images::write_png;
+use crate::random::SplitMix64;
+use crate::weights::{SafetensorsFile, WeightsFile, write_state_dict};
+
+/// Settings of a run, in its folder.
+pub const CONFIG_FILE: &str = "config.toml";
+/// The scenes of a run, in its folder.
+pub const SCENES_FILE: &str = "scenes.json";
+/// The trained weights, under the reference's keys, in a run's folder.
+pub const STUDENT_FILE: &str = "student.safetensors";
+/// A line per step and per validation.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+/// The loss as a picture.
+pub const CURVE_FILE: &str = "loss.png";
+/// Of a stream of random numbers: the order of an epoch's scenes.
+const ORDER: u64 = 1;
+
+/// A prepared scene on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SceneFile {
+    /// For messages and logs.
+    pub name: String,
+    /// Where [`TrainingScene::write`] put it.
+    pub path: PathBuf,
+    /// What it was made of: two files of one key hold the same.
+    pub key: String,
+}
+
+/// The scenes of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scenes {
+    /// To learn from.
+    pub training: Vec<SceneFile>,
+    /// To look how well that goes.
+    pub validation: Vec<SceneFile>,
+}
+
+/// How a run is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Go on from the last checkpoint.
+    pub resume: bool,
+    /// Checkpoints that are kept.
+    pub keep_last: usize,
+    /// Epochs between validations.
+    pub validate_every: usize,
+    /// Bytes that a step may take; scenes that need more are cropped.
+    pub max_memory: u64,
+    /// Whether a run that is resumed keeps the `max_memory` it has.
+    pub keep_max_memory: bool,
+    /// Name of the device, for checkpoints.
+    pub device_name: String,
+}
+
+/// What happens in a run.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Something the user should know.
+    Note(String),
+    /// A step is done.
+    Step {
+        /// What it did.
+        report: &'a StepReport,
+        /// Steps of the whole run.
+        num_steps: usize,
+        /// Seconds that the rest will take at the pace so far.
+        remaining: f64,
+    },
+    /// An epoch is done and saved.
+    Epoch {
+        /// Epochs done.
+        epochs: usize,
+        /// Mean loss of its steps.
+        loss: f64,
+        /// How well the student does on held-out scenes, where it was asked.
+        validation: Option<&'a Precision>,
+    },
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trained {
+    /// The weights.
+    pub student: PathBuf,
+    /// Loss of the first step and mean loss of the last epoch.
+    pub losses: [f64; 2],
+    /// Steps of the optimizer.
+    pub steps: usize,
+    /// The last validation.
+    pub validation: Option<Precision>,
+}
+
+/// The scenes of the run in `folder`.
+///
+/// # Errors
+/// [`DistillError::Io`], [`DistillError::Run`].
+pub fn read_scenes(folder: &Path) -> Result<Scenes, DistillError> {
+    let path = folder.join(SCENES_FILE);
+    let text = std::fs::read_to_string(&path).map_err(|source| DistillError::Io { path: path.clone(), source })?;
+    serde_json::from_str(&text).map_err(|error| DistillError::Run { path, message: error.to_string() })
+}
+
+/// The settings of the run in `folder`.
+///
+/// # Errors
+/// [`DistillError::Io`], [`DistillError::Config`], [`DistillError::Setting`].
+pub fn read_config(folder: &Path) -> Result<Config, DistillError> {
+    let path = folder.join(CONFIG_FILE);
+    let text = std::fs::read_to_string(&path).map_err(|source| DistillError::Io { path, source })?;
+    Config::parse(&text, None)
+}
+
+/// Trains a student on `scenes` as `config` says, in `folder`.
+///
+/// # Errors
+/// [`DistillError`]. What was finished before stays: a run that failed can be resumed.
+pub fn train(
+    folder: &Path,
+    config: &Config,
+    scenes: &Scenes,
+    options: &RunOptions,
+    device: &Device,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<Trained, DistillError> {
+    config.validate()?;
+    let Some(first) = scenes.training.first() else { return Err(DistillError::NoScenes) };
+    checkpoint::make_folder(folder)?;
+    let _alone = lock(folder)?;
+    let input_dim = TrainingScene::read(&first.path)?.num_channels;
+    let mut run = Run {
+        folder,
+        device,
+        config,
+        scenes,
+        options,
+        max_memory: options.max_memory,
+        input_dim,
+        num_steps: config.epochs * steps_per_epoch(config, scenes.training.len()),
+        trainer: Trainer::new(config, input_dim, steps_per_epoch(config, scenes.training.len()), device),
+        logs: None,
+        is_cropped: vec![false; scenes.training.len()],
+        on_event,
+    };
+    let done = run.start()?;
+    run.train(done)
+}
+
+/// Steps of the optimizer in an epoch.
+fn steps_per_epoch(config: &Config, num_scenes: usize) -> usize {
+    num_scenes.div_ceil(config.accumulate)
+}
+
+/// Keeps a second process out of the folder of a run, as long as the file is open.
+fn lock(folder: &Path) -> Result<File, DistillError> {
+    let path = folder.join(".lock");
+    let io = |source| DistillError::Io { path: path.clone(), source };
+    let file = File::options().create(true).append(true).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(DistillError::Run { path: folder.to_path_buf(), message: "another process trains here".to_owned() })
+        }
+        // A file system without locks keeps nobody out.
+        Err(std::fs::TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(file),
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+        Ok(()) => Ok(file),
+    }
+}
+
+struct Logs {
+    metrics: MetricsLog,
+    events: EventWriter,
+}
+
+struct Run<'a, 'e> {
+    folder: &'a Path,
+    device: &'a Device,
+    config: &'a Config,
+    scenes: &'a Scenes,
+    options: &'a RunOptions,
+    max_memory: u64,
+    input_dim: usize,
+    num_steps: usize,
+    trainer: Trainer,
+    logs: Option<Logs>,
+    /// Whether it was said that a scene is cropped.
+    is_cropped: Vec<bool>,
+    on_event: &'e mut dyn FnMut(Event<'_>),
+}
+
+impl Run<'_, '_> {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn about(&self, epochs: usize) -> About {
+        About {
+            epochs,
+            steps: self.trainer.steps(),
+            config: self.config.clone(),
+            scenes: self.scenes.training.iter().map(|scene| scene.key.clone()).collect(),
+            input_dim: self.input_dim,
+            max_memory: self.max_memory,
+            device: self.options.device_name.clone(),
+        }
+    }
+
+    /// Prepares the folder or takes it up where it was left. Gives the epochs that are done.
+    fn start(&mut self) -> Result<usize, DistillError> {
+        let last = checkpoint::list(self.folder)?.pop();
+        match last {
+            Some(_) if !self.options.resume => Err(DistillError::Run {
+                path: self.folder.to_path_buf(),
+                message: "a run is here already: --resume goes on with it, or give another folder".to_owned(),
+            }),
+            Some((_, path)) => self.take_up(&path),
+            None => {
+                if self.options.resume {
+                    (self.on_event)(Event::Note("there is no checkpoint yet: training starts anew".to_owned()));
+                }
+                self.write(CONFIG_FILE, self.config.to_toml()?.as_bytes())?;
+                let scenes = serde_json::to_vec_pretty(self.scenes);
+                let message = |error: serde_json::Error| error.to_string();
+                let scenes = scenes
+                    .map_err(|error| DistillError::Run { path: self.path(SCENES_FILE), message: message(error) })?;
+                self.write(SCENES_FILE, &scenes)?;
+                // What a run left that was killed before its first checkpoint.
+                while let Some(stale) = last_event_file(self.folder)? {
+                    std::fs::remove_file(&stale).map_err(|source| DistillError::Io { path: stale, source })?;
+                }
+                self.logs = Some(Logs {
+                    metrics: MetricsLog::create(&self.path(METRICS_FILE))?,
+                    events: EventWriter::create(self.folder)?,
+                });
+                Ok(0)
+            }
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DistillError> {
+        let path = self.path(name);
+        write_atomic(&path, |file| std::io::Write::write_all(file, bytes))
+            .map_err(|source| DistillError::Io { path, source })
+    }
+
+    fn take_up(&mut self, path: &Path) -> Result<usize, DistillError> {
+        let file = SafetensorsFile::open(path)?;
+        let found = checkpoint::about(&file)?;
+        let wrong = |message: String| Err(DistillError::Run { path: path.to_path_buf(), message });
+        let expected = self.about(found.epochs);
+        if found.config != expected.config {
+            return wrong(format!(
+                "the run has other settings than asked for: {}",
+                differences(&found.config, &expected.config)?
+            ));
+        }
+        if found.scenes != expected.scenes {
+            return wrong("the run has other scenes, or they were prepared in another way".to_owned());
+        }
+        if found.input_dim != expected.input_dim {
+            return wrong(format!("the run's student takes {} channels, not {}", found.input_dim, expected.input_dim));
+        }
+        if self.options.keep_max_memory {
+            self.max_memory = found.max_memory;
+        } else if found.max_memory != expected.max_memory {
+            let say = |bytes: u64| bytes >> 20;
+            return wrong(format!(
+                "the run has --max-memory {}, not {}: scenes would be cropped differently",
+                say(found.max_memory),
+                say(expected.max_memory)
+            ));
+        }
+        if found.device != expected.device {
+            (self.on_event)(Event::Note(format!(
+                "the run was on {}, it goes on on {}: rounding differs",
+                found.device, expected.device
+            )));
+        }
+        drop(file);
+        let steps = found.steps;
+        self.trainer.restore(WeightsFile::open(path)?.state_dict()?, steps)?;
+        let events = last_event_file(self.folder)?;
+        self.logs = Some(Logs {
+            metrics: MetricsLog::resume(&self.path(METRICS_FILE), steps as u64)?,
+            events: match events {
+                Some(events) => EventWriter::resume(&events, steps as u64)?,
+                None => EventWriter::create(self.folder)?,
+            },
+        });
+        (self.on_event)(Event::Note(format!("going on after epoch {} of {}", found.epochs, self.config.epochs)));
+        Ok(found.epochs)
+    }
+
+    fn train(mut self, done: usize) -> Result<Trained, DistillError> {
+        let validator = Validator::new(&self.scenes.validation, self.config, self.trainer.student())?;
+        let mut validation = None;
+        let start = Instant::now();
+        let first_step = self.trainer.steps();
+        for epoch in done..self.config.epochs {
+            let loss = self.epoch(epoch, start, first_step)?;
+            let epochs = epoch + 1;
+            if epochs.is_multiple_of(self.options.validate_every) || epochs == self.config.epochs {
+                validation = validator.run(&self.trainer.folded(), self.device)?;
+            }
+            let step = self.trainer.steps() as u64;
+            if let (Some(logs), Some(precision)) = (&mut self.logs, &validation) {
+                logs.metrics.write(step, precision)?;
+                logs.events.scalar(
+                    "validation/affinity_precision",
+                    step,
+                    precision.affinity_precision as f32,
+                    now(),
+                )?;
+                logs.events.flush()?;
+            }
+            self.save(epochs)?;
+            self.draw()?;
+            (self.on_event)(Event::Epoch { epochs, loss, validation: validation.as_ref() });
+        }
+        let path = self.path(STUDENT_FILE);
+        write_state_dict(&path, &self.trainer.weights()?, &BTreeMap::new())?;
+        let losses = read_series(&self.path(METRICS_FILE), "loss")?;
+        let last = &losses[losses.len().saturating_sub(steps_per_epoch(self.config, self.scenes.training.len()))..];
+        let mean = last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len().max(1) as f64;
+        let first = losses.first().map_or(f64::NAN, |(_, loss)| *loss);
+        Ok(Trained { student: path, losses: [first, mean], steps: self.trainer.steps(), validation })
+    }
+
+    /// Trains one epoch; gives its mean loss.
+    fn epoch(&mut self, epoch: usize, start: Instant, first_step: usize) -> Result<f64, DistillError> {
+        let order =
+            SplitMix64::stream(self.config.seed, &[ORDER, epoch as u64]).permutation(self.scenes.training.len());
+        let mut sum = 0.0;
+        for group in order.chunks(self.config.accumulate) {
+            let scenes = &self.scenes.training;
+            let load = |&scene: &usize| (scene, TrainingScene::read(&scenes[scene].path));
+            let report = self.trainer.step(epoch, group.iter().map(load), self.max_memory)?;
+            sum += report.loss;
+            for &scene in &report.cropped {
+                if !std::mem::replace(&mut self.is_cropped[scene], true) {
+                    (self.on_event)(Event::Note(format!(
+                        "{}: parts of {} voxels are taken, to stay within --max-memory",
+                        scenes[scene].name, report.voxels
+                    )));
+                }
+            }
+            self.log(&report)?;
+            let done = self.trainer.steps();
+            let pace = start.elapsed().as_secs_f64() / (done - first_step) as f64;
+            let remaining = pace * (self.num_steps - done) as f64;
+            (self.on_event)(Event::Step { report: &report, num_steps: self.num_steps, remaining });
+        }
+        Ok(sum / order.chunks(self.config.accumulate).len() as f64)
+    }
+
+    fn log(&mut self, report: &StepReport) -> Result<(), DistillError> {
+        let Some(logs) = &mut self.logs else { return Ok(()) };
+        let step = report.step as u64;
+        logs.metrics.write(step, report)?;
+        for (tag, value) in
+            [("train/loss", report.loss), ("train/accuracy", report.accuracy), ("train/rate", report.learning_rate)]
+        {
+            logs.events.scalar(tag, step, value as f32, now())?;
+        }
+        Ok(logs.events.flush()?)
+    }
+
+    /// Writes the checkpoint after `epochs` and removes old ones.
+    fn save(&self, epochs: usize) -> Result<(), DistillError> {
+        let path = checkpoint::path(self.folder, epochs);
+        let metadata = checkpoint::metadata(&path, &self.about(epochs))?;
+        write_state_dict(&path, &self.trainer.state()?, &metadata)?;
+        checkpoint::prune(self.folder, self.options.keep_last.max(1))
+    }
+
+    fn draw(&self) -> Result<(), DistillError> {
+        let metrics = self.path(METRICS_FILE);
+        let [loss, learning_rate, validation] =
+            ["loss", "learning_rate", "affinity_precision"].map(|field| read_series(&metrics, field));
+        let title = self.folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let curve = LossCurve {
+            title: &title,
+            loss: &loss?,
+            learning_rate: &learning_rate?,
+            validation: Some(("affinity precision", &validation?)),
+            scale: Scale::Linear,
+        };
+        Ok(write_png(&self.path(CURVE_FILE), &curve.draw()?)?)
+    }
+}
+
+/// The settings that differ, as `name: found, not asked`.
+fn differences(found: &Config, asked: &Config) -> Result<String, DistillError> {
+    let table = |config: &Config| {
+        toml::Table::try_from(config).map_err(|error| DistillError::Config { reason: error.to_string() })
+    };
+    let (found, asked) = (table(found)?, table(asked)?);
+    let differing = found.iter().filter(|(key, value)| asked.get(*key) != Some(value));
+    let said = differing.map(|(key, value)| {
+        let asked = asked.get(key).map_or_else(String::new, ToString::to_string);
+        format!("{key} is {value}, not {asked}")
+    });
+    Ok(said.collect::<Vec<_>>().join("; "))
+}

@@ -1,0 +1,277 @@
+//! Steps of training: batches, loss, gradients, optimizer.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use burn::prelude::*;
+use burn::tensor::Gradients;
+use serde::Serialize;
+
+use super::optimizer::{AdamW, AdamWConfig, AdamWState, Group, HostMoments};
+use super::sampling::{Batch, batch};
+use super::schedule::Schedule;
+use super::{Config, DistillError, TrainingScene};
+use crate::models::student::{AffinityPredictor, Student, StudentConfig, normalize_rows};
+use crate::ops::info_nce::info_nce;
+use crate::ops::{float_tensor, float_values, int_tensor, limits_of, plain};
+use crate::random::SplitMix64;
+use crate::weights::{Dtype, HostTensor, StateDict};
+
+/// Of a stream of random numbers: what a step draws of a scene.
+const BATCH: u64 = 2;
+/// Values of 4 bytes that a step keeps for a channel of a voxel in a layer: what goes into the convolution, what comes out
+/// of it, and the gradients of both.
+const VALUES_PER_LAYER: u64 = 4;
+/// Convolutions of the student that keep values.
+const NUM_LAYERS: u64 = 9;
+/// Copies of the weights: value, gradient, two moments, and what a convolution packs.
+const WEIGHT_COPIES: u64 = 5;
+
+/// Before the key of a parameter in a checkpoint, for its moments.
+const EXP_AVG: &str = "optimizer.exp_avg.";
+const EXP_AVG_SQ: &str = "optimizer.exp_avg_sq.";
+
+/// What a step did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Steps done, this one included.
+    #[serde(skip)]
+    pub step: usize,
+    /// The epoch, counted from 1.
+    pub epoch: usize,
+    /// Mean loss of its scenes.
+    pub loss: f64,
+    /// Share of anchors whose positive is more similar than every negative.
+    pub accuracy: f64,
+    /// Rate of the residual blocks.
+    pub learning_rate: f64,
+    /// Names of its scenes.
+    pub scenes: Vec<String>,
+    /// Voxels that the student was shown.
+    pub voxels: usize,
+    /// Wall time.
+    pub seconds: f64,
+    /// Numbers of the scenes of which a part was taken.
+    #[serde(skip)]
+    pub cropped: Vec<usize>,
+}
+
+/// A student in training.
+#[derive(Debug)]
+pub struct Trainer {
+    model: AffinityPredictor,
+    student: StudentConfig,
+    optimizer: AdamW,
+    schedule: Schedule,
+    config: Config,
+    device: Device,
+    steps: usize,
+}
+
+impl Trainer {
+    /// A student before its first step, for scenes of `input_dim` channels and runs of `steps_per_epoch` steps an epoch.
+    #[must_use]
+    pub fn new(config: &Config, input_dim: usize, steps_per_epoch: usize, device: &Device) -> Self {
+        let student = StudentConfig { input_dim, hidden_dim: config.hidden_dim, embed_dim: config.embed_dim };
+        let device = device.clone().without_autodiff().autodiff();
+        let schedule = Schedule {
+            factors: config.rate_factors,
+            final_rate: config.final_rate * config.learning_rate,
+            ..Schedule::new(
+                config.learning_rate,
+                (config.warmup_epochs * steps_per_epoch) as u64,
+                (config.epochs * steps_per_epoch) as u64,
+            )
+        };
+        Self {
+            model: AffinityPredictor::new(&student, config.seed, &device),
+            student,
+            optimizer: AdamW::new(Self::optimizer_config(config)),
+            schedule,
+            config: config.clone(),
+            device,
+            steps: 0,
+        }
+    }
+
+    fn optimizer_config(config: &Config) -> AdamWConfig {
+        AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() }
+    }
+
+    /// Steps of the optimizer so far.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Widths of the student.
+    #[must_use]
+    pub fn student(&self) -> StudentConfig {
+        self.student
+    }
+
+    /// The network as it is, for inference.
+    #[must_use]
+    pub fn folded(&self) -> Student {
+        self.model.fold()
+    }
+
+    /// Most voxels of a scene with a teacher of `teacher_dim` channels that a step within `max_memory` bytes takes.
+    #[must_use]
+    pub fn max_voxels(&self, teacher_dim: usize, max_memory: u64) -> usize {
+        let StudentConfig { input_dim, hidden_dim, embed_dim } = self.student;
+        let keys = self.student.keys();
+        let weights: usize = keys.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let weights = weights as u64 * 4 * WEIGHT_COPIES;
+        let of_layers = NUM_LAYERS * VALUES_PER_LAYER * hidden_dim as u64;
+        let of_voxel = 4 * (of_layers + 2 * input_dim as u64 + 4 * embed_dim as u64 + 2 * teacher_dim as u64 + 54);
+        let fit = max_memory.saturating_sub(weights) / of_voxel;
+        let of_device = limits_of(&self.device).rows(4 * input_dim.max(hidden_dim).max(teacher_dim));
+        usize::try_from(fit).unwrap_or(usize::MAX).min(of_device)
+    }
+
+    /// One step of the optimizer, along the mean gradient of `scenes`, each with its number, in epoch number `epoch`, counted
+    /// from 0. Of a scene that does not fit `max_memory` a part is taken.
+    ///
+    /// # Errors
+    /// [`DistillError::TooSmall`], [`DistillError::Mismatch`], [`DistillError::Diverged`], what reading a scene gives, and
+    /// [`DistillError::Op`]; the trainer can then not go on.
+    pub fn step(
+        &mut self,
+        epoch: usize,
+        scenes: impl ExactSizeIterator<Item = (usize, Result<TrainingScene, DistillError>)>,
+        max_memory: u64,
+    ) -> Result<StepReport, DistillError> {
+        let start = Instant::now();
+        let count = scenes.len();
+        let mut report = StepReport {
+            step: self.steps + 1,
+            epoch: epoch + 1,
+            loss: 0.0,
+            accuracy: 0.0,
+            learning_rate: self.schedule.rate(self.steps as u64, Group::Middle),
+            scenes: Vec::with_capacity(count),
+            voxels: 0,
+            seconds: 0.0,
+            cropped: Vec::new(),
+        };
+        let mut sums: BTreeMap<String, Tensor<1>> = BTreeMap::new();
+        self.optimizer.begin_step();
+        for (i, (number, scene)) in scenes.enumerate() {
+            let scene = scene?;
+            let mut random = SplitMix64::stream(self.config.seed, &[BATCH, epoch as u64, number as u64]);
+            let seen = self.draw(&scene, max_memory, &mut random)?;
+            let name = scene.name;
+            let (loss, accuracy, mut gradients) = self.backward(seen.0, count)?;
+            if !loss.is_finite() {
+                return Err(DistillError::Diverged { step: report.step, scene: name, loss });
+            }
+            report.loss += f64::from(loss) / count as f64;
+            report.accuracy += f64::from(accuracy) / count as f64;
+            report.voxels += seen.1;
+            report.scenes.push(name);
+            if seen.2 {
+                report.cropped.push(number);
+            }
+            let Self { model, optimizer, schedule, steps, .. } = self;
+            model.update(&mut gradients, |key, values, gradient| {
+                let gradient = match sums.remove(key) {
+                    Some(sum) => sum + gradient,
+                    None => gradient,
+                };
+                if i + 1 == count {
+                    return optimizer.update(key, values, gradient, schedule.rate(*steps as u64, Group::of(key)));
+                }
+                sums.insert(key.to_owned(), gradient);
+                Ok(values)
+            })?;
+        }
+        self.steps += 1;
+        report.seconds = start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// What a step sees of `scene`, its voxels, and whether these are a part.
+    fn draw(
+        &self,
+        scene: &TrainingScene,
+        max_memory: u64,
+        random: &mut SplitMix64,
+    ) -> Result<(Batch, usize, bool), DistillError> {
+        if scene.num_channels != self.student.input_dim {
+            let message =
+                format!("features of {} channels, the student takes {}", scene.num_channels, self.student.input_dim);
+            return Err(DistillError::Mismatch { scene: scene.name.clone(), message });
+        }
+        let max_voxels = self.max_voxels(scene.teacher_dim, max_memory);
+        let seen = batch(scene, &self.config, max_voxels, random, &self.device.clone().without_autodiff())?;
+        let (voxels, is_cropped) = (seen.coords.len(), seen.is_cropped);
+        Ok((seen, voxels, is_cropped))
+    }
+
+    /// Loss and accuracy of a batch, and the gradients of its share of a step of `count` batches.
+    fn backward(&mut self, batch: Batch, count: usize) -> Result<(f32, f32, Gradients), DistillError> {
+        let (num_voxels, num_anchors) = (batch.coords.len(), batch.anchors.len());
+        let device = &self.device;
+        let features = float_tensor(batch.features, [num_voxels, self.student.input_dim], device);
+        let coords: Vec<i32> = batch.coords.iter().flat_map(|&[x, y, z]| [0, x, y, z]).collect();
+        let coords = int_tensor(coords, [num_voxels, 4], device);
+        let embedding = normalize_rows(self.model.forward_train(features, coords)?);
+        let num_negatives = batch.negatives.len() / num_anchors;
+        let found = info_nce(
+            embedding,
+            int_tensor(batch.anchors, [num_anchors], device),
+            int_tensor(batch.positives, [num_anchors], device),
+            int_tensor(batch.negatives, [num_anchors, num_negatives], device),
+            self.config.temperature,
+        )?;
+        let loss = float_values(found.loss.clone().inner())?[0];
+        let accuracy = float_values(plain(found.accuracy))?[0];
+        Ok((loss, accuracy, (found.loss / count as f32).backward()))
+    }
+
+    /// The student under the reference's keys.
+    ///
+    /// # Errors
+    /// [`OpError::Device`](crate::ops::OpError::Device) where it cannot be read back.
+    pub fn weights(&self) -> Result<StateDict, DistillError> {
+        Ok(self.model.state_dict()?)
+    }
+
+    /// The student and the optimizer's moments.
+    ///
+    /// # Errors
+    /// As [`weights`](Self::weights).
+    pub fn state(&self) -> Result<StateDict, DistillError> {
+        let mut state = self.weights()?;
+        for (key, moments) in self.optimizer.state()?.moments {
+            for (prefix, data) in [(EXP_AVG, moments.exp_avg), (EXP_AVG_SQ, moments.exp_avg_sq)] {
+                let tensor = HostTensor { shape: vec![data.len()], dtype_in_file: Dtype::F32, data };
+                state.tensors.insert(format!("{prefix}{key}"), tensor);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Becomes what [`state`](Self::state) was after `steps` steps.
+    ///
+    /// # Errors
+    /// [`DistillError::Weights`] where the student or a moment is missing or of another shape.
+    pub fn restore(&mut self, mut state: StateDict, steps: usize) -> Result<(), DistillError> {
+        let mut moments = BTreeMap::new();
+        for (key, shape) in self.student.keys().into_iter().filter(|(key, _)| !key.contains("running_")) {
+            let len = shape.iter().product();
+            let exp_avg = state.take(&format!("{EXP_AVG}{key}"), &[len])?.data;
+            let exp_avg_sq = state.take(&format!("{EXP_AVG_SQ}{key}"), &[len])?.data;
+            moments.insert(key, HostMoments { exp_avg, exp_avg_sq });
+        }
+        let num_batches = state.integers.values().next().map_or(0, |counts| counts.data.first().copied().unwrap_or(0));
+        let (mut model, _, _) = AffinityPredictor::load(state, &self.device)?;
+        model.set_num_batches_tracked(num_batches.unsigned_abs());
+        let state = AdamWState { num_steps: steps as u64, moments };
+        self.optimizer = AdamW::resume(Self::optimizer_config(&self.config), state, &self.device)?;
+        self.model = model;
+        self.steps = steps;
+        Ok(())
+    }
+}

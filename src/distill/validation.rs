@@ -1,0 +1,83 @@
+//! How well a student's affinities agree with the teacher on scenes it does not learn from.
+
+use burn::prelude::*;
+use serde::Serialize;
+
+use super::run::SceneFile;
+use super::{Config, DistillError, TrainingScene};
+use crate::eval::affinity_precision::{ClusterSettings, affinity_precision, cluster_features};
+use crate::models::student::{Student, StudentConfig};
+use crate::ops::affinity::affinity;
+use crate::ops::knn::knn_voxels;
+use crate::ops::{float_tensor, float_values, int_tensor, int_values};
+use crate::purify::{self, embed_voxels};
+
+/// Strongest neighbours of a voxel that are looked at.
+const TOP: usize = 8;
+
+/// Affinity precision over held-out scenes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Precision {
+    /// How often the strongest of a voxel's neighbours are of its kind, as the teacher has it: a mean over the voxels of all
+    /// scenes.
+    pub affinity_precision: f64,
+    /// The same for all of its neighbours: what equal weights would reach.
+    pub uniform_precision: f64,
+    /// Voxels of all scenes.
+    pub validation_voxels: usize,
+}
+
+/// Held-out scenes, with the teacher's division of their voxels into kinds.
+#[derive(Debug)]
+pub(super) struct Validator<'a> {
+    scenes: Vec<(&'a SceneFile, Vec<u32>)>,
+    student: StudentConfig,
+}
+
+impl<'a> Validator<'a> {
+    pub(super) fn new(files: &'a [SceneFile], config: &Config, student: StudentConfig) -> Result<Self, DistillError> {
+        let prepare = |file: &'a SceneFile| {
+            let scene = TrainingScene::read(&file.path)?.of_voxels();
+            let settings = ClusterSettings { seed: config.seed, ..ClusterSettings::default() };
+            let mismatch = |message| DistillError::Mismatch { scene: file.name.clone(), message };
+            if scene.num_channels != student.input_dim {
+                let found = scene.num_channels;
+                return Err(mismatch(format!("{found} channels, the student takes {}", student.input_dim)));
+            }
+            let of_row = cluster_features(&scene.teacher, scene.teacher_dim, &settings);
+            let of_row = of_row.map_err(|error| mismatch(error.to_string()))?;
+            Ok((file, scene.teacher_from_sample.iter().map(|&row| of_row[row as usize]).collect()))
+        };
+        Ok(Self { scenes: files.iter().map(prepare).collect::<Result<_, DistillError>>()?, student })
+    }
+
+    /// The precision of `student`, `None` where no scenes were held out.
+    pub(super) fn run(&self, student: &Student, device: &Device) -> Result<Option<Precision>, DistillError> {
+        let mut sums = Precision { affinity_precision: 0.0, uniform_precision: 0.0, validation_voxels: 0 };
+        for (file, cluster_from_voxel) in &self.scenes {
+            let scene = TrainingScene::read(&file.path)?.of_voxels();
+            let settings = purify::Settings::default();
+            let num_voxels = scene.num_voxels();
+            let coords = &scene.voxel_coords;
+            let embedding = embed_voxels(&scene.features, coords, student, self.student, settings, device)?;
+            let embedding = float_tensor(embedding, [num_voxels, self.student.embed_dim], device);
+            let flat = coords.iter().flatten().copied().collect();
+            let voxels = int_tensor(flat, [num_voxels, 3], device);
+            let neighbors = knn_voxels(voxels, settings.neighbors, false, 0..num_voxels)?.index;
+            let weights = affinity(&[embedding], neighbors.clone(), 0, settings.sharpness)?;
+            let (neighbors, weights) = (int_values(neighbors)?, float_values(weights)?);
+            let found = affinity_precision(cluster_from_voxel, &neighbors, &weights, TOP);
+            let found = found
+                .map_err(|error| DistillError::Mismatch { scene: scene.name.clone(), message: error.to_string() })?;
+            sums.affinity_precision += found.top * found.num_voxels as f64;
+            sums.uniform_precision += found.baseline * found.num_voxels as f64;
+            sums.validation_voxels += found.num_voxels;
+        }
+        let count = sums.validation_voxels as f64;
+        Ok((sums.validation_voxels > 0).then(|| Precision {
+            affinity_precision: sums.affinity_precision / count,
+            uniform_precision: sums.uniform_precision / count,
+            ..sums
+        }))
+    }
+}
