@@ -19,9 +19,9 @@ use crate::weights::{Dtype, HostTensor, StateDict};
 
 /// Of a stream of random numbers: what a step draws of a scene.
 const BATCH: u64 = 2;
-/// Values of 4 bytes that a step keeps for a channel of a voxel in a layer: what goes into the convolution, what comes out
-/// of it, and the gradients of both.
-const VALUES_PER_LAYER: u64 = 4;
+/// Values of 4 bytes that a step keeps for a channel of a voxel in a layer: what goes into the convolution and what comes
+/// out of it.
+const VALUES_PER_LAYER: u64 = 2;
 /// Convolutions of the student that keep values.
 const NUM_LAYERS: u64 = 9;
 /// Copies of the weights: value, gradient, two moments, and what a convolution packs.
