@@ -1,4 +1,7 @@
 //! `train` as a user runs it: small scans, small generated weights, a small student.
+//!
+//! `GEOPURIFY_DATA=DIR cargo test --test train` also trains on real scans and recordings, which are not part of this
+//! repository; where it is not set, that is said.
 
 #[path = "common/corner.rs"]
 mod corner;
@@ -202,7 +205,7 @@ fn scenes_past_the_memory_are_cropped_and_that_is_said() {
     let fixture = fixture();
     let said = fixture.succeed("whole-scenes", &["--epochs", "2"]);
     assert!(!said.contains("parts of"), "{said}");
-    let said = fixture.succeed("cropped", &["--max-memory", "16", "--epochs", "2"]);
+    let said = fixture.succeed("cropped", &["--max-memory", "8", "--epochs", "2"]);
     let voxels = |run: &str| fixture.metrics(run).iter().filter_map(|m| m["voxels"].as_u64()).max().unwrap();
     assert!(voxels("cropped") < voxels("whole-scenes"));
     assert!(said.contains(&format!("parts of {} voxels are taken", voxels("cropped"))), "{said}");
@@ -243,6 +246,9 @@ fn mistakes_are_told_with_a_way_out() {
     assert!(error.contains("bad.ply") && error.contains("--skip-failed"), "{error}");
     fixture.succeed("bad", &["--scenes", text(&list), "--skip-failed", "--epochs", "2"]);
 
+    let error = fixture.fail("no-memory", &["--max-memory", "1"]);
+    assert!(error.contains("max_memory is 1 MiB, expected enough for"), "{error}");
+
     // A damaged checkpoint is told, not taken.
     let checkpoints = fixture.path("changed").join("checkpoints");
     let last = fs::read_dir(&checkpoints).unwrap().map(|e| e.unwrap().path()).max().unwrap();
@@ -265,4 +271,26 @@ fn two_processes_do_not_train_in_one_folder() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(error.contains("another process trains here"), "{error}");
+}
+
+#[test]
+fn real_scans_and_recordings_are_learnt_from() {
+    let Some(data) = std::env::var_os("GEOPURIFY_DATA").map(PathBuf::from) else {
+        eprintln!("GEOPURIFY_DATA is not set: real scans and recordings were NOT trained on");
+        return;
+    };
+    let fixture = fixture();
+    let (list, held_out, config) =
+        (fixture.path("real.txt"), fixture.path("real-held-out.txt"), fixture.path("real.toml"));
+    fs::write(&list, "icl-redwood-rgbd5\ntum-fr1-desk-5\nrealsense-noposes-4\npcd/livingroom_fragment.pcd\n").unwrap();
+    fs::write(&held_out, "ply/livingroom_mesh_binary.ply\n").unwrap();
+    fs::write(&config, SETTINGS.replace("epochs = 3", "epochs = 8")).unwrap();
+    let lists = ["--scenes", text(&list), "--validation", text(&held_out), "--data", text(&data)];
+    fixture.succeed("real", &[&lists[..], &["--config", text(&config)]].concat());
+    // Three frames without poses, as many as views are asked for, are three scenes.
+    let losses = fixture.losses("real");
+    assert_eq!(losses.len(), 8 * 6);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&losses[..6]), mean(&losses[42..]));
+    assert!(last < 0.95 * first, "the loss went from {first} to {last}");
 }

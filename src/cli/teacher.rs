@@ -25,7 +25,7 @@ pub(super) struct TeacherArgs {
 /// The weights of a Sonata, open, with what is known of them.
 pub(super) struct OpenTeacher {
     weights: WeightsFile,
-    config: SonataConfig,
+    pub(super) config: SonataConfig,
     pub(super) origin: WeightsOrigin,
 }
 

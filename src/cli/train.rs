@@ -298,7 +298,8 @@ impl<'a> Preparer<'a> {
         let (xdecoder, teacher) = (args.xdecoder.open()?, args.teacher.open()?);
         let key = json!({
             "version": CACHE_VERSION, "words": words, "viewing": args.viewing.key(), "samples": config.samples,
-            "xdecoder": xdecoder.origin.sha256()?, "teacher": teacher.origin.sha256()?,
+            "xdecoder": [json!(xdecoder.origin.sha256()?), json!(xdecoder.config), json!(format!("{:?}", xdecoder.precision))],
+            "teacher": [json!(teacher.origin.sha256()?), json!(teacher.config)],
         });
         let folder = match &args.cache {
             Some(folder) => folder.clone(),

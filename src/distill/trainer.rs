@@ -204,6 +204,13 @@ impl Trainer {
             return Err(DistillError::Mismatch { scene: scene.name.clone(), message });
         }
         let max_voxels = self.max_voxels(scene.teacher_dim, max_memory);
+        if max_voxels <= self.config.spatial_neighbors {
+            return Err(DistillError::Setting {
+                name: "max_memory",
+                value: format!("{} MiB", max_memory >> 20),
+                expected: "enough for the student's weights and a few hundred voxels",
+            });
+        }
         let seen = batch(scene, &self.config, max_voxels, random, &self.device.clone().without_autodiff())?;
         let (voxels, is_cropped) = (seen.coords.len(), seen.is_cropped);
         Ok((seen, voxels, is_cropped))
