@@ -27,6 +27,9 @@ pub struct AtomicFile {
     partial: Partial,
 }
 
+/// How the temporary files of [`AtomicFile`] begin.
+pub(crate) const PARTIAL: &str = ".partial-";
+
 /// Temporary files that a process ended by a signal would leave behind.
 static PARTIALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -78,7 +81,7 @@ impl AtomicFile {
             ));
         }
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".partial-");
+        builder.prefix(PARTIAL);
         // The default mode of a temporary file is private to its owner; the result is an
         // ordinary file, whose mode the umask decides.
         #[cfg(unix)]

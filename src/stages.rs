@@ -81,13 +81,17 @@ pub fn peak_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Bytes of memory that could be taken now without swapping, where the system tells (Linux).
+/// Bytes of memory that could be taken now without swapping, within what the process's control group allows, where the system
+/// tells (Linux).
 #[must_use]
 pub fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let of_group =
+        number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    Some((kib * 1024).min(of_group.unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]

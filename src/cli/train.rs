@@ -27,19 +27,24 @@ use crate::models::sonata::Sonata;
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::float_values;
-use crate::pipeline::{Scene, Teachers, TrainingOptions, training_scene, voxel_size};
+use crate::pipeline::{Compat, Scene, Teachers, TrainingOptions, training_scene, voxel_size};
 use crate::query::presets::Preset as Words;
 use crate::stages::{Laps, available_memory};
+use crate::views::Dataset;
 use crate::views::fuse::FuseOptions;
 use crate::weights::registry::Registry;
-use crate::weights::store::Store;
-use crate::weights::{bytes_sha256, file_sha256};
+use crate::weights::store::{Store, is_name};
+use crate::weights::{SafetensorsFile, bytes_sha256, file_sha256};
 
 /// By what words views are cut into masks where none are given.
 const USUAL_WORDS: &str = "scannet20";
+/// Folders below that of a list in which its entries are looked for.
+const LIST_DEPTH: usize = 3;
+/// Folders within folders of a recording that are looked at for changes.
+const MAX_DEPTH: usize = 8;
 /// Changes when what is computed of a scene does: files of before are not taken for it then.
 const CACHE_VERSION: u32 = 1;
-/// Memory for a step where the system does not tell how much there is, in MiB.
+/// Memory for a step where the system does not tell how much there is, or it is a GPU's, in MiB.
 const USUAL_MEMORY: u64 = 8192;
 
 /// Arguments of `train`.
@@ -50,10 +55,10 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "LIST|DIR", required_unless_present = "resume")]
     scenes: Option<PathBuf>,
     /// Scenes to look how well it goes, given in the same way; they are not learnt from
-    #[arg(long, value_name = "LIST|DIR")]
+    #[arg(long, value_name = "LIST|DIR", requires = "scenes")]
     validation: Option<PathBuf>,
     /// Folder that the entries of a list are in [default: that of the list]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "scenes")]
     data: Option<PathBuf>,
     /// Folder of the run
     #[arg(short, long, value_name = "RUN")]
@@ -79,8 +84,8 @@ pub(super) struct TrainArgs {
     /// Epochs between looks at the validation scenes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     validate_every: u32,
-    /// Memory for a step, in MiB; of scenes that need more, parts are taken [default: three quarters of what is free, that
-    /// of the first start when resuming]
+    /// Memory for a step, in MiB; of scenes that need more, parts are taken [default: three quarters of what is free, 8192 on a
+    /// GPU; that of the first start when resuming]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     max_memory: Option<u64>,
     /// Folder for what is computed of scenes once [default: training in the cache folder of the user]
@@ -111,21 +116,24 @@ pub(super) struct TrainArgs {
 
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let config = config(args)?;
+    if let Some(name) = args.install.as_deref().filter(|name| !is_name(name)) {
+        bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'");
+    }
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
     let scenes = match &args.scenes {
         Some(scenes) => prepare_all(args, &config, scenes, &selected)?,
-        None => read_scenes(&args.output).context("--resume takes up a run that has been started")?,
+        None => scenes_of(&args.output)?,
     };
     if scenes.training.is_empty() {
         bail!("no scene to learn from");
     }
-    let free = || available_memory().map_or(USUAL_MEMORY << 20, |bytes| bytes / 4 * 3);
+    let max_memory = args.max_memory.unwrap_or_else(|| usual_memory(&selected));
     let options = RunOptions {
         resume: args.resume,
         keep_last: args.keep_last as usize,
         validate_every: args.validate_every as usize,
-        max_memory: args.max_memory.map_or_else(free, |mebibytes| mebibytes << 20),
+        max_memory: max_memory << 20,
         keep_max_memory: args.max_memory.is_none(),
         device_name: selected.name.clone(),
     };
@@ -135,10 +143,42 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         scenes.validation.len(),
         config.epochs
     );
+    if args.max_memory.is_none() && !args.resume {
+        eprintln!(
+            "a step may take {max_memory} MiB (--max-memory): where scenes are cropped, that decides what is seen of them"
+        );
+    }
+    if config.preset == Preset::Reference && args.viewing.compat == Compat::Fixed {
+        eprintln!(
+            "note: the scenes are prepared as --compat fixed does; --compat reference prepares them as published too"
+        );
+    }
     let mut shown = Shown::new(&scenes, &config);
     let trained = train(&args.output, &config, &scenes, &options, &selected.device, &mut |event| shown.show(&event))?;
     drop(shown);
     report(args, &trained)
+}
+
+/// The scenes of a run, where they still are.
+fn scenes_of(run: &Path) -> Result<Scenes> {
+    let scenes = read_scenes(run).context("--resume takes up a run that has been started")?;
+    if let Some(gone) = scenes.training.iter().chain(&scenes.validation).find(|scene| !scene.path.is_file()) {
+        bail!(
+            "{}: the prepared scene {} is not there any more; give --scenes again, and it is computed anew",
+            gone.name,
+            gone.path.display()
+        );
+    }
+    Ok(scenes)
+}
+
+/// What a step may take where nothing is said, in MiB: three quarters of the host's free memory. Of a GPU's memory nothing is
+/// known.
+fn usual_memory(selected: &Selected) -> u64 {
+    match available_memory() {
+        Some(bytes) if selected.adapter.is_none() => bytes / 4 * 3 >> 20,
+        _ => USUAL_MEMORY,
+    }
 }
 
 /// The settings: of the run that is resumed where no others are given.
@@ -153,7 +193,10 @@ fn config(args: &TrainArgs) -> Result<Config> {
         }
         (None, preset) => Config::of(preset.unwrap_or_default()),
     };
-    config.epochs = args.epochs.unwrap_or(config.epochs);
+    if let Some(epochs) = args.epochs {
+        config.epochs = epochs;
+        config.warmup_epochs = config.warmup_epochs.min(epochs.saturating_sub(1));
+    }
     config.seed = args.seed.unwrap_or(config.seed);
     config.validate()?;
     Ok(config)
@@ -163,9 +206,6 @@ fn config(args: &TrainArgs) -> Result<Config> {
 fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Selected) -> Result<Scenes> {
     let training = sources(scenes, args)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
-    if let Some(both) = validation.iter().find(|source| training.contains(source)) {
-        bail!("{}: a scene to learn from cannot be one to validate on", both.path().display());
-    }
     let mut preparer = Preparer::new(args, config, selected)?;
     let mut failed = Vec::new();
     let mut prepare = |sources: &[Source]| -> Result<Vec<SceneFile>> {
@@ -183,6 +223,11 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Sele
         Ok(files)
     };
     let scenes = Scenes { training: prepare(&training)?, validation: prepare(&validation)? };
+    failed.append(&mut preparer.failed);
+    if let Some(both) = scenes.validation.iter().find(|held| scenes.training.iter().any(|scene| scene.key == held.key))
+    {
+        bail!("{}: a scene to learn from cannot be one to validate on", both.name);
+    }
     if !failed.is_empty() && !args.skip_failed {
         bail!("{} scenes could not be prepared: {}; --skip-failed leaves them out", failed.len(), failed.join(", "));
     }
@@ -205,7 +250,14 @@ fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
         let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         folders.retain(|path| path.is_dir());
         folders.sort();
-        Ok(folders.into_iter().filter_map(|folder| Source::at(&folder, layout).ok()).flatten().collect())
+        let mut sources = Vec::new();
+        for folder in folders {
+            match Source::at(&folder, layout) {
+                Ok(found) => sources.extend(found),
+                Err(error) => eprintln!("note: left out: {}", told_once(&error)),
+            }
+        }
+        Ok(sources)
     };
     match own {
         Ok(sources) if sources.iter().any(|source| matches!(source, Source::Recording(_))) => Ok(sources),
@@ -234,10 +286,14 @@ fn list(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
         if line.is_empty() || line.starts_with('#') || line.starts_with("scene\t") {
             continue;
         }
-        let mut columns = line.split('\t').map(|column| folder.join(column.trim()));
-        let named = columns.next().unwrap_or_default();
-        let recording = columns.next().filter(|recording| recording.exists());
-        let Some(scan) = with_extension(&named) else {
+        let named = folder.join(line.split('\t').next().unwrap_or_default().trim());
+        // Of a table that `select` writes, the second column is a score.
+        let second = line.split('\t').nth(1).map(str::trim).filter(|column| column.parse::<f64>().is_err());
+        let recording = second.filter(|column| !column.is_empty()).map(|column| folder.join(column));
+        if let Some(missing) = recording.as_ref().filter(|recording| !recording.exists()) {
+            bail!("{}, line {}: the recording {} does not exist", path.display(), number + 1, missing.display());
+        }
+        let Some(scan) = with_extension(&named).or_else(|| below(folder, &named)) else {
             bail!(
                 "{}, line {}: {} does not exist; --data DIR says where the entries are",
                 path.display(),
@@ -266,6 +322,23 @@ fn with_extension(named: &Path) -> Option<PathBuf> {
     std::iter::once(named.to_path_buf()).chain(extended).find(|path| path.exists())
 }
 
+/// The scan that `named` would be, in one of the folders below `folder`: ScanNet has a folder for each.
+fn below(folder: &Path, named: &Path) -> Option<PathBuf> {
+    let name = named.file_name()?;
+    let mut folders = vec![folder.to_path_buf()];
+    for _ in 0..LIST_DEPTH {
+        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
+        folders.sort();
+        if let Some(found) =
+            folders.iter().find_map(|folder| with_extension(&folder.join(name)).filter(|p| p.is_file()))
+        {
+            return Some(found);
+        }
+    }
+    None
+}
+
 /// The frozen models, loaded when the first scene needs them.
 struct LoadedTeachers {
     xdecoder: XDecoder,
@@ -285,6 +358,8 @@ struct Preparer<'a> {
     key: Json,
     folder: PathBuf,
     teachers: Option<LoadedTeachers>,
+    /// Frames that could not be prepared.
+    failed: Vec<String>,
 }
 
 impl<'a> Preparer<'a> {
@@ -306,7 +381,9 @@ impl<'a> Preparer<'a> {
             None => dirs::cache_dir().context("no cache folder for this user: --cache DIR")?.join("geopurify/training"),
         };
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self { args, config, selected, xdecoder, teacher, words, key, folder, teachers: None })
+        // The run finds its scenes from any folder.
+        let folder = std::path::absolute(&folder).with_context(|| folder.display().to_string())?;
+        Ok(Self { args, config, selected, xdecoder, teacher, words, key, folder, teachers: None, failed: Vec::new() })
     }
 
     /// The scenes of a source: one, or one for each frame of a recording without poses.
@@ -338,20 +415,31 @@ impl<'a> Preparer<'a> {
                         let name = format!("{name}/{}", dataset.frames()[frame].name);
                         SceneFile { path: self.folder.join(format!("{key}.safetensors")), name, key }
                     };
-                    if !self.is_prepared(&file)? {
-                        let scene = Scene::of_frame(&*dataset, frame, &FuseOptions::default())?;
-                        self.compute(&scene, Look::Frame(&*dataset, frame), &file, Laps::default())?;
+                    match self.prepare_frame(&*dataset, frame, &file) {
+                        Ok(()) => files.push(file),
+                        Err(error) => {
+                            eprintln!("error: {}: {}", file.name, told_once(&error));
+                            self.failed.push(file.name);
+                        }
                     }
-                    files.push(file);
                 }
                 Ok(files)
             }
         }
     }
 
+    fn prepare_frame(&mut self, dataset: &dyn Dataset, frame: usize, file: &SceneFile) -> Result<()> {
+        if self.is_prepared(file)? {
+            return Ok(());
+        }
+        let scene = Scene::of_frame(dataset, frame, &FuseOptions::default())?;
+        self.compute(&scene, Look::Frame(dataset, frame), file, Laps::default())
+    }
+
     /// Whether the cache holds a scene, whole.
     fn is_prepared(&self, file: &SceneFile) -> Result<bool> {
-        let Ok(scene) = TrainingScene::read(&file.path) else { return Ok(false) };
+        let is_whole = SafetensorsFile::open(&file.path).and_then(|file| file.verify_seal()).is_ok();
+        let Some(scene) = is_whole.then(|| TrainingScene::read(&file.path).ok()).flatten() else { return Ok(false) };
         check_size(&file.name, scene.num_samples(), self.config)?;
         eprintln!("{}: prepared before", file.name);
         Ok(true)
@@ -426,13 +514,17 @@ fn fingerprint(source: &Source) -> Result<Json> {
             return Ok(file_sha256(path)?.into());
         }
         let mut files = BTreeMap::new();
-        let mut folders = vec![path.to_path_buf()];
-        while let Some(folder) = folders.pop() {
+        let mut folders = vec![(path.to_path_buf(), 0)];
+        while let Some((folder, depth)) = folders.pop() {
             for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
                 let entry = entry?;
-                let metadata = entry.metadata()?;
+                let path_of = entry.path();
+                // Through links, which may lead in a circle.
+                let metadata = std::fs::metadata(&path_of).or_else(|_| entry.metadata())?;
                 if metadata.is_dir() {
-                    folders.push(entry.path());
+                    if depth < MAX_DEPTH {
+                        folders.push((path_of, depth + 1));
+                    }
                     continue;
                 }
                 let since = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).duration_since(UNIX_EPOCH);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, DistillError};
-use crate::weights::SafetensorsFile;
+use crate::files;
+use crate::weights::{SafetensorsFile, WeightsError};
 
 /// Folder of a run that holds its checkpoints.
 const FOLDER: &str = "checkpoints";
@@ -22,7 +23,8 @@ pub struct About {
     pub epochs: usize,
     /// Steps of the optimizer that are done.
     pub steps: usize,
-    /// How the student is trained.
+    /// How the student is trained. In TOML, which keeps every digit of a number.
+    #[serde(with = "in_toml")]
     pub config: Config,
     /// What the scenes are, in order: a run goes on with the same.
     pub scenes: Vec<String>,
@@ -32,6 +34,23 @@ pub struct About {
     pub max_memory: u64,
     /// The device the run is on: another one rounds differently.
     pub device: String,
+}
+
+/// JSON rounds some numbers when it is read.
+mod in_toml {
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Config;
+
+    pub fn serialize<S: Serializer>(config: &Config, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&config.to_toml().map_err(S::Error::custom)?)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
+        Config::parse(&String::deserialize(deserializer)?, None).map_err(D::Error::custom)
+    }
 }
 
 /// Where the checkpoint after so many epochs is.
@@ -86,13 +105,36 @@ pub fn make_folder(run: &Path) -> Result<(), DistillError> {
     std::fs::create_dir_all(&folder).map_err(|source| DistillError::Io { path: folder, source })
 }
 
+/// Removes what a run left that was killed while it wrote a checkpoint. The run's folder must be locked.
+///
+/// # Errors
+/// [`DistillError::Io`].
+pub fn remove_partials(run: &Path) -> Result<(), DistillError> {
+    let folder = run.join(FOLDER);
+    let io = |source| DistillError::Io { path: folder.clone(), source };
+    for entry in std::fs::read_dir(&folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_name().to_string_lossy().starts_with(files::PARTIAL) {
+            std::fs::remove_file(entry.path()).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
 /// What a checkpoint says of itself, after its seal was checked.
 ///
 /// # Errors
-/// [`DistillError::Weights`] for a damaged file, [`DistillError::Run`] for one that is no checkpoint.
-pub fn about(file: &SafetensorsFile) -> Result<About, DistillError> {
-    file.verify_seal()?;
-    let wrong = |message: String| DistillError::Run { path: file.path().to_path_buf(), message };
+/// [`DistillError::Run`] for a damaged file and for one that is no checkpoint.
+pub fn about(path: &Path) -> Result<About, DistillError> {
+    let wrong = |message: String| DistillError::Run { path: path.to_path_buf(), message };
+    let whole = || {
+        let file = SafetensorsFile::open(path)?;
+        file.verify_seal()?;
+        Ok(file)
+    };
+    let file = whole().map_err(|error: WeightsError| {
+        wrong(format!("{error}; without this file, --resume goes on from the checkpoint before it"))
+    })?;
     let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
     let about = about.ok_or_else(|| wrong("this is no checkpoint of a training run".to_owned()))?;
     serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))

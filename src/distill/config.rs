@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DistillError;
 use super::schedule::PUBLISHED_FACTORS;
+use crate::ops::contrastive_pairs::MAX_MACRO;
 use crate::ops::knn::MAX_K;
 
 /// A set of settings that belong together.
@@ -184,6 +185,7 @@ impl Config {
         };
         let count = |value: usize, most: usize| (1..=most).contains(&value);
         let share = |value: f64| (0.0..=1.0).contains(&value);
+        check(i64::try_from(self.seed).is_ok(), "seed", &self.seed, "less than 2^63")?;
         check(count(self.epochs, 1 << 20), "epochs", &self.epochs, "1 to 2^20")?;
         check(count(self.accumulate, 1 << 16), "accumulate", &self.accumulate, "1 to 65536")?;
         let rate = self.learning_rate;
@@ -194,7 +196,7 @@ impl Config {
         check(self.warmup_epochs < self.epochs, "warmup_epochs", &self.warmup_epochs, "fewer than the epochs")?;
         check(share(self.weight_decay), "weight_decay", &self.weight_decay, "0 to 1")?;
         check(count(self.anchors, 1 << 20), "anchors", &self.anchors, "1 to 2^20")?;
-        check(self.macro_negatives <= 1024, "macro_negatives", &self.macro_negatives, "1024 at most")?;
+        check(self.macro_negatives <= MAX_MACRO, "macro_negatives", &self.macro_negatives, "127 at most")?;
         let neighbors = self.spatial_neighbors;
         check(count(neighbors, MAX_K - 1), "spatial_neighbors", &neighbors, "1 to 127")?;
         let micro = self.micro_negatives;
@@ -232,6 +234,7 @@ mod tests {
             ("learning_rate = nan", "learning_rate is NaN"),
             ("augment = true", "augment is true, expected false where samples are voxels"),
             ("micro_negatives = 96", "micro_negatives is 96"),
+            ("macro_negatives = 128", "macro_negatives is 128, expected 127 at most"),
             ("macro_negatives = 0\nmicro_negatives = 0", "negatives is 0"),
             ("epoch = 3", "unknown field `epoch`"),
             ("preset = \"best\"", "preset"),

@@ -54,6 +54,16 @@ pub enum DistillError {
         /// The loss.
         loss: f32,
     },
+    /// A weight is no number any more.
+    #[error(
+        "after step {step} {key} holds a value that is no number: a lower learning_rate, or a look at the scenes' features"
+    )]
+    NotFinite {
+        /// The weight.
+        key: String,
+        /// The step.
+        step: usize,
+    },
     /// There is nothing to train on.
     #[error("no scene to train on")]
     NoScenes,

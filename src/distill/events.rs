@@ -17,6 +17,9 @@ const FILE_VERSION: &str = "brain.Event:2";
 /// What names of event files contain, by which TensorBoard finds them.
 const NAME: &str = "events.out.tfevents.";
 
+/// What names of event files of this program contain.
+const MARK: &str = ".geopurify.";
+
 // Keys of protocol buffer fields: the number times 8, plus 0 for a varint, 1 for 64 bits, 2 for bytes, 5 for 32 bits.
 const WALL_TIME: u64 = 1 << 3 | 1;
 const STEP: u64 = 2 << 3;
@@ -44,7 +47,7 @@ impl EventWriter {
         std::fs::create_dir_all(dir).map_err(LogError::io(dir, "create"))?;
         let now = now();
         // TensorBoard reads a folder's files in the order of their names.
-        let name = |attempt: u32| format!("{NAME}{:010}.geopurify.{attempt}", now as u64);
+        let name = |attempt: u32| format!("{NAME}{:010}{MARK}{attempt}", now as u64);
         let mut attempt = 0;
         let (path, file) = loop {
             let path = dir.join(name(attempt));
@@ -143,7 +146,8 @@ impl EventWriter {
     }
 }
 
-/// The last event file of the folder `dir` by name, which is the one started last. `None` where there is none.
+/// The last event file that an [`EventWriter`] started in the folder `dir`. `None` where there is none; those of other programs
+/// do not count.
 ///
 /// # Errors
 /// [`LogError::Io`] where the folder cannot be listed.
@@ -152,7 +156,8 @@ pub fn last_event_file(dir: &Path) -> Result<Option<PathBuf>, LogError> {
     let mut last = None;
     for entry in entries {
         let entry = entry.map_err(LogError::io(dir, "list"))?;
-        if entry.file_name().to_string_lossy().contains(NAME) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(NAME) && name.contains(MARK) {
             last = last.max(Some(entry.path()));
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{self, About};
 use super::curve::LossCurve;
 use super::events::{EventWriter, last_event_file, now};
-use super::metrics_log::{MetricsLog, read_series};
+use super::metrics_log::{LogError, MetricsLog, read_series};
 use super::trainer::{StepReport, Trainer};
 use super::validation::{Precision, Validator};
 use super::{Config, DistillError, TrainingScene};
@@ -19,7 +19,7 @@ use crate::files::write_atomic;
 use crate::images::draw::Scale;
 use crate::images::write_png;
 use crate::random::SplitMix64;
-use crate::weights::{SafetensorsFile, WeightsFile, write_state_dict};
+use crate::weights::{WeightsFile, write_state_dict};
 
 /// Settings of a run, in its folder.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -145,6 +145,7 @@ pub fn train(
     let Some(first) = scenes.training.first() else { return Err(DistillError::NoScenes) };
     checkpoint::make_folder(folder)?;
     let _alone = lock(folder)?;
+    checkpoint::remove_partials(folder)?;
     let input_dim = TrainingScene::read(&first.path)?.num_channels;
     let mut run = Run {
         folder,
@@ -236,12 +237,9 @@ impl Run<'_, '_> {
                 if self.options.resume {
                     (self.on_event)(Event::Note("there is no checkpoint yet: training starts anew".to_owned()));
                 }
+                self.refuse_other_files()?;
                 self.write(CONFIG_FILE, self.config.to_toml()?.as_bytes())?;
-                let scenes = serde_json::to_vec_pretty(self.scenes);
-                let message = |error: serde_json::Error| error.to_string();
-                let scenes = scenes
-                    .map_err(|error| DistillError::Run { path: self.path(SCENES_FILE), message: message(error) })?;
-                self.write(SCENES_FILE, &scenes)?;
+                self.write_scenes()?;
                 // What a run left that was killed before its first checkpoint.
                 while let Some(stale) = last_event_file(self.folder)? {
                     std::fs::remove_file(&stale).map_err(|source| DistillError::Io { path: stale, source })?;
@@ -255,6 +253,26 @@ impl Run<'_, '_> {
         }
     }
 
+    /// Where nothing can be taken up, only what a run left that was killed before its first checkpoint may be replaced.
+    fn refuse_other_files(&self) -> Result<(), DistillError> {
+        let is_there = |name: &str| self.path(name).exists();
+        let is_early_run = is_there(SCENES_FILE) && !is_there(STUDENT_FILE);
+        let others = [CONFIG_FILE, METRICS_FILE, STUDENT_FILE, CURVE_FILE];
+        match others.into_iter().find(|name| is_there(name)) {
+            Some(name) if !is_early_run => Err(DistillError::Run {
+                path: self.path(name),
+                message: "this would be replaced, and there is no checkpoint to go on from: give another folder".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_scenes(&self) -> Result<(), DistillError> {
+        let scenes = serde_json::to_vec_pretty(self.scenes)
+            .map_err(|error| DistillError::Run { path: self.path(SCENES_FILE), message: error.to_string() })?;
+        self.write(SCENES_FILE, &scenes)
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DistillError> {
         let path = self.path(name);
         write_atomic(&path, |file| std::io::Write::write_all(file, bytes))
@@ -262,8 +280,7 @@ impl Run<'_, '_> {
     }
 
     fn take_up(&mut self, path: &Path) -> Result<usize, DistillError> {
-        let file = SafetensorsFile::open(path)?;
-        let found = checkpoint::about(&file)?;
+        let found = checkpoint::about(path)?;
         let wrong = |message: String| Err(DistillError::Run { path: path.to_path_buf(), message });
         let expected = self.about(found.epochs);
         if found.config != expected.config {
@@ -281,12 +298,11 @@ impl Run<'_, '_> {
         if self.options.keep_max_memory {
             self.max_memory = found.max_memory;
         } else if found.max_memory != expected.max_memory {
-            let say = |bytes: u64| bytes >> 20;
-            return wrong(format!(
-                "the run has --max-memory {}, not {}: scenes would be cropped differently",
-                say(found.max_memory),
-                say(expected.max_memory)
-            ));
+            (self.on_event)(Event::Note(format!(
+                "the run had --max-memory {}, it goes on with {}: where scenes are cropped, it is another run",
+                found.max_memory >> 20,
+                expected.max_memory >> 20
+            )));
         }
         if found.device != expected.device {
             (self.on_event)(Event::Note(format!(
@@ -294,46 +310,43 @@ impl Run<'_, '_> {
                 found.device, expected.device
             )));
         }
-        drop(file);
+        self.write_scenes()?;
         let steps = found.steps;
         self.trainer.restore(WeightsFile::open(path)?.state_dict()?, steps)?;
-        let events = last_event_file(self.folder)?;
-        self.logs = Some(Logs {
-            metrics: MetricsLog::resume(&self.path(METRICS_FILE), steps as u64)?,
-            events: match events {
-                Some(events) => EventWriter::resume(&events, steps as u64)?,
-                None => EventWriter::create(self.folder)?,
+        let events = match last_event_file(self.folder)? {
+            None => EventWriter::create(self.folder)?,
+            Some(path) => match EventWriter::resume(&path, steps as u64) {
+                // A power failure may leave one that was never written out.
+                Err(LogError::Format { .. }) => {
+                    (self.on_event)(Event::Note(format!("{}: damaged, a new event file is started", path.display())));
+                    EventWriter::create(self.folder)?
+                }
+                resumed => resumed?,
             },
-        });
+        };
+        self.logs = Some(Logs { metrics: MetricsLog::resume(&self.path(METRICS_FILE), steps as u64)?, events });
         (self.on_event)(Event::Note(format!("going on after epoch {} of {}", found.epochs, self.config.epochs)));
         Ok(found.epochs)
     }
 
     fn train(mut self, done: usize) -> Result<Trained, DistillError> {
         let validator = Validator::new(&self.scenes.validation, self.config, self.trainer.student())?;
-        let mut validation = None;
+        // Before the first epoch too: what the start is worth, and whether validation works at all.
+        let mut validation = if done == 0 { self.validate(&validator)? } else { None };
         let start = Instant::now();
         let first_step = self.trainer.steps();
         for epoch in done..self.config.epochs {
             let loss = self.epoch(epoch, start, first_step)?;
             let epochs = epoch + 1;
-            if epochs.is_multiple_of(self.options.validate_every) || epochs == self.config.epochs {
-                validation = validator.run(&self.trainer.folded(), self.device)?;
-            }
-            let step = self.trainer.steps() as u64;
-            if let (Some(logs), Some(precision)) = (&mut self.logs, &validation) {
-                logs.metrics.write(step, precision)?;
-                logs.events.scalar(
-                    "validation/affinity_precision",
-                    step,
-                    precision.affinity_precision as f32,
-                    now(),
-                )?;
-                logs.events.flush()?;
-            }
+            let is_due = epochs.is_multiple_of(self.options.validate_every) || epochs == self.config.epochs;
+            let found = if is_due { self.validate(&validator)? } else { None };
             self.save(epochs)?;
             self.draw()?;
-            (self.on_event)(Event::Epoch { epochs, loss, validation: validation.as_ref() });
+            (self.on_event)(Event::Epoch { epochs, loss, validation: found.as_ref() });
+            validation = found.or(validation);
+        }
+        if done == self.config.epochs {
+            self.draw()?;
         }
         let path = self.path(STUDENT_FILE);
         write_state_dict(&path, &self.trainer.weights()?, &BTreeMap::new())?;
@@ -342,6 +355,19 @@ impl Run<'_, '_> {
         let mean = last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len().max(1) as f64;
         let first = losses.first().map_or(f64::NAN, |(_, loss)| *loss);
         Ok(Trained { student: path, losses: [first, mean], steps: self.trainer.steps(), validation })
+    }
+
+    /// Looks how well the student does on held-out scenes, where there are any.
+    fn validate(&mut self, validator: &Validator<'_>) -> Result<Option<Precision>, DistillError> {
+        let found = validator.run(&self.trainer.folded(), self.device)?;
+        if let (Some(logs), Some(precision)) = (&mut self.logs, &found) {
+            let step = self.trainer.steps() as u64;
+            logs.metrics.write(step, precision)?;
+            let value = precision.affinity_precision as f32;
+            logs.events.scalar("validation/affinity_precision", step, value, now())?;
+            logs.events.flush()?;
+        }
+        Ok(found)
     }
 
     /// Trains one epoch; gives its mean loss.
@@ -354,11 +380,11 @@ impl Run<'_, '_> {
             let load = |&scene: &usize| (scene, TrainingScene::read(&scenes[scene].path));
             let report = self.trainer.step(epoch, group.iter().map(load), self.max_memory)?;
             sum += report.loss;
-            for &scene in &report.cropped {
+            for &(scene, voxels) in &report.cropped {
                 if !std::mem::replace(&mut self.is_cropped[scene], true) {
                     (self.on_event)(Event::Note(format!(
-                        "{}: parts of {} voxels are taken, to stay within --max-memory",
-                        scenes[scene].name, report.voxels
+                        "{}: parts of {voxels} voxels are taken, to stay within --max-memory",
+                        scenes[scene].name
                     )));
                 }
             }

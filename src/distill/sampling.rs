@@ -64,12 +64,18 @@ pub fn batch(
     Ok(Batch { is_cropped, ..gather(scene, &kept, &pairs, config.shown, &voxel_from_kept, &coords) })
 }
 
+/// Fewest samples that pairs can be drawn from.
+#[must_use]
+pub fn least_samples(config: &Config) -> usize {
+    (config.spatial_neighbors + 1).max(config.macro_negatives + 2).max(SAMPLES_PER_ANCHOR)
+}
+
 /// Checks that pairs can be drawn from so many samples.
 ///
 /// # Errors
 /// [`DistillError::TooSmall`].
 pub fn check_size(scene: &str, num_samples: usize, config: &Config) -> Result<(), DistillError> {
-    let expected = (config.spatial_neighbors + 1).max(config.macro_negatives + 2).max(SAMPLES_PER_ANCHOR);
+    let expected = least_samples(config);
     match num_samples < expected {
         true => Err(DistillError::TooSmall { scene: scene.to_owned(), samples: num_samples, expected }),
         false => Ok(()),

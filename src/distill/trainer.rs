@@ -8,7 +8,7 @@ use burn::tensor::Gradients;
 use serde::Serialize;
 
 use super::optimizer::{AdamW, AdamWConfig, AdamWState, Group, HostMoments};
-use super::sampling::{Batch, batch};
+use super::sampling::{Batch, batch, least_samples};
 use super::schedule::Schedule;
 use super::{Config, DistillError, TrainingScene};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig, normalize_rows};
@@ -24,8 +24,8 @@ const BATCH: u64 = 2;
 const VALUES_PER_LAYER: u64 = 2;
 /// Convolutions of the student that keep values.
 const NUM_LAYERS: u64 = 9;
-/// Copies of the weights: value, gradient, two moments, and what a convolution packs.
-const WEIGHT_COPIES: u64 = 5;
+/// Copies of the weights: value, gradient, the gradients of scenes before, two moments, and what a convolution packs.
+const WEIGHT_COPIES: u64 = 6;
 
 /// Before the key of a parameter in a checkpoint, for its moments.
 const EXP_AVG: &str = "optimizer.exp_avg.";
@@ -51,9 +51,9 @@ pub struct StepReport {
     pub voxels: usize,
     /// Wall time.
     pub seconds: f64,
-    /// Numbers of the scenes of which a part was taken.
+    /// Numbers of the scenes of which a part was taken, and its voxels.
     #[serde(skip)]
-    pub cropped: Vec<usize>,
+    pub cropped: Vec<(usize, usize)>,
 }
 
 /// A student in training.
@@ -116,18 +116,27 @@ impl Trainer {
         self.model.fold()
     }
 
-    /// Most voxels of a scene with a teacher of `teacher_dim` channels that a step within `max_memory` bytes takes.
+    /// Most voxels of `scene` that a step within `max_memory` bytes takes.
     #[must_use]
-    pub fn max_voxels(&self, teacher_dim: usize, max_memory: u64) -> usize {
+    pub fn max_voxels(&self, scene: &TrainingScene, max_memory: u64) -> usize {
+        let teacher_dim = scene.teacher_dim;
+        let samples_per_voxel = scene.num_samples().div_ceil(scene.num_voxels().max(1));
         let StudentConfig { input_dim, hidden_dim, embed_dim } = self.student;
         let keys = self.student.keys();
         let weights: usize = keys.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         let weights = weights as u64 * 4 * WEIGHT_COPIES;
         let of_layers = NUM_LAYERS * VALUES_PER_LAYER * hidden_dim as u64;
-        let of_voxel = 4 * (of_layers + 2 * input_dim as u64 + 4 * embed_dim as u64 + 2 * teacher_dim as u64 + 54);
+        // The teacher's rows are there once on the host and once on the device.
+        let of_samples = samples_per_voxel * (input_dim + 2 * teacher_dim);
+        let of_voxel = 4 * (of_layers + (input_dim + 4 * embed_dim + of_samples) as u64 + 54);
         let fit = max_memory.saturating_sub(weights) / of_voxel;
-        let of_device = limits_of(&self.device).rows(4 * input_dim.max(hidden_dim).max(teacher_dim));
-        usize::try_from(fit).unwrap_or(usize::MAX).min(of_device)
+        let limits = limits_of(&self.device);
+        let of_device = limits
+            .rows(4 * input_dim.max(hidden_dim).max(embed_dim))
+            .min(limits.rows(4 * teacher_dim) / samples_per_voxel.max(1));
+        let most = usize::try_from(fit).unwrap_or(usize::MAX).min(of_device);
+        // A grid that is up to 1.1 times finer has up to 1.1³ times as many voxels.
+        if self.config.augment { most / 4 * 3 } else { most }
     }
 
     /// One step of the optimizer, along the mean gradient of `scenes`, each with its number, in epoch number `epoch`, counted
@@ -171,7 +180,7 @@ impl Trainer {
             report.voxels += seen.1;
             report.scenes.push(name);
             if seen.2 {
-                report.cropped.push(number);
+                report.cropped.push((number, seen.1));
             }
             let Self { model, optimizer, schedule, steps, .. } = self;
             model.update(&mut gradients, |key, values, gradient| {
@@ -203,8 +212,8 @@ impl Trainer {
                 format!("features of {} channels, the student takes {}", scene.num_channels, self.student.input_dim);
             return Err(DistillError::Mismatch { scene: scene.name.clone(), message });
         }
-        let max_voxels = self.max_voxels(scene.teacher_dim, max_memory);
-        if max_voxels <= self.config.spatial_neighbors {
+        let max_voxels = self.max_voxels(scene, max_memory);
+        if max_voxels < least_samples(&self.config) {
             return Err(DistillError::Setting {
                 name: "max_memory",
                 value: format!("{} MiB", max_memory >> 20),
@@ -240,9 +249,14 @@ impl Trainer {
     /// The student under the reference's keys.
     ///
     /// # Errors
-    /// [`OpError::Device`](crate::ops::OpError::Device) where it cannot be read back.
+    /// [`DistillError::NotFinite`] where the last step spoiled a weight; [`DistillError::Op`] where they cannot be read back.
     pub fn weights(&self) -> Result<StateDict, DistillError> {
-        Ok(self.model.state_dict()?)
+        let state = self.model.state_dict()?;
+        let spoiled = state.tensors.iter().find(|(_, tensor)| tensor.data.iter().any(|value| !value.is_finite()));
+        match spoiled {
+            Some((key, _)) => Err(DistillError::NotFinite { key: key.clone(), step: self.steps }),
+            None => Ok(state),
+        }
     }
 
     /// The student and the optimizer's moments.

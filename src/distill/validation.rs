@@ -9,7 +9,7 @@ use crate::eval::affinity_precision::{ClusterSettings, affinity_precision, clust
 use crate::models::student::{Student, StudentConfig};
 use crate::ops::affinity::affinity;
 use crate::ops::knn::knn_voxels;
-use crate::ops::{float_tensor, float_values, int_tensor, int_values};
+use crate::ops::{float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::purify::{self, embed_voxels};
 
 /// Strongest neighbours of a voxel that are looked at.
@@ -63,9 +63,15 @@ impl<'a> Validator<'a> {
             let embedding = float_tensor(embedding, [num_voxels, self.student.embed_dim], device);
             let flat = coords.iter().flatten().copied().collect();
             let voxels = int_tensor(flat, [num_voxels, 3], device);
-            let neighbors = knn_voxels(voxels, settings.neighbors, false, 0..num_voxels)?.index;
-            let weights = affinity(&[embedding], neighbors.clone(), 0, settings.sharpness)?;
-            let (neighbors, weights) = (int_values(neighbors)?, float_values(weights)?);
+            let block = limits_of(device).rows(4 * settings.neighbors).clamp(1, num_voxels);
+            let (mut neighbors, mut weights) = (Vec::new(), Vec::new());
+            for first in (0..num_voxels).step_by(block) {
+                let queries = first..(first + block).min(num_voxels);
+                let found = knn_voxels(voxels.clone(), settings.neighbors, false, queries)?.index;
+                let of_block = affinity(std::slice::from_ref(&embedding), found.clone(), first, settings.sharpness)?;
+                neighbors.extend(int_values(found)?);
+                weights.extend(float_values(of_block)?);
+            }
             let found = affinity_precision(cluster_from_voxel, &neighbors, &weights, TOP);
             let found = found
                 .map_err(|error| DistillError::Mismatch { scene: scene.name.clone(), message: error.to_string() })?;

@@ -185,6 +185,7 @@ fn relu(x: Tensor<2>) -> Tensor<2> {
 /// Rows divided by max(‖row‖₂, 1e-12), as PyTorch's `normalize`.
 #[must_use]
 pub fn normalize_rows(x: Tensor<2>) -> Tensor<2> {
-    let norm = x.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
+    // Below the root, so that a row of zeros has a gradient of zeros.
+    let norm = x.clone().powi_scalar(2).sum_dim(1).clamp_min(1e-24).sqrt();
     x / norm
 }

@@ -15,15 +15,13 @@ use serde_json::Value as Json;
 
 use super::registry::{Licence, Registry, RegistryError};
 use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile};
-use crate::files::{free_space, is_full};
+use crate::files::{PARTIAL, free_space, is_full};
 
 /// Names the directory of the store.
 const HOME_VARIABLE: &str = "GEOPURIFY_HOME";
 /// Metadata entry with the manifest.
 const MANIFEST: &str = "geopurify";
 const EXTENSION: &str = "safetensors";
-/// How the temporary files of [`AtomicFile`](crate::files::AtomicFile) begin.
-const PARTIAL: &str = ".partial-";
 /// Space a file system may take beyond a file's length.
 const MARGIN: u64 = 1 << 20;
 
