@@ -14,6 +14,7 @@ pub mod ops;
 pub mod pipeline;
 pub mod purify;
 pub mod query;
+pub mod random;
 pub mod stages;
 pub mod views;
 pub mod weights;
