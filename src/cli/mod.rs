@@ -7,6 +7,7 @@ mod progress;
 mod purify;
 mod query;
 mod segment;
+mod synth;
 mod table;
 mod viewing;
 mod weights;
@@ -40,6 +41,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Label what pictures show, by words
     Segment(segment::SegmentArgs),
+    /// Make furnished rooms with labels and recorded views, to train on and to measure with
+    Synth(synth::SynthArgs),
     /// Keep the networks' weights ready: import, list, verify, fetch, remove
     Weights(weights::WeightsArgs),
 }
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
         Command::Segment(args) => segment::run(args),
+        Command::Synth(args) => synth::run(args).map(|()| ExitCode::SUCCESS),
         Command::Weights(args) => weights::run(args),
     };
     result.unwrap_or_else(|error| {
