@@ -9,6 +9,9 @@ use crate::synth::mesh::Builder;
 use crate::synth::style::rgb;
 use crate::synth::texture::Material;
 
+/// How deep a kitchen's basin is, in metres.
+const SINK_DEPTH: f32 = 0.17;
+
 /// A tap on a level at `at`, spout towards +y.
 pub(super) fn tap(b: &mut Builder, metal: u16, at: Vec3, high: bool) {
     b.paint(metal);
@@ -108,7 +111,17 @@ pub(in crate::synth) fn kitchen_run(s: &mut Studio<'_>, width: f32, window: Opti
         b.class(CABINET).paint(palette.dark);
         b.cuboid(vec3(x0, 0.02, 0.0), vec3(x1, depth - 0.08, 0.1));
         b.paint(fronts);
-        b.cuboid(vec3(x0, 0.0, 0.1), vec3(x1, depth - 0.02, under));
+        if i == sink {
+            // Hollow where the basin hangs.
+            let hollow = height - SINK_DEPTH - 0.02;
+            b.cuboid(vec3(x0, 0.0, 0.1), vec3(x1, depth - 0.02, hollow));
+            b.cuboid(vec3(x0, depth - 0.04, hollow), vec3(x1, depth - 0.02, under));
+            for x in [x0, x1 - 0.018] {
+                b.cuboid(vec3(x, 0.0, hollow), vec3(x + 0.018, depth - 0.04, under));
+            }
+        } else {
+            b.cuboid(vec3(x0, 0.0, 0.1), vec3(x1, depth - 0.02, under));
+        }
         let split = if s.draw.chance(0.75) { under - 0.16 } else { under };
         if split < under {
             b.paint(fronts);
@@ -149,7 +162,11 @@ pub(in crate::synth) fn kitchen_run(s: &mut Studio<'_>, width: f32, window: Opti
             holed(&mut b, min, max, hole);
             b.class(SINK).paint(if d.clone().chance(0.7) { palette.metal } else { palette.ceramic });
             let ([hx0, hy0], [hx1, hy1]) = (hole[0], hole[1]);
-            sunk(&mut b, vec3(hx0 + 0.012, hy0 + 0.012, high - 0.17), vec3(hx1 - 0.012, hy1 - 0.012, high + 0.002));
+            sunk(
+                &mut b,
+                vec3(hx0 + 0.012, hy0 + 0.012, high - SINK_DEPTH),
+                vec3(hx1 - 0.012, hy1 - 0.012, high + 0.002),
+            );
             holed(
                 &mut b,
                 vec3(hx0 - 0.012, hy0 - 0.012, high - 0.003),
