@@ -114,12 +114,14 @@ fn a_room_is_a_recording_with_a_labelled_scan() {
             let found = f64::from(depth[y * 160 + x]) * 1e-3;
             if found > 0.0 && (found - point.z).abs() < 0.03 {
                 met += 1;
-                // Eight bits as sixteen: every value is repeated in both bytes.
-                same += usize::from(label[y * 160 + x] / 257 == *class);
+                // At an edge the pixel beside it may be meant. Eight bits as sixteen: both bytes have the value.
+                let mut around = (y.saturating_sub(1)..(y + 2).min(120))
+                    .flat_map(|y| (x.saturating_sub(1)..(x + 2).min(160)).map(move |x| (x, y)));
+                same += usize::from(around.any(|(x, y)| label[y * 160 + x] / 257 == *class));
             }
         }
     }
-    assert!(met > 2000 && same * 10 > met * 9, "{same} of {met}");
+    assert!(met > 2000 && same * 100 > met * 97, "{same} of {met}");
 }
 
 #[test]

@@ -463,7 +463,7 @@ impl Site<'_> {
     /// Puts a piece at a wall, anywhere it fits; says where.
     fn at_walls(&mut self, room: &Room, piece: &Piece, walls: &[usize], density: f32) -> Option<(usize, f32)> {
         let bounds = piece.mesh.bounds();
-        for _ in 0..14 {
+        for _ in 0..30 {
             let wall = self.studio.draw.pick(walls);
             let (_, length) = room.wall(wall);
             let (low, high) = (0.03 - bounds.min.x, length - 0.03 - bounds.max.x);

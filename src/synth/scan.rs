@@ -58,7 +58,8 @@ pub(super) fn scan(
         .collect();
     let [fx, fy, cx, cy] = [lens.fx, lens.fy, lens.cx, lens.cy].map(|x| x as f32);
     let seen = |(i, candidate): (usize, &Candidate)| {
-        let (mut sum, mut weight, mut count, mut toward) = (Vec3::ZERO, 0.0, 0, Vec3::ZERO);
+        let surface = home.mesh.surfaces[candidate.triangle as usize];
+        let (mut sum, mut weight, mut count) = (Vec3::ZERO, 0.0, 0);
         for (view, (eye, [right, down, forward])) in views.iter().zip(&eyes) {
             let from_eye = candidate.position - *eye;
             let z = forward.dot(from_eye);
@@ -72,6 +73,10 @@ pub(super) fn scan(
             }
             let pixel =
                 (v.round() as usize).min(lens.height - 1) * lens.width + (u.round() as usize).min(lens.width - 1);
+            // Depth alone does not tell a picture from the wall a finger's breadth behind it.
+            if (view.label[pixel], view.instance[pixel]) != (surface.class, surface.instance) {
+                continue;
+            }
             let depth = f32::from(view.depth[pixel]) * 1e-3;
             if depth == 0.0 || (depth - z).abs() > TOLERANCE[0] + TOLERANCE[1] * z {
                 continue;
@@ -80,12 +85,10 @@ pub(super) fn scan(
             sum += Vec3::from_array(view.color[pixel].map(f32::from)) * w;
             weight += w;
             count += 1;
-            toward -= from_eye * w;
         }
         if count < MIN_VIEWS.min(views.len() as u32) || weight <= 0.0 {
             return None;
         }
-        let surface = home.mesh.surfaces[candidate.triangle as usize];
         let number = i as u64;
         let mut random = SplitMix64::stream(u64::from(seed), &[number]);
         let mut normal = || normal_of(random.next_u64());
