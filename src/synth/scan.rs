@@ -111,11 +111,12 @@ pub(super) fn scan(
         .collect()
 }
 
-/// Places spread over all surfaces by area, thinned to one in each cube and direction.
+/// Places spread over all surfaces by area, thinned to one in each cube, direction and object: which of these is in
+/// front, the views say.
 fn candidates(home: &Home, spacing: f32, mut random: SplitMix64) -> Vec<Candidate> {
     let mesh = &home.mesh;
     let per_area = CANDIDATES / (spacing * spacing);
-    let mut taken: HashSet<[i32; 4]> = HashSet::new();
+    let mut taken: HashSet<[i32; 5]> = HashSet::new();
     let mut candidates = Vec::new();
     let mut owed = 0.0;
     for (triangle, corners) in mesh.triangles.iter().enumerate() {
@@ -141,7 +142,8 @@ fn candidates(home: &Home, spacing: f32, mut random: SplitMix64) -> Vec<Candidat
             let cell = (position / spacing).floor();
             let side = (1..3).fold(0, |side, axis| if normal[axis].abs() > normal[side].abs() { axis } else { side });
             let side = 2 * side as i32 + i32::from(normal[side] > 0.0);
-            if taken.insert([cell.x as i32, cell.y as i32, cell.z as i32, side]) {
+            let object = i32::from(mesh.surfaces[triangle].instance);
+            if taken.insert([cell.x as i32, cell.y as i32, cell.z as i32, side, object]) {
                 candidates.push(Candidate { position, normal, triangle: triangle as u32 });
             }
         }
