@@ -45,7 +45,7 @@ pub fn exit_without_partials(code: i32) -> ! {
     let partials = partials();
     for path in partials.iter() {
         // What is gone already needs no removing.
-        let _ = std::fs::remove_file(path);
+        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
     std::process::exit(code)
 }
@@ -142,6 +142,62 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+/// A folder that appears at its path only on [`commit`](Self::commit), with all that was put into it.
+///
+/// Dropping it uncommitted removes it.
+#[derive(Debug)]
+pub struct AtomicFolder {
+    temp: tempfile::TempDir,
+    target: PathBuf,
+    partial: Partial,
+}
+
+impl AtomicFolder {
+    /// Starts a folder that will be `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if there is a `target`; otherwise whatever creating a folder beside it gives.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        if std::fs::symlink_metadata(target).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", target.display())));
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".partial-");
+        #[cfg(unix)]
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        #[cfg(unix)]
+        builder.permissions(mode);
+        let mut partials = partials();
+        let temp = builder.tempdir_in(directory_of(target))?;
+        partials.insert(temp.path().to_path_buf());
+        drop(partials);
+        let partial = Partial(temp.path().to_path_buf());
+        Ok(Self { temp, target: target.to_path_buf(), partial })
+    }
+
+    /// Where to put its content.
+    pub fn path(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// Renames the folder into place.
+    ///
+    /// # Errors
+    ///
+    /// Any error of renaming; the content is then removed.
+    pub fn commit(self) -> io::Result<()> {
+        let Self { temp, target, partial } = self;
+        std::fs::rename(temp.path(), &target)?;
+        // There is nothing left to remove under the old name.
+        let _ = temp.keep();
+        drop(partial);
+        #[cfg(unix)]
+        File::open(directory_of(&target))?.sync_all()?;
+        Ok(())
     }
 }
 
@@ -297,6 +353,23 @@ mod tests {
         assert_eq!(names(dir.path()).len(), 1);
         drop(file);
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("room");
+        let folder = AtomicFolder::create(&target).unwrap();
+        std::fs::write(folder.path().join("a"), b"1").unwrap();
+        assert!(!target.exists());
+        drop(folder);
+        assert!(names(dir.path()).is_empty());
+        let folder = AtomicFolder::create(&target).unwrap();
+        std::fs::write(folder.path().join("a"), b"2").unwrap();
+        folder.commit().unwrap();
+        assert_eq!(names(dir.path()), ["room"]);
+        assert_eq!(std::fs::read(target.join("a")).unwrap(), b"2");
+        assert_eq!(AtomicFolder::create(&target).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

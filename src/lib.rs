@@ -18,5 +18,6 @@ pub mod purify;
 pub mod query;
 pub mod random;
 pub mod stages;
+pub mod synth;
 pub mod views;
 pub mod weights;

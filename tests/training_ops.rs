@@ -393,14 +393,14 @@ fn a_student_starts_as_the_reference_does() {
         let spread = 1.0 / (values.len() as f64).sqrt();
         assert!(mean.abs() < 3.0 * spread && (second - 1.0 / 3.0).abs() < 2.0 * spread, "{key}: {mean} {second}");
     }
-    // The numbers belong to the seed, whatever becomes of the generator's crate.
+    // The numbers belong to the seed, in every version.
     let kernel = &start.tensors["input_layer.0.kernel"].data;
     assert_eq!(kernel[..3], FIRST_VALUES);
     assert_ne!(start.tensors["res_blocks.0.conv1.kernel"].data, start.tensors["res_blocks.0.conv2.kernel"].data);
 }
 
 /// The first three values of the first kernel for seed 7.
-const FIRST_VALUES: [f32; 3] = [-0.046187587, -0.04390478, -0.040792357];
+const FIRST_VALUES: [f32; 3] = [0.014035324, -0.011652276, 0.06373141];
 
 #[test]
 fn an_exported_student_comes_back_from_a_file() {

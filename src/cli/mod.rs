@@ -9,6 +9,7 @@ mod purify;
 mod query;
 mod segment;
 mod select;
+mod synth;
 mod table;
 mod teacher;
 mod train;
@@ -48,6 +49,8 @@ enum Command {
     Segment(segment::SegmentArgs),
     /// Choose the scenes to train on, by what they hold
     Select(select::SelectArgs),
+    /// Make furnished rooms with labels and recorded views, to train on and to measure with
+    Synth(synth::SynthArgs),
     /// Train a student from scans and recordings, without labels
     Train(Box<train::TrainArgs>),
     /// Keep the networks' weights ready: import, list, verify, fetch, remove
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
         Command::Segment(args) => segment::run(args),
         Command::Select(args) => select::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Synth(args) => synth::run(args).map(|()| ExitCode::SUCCESS),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Weights(args) => weights::run(args),
     };

@@ -1,0 +1,184 @@
+//! `geopurify synth`: furnished rooms with labels and recorded views.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::progress::Bars;
+use super::table::{bytes, table};
+use crate::gpu::{DeviceSelection, select};
+use crate::query::presets::Preset;
+use crate::stages::peak_memory;
+use crate::synth::{Outcome, SCANNET20, Settings, Split, SynthError, room_name, write_room};
+
+/// Rooms that are made at once: each uses all cores most of the time, and takes memory.
+const MOST_AT_ONCE: usize = 8;
+
+/// Arguments of `synth`.
+#[derive(clap::Args, Debug)]
+pub(super) struct SynthArgs {
+    /// How many rooms in all: 70 % to train on, 15 % to choose settings by, 15 % to measure with
+    #[arg(long, value_name = "N", default_value_t = 40, conflicts_with_all = ["train", "val", "test"])]
+    rooms: usize,
+    /// Rooms to train on
+    #[arg(long, value_name = "N")]
+    train: Option<usize>,
+    /// Rooms to choose settings by
+    #[arg(long, value_name = "N")]
+    val: Option<usize>,
+    /// Rooms to measure with
+    #[arg(long, value_name = "N")]
+    test: Option<usize>,
+    /// Where all choices come from: the same number gives the same rooms
+    #[arg(long, default_value_t = Settings::default().seed)]
+    seed: u64,
+    /// Folder for the rooms, as DIR/train/room_0001; rooms that are there already are kept
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Recorded views of each room
+    #[arg(long, default_value_t = Settings::default().views)]
+    views: usize,
+    /// Width and height of the views, 648x484 at most
+    #[arg(long, value_name = "WxH", default_value = "320x240", value_parser = size)]
+    size: [usize; 2],
+    /// Distance between neighbouring points of the scans, in metres
+    #[arg(long, value_name = "METRES", default_value_t = Settings::default().spacing)]
+    spacing: f32,
+    /// Where the views are drawn: cpu for the same files everywhere, auto, gpu, or an adapter's index as
+    /// `geopurify devices` lists it
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value = "cpu")]
+    device: DeviceSelection,
+    /// Print what was made as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn size(text: &str) -> Result<[usize; 2], String> {
+    let parts = text.split_once(['x', 'X', '×']).and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
+    parts.ok_or_else(|| format!("\"{text}\" is no size; expected WIDTHxHEIGHT, as 320x240"))
+}
+
+/// Rooms of each split.
+fn counts(args: &SynthArgs) -> [usize; 3] {
+    match (args.train, args.val, args.test) {
+        (None, None, None) => {
+            // At least one of each where there are three.
+            let share = (args.rooms as f64 * 0.15).round() as usize;
+            let held_out = if args.rooms >= 3 { share.max(1) } else { 0 };
+            [args.rooms - 2 * held_out, held_out, held_out]
+        }
+        (train, val, test) => [train, val, test].map(Option::unwrap_or_default),
+    }
+}
+
+/// What threads that make rooms share.
+struct State {
+    bars: Bars,
+    made: Vec<(Split, usize, Outcome)>,
+    error: Option<SynthError>,
+}
+
+pub(super) fn run(args: &SynthArgs) -> Result<()> {
+    let start = Instant::now();
+    let settings = Settings { seed: args.seed, views: args.views, size: args.size, spacing: args.spacing };
+    settings.check()?;
+    let counts = counts(args);
+    let jobs: Vec<(Split, usize)> = Split::ALL
+        .into_iter()
+        .zip(counts)
+        .flat_map(|(split, count)| (1..=count).map(move |number| (split, number)))
+        .collect();
+    if jobs.is_empty() {
+        bail!("no rooms are asked for: give --rooms, or --train, --val and --test");
+    }
+    let selected = select(args.device)?;
+    eprintln!("device: {} ({})", selected.name, selected.why);
+
+    let next = AtomicUsize::new(0);
+    let state = Mutex::new(State { bars: Bars::new(), made: Vec::new(), error: None });
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        while let Some(&(split, number)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let made = write_room(&args.output, split, number, &settings, &selected.device);
+            let mut state = lock();
+            match made {
+                Ok(outcome) => state.made.push((split, number, outcome)),
+                Err(error) => {
+                    // Nobody begins another room.
+                    next.store(jobs.len(), Ordering::Relaxed);
+                    state.error.get_or_insert(error);
+                }
+            }
+            let share = state.made.len() as f64 / jobs.len() as f64;
+            state.bars.show("rooms", share);
+        }
+    };
+    lock().bars.show("rooms", 0.0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE).min(jobs.len());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let State { mut bars, mut made, error } = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    bars.finish();
+    if let Some(error) = error {
+        return Err(error).with_context(|| format!("{} of {} rooms are there", made.len(), jobs.len()));
+    }
+    made.sort_unstable_by_key(|(split, number, _)| (*split, *number));
+    report(args, &made, start.elapsed().as_secs_f64())
+}
+
+fn report(args: &SynthArgs, made: &[(Split, usize, Outcome)], seconds: f64) -> Result<()> {
+    let new = made.iter().filter(|(_, _, outcome)| matches!(outcome, Outcome::Made(_))).count();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let rooms: Vec<_> = made
+            .iter()
+            .map(|(split, number, outcome)| {
+                let is_new = matches!(outcome, Outcome::Made(_));
+                json!({ "split": split, "name": room_name(*number), "new": is_new, "room": outcome.info() })
+            })
+            .collect();
+        let json = json!({ "output": args.output, "seconds": seconds, "new": new, "rooms": rooms });
+        writeln!(out, "{json:#}")?;
+        return Ok(());
+    }
+    let infos = |split: Split| made.iter().filter(move |room| room.0 == split).map(|(_, _, outcome)| outcome.info());
+    let header = ["class", "train", "val", "test"];
+    let mut totals: BTreeMap<(Split, u8), usize> = BTreeMap::new();
+    for split in Split::ALL {
+        for (class, points) in infos(split).flat_map(|info| &info.points_of_class) {
+            *totals.entry((split, *class)).or_default() += points;
+        }
+    }
+    let row = |name: &str, value: &dyn Fn(Split) -> usize| {
+        let mut row = vec![name.to_owned()];
+        row.extend(Split::ALL.map(|split| value(split).to_string()));
+        row
+    };
+    let mut rows = vec![row("scenes", &|split| infos(split).count())];
+    rows.push(row("points", &|split| infos(split).map(|info| info.points).sum()));
+    for (class, label) in SCANNET20.iter().zip(Preset::SCANNET20.labels) {
+        rows.push(row(label, &|split| totals.get(&(split, *class)).copied().unwrap_or(0)));
+    }
+    write!(out, "{}", table(&header, &rows))?;
+    let peak = peak_memory().map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
+    let pace = if new > 0 { format!(", {:.1} s a room", seconds / new as f64) } else { String::new() };
+    writeln!(out, "{new} made, {} kept in {seconds:.1} s{pace}{peak}", made.len() - new)?;
+    writeln!(out, "{}", args.output.display())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(size("648x484"), Ok([648, 484]));
+        assert!(size("648").is_err() && size("ax3").is_err());
+    }
+}

@@ -1,0 +1,209 @@
+//! Furniture, one function per kind.
+//!
+//! A piece is built in its own axes: x along the wall it stands at, y from there into the room, z up; the origin is on
+//! the floor, in the middle of the back. Dimensions and forms come from the style's designs, small things lying about
+//! from the room's own choices.
+
+mod bath;
+mod beds;
+mod clutter;
+mod kitchen;
+mod openings;
+mod seats;
+mod storage;
+mod tables;
+
+pub(super) use bath::{basin, bath_mat, bathtub, shower_curtain, toilet, towel_rail, washing_machine};
+pub(super) use beds::{bed, night_stand};
+pub(super) use clutter::{
+    bag, bin, boxes, ceiling_lamp, clothes_stand, floor_lamp, place_clutter, plant, radiator, rug, television,
+    wall_television, whiteboard,
+};
+pub(super) use kitchen::{island, kitchen_run, refrigerator};
+pub(super) use openings::{Opening, OpeningKind, curtains, door, picture, window};
+pub(super) use seats::{armchair, chair, office_chair, ottoman, sofa};
+pub(super) use storage::{bookshelf, cabinet, low_cabinet, tv_stand, wall_shelf, wardrobe};
+pub(super) use tables::{coffee_table, desk, dining_table, side_table};
+
+use glam::{Vec2, Vec3, vec2, vec3};
+
+use super::draw::Draw;
+use super::mesh::{Builder, Mesh};
+use super::style::{Palette, Style};
+use super::texture::Material;
+
+/// Designs of each kind that a style has.
+const VARIANTS: usize = 2;
+
+/// What a maker of furniture works with.
+#[derive(Debug)]
+pub(super) struct Studio<'a> {
+    pub style: &'a Style,
+    /// The style's, and those of single pieces.
+    pub materials: Vec<Material>,
+    /// The room's own choices.
+    pub draw: Draw,
+}
+
+impl<'a> Studio<'a> {
+    pub(super) fn new(style: &'a Style, draw: Draw) -> Self {
+        Self { style, materials: style.materials.clone(), draw }
+    }
+
+    pub(super) fn palette(&self) -> &'a Palette {
+        &self.style.palette
+    }
+
+    /// One of the style's designs of a kind.
+    fn design(&mut self, kind: Kind) -> Draw {
+        let variant = self.draw.count(0, VARIANTS - 1);
+        self.style.design(kind as u64, variant as u64)
+    }
+
+    /// The style's first design of a kind: for what is alike within a room.
+    fn first_design(&self, kind: Kind) -> Draw {
+        self.style.design(kind as u64, 0)
+    }
+
+    pub(super) fn material(&mut self, material: Material) -> u16 {
+        self.materials.push(material);
+        (self.materials.len() - 1) as u16
+    }
+}
+
+/// Kinds of designs.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Chair,
+    OfficeChair,
+    Sofa,
+    Ottoman,
+    DiningTable,
+    CoffeeTable,
+    SideTable,
+    Desk,
+    Bookshelf,
+    Wardrobe,
+    Cabinet,
+    NightStand,
+    TvStand,
+    Bed,
+    Kitchen,
+    Refrigerator,
+    Toilet,
+    Basin,
+    Bathtub,
+    Washer,
+    Door,
+    Window,
+    Curtain,
+    Lamp,
+    Small,
+}
+
+/// A level place that small things may stand on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Top {
+    pub min: Vec2,
+    pub max: Vec2,
+    pub z: f32,
+    pub use_as: Use,
+}
+
+/// What a top is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Dining,
+    Low,
+    Desk,
+    Kitchen,
+    Display,
+    Night,
+    Bath,
+}
+
+/// A piece of furniture.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub mesh: Mesh,
+    pub tops: Vec<Top>,
+}
+
+impl Piece {
+    fn of(builder: Builder) -> Self {
+        Self { mesh: builder.mesh, tops: Vec::new() }
+    }
+
+    fn with_top(builder: Builder, [x0, y0]: [f32; 2], [x1, y1]: [f32; 2], z: f32, use_as: Use) -> Self {
+        let top = Top { min: vec2(x0, y0), max: vec2(x1, y1), z, use_as };
+        Self { mesh: builder.mesh, tops: vec![top] }
+    }
+}
+
+/// Forms of legs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leg {
+    Square,
+    Tapered,
+    Turned,
+    Tube,
+}
+
+/// A leg from under `top` to the floor, its foot `splay` aside.
+fn leg(b: &mut Builder, form: Leg, top: Vec3, splay: Vec2, width: f32) {
+    let foot = vec3(top.x + splay.x, top.y + splay.y, 0.0);
+    match form {
+        Leg::Square if splay == Vec2::ZERO => b.block(foot, vec3(width, width, top.z)),
+        Leg::Square | Leg::Tapered => b.rod(foot, top, width * 0.3, width * 0.62, 10),
+        Leg::Tube => b.rod(foot, top, width * 0.35, width * 0.35, 8),
+        Leg::Turned => {
+            let at = |t: f32| foot.lerp(top, t);
+            let stops =
+                [(0.0, 0.30), (0.08, 0.45), (0.16, 0.28), (0.55, 0.50), (0.72, 0.34), (0.78, 0.58), (1.0, 0.60)];
+            for pair in stops.windows(2) {
+                b.rod(at(pair[0].0), at(pair[1].0), pair[0].1 * width, pair[1].1 * width, 10);
+            }
+        }
+    }
+}
+
+/// Handles of drawers and doors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handle {
+    Knob,
+    Bar,
+    Cup,
+    None,
+}
+
+/// A handle on a front at height and place `at`, which sticks out along +y; `upright` turns bars.
+fn handle(b: &mut Builder, form: Handle, at: Vec3, upright: bool) {
+    match form {
+        Handle::None => {}
+        Handle::Knob => {
+            b.rod(at, at + vec3(0.0, 0.018, 0.0), 0.007, 0.009, 8);
+            b.ellipsoid(at + vec3(0.0, 0.024, 0.0), vec3(0.015, 0.010, 0.015), 10);
+        }
+        Handle::Bar => {
+            let half = if upright { vec3(0.0, 0.0, 0.075) } else { vec3(0.07, 0.0, 0.0) };
+            let out = vec3(0.0, 0.028, 0.0);
+            b.tube(&[at - half, at - half + out, at + half + out, at + half], 0.006, 6);
+        }
+        Handle::Cup => b.rounded(at - vec3(0.05, 0.0, 0.012), at + vec3(0.05, 0.022, 0.016), 0.010),
+    }
+}
+
+/// A front of a door or drawer in the plane y, standing out by `thick`, framed where asked.
+fn front(b: &mut Builder, [x0, z0]: [f32; 2], [x1, z1]: [f32; 2], y: f32, framed: bool) {
+    let (gap, thick) = (0.0025, 0.018);
+    let (x0, x1, z0, z1) = (x0 + gap, x1 - gap, z0 + gap, z1 - gap);
+    let rail = 0.055_f32.min(0.22 * (x1 - x0)).min(0.3 * (z1 - z0));
+    if !framed {
+        return b.cuboid(vec3(x0, y, z0), vec3(x1, y + thick, z1));
+    }
+    b.cuboid(vec3(x0, y, z0), vec3(x0 + rail, y + thick, z1));
+    b.cuboid(vec3(x1 - rail, y, z0), vec3(x1, y + thick, z1));
+    b.cuboid(vec3(x0 + rail, y, z0), vec3(x1 - rail, y + thick, z0 + rail));
+    b.cuboid(vec3(x0 + rail, y, z1 - rail), vec3(x1 - rail, y + thick, z1));
+    b.cuboid(vec3(x0 + rail, y, z0 + rail), vec3(x1 - rail, y + thick * 0.4, z1 - rail));
+}
