@@ -176,7 +176,7 @@ fn scenes_of(run: &Path) -> Result<Scenes> {
 /// known.
 fn usual_memory(selected: &Selected) -> u64 {
     match available_memory() {
-        Some(bytes) if selected.adapter.is_none() => bytes / 4 * 3 >> 20,
+        Some(bytes) if selected.adapter.is_none() => (bytes / 4 * 3) >> 20,
         _ => USUAL_MEMORY,
     }
 }

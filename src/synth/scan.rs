@@ -64,7 +64,7 @@ pub(super) fn scan(
             let from_eye = candidate.position - *eye;
             let z = forward.dot(from_eye);
             let facing = -candidate.normal.dot(from_eye);
-            if z < 0.3 || z > 6.0 || facing < 0.12 * z {
+            if !(0.3..=6.0).contains(&z) || facing < 0.12 * z {
                 continue;
             }
             let (u, v) = (fx * right.dot(from_eye) / z + cx, fy * down.dot(from_eye) / z + cy);

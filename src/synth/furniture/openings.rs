@@ -103,7 +103,7 @@ pub(in crate::synth) fn door(s: &mut Studio<'_>, width: f32, height: f32, wall: 
         for (y, out) in [(0.0, 1.0), (-thick, -1.0)] {
             let p = at + vec3(0.0, y, 0.0);
             b.rod(p, p + vec3(0.0, 0.05 * out, 0.0), 0.013, 0.010, 10);
-            if form % 2 == 0 {
+            if form.is_multiple_of(2) {
                 b.rod(p + vec3(0.0, 0.05 * out, 0.0), p + vec3(-side * 0.12, 0.052 * out, 0.0), 0.010, 0.009, 10);
             } else {
                 b.ellipsoid(p + vec3(0.0, 0.06 * out, 0.0), vec3(0.028, 0.022, 0.028), 14);

@@ -63,7 +63,7 @@ pub(in crate::synth) fn chair(s: &mut Studio<'_>) -> Piece {
         let at = |x: f32, y: f32, z: f32| vec3(x * (half - inset), inset + y * (depth - 2.0 * inset), z);
         let (p, q) = (at(x0, y0, seat - 0.075), at(x1, y1, seat - 0.02));
         b.cuboid(p - vec3(0.010, 0.010, 0.0), q + vec3(0.010, 0.010, 0.0));
-        if form % 2 == 0 && y0 != y1 {
+        if form.is_multiple_of(2) && y0 != y1 {
             b.rod(at(x0, y0, 0.16), at(x1, y1, 0.16), 0.010, 0.010, 6);
         }
     }
