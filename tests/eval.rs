@@ -26,8 +26,11 @@ use serde_json::Value;
 use weights::{WeightFiles, tiny_weights};
 
 const STEP: f64 = 0.06;
-/// NYU40's wall, floor, box (no class of ScanNet's 20), table.
-const [WALL, FLOOR, BOX, TABLE]: [u16; 4] = [1, 2, 29, 7];
+// NYU40's; a box is no class of ScanNet's 20.
+const WALL: u16 = 1;
+const FLOOR: u16 = 2;
+const BOX: u16 = 29;
+const TABLE: u16 = 7;
 
 fn weight_files() -> &'static WeightFiles {
     static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
