@@ -12,7 +12,7 @@ use super::labelling::{Labelled, LabellingArgs, Loaded, without_prefix};
 use super::select::{LabelIds, name_the_field};
 use super::table::table;
 use super::told_once;
-use super::viewing::{Look, Opened, Placed, Source};
+use super::viewing::{Look, Opened, Source};
 use crate::eval::labels::{Truth, nyu40_from_class, read_labels};
 use crate::eval::metrics::{AbsentClasses, Protocol};
 use crate::eval::report::{About, Counts, Failure, Figures, Report, ReportError, SceneResult};
@@ -20,7 +20,7 @@ use crate::eval::scenes::{LabelledScene, find_scenes};
 use crate::files::{is_full, lock, write_atomic};
 use crate::images::draw::{matrix, palette};
 use crate::images::{Rgb8Image, write_png};
-use crate::pipeline::{Class, Results, Scene, sheet};
+use crate::pipeline::{Results, Scene, sheet};
 use crate::query::presets::Preset;
 use crate::stages::Laps;
 use crate::weights::{bytes_sha256, file_sha256};
@@ -159,7 +159,8 @@ impl<'a> Task<'a> {
         let (classes, _) = results.classes();
         let truth = truth.classes(&self.protocol);
         let truth = scan.kept().map_or_else(|| truth.clone(), |kept| kept.iter().map(|&i| truth[i as usize]).collect());
-        let picture = self.picture(scan, &placed, [&truth, lifted, purified], &classes)?;
+        let columns: [(&str, &[i32]); 3] = [("truth", &truth), ("lifted", lifted), ("purified", purified)];
+        let picture = sheet(scan, &placed.appearance, &placed.renderer, &placed.shown_from(), &columns, &classes)?;
         write_png(&self.scene_file(&scene.name, "png"), &picture)?;
         laps.lap("draw");
         let [lifted, purified] = counts.each_ref().map(Counts::from);
@@ -176,19 +177,8 @@ impl<'a> Task<'a> {
         })
     }
 
-    fn picture(
-        &self,
-        scan: &Scene,
-        placed: &Placed<'_>,
-        [truth, lifted, purified]: [&[i32]; 3],
-        classes: &[Class],
-    ) -> Result<Rgb8Image> {
-        let columns = [("truth", truth), ("lifted", lifted), ("purified", purified)];
-        Ok(sheet(scan, &placed.appearance, &placed.renderer, &placed.shown_from(), &columns, classes)?)
-    }
-
     fn scene_file(&self, name: &str, extension: &str) -> PathBuf {
-        // A scene's name may hold dots.
+        // Not `with_extension`: a scene's name may hold dots.
         self.args.output.join(SCENES_FOLDER).join(format!("{name}.{extension}"))
     }
 

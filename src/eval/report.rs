@@ -194,11 +194,6 @@ impl Figures {
             confusion: confusion.into(),
         })
     }
-
-    /// Of all classes.
-    fn mean_iou(&self, absent: AbsentClasses) -> Option<f64> {
-        self.groups.first().and_then(|all| all.scores(absent).0.mean_iou)
-    }
 }
 
 /// Figures of one scene, over the classes that occur in it.
@@ -421,12 +416,6 @@ impl Report {
         let Some((column, &count)) = wrong.rev().max_by_key(|(_, count)| **count) else { return "–".into() };
         let name = self.purified.classes.get(column).map_or("nothing", |class| class.name.as_str());
         format!("{} {}", cell(name), percent(Some(count as f64 / total as f64)))
-    }
-
-    /// The mean IoU over all classes before and after purification.
-    #[must_use]
-    pub fn mean_iou(&self, absent: AbsentClasses) -> [Option<f64>; 2] {
-        [&self.lifted, &self.purified].map(|figures| figures.mean_iou(absent))
     }
 }
 
