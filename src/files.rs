@@ -296,6 +296,22 @@ pub fn free_space(directory: &Path) -> Option<u64> {
     }
 }
 
+/// Keeps other processes that ask as well out of `folder`, as long as the file is open. `None` where one is there already. A
+/// file system without locks keeps nobody out.
+///
+/// # Errors
+///
+/// Whatever making or locking the file `.lock` in the folder gives.
+pub fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).append(true).open(folder.join(".lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(file)),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Whether an error says that no more can be written: a full disk, a quota, a limit on a file's size.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {

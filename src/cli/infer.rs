@@ -6,41 +6,26 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use burn::prelude::{Device, Tensor};
 use serde_json::json;
 
+use super::labelling::{Labelled, LabellingArgs, Loaded, without_prefix};
 use super::progress::Bars;
-use super::segment::XDecoderArgs;
 use super::table::{bytes, table};
 use super::told_once;
-use super::viewing::{Look, Opened, Placed, Source, ViewingArgs, stem};
-use super::weights::{WeightsOrigin, open_weights};
+use super::viewing::{Look, Opened, Source, stem};
 use super::words::words;
 use crate::files::is_full;
-use crate::gpu::{DeviceSelection, Selected, select};
 use crate::images::draw::{Style, labelled_picture, palette};
 use crate::images::write_png;
-use crate::models::student::{AffinityPredictor, Student, StudentConfig};
-use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
-use crate::models::xdecoder::{TextEmbeddings, XDecoder};
-use crate::ops::float_values;
-use crate::pipeline::{
-    Compat, Inferred, Models, Options, PipelineError, Results, Scene, SeenView, Summary, Views, Weights, infer,
-    recorded_cameras, sheet, voxel_size,
-};
-use crate::purify;
+use crate::pipeline::{PipelineError, Results, Scene, SeenView, Summary, sheet};
 use crate::query::presets::Preset;
 use crate::query::saved::About;
 use crate::stages::{Laps, peak_memory};
 use crate::views::Dataset;
 use crate::views::fuse::FuseOptions;
-use crate::weights::WeightsError;
 
 /// What is looked for where no words are given.
 const USUAL_PRESET: &str = "scannet20";
-
-/// Words that are embedded between two steps of the progress bar.
-const LABELS_AT_ONCE: usize = 8;
 
 /// Arguments of `infer`.
 #[derive(clap::Args, Debug)]
@@ -60,47 +45,17 @@ pub(super) struct InferArgs {
     /// Words for what is of no interest: points nearest to them stay unlabelled
     #[arg(long, value_name = "WORDS", num_args = 0..=1, default_missing_value = "background")]
     background: Option<String>,
-    /// Points whose cosine with the nearest word is lower stay unlabelled, -1 to 1
-    #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
-    threshold: Option<f32>,
     /// Folder for the results [default: NAME-labels beside the scan]; for several scans, a folder of such folders
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Also write what the model looked at and what it found there, as pictures
     #[arg(long, value_name = "DIR")]
     save_views: Option<PathBuf>,
-    /// For --compat reference, which turns and scales every scene at random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Edge of a voxel, in the scan's unit [default: 2 cm, more where points are farther apart]
-    #[arg(long)]
-    voxel: Option<f64>,
-    /// Neighbours per voxel, 1 to 128
-    #[arg(long, default_value_t = purify::Settings::default().neighbors)]
-    neighbors: usize,
-    /// How often the affinities are applied; 0 leaves features as they were lifted
-    #[arg(long, default_value_t = purify::Settings::default().iterations)]
-    iterations: usize,
     #[command(flatten)]
-    viewing: ViewingArgs,
-    #[command(flatten)]
-    xdecoder: XDecoderArgs,
-    /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
-    /// [default: the store's `student`]
-    #[arg(long, value_name = "FILE|NAME")]
-    student: Option<PathBuf>,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
-    #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
-    device: DeviceSelection,
+    labelling: LabellingArgs,
     /// Print the summaries as JSON, one line each
     #[arg(long)]
     json: bool,
-}
-
-/// A number from -1 to 1.
-fn cosine(text: &str) -> Result<f32, String> {
-    let value = text.parse().map_err(|error| format!("{error}"))?;
-    if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected -1 to 1".to_owned()) }
 }
 
 /// One scan to be labelled.
@@ -148,22 +103,10 @@ impl Labels {
     }
 }
 
-/// The models as they are used for all scans of a run.
-struct Loaded {
-    selected: Selected,
-    xdecoder: XDecoder,
-    student: Student,
-    student_config: StudentConfig,
-    text: TextEmbeddings,
-    /// Of X-Decoder and of the student.
-    weights: [Weights; 2],
-    xdecoder_origin: WeightsOrigin,
-}
-
 pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     let labels = Labels::new(args)?;
     let jobs = jobs(args)?;
-    let loaded = load(args, &labels)?;
+    let loaded = args.labelling.load(&labels.all())?;
     let mut failed: Vec<String> = Vec::new();
     for job in &jobs {
         if jobs.len() > 1 {
@@ -187,11 +130,6 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Errors of the library name the file themselves.
-fn without_prefix<'a>(text: &'a str, name: &str) -> &'a str {
-    text.strip_prefix(name).map_or(text, |rest| rest.trim_start_matches(": "))
-}
-
 /// What there is to do, in order.
 fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     if let Some(recording) = &args.rgbd {
@@ -206,7 +144,7 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     }
     let mut sources: Vec<Source> = Vec::new();
     for path in &args.scans {
-        sources.extend(Source::at(path, args.viewing.layout)?);
+        sources.extend(Source::at(path, args.labelling.viewing.layout)?);
     }
     if sources.is_empty() {
         bail!("nothing to label: give a scan (geopurify infer scene.ply), or a recording (--rgbd DIR)");
@@ -239,60 +177,10 @@ fn beside(path: &Path) -> PathBuf {
     }
 }
 
-fn load(args: &InferArgs, labels: &Labels) -> Result<Loaded> {
-    let mut bars = Bars::new();
-    // Missing weights should not cost any work.
-    let mut opened = args.xdecoder.open()?;
-    let (student_weights, manifest) = open_weights(args.student.as_deref(), "student")?;
-    let student_origin = WeightsOrigin::new(args.student.as_deref(), "student", manifest.as_ref());
-    // The files are hashed while they are loaded.
-    let hashing = [&opened.origin, &student_origin].map(|origin| {
-        let origin = origin.clone();
-        std::thread::spawn(move || origin.sha256())
-    });
-    let selected = select(args.device)?;
-    eprintln!("device: {} ({})", selected.name, selected.why);
-    bars.show("load weights", 0.0);
-    let (predictor, student_config, report) = AffinityPredictor::load(student_weights, &selected.device)?;
-    log::info!("{report}");
-    let xdecoder = opened.load(&selected.device)?;
-    let dim = xdecoder.config.dim_proj;
-    if student_config.input_dim != dim + purify::GEOMETRY_CHANNELS {
-        bail!(
-            "{}: the student takes {} channels, X-Decoder's embeddings have {dim} and colour and normal {}: these weights do not belong together",
-            student_origin.source,
-            student_config.input_dim,
-            purify::GEOMETRY_CHANNELS
-        );
-    }
-    let words = labels.all();
-    let encoder = &xdecoder.text_encoder;
-    let prompted: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
-    let mut rows = Vec::new();
-    for (i, labels) in prompted.chunks(LABELS_AT_ONCE).enumerate() {
-        bars.show("embed words", (i * LABELS_AT_ONCE) as f64 / prompted.len() as f64);
-        rows.push(encoder.embed_labels(labels)?);
-    }
-    let text = TextEmbeddings { labels: words, rows: Tensor::cat(rows, 0), logit_scale: encoder.logit_scale() };
-    float_values(text.rows.clone())?;
-    bars.finish();
-    let hash_of = |hash: std::thread::JoinHandle<Result<String, WeightsError>>| -> Result<String> {
-        Ok(hash.join().map_err(|_| anyhow::anyhow!("hashing the weights ended early"))??)
-    };
-    let [xdecoder_hash, student_hash] = hashing.map(hash_of);
-    let weights = [
-        Weights { model: "xdecoder", source: opened.origin.source.clone(), sha256: xdecoder_hash? },
-        Weights { model: "student", source: student_origin.source, sha256: student_hash? },
-    ];
-    let xdecoder_origin = opened.origin;
-    let student = predictor.fold();
-    Ok(Loaded { selected, xdecoder, student, student_config, text, weights, xdecoder_origin })
-}
-
 fn run_job(args: &InferArgs, job: &Job, labels: &Labels, loaded: &Loaded) -> Result<()> {
     let mut laps = Laps::default();
     let run = Run { args, labels, loaded };
-    match job.source.open(&args.viewing, &mut laps)? {
+    match job.source.open(&args.labelling.viewing, &mut laps)? {
         Opened::Scan(scene, dataset) => run.label(&scene, Look::of(dataset.as_deref()), &job.output, laps),
         Opened::Frames(dataset) => run.label_frames(&*dataset, &job.output),
     }
@@ -307,7 +195,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// A recording without poses: each frame is a scan of its own.
     fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
-        let frames = self.args.viewing.frames_alone(dataset);
+        let frames = self.args.labelling.viewing.frames_alone(dataset);
         eprintln!(
             "the recording has no poses: {} of its {} frames are labelled, each alone, in its own camera's axes",
             frames.len(),
@@ -334,48 +222,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// How a scan is labelled, in voxels of this edge.
-    fn options(&self, voxel: f64) -> Options {
-        let args = self.args;
-        let compat = args.viewing.compat;
-        let voxel_transform = (compat == Compat::Reference).then(|| compat.voxel_transform(voxel, args.seed));
-        Options {
-            look: args.viewing.look_options(),
-            purify: purify::Settings {
-                voxel_size: voxel,
-                voxel_transform,
-                neighbors: args.neighbors,
-                iterations: args.iterations,
-                working_bytes: (args.viewing.working_memory as usize) << 20,
-                ..purify::Settings::default()
-            },
-            threshold: args.threshold,
-        }
-    }
-
     fn label(&self, scene: &Scene, look: Look<'_>, output: &Path, mut laps: Laps) -> Result<()> {
         let Self { args, labels, loaded } = self;
-        let device: &Device = &loaded.selected.device;
         create_folder(output)?;
-        let mut notes = scene.notes.clone();
-        let mut bars = Bars::new();
-
-        bars.show("place cameras", 0.0);
-        let placed = Placed::new(scene, look, &args.viewing, device)?;
-        notes.extend(placed.notes.iter().cloned());
-        let (views, recording) = (placed.views(), placed.recording());
-        laps.lap("place cameras");
-
-        let (voxel, why) = args.voxel.map_or_else(|| voxel_size(scene), |voxel| (voxel, None));
-        notes.extend(why);
-        let options = self.options(voxel);
-        let models = Models {
-            xdecoder: &loaded.xdecoder,
-            student: &loaded.student,
-            student_config: loaded.student_config,
-            text: &loaded.text,
-            num_labels: labels.names.len(),
-        };
         let views_folder = args.save_views.as_deref().map(|folder| saved_views(folder, output, args));
         if let Some(folder) = &views_folder {
             create_folder(folder)?;
@@ -384,21 +233,9 @@ impl Run<'_> {
             Some(folder) => save_view(folder, seen, &loaded.text.labels),
             None => Ok(()),
         };
-        let result = infer(
-            scene,
-            views,
-            &placed.renderer,
-            &models,
-            &options,
-            device,
-            &mut laps,
-            &mut |stage, share| bars.show(stage, share),
-            &mut { save_view },
-        );
-        bars.finish();
-        let inferred = result?;
-        notes.extend(inferred.purified.report.notes.iter().cloned());
-        notes.extend(notes_of(&inferred));
+        let num_labels = labels.names.len();
+        let labelled = args.labelling.label(scene, look, loaded, num_labels, &mut laps, &mut { save_view })?;
+        let Labelled { placed, inferred, options, mut notes } = labelled;
 
         let mut bars = Bars::new();
         bars.show("write", 0.0);
@@ -408,10 +245,10 @@ impl Run<'_> {
         bars.show("write", 0.3);
         let about = About {
             scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
-            voxel_size: voxel,
+            voxel_size: options.purify.voxel_size,
             up: placed.cameras.up.to_array(),
             xdecoder: loaded.xdecoder_origin.source.clone(),
-            xdecoder_config: args.xdecoder.config_file().and_then(|path| path.canonicalize().ok()),
+            xdecoder_config: args.labelling.xdecoder.config_file().and_then(|path| path.canonicalize().ok()),
             xdecoder_bytes: loaded.xdecoder_origin.bytes,
             xdecoder_sha256: loaded.weights[0].sha256.clone(),
         };
@@ -419,17 +256,12 @@ impl Run<'_> {
         laps.lap("write");
         bars.show("draw", 0.6);
         let (classes, area_from) = results.classes();
-        let shown_from = match views {
-            Views::Recorded { dataset, frames } => recorded_cameras(dataset, frames, &placed.cameras),
-            Views::Alone { .. } | Views::Virtual(_) => placed.cameras.clone(),
-        };
         let picture = sheet(
             scene,
             &placed.appearance,
             &placed.renderer,
-            &shown_from,
-            &inferred.lifted_label,
-            &results.of_point().label,
+            &placed.shown_from(),
+            &[("lifted", &inferred.lifted_label), ("purified", &results.of_point().label)],
             &classes,
         )?;
         let sheet_file = output.join("sheet.png");
@@ -438,14 +270,14 @@ impl Run<'_> {
         bars.finish();
 
         let settings = json!({
-            "words": labels.names, "background": labels.background, "threshold": args.threshold,
-            "compat": args.viewing.compat.to_string(), "seed": args.seed, "size": args.viewing.size, "views": args.viewing.views,
+            "words": labels.names, "background": labels.background, "threshold": args.labelling.threshold,
+            "compat": args.labelling.viewing.compat.to_string(), "seed": args.labelling.seed, "size": args.labelling.viewing.size, "views": args.labelling.viewing.views,
             "purify": options.purify,
         });
         let summary = Summary {
             geopurify: env!("CARGO_PKG_VERSION"),
             scan: scene.path.clone(),
-            recording: recording.map(Path::to_path_buf),
+            recording: placed.recording().map(Path::to_path_buf),
             output: scan_file.clone(),
             classes,
             area_from,
@@ -484,31 +316,6 @@ fn save_view(folder: &Path, seen: &SeenView<'_>, words: &[String]) -> Result<(),
     write_png(&folder.join(format!("{name}.png")), seen.image)?;
     let labelled = labelled_picture(seen.image, &seen.view.label_from_pixel()?, words, &Style::default())?;
     Ok(write_png(&folder.join(format!("{name}-labels.png")), &labelled)?)
-}
-
-/// What the user should know of the views.
-fn notes_of(inferred: &Inferred) -> Vec<String> {
-    let look = &inferred.look;
-    let mut notes = Vec::new();
-    if look.without_points > 0 {
-        notes.push(format!("{} of {} views show too little and were left out", look.without_points, look.views));
-    }
-    if let Some(error) = &look.first_error {
-        notes.push(format!("{} frames could not be read, the first: {error}", look.unreadable));
-    }
-    if look.without_depth > 0 {
-        notes.push(format!(
-            "{} frames have no depth map: what hides what was decided by depth drawn from the scan",
-            look.without_depth
-        ));
-    }
-    if look.unseen_points > 0 {
-        notes.push(format!(
-            "{} of {} points are in no view: they take what the nearest seen point has",
-            look.unseen_points, look.points
-        ));
-    }
-    notes
 }
 
 fn report(args: &InferArgs, summary: &Summary, files: &[PathBuf]) -> Result<()> {
@@ -568,11 +375,5 @@ mod tests {
         std::fs::write(root.join("room.ply"), b"").unwrap();
         assert_eq!(beside(&root.join("room.ply")), root.join("room-labels"));
         assert_eq!(beside(&root), root.parent().unwrap().join(format!("{}-labels", stem(&root))));
-    }
-
-    #[test]
-    fn thresholds_are_cosines() {
-        assert_eq!(cosine("-0.5"), Ok(-0.5));
-        assert!(cosine("1.5").is_err() && cosine("NaN").is_err() && cosine("x").is_err());
     }
 }

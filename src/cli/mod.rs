@@ -2,8 +2,10 @@
 
 mod devices;
 mod encode;
+mod eval;
 mod infer;
 mod info;
+mod labelling;
 mod progress;
 mod purify;
 mod query;
@@ -37,6 +39,8 @@ enum Command {
     Devices(devices::DevicesArgs),
     /// Give the points of a scan the features of Sonata, and show them as colours
     Encode(encode::EncodeArgs),
+    /// Say how good the labelling is, on scenes whose labels are known
+    Eval(Box<eval::EvalArgs>),
     /// Label every point of scans and recordings, by words
     Infer(Box<infer::InferArgs>),
     /// Say what a scan holds
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
         Command::Encode(args) => encode::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Eval(args) => eval::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Info(args) => info::run(args),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),

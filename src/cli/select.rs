@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
 use super::table::table;
-use crate::cloud::PointCloud;
+use crate::eval::labels::{
+    LARGEST_NYU40, LabelsError, NYU40_FROM_SCANNET20, SCANNET_LABELS, classes_from_nyu40, is_scannets, read_labels,
+};
 use crate::eval::select::{
     Kept, SceneMetrics, SelectError, SelectSettings, Selection, read_table, select, write_list, write_selection,
     write_table,
@@ -18,13 +20,6 @@ use crate::query::presets::Preset;
 
 /// How deep scans are looked for: a folder of scenes, each a folder of its own.
 const DEPTH: usize = 3;
-
-/// What ScanNet's labelled meshes are called.
-const SCANNET_LABELS: &str = ".labels.ply";
-
-/// NYU40's number of each of ScanNet's 20 classes (Dai et al., CVPR 2017), in the benchmark's order.
-const NYU40_FROM_SCANNET20: [i64; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39];
-const LARGEST_NYU40: i64 = 40;
 
 /// Arguments of `select`.
 #[derive(clap::Args, Debug)]
@@ -86,11 +81,22 @@ impl FromStr for Classes {
     }
 }
 
+/// What the numbers of labels are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum LabelIds {
+pub(super) enum LabelIds {
     Auto,
     Class,
     Nyu40,
+}
+
+impl LabelIds {
+    /// Whether the labels in `path` are NYU40's.
+    pub(super) fn are_nyu40(self, path: &Path) -> bool {
+        match self {
+            Self::Auto => is_scannets(path),
+            ids => ids == Self::Nyu40,
+        }
+    }
 }
 
 pub(super) fn run(args: &SelectArgs) -> Result<()> {
@@ -201,10 +207,6 @@ fn labelled_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn is_scannets(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SCANNET_LABELS))
-}
-
 /// A file's name without what says that it is a labelled scan.
 fn scene_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
@@ -214,20 +216,17 @@ fn scene_name(path: &Path) -> String {
     }
 }
 
+/// What a user can do about it.
+pub(super) fn name_the_field(error: LabelsError) -> anyhow::Error {
+    match error {
+        LabelsError::NoField { .. } => anyhow::anyhow!("{error}; name the labels' property with --field"),
+        other => other.into(),
+    }
+}
+
 fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<SceneMetrics>> {
-    let cloud = PointCloud::read(path)?;
-    let Some(attribute) = cloud.attribute(&args.field) else {
-        let names: Vec<&str> = cloud.attributes.iter().map(|a| a.name.as_str()).collect();
-        bail!(
-            "{}: its points have no '{}', only {names:?}; name the labels' property with --field",
-            path.display(),
-            args.field
-        );
-    };
-    let is_nyu40 = match args.label_ids {
-        LabelIds::Auto => is_scannets(path),
-        ids => ids == LabelIds::Nyu40,
-    };
+    let mut labels = read_labels(path, &args.field).map_err(name_the_field)?;
+    let is_nyu40 = args.label_ids.are_nyu40(path);
     let Classes(num_classes) = args.classes;
     if is_nyu40 && num_classes < NYU40_FROM_SCANNET20.len() {
         bail!(
@@ -235,31 +234,12 @@ fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<Scen
             path.display()
         );
     }
-    let mut labels = Vec::with_capacity(attribute.data.len());
-    for point in 0..attribute.data.len() {
-        let value = attribute.data.get_f64(point).unwrap_or(f64::NAN);
-        // Phrased so that a NaN fails.
-        let is_whole = value.fract() == 0.0 && value.abs() < 1e15;
-        if !is_whole {
-            bail!(
-                "{}: point {point} has the label {value}; expected whole numbers in '{}'",
-                path.display(),
-                args.field
-            );
-        }
-        labels.push(value as i64);
-    }
     let mut ignore = args.ignore.clone();
     if is_nyu40 {
         // Beyond what any label set uses, and not to be mistaken for a class.
         const OTHER: i64 = i64::MIN;
         ignore.push(OTHER);
-        for label in &mut labels {
-            if (0..=LARGEST_NYU40).contains(label) {
-                let class = NYU40_FROM_SCANNET20.iter().position(|nyu40| nyu40 == label);
-                *label = class.map_or(OTHER, |class| class as i64);
-            }
-        }
+        classes_from_nyu40(&mut labels, &NYU40_FROM_SCANNET20, OTHER);
     }
     let counted = SceneMetrics::of_labels(scene, labels, num_classes, &ignore);
     counted.map_err(|error| match error {

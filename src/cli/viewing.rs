@@ -7,7 +7,7 @@ use burn::prelude::Device;
 use glam::DVec3;
 
 use crate::ops::project::Visibility;
-use crate::pipeline::{Appearance, Compat, LookOptions, Scene, Views};
+use crate::pipeline::{Appearance, Compat, LookOptions, Scene, Views, recorded_cameras};
 use crate::stages::Laps;
 use crate::views::check::{Verdict, check};
 use crate::views::fuse::FuseOptions;
@@ -355,6 +355,14 @@ impl<'a> Placed<'a> {
             Look::Drawn => Views::Virtual(&self.cameras.cameras),
             Look::Recorded(dataset) => Views::Recorded { dataset, frames: &self.frames },
             Look::Frame(dataset, frame) => Views::Alone { dataset, frame },
+        }
+    }
+
+    /// The cameras that pictures of the results are chosen from.
+    pub(super) fn shown_from(&self) -> VirtualCameras {
+        match self.look {
+            Look::Recorded(dataset) => recorded_cameras(dataset, &self.frames, &self.cameras),
+            Look::Frame(..) | Look::Drawn => self.cameras.clone(),
         }
     }
 

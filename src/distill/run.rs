@@ -15,7 +15,7 @@ use super::metrics_log::{LogError, MetricsLog, read_series};
 use super::trainer::{StepReport, Trainer};
 use super::validation::{Precision, Validator};
 use super::{Config, DistillError, TrainingScene};
-use crate::files::write_atomic;
+use crate::files::{self, write_atomic};
 use crate::images::draw::Scale;
 use crate::images::write_png;
 use crate::random::SplitMix64;
@@ -172,18 +172,9 @@ fn steps_per_epoch(config: &Config, num_scenes: usize) -> usize {
 
 /// Keeps a second process out of the folder of a run, as long as the file is open.
 fn lock(folder: &Path) -> Result<File, DistillError> {
-    let path = folder.join(".lock");
-    let io = |source| DistillError::Io { path: path.clone(), source };
-    let file = File::options().create(true).append(true).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(DistillError::Run { path: folder.to_path_buf(), message: "another process trains here".to_owned() })
-        }
-        // A file system without locks keeps nobody out.
-        Err(std::fs::TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(file),
-        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
-        Ok(()) => Ok(file),
-    }
+    let locked = files::lock(folder).map_err(|source| DistillError::Io { path: folder.join(".lock"), source })?;
+    let taken = || DistillError::Run { path: folder.to_path_buf(), message: "another process trains here".to_owned() };
+    locked.ok_or_else(taken)
 }
 
 struct Logs {

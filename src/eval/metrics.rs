@@ -1,5 +1,9 @@
 //! Labels against ground truth: the confusion matrix and what is read from it.
 
+use serde::Serialize;
+
+use crate::query::presets::Preset;
+
 /// Most classes of a [`Confusion`]: the matrix has the square of it.
 pub const MAX_CLASSES: usize = 4096;
 
@@ -43,6 +47,14 @@ pub enum MetricsError {
     /// There is nothing to distinguish, or too much.
     #[error("{0} classes; expected 1 to {MAX_CLASSES}")]
     NumClasses(usize),
+    /// A matrix has another size than its number of classes asks for.
+    #[error("a matrix of {found} counts for {num_classes} classes; expected a row of {} for each", num_classes + 1)]
+    Counts {
+        /// Number of counts.
+        found: usize,
+        /// Number of classes.
+        num_classes: usize,
+    },
     /// A selection names a class that there is not.
     #[error("class {class} is selected; expected classes below {num_classes}")]
     Class {
@@ -89,7 +101,7 @@ impl ClassCounts {
 }
 
 /// Means over a selection of classes; `None` where they are over nothing.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scores {
     /// Mean intersection over union.
     pub mean_iou: Option<f64>,
@@ -118,6 +130,31 @@ impl Confusion {
             return Err(MetricsError::NumClasses(num_classes));
         }
         Ok(Self { num_classes, counts: vec![0; num_classes * (num_classes + 1)], num_ignored: 0 })
+    }
+
+    /// A matrix that was counted before: `counts [C, C + 1]` as [`counts`](Self::counts) gives them.
+    ///
+    /// # Errors
+    /// [`MetricsError::NumClasses`] and [`MetricsError::Counts`].
+    pub fn from_counts(num_classes: usize, counts: Vec<u64>, num_ignored: u64) -> Result<Self, MetricsError> {
+        let empty = Self::new(num_classes)?;
+        match counts.len() {
+            found if found == empty.counts.len() => Ok(Self { num_classes, counts, num_ignored }),
+            found => Err(MetricsError::Counts { found, num_classes }),
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    ///
+    /// # Errors
+    /// [`MetricsError::Counts`] for a matrix of another number of classes; nothing is added then.
+    pub fn merge(&mut self, other: &Self) -> Result<(), MetricsError> {
+        if other.num_classes != self.num_classes {
+            return Err(MetricsError::Counts { found: other.counts.len(), num_classes: self.num_classes });
+        }
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+        self.num_ignored += other.num_ignored;
+        Ok(())
     }
 
     /// Adds the points of a scene: a label 0..C and a prediction 0..C, or -1 for none, each.
@@ -227,7 +264,7 @@ impl Confusion {
 }
 
 /// How a benchmark is evaluated: what is ignored, and which classes count as new or as background.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Protocol {
     /// Its name.
     pub name: &'static str,
@@ -259,6 +296,17 @@ impl Protocol {
         novel: &[9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20],
         background: &[0, 1, 20],
     };
+
+    /// How a label set is evaluated: ScanNet's 20 as [`SCANNET19`](Self::SCANNET19), [`MATTERPORT21`](Self::MATTERPORT21) as
+    /// such, others over all their classes, without novel ones and background. The classes are the set's first.
+    #[must_use]
+    pub fn of_preset(preset: &Preset) -> Self {
+        match preset.name {
+            name if name == Preset::SCANNET20.name => Self::SCANNET19,
+            name if name == Preset::MATTERPORT21.name => Self::MATTERPORT21,
+            name => Self { name, num_classes: preset.labels.len(), ignore: &[255], novel: &[], background: &[] },
+        }
+    }
 
     /// All classes.
     #[must_use]
@@ -326,6 +374,20 @@ mod tests {
     }
 
     #[test]
+    fn matrices_add_up_to_that_of_all_scenes() {
+        let (mut first, mut second) = (Confusion::new(4).unwrap(), Confusion::new(4).unwrap());
+        first.add(&[0, 0, 0, 9], &[0, 0, 1, 3], &[9]).unwrap();
+        second.add(&[1, 1, 0], &[1, -1, 2], &[9]).unwrap();
+        first.merge(&second).unwrap();
+        assert_eq!(first, counted());
+        assert_eq!(Confusion::from_counts(4, first.counts().to_vec(), 1), Ok(counted()));
+        let error = Confusion::from_counts(3, vec![0; 9], 0).unwrap_err();
+        assert_eq!(error.to_string(), "a matrix of 9 counts for 3 classes; expected a row of 4 for each");
+        assert!(first.merge(&Confusion::new(3).unwrap()).is_err());
+        assert_eq!(first, counted());
+    }
+
+    #[test]
     fn faults_are_named_and_count_nothing() {
         let mut confusion = Confusion::new(3).unwrap();
         let before = confusion.clone();
@@ -346,14 +408,16 @@ mod tests {
 
     #[test]
     fn protocols_divide_their_classes() {
-        for protocol in [Protocol::SCANNET19, Protocol::MATTERPORT21] {
+        for preset in Preset::ALL {
+            let protocol = Protocol::of_preset(&preset);
+            assert!(protocol.num_classes <= preset.labels.len());
             let mut both = [protocol.base(), protocol.novel.to_vec()].concat();
             both.sort_unstable();
             assert_eq!(both, protocol.all(), "{}", protocol.name);
             assert_eq!(protocol.foreground().len() + protocol.background.len(), protocol.num_classes);
         }
         assert_eq!(Protocol::SCANNET19.base(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 13]);
-        let labels = crate::query::presets::Preset::MATTERPORT21.labels;
+        let labels = Preset::MATTERPORT21.labels;
         assert_eq!(
             Protocol::MATTERPORT21.background.iter().map(|&c| labels[c]).collect::<Vec<_>>(),
             ["wall", "floor", "ceiling"]

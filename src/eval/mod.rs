@@ -2,5 +2,8 @@
 
 pub mod affinity_precision;
 pub mod kmeans;
+pub mod labels;
 pub mod metrics;
+pub mod report;
+pub mod scenes;
 pub mod select;

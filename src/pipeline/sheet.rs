@@ -68,10 +68,11 @@ pub fn recorded_cameras(dataset: &dyn Dataset, frames: &[usize], placed: &Virtua
     VirtualCameras { kind, cameras: frames.iter().filter_map(camera).collect(), ..placed.clone() }
 }
 
-/// The sheet of a run: for each viewpoint the scan, the labels as lifted, and the labels after purification, with one
+/// The sheet of a run: for each viewpoint the scan, and beside it its labels as each of `columns` has them, with one
 /// legend of `classes` (labels in their order, what is unlabelled last).
 ///
-/// `renderer` draws `scene` with this `appearance`; `lifted` and `purified [N]` are the labels of the points with a position, -1 for none.
+/// `renderer` draws `scene` with this `appearance`. A column is a title and labels `[N]` of the points with a position, -1 for
+/// none. The legend lists what any column shows, with the shares that `classes` have.
 ///
 /// # Errors
 /// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
@@ -80,8 +81,7 @@ pub fn sheet(
     appearance: &Appearance,
     renderer: &Renderer,
     cameras: &VirtualCameras,
-    lifted: &[i32],
-    purified: &[i32],
+    columns: &[(&str, &[i32])],
     classes: &[Class],
 ) -> Result<Rgb8Image, PipelineError> {
     let colors: Vec<[u8; 3]> = classes.iter().filter(|class| class.label >= 0).map(|class| class.color).collect();
@@ -99,10 +99,11 @@ pub fn sheet(
             }
             Ok::<_, PipelineError>(drawn)
         };
-        let (before, after) = (labelled(lifted)?, labelled(purified)?);
-        rows.push(vec![image, before, after]);
+        let pictures = columns.iter().map(|(_, labels)| labelled(labels)).collect::<Result<Vec<_>, _>>()?;
+        rows.push(std::iter::once(image).chain(pictures).collect());
     }
-    let mut shown: Vec<&Class> = classes.iter().filter(|class| class.points > 0).collect();
+    let is_shown = |class: &&Class| columns.iter().any(|(_, labels)| labels.contains(&class.label));
+    let mut shown: Vec<&Class> = classes.iter().filter(is_shown).collect();
     shown.sort_by_key(|class| (class.label < 0, std::cmp::Reverse(class.points), class.label));
     let legend: Vec<LegendEntry> = shown
         .into_iter()
@@ -113,7 +114,8 @@ pub fn sheet(
         })
         .collect();
     let caption = format!("{} points; shares of the points, after purification", scene.num_points());
-    Ok(draw::sheet(&rows, &["scan", "lifted", "purified"], &legend, &caption)?)
+    let titles: Vec<&str> = std::iter::once("scan").chain(columns.iter().map(|&(title, _)| title)).collect();
+    Ok(draw::sheet(&rows, &titles, &legend, &caption)?)
 }
 
 /// A scan seen from good viewpoints, ready to be painted with the answer to a question: what it takes can be done

@@ -1,0 +1,250 @@
+//! Labelling a scan by words, as `infer` and `eval` do it.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use burn::prelude::{Device, Tensor};
+
+use super::progress::Bars;
+use super::segment::XDecoderArgs;
+use super::viewing::{Look, Placed, ViewingArgs};
+use super::weights::{WeightsOrigin, open_weights};
+use crate::gpu::{DeviceSelection, Selected, select};
+use crate::models::student::{AffinityPredictor, Student, StudentConfig};
+use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
+use crate::models::xdecoder::{TextEmbeddings, XDecoder, XDecoderConfig};
+use crate::ops::conv2d::Precision;
+use crate::ops::float_values;
+use crate::pipeline::{Compat, Inferred, Models, OnView, Options, Scene, Weights, infer, voxel_size};
+use crate::purify;
+use crate::stages::Laps;
+use crate::weights::WeightsError;
+
+/// Words that are embedded between two steps of the progress bar.
+const LABELS_AT_ONCE: usize = 8;
+
+/// Arguments that say how scans are labelled, whatever the words.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct LabellingArgs {
+    /// Points whose cosine with the nearest word is lower stay unlabelled, -1 to 1
+    #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
+    pub(super) threshold: Option<f32>,
+    /// For --compat reference, which turns and scales every scene at random
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+    /// Edge of a voxel, in the scan's unit [default: 2 cm, more where points are farther apart]
+    #[arg(long)]
+    pub(super) voxel: Option<f64>,
+    /// Neighbours per voxel, 1 to 128
+    #[arg(long, default_value_t = purify::Settings::default().neighbors)]
+    pub(super) neighbors: usize,
+    /// How often the affinities are applied; 0 leaves features as they were lifted
+    #[arg(long, default_value_t = purify::Settings::default().iterations)]
+    pub(super) iterations: usize,
+    #[command(flatten)]
+    pub(super) viewing: ViewingArgs,
+    #[command(flatten)]
+    pub(super) xdecoder: XDecoderArgs,
+    /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
+    /// [default: the store's `student`]
+    #[arg(long, value_name = "FILE|NAME")]
+    student: Option<PathBuf>,
+    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
+    device: DeviceSelection,
+}
+
+/// A number from -1 to 1.
+fn cosine(text: &str) -> Result<f32, String> {
+    let value = text.parse().map_err(|error| format!("{error}"))?;
+    if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected -1 to 1".to_owned()) }
+}
+
+/// The models as they are used for all scans of a run.
+pub(super) struct Loaded {
+    pub(super) selected: Selected,
+    xdecoder: XDecoder,
+    student: Student,
+    student_config: StudentConfig,
+    pub(super) text: TextEmbeddings,
+    /// Of X-Decoder and of the student.
+    pub(super) weights: [Weights; 2],
+    pub(super) xdecoder_origin: WeightsOrigin,
+    pub(super) precision: Precision,
+}
+
+impl Loaded {
+    /// What X-Decoder is built as.
+    pub(super) fn xdecoder_config(&self) -> &XDecoderConfig {
+        &self.xdecoder.config
+    }
+}
+
+/// A scan with its labels.
+pub(super) struct Labelled<'a> {
+    pub(super) placed: Placed<'a>,
+    pub(super) inferred: Inferred,
+    /// As they were used.
+    pub(super) options: Options,
+    /// What the user should know.
+    pub(super) notes: Vec<String>,
+}
+
+impl LabellingArgs {
+    /// Loads the networks and embeds `words`.
+    pub(super) fn load(&self, words: &[String]) -> Result<Loaded> {
+        let mut bars = Bars::new();
+        // Missing weights should not cost any work.
+        let mut opened = self.xdecoder.open()?;
+        let (student_weights, manifest) = open_weights(self.student.as_deref(), "student")?;
+        let student_origin = WeightsOrigin::new(self.student.as_deref(), "student", manifest.as_ref());
+        // The files are hashed while they are loaded.
+        let hashing = [&opened.origin, &student_origin].map(|origin| {
+            let origin = origin.clone();
+            std::thread::spawn(move || origin.sha256())
+        });
+        let selected = select(self.device)?;
+        eprintln!("device: {} ({})", selected.name, selected.why);
+        bars.show("load weights", 0.0);
+        let (predictor, student_config, report) = AffinityPredictor::load(student_weights, &selected.device)?;
+        log::info!("{report}");
+        let xdecoder = opened.load(&selected.device)?;
+        let dim = xdecoder.config.dim_proj;
+        if student_config.input_dim != dim + purify::GEOMETRY_CHANNELS {
+            bail!(
+                "{}: the student takes {} channels, X-Decoder's embeddings have {dim} and colour and normal {}: these weights do not belong together",
+                student_origin.source,
+                student_config.input_dim,
+                purify::GEOMETRY_CHANNELS
+            );
+        }
+        let encoder = &xdecoder.text_encoder;
+        let prompted: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
+        let mut rows = Vec::new();
+        for (i, labels) in prompted.chunks(LABELS_AT_ONCE).enumerate() {
+            bars.show("embed words", (i * LABELS_AT_ONCE) as f64 / prompted.len() as f64);
+            rows.push(encoder.embed_labels(labels)?);
+        }
+        let text =
+            TextEmbeddings { labels: words.to_vec(), rows: Tensor::cat(rows, 0), logit_scale: encoder.logit_scale() };
+        float_values(text.rows.clone())?;
+        bars.finish();
+        let hash_of = |hash: std::thread::JoinHandle<Result<String, WeightsError>>| -> Result<String> {
+            Ok(hash.join().map_err(|_| anyhow::anyhow!("hashing the weights ended early"))??)
+        };
+        let [xdecoder_hash, student_hash] = hashing.map(hash_of);
+        let weights = [
+            Weights { model: "xdecoder", source: opened.origin.source.clone(), sha256: xdecoder_hash? },
+            Weights { model: "student", source: student_origin.source, sha256: student_hash? },
+        ];
+        let xdecoder_origin = opened.origin;
+        let precision = opened.precision;
+        let student = predictor.fold();
+        Ok(Loaded { selected, xdecoder, student, student_config, text, weights, xdecoder_origin, precision })
+    }
+
+    /// How a scan is labelled, in voxels of this edge.
+    fn options(&self, voxel: f64) -> Options {
+        let compat = self.viewing.compat;
+        let voxel_transform = (compat == Compat::Reference).then(|| compat.voxel_transform(voxel, self.seed));
+        Options {
+            look: self.viewing.look_options(),
+            purify: purify::Settings {
+                voxel_size: voxel,
+                voxel_transform,
+                neighbors: self.neighbors,
+                iterations: self.iterations,
+                working_bytes: (self.viewing.working_memory as usize) << 20,
+                ..purify::Settings::default()
+            },
+            threshold: self.threshold,
+        }
+    }
+
+    /// Labels `scene` by the first `num_labels` words that were loaded; those behind them stand for the background.
+    pub(super) fn label<'a>(
+        &self,
+        scene: &Scene,
+        look: Look<'a>,
+        loaded: &Loaded,
+        num_labels: usize,
+        laps: &mut Laps,
+        on_view: &mut OnView<'_>,
+    ) -> Result<Labelled<'a>> {
+        let device: &Device = &loaded.selected.device;
+        let mut notes = scene.notes.clone();
+        let mut bars = Bars::new();
+        bars.show("place cameras", 0.0);
+        let placed = Placed::new(scene, look, &self.viewing, device)?;
+        notes.extend(placed.notes.iter().cloned());
+        laps.lap("place cameras");
+
+        let (voxel, why) = self.voxel.map_or_else(|| voxel_size(scene), |voxel| (voxel, None));
+        notes.extend(why);
+        let options = self.options(voxel);
+        let models = Models {
+            xdecoder: &loaded.xdecoder,
+            student: &loaded.student,
+            student_config: loaded.student_config,
+            text: &loaded.text,
+            num_labels,
+        };
+        let result = infer(
+            scene,
+            placed.views(),
+            &placed.renderer,
+            &models,
+            &options,
+            device,
+            laps,
+            &mut |stage, share| bars.show(stage, share),
+            on_view,
+        );
+        bars.finish();
+        let inferred = result?;
+        notes.extend(inferred.purified.report.notes.iter().cloned());
+        notes.extend(notes_of(&inferred));
+        Ok(Labelled { placed, inferred, options, notes })
+    }
+}
+
+/// Errors of the library name the file themselves.
+pub(super) fn without_prefix<'a>(text: &'a str, name: &str) -> &'a str {
+    text.strip_prefix(name).map_or(text, |rest| rest.trim_start_matches(": "))
+}
+
+/// What the user should know of the views.
+fn notes_of(inferred: &Inferred) -> Vec<String> {
+    let look = &inferred.look;
+    let mut notes = Vec::new();
+    if look.without_points > 0 {
+        notes.push(format!("{} of {} views show too little and were left out", look.without_points, look.views));
+    }
+    if let Some(error) = &look.first_error {
+        notes.push(format!("{} frames could not be read, the first: {error}", look.unreadable));
+    }
+    if look.without_depth > 0 {
+        notes.push(format!(
+            "{} frames have no depth map: what hides what was decided by depth drawn from the scan",
+            look.without_depth
+        ));
+    }
+    if look.unseen_points > 0 {
+        notes.push(format!(
+            "{} of {} points are in no view: they take what the nearest seen point has",
+            look.unseen_points, look.points
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_cosines() {
+        assert_eq!(cosine("-0.5"), Ok(-0.5));
+        assert!(cosine("1.5").is_err() && cosine("NaN").is_err() && cosine("x").is_err());
+    }
+}
