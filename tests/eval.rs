@@ -288,8 +288,7 @@ fn a_bad_scene_is_reported_and_the_others_are_counted() {
         write_scene(&data, bad, TABLE, 1.0);
     }
     fs::remove_file(data.join("missing.ply")).unwrap();
-    let mut cloud = PointCloud::default();
-    cloud.positions = vec![[0.0; 3]; 7];
+    let cloud = PointCloud { positions: vec![[0.0; 3]; 7], ..PointCloud::default() };
     cloud.write_ply(&data.join("shorter.labels.ply"), &[Field::new("label", vec![1_u16; 7])]).unwrap();
     let cloud = corner(STEP);
     cloud.write_ply(&data.join("stranger.labels.ply"), &[Field::new("label", vec![77_u16; cloud.len()])]).unwrap();
