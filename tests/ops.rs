@@ -13,7 +13,7 @@ use geopurify::ops::kernel_map::kernel_map;
 use geopurify::ops::knn::{knn_points, knn_voxels};
 use geopurify::ops::normals::{Orientation, normals};
 use geopurify::ops::pooling::{AffinityRows, pooling};
-use geopurify::ops::segment_mean::segment_mean;
+use geopurify::ops::segment_reduce::{Reduction, segment_reduce};
 use geopurify::ops::sparse_conv::{sparse_conv, weight_from_spconv};
 use geopurify::ops::voxel_grid::voxel_grid;
 use geopurify::ops::{OpError, float_tensor, float_values, int_tensor, int_values};
@@ -72,7 +72,9 @@ fn voxel_grid_and_means_equal_the_twin() {
             |device| {
                 let grid = voxel_grid(int_tensor(coords.clone(), [n, 4], device)).unwrap();
                 let features = float_tensor(features.clone(), [n, 7], device);
-                let means = segment_mean(features, grid.point_from_sorted.clone(), grid.offsets.clone()).unwrap();
+                let means =
+                    segment_reduce(features, grid.point_from_sorted.clone(), grid.offsets.clone(), Reduction::Mean)
+                        .unwrap();
                 let ints = [
                     int_values(grid.coords).unwrap(),
                     int_values(grid.voxel_from_point).unwrap(),

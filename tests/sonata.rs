@@ -18,7 +18,7 @@ use geopurify::cloud::PointCloud;
 use geopurify::gpu::{Limits, with_limits};
 use geopurify::models::sonata::{Cloud, GRID_METRES, RowOrder, Sonata, SonataConfig, SonataError, transform};
 use geopurify::ops::kernel_map::kernel_map;
-use geopurify::ops::segment_max::segment_max;
+use geopurify::ops::segment_reduce::{Reduction, segment_reduce};
 use geopurify::ops::serialization::{Curve, serialization};
 use geopurify::ops::serialized_attention::{MAX_PATCH, Padding, serialized_attention};
 use geopurify::ops::sparse_conv::{PackedKernel, sparse_conv, sparse_conv_packed, weight_from_spconv};
@@ -289,7 +289,7 @@ fn cells_are_in_ascending_order_and_hold_their_largest_values() {
             let features = Random(10).floats(n * 7);
             let grid = voxel_grid_in(VoxelOrder::Lexicographic, coords(&cells, device)).unwrap();
             let rows = float_tensor(features.clone(), [n, 7], device);
-            let largest = segment_max(rows, grid.point_from_sorted, grid.offsets).unwrap();
+            let largest = segment_reduce(rows, grid.point_from_sorted, grid.offsets, Reduction::Max).unwrap();
             let mut expected: BTreeMap<[i32; 4], [f32; 7]> = BTreeMap::new();
             for (cell, row) in cells.iter().zip(features.as_chunks::<7>().0) {
                 let largest = expected.entry(*cell).or_insert(*row);
@@ -312,9 +312,10 @@ fn a_maximum_refuses_what_does_not_fit_together() {
         int_tensor(values, [len], &device)
     };
     let x = || Tensor::<2>::ones([3, 2], &device);
-    assert!(matches!(segment_max(x(), ints(vec![0; 2]), ints(vec![0, 2])), Err(OpError::Shape { .. })));
-    assert!(matches!(segment_max(x(), ints(vec![0; 3]), ints(vec![])), Err(OpError::Value { .. })));
-    assert_eq!(segment_max(x(), ints(vec![0; 3]), ints(vec![0])).unwrap().dims(), [0, 2]);
+    let largest = |order, offsets| segment_reduce(x(), ints(order), ints(offsets), Reduction::Max);
+    assert!(matches!(largest(vec![0; 2], vec![0, 2]), Err(OpError::Shape { .. })));
+    assert!(matches!(largest(vec![0; 3], vec![]), Err(OpError::Value { .. })));
+    assert_eq!(largest(vec![0; 3], vec![0]).unwrap().dims(), [0, 2]);
 }
 
 #[test]

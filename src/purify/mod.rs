@@ -23,7 +23,7 @@ use crate::ops::affinity::affinity;
 use crate::ops::knn::{self, knn_voxels};
 use crate::ops::normals::{self, Orientation};
 use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
-use crate::ops::segment_mean::segment_mean;
+use crate::ops::segment_reduce::{Reduction, segment_reduce};
 use crate::ops::voxel_grid::{self, QuantizeError, quantize, upright, voxel_grid};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::stages::{Progress, Stage, peak_memory};
@@ -383,7 +383,8 @@ fn voxelized(
                 let channels = first..(first + block).min(count);
                 let num = channels.len();
                 let rows = float_tensor(source.read(channels)?, [source.num_points(), num], device);
-                let means = segment_mean(rows, voxels.point_from_sorted.clone(), voxels.offsets.clone())?;
+                let (order, offsets) = (voxels.point_from_sorted.clone(), voxels.offsets.clone());
+                let means = segment_reduce(rows, order, offsets, Reduction::Mean)?;
                 scatter_columns(&mut matrix, width, column, &float_values(means)?, num);
                 column += num;
                 tick(column as f64 / width as f64);

@@ -8,7 +8,7 @@ use geopurify::models::student::{AffinityPredictor, normalize_rows};
 use geopurify::ops::affinity::affinity;
 use geopurify::ops::knn::{knn_points, knn_voxels};
 use geopurify::ops::pooling::{AffinityRows, pooling as pool};
-use geopurify::ops::segment_mean::segment_mean;
+use geopurify::ops::segment_reduce::{Reduction, segment_reduce};
 use geopurify::ops::sparse_conv::{sparse_conv, weight_from_spconv};
 use geopurify::ops::voxel_grid::{quantize, voxel_grid};
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values, kernel_map::kernel_map};
@@ -99,7 +99,8 @@ pub fn voxelize(case: &Case, device: &Device) -> Vec<Line> {
 
     let features = floats::<2>(case, "in.features", device);
     let [_, channels] = features.dims();
-    let means = float_values(segment_mean(features, grid.point_from_sorted, grid.offsets).unwrap()).unwrap();
+    let means =
+        float_values(segment_reduce(features, grid.point_from_sorted, grid.offsets, Reduction::Mean).unwrap()).unwrap();
     let sorted: Vec<f32> =
         lexicographic.iter().flat_map(|&v| &means[v * channels..(v + 1) * channels]).copied().collect();
     lines.push(compare(case, "out.mean_sorted", &sorted));
@@ -249,7 +250,10 @@ pub fn evaluate_scene(case: &Case, device: &Device) -> Vec<Line> {
     let offsets: Vec<i32> = (0..=num_voxels as i32).map(first).collect();
     let mean = |name: &str| {
         let points = int_tensor(sorted.clone(), [num_points], device);
-        segment_mean(floats(case, name, device), points, int_tensor(offsets.clone(), [num_voxels + 1], device)).unwrap()
+        {
+            let offsets = int_tensor(offsets.clone(), [num_voxels + 1], device);
+            segment_reduce(floats(case, name, device), points, offsets, Reduction::Mean).unwrap()
+        }
     };
     let (semantic, geometry) = (mean("in.point_features"), mean("in.colour_normal"));
     let (predictor, _, _) = AffinityPredictor::load(case.generated(), device).unwrap();

@@ -5,7 +5,7 @@ use crate::models::ModelError;
 use crate::models::layers::{Loader, Norm};
 use crate::ops::OpError;
 use crate::ops::conv2d::{Activation, PackedWeight, Precision, linear};
-use crate::ops::segment_max::segment_max;
+use crate::ops::segment_reduce::{Reduction, segment_reduce};
 use crate::ops::voxel_grid::{VoxelOrder, voxel_grid_in};
 use crate::weights::TensorSource;
 
@@ -59,7 +59,7 @@ impl GridPooling {
         let cells = coords.clone().narrow(1, 1, 3) / self.stride as i32;
         let grid = voxel_grid_in(VoxelOrder::Lexicographic, Tensor::cat(vec![batch, cells], 1))?;
         let projected = linear(x, &self.proj, Activation::None)?;
-        let largest = segment_max(projected, grid.point_from_sorted, grid.offsets)?;
+        let largest = segment_reduce(projected, grid.point_from_sorted, grid.offsets, Reduction::Max)?;
         observe("max", &largest);
         Ok(Pooled {
             features: gelu(self.norm.layer(largest)?),

@@ -1,24 +1,33 @@
-//! Mean of 64 channels per voxel, four points a voxel.
+//! Mean and maximum of 64 channels per voxel, four points a voxel.
 
 mod common;
 
 use common::{device, features, finish, sizes};
 use divan::counter::BytesCount;
 use geopurify::ops::int_tensor;
-use geopurify::ops::segment_mean::segment_mean;
+use geopurify::ops::segment_reduce::{Reduction, segment_reduce};
 
 const CHANNELS: usize = 64;
 
 #[divan::bench(args = sizes(), sample_count = 5, sample_size = 1)]
-fn points(bencher: divan::Bencher<'_, '_>, n: usize) {
+fn mean(bencher: divan::Bencher<'_, '_>, n: usize) {
+    reduce(bencher, n, Reduction::Mean);
+}
+
+#[divan::bench(args = sizes(), sample_count = 5, sample_size = 1)]
+fn max(bencher: divan::Bencher<'_, '_>, n: usize) {
+    reduce(bencher, n, Reduction::Max);
+}
+
+fn reduce(bencher: divan::Bencher<'_, '_>, n: usize, reduction: Reduction) {
     let rows = features(n, CHANNELS);
     let order = int_tensor((0..n as i32).collect(), [n], &device());
     let offsets: Vec<i32> = (0..=n / 4).map(|i| 4 * i as i32).collect();
     let offsets = int_tensor(offsets, [n / 4 + 1], &device());
     bencher.counter(BytesCount::new((n + n / 4) * CHANNELS * 4)).bench_local(|| {
-        let means = segment_mean(rows.clone(), order.clone(), offsets.clone()).expect("valid input");
+        let reduced = segment_reduce(rows.clone(), order.clone(), offsets.clone(), reduction).expect("valid input");
         finish();
-        means
+        reduced
     });
 }
 

@@ -1,16 +1,20 @@
 // Mean of the features of each segment's points, summed in ascending point order so that the result
-// does not depend on the device's scheduling. One thread per (segment, channel), channels fastest.
+// does not depend on the device's scheduling; with MAX the largest. One thread per (segment, channel),
+// channels fastest.
 // `features` [num_points, num_channels]; `offsets` [num_segments + 1] into `point_from_sorted`.
 #import shared/linear_id
 
 const WG: u32 = 256u;
+#ifdef MAX
+const LOWEST: f32 = -3.4028234e38;
+#endif
 
 struct Params { num_segments: u32, num_channels: u32 }
 
 @group(0) @binding(0) var<storage, read> features: array<f32>;
 @group(0) @binding(1) var<storage, read> point_from_sorted: array<u32>;
 @group(0) @binding(2) var<storage, read> offsets: array<u32>;
-@group(0) @binding(3) var<storage, read_write> means: array<f32>;
+@group(0) @binding(3) var<storage, read_write> reduced: array<f32>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 @compute @workgroup_size(WG)
@@ -24,9 +28,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let channel = i % params.num_channels;
     let first = offsets[segment];
     let last = offsets[segment + 1u];
-    var sum = 0.0;
+#ifdef MAX
+    var value = LOWEST;
+#else
+    var value = 0.0;
+#endif
     for (var at = first; at < last; at++) {
-        sum += features[point_from_sorted[at] * params.num_channels + channel];
+        let next = features[point_from_sorted[at] * params.num_channels + channel];
+#ifdef MAX
+        value = max(value, next);
+#else
+        value += next;
+#endif
     }
-    means[i] = sum / f32(last - first);
+#ifdef MAX
+    reduced[i] = value;
+#else
+    reduced[i] = value / f32(last - first);
+#endif
 }
