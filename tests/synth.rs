@@ -145,6 +145,19 @@ fn every_class_appears_and_splits_share_no_style() {
 }
 
 #[test]
+fn a_room_without_a_window_is_lit() {
+    let folder = tempfile::tempdir().unwrap();
+    // A bathroom without a window, by day.
+    let settings = Settings { seed: 1, views: 4, size: [96, 72], spacing: 0.04 };
+    let outcome = write_room(folder.path(), Split::Test, 1, &settings, &Device::flex()).unwrap();
+    assert_eq!(outcome.info().rooms, ["bathroom"]);
+    let scan = folder.path().join("test/room_0001/room_0001_vh_clean_2.ply");
+    let colors = PointCloud::read(&scan).unwrap().colors.unwrap();
+    let mean = colors.iter().flatten().map(|&value| f64::from(value)).sum::<f64>() / (3 * colors.len()) as f64;
+    assert!(mean > 60.0, "the mean of its colours is {mean}");
+}
+
+#[test]
 fn the_command_makes_splits_and_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("rooms");

@@ -76,6 +76,10 @@ pub(super) struct Room {
 }
 
 impl Room {
+    fn has_window(&self) -> bool {
+        self.openings.iter().flatten().any(|opening| opening.kind == OpeningKind::Window)
+    }
+
     /// Where a wall begins, and its length.
     fn wall(&self, wall: usize) -> (Vec2, f32) {
         let (min, max) = (self.min, self.max);
@@ -156,6 +160,8 @@ pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
     let lamps_on = daylight < 0.5 || draw.chance(0.4);
     let height = draw.range(2.4, 2.75);
     let rooms = plan(kind, &mut draw);
+    // A room without a window would be black.
+    let lamps_on = lamps_on || !rooms.iter().all(Room::has_window);
     let mut studio = Studio::new(style, draw);
     let palette = studio.palette();
     let outside = Material { glow: 1.0, clear: true, loss: 0.8, gloss: 0.15, ..Material::plain(Vec3::splat(0.5)) };

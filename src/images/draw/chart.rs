@@ -234,7 +234,8 @@ fn label(value: f64, step: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }
-    if step < 1e-3 || value.abs() >= 1e9 {
+    // Small steps around a value that is not small are read more easily in full.
+    if (step < 1e-3 && (value.abs() < 0.1 || step < 1e-6)) || value.abs() >= 1e9 {
         let digits = (value.abs().log10().floor() - step.log10().floor()).clamp(0.0, 6.0) as usize;
         return format!("{value:.digits$e}").replace('-', "−");
     }
