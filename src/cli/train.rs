@@ -16,6 +16,7 @@ use super::table::table;
 use super::teacher::{OpenTeacher, TeacherArgs};
 use super::told_once;
 use super::viewing::{Look, Opened, Placed, SCAN_EXTENSIONS, Source, ViewingArgs, stem};
+use super::weights::demo_stands_in;
 use super::words::words;
 use crate::distill::sampling::check_size;
 use crate::distill::{
@@ -348,7 +349,6 @@ struct LoadedTeachers {
 
 /// Prepares scenes, or finds them prepared.
 struct Preparer<'a> {
-    args: &'a TrainArgs,
     config: &'a Config,
     selected: &'a Selected,
     xdecoder: OpenXDecoder,
@@ -357,6 +357,8 @@ struct Preparer<'a> {
     /// What the result depends on beside the scene.
     key: Json,
     folder: PathBuf,
+    /// How scenes are looked at, as suits the model.
+    viewing: ViewingArgs,
     teachers: Option<LoadedTeachers>,
     /// Frames that could not be prepared.
     failed: Vec<String>,
@@ -370,9 +372,15 @@ impl<'a> Preparer<'a> {
         } else {
             words(&args.words)?
         };
-        let (xdecoder, teacher) = (args.xdecoder.open()?, args.teacher.open()?);
+        let (mut xdecoder, mut teacher) = (args.xdecoder.clone(), args.teacher.clone());
+        if xdecoder.is_usual() && teacher.is_usual() && demo_stands_in(&["xdecoder", "sonata"])? {
+            xdecoder.take_demo();
+            teacher.take_demo();
+        }
+        let (xdecoder, teacher) = (xdecoder.open()?, teacher.open()?);
+        let viewing = args.viewing.for_model(&xdecoder.config);
         let key = json!({
-            "version": CACHE_VERSION, "words": words, "viewing": args.viewing.key(), "samples": config.samples,
+            "version": CACHE_VERSION, "words": words, "viewing": viewing.key(), "samples": config.samples,
             "xdecoder": [json!(xdecoder.origin.sha256()?), json!(xdecoder.config), json!(format!("{:?}", xdecoder.precision))],
             "teacher": [json!(teacher.origin.sha256()?), json!(teacher.config)],
         });
@@ -383,7 +391,8 @@ impl<'a> Preparer<'a> {
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         // The run finds its scenes from any folder.
         let folder = std::path::absolute(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self { args, config, selected, xdecoder, teacher, words, key, folder, teachers: None, failed: Vec::new() })
+        let (teachers, failed) = (None, Vec::new());
+        Ok(Self { config, selected, xdecoder, teacher, words, key, folder, viewing, teachers, failed })
     }
 
     /// The scenes of a source: one, or one for each frame of a recording without poses.
@@ -400,14 +409,14 @@ impl<'a> Preparer<'a> {
             return Ok(vec![whole]);
         }
         let mut laps = Laps::default();
-        match source.open(&self.args.viewing, &mut laps)? {
+        match source.open(&self.viewing, &mut laps)? {
             Opened::Scan(scene, dataset) => {
                 self.compute(&scene, Look::of(dataset.as_deref()), &whole, laps)?;
                 Ok(vec![whole])
             }
             Opened::Frames(dataset) => {
                 let mut files = Vec::new();
-                for frame in self.args.viewing.frames_alone(&*dataset) {
+                for frame in self.viewing.frames_alone(&*dataset) {
                     let mut key = key.clone();
                     key["frame"] = frame.into();
                     let file = {
@@ -454,11 +463,11 @@ impl<'a> Preparer<'a> {
             laps = Laps::default();
         }
         let Some(teachers) = &self.teachers else { bail!("the teachers were not loaded") };
-        let placed = Placed::new(scene, look, &self.args.viewing, device)?;
+        let placed = Placed::new(scene, look, &self.viewing, device)?;
         laps.lap("place cameras");
         let (voxel_size, why) = voxel_size(scene);
         let options = TrainingOptions {
-            look: self.args.viewing.look_options(),
+            look: self.viewing.look_options(),
             samples: self.config.samples,
             voxel_size,
             up: placed.cameras.up,
