@@ -30,6 +30,7 @@ pub mod normals;
 pub mod partition;
 pub mod pinhole;
 pub mod pixel_queries;
+mod planes;
 pub mod pooling;
 pub(crate) mod prefix_sum;
 pub mod project;
