@@ -11,7 +11,7 @@ use burn::prelude::*;
 use burn::tensor::activation::softmax;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, cube_tensor, host_tensor, limits_of, plain_int};
+use super::{Host, OpError, ShapeCheck, host_tensor, into_cube, limits_of, plain_int};
 use crate::gpu::shaders::attention::attention as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -221,7 +221,7 @@ impl AttentionGradBackend for CubeBackend {
         let blocked = blocked.map(Tensor::from_primitive::<Self>);
         let qkv = qkv.map(Tensor::from_primitive::<Self>);
         let grads = composed_grad(qkv, Tensor::from_primitive::<Self>(grad_out), blocked, extents, causal, wanted);
-        grads.map(|grad| grad.map(cube_tensor))
+        grads.map(|grad| grad.map(into_cube))
     }
 }
 

@@ -11,7 +11,7 @@ use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
 use super::radix_sort::radix_sort;
-use super::{Host, OpError, ShapeCheck, as_i32, cube_int_tensor, cube_tensor, host_tensor, limits_of, plain_int};
+use super::{Host, OpError, ShapeCheck, as_i32, host_tensor, into_cube, into_cube_int, limits_of, plain_int};
 use crate::gpu::shaders::segment_reduce::segment_reduce as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -167,8 +167,8 @@ impl SegmentReduceGradBackend for CubeBackend {
                 // largest.
                 let nearness = wide(start - place.clone()).float();
                 let nearness = nearness.mask_fill(is_largest.clone().bool_not(), f32::MIN);
-                let [of_rows, sorted] = [cube_tensor(nearness.clone()), cube_int_tensor(place)];
-                let first = Self::segment_reduce(of_rows, sorted, cube_int_tensor(offsets), Reduction::Max);
+                let [of_rows, sorted] = [into_cube(nearness.clone()), into_cube_int(place)];
+                let first = Self::segment_reduce(of_rows, sorted, into_cube_int(offsets), Reduction::Max);
                 let first = Tensor::<2>::from_primitive::<Self>(first).select(0, segment);
                 grad.mask_fill(is_largest.bool_and(nearness.equal(first)).bool_not(), 0.0)
             }
@@ -181,7 +181,7 @@ impl SegmentReduceGradBackend for CubeBackend {
         let inverse = radix_sort(&order.client, &order.handle, num_points, &[bits]);
         let (client, device) = (order.client.clone(), order.device.clone());
         let inverse = CubeTensor::new_contiguous(client, device, Shape::from([num_points]), inverse, order.dtype);
-        cube_tensor(grad.select(0, Tensor::from_primitive::<Self>(inverse)))
+        into_cube(grad.select(0, Tensor::from_primitive::<Self>(inverse)))
     }
 }
 

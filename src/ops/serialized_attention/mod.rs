@@ -13,7 +13,7 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use super::attention::{self, MAX_HEAD_DIM, composed_grad};
 use super::radix_sort::radix_sort;
 use super::segment_reduce::{Reduction, SegmentReduceBackend};
-use super::{Host, OpError, ShapeCheck, cube_int_tensor, cube_tensor, host_tensor, int_tensor, limits_of, plain_int};
+use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, into_cube, into_cube_int, limits_of, plain_int};
 use crate::gpu::shaders::info_nce::offsets as offsets_shader;
 use crate::gpu::shaders::serialized_attention::serialized_attention as shader;
 use crate::gpu::{Limits, check_binding, empty_f32, empty_i32, launch, scalar_buffer};
@@ -220,7 +220,7 @@ fn sum_by_voxel(grads: Tensor<2>, voxels: Tensor<1, Int>, num_voxels: usize) -> 
     let end = int_tensor(vec![num_voxels as i32], [1], &voxels.device());
     let keys = Tensor::cat(vec![voxels, end], 0);
     let num_keys = keys.dims()[0];
-    let keys = into_contiguous(cube_int_tensor(keys));
+    let keys = into_contiguous(into_cube_int(keys));
     let client = &keys.client;
     let order = radix_sort(client, &keys.handle, num_keys, &[usize::BITS - num_voxels.leading_zeros()]);
     let num_offsets = num_voxels + 1;
@@ -234,12 +234,12 @@ fn sum_by_voxel(grads: Tensor<2>, voxels: Tensor<1, Int>, num_voxels: usize) -> 
     );
     let order =
         CubeTensor::new_contiguous(client.clone(), keys.device.clone(), Shape::from([num_keys]), order, keys.dtype);
-    let mean = CubeBackend::segment_reduce(cube_tensor(grads), order, offsets.clone(), Reduction::Mean);
+    let mean = CubeBackend::segment_reduce(into_cube(grads), order, offsets.clone(), Reduction::Mean);
     let mean = Tensor::<2>::from_primitive::<CubeBackend>(mean);
     let offsets = Tensor::<1, Int>::from_primitive::<CubeBackend>(offsets);
     let counts = offsets.clone().slice([1..num_offsets]) - offsets.slice([0..num_voxels]);
     let counts = counts.unsqueeze_dim::<2>(1).expand(mean.dims());
-    cube_tensor((mean * counts.clone().float()).mask_fill(counts.equal_elem(0), 0.0))
+    into_cube((mean * counts.clone().float()).mask_fill(counts.equal_elem(0), 0.0))
 }
 
 impl SerializedAttentionGradBackend for Flex {
