@@ -170,7 +170,22 @@ impl AdamW {
         gradient: Tensor<1>,
         rate: f64,
     ) -> Result<Tensor<1>, OpError> {
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
+        self.update_with_decay(key, values, gradient, rate, self.config.weight_decay)
+    }
+
+    /// As [`update`](Self::update), with a decay of this parameter's own.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_with_decay(
+        &mut self,
+        key: &str,
+        values: Tensor<1>,
+        gradient: Tensor<1>,
+        rate: f64,
+        weight_decay: f64,
+    ) -> Result<Tensor<1>, OpError> {
+        let AdamWConfig { beta1, beta2, epsilon, .. } = self.config;
         let num_steps = self.num_steps.max(1) as f64;
         let correction = |beta: f64| 1.0 - beta.powf(num_steps);
         let step = Step {

@@ -1,4 +1,7 @@
-//! Layers that the frozen models share, loaded under the names of the reference's state dicts.
+//! Layers that X-Decoder and Sonata share, loaded under the names of the reference's state dicts.
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use burn::prelude::*;
 
@@ -9,7 +12,35 @@ use crate::ops::layer_norm::{Around, layer_norm};
 use crate::ops::{OpError, float_tensor};
 use crate::weights::TensorSource;
 
-/// Takes a model's tensors from a source to a device, one at a time.
+/// A tensor of the source or a part of one, row-major.
+#[derive(Clone, Debug)]
+pub(crate) enum Values<'a> {
+    /// Frozen, in host memory.
+    Host(Cow<'a, [f32]>),
+    /// In training, flat: gradients flow to it.
+    Parameter(Tensor<1>),
+}
+
+impl Values<'_> {
+    /// The values in `range`.
+    pub(crate) fn part(&self, range: Range<usize>) -> Values<'_> {
+        match self {
+            Self::Host(values) => Values::Host(Cow::Borrowed(&values[range])),
+            Self::Parameter(values) => Values::Parameter(values.clone().slice([range])),
+        }
+    }
+
+    /// As a tensor; `device` is where host values go.
+    pub(crate) fn into_tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        match self {
+            Self::Host(values) => float_tensor(values.into_owned(), shape, device),
+            Self::Parameter(values) => values.reshape(shape),
+        }
+    }
+}
+
+/// Takes a model's tensors from a source to a device, one at a time. Where the source has parameters, the model's
+/// tensors are made of them by differentiable operations; values are packed on the host.
 pub(crate) struct Loader<'a> {
     source: &'a mut dyn TensorSource,
     device: &'a Device,
@@ -21,36 +52,66 @@ impl<'a> Loader<'a> {
         Self { source, device, precision }
     }
 
-    /// The values of a tensor, row-major.
-    pub(crate) fn values(&mut self, key: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+    /// A tensor as the source has it.
+    pub(crate) fn values(&mut self, key: &str, shape: &[usize]) -> Result<Values<'static>, ModelError> {
+        Ok(match self.source.parameter(key, shape)? {
+            Some(parameter) => Values::Parameter(parameter),
+            None => Values::Host(Cow::Owned(self.source.take(key, shape)?.data)),
+        })
+    }
+
+    /// The values of a tensor, in training too.
+    pub(crate) fn host(&mut self, key: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
         Ok(self.source.take(key, shape)?.data)
     }
 
     /// A tensor in f32, whatever the precision of the weights.
     pub(crate) fn tensor<const D: usize>(&mut self, key: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
-        Ok(float_tensor(self.values(key, &shape)?, shape, self.device))
+        Ok(self.values(key, &shape)?.into_tensor(shape, self.device))
     }
 
-    /// Values made here, such as a part of a tensor.
+    /// Values made here.
     pub(crate) fn upload<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
         float_tensor(values, shape, self.device)
     }
 
-    /// A linear layer's weight and bias, given flat as `[out, in]` and `[out]`.
+    /// A weight `[out, in, k, k]`, and a bias `[out]` where the layer has one.
     pub(crate) fn pack(
         &self,
-        weight: &[f32],
-        bias: Option<Vec<f32>>,
-        [num_out, num_in]: [usize; 2],
+        weight: Values<'_>,
+        bias: Option<Values<'_>>,
+        [num_out, num_in, kernel]: [usize; 3],
     ) -> Result<PackedWeight, ModelError> {
-        Ok(PackedWeight::new(weight, bias, [num_out, num_in, 1], self.precision, self.device)?)
+        let packed = match weight {
+            Values::Host(weight) => {
+                PackedWeight::new(&weight, None, [num_out, num_in, kernel], self.precision, self.device)?
+            }
+            Values::Parameter(weight) => PackedWeight::from_tensor(weight.reshape([num_out, num_in, kernel, kernel]))?,
+        };
+        Ok(match bias {
+            Some(bias) => packed.with_bias(bias.into_tensor([num_out], self.device))?,
+            None => packed,
+        })
+    }
+
+    /// The part `rows` of a linear layer's weight `[.., in]` and bias `[..]`.
+    pub(crate) fn pack_rows(
+        &self,
+        weight: &Values<'_>,
+        bias: &Values<'_>,
+        rows: Range<usize>,
+        num_in: usize,
+    ) -> Result<PackedWeight, ModelError> {
+        let num_out = rows.len();
+        let part = weight.part(rows.start * num_in..rows.end * num_in);
+        self.pack(part, Some(bias.part(rows)), [num_out, num_in, 1])
     }
 
     /// `{prefix}.weight [out, in]` and `{prefix}.bias [out]`.
     pub(crate) fn linear(&mut self, prefix: &str, num_in: usize, num_out: usize) -> Result<PackedWeight, ModelError> {
         let weight = self.values(&format!("{prefix}.weight"), &[num_out, num_in])?;
         let bias = self.values(&format!("{prefix}.bias"), &[num_out])?;
-        self.pack(&weight, Some(bias), [num_out, num_in])
+        self.pack(weight, Some(bias), [num_out, num_in, 1])
     }
 
     /// `{prefix}.weight [out, in, k, k]`, and `{prefix}.bias [out]` where the layer has one.
@@ -62,7 +123,33 @@ impl<'a> Loader<'a> {
     ) -> Result<PackedWeight, ModelError> {
         let weight = self.values(&format!("{prefix}.weight"), &[num_out, num_in, kernel, kernel])?;
         let bias = has_bias.then(|| self.values(&format!("{prefix}.bias"), &[num_out])).transpose()?;
-        Ok(PackedWeight::new(&weight, bias, [num_out, num_in, kernel], self.precision, self.device)?)
+        self.pack(weight, bias, [num_out, num_in, kernel])
+    }
+
+    /// The matrix `key [in, out]`, which is multiplied from the right.
+    pub(crate) fn projection(&mut self, key: &str, num_in: usize, num_out: usize) -> Result<PackedWeight, ModelError> {
+        let transposed = match self.values(key, &[num_in, num_out])? {
+            Values::Host(values) => {
+                let value = |i: usize| values[i % num_in * num_out + i / num_in];
+                Values::Host((0..num_in * num_out).map(value).collect())
+            }
+            Values::Parameter(values) => {
+                Values::Parameter(values.reshape([num_in, num_out]).transpose().reshape([num_in * num_out]))
+            }
+        };
+        self.pack(transposed, None, [num_out, num_in, 1])
+    }
+
+    /// The depthwise weight `{prefix}.weight [C, 1, k, k]` as `[k · k, C]`.
+    pub(crate) fn depthwise(&mut self, prefix: &str, dim: usize, kernel: usize) -> Result<Tensor<2>, ModelError> {
+        let area = kernel * kernel;
+        Ok(match self.values(&format!("{prefix}.weight"), &[dim, 1, kernel, kernel])? {
+            Values::Host(values) => {
+                let by_tap = (0..values.len()).map(|i| values[i % dim * area + i / dim]);
+                self.upload(by_tap.collect(), [area, dim])
+            }
+            Values::Parameter(values) => values.reshape([dim, area]).transpose(),
+        })
     }
 
     /// `{prefix}.weight [C]` and `{prefix}.bias [C]`.
@@ -116,10 +203,7 @@ impl MultiheadAttention {
     ) -> Result<Self, ModelError> {
         let weight = loader.values(&format!("{prefix}.in_proj_weight"), &[3 * dim, dim])?;
         let bias = loader.values(&format!("{prefix}.in_proj_bias"), &[3 * dim])?;
-        let part = |i: usize| {
-            let bias = bias[i * dim..(i + 1) * dim].to_vec();
-            loader.pack(&weight[i * dim * dim..(i + 1) * dim * dim], Some(bias), [dim, dim])
-        };
+        let part = |i: usize| loader.pack_rows(&weight, &bias, i * dim..(i + 1) * dim, dim);
         let (q_proj, k_proj, v_proj) = (part(0)?, part(1)?, part(2)?);
         let out_proj = loader.linear(&format!("{prefix}.out_proj"), dim, dim)?;
         Ok(Self { q_proj, k_proj, v_proj, out_proj, num_heads })

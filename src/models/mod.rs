@@ -2,6 +2,7 @@
 
 pub mod import;
 mod layers;
+pub mod parameters;
 pub mod sonata;
 pub mod student;
 pub mod xdecoder;

@@ -63,6 +63,21 @@ pub(crate) fn quick_gelu(x: f32) -> f32 {
     x / (1.0 + exp(-1.702 * x))
 }
 
+/// The derivative of [`gelu`]: Φ(x) + x φ(x), φ the normal distribution's density.
+#[inline(always)]
+pub(crate) fn gelu_slope(x: f32) -> f32 {
+    // 1 / √(2 π).
+    const DENSITY: f32 = 0.398_942_3;
+    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * DENSITY * exp(-0.5 * x * x)
+}
+
+/// The derivative of [`quick_gelu`].
+#[inline(always)]
+pub(crate) fn quick_gelu_slope(x: f32) -> f32 {
+    let sigmoid = 1.0 / (1.0 + exp(-1.702 * x));
+    sigmoid * (1.0 + 1.702 * x * (1.0 - sigmoid))
+}
+
 /// Lanes of [`sum`]: enough independent sums for every SIMD width.
 const LANES: usize = 16;
 

@@ -1,7 +1,7 @@
 //! Weights on disk: PyTorch checkpoints and safetensors, read into plain host memory, and the store that
 //! keeps them ready.
 //!
-//! Nothing here knows a device or a model. A loader takes tensors from a [`TensorSource`], which is a whole
+//! Nothing here knows a model. A loader takes tensors from a [`TensorSource`], which is a whole
 //! [`StateDict`] or a [`WeightsFile`] read one tensor at a time, compares the keys with what the model
 //! expects ([`match_keys`]), and refuses to go on unless the [`LoadReport`] is complete.
 //!

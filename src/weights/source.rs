@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Tensor;
+
 use super::pytorch::{Checkpoint, CheckpointTensors, read_pytorch};
 use super::{Dtype, HostTensor, IntTensor, SafetensorsFile, StateDict, WeightsError};
 
@@ -71,6 +73,16 @@ pub trait TensorSource {
     /// [`WeightsError::MissingKey`], [`WeightsError::WrongDtype`] for an integer tensor,
     /// [`WeightsError::Shape`], or that the file is damaged.
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError>;
+
+    /// The tensor `key` of exactly `shape`, flat and row-major, where it is a parameter in training: on an autodiff
+    /// device, and with gradients. `None` where the source has values alone, to be [taken](Self::take).
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    fn parameter(&mut self, _key: &str, _shape: &[usize]) -> Result<Option<Tensor<1>>, WeightsError> {
+        Ok(None)
+    }
 }
 
 impl TensorSource for StateDict {
@@ -101,6 +113,10 @@ impl<T: TensorSource + ?Sized> TensorSource for &mut T {
 
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
         (**self).take(key, shape)
+    }
+
+    fn parameter(&mut self, key: &str, shape: &[usize]) -> Result<Option<Tensor<1>>, WeightsError> {
+        (**self).parameter(key, shape)
     }
 }
 

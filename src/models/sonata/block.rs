@@ -2,7 +2,7 @@ use burn::prelude::*;
 
 use super::{EPSILON, Level};
 use crate::models::ModelError;
-use crate::models::layers::{FeedForward, Loader, Norm};
+use crate::models::layers::{FeedForward, Loader, Norm, Values};
 use crate::ops::OpError;
 use crate::ops::conv2d::{Activation, PackedWeight, Precision, linear};
 use crate::ops::serialized_attention::serialized_attention;
@@ -45,7 +45,7 @@ impl Attention {
         let mut loader = Loader::new(source, device, Precision::F32);
         let weight = loader.values(&format!("{prefix}qkv.weight"), &[3 * channels, channels])?;
         let bias = qkv_bias.then(|| loader.values(&format!("{prefix}qkv.bias"), &[3 * channels])).transpose()?;
-        let qkv = loader.pack(&weight, bias, [3 * channels, channels])?;
+        let qkv = loader.pack(weight, bias, [3 * channels, channels, 1])?;
         Ok(Self { qkv, proj: loader.linear(&format!("{prefix}proj"), channels, channels)?, num_heads })
     }
 
@@ -84,9 +84,18 @@ impl Block {
         let BlockShape { channels, hidden, .. } = shape;
         let attn = Attention::load(source, &format!("{prefix}attn."), shape, device)?;
         let mut loader = Loader::new(source, device, Precision::F32);
-        let kernel = loader.values(&format!("{prefix}cpe.0.weight"), &[channels, 3, 3, 3, channels])?;
-        let bias = loader.values(&format!("{prefix}cpe.0.bias"), &[channels])?;
-        let kernel = PackedKernel::from_spconv(&kernel, bias, [channels, 3, channels], device)?;
+        let weight = loader.values(&format!("{prefix}cpe.0.weight"), &[channels, 3, 3, 3, channels])?;
+        let bias = format!("{prefix}cpe.0.bias");
+        let kernel = match weight {
+            Values::Host(weight) => {
+                let bias = loader.host(&bias, &[channels])?;
+                PackedKernel::from_spconv(&weight, bias, [channels, 3, channels], device)?
+            }
+            Values::Parameter(weight) => {
+                let weight = weight.reshape([channels, 3, 3, 3, channels]);
+                PackedKernel::from_tensor(weight, loader.tensor(&bias, [channels])?)?
+            }
+        };
         let cpe = (
             kernel,
             loader.linear(&format!("{prefix}cpe.1"), channels, channels)?,

@@ -31,19 +31,11 @@ impl FocalModulation {
         let num_gates = levels.num_levels + 1;
         let weight = loader.values(&format!("{prefix}.f.weight"), &[2 * dim + num_gates, dim])?;
         let bias = loader.values(&format!("{prefix}.f.bias"), &[2 * dim + num_gates])?;
-        let rows = |first: usize, count: usize| {
-            let weight = &weight[first * dim..(first + count) * dim];
-            loader.pack(weight, Some(bias[first..first + count].to_vec()), [count, dim])
-        };
+        let rows = |first: usize, count: usize| loader.pack_rows(&weight, &bias, first..first + count, dim);
         let (query, context, gates) = (rows(0, dim)?, rows(dim, dim)?, rows(2 * dim, num_gates)?);
-        let mut taps = Vec::with_capacity(levels.num_taps() * dim);
-        for level in 0..levels.num_levels {
-            let kernel = levels.kernel(level);
-            let weight =
-                loader.values(&format!("{prefix}.focal_layers.{level}.0.weight"), &[dim, 1, kernel, kernel])?;
-            taps.extend(by_tap(&weight, dim));
-        }
-        let focal_layers = loader.upload(taps, [levels.num_taps(), dim]);
+        let focal_layers = (0..levels.num_levels)
+            .map(|level| loader.depthwise(&format!("{prefix}.focal_layers.{level}.0"), dim, levels.kernel(level)));
+        let focal_layers = Tensor::cat(focal_layers.collect::<Result<_, _>>()?, 0);
         let h = loader.conv2d(&format!("{prefix}.h"), [dim, dim, 1], true)?;
         let proj = loader.linear(&format!("{prefix}.proj"), dim, dim)?;
         Ok(Self { query, context, gates, focal_layers, levels, h, proj })
@@ -68,20 +60,12 @@ struct Depthwise {
 
 impl Depthwise {
     fn load(loader: &mut Loader<'_>, prefix: &str, dim: usize) -> Result<Self, ModelError> {
-        let weight = loader.values(&format!("{prefix}.weight"), &[dim, 1, 3, 3])?;
-        let taps = by_tap(&weight, dim).collect();
-        Ok(Self { weight: loader.upload(taps, [9, dim]), bias: loader.tensor(&format!("{prefix}.bias"), [dim])? })
+        Ok(Self { weight: loader.depthwise(prefix, dim, 3)?, bias: loader.tensor(&format!("{prefix}.bias"), [dim])? })
     }
 
     fn forward(&self, x: Tensor<4>) -> Result<Tensor<4>, OpError> {
         Ok(depthwise_conv2d(x.clone(), self.weight.clone(), self.bias.clone(), 3)? + x)
     }
-}
-
-/// A depthwise weight `[C, 1, k, k]` as `[k², C]`.
-fn by_tap(weight: &[f32], dim: usize) -> impl Iterator<Item = f32> {
-    let area = weight.len() / dim.max(1);
-    (0..weight.len()).map(move |i| weight[i % dim * area + i / dim])
 }
 
 /// Modulation, then MLP, each with a norm behind and a factor per channel on it.

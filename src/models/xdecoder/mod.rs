@@ -6,6 +6,7 @@
 mod backbone;
 mod config;
 mod fix_text;
+mod init;
 mod mojibake;
 mod pixel_decoder;
 mod position;
@@ -18,6 +19,7 @@ use burn::prelude::*;
 
 pub use backbone::FocalNet;
 pub use config::{BackboneConfig, ConfigError, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoderConfig};
+pub use init::initial_weights;
 pub use pixel_decoder::{PixelDecoder, PixelMaps};
 pub use predictor::{Observed, Predictor, Queries};
 pub use text::TextEncoder;
@@ -28,7 +30,8 @@ use crate::ops::conv2d::Precision;
 use crate::ops::{OpError, float_tensor, limits_of};
 use crate::weights::{LoadReport, TensorSource, match_keys};
 
-/// An X-Decoder ready for inference.
+/// An X-Decoder, ready for inference; where it was loaded from [`Parameters`](super::parameters::Parameters), also for
+/// training.
 #[derive(Clone, Debug)]
 pub struct XDecoder {
     /// Widths and depths.
@@ -179,5 +182,24 @@ impl XDecoder {
         let maps = self.pixel_decoder.forward(&maps, &mut |_, _| ())?;
         let queries = self.predictor.forward(&maps, text.rows.clone(), text.logit_scale, &mut |_| ())?;
         Ok(queries.without_class_token())
+    }
+
+    /// What the queries see before the decoder's first layer and after each, with gradients to the parameters the model
+    /// was loaded from, `text_rows [labels, dim_proj]` of unit length and `logit_scale [1]` (see
+    /// [`TextEncoder::embed_texts_tracked`] and [`TextEncoder::logit_scale_tracked`]): for a loss on every one of them.
+    /// The class token is dropped; no gradient flows through the masks of attention.
+    ///
+    /// # Errors
+    /// [`OpError`] where a layer does not fit the device.
+    pub fn forward_train(
+        &self,
+        images: Tensor<4>,
+        text_rows: Tensor<2>,
+        logit_scale: Tensor<1>,
+    ) -> Result<Vec<Queries>, OpError> {
+        let maps = self.backbone.forward(images, &mut |_, _| ())?;
+        let maps = self.pixel_decoder.forward(&maps, &mut |_, _| ())?;
+        let heads = self.predictor.forward_train(&maps, text_rows, logit_scale)?;
+        Ok(heads.into_iter().map(Queries::without_class_token).collect())
     }
 }

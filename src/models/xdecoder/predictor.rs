@@ -12,7 +12,7 @@ use crate::ops::attention::Mask;
 use crate::ops::bicubic_antialias::bicubic_antialias;
 use crate::ops::conv2d::{Activation, PackedWeight, linear};
 use crate::ops::layer_norm::Around;
-use crate::ops::{OpError, int_tensor};
+use crate::ops::{OpError, int_tensor, plain};
 
 const PREFIX: &str = "sem_seg_head.predictor";
 const EPSILON: f32 = 1e-5;
@@ -108,7 +108,7 @@ impl Predictor {
             query_feat: loader.tensor(&format!("{PREFIX}.query_feat.weight"), [num_queries, dim])?.unsqueeze(),
             query_embed: loader.tensor(&format!("{PREFIX}.query_embed.weight"), [num_queries, dim])?.unsqueeze(),
             level_embed: loader.tensor(&format!("{PREFIX}.level_embed.weight"), [3, dim])?,
-            class_embed: projection(loader, &format!("{PREFIX}.class_embed"), dim, config.dim_proj)?,
+            class_embed: loader.projection(&format!("{PREFIX}.class_embed"), dim, config.dim_proj)?,
             self_attn_mask: self_attn_mask(num_queries, device),
         })
     }
@@ -125,6 +125,45 @@ impl Predictor {
         logit_scale: f32,
         observe: &mut dyn FnMut(Observed<'_>),
     ) -> Result<Queries, OpError> {
+        let (decoded, pred_masks) = self.decode(maps, observe, &mut |_, _| ())?;
+        let mask_embed = linear(decoded, &self.class_embed, Activation::None)?;
+        let class = unit_rows(mask_embed.clone()) * logit_scale;
+        let pred_logits = linear(class, &PackedWeight::from_rows(text), Activation::None)?;
+        Ok(Queries { pred_logits, pred_masks, mask_embed })
+    }
+
+    /// As [`forward`](Self::forward), before the first layer and after each, with gradients to the predictor's
+    /// parameters, the maps, the text and `logit_scale [1]`; none flow through the attention masks.
+    ///
+    /// # Errors
+    /// [`OpError`] where a layer does not fit the device.
+    pub fn forward_train(
+        &self,
+        maps: &PixelMaps,
+        text: Tensor<2>,
+        logit_scale: Tensor<1>,
+    ) -> Result<Vec<Queries>, OpError> {
+        let mut heads = Vec::with_capacity(self.layers.len() + 1);
+        let keep = &mut |decoded: &Tensor<3>, masks: &Tensor<4>| heads.push((decoded.clone(), masks.clone()));
+        let last = self.decode(maps, &mut |_| (), keep)?;
+        heads.push(last);
+        let (text, logit_scale) = (PackedWeight::from_rows(text), logit_scale.reshape([1, 1, 1]));
+        let heads = heads.into_iter().map(|(decoded, pred_masks)| {
+            let mask_embed = linear(decoded, &self.class_embed, Activation::None)?;
+            let class = unit_rows(mask_embed.clone()) * logit_scale.clone();
+            Ok(Queries { pred_logits: linear(class, &text, Activation::None)?, pred_masks, mask_embed })
+        });
+        heads.collect()
+    }
+
+    /// The decoded queries `[B, Q, C]` and masks `[B, Q, H / 4, W / 4]` after the last layer; those before every layer
+    /// go to `before`.
+    fn decode(
+        &self,
+        maps: &PixelMaps,
+        observe: &mut dyn FnMut(Observed<'_>),
+        before: &mut dyn FnMut(&Tensor<3>, &Tensor<4>),
+    ) -> Result<(Tensor<3>, Tensor<4>), OpError> {
         let mask_features = MaskFeatures::new(maps.mask_features.clone());
         let mut sources = Vec::with_capacity(maps.multi_scale.len());
         for (level, map) in maps.multi_scale.iter().enumerate() {
@@ -140,7 +179,9 @@ impl Predictor {
         let mut queries = self.query_feat.clone().expand([batch, num_queries, dim]);
         for (i, layer) in self.layers.iter().enumerate() {
             let (key, value, size) = &sources[i % sources.len()];
-            let masks = self.masks(self.decoded(queries.clone())?, &mask_features)?;
+            let decoded = self.decoded(queries.clone())?;
+            let masks = self.masks(decoded.clone(), &mask_features)?;
+            before(&decoded, &masks);
             let blocked = blocked(masks, *size)?;
             observe(Observed::Mask(i, &blocked));
             // A query that sees nothing sees everything.
@@ -158,11 +199,8 @@ impl Predictor {
             observe(Observed::Queries(i + 1, &queries));
         }
         let decoded = self.decoded(queries)?;
-        let pred_masks = self.masks(decoded.clone(), &mask_features)?;
-        let mask_embed = linear(decoded, &self.class_embed, Activation::None)?;
-        let class = unit_rows(mask_embed.clone()) * logit_scale;
-        let pred_logits = linear(class, &PackedWeight::from_rows(text), Activation::None)?;
-        Ok(Queries { pred_logits, pred_masks, mask_embed })
+        let masks = self.masks(decoded.clone(), &mask_features)?;
+        Ok((decoded, masks))
     }
 
     /// Normed queries, the class token replaced by the objects' mean under softmax of their cosines with it.
@@ -217,7 +255,7 @@ impl MaskFeatures {
 /// `[B, Q, h · w]`, 1 where the mask, resampled to `size`, is negative.
 fn blocked(masks: Tensor<4>, size: [usize; 2]) -> Result<Tensor<3, Int>, OpError> {
     let [batch, num_queries, height, width] = masks.dims();
-    let resampled = bicubic_antialias(masks.reshape([batch * num_queries, height, width]), size)?;
+    let resampled = bicubic_antialias(plain(masks).reshape([batch * num_queries, height, width]), size)?;
     Ok(resampled.lower_elem(0.0).int().reshape([batch, num_queries, size[0] * size[1]]))
 }
 
@@ -225,18 +263,6 @@ fn blocked(masks: Tensor<4>, size: [usize; 2]) -> Result<Tensor<3, Int>, OpError
 pub(super) fn unit_rows<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let norm = x.clone().powi_scalar(2).sum_dim(D - 1).sqrt();
     x / (norm + NORM_EPSILON)
-}
-
-/// A matrix `[in, out]` that the reference multiplies from the right.
-pub(super) fn projection(
-    loader: &mut Loader<'_>,
-    key: &str,
-    num_in: usize,
-    num_out: usize,
-) -> Result<PackedWeight, ModelError> {
-    let values = loader.values(key, &[num_in, num_out])?;
-    let transposed: Vec<f32> = (0..num_in * num_out).map(|i| values[i % num_in * num_out + i / num_in]).collect();
-    loader.pack(&transposed, None, [num_out, num_in])
 }
 
 /// Objects do not see the class token, which sees only itself.

@@ -6,14 +6,14 @@ use burn::prelude::*;
 
 use super::TextEmbeddings;
 use super::config::XDecoderConfig;
-use super::predictor::{projection, unit_rows};
+use super::predictor::unit_rows;
 use super::prompts::{BACKGROUND, TEMPLATES, prompts, scene_label};
 use super::tokenizer::{EOS, Tokenizer};
 use crate::models::ModelError;
-use crate::models::layers::{FeedForward, Loader, MultiheadAttention, Norm};
+use crate::models::layers::{FeedForward, Loader, MultiheadAttention, Norm, Values};
 use crate::ops::attention::Mask;
 use crate::ops::conv2d::{Activation, PackedWeight, linear};
-use crate::ops::{OpError, float_tensor, float_values};
+use crate::ops::{OpError, float_tensor, float_values, int_tensor};
 
 const PREFIX: &str = "sem_seg_head.predictor.lang_encoder";
 /// The text encoder's own layer norm.
@@ -42,14 +42,17 @@ impl ResidualAttentionBlock {
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
-    /// `[vocabulary, width]`, on the host: a prompt needs a dozen rows of it.
-    token_embedding: Vec<f32>,
-    /// `[context, width]`, on the host.
-    positional_embedding: Vec<f32>,
+    /// `[vocabulary, width]`; frozen it is on the host, for a prompt needs a dozen rows of it.
+    token_embedding: Values<'static>,
+    /// `[context, width]`.
+    positional_embedding: Values<'static>,
+    vocab_size: usize,
     resblocks: Vec<ResidualAttentionBlock>,
     ln_final: Norm,
     lang_proj: PackedWeight,
     logit_scale: f32,
+    /// `[1]`, the same with its gradient.
+    logit_scale_tracked: Tensor<1>,
     width: usize,
     device: Device,
 }
@@ -73,16 +76,19 @@ impl TextEncoder {
             })
         });
         let resblocks = resblocks.collect::<Result<_, ModelError>>()?;
-        let logit_scale = loader.values(&format!("{PREFIX}.logit_scale"), &[])?;
+        let learned_scale = loader.values(&format!("{PREFIX}.logit_scale"), &[])?.into_tensor([1], device);
+        let logit_scale = float_values(learned_scale.clone())?.first().map_or(1.0, |scale| scale.exp());
         Ok(Self {
+            logit_scale,
+            logit_scale_tracked: learned_scale.exp(),
             tokenizer: Tokenizer::with_context_length(t.context_length),
             token_embedding: loader.values(&format!("{prefix}.token_embedding.weight"), &[t.vocab_size, width])?,
             positional_embedding: loader
                 .values(&format!("{prefix}.positional_embedding"), &[t.context_length, width])?,
             resblocks,
             ln_final: loader.norm(&format!("{prefix}.ln_final"), width, EPSILON)?,
-            lang_proj: projection(loader, &format!("{PREFIX}.lang_proj"), width, config.dim_proj)?,
-            logit_scale: logit_scale.first().map_or(1.0, |scale| scale.exp()),
+            vocab_size: t.vocab_size,
+            lang_proj: loader.projection(&format!("{PREFIX}.lang_proj"), width, config.dim_proj)?,
             width,
             device: device.clone(),
         })
@@ -92,6 +98,12 @@ impl TextEncoder {
     #[must_use]
     pub fn logit_scale(&self) -> f32 {
         self.logit_scale
+    }
+
+    /// As [`logit_scale`](Self::logit_scale), `[1]`, with the gradient to the learned scale where that is a parameter.
+    #[must_use]
+    pub fn logit_scale_tracked(&self) -> Tensor<1> {
+        self.logit_scale_tracked.clone()
     }
 
     /// Embeds what to look for. Each label is the object's own word; it is wrapped and put into the prompts as
@@ -135,23 +147,18 @@ impl TextEncoder {
         texts: &[String],
         observe: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Result<Tensor<2>, OpError> {
-        let mut by_length: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
-        for (i, text) in texts.iter().enumerate() {
-            let mut tokens = self.tokenizer.encode(text);
-            // The reference reads the first end of text; what follows cannot change it.
-            tokens.truncate(tokens.iter().position(|&token| token == EOS).map_or(tokens.len(), |end| end + 1));
-            by_length.entry(tokens.len()).or_default().push((i, tokens));
-        }
         let dim = self.lang_proj.num_out();
         let mut parts = Vec::new();
         let mut part_from_text = vec![0; texts.len()];
-        for (length, group) in by_length {
+        for (length, group) in self.by_length(texts)? {
             for group in group.chunks((PASS_TOKENS / length).max(1)) {
                 for (text, _) in group {
                     part_from_text[*text] = parts.len() / dim;
                     parts.resize(parts.len() + dim, 0.0);
                 }
-                let embedded = float_values(self.embed_tokens(group, length, observe)?)?;
+                let tokens: Vec<u32> = group.iter().flat_map(|(_, tokens)| tokens).copied().collect();
+                let rows = self.token_rows(&tokens).reshape([group.len(), length, self.width]);
+                let embedded = float_values(self.encode(rows + self.positions(length), observe)?)?;
                 let first = parts.len() - embedded.len();
                 parts[first..].copy_from_slice(&embedded);
             }
@@ -160,33 +167,85 @@ impl TextEncoder {
         Ok(float_tensor(rows, [texts.len(), dim], &self.device))
     }
 
-    /// Texts of `length` tokens each.
-    fn embed_tokens(
-        &self,
-        group: &[(usize, Vec<u32>)],
-        length: usize,
-        observe: &mut dyn FnMut(&str, &Tensor<3>),
-    ) -> Result<Tensor<2>, OpError> {
-        let width = self.width;
-        let mut values = Vec::with_capacity(group.len() * length * width);
-        for (_, tokens) in group {
-            for (&token, position) in tokens.iter().zip(self.positional_embedding.chunks_exact(width)) {
-                let at = token as usize * width;
-                let embedding = self.token_embedding.get(at..at + width).ok_or_else(|| OpError::Value {
-                    op: "text_encoder",
-                    message: format!("token {token}, the vocabulary has {}", self.token_embedding.len() / width),
-                })?;
-                values.extend(embedding.iter().zip(position).map(|(x, position)| x + position));
+    /// As [`embed_prompts`](Self::embed_prompts), with gradients to the encoder's parameters.
+    ///
+    /// # Errors
+    /// [`OpError`] where a layer fails on the device.
+    pub fn embed_texts_tracked(&self, texts: &[String]) -> Result<Tensor<2>, OpError> {
+        if texts.is_empty() {
+            return Ok(Tensor::zeros([0, self.lang_proj.num_out()], &self.device));
+        }
+        let by_length = self.by_length(texts)?;
+        let tokens: Vec<u32> = by_length.values().flatten().flat_map(|(_, tokens)| tokens).copied().collect();
+        // All at once, for the gradient of a selection is as large as the whole vocabulary.
+        let rows = self.token_rows(&tokens);
+        let (mut parts, mut part_from_text) = (Vec::new(), vec![0; texts.len()]);
+        let (mut num_texts, mut num_tokens) = (0, 0);
+        for (length, group) in by_length {
+            for group in group.chunks((PASS_TOKENS / length).max(1)) {
+                for (text, _) in group {
+                    part_from_text[*text] = num_texts;
+                    num_texts += 1;
+                }
+                let end = num_tokens + group.len() * length;
+                let rows = rows.clone().slice([num_tokens..end]).reshape([group.len(), length, self.width]);
+                num_tokens = end;
+                parts.push(self.encode(rows + self.positions(length), &mut |_, _| ())?);
             }
         }
-        let mut x: Tensor<3> = float_tensor(values, [group.len(), length, width], &self.device);
+        let part_from_text = int_tensor(part_from_text, [texts.len()], &self.device);
+        Ok(Tensor::cat(parts, 0).select(0, part_from_text))
+    }
+
+    /// Number and tokens of every text, by how many tokens it has.
+    fn by_length(&self, texts: &[String]) -> Result<BTreeMap<usize, Vec<(usize, Vec<u32>)>>, OpError> {
+        let mut by_length: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
+        for (i, text) in texts.iter().enumerate() {
+            let mut tokens = self.tokenizer.encode(text);
+            // The reference reads the first end of text; what follows cannot change it.
+            tokens.truncate(tokens.iter().position(|&token| token == EOS).map_or(tokens.len(), |end| end + 1));
+            if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocab_size) {
+                let message = format!("token {token}, the vocabulary has {}", self.vocab_size);
+                return Err(OpError::Value { op: "text_encoder", message });
+            }
+            by_length.entry(tokens.len()).or_default().push((i, tokens));
+        }
+        Ok(by_length)
+    }
+
+    /// `[tokens, width]`, tokens of the vocabulary.
+    fn token_rows(&self, tokens: &[u32]) -> Tensor<2> {
+        let width = self.width;
+        match &self.token_embedding {
+            Values::Host(values) => {
+                let row = |&token: &u32| &values[token as usize * width..(token as usize + 1) * width];
+                let rows = tokens.iter().flat_map(row).copied().collect();
+                float_tensor(rows, [tokens.len(), width], &self.device)
+            }
+            Values::Parameter(values) => {
+                let rows = tokens.iter().map(|&token| token as i32).collect();
+                let rows = int_tensor(rows, [tokens.len()], &self.device);
+                values.clone().reshape([self.vocab_size, width]).select(0, rows)
+            }
+        }
+    }
+
+    /// `[1, length, width]`.
+    fn positions(&self, length: usize) -> Tensor<3> {
+        self.positional_embedding.part(0..length * self.width).into_tensor([1, length, self.width], &self.device)
+    }
+
+    /// Embedded tokens `[texts, tokens, width]` to one row of unit length per text.
+    fn encode(&self, rows: Tensor<3>, observe: &mut dyn FnMut(&str, &Tensor<3>)) -> Result<Tensor<2>, OpError> {
+        let [num_texts, length, width] = rows.dims();
+        let mut x = rows;
         for (i, block) in self.resblocks.iter().enumerate() {
             x = block.forward(x)?;
             observe(&format!("block{i}"), &x);
         }
         let hidden = self.ln_final.layer(x)?;
         observe("hidden", &hidden);
-        let last = hidden.slice([0..group.len(), length - 1..length, 0..width]).reshape([group.len(), width]);
+        let last = hidden.slice([0..num_texts, length - 1..length, 0..width]).reshape([num_texts, width]);
         Ok(unit_rows(linear(last, &self.lang_proj, Activation::None)?))
     }
 }

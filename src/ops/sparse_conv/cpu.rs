@@ -112,13 +112,17 @@ fn pairs(map: &[i32], kernel_volume: usize, k: usize) -> Vec<(usize, usize)> {
 }
 
 /// Rows `first_in..` of the gradient of one kernel cell.
-struct GradWeight<'a> {
-    x: &'a [f32],
-    grad_out: &'a [f32],
-    pairs: &'a [(usize, usize)],
-    first_in: usize,
-    grad: &'a mut [f32],
-    dims: Dims,
+pub(crate) struct GradWeight<'a> {
+    /// `[.., in]`.
+    pub(crate) x: &'a [f32],
+    /// `[.., out]`.
+    pub(crate) grad_out: &'a [f32],
+    /// Rows of `grad_out` and of `x` that meet.
+    pub(crate) pairs: &'a [(usize, usize)],
+    pub(crate) first_in: usize,
+    /// `[.., out]`, as many rows as are wanted.
+    pub(crate) grad: &'a mut [f32],
+    pub(crate) dims: Dims,
 }
 
 /// Pairs whose values are moved together: they fill a line of cache.

@@ -94,11 +94,12 @@ pub fn weight_from_spconv(weight: Tensor<5>) -> Tensor<3> {
     weight.permute([3, 2, 1, 4, 0]).reshape([kx * ky * kz, num_in, num_out])
 }
 
-/// A frozen weight `[K, in, out]` with its bias, in the order in which its device reads it.
+/// A weight `[K, in, out]` with its bias: frozen in the order in which its device reads it, or with gradients.
 #[derive(Clone, Debug)]
 pub struct PackedKernel {
-    /// `[K, in, out]` on a GPU, `[panels, K · in, width]` on the host.
+    /// In training and on a GPU `[K, in, out]`; frozen on the host `[panels, K · in, width]`.
     weight: Tensor<3>,
+    is_trained: bool,
     bias: Tensor<1>,
     dims: cpu::Dims,
 }
@@ -133,11 +134,25 @@ impl PackedKernel {
         let panels = super::float_tensor(pack(depth, num_out, width, value), [num_panels, depth, width], device);
         let weight = if super::is_host(device) { panels } else { panels.reshape([kernel_volume, num_in, num_out]) };
         let dims = cpu::Dims { kernel_volume, num_in, num_out };
-        Ok(Self { weight, bias: super::float_tensor(bias, [num_out], device), dims })
+        Ok(Self { weight, is_trained: false, bias: super::float_tensor(bias, [num_out], device), dims })
+    }
+
+    /// Spconv's weight `[out, k, k, k, in]` and its bias `[out]`, which gradients flow to.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where they disagree.
+    pub fn from_tensor(weight: Tensor<5>, bias: Tensor<1>) -> Result<Self, OpError> {
+        let mut shapes = ShapeCheck::new("sparse_conv");
+        let cube = ["out".into(), "k".into(), "k".into(), "k".into(), "in".into()];
+        shapes.check("weight", weight.dims(), cube)?;
+        shapes.check("bias", bias.dims(), ["out".into()])?;
+        let weight = weight_from_spconv(weight);
+        let [kernel_volume, num_in, num_out] = weight.dims();
+        Ok(Self { weight, is_trained: true, bias, dims: cpu::Dims { kernel_volume, num_in, num_out } })
     }
 }
 
-/// [`sparse_conv`] with a packed weight, for inference: no gradient flows.
+/// [`sparse_conv`] with a packed weight; no gradient flows, unless it is [of tensors](PackedKernel::from_tensor).
 ///
 /// # Errors
 /// As [`sparse_conv`].
@@ -146,6 +161,9 @@ pub fn sparse_conv_packed(
     kernel: &PackedKernel,
     src_from_dst: Tensor<2, Int>,
 ) -> Result<Tensor<2>, OpError> {
+    if kernel.is_trained {
+        return sparse_conv(x, kernel.weight.clone(), Some(kernel.bias.clone()), src_from_dst);
+    }
     let cpu::Dims { kernel_volume, num_in, num_out } = kernel.dims;
     let mut shapes = ShapeCheck::new("sparse_conv");
     shapes.check("x", x.dims(), ["V".into(), num_in.into()])?;

@@ -1,0 +1,16 @@
+//! Training the frozen models themselves, at small widths, on rooms whose labels are known.
+//!
+//! [`run`] is the loop: seeds, schedule, optimizer, checkpoints and logs, for whatever a [`Task`](run::Task) computes a
+//! loss of. [`xdecoder`] trains X-Decoder by mask classification: pictures of [`rooms`], changed by [`augment`], with
+//! the words of [`words`], by the loss of [`criterion`].
+
+pub mod augment;
+pub mod criterion;
+mod error;
+pub mod hungarian;
+pub mod rooms;
+pub mod run;
+pub mod words;
+pub mod xdecoder;
+
+pub use error::PretrainError;
