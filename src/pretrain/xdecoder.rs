@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::PretrainError;
 use super::augment::{Example, augment, segments};
-use super::criterion::{Segments, Weights, cell_criterion, criterion};
+use super::criterion::{Assignment, Segments, Weights, cell_criterion, criterion};
 use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views, scan_views};
 use super::run::{Factors, LoopSettings, Loss, StepContext, Task};
-use super::words::{CLASSES, class_of, draw_prompts, tokens};
+use super::words::{CLASSES, class_of, draw_prompts, tokens, usual_prompts};
 use crate::eval::labels::{classes_from_nyu40, nyu40_from_class};
 use crate::eval::metrics::{AbsentClasses, Confusion};
 use crate::images::draw::{LegendEntry, overlay, palette, sheet};
@@ -20,10 +20,12 @@ use crate::images::{Rgb8Image, write_png};
 use crate::lift::{Padding, View};
 use crate::models::ModelError;
 use crate::models::student::normalize_rows;
+use crate::models::xdecoder::prompts::TEMPLATES;
 use crate::models::xdecoder::{
     BackboneConfig, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoder, XDecoderConfig, initial_weights,
 };
 use crate::ops::conv2d::Precision;
+use crate::ops::float_values;
 use crate::query::presets::Preset;
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, StateDict, TensorSource as _};
@@ -95,6 +97,10 @@ pub struct XDecoderSettings {
     pub size: [usize; 2],
     /// Least and largest factor by which a picture is enlarged over fitting the size.
     pub zoom: [f64; 2],
+    /// Share of the steps, the first ones, in which a segment is the query of its class's number; then matching decides.
+    pub by_class_share: f64,
+    /// Templates of the prompts of a step, whose mean a class is.
+    pub templates: usize,
     /// Share of pictures that are views of scans.
     pub scan_share: f64,
     /// Most views of a scan, and their width and height.
@@ -115,6 +121,8 @@ impl Default for XDecoderSettings {
             batch: 4,
             size: [256, 192],
             zoom: [0.6, 2.0],
+            by_class_share: 0.25,
+            templates: 4,
             scan_share: 0.4,
             scan_views: 30,
             scan_size: [400, 300],
@@ -149,8 +157,14 @@ impl XDecoderSettings {
         if !(1..=1024).contains(&self.batch) {
             return wrong("batch", self.batch.to_string(), "1 to 1024");
         }
+        if !(1..=TEMPLATES.len()).contains(&self.templates) {
+            return wrong("templates", self.templates.to_string(), "1 to 81");
+        }
         if !(0.0..=1.0).contains(&self.scan_share) {
             return wrong("scan_share", self.scan_share.to_string(), "0 to 1");
+        }
+        if !(0.0..=1.0).contains(&self.by_class_share) {
+            return wrong("by_class_share", self.by_class_share.to_string(), "0 to 1");
         }
         let [least, most] = self.zoom;
         if !(least >= 0.05 && most >= least && most <= 20.0) {
@@ -231,6 +245,15 @@ impl XDecoderTask {
         [self.settings.model.pixel_decoder.mask_dim, self.settings.model.dim_proj]
     }
 
+    /// A row of unit length per class: the mean of its rows in every template.
+    fn mean_rows(&self, rows: Tensor<2>) -> Tensor<2> {
+        let [_, dim] = rows.dims();
+        let mean: Tensor<2> =
+            rows.reshape([self.settings.templates, CLASSES.len() + 1, dim]).mean_dim(0).squeeze_dim(0);
+        let norm = mean.clone().powi_scalar(2).sum_dim(1).sqrt();
+        mean / (norm + 1e-7)
+    }
+
     /// The pictures of a step with their segments.
     fn batch(&self, context: &StepContext<'_>) -> Result<(Vec<f32>, Vec<Segments>), PretrainError> {
         let size = self.settings.size;
@@ -246,6 +269,43 @@ impl XDecoderTask {
         let segments = segments.collect();
         Ok((examples.into_iter().flat_map(|example| example.pixels).collect(), segments))
     }
+}
+
+/// Shifts the text encoder's last norm so that the mean of all prompts is 0. Before training a prompt is mostly what all
+/// prompts share: cosines of 0.98, by which no class is told from another for thousands of steps.
+fn center_texts(weights: &mut StateDict, config: &XDecoderConfig, device: &Device) -> Result<(), PretrainError> {
+    const BIAS: &str = "ln_final.bias";
+    let encoder = XDecoder::load_text_encoder(&mut weights.clone(), config, Precision::F32, device)?;
+    let (mut sum, mut count) = (vec![0.0_f64; config.text.width], 0.0);
+    let mut failed = None;
+    let texts = usual_prompts();
+    encoder.embed_prompts(&texts, &mut |name, hidden| {
+        if name != "hidden" {
+            return;
+        }
+        let [num_texts, length, width] = hidden.dims();
+        match float_values(hidden.clone().slice([0..num_texts, length - 1..length, 0..width])) {
+            Ok(rows) => {
+                rows.chunks_exact(width).for_each(|row| sum.iter_mut().zip(row).for_each(|(s, x)| *s += f64::from(*x)));
+                count += num_texts as f64;
+            }
+            Err(error) => failed = Some(error),
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    for (_, bias) in weights.tensors.iter_mut().filter(|(key, _)| key.ends_with(BIAS)) {
+        bias.data.iter_mut().zip(&sum).for_each(|(bias, sum)| *bias -= (sum / count) as f32);
+    }
+    Ok(())
+}
+
+/// Mean cosine of different ones of `rows`, which are of unit length: near 1 where words are not told apart.
+fn mean_cosine(rows: Tensor<2>) -> Result<f64, PretrainError> {
+    let [num_rows, _] = rows.dims();
+    let sum = float_values(rows.clone().matmul(rows.transpose()).sum())?.first().copied().unwrap_or_default();
+    Ok((f64::from(sum) - num_rows as f64) / (num_rows * num_rows.saturating_sub(1)).max(1) as f64)
 }
 
 /// `count` of `views`, spread over all of them.
@@ -277,23 +337,27 @@ impl Task for XDecoderTask {
         let data = (0..shape[0] * shape[1]).map(|_| (spread * (2.0 * random.unit() - 1.0)) as f32).collect();
         let tensor = HostTensor { shape: shape.to_vec(), dtype_in_file: Dtype::F32, data };
         weights.tensors.insert(CELL_EMBED.to_owned(), tensor);
+        center_texts(&mut weights, config, &self.device)?;
         Ok(weights)
     }
 
     fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {
         let (pixels, segments) = self.batch(&context)?;
-        let prompts = draw_prompts(&mut context.random(&[WORDS]));
+        let prompts = draw_prompts(self.settings.templates, &mut context.random(&[WORDS]));
         let [width, height] = self.settings.size;
+        let is_young = (context.step as f64) < self.settings.by_class_share * context.num_steps as f64;
+        let assignment = if is_young { Assignment::ByClass } else { Assignment::Matched };
         let parameters = context.parameters;
         let device = parameters.device().clone();
         let (model, _) = XDecoder::load(&mut *parameters, self.settings.model.clone(), Precision::F32, &device)?;
-        let text = model.text_encoder.embed_texts_tracked(&prompts)?;
+        let text = self.mean_rows(model.text_encoder.embed_texts_tracked(&prompts)?);
+        let text_cosine = mean_cosine(text.clone().inner())?;
         let images = model.prepare(&pixels, [height, width])?;
         let scale = model.text_encoder.logit_scale_tracked();
         let maps = model.backbone.forward(images, &mut |_, _| ())?;
         let maps = model.pixel_decoder.forward(&maps, &mut |_, _| ())?;
         let heads = model.predictor.forward_train(&maps, text.clone(), scale.clone())?;
-        let weights = Weights::default();
+        let weights = Weights { assignment, ..Weights::default() };
         let (of_heads, mut parts) = criterion(&heads, &segments, weights)?;
 
         let shape = self.cell_embed_shape();
@@ -307,15 +371,19 @@ impl Task for XDecoderTask {
         let logits = logits.reshape([batch, rows * columns, CLASSES.len()]);
         let (of_cells, of_cell) = cell_criterion(logits, &segments, weights)?;
         parts.extend(of_cell);
+        parts.insert("text_cosine".to_owned(), text_cosine);
         Ok(Loss { total: of_heads + of_cells, parts })
     }
 
     fn factors(&self, key: &str, shape: &[usize]) -> Factors {
         // What is looked up by number has no direction that would be shrunk for nothing.
-        let is_table = ["embedding", "embedding.weight", "query_feat.weight", "query_embed.weight", "level_embed.weight"]
-            .iter()
-            .any(|end| key.ends_with(end));
-        Factors { learning_rate: 1.0, weight_decay: if shape.len() > 1 && !is_table { 1.0 } else { 0.0 } }
+        let is_table =
+            ["embedding", "embedding.weight", "query_feat.weight", "query_embed.weight", "level_embed.weight"]
+                .iter()
+                .any(|end| key.ends_with(end));
+        // Words are few and far simpler than pictures, and pictures learn classes only once words differ.
+        let learning_rate = if key.contains("lang_encoder") { 2.0 } else { 1.0 };
+        Factors { learning_rate, weight_decay: if shape.len() > 1 && !is_table { 1.0 } else { 0.0 } }
     }
 
     fn validate(
@@ -325,8 +393,7 @@ impl Task for XDecoderTask {
         folder: &Path,
     ) -> Result<BTreeMap<String, f64>, PretrainError> {
         let preset = Preset::SCANNET20;
-        let (model, _) =
-            XDecoder::load(&mut weights, self.settings.model.clone(), Precision::F32, &self.device)?;
+        let (model, _) = XDecoder::load(&mut weights, self.settings.model.clone(), Precision::F32, &self.device)?;
         let words: Vec<String> = preset.labels.iter().map(|&label| label.to_owned()).collect();
         let text = model.embed_text(&words)?;
         let nyu40 = nyu40_from_class(&preset).unwrap_or_default();
