@@ -206,9 +206,24 @@ pub(crate) fn grad_bias(grad_out: &[f32], num_out: usize) -> Vec<f32> {
 pub(crate) fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
     match activation {
         Activation::None => x.to_vec(),
-        Activation::Relu => map(x, x, |x, _| x.max(0.0)),
-        Activation::Gelu => map(x, x, |x, _| math::gelu(x)),
-        Activation::QuickGelu => map(x, x, |x, _| math::quick_gelu(x)),
+        Activation::Relu => map(
+            x,
+            x,
+            #[inline(always)]
+            |x, _| x.max(0.0),
+        ),
+        Activation::Gelu => map(
+            x,
+            x,
+            #[inline(always)]
+            |x, _| math::gelu(x),
+        ),
+        Activation::QuickGelu => map(
+            x,
+            x,
+            #[inline(always)]
+            |x, _| math::quick_gelu(x),
+        ),
     }
 }
 
@@ -216,9 +231,24 @@ pub(crate) fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
 pub(crate) fn grad_activation(x: &[f32], grad_out: &[f32], activation: Activation) -> Vec<f32> {
     match activation {
         Activation::None => grad_out.to_vec(),
-        Activation::Relu => map(x, grad_out, |x, grad| if x > 0.0 { grad } else { 0.0 }),
-        Activation::Gelu => map(x, grad_out, |x, grad| grad * math::gelu_slope(x)),
-        Activation::QuickGelu => map(x, grad_out, |x, grad| grad * math::quick_gelu_slope(x)),
+        Activation::Relu => map(
+            x,
+            grad_out,
+            #[inline(always)]
+            |x, grad| if x > 0.0 { grad } else { 0.0 },
+        ),
+        Activation::Gelu => map(
+            x,
+            grad_out,
+            #[inline(always)]
+            |x, grad| grad * math::gelu_slope(x),
+        ),
+        Activation::QuickGelu => map(
+            x,
+            grad_out,
+            #[inline(always)]
+            |x, grad| grad * math::quick_gelu_slope(x),
+        ),
     }
 }
 
