@@ -150,6 +150,16 @@ pub(crate) fn plain_int<const D: usize>(tensor: Tensor<D, Int>) -> Tensor<D, Int
     if tensor.device().is_autodiff() { tensor.inner() } else { tensor }
 }
 
+/// The tensor of a GPU behind a plain one.
+pub(crate) fn cube_tensor<const D: usize>(tensor: Tensor<D>) -> burn_cubecl::tensor::CubeTensor {
+    tensor.try_into_primitive::<burn_cubecl::CubeBackend>().expect("made of tensors of this backend")
+}
+
+/// The tensor of a GPU behind a plain one of integers.
+pub(crate) fn cube_int_tensor<const D: usize>(tensor: Tensor<D, Int>) -> burn_cubecl::tensor::CubeTensor {
+    tensor.try_into_primitive::<burn_cubecl::CubeBackend>().expect("made of tensors of this backend")
+}
+
 /// The elements of a host tensor, in row-major order.
 pub(crate) struct Host<E> {
     tensor: FlexTensor,
