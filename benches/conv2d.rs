@@ -51,6 +51,77 @@ fn conv_3x3_of_burn(bencher: divan::Bencher<'_, '_>) {
     });
 }
 
+/// A convolution of a small model in training: 64 channels on four maps of 48 x 64.
+const SMALL: [usize; 4] = [4, 48, 64, 64];
+/// A linear layer of one, from 32 to 128 channels.
+const SMALL_ROWS: [usize; 3] = [12_288, 32, 128];
+
+/// Input and weight `[out, in, k, k]` that track gradients.
+fn tracked(shape: [usize; 4], num_out: usize, kernel: usize) -> (Tensor<4>, Tensor<4>) {
+    let with_gradient = |tensor: Tensor<2>, shape: [usize; 4]| Tensor::from_inner(tensor.reshape(shape)).require_grad();
+    let [batch, height, width, num_in] = shape;
+    let x = with_gradient(features(batch * height * width, num_in), shape);
+    let weight = features(num_out, num_in * kernel * kernel);
+    (x, with_gradient(weight, [num_out, num_in, kernel, kernel]))
+}
+
+/// The forward pass of a layer that is trained, packing included.
+fn forward(x: &Tensor<4>, weight: &Tensor<4>, activation: Activation) -> Tensor<4> {
+    let packed = PackedWeight::from_tensor(weight.clone()).expect("valid input");
+    conv2d(x.clone(), &packed, 1, weight.dims()[2] / 2, activation).expect("valid input")
+}
+
+fn train(bencher: divan::Bencher<'_, '_>, (x, weight): (Tensor<4>, Tensor<4>), activation: Activation) {
+    bencher
+        .with_inputs(|| {
+            let loss = forward(&x, &weight, activation).sum();
+            finish();
+            loss
+        })
+        .bench_local_values(|loss| {
+            let gradients = loss.backward();
+            finish();
+            gradients
+        });
+}
+
+fn flop([batch, height, width, num_in]: [usize; 4], num_out: usize, kernel: usize) -> usize {
+    2 * batch * height * width * num_in * num_out * kernel * kernel
+}
+
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn small_conv_forward(bencher: divan::Bencher<'_, '_>) {
+    let (x, weight) = tracked(SMALL, 64, 3);
+    bencher.counter(ItemsCount::new(flop(SMALL, 64, 3))).bench_local(|| {
+        let out = forward(&x, &weight, Activation::None);
+        finish();
+        out
+    });
+}
+
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn small_conv_backward(bencher: divan::Bencher<'_, '_>) {
+    train(bencher.counter(ItemsCount::new(2 * flop(SMALL, 64, 3))), tracked(SMALL, 64, 3), Activation::None);
+}
+
+#[divan::bench(args = [Activation::None, Activation::Gelu], sample_count = 20, sample_size = 1)]
+fn small_linear_forward(bencher: divan::Bencher<'_, '_>, activation: Activation) {
+    let [rows, num_in, num_out] = SMALL_ROWS;
+    let (x, weight) = tracked([1, 1, rows, num_in], num_out, 1);
+    bencher.counter(ItemsCount::new(2 * rows * num_in * num_out)).bench_local(|| {
+        let out = forward(&x, &weight, activation);
+        finish();
+        out
+    });
+}
+
+#[divan::bench(args = [Activation::None, Activation::Gelu], sample_count = 20, sample_size = 1)]
+fn small_linear_backward(bencher: divan::Bencher<'_, '_>, activation: Activation) {
+    let [rows, num_in, num_out] = SMALL_ROWS;
+    let bencher = bencher.counter(ItemsCount::new(4 * rows * num_in * num_out));
+    train(bencher, tracked([1, 1, rows, num_in], num_out, 1), activation);
+}
+
 fn ours(
     bencher: divan::Bencher<'_, '_>,
     [rows, num_in, num_out]: [usize; 3],
