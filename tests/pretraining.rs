@@ -170,7 +170,8 @@ fn parameters_are_stepped_by_their_own_rates() {
         let scale = parameters.parameter("scale", &[]).unwrap().unwrap();
         let mut grads = ((weight * 2.0).sum() + scale * 3.0).backward();
         let gradients = parameters.gradients(&mut grads);
-        let values: BTreeMap<_, _> = gradients.iter().map(|(k, g)| (k.clone(), float_values(g.clone()).unwrap())).collect();
+        let values: BTreeMap<_, _> =
+            gradients.iter().map(|(k, g)| (k.clone(), float_values(g.clone()).unwrap())).collect();
         assert_eq!(values, BTreeMap::from([("a.weight".to_owned(), vec![2.0; 6]), ("scale".to_owned(), vec![3.0])]));
 
         let mut optimizer = AdamW::new(AdamWConfig::default());
@@ -342,8 +343,7 @@ fn gradients_reach_every_parameter_of_xdecoder() {
 #[test]
 fn the_last_head_in_training_is_that_of_inference() {
     let config = tiny_xdecoder("focal");
-    let (model, _) =
-        XDecoder::load(&mut generated(&config.keys()), config, Precision::F32, &Device::flex()).unwrap();
+    let (model, _) = XDecoder::load(&mut generated(&config.keys()), config, Precision::F32, &Device::flex()).unwrap();
     let image = model.prepare(&Random(3).floats(32 * 64 * 3), [32, 64]).unwrap();
     let text = model.embed_text(&["chair".to_owned()]).unwrap();
     let expected = model.forward(image.clone(), &text).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, DistillError};
@@ -13,8 +14,10 @@ use crate::weights::{SafetensorsFile, WeightsError};
 const FOLDER: &str = "checkpoints";
 /// Key of the description among a file's metadata.
 const ABOUT: &str = "geopurify-checkpoint";
-/// Before the number of epochs in a file's name.
-const PREFIX: &str = "epoch-";
+/// What a run counts: before the number in a checkpoint's name.
+pub const EPOCHS: &str = "epoch-";
+/// As [`EPOCHS`], of runs that count the optimizer's steps.
+pub const STEPS: &str = "step-";
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,17 +56,17 @@ mod in_toml {
     }
 }
 
-/// Where the checkpoint after so many epochs is.
+/// Where the checkpoint after so many epochs or steps is.
 #[must_use]
-pub fn path(run: &Path, epochs: usize) -> PathBuf {
-    run.join(FOLDER).join(format!("{PREFIX}{epochs:05}.safetensors"))
+pub fn path(run: &Path, unit: &str, done: usize) -> PathBuf {
+    run.join(FOLDER).join(format!("{unit}{done:05}.safetensors"))
 }
 
-/// The checkpoints of a run by the epochs that are done in them, ascending.
+/// The checkpoints of a run by the epochs or steps that are done in them, ascending.
 ///
 /// # Errors
 /// [`DistillError::Io`] where the folder is there and cannot be listed.
-pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>, DistillError> {
+pub fn list(run: &Path, unit: &str) -> Result<Vec<(usize, PathBuf)>, DistillError> {
     let folder = run.join(FOLDER);
     let io = |source| DistillError::Io { path: folder.clone(), source };
     let entries = match std::fs::read_dir(&folder) {
@@ -75,9 +78,9 @@ pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>, DistillError> {
     for entry in entries {
         let path = entry.map_err(io)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let epochs = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(".safetensors"));
-        if let Some(epochs) = epochs.and_then(|epochs| epochs.parse().ok()) {
-            found.push((epochs, path));
+        let done = name.strip_prefix(unit).and_then(|name| name.strip_suffix(".safetensors"));
+        if let Some(done) = done.and_then(|done| done.parse().ok()) {
+            found.push((done, path));
         }
     }
     found.sort();
@@ -88,8 +91,8 @@ pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>, DistillError> {
 ///
 /// # Errors
 /// [`DistillError::Io`].
-pub fn prune(run: &Path, keep: usize) -> Result<(), DistillError> {
-    let all = list(run)?;
+pub fn prune(run: &Path, unit: &str, keep: usize) -> Result<(), DistillError> {
+    let all = list(run, unit)?;
     for (_, path) in &all[..all.len().saturating_sub(keep)] {
         std::fs::remove_file(path).map_err(|source| DistillError::Io { path: path.clone(), source })?;
     }
@@ -125,7 +128,7 @@ pub fn remove_partials(run: &Path) -> Result<(), DistillError> {
 ///
 /// # Errors
 /// [`DistillError::Run`] for a damaged file and for one that is no checkpoint.
-pub fn about(path: &Path) -> Result<About, DistillError> {
+pub fn about<T: DeserializeOwned>(path: &Path) -> Result<T, DistillError> {
     let wrong = |message: String| DistillError::Run { path: path.to_path_buf(), message };
     let whole = || {
         let file = SafetensorsFile::open(path)?;
@@ -144,7 +147,7 @@ pub fn about(path: &Path) -> Result<About, DistillError> {
 ///
 /// # Errors
 /// [`DistillError::Run`] naming `path`.
-pub fn metadata(path: &Path, about: &About) -> Result<BTreeMap<String, String>, DistillError> {
+pub fn metadata(path: &Path, about: &impl Serialize) -> Result<BTreeMap<String, String>, DistillError> {
     let text = serde_json::to_string(about);
     let text = text.map_err(|error| DistillError::Run { path: path.to_path_buf(), message: error.to_string() })?;
     Ok(BTreeMap::from([(ABOUT.to_owned(), text)]))

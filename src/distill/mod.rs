@@ -4,7 +4,7 @@
 //! decay. A [`Trainer`] runs epochs over [`TrainingScene`]s; everything random comes from the seed and the number of the
 //! step, so that a run that is resumed from a checkpoint goes on as if it had never stopped.
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod config;
 pub mod curve;
 mod error;
@@ -20,6 +20,7 @@ mod validation;
 
 pub use config::{Config, Preset, Samples, Shown, UnknownPreset};
 pub use error::DistillError;
+pub(crate) use run::lock;
 pub use run::{
     CONFIG_FILE, CURVE_FILE, Event, METRICS_FILE, RunOptions, STUDENT_FILE, SceneFile, Scenes, Trained, read_config,
     read_scenes, train,

@@ -171,7 +171,7 @@ fn steps_per_epoch(config: &Config, num_scenes: usize) -> usize {
 }
 
 /// Keeps a second process out of the folder of a run, as long as the file is open.
-fn lock(folder: &Path) -> Result<File, DistillError> {
+pub(crate) fn lock(folder: &Path) -> Result<File, DistillError> {
     let locked = files::lock(folder).map_err(|source| DistillError::Io { path: folder.join(".lock"), source })?;
     let taken = || DistillError::Run { path: folder.to_path_buf(), message: "another process trains here".to_owned() };
     locked.ok_or_else(taken)
@@ -217,7 +217,7 @@ impl Run<'_, '_> {
 
     /// Prepares the folder or takes it up where it was left. Gives the epochs that are done.
     fn start(&mut self) -> Result<usize, DistillError> {
-        let last = checkpoint::list(self.folder)?.pop();
+        let last = checkpoint::list(self.folder, checkpoint::EPOCHS)?.pop();
         match last {
             Some(_) if !self.options.resume => Err(DistillError::Run {
                 path: self.folder.to_path_buf(),
@@ -271,7 +271,7 @@ impl Run<'_, '_> {
     }
 
     fn take_up(&mut self, path: &Path) -> Result<usize, DistillError> {
-        let found = checkpoint::about(path)?;
+        let found: About = checkpoint::about(path)?;
         let wrong = |message: String| Err(DistillError::Run { path: path.to_path_buf(), message });
         let expected = self.about(found.epochs);
         if found.config != expected.config {
@@ -402,10 +402,10 @@ impl Run<'_, '_> {
 
     /// Writes the checkpoint after `epochs` and removes old ones.
     fn save(&self, epochs: usize) -> Result<(), DistillError> {
-        let path = checkpoint::path(self.folder, epochs);
+        let path = checkpoint::path(self.folder, checkpoint::EPOCHS, epochs);
         let metadata = checkpoint::metadata(&path, &self.about(epochs))?;
         write_state_dict(&path, &self.trainer.state()?, &metadata)?;
-        checkpoint::prune(self.folder, self.options.keep_last.max(1))
+        checkpoint::prune(self.folder, checkpoint::EPOCHS, self.options.keep_last.max(1))
     }
 
     fn draw(&self) -> Result<(), DistillError> {

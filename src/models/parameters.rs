@@ -76,6 +76,11 @@ impl Parameters {
         self.parameters.iter().map(|(key, parameter)| (key.as_str(), parameter.shape.as_slice()))
     }
 
+    /// Keys and values of the parameters, flat and without autodiff, in the order of the keys.
+    pub fn values(&self) -> impl Iterator<Item = (&str, Tensor<1>)> {
+        self.parameters.iter().map(|(key, parameter)| (key.as_str(), parameter.values.clone().inner()))
+    }
+
     /// Takes the gradient of every parameter out of `gradients`, flat and without autodiff. A parameter that the
     /// differentiated value does not depend on has none.
     #[must_use]

@@ -5,6 +5,7 @@ mod pairs;
 mod scan;
 mod view;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::prelude::*;
@@ -15,58 +16,28 @@ pub use pairs::{Cell, NEAR_METRES, Pairs, draw_pairs, majority};
 pub use scan::LabelledScan;
 pub use view::{Shown, disturbed, part};
 
-use crate::cloud::CloudError;
-use crate::eval::labels::LabelsError;
+use super::PretrainError;
+use super::run::{LoopSettings, Loss, StepContext, Task};
 use crate::models::ModelError;
-use crate::models::parameters::{Parameters, Rate};
-use crate::models::sonata::{Sonata, SonataConfig, SonataError};
+use crate::models::sonata::{Sonata, SonataConfig};
 use crate::models::student::normalize_rows;
 use crate::ops::info_nce::{InfoNce, info_nce};
-use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values};
+use crate::ops::{float_tensor, float_values, int_tensor, int_values};
 use crate::random::SplitMix64;
+use crate::weights::StateDict;
 
-/// Of a stream of random numbers: what a step draws.
-const STEP: u64 = 1;
+/// Of the random numbers of a step: what it draws. Of those of the run: the order of the rooms.
+const DRAWN: u64 = 0;
+const ORDER: u64 = u64::MAX;
 /// Copies of a part that a step compares.
 const COPIES: usize = 2;
-
-/// Why a teacher cannot be trained.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TeacherError {
-    /// A scan cannot be read.
-    #[error(transparent)]
-    Cloud(#[from] CloudError),
-    /// The objects of its points cannot be read.
-    #[error(transparent)]
-    Labels(#[from] LabelsError),
-    /// A part of a scan cannot be encoded.
-    #[error(transparent)]
-    Sonata(#[from] SonataError),
-    /// The encoder cannot be built.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// An operation failed.
-    #[error(transparent)]
-    Op(#[from] OpError),
-    /// A room is none to learn from.
-    #[error("{room}: {message}")]
-    Room {
-        /// Which.
-        room: String,
-        /// What is wrong.
-        message: String,
-    },
-}
+/// The validation's figure that matters most.
+const FIGURE: &str = "border_precision";
 
 /// How a teacher is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct TeacherSettings {
-    /// Seed of weights, parts, copies and pairs.
-    pub seed: u64,
-    /// Steps of the optimizer.
-    pub steps: usize,
     /// Points of the part of a room that a step sees.
     pub points: usize,
     /// Anchors of a step.
@@ -75,74 +46,65 @@ pub struct TeacherSettings {
     pub negatives: usize,
     /// Temperature of the contrastive loss.
     pub temperature: f32,
-    /// Rate of the optimizer, between warm-up and decay.
-    pub learning_rate: f64,
-    /// Decoupled decay of matrices and kernels.
-    pub weight_decay: f64,
-    /// Share of the steps over which the rate rises.
-    pub warmup: f64,
+    /// Most rooms that are validated on.
+    pub validation_rooms: usize,
+    /// The loop.
+    pub training: LoopSettings,
+    /// The encoder.
+    pub model: SonataConfig,
 }
 
 impl Default for TeacherSettings {
     fn default() -> Self {
-        Self {
-            seed: 0,
+        let training = LoopSettings {
             steps: 1000,
+            learning_rate: 2e-3,
+            warmup: 50,
+            weight_decay: 0.02,
+            average_decay: 0.99,
+            validate_every: 100,
+            checkpoint_every: 100,
+            ..LoopSettings::default()
+        };
+        Self {
             points: 15_000,
             anchors: 768,
             negatives: 64,
             temperature: 0.1,
-            learning_rate: 2e-3,
-            weight_decay: 0.02,
-            warmup: 0.05,
+            validation_rooms: 3,
+            training,
+            model: SonataConfig::small(),
         }
     }
 }
 
 impl TeacherSettings {
-    /// The rate of the parameter `key` in `step`, counted from 0: up in a line, then down half a cosine to 0. Norms and
-    /// biases do not decay.
-    #[must_use]
-    pub fn rate(&self, key: &str, step: usize) -> Rate {
-        let (step, steps, warmup) = (step as f64, self.steps as f64, self.warmup * self.steps as f64);
-        let share = match step < warmup {
-            true => (step + 1.0) / (warmup + 1.0),
-            false => 0.5 * (1.0 + (std::f64::consts::PI * (step - warmup) / (steps - warmup).max(1.0)).min(std::f64::consts::PI).cos()),
-        };
-        let is_norm = [".norm.", ".norm.0.", ".cpe.2.", ".norm1.", ".norm2."].iter().any(|name| key.contains(name));
-        let weight_decay = if is_norm || key.ends_with(".bias") { 0.0 } else { self.weight_decay };
-        Rate { learning_rate: share * self.learning_rate, weight_decay }
+    /// Checks what would make a run senseless; the loop checks its own.
+    ///
+    /// # Errors
+    /// [`PretrainError::Setting`] naming the first; [`PretrainError::Model`] where the encoder does not run here.
+    pub fn validate(&self) -> Result<(), PretrainError> {
+        self.model.validate().map_err(ModelError::from)?;
+        let is_temperature = self.temperature > 0.0 && self.temperature.is_finite();
+        for (name, holds, value, expected) in [
+            ("points", self.points >= 100, self.points.to_string(), "100 at least"),
+            ("anchors", (1..1 << 20).contains(&self.anchors), self.anchors.to_string(), "from 1 to a million"),
+            ("negatives", (1..1 << 12).contains(&self.negatives), self.negatives.to_string(), "from 1 to 4095"),
+            ("temperature", is_temperature, self.temperature.to_string(), "above 0"),
+            ("in_channels", self.model.in_channels == 9, self.model.in_channels.to_string(), "9: position, colour, normal"),
+        ] {
+            if !holds {
+                return Err(PretrainError::Setting { name, value, expected });
+            }
+        }
+        Ok(())
     }
-}
-
-/// What a step has of its loss.
-#[derive(Clone, Debug)]
-pub struct TeacherLoss {
-    /// `[1]`, with gradients to the parameters.
-    pub loss: Tensor<1>,
-    /// What to log.
-    pub report: TeacherReport,
-}
-
-/// What to log of a step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TeacherReport {
-    /// Mean cross entropy.
-    pub loss: f64,
-    /// Share of anchors whose positive is more similar than every negative.
-    pub accuracy: f64,
-    /// The room.
-    pub room: String,
-    /// Voxels of both copies.
-    pub voxels: usize,
-    /// Cells of both copies.
-    pub cells: usize,
 }
 
 /// Teaches an encoder which surfaces belong together.
 ///
 /// A step takes a part of one room's scan around a point of an object that is drawn, and two copies of it, each
-/// [disturbed](disturbed) in its own way: turned, mirrored, scaled, thinned, with holes, and with noise in positions, normals
+/// [disturbed] in its own way: turned, mirrored, scaled, thinned, with holes, and with noise in positions, normals
 /// and colours. Both go through the encoder together. The loss is InfoNCE over cosines of the cells' features:
 ///
 /// * An anchor is a cell (of one object to three quarters at least); its object is drawn with the root of its surface.
@@ -156,50 +118,62 @@ pub struct TeacherReport {
 #[derive(Debug)]
 pub struct TeacherTask {
     settings: TeacherSettings,
-    config: SonataConfig,
     rooms: Vec<PathBuf>,
+    validation: Vec<PathBuf>,
+    device: Device,
 }
 
 impl TeacherTask {
-    /// A task over the rooms in these folders, see [`LabelledScan::read`].
+    /// A task over `rooms`, validated on `device` on the first of `validation`: folders as [`LabelledScan::read`] takes
+    /// them.
     ///
     /// # Errors
-    /// [`TeacherError::Room`] where there is no room; [`TeacherError::Model`] where the configuration is not valid.
-    pub fn new(settings: TeacherSettings, config: SonataConfig, rooms: Vec<PathBuf>) -> Result<Self, TeacherError> {
-        config.validate().map_err(ModelError::from)?;
+    /// As [`TeacherSettings::validate`]; [`PretrainError::Setting`] where there is no room.
+    pub fn new(
+        settings: TeacherSettings,
+        rooms: Vec<PathBuf>,
+        mut validation: Vec<PathBuf>,
+        device: &Device,
+    ) -> Result<Self, PretrainError> {
+        settings.validate()?;
         if rooms.is_empty() {
-            let message = "there is no room to learn from".to_owned();
-            return Err(TeacherError::Room { room: "rooms".to_owned(), message });
+            let (name, value) = ("rooms", "none".to_owned());
+            return Err(PretrainError::Setting { name, value, expected: "one to learn from at least" });
         }
-        Ok(Self { settings, config, rooms })
+        validation.truncate(settings.validation_rooms);
+        Ok(Self { settings, rooms, validation, device: device.clone().without_autodiff() })
     }
 
-    /// How it is trained.
-    #[must_use]
-    pub fn settings(&self) -> &TeacherSettings {
-        &self.settings
+    /// The room of `step`: every room once before any comes again.
+    fn room(&self, seed: u64, step: u64) -> &Path {
+        let (round, at) = (step / self.rooms.len() as u64, (step % self.rooms.len() as u64) as usize);
+        let order = SplitMix64::stream(seed, &[ORDER, round]).permutation(self.rooms.len());
+        &self.rooms[order[at]]
+    }
+}
+
+impl Task for TeacherTask {
+    fn name(&self) -> &'static str {
+        "sonata"
     }
 
-    /// The encoder's configuration.
-    #[must_use]
-    pub fn config(&self) -> &SonataConfig {
-        &self.config
+    fn settings(&self) -> Result<String, PretrainError> {
+        toml::to_string(&self.settings).map_err(|error| PretrainError::Config(error.to_string()))
     }
 
-    /// The room of `step`: every room once before any comes again, in an order that follows from the seed.
-    fn room(&self, step: usize) -> &Path {
-        let round = (step / self.rooms.len()) as u64;
-        let order = SplitMix64::stream(self.settings.seed, &[STEP, 0, round]).permutation(self.rooms.len());
-        &self.rooms[order[step % self.rooms.len()]]
+    fn model_config(&self) -> Result<String, PretrainError> {
+        let json = serde_json::to_string_pretty(&self.settings.model);
+        json.map(|json| json + "\n").map_err(|error| PretrainError::Config(error.to_string()))
     }
 
-    /// The loss of `step`, counted from 0, which alone decides on what is drawn.
-    ///
-    /// # Errors
-    /// [`TeacherError`].
-    pub fn loss(&self, parameters: &mut Parameters, step: usize) -> Result<TeacherLoss, TeacherError> {
-        let scan = LabelledScan::read(self.room(step))?;
-        let mut random = SplitMix64::stream(self.settings.seed, &[STEP, 1, step as u64]);
+    fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
+        Ok(self.settings.model.initial(seed))
+    }
+
+    fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {
+        let mut random = context.random(&[DRAWN]);
+        let folder = self.room(context.seed, context.step);
+        let scan = LabelledScan::read(folder)?;
         let kept = part(&scan, self.settings.points, &mut random);
         let (mut coords, mut features, mut points) = (Vec::new(), Vec::new(), Vec::new());
         for copy in 0..COPIES {
@@ -208,18 +182,17 @@ impl TeacherTask {
             features.extend_from_slice(shown.prepared.features.as_flattened());
             points.extend(shown.points);
         }
-        let device = parameters.device().clone();
+        let TeacherSettings { anchors, negatives, temperature, ref model, .. } = self.settings;
+        let device = context.parameters.device().clone();
         let num_voxels = points.len();
-        let (model, _) = Sonata::load(parameters, &self.config, &device)?;
-        let features = float_tensor(features, [num_voxels, self.config.in_channels], &device);
-        let encoded = model.forward(features, int_tensor(coords, [num_voxels, 4], &device), &mut |_| ())?;
+        let (encoder, _) = Sonata::load(context.parameters, model, &device)?;
+        let features = float_tensor(features, [num_voxels, model.in_channels], &device);
+        let encoded = encoder.forward(features, int_tensor(coords, [num_voxels, 4], &device), &mut |_| ())?;
         let cells = cells(&scan, &points, &int_values(encoded.cell_from_voxel)?, &int_values(encoded.coords)?);
-        let TeacherSettings { anchors, negatives, temperature, .. } = self.settings;
-        let pairs = draw_pairs(&cells, &scan.spans_room, [anchors, negatives], &mut random);
-        let pairs = pairs.map_err(|error| match error {
-            TeacherError::Room { message, .. } => TeacherError::Room { room: scan.name.clone(), message },
-            other => other,
-        })?;
+        let Some(pairs) = draw_pairs(&cells, &scan.spans_room, [anchors, negatives], &mut random) else {
+            let message = format!("no two objects in a part of {} voxels", num_voxels / COPIES);
+            return Err(PretrainError::Rooms { path: folder.to_path_buf(), message });
+        };
         let num_anchors = pairs.anchors.len();
         let InfoNce { loss, accuracy } = info_nce(
             normalize_rows(encoded.features),
@@ -228,25 +201,25 @@ impl TeacherTask {
             int_tensor(pairs.negatives, [num_anchors, negatives], &device),
             temperature,
         )?;
-        let report = TeacherReport {
-            loss: f64::from(float_values(loss.clone().inner())?[0]),
-            accuracy: f64::from(float_values(accuracy)?[0]),
-            room: scan.name,
-            voxels: num_voxels,
-            cells: cells.len(),
-        };
-        Ok(TeacherLoss { loss, report })
+        let accuracy = float_values(accuracy)?.first().copied().map_or(f64::NAN, f64::from);
+        let parts = [("accuracy", accuracy), ("voxels", num_voxels as f64), ("cells", cells.len() as f64)];
+        Ok(Loss { total: loss, parts: parts.map(|(name, value)| (name.to_owned(), value)).into() })
     }
 
-    /// The precision of the encoder as it is, over `rooms` together.
-    ///
-    /// # Errors
-    /// [`TeacherError`].
-    pub fn measure(&self, parameters: &Parameters, rooms: &[PathBuf]) -> Result<ObjectPrecision, TeacherError> {
-        let device = parameters.device().clone().without_autodiff();
-        let (model, _) = Sonata::load(parameters.state_dict()?, &self.config, &device)?;
+    fn validate(
+        &mut self,
+        weights: StateDict,
+        _step: u64,
+        _folder: &Path,
+    ) -> Result<BTreeMap<String, f64>, PretrainError> {
+        let (model, _) = Sonata::load(weights, &self.settings.model, &self.device)?;
         let of_room = |room: &PathBuf| object_precision(&model, &LabelledScan::read(room)?);
-        Ok(ObjectPrecision::mean(&rooms.iter().map(of_room).collect::<Result<Vec<_>, _>>()?))
+        let of_rooms: Vec<ObjectPrecision> = self.validation.iter().map(of_room).collect::<Result<_, _>>()?;
+        Ok(ObjectPrecision::mean(&of_rooms).figures())
+    }
+
+    fn main_figure(&self) -> &'static str {
+        FIGURE
     }
 }
 

@@ -1,14 +1,16 @@
 //! How well features of a whole room tell its objects apart where they meet.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::pairs::majority;
-use super::{LabelledScan, TeacherError};
+use super::LabelledScan;
 use crate::models::sonata::{Cloud, Encoded, Sonata};
 use crate::ops::affinity::cpu::dot;
 use crate::ops::float_values;
 use crate::ops::knn::cpu::knn_voxels;
+use crate::pretrain::PretrainError;
 
 /// Nearest cells of a cell that it leans on.
 const NEIGHBORS: usize = 16;
@@ -17,7 +19,7 @@ const SHARPNESS: f32 = 20.0;
 
 /// The share of a cell's weights that lies on its own object: means over cells, of softmax(20 · cosine) over the 16 nearest
 /// cells. A cell is of the object that most of its points belong to; a border cell has a neighbour of another object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ObjectPrecision {
     /// With the encoder's features, over all cells.
     pub precision: f64,
@@ -38,6 +40,21 @@ pub struct ObjectPrecision {
 }
 
 impl ObjectPrecision {
+    /// By name, for the log.
+    #[must_use]
+    pub fn figures(&self) -> BTreeMap<String, f64> {
+        [
+            ("precision", self.precision),
+            ("uniform", self.uniform),
+            ("appearance", self.appearance),
+            ("border_precision", self.border_precision),
+            ("border_uniform", self.border_uniform),
+            ("border_appearance", self.border_appearance),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
     /// Over the cells of several rooms together.
     #[must_use]
     pub fn mean(of_rooms: &[Self]) -> Self {
@@ -65,8 +82,8 @@ impl ObjectPrecision {
 /// The precision of `model`, which is on a device without autodiff, in a room.
 ///
 /// # Errors
-/// [`TeacherError::Sonata`], [`TeacherError::Op`].
-pub fn object_precision(model: &Sonata, scan: &LabelledScan) -> Result<ObjectPrecision, TeacherError> {
+/// [`PretrainError::Sonata`], [`PretrainError::Op`].
+pub fn object_precision(model: &Sonata, scan: &LabelledScan) -> Result<ObjectPrecision, PretrainError> {
     let colors: Vec<[f32; 3]> = scan.colors.iter().map(|color| color.map(f32::from)).collect();
     let cloud = Cloud { points: &scan.points, colors: &colors, normals: &scan.normals };
     let Encoded { features, cell_from_point, cells } = model.encode(cloud)?;

@@ -1,6 +1,5 @@
 //! Which cells shall look alike, and which not.
 
-use super::TeacherError;
 use crate::random::SplitMix64;
 
 /// Share of a cell's voxels that must be of one object for the cell to count.
@@ -51,16 +50,15 @@ pub fn majority(cell_from_entry: &[i32], instances: impl Iterator<Item = u32>, n
 }
 
 /// Draws `num_anchors` anchors with a positive and `num_negatives` negatives each, see
-/// [`TeacherTask`](super::TeacherTask) for how; `spans_room` tells of each object whether it goes around the room.
-///
-/// # Errors
-/// [`TeacherError::Room`] where there are no two cells of an object besides one of another.
+/// [`TeacherTask`](super::TeacherTask) for how; `spans_room` tells of each object whether it goes around the room. `None`
+/// where there are no two cells of an object besides one of another.
+#[must_use]
 pub fn draw_pairs(
     cells: &[Cell],
     spans_room: &[bool],
     [num_anchors, num_negatives]: [usize; 2],
     random: &mut SplitMix64,
-) -> Result<Pairs, TeacherError> {
+) -> Option<Pairs> {
     let usable: Vec<i32> = (0..cells.len() as i32).filter(|&i| cells[i as usize].share >= MIN_SHARE).collect();
     let cell = |row: i32| &cells[row as usize];
     let mut members = vec![Vec::new(); spans_room.len()];
@@ -70,8 +68,7 @@ pub fn draw_pairs(
     let weight = |rows: &Vec<i32>| if rows.len() < 2 { 0.0 } else { (rows.len() as f64).sqrt() };
     let total: f64 = members.iter().map(weight).sum();
     if is_alone || total == 0.0 {
-        let message = format!("{} cells of one object only", usable.len());
-        return Err(TeacherError::Room { room: "a part of a room".to_owned(), message });
+        return None;
     }
     let mut pairs = Pairs { anchors: Vec::new(), positives: Vec::new(), negatives: Vec::new() };
     let (mut near, mut others, mut any) = (Vec::new(), Vec::new(), Vec::new());
@@ -116,7 +113,7 @@ pub fn draw_pairs(
             pairs.negatives.push(of[random.below(of.len())]);
         }
     }
-    Ok(pairs)
+    Some(pairs)
 }
 
 #[cfg(test)]
@@ -173,7 +170,7 @@ mod tests {
     #[test]
     fn one_object_alone_teaches_nothing() {
         let cells = [cell(0, 0, 0.0), cell(0, 0, 0.1), Cell { share: 0.5, ..cell(0, 1, 0.1) }];
-        assert!(draw_pairs(&cells, &[false, false], [4, 4], &mut SplitMix64::new(1)).is_err());
-        assert!(draw_pairs(&[], &[false, false], [4, 4], &mut SplitMix64::new(1)).is_err());
+        assert!(draw_pairs(&cells, &[false, false], [4, 4], &mut SplitMix64::new(1)).is_none());
+        assert!(draw_pairs(&[], &[false, false], [4, 4], &mut SplitMix64::new(1)).is_none());
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::TeacherError;
 use crate::cloud::PointCloud;
 use crate::eval::labels::read_labels;
+use crate::pretrain::PretrainError;
 
 /// Ends of the names of a room's files, after the folder's name.
 const SCAN: &str = "_vh_clean_2.ply";
@@ -37,12 +37,12 @@ impl LabelledScan {
     /// `NAME_vh_clean_2.labels.ply` with the property `instance`. Classes are not read.
     ///
     /// # Errors
-    /// [`TeacherError::Cloud`], [`TeacherError::Labels`], [`TeacherError::Room`] where something is missing.
-    pub fn read(folder: &Path) -> Result<Self, TeacherError> {
+    /// [`PretrainError::Cloud`], [`PretrainError::Labels`], [`PretrainError::Rooms`] where something is missing.
+    pub fn read(folder: &Path) -> Result<Self, PretrainError> {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let cloud = PointCloud::read(&folder.join(format!("{name}{SCAN}")))?;
         let labels = read_labels(&folder.join(format!("{name}{LABELS}")), INSTANCE)?;
-        let wrong = |message: String| TeacherError::Room { room: name.clone(), message };
+        let wrong = |message: String| PretrainError::Rooms { path: folder.to_path_buf(), message };
         let (_, mut points) = cloud.centered();
         if labels.len() != points.len() {
             return Err(wrong(format!("{} points and {} labels", points.len(), labels.len())));
