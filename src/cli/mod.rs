@@ -46,7 +46,7 @@ enum Command {
     Infer(Box<infer::InferArgs>),
     /// Say what a scan holds
     Info(info::InfoArgs),
-    /// Train the models that are otherwise downloaded, small ones, on made rooms
+    /// Train the image model or the teacher themselves, at small widths, on rooms that `synth` made
     Pretrain(pretrain::PretrainArgs),
     /// Clean the features of a scan's points by geometry
     Purify(purify::PurifyArgs),

@@ -1,9 +1,18 @@
-//! `geopurify pretrain`: the models that are otherwise downloaded, at small widths, from made rooms.
+//! `geopurify pretrain`: train the frozen models themselves, at small widths, on rooms of `geopurify synth`.
 
-mod sonata;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Result;
-use clap::Subcommand;
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::progress::Bars;
+use super::table::table;
+use crate::gpu::{DeviceSelection, Selected, select};
+use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
+use crate::pretrain::teacher::{TeacherSettings, TeacherTask};
+use crate::pretrain::xdecoder::{XDecoderSettings, XDecoderTask};
 
 /// Arguments of `pretrain`.
 #[derive(clap::Args, Debug)]
@@ -12,14 +21,174 @@ pub(super) struct PretrainArgs {
     model: Model,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(clap::Subcommand, Debug)]
 enum Model {
-    /// A teacher of Sonata's architecture, from scans whose objects are known
-    Sonata(sonata::SonataArgs),
+    /// The image model: masks and words
+    Xdecoder(RunArgs),
+    /// The teacher: which surfaces belong together
+    Sonata(RunArgs),
+}
+
+/// What every model's training takes.
+#[derive(clap::Args, Debug)]
+struct RunArgs {
+    /// Folder of rooms as `geopurify synth` makes it, with train and val
+    #[arg(long, value_name = "DIR")]
+    rooms: PathBuf,
+    /// Folder for weights, checkpoints and logs
+    #[arg(short, long, value_name = "RUN")]
+    output: PathBuf,
+    /// Settings as TOML; what the file does not name is as by default
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Steps of the optimizer
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Seed of the weights and of everything drawn at random
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Go on from the last checkpoint in RUN
+    #[arg(long)]
+    resume: bool,
+    /// Where to train: auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value = "auto")]
+    device: DeviceSelection,
 }
 
 pub(super) fn run(args: &PretrainArgs) -> Result<()> {
     match &args.model {
-        Model::Sonata(args) => sonata::run(args),
+        Model::Xdecoder(args) => xdecoder(args),
+        Model::Sonata(args) => sonata(args),
     }
+}
+
+fn xdecoder(args: &RunArgs) -> Result<()> {
+    let mut settings = XDecoderSettings::parse(&args.settings()?)?;
+    args.put_into(&mut settings.training);
+    let selected = args.device()?;
+    let mut bars = Bars::new();
+    let training = settings.training.clone();
+    let mut task = XDecoderTask::new(settings, &args.rooms, &args.output, &selected.device, &mut |share| {
+        bars.show("draw scans", share);
+    })?;
+    bars.finish();
+    let [recorded, scans] = task.num_views();
+    eprintln!("{recorded} recorded views, {scans} views of scans");
+    let trained = args.train(&mut task, &training, &selected)?;
+    report(&trained)
+}
+
+fn sonata(args: &RunArgs) -> Result<()> {
+    let mut settings = TeacherSettings::parse(&args.settings()?)?;
+    args.put_into(&mut settings.training);
+    let selected = args.device()?;
+    let training = settings.training.clone();
+    let mut task = TeacherTask::new(settings, &args.rooms, &selected.device)?;
+    let [learnt, held_out] = task.num_rooms();
+    eprintln!("{learnt} rooms to learn from, {held_out} to validate on");
+    let trained = args.train(&mut task, &training, &selected)?;
+    report(&trained)
+}
+
+impl RunArgs {
+    /// The text of the settings' file, empty without one.
+    fn settings(&self) -> Result<String> {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+        Ok(self.config.as_ref().map(read).transpose()?.unwrap_or_default())
+    }
+
+    fn put_into(&self, training: &mut LoopSettings) {
+        training.steps = self.steps.unwrap_or(training.steps);
+        training.seed = self.seed.unwrap_or(training.seed);
+    }
+
+    fn device(&self) -> Result<Selected> {
+        let selected = select(self.device)?;
+        eprintln!("device: {} ({})", selected.name, selected.why);
+        Ok(selected)
+    }
+
+    fn train(&self, task: &mut dyn Task, settings: &LoopSettings, selected: &Selected) -> Result<Trained> {
+        let options =
+            RunOptions { resume: self.resume, device_name: selected.name.clone(), ..RunOptions::default() };
+        let mut shown = Shown::new(settings.steps);
+        Ok(train(&self.output, task, settings, &options, &selected.device, &mut |event| shown.show(&event))?)
+    }
+}
+
+/// The run on standard error: a bar where there is a terminal, else a line every so many steps.
+struct Shown {
+    bar: ProgressBar,
+    is_terminal: bool,
+    loss: f64,
+}
+
+/// Steps between lines where there is no terminal.
+const LINE_EVERY: u64 = 50;
+/// Share of the shown loss that a step replaces.
+const FRESH: f64 = 0.05;
+
+impl Shown {
+    fn new(num_steps: u64) -> Self {
+        let bar = ProgressBar::new(num_steps);
+        // The template is a constant, and a bar without a style is better than none.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, is_terminal: std::io::stderr().is_terminal(), loss: f64::NAN }
+    }
+
+    fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Note(note) => self.say(&format!("note: {note}")),
+            Event::Step { step, num_steps, report, remaining } => {
+                let loss = report.loss;
+                self.loss = if self.loss.is_nan() { loss } else { self.loss + FRESH * (loss - self.loss) };
+                let left = Duration::try_from_secs_f64(*remaining).unwrap_or_default().as_secs();
+                let message = format!(
+                    "loss {:.3}  rate {:.1e}  {:.2} s a step  {}:{:02}:{:02} left",
+                    self.loss,
+                    report.learning_rate,
+                    report.seconds,
+                    left / 3600,
+                    left / 60 % 60,
+                    left % 60
+                );
+                if self.is_terminal {
+                    self.bar.set_position(*step);
+                    self.bar.set_message(message);
+                } else if step.is_multiple_of(LINE_EVERY) || step == num_steps {
+                    eprintln!("{step}/{num_steps} {message}");
+                }
+            }
+            Event::Validation { step, figures, seconds } => {
+                let figures = figures.iter().filter_map(|(name, value)| Some((name.strip_prefix("val_")?, value)));
+                let said: Vec<String> = figures.map(|(name, value)| format!("{name} {value:.4}")).collect();
+                self.say(&format!("validation after step {step}: {} ({seconds:.0} s)", said.join(", ")));
+            }
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn report(trained: &Trained) -> Result<()> {
+    let [first, last] = trained.losses;
+    let mut rows = vec![
+        vec!["steps".to_owned(), trained.steps.to_string()],
+        vec!["loss of the first step".to_owned(), format!("{first:.4}")],
+        vec!["loss of the last tenth".to_owned(), format!("{last:.4}")],
+    ];
+    rows.extend(trained.figures.iter().map(|(name, value)| vec![name.clone(), format!("{value:.4}")]));
+    let mut out = std::io::stdout().lock();
+    write!(out, "{}", table(&["", ""], &rows))?;
+    Ok(writeln!(out, "{}", trained.model.display())?)
 }

@@ -17,6 +17,7 @@ pub use scan::LabelledScan;
 pub use view::{Shown, disturbed, part};
 
 use super::PretrainError;
+use super::rooms::find_rooms;
 use super::run::{LoopSettings, Loss, StepContext, Task};
 use crate::models::ModelError;
 use crate::models::sonata::{Sonata, SonataConfig};
@@ -79,6 +80,14 @@ impl Default for TeacherSettings {
 }
 
 impl TeacherSettings {
+    /// Reads settings; what the text does not name is as by default.
+    ///
+    /// # Errors
+    /// [`PretrainError::Config`].
+    pub fn parse(text: &str) -> Result<Self, PretrainError> {
+        toml::from_str(text).map_err(|error| PretrainError::Config(error.to_string()))
+    }
+
     /// Checks what would make a run senseless; the loop checks its own.
     ///
     /// # Errors
@@ -124,24 +133,22 @@ pub struct TeacherTask {
 }
 
 impl TeacherTask {
-    /// A task over `rooms`, validated on `device` on the first of `validation`: folders as [`LabelledScan::read`] takes
-    /// them.
+    /// A task over the rooms in `rooms/train`, validated on `device` on the first of those in `rooms/val`.
     ///
     /// # Errors
-    /// As [`TeacherSettings::validate`]; [`PretrainError::Setting`] where there is no room.
-    pub fn new(
-        settings: TeacherSettings,
-        rooms: Vec<PathBuf>,
-        mut validation: Vec<PathBuf>,
-        device: &Device,
-    ) -> Result<Self, PretrainError> {
+    /// As [`TeacherSettings::validate`] and [`find_rooms`].
+    pub fn new(settings: TeacherSettings, rooms: &Path, device: &Device) -> Result<Self, PretrainError> {
         settings.validate()?;
-        if rooms.is_empty() {
-            let (name, value) = ("rooms", "none".to_owned());
-            return Err(PretrainError::Setting { name, value, expected: "one to learn from at least" });
-        }
+        let mut validation = find_rooms(&rooms.join("val"))?;
         validation.truncate(settings.validation_rooms);
+        let rooms = find_rooms(&rooms.join("train"))?;
         Ok(Self { settings, rooms, validation, device: device.clone().without_autodiff() })
+    }
+
+    /// Rooms to learn from, and to validate on.
+    #[must_use]
+    pub fn num_rooms(&self) -> [usize; 2] {
+        [self.rooms.len(), self.validation.len()]
     }
 
     /// The room of `step`: every room once before any comes again.

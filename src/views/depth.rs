@@ -172,7 +172,7 @@ pub(super) fn decode_depth(bytes: &[u8], path: &Path, units_per_meter: f64) -> R
 }
 
 /// Reads a map of one byte per pixel, for example of confidence.
-pub(super) fn decode_grey8(bytes: &[u8], path: &Path) -> Result<(usize, usize, Vec<u8>), ViewsError> {
+pub(crate) fn decode_grey8(bytes: &[u8], path: &Path) -> Result<(usize, usize, Vec<u8>), ViewsError> {
     decode_png(bytes, path, ColorType::L8, "8-bit grey PNG")
 }
 

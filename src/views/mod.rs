@@ -26,5 +26,6 @@ pub mod virtual_cameras;
 pub use camera::{Axes, Direction, Intrinsics, InvalidPose, Pose, PoseConvention};
 pub use dataset::{Conventions, Counts, Dataset, Frame, Layout, UnknownLayoutName};
 pub use depth::DepthImage;
+pub(crate) use depth::decode_grey8;
 pub use error::ViewsError;
 pub use layouts::{OpenOptions, detect, open};

@@ -6,6 +6,7 @@
 mod backbone;
 mod config;
 mod fix_text;
+mod init;
 mod mojibake;
 mod pixel_decoder;
 mod position;
@@ -18,6 +19,7 @@ use burn::prelude::*;
 
 pub use backbone::FocalNet;
 pub use config::{BackboneConfig, ConfigError, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoderConfig};
+pub use init::initial_weights;
 pub use pixel_decoder::{PixelDecoder, PixelMaps};
 pub use predictor::{Observed, Predictor, Queries};
 pub use text::TextEncoder;

@@ -1,0 +1,253 @@
+//! The loss of mask classification: Mask2Former's (Cheng et al., CVPR 2022), with text in place of class weights.
+//!
+//! The matching needs the predictions on the host, so the loss and its derivative are computed there too, in one pass
+//! over them and in f32 with sums in f64. What flows back through the model is this derivative: the loss is handed over
+//! as the linear function that has its value and its derivative (see [`linearised`]).
+
+use std::collections::BTreeMap;
+
+use burn::prelude::*;
+use rayon::prelude::*;
+
+use super::PretrainError;
+use super::hungarian::assign;
+use crate::models::xdecoder::Queries;
+use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, plain};
+
+/// What an image shows: its segments at the resolution of the masks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Segments {
+    /// The text row of every segment.
+    pub classes: Vec<usize>,
+    /// Share of every cell that a segment covers, of what is labelled in it, `[segments, cells]`.
+    pub masks: Vec<f32>,
+    /// Share of every cell that is labelled, `[cells]`.
+    pub weights: Vec<f32>,
+}
+
+/// How much the parts of the loss count, in the matching too.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weights {
+    /// Cross entropy of the classes.
+    pub class: f32,
+    /// Binary cross entropy of the masks.
+    pub mask: f32,
+    /// Dice loss of the masks.
+    pub dice: f32,
+    /// Factor of the classes' cross entropy for queries that no segment is matched to.
+    pub background: f32,
+}
+
+impl Default for Weights {
+    /// Mask2Former's.
+    fn default() -> Self {
+        Self { class: 2.0, mask: 5.0, dice: 5.0, background: 0.1 }
+    }
+}
+
+/// The loss of one head on one image, with its derivatives.
+struct OfImage {
+    class: f64,
+    mask: f64,
+    dice: f64,
+    /// Matched queries whose largest logit is that of their segment.
+    correct: usize,
+    grad_logits: Vec<f32>,
+    grad_masks: Vec<f32>,
+}
+
+/// The sum of the losses of all `heads`; the last text row is the background. The parts are those of the last head,
+/// unweighted; `class_accuracy` is the share of its matched queries that tell the class of their segment.
+///
+/// # Errors
+/// [`OpError::Shape`] where `segments` are not those of the images and masks; what the device gives.
+pub fn criterion(
+    heads: &[Queries],
+    segments: &[Segments],
+    weights: Weights,
+) -> Result<(Tensor<1>, BTreeMap<String, f64>), PretrainError> {
+    let mut total: Option<Tensor<1>> = None;
+    let mut parts = BTreeMap::new();
+    for (i, head) in heads.iter().enumerate() {
+        let (loss, of_head) = of_head(head, segments, weights)?;
+        total = Some(match total {
+            Some(total) => total + loss,
+            None => loss,
+        });
+        if i + 1 == heads.len() {
+            parts = of_head;
+        }
+    }
+    let message = || OpError::Value { op: "criterion", message: "there is no head".to_owned() };
+    Ok((total.ok_or_else(message)?, parts))
+}
+
+fn of_head(
+    head: &Queries,
+    segments: &[Segments],
+    weights: Weights,
+) -> Result<(Tensor<1>, BTreeMap<String, f64>), PretrainError> {
+    let [num_images, num_queries, height, width] = head.pred_masks.dims();
+    let [_, _, num_texts] = head.pred_logits.dims();
+    let num_cells = height * width;
+    let mut shapes = ShapeCheck::new("criterion");
+    shapes.check("pred_logits", head.pred_logits.dims(), [num_images.into(), num_queries.into(), num_texts.into()])?;
+    shapes.check("segments", [segments.len()], [num_images.into()])?;
+    for of_image in segments {
+        shapes.check("weights", [of_image.weights.len()], [num_cells.into()])?;
+        shapes.check("masks", [of_image.masks.len()], [(of_image.classes.len() * num_cells).into()])?;
+        if of_image.classes.iter().any(|&class| class + 1 >= num_texts) || of_image.classes.len() > num_queries {
+            return Err(shapes.value("segments of other classes, or more than there are queries".to_owned()).into());
+        }
+    }
+    let logits = float_values(plain(head.pred_logits.clone()))?;
+    let masks = float_values(plain(head.pred_masks.clone()))?;
+    let num_segments: usize = segments.iter().map(|of_image| of_image.classes.len()).sum();
+    let per_segment = 1.0 / num_segments.max(1) as f32;
+    // PyTorch's weighted mean: by the sum of the weights of all targets.
+    let num_others = num_images * num_queries - num_segments;
+    let per_query = 1.0 / (num_segments as f32 + weights.background * num_others as f32).max(1e-6);
+    let images = segments.par_iter().enumerate().map(|(i, of_image)| {
+        let logits = &logits[i * num_queries * num_texts..][..num_queries * num_texts];
+        let masks = &masks[i * num_queries * num_cells..][..num_queries * num_cells];
+        of_one_image(logits, masks, num_queries, of_image, weights, per_segment, per_query)
+    });
+    let images: Vec<OfImage> = images.collect();
+    let sum = |part: fn(&OfImage) -> f64| images.iter().map(part).sum::<f64>();
+    let (class, mask, dice) = (sum(|image| image.class), sum(|image| image.mask), sum(|image| image.dice));
+    let loss =
+        f64::from(weights.class) * class + f64::from(weights.mask) * mask + f64::from(weights.dice) * dice;
+    let correct: usize = images.iter().map(|image| image.correct).sum();
+    let grad_logits: Vec<f32> = images.iter().flat_map(|image| &image.grad_logits).copied().collect();
+    let grad_masks: Vec<f32> = images.iter().flat_map(|image| &image.grad_masks).copied().collect();
+    let by_logits = linearised(head.pred_logits.clone(), grad_logits, loss);
+    let by_masks = linearised(head.pred_masks.clone(), grad_masks, 0.0);
+    let parts = [
+        ("class", class),
+        ("mask", mask),
+        ("dice", dice),
+        ("class_accuracy", correct as f64 / num_segments.max(1) as f64),
+    ];
+    Ok((by_logits + by_masks, parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+}
+
+/// The linear function of `x` that is `value` here and whose derivative is `grad`, of `x`'s shape: `[1]`.
+fn linearised<const D: usize>(x: Tensor<D>, grad: Vec<f32>, value: f64) -> Tensor<1> {
+    let grad = float_tensor(grad, x.dims(), &x.device());
+    let here = (plain(x.clone()) * plain(grad.clone())).sum();
+    let here = if x.device().is_autodiff() { Tensor::from_inner(here) } else { here };
+    (x * grad).sum() - here + value
+}
+
+/// The matching, the loss of it and the derivatives by `logits [Q, texts]` and `masks [Q, cells]`, weighted; the sums
+/// of the parts are divided by `per_segment` and `per_query` already.
+fn of_one_image(
+    logits: &[f32],
+    masks: &[f32],
+    num_queries: usize,
+    segments: &Segments,
+    weights: Weights,
+    per_segment: f32,
+    per_query: f32,
+) -> OfImage {
+    let num_texts = logits.len() / num_queries.max(1);
+    let num_cells = segments.weights.len();
+    let num_segments = segments.classes.len();
+    let probabilities: Vec<f32> = logits.chunks_exact(num_texts).flat_map(softmax).collect();
+    let area: f32 = segments.weights.iter().sum::<f32>().max(1e-6);
+    // Of every segment over the labelled cells: what it covers, and that alone.
+    let covered: Vec<f32> = segments
+        .masks
+        .chunks_exact(num_cells.max(1))
+        .flat_map(|mask| mask.iter().zip(&segments.weights).map(|(t, w)| t * w))
+        .collect();
+    let sizes: Vec<f32> = covered.chunks_exact(num_cells.max(1)).map(|mask| mask.iter().sum()).collect();
+    let mut costs = vec![0.0; num_segments * num_queries];
+    let mut sigmoids = vec![0.0; num_queries * num_cells];
+    for (query, (x, sigmoid)) in
+        masks.chunks_exact(num_cells).zip(sigmoids.chunks_exact_mut(num_cells)).enumerate().take(num_queries)
+    {
+        let (mut softplus, mut size) = (0.0, 0.0);
+        for ((x, s), w) in x.iter().zip(sigmoid.iter_mut()).zip(&segments.weights) {
+            let e = (-x.abs()).exp();
+            *s = if *x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) };
+            softplus += w * (x.max(0.0) + e.ln_1p());
+            size += w * *s;
+        }
+        for (segment, covered) in covered.chunks_exact(num_cells).enumerate() {
+            let (along, common) = dots(covered, x, sigmoid);
+            let mask = (softplus - along) / area;
+            let dice = 1.0 - (2.0 * common + 1.0) / (size + sizes[segment] + 1.0);
+            let class = -probabilities[query * num_texts + segments.classes[segment]];
+            costs[segment * num_queries + query] =
+                weights.class * class + weights.mask * mask + weights.dice * dice;
+        }
+    }
+    let query_from_segment = assign(&costs, num_segments, num_queries).unwrap_or_default();
+
+    let mut result = OfImage {
+        class: 0.0,
+        mask: 0.0,
+        dice: 0.0,
+        correct: 0,
+        grad_logits: probabilities,
+        grad_masks: vec![0.0; num_queries * num_cells],
+    };
+    let mut targets = vec![num_texts - 1; num_queries];
+    for (segment, &query) in query_from_segment.iter().enumerate() {
+        targets[query] = segments.classes[segment];
+        let x = &masks[query * num_cells..][..num_cells];
+        let sigmoid = &sigmoids[query * num_cells..][..num_cells];
+        let grad = &mut result.grad_masks[query * num_cells..][..num_cells];
+        let covered = &covered[segment * num_cells..][..num_cells];
+        let (_, common) = dots(covered, x, sigmoid);
+        let size: f32 = sigmoid.iter().zip(&segments.weights).map(|(s, w)| s * w).sum();
+        let (above, below) = (2.0 * common + 1.0, size + sizes[segment] + 1.0);
+        result.dice += f64::from(per_segment * (1.0 - above / below));
+        let (of_mask, of_dice) = (weights.mask * per_segment / area, weights.dice * per_segment);
+        let mut cross_entropy = 0.0;
+        for cell in 0..num_cells {
+            let (x, s, w, c) = (x[cell], sigmoid[cell], segments.weights[cell], covered[cell]);
+            cross_entropy += w * (x.max(0.0) + (-x.abs()).exp().ln_1p()) - c * x;
+            let by_sigmoid = -(2.0 * c * below - above * w) / (below * below);
+            grad[cell] = of_mask * (w * s - c) + of_dice * by_sigmoid * s * (1.0 - s);
+        }
+        result.mask += f64::from(per_segment * cross_entropy / area);
+    }
+    for (query, (row, target)) in result.grad_logits.chunks_exact_mut(num_texts).zip(targets).enumerate() {
+        let is_background = target == num_texts - 1;
+        let weight = per_query * if is_background { weights.background } else { 1.0 };
+        let logits = &logits[query * num_texts..][..num_texts];
+        let largest = (0..num_texts).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+        result.correct += usize::from(!is_background && largest == Some(target));
+        result.class -= f64::from(weight * row[target].max(1e-30).ln());
+        row[target] -= 1.0;
+        row.iter_mut().for_each(|value| *value *= weights.class * weight);
+    }
+    result
+}
+
+/// ⟨a, x⟩ and ⟨a, y⟩.
+fn dots(a: &[f32], x: &[f32], y: &[f32]) -> (f32, f32) {
+    const LANES: usize = 8;
+    let (mut with_x, mut with_y) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+    let (a8, a_rest) = a.as_chunks::<LANES>();
+    let (x8, x_rest) = x.as_chunks::<LANES>();
+    let (y8, y_rest) = y.as_chunks::<LANES>();
+    for ((a, x), y) in a8.iter().zip(x8).zip(y8) {
+        for lane in 0..LANES {
+            with_x[lane] += a[lane] * x[lane];
+            with_y[lane] += a[lane] * y[lane];
+        }
+    }
+    let rest = |z: &[f32]| a_rest.iter().zip(z).map(|(a, z)| a * z).sum::<f32>();
+    (with_x.iter().sum::<f32>() + rest(x_rest), with_y.iter().sum::<f32>() + rest(y_rest))
+}
+
+fn softmax(row: &[f32]) -> Vec<f32> {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut values: Vec<f32> = row.iter().map(|x| (x - largest).exp()).collect();
+    let total: f32 = values.iter().sum();
+    values.iter_mut().for_each(|value| *value /= total);
+    values
+}

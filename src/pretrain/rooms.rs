@@ -1,0 +1,173 @@
+//! Rooms of `geopurify synth` as pictures with a class per pixel: the views that were recorded, and views of the scan as
+//! it is drawn for scans without pictures.
+
+use std::path::{Path, PathBuf};
+
+use burn::prelude::*;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use rayon::prelude::*;
+
+use super::PretrainError;
+use crate::eval::labels::read_labels;
+use crate::files::AtomicFolder;
+use crate::images::{Orientation, Rgb8Image, read_image, write_png};
+use crate::pipeline::Scene;
+use crate::views::decode_grey8;
+use crate::views::render::{Renderer, pinhole};
+use crate::views::virtual_cameras::{Options, virtual_cameras};
+
+/// What scan views show where nothing is: the mean colour of pictures, as when a scan is labelled.
+pub const NOTHING: [u8; 3] = [124, 116, 104];
+
+/// A picture with its labels, on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledView {
+    /// Colours.
+    pub colors: PathBuf,
+    /// An 8-bit picture of NYU40's numbers, 0 where nothing is known.
+    pub labels: PathBuf,
+}
+
+/// A picture with its labels, in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labelled {
+    /// Colours.
+    pub image: Rgb8Image,
+    /// NYU40's number of every pixel, row by row; 0 where nothing is known.
+    pub labels: Vec<u8>,
+}
+
+impl LabelledView {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// [`PretrainError`] where a file cannot be read, or the sizes differ.
+    pub fn read(&self) -> Result<Labelled, PretrainError> {
+        let image = read_image(&self.colors, Orientation::AsStored)?;
+        let bytes = std::fs::read(&self.labels).map_err(|error| io(&self.labels, error))?;
+        let (width, height, labels) = decode_grey8(&bytes, &self.labels)?;
+        if [width, height] != [image.width(), image.height()] {
+            let [w, h] = [image.width(), image.height()];
+            let message = format!("labels of {width} x {height} pixels for a picture of {w} x {h}");
+            return Err(PretrainError::Rooms { path: self.labels.clone(), message });
+        }
+        Ok(Labelled { image, labels })
+    }
+}
+
+/// The folders of the rooms of a split, by name.
+///
+/// # Errors
+/// [`PretrainError::Io`], [`PretrainError::Rooms`] where there is none.
+pub fn find_rooms(split: &Path) -> Result<Vec<PathBuf>, PretrainError> {
+    let mut rooms = Vec::new();
+    for entry in std::fs::read_dir(split).map_err(|error| io(split, error))? {
+        let path = entry.map_err(|error| io(split, error))?.path();
+        if path.join("label").is_dir() {
+            rooms.push(path);
+        }
+    }
+    rooms.sort();
+    if rooms.is_empty() {
+        let message = "no room with a folder \"label\"; expected what `geopurify synth` makes".to_owned();
+        return Err(PretrainError::Rooms { path: split.to_path_buf(), message });
+    }
+    Ok(rooms)
+}
+
+/// The recorded views of a room that have labels, by number.
+///
+/// # Errors
+/// [`PretrainError::Io`], [`PretrainError::Rooms`] where there is none.
+pub fn recorded_views(room: &Path) -> Result<Vec<LabelledView>, PretrainError> {
+    let folder = room.join("color");
+    let mut views = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(|error| io(&folder, error))? {
+        let colors = entry.map_err(|error| io(&folder, error))?.path();
+        let stem = colors.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let labels = room.join("label").join(format!("{stem}.png"));
+        if let Ok(number) = stem.parse::<u64>()
+            && labels.is_file()
+        {
+            views.push((number, LabelledView { colors, labels }));
+        }
+    }
+    if views.is_empty() {
+        return Err(PretrainError::Rooms { path: folder, message: "no picture has labels".to_owned() });
+    }
+    views.sort_by_key(|(number, _)| *number);
+    Ok(views.into_iter().map(|(_, view)| view).collect())
+}
+
+/// How scans are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanViews {
+    /// Most views of a room.
+    pub most: usize,
+    /// Width and height.
+    pub size: [usize; 2],
+}
+
+/// Views of a room's scan from the cameras that labelling a scan without pictures places. They are drawn once, into a
+/// folder of `cache` named after the room and what was asked for, which appears whole or not at all.
+///
+/// # Errors
+/// [`PretrainError`] where the scan or its labels cannot be read or drawn, or the folder not be written.
+pub fn scan_views(
+    room: &Path,
+    cache: &Path,
+    asked: ScanViews,
+    device: &Device,
+) -> Result<Vec<LabelledView>, PretrainError> {
+    let name = room.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let [width, height] = asked.size;
+    let folder = cache.join(format!("{name}-{}-{width}x{height}", asked.most));
+    if !folder.is_dir() {
+        std::fs::create_dir_all(cache).map_err(|error| io(cache, error))?;
+        let partial = AtomicFolder::create(&folder).map_err(|error| io(&folder, error))?;
+        draw(room, &name, partial.path(), asked, device)?;
+        partial.commit().map_err(|error| io(&folder, error))?;
+    }
+    let view = |i: usize| LabelledView {
+        colors: folder.join(format!("{i}.png")),
+        labels: folder.join(format!("{i}.label.png")),
+    };
+    Ok((0..asked.most).map(view).take_while(|view| view.labels.is_file()).collect())
+}
+
+fn draw(room: &Path, name: &str, to: &Path, asked: ScanViews, device: &Device) -> Result<(), PretrainError> {
+    let scene = Scene::read(&room.join(format!("{name}_vh_clean_2.ply")))?;
+    let labels_path = room.join(format!("{name}_vh_clean_2.labels.ply"));
+    let rooms = |message: String| PretrainError::Rooms { path: labels_path.clone(), message };
+    let labels = read_labels(&labels_path, "label").map_err(|error| rooms(error.to_string()))?;
+    if labels.len() != scene.num_points() || scene.kept().is_some() {
+        return Err(rooms(format!("{} labels for a scan of {} points", labels.len(), scene.num_points())));
+    }
+    let [width, height] = asked.size;
+    let options = Options { max_views: asked.most, width, height, ..Options::default() };
+    let cameras = virtual_cameras(&scene.to_cameras(), &options);
+    let appearance = scene.appearance(cameras.up);
+    let renderer = Renderer::new(&appearance.of(&scene), device)?;
+    cameras.cameras.par_iter().enumerate().try_for_each(|(i, camera)| {
+        let pinhole = pinhole(&camera.intrinsics, &camera.pose, scene.origin(), camera.near);
+        let picture = renderer.picture(&pinhole, NOTHING)?;
+        let label = |&point: &i32| {
+            let label = usize::try_from(point).ok().and_then(|point| labels.get(point));
+            label.and_then(|&label| u8::try_from(label).ok()).unwrap_or(0)
+        };
+        let of_pixel: Vec<u8> = picture.index.iter().map(label).collect();
+        write_png(&to.join(format!("{i}.png")), &Rgb8Image::new(width, height, picture.colors)?)?;
+        let path = to.join(format!("{i}.label.png"));
+        let mut bytes = Vec::new();
+        let size = [width, height].map(|pixels| u32::try_from(pixels).unwrap_or(u32::MAX));
+        PngEncoder::new(&mut bytes)
+            .write_image(&of_pixel, size[0], size[1], ExtendedColorType::L8)
+            .map_err(|error| PretrainError::Rooms { path: path.clone(), message: error.to_string() })?;
+        std::fs::write(&path, bytes).map_err(|error| io(&path, error))
+    })
+}
+
+fn io(path: &Path, source: std::io::Error) -> PretrainError {
+    PretrainError::Io { path: path.to_path_buf(), source }
+}

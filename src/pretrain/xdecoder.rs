@@ -1,0 +1,386 @@
+//! X-Decoder trained natively, small, to label pictures of rooms by words.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::prelude::*;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::PretrainError;
+use super::augment::{Example, augment, segments};
+use super::criterion::{Segments, Weights, criterion};
+use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views, scan_views};
+use super::run::{Factors, LoopSettings, Loss, StepContext, Task};
+use super::words::{CLASSES, class_of, draw_prompts, tokens};
+use crate::eval::labels::{classes_from_nyu40, nyu40_from_class};
+use crate::eval::metrics::{AbsentClasses, Confusion};
+use crate::images::draw::{LegendEntry, overlay, palette, sheet};
+use crate::images::{Rgb8Image, write_png};
+use crate::lift::{Padding, View};
+use crate::models::ModelError;
+use crate::models::xdecoder::{
+    BackboneConfig, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoder, XDecoderConfig, initial_weights,
+};
+use crate::ops::conv2d::Precision;
+use crate::query::presets::Preset;
+use crate::weights::StateDict;
+
+/// Labelled pictures beside the truth, of the last validation, in a run's folder.
+pub const PREVIEW_FILE: &str = "preview.png";
+/// Folder of a run for the drawn views of scans.
+const SCAN_VIEWS: &str = "scan-views";
+/// Fewest pixels of a segment.
+const FEWEST_PIXELS: usize = 30;
+/// Pictures of each kind that the preview shows.
+const PREVIEWED: usize = 3;
+/// How strongly labels tint them.
+const OPACITY: f32 = 0.65;
+/// Of a stream of random numbers: which pictures, how each is changed, and the words.
+const PICTURES: u64 = 1;
+const CHANGES: u64 = 2;
+const WORDS: u64 = 3;
+
+/// The model of the demo: X-Decoder's layers at a width at which two CPU cores train it in an hour or two. Three decoder
+/// layers look at each of the three maps once; 40 queries are three times what a view of a room shows.
+#[must_use]
+pub fn demo_config() -> XDecoderConfig {
+    const EMBED_DIM: usize = 32;
+    const DIM: usize = 64;
+    XDecoderConfig {
+        backbone: BackboneConfig {
+            embed_dim: EMBED_DIM,
+            depths: vec![1, 1, 3, 1],
+            focal_levels: vec![3; 4],
+            mlp_ratio: 3.0,
+            ..XDecoderConfig::focal_l().backbone
+        },
+        pixel_decoder: PixelDecoderConfig {
+            conv_dim: DIM,
+            mask_dim: DIM,
+            gn_groups: 8,
+            enc_layers: 1,
+            heads: 4,
+            ffn_dim: 4 * DIM,
+            ..XDecoderConfig::focal_l().pixel_decoder
+        },
+        decoder: DecoderConfig {
+            hidden_dim: DIM,
+            num_queries: 41,
+            heads: 4,
+            ffn_dim: 4 * DIM,
+            layers: 3,
+            dim_proj: DIM,
+            ..XDecoderConfig::focal_l().decoder
+        },
+        text: TextConfig { width: 32, heads: 2, layers: 2, dim_proj: DIM, ..XDecoderConfig::focal_l().text },
+        backbone_dim: EMBED_DIM << 3,
+        dim_proj: DIM,
+        ..XDecoderConfig::focal_l()
+    }
+}
+
+/// How X-Decoder is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct XDecoderSettings {
+    /// Pictures of a step.
+    pub batch: usize,
+    /// Width and height at which they are seen.
+    pub size: [usize; 2],
+    /// Least and largest factor by which a picture is enlarged over fitting the size.
+    pub zoom: [f64; 2],
+    /// Share of pictures that are views of scans.
+    pub scan_share: f64,
+    /// Most views of a scan, and their width and height.
+    pub scan_views: usize,
+    /// Width and height of views of scans.
+    pub scan_size: [usize; 2],
+    /// Pictures that are validated on, half of them views of scans.
+    pub validate_on: usize,
+    /// The loop.
+    pub training: LoopSettings,
+    /// Widths and depths.
+    pub model: XDecoderConfig,
+}
+
+impl Default for XDecoderSettings {
+    fn default() -> Self {
+        Self {
+            batch: 4,
+            size: [256, 192],
+            zoom: [0.6, 2.0],
+            scan_share: 0.4,
+            scan_views: 30,
+            scan_size: [400, 300],
+            validate_on: 100,
+            training: LoopSettings::default(),
+            model: demo_config(),
+        }
+    }
+}
+
+impl XDecoderSettings {
+    /// Settings from TOML; what it does not name is as by default.
+    ///
+    /// # Errors
+    /// [`PretrainError::Config`].
+    pub fn parse(text: &str) -> Result<Self, PretrainError> {
+        toml::from_str(text).map_err(|error| PretrainError::Config(error.to_string()))
+    }
+
+    /// Checks what would make a run senseless.
+    ///
+    /// # Errors
+    /// [`PretrainError::Setting`], and [`ModelError::Config`] of the model.
+    pub fn validate(&self) -> Result<(), PretrainError> {
+        self.training.validate()?;
+        self.model.validate().map_err(ModelError::from)?;
+        let wrong = |name, value: String, expected| Err(PretrainError::Setting { name, value, expected });
+        let divisor = self.model.size_divisibility;
+        if self.size.iter().any(|&side| side == 0 || side > 4096 || !side.is_multiple_of(divisor)) {
+            return wrong("size", format!("{:?}", self.size), "multiples of the model's size_divisibility, to 4096");
+        }
+        if !(1..=1024).contains(&self.batch) {
+            return wrong("batch", self.batch.to_string(), "1 to 1024");
+        }
+        if !(0.0..=1.0).contains(&self.scan_share) {
+            return wrong("scan_share", self.scan_share.to_string(), "0 to 1");
+        }
+        let [least, most] = self.zoom;
+        if !(least >= 0.05 && most >= least && most <= 20.0) {
+            return wrong("zoom", format!("{:?}", self.zoom), "two factors in ascending order, 0.05 to 20");
+        }
+        if self.scan_size.iter().any(|side| !(16..=4096).contains(side)) {
+            return wrong("scan_size", format!("{:?}", self.scan_size), "16 to 4096");
+        }
+        if self.model.decoder.num_queries <= CLASSES.len() {
+            return wrong("decoder.num_queries", self.model.decoder.num_queries.to_string(), "more than classes");
+        }
+        Ok(())
+    }
+}
+
+/// Training X-Decoder, see [`train`](super::run::train).
+#[derive(Debug)]
+pub struct XDecoderTask {
+    settings: XDecoderSettings,
+    recorded: Vec<LabelledView>,
+    scans: Vec<LabelledView>,
+    validation: Vec<LabelledView>,
+    /// Of `validation`, how many at the front are recorded.
+    num_recorded: usize,
+    device: Device,
+}
+
+impl XDecoderTask {
+    /// Lists the rooms in `rooms/train` and `rooms/val` and draws what is missing of the views of their scans, below
+    /// `run`. `device` draws and validates. `progress` hears of every room.
+    ///
+    /// # Errors
+    /// [`PretrainError`] where settings, rooms or drawing fail.
+    pub fn new(
+        settings: XDecoderSettings,
+        rooms: &Path,
+        run: &Path,
+        device: &Device,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Self, PretrainError> {
+        settings.validate()?;
+        let device = device.clone().without_autodiff();
+        let asked = ScanViews { most: settings.scan_views, size: settings.scan_size };
+        let [train, val] = ["train", "val"].map(|split| find_rooms(&rooms.join(split)));
+        let splits: [(&str, Vec<PathBuf>); 2] = [("train", train?), ("val", val?)];
+        let num_rooms = splits.iter().map(|(_, rooms)| rooms.len()).sum::<usize>();
+        let mut done = 0;
+        let mut found = Vec::new();
+        for (split, rooms) in &splits {
+            let (mut recorded, mut scans) = (Vec::new(), Vec::new());
+            for room in rooms {
+                recorded.extend(recorded_views(room)?);
+                if settings.scan_share > 0.0 {
+                    scans.extend(scan_views(room, &run.join(SCAN_VIEWS).join(split), asked, &device)?);
+                }
+                done += 1;
+                progress(done as f64 / num_rooms as f64);
+            }
+            found.push((recorded, scans));
+        }
+        let (val_recorded, val_scans) = found.pop().unwrap_or_default();
+        let (recorded, scans) = found.pop().unwrap_or_default();
+        let half = settings.validate_on.div_ceil(2);
+        let mut validation = spread(&val_recorded, half);
+        let num_recorded = validation.len();
+        validation.extend(spread(&val_scans, half));
+        Ok(Self { settings, recorded, scans, validation, num_recorded, device })
+    }
+
+    /// Pictures to learn from: recorded, and of scans.
+    #[must_use]
+    pub fn num_views(&self) -> [usize; 2] {
+        [self.recorded.len(), self.scans.len()]
+    }
+
+    /// The pictures of a step with their segments.
+    fn batch(&self, context: &StepContext<'_>) -> Result<(Vec<f32>, Vec<Segments>), PretrainError> {
+        let size = self.settings.size;
+        let examples = (0..self.settings.batch as u64).into_par_iter().map(|i| {
+            let mut choice = context.random(&[PICTURES, i]);
+            let of_scan = choice.unit() < self.settings.scan_share && !self.scans.is_empty();
+            let views = if of_scan { &self.scans } else { &self.recorded };
+            let picture = views[choice.below(views.len())].read()?;
+            Ok(augment(&picture, size, self.settings.zoom, &mut context.random(&[CHANGES, i])))
+        });
+        let examples: Vec<Example> = examples.collect::<Result<_, PretrainError>>()?;
+        let segments = examples.iter().map(|example| segments(&example.labels, size, FEWEST_PIXELS, class_of));
+        let segments = segments.collect();
+        Ok((examples.into_iter().flat_map(|example| example.pixels).collect(), segments))
+    }
+}
+
+/// `count` of `views`, spread over all of them.
+fn spread(views: &[LabelledView], count: usize) -> Vec<LabelledView> {
+    let count = count.min(views.len());
+    (0..count).map(|i| views[i * views.len() / count].clone()).collect()
+}
+
+impl Task for XDecoderTask {
+    fn name(&self) -> &'static str {
+        "xdecoder"
+    }
+
+    fn settings(&self) -> Result<String, PretrainError> {
+        toml::to_string(&self.settings).map_err(|error| PretrainError::Config(error.to_string()))
+    }
+
+    fn model_config(&self) -> Result<String, PretrainError> {
+        let text = serde_json::to_string_pretty(&self.settings.model);
+        text.map_err(|error| PretrainError::Config(error.to_string()))
+    }
+
+    fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
+        let config = &self.settings.model;
+        Ok(initial_weights(config, seed, &tokens(config.text.context_length)))
+    }
+
+    fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {
+        let (pixels, segments) = self.batch(&context)?;
+        let prompts = draw_prompts(&mut context.random(&[WORDS]));
+        let [width, height] = self.settings.size;
+        let device = context.parameters.device().clone();
+        let (model, _) =
+            XDecoder::load(context.parameters, self.settings.model.clone(), Precision::F32, &device)?;
+        let text = model.text_encoder.embed_texts_tracked(&prompts)?;
+        let images = model.prepare(&pixels, [height, width])?;
+        let heads = model.forward_train(images, text, model.text_encoder.logit_scale_tracked())?;
+        let (total, parts) = criterion(&heads, &segments, Weights::default())?;
+        Ok(Loss { total, parts })
+    }
+
+    fn factors(&self, key: &str, shape: &[usize]) -> Factors {
+        // What is looked up by number has no direction that would be shrunk for nothing.
+        let is_table = ["embedding", "embedding.weight", "query_feat.weight", "query_embed.weight", "level_embed.weight"]
+            .iter()
+            .any(|end| key.ends_with(end));
+        Factors { learning_rate: 1.0, weight_decay: if shape.len() > 1 && !is_table { 1.0 } else { 0.0 } }
+    }
+
+    fn validate(
+        &mut self,
+        mut weights: StateDict,
+        step: u64,
+        folder: &Path,
+    ) -> Result<BTreeMap<String, f64>, PretrainError> {
+        let preset = Preset::SCANNET20;
+        let (model, _) =
+            XDecoder::load(&mut weights, self.settings.model.clone(), Precision::F32, &self.device)?;
+        let words: Vec<String> = preset.labels.iter().map(|&label| label.to_owned()).collect();
+        let text = model.embed_text(&words)?;
+        let nyu40 = nyu40_from_class(&preset).unwrap_or_default();
+        let num_classes = preset.labels.len();
+        let mut counts = [Confusion::new(num_classes)?, Confusion::new(num_classes)?];
+        let mut rows = Vec::new();
+        let colors = preset.colors.map_or_else(|| palette(num_classes), <[[u8; 3]]>::to_vec);
+        for (i, view) in self.validation.iter().enumerate() {
+            let Labelled { image, labels } = view.read()?;
+            let size = [image.height(), image.width()];
+            let pixels: Vec<f32> = image.pixels().as_flattened().iter().map(|&value| f32::from(value)).collect();
+            let queries = model.forward(model.prepare(&pixels, size)?, &text)?;
+            let view = View::new(&queries, 0, &text, size, Padding::Cropped)
+                .map_err(|error| PretrainError::Rooms { path: view.colors.clone(), message: error.to_string() })?;
+            let found = view.label_from_pixel()?;
+            let mut truth: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
+            classes_from_nyu40(&mut truth, &nyu40, -1);
+            let truth: Vec<i32> = truth.into_iter().map(|label| label as i32).collect();
+            let is_scan = i >= self.num_recorded;
+            counts[usize::from(is_scan)].add(&truth, &found, &[-1])?;
+            let (first, len) = if is_scan {
+                (self.num_recorded, self.validation.len() - self.num_recorded)
+            } else {
+                (0, self.num_recorded)
+            };
+            if (0..PREVIEWED).any(|k| i == first + (2 * k + 1) * len / (2 * PREVIEWED)) {
+                let tinted = |labels: &[i32]| overlay(&image, labels, &colors, OPACITY);
+                let row: [Rgb8Image; 3] = [image.clone(), tinted(&truth)?, tinted(&found)?];
+                rows.push(row.to_vec());
+            }
+        }
+        let mut all = counts[0].clone();
+        all.merge(&counts[1])?;
+        let selection: Vec<usize> = (0..num_classes).collect();
+        let mut figures = BTreeMap::new();
+        for (name, counts) in [("", &all), ("_recorded", &counts[0]), ("_scans", &counts[1])] {
+            let scores = counts.scores(&selection, AbsentClasses::Skipped)?;
+            for (figure, value) in [("miou", scores.mean_iou), ("accuracy", scores.all_accuracy)] {
+                figures.extend(value.map(|value| (format!("val_{figure}{name}"), value)));
+            }
+        }
+        for (label, class) in preset.labels.iter().zip(all.classes()) {
+            figures.extend(class.iou().map(|iou| (format!("iou {label}"), iou)));
+        }
+        if !rows.is_empty() {
+            let legend = preset.labels.iter().zip(&colors).zip(all.classes()).filter(|(_, class)| class.union > 0);
+            let total: u64 = all.counts().iter().sum();
+            let entry = |((label, color), class): ((&&str, &[u8; 3]), crate::eval::metrics::ClassCounts)| LegendEntry {
+                color: Some(*color),
+                text: (*label).to_owned(),
+                share: class.target as f64 / total.max(1) as f64,
+            };
+            let legend: Vec<LegendEntry> = legend.map(entry).collect();
+            let miou = figures.get("val_miou").copied().unwrap_or_default();
+            let caption = format!("step {step}, mean IoU {miou:.3}");
+            let drawn = sheet(&rows, &["picture", "truth", "found"], &legend, &caption)?;
+            write_png(&folder.join(PREVIEW_FILE), &drawn)?;
+        }
+        Ok(figures)
+    }
+
+    fn main_figure(&self) -> &'static str {
+        "val_miou"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demos_model_runs_and_settings_are_read_back() {
+        let settings = XDecoderSettings::default();
+        settings.validate().unwrap();
+        let text = toml::to_string(&settings).unwrap();
+        assert_eq!(XDecoderSettings::parse(&text).unwrap(), settings);
+        let other = XDecoderSettings::parse("batch = 2\n[training]\nsteps = 7\n").unwrap();
+        assert_eq!((other.batch, other.training.steps, other.training.seed), (2, 7, 0));
+        assert!(XDecoderSettings::parse("batches = 2").is_err());
+        assert!(XDecoderSettings { size: [250, 192], ..settings }.validate().is_err());
+    }
+
+    #[test]
+    fn views_are_spread_over_all() {
+        let view = |i: usize| LabelledView { colors: i.to_string().into(), labels: PathBuf::new() };
+        let views: Vec<LabelledView> = (0..10).map(view).collect();
+        assert_eq!(spread(&views, 2), [view(0), view(5)]);
+        assert_eq!(spread(&views, 20).len(), 10);
+    }
+}
