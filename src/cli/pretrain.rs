@@ -109,8 +109,7 @@ impl RunArgs {
     }
 
     fn train(&self, task: &mut dyn Task, settings: &LoopSettings, selected: &Selected) -> Result<Trained> {
-        let options =
-            RunOptions { resume: self.resume, device_name: selected.name.clone(), ..RunOptions::default() };
+        let options = RunOptions { resume: self.resume, device_name: selected.name.clone(), ..RunOptions::default() };
         let mut shown = Shown::new(settings.steps);
         Ok(train(&self.output, task, settings, &options, &selected.device, &mut |event| shown.show(&event))?)
     }

@@ -12,7 +12,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use measure::{ObjectPrecision, object_precision};
-pub use pairs::{Cell, NEAR_METRES, Pairs, draw_pairs, majority};
+pub use pairs::{Cell, Pairs, draw_pairs, majority};
 pub use scan::LabelledScan;
 pub use view::{Shown, disturbed, part};
 
@@ -32,8 +32,11 @@ const DRAWN: u64 = 0;
 const ORDER: u64 = u64::MAX;
 /// Copies of a part that a step compares.
 const COPIES: usize = 2;
+/// The layer that takes position, colour and normal, and how many values these are.
+const STEM: &str = "embedding.stem.linear.weight";
+const NUM_CHANNELS: usize = 9;
 /// The validation's figure that matters most.
-const FIGURE: &str = "border_precision";
+const FIGURE: &str = "val_border_precision";
 
 /// How a teacher is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,10 +71,10 @@ impl Default for TeacherSettings {
             ..LoopSettings::default()
         };
         Self {
-            points: 15_000,
+            points: 20_000,
             anchors: 768,
             negatives: 64,
-            temperature: 0.1,
+            temperature: 0.07,
             validation_rooms: 3,
             training,
             model: SonataConfig::small(),
@@ -80,12 +83,20 @@ impl Default for TeacherSettings {
 }
 
 impl TeacherSettings {
-    /// Reads settings; what the text does not name is as by default.
+    /// Reads settings; what the text does not name is as by default, in its tables too.
     ///
     /// # Errors
     /// [`PretrainError::Config`].
     pub fn parse(text: &str) -> Result<Self, PretrainError> {
-        toml::from_str(text).map_err(|error| PretrainError::Config(error.to_string()))
+        let wrong = |error: &dyn std::fmt::Display| PretrainError::Config(error.to_string());
+        let mut settings = toml::Table::try_from(Self::default()).map_err(|error| wrong(&error))?;
+        for (name, value) in text.parse::<toml::Table>().map_err(|error| wrong(&error))? {
+            match (settings.get_mut(&name), value) {
+                (Some(toml::Value::Table(usual)), toml::Value::Table(given)) => usual.extend(given),
+                (_, value) => drop(settings.insert(name, value)),
+            }
+        }
+        settings.try_into().map_err(|error| wrong(&error))
     }
 
     /// Checks what would make a run senseless; the loop checks its own.
@@ -100,7 +111,12 @@ impl TeacherSettings {
             ("anchors", (1..1 << 20).contains(&self.anchors), self.anchors.to_string(), "from 1 to a million"),
             ("negatives", (1..1 << 12).contains(&self.negatives), self.negatives.to_string(), "from 1 to 4095"),
             ("temperature", is_temperature, self.temperature.to_string(), "above 0"),
-            ("in_channels", self.model.in_channels == 9, self.model.in_channels.to_string(), "9: position, colour, normal"),
+            (
+                "in_channels",
+                self.model.in_channels == NUM_CHANNELS,
+                self.model.in_channels.to_string(),
+                "9: position, colour, normal",
+            ),
         ] {
             if !holds {
                 return Err(PretrainError::Setting { name, value, expected });
@@ -116,11 +132,12 @@ impl TeacherSettings {
 /// [disturbed] in its own way: turned, mirrored, scaled, thinned, with holes, and with noise in positions, normals
 /// and colours. Both go through the encoder together. The loss is InfoNCE over cosines of the cells' features:
 ///
-/// * An anchor is a cell (of one object to three quarters at least); its object is drawn with the root of its surface.
-/// * Its positive is another cell of the same object, every second time of the other copy: features depend on the object
-///   rather than on how it was scanned.
-/// * Half of its negatives are cells of other objects within 0.5 m: that is where purification needs a border.
-/// * The other half are cells of other objects within 1 m, and beyond that only where one of the two objects goes around
+/// * An anchor is a cell, most of which is of one object; its object is drawn with the root of its surface. Every second
+///   one has another object within 0.25 m, where there is one: that is where purification needs a border.
+/// * Its positive is another cell of the same object: every second time one within 0.25 m, else anywhere in the part, as
+///   often of the other copy as of its own. Features depend on the object rather than on how it was scanned.
+/// * Half of its negatives are cells of other objects within 0.25 m and a quarter within 0.5 m, where there are such.
+/// * The others are cells of other objects within 1 m, and beyond that only where one of the two objects goes around
 ///   the room, as floors, walls and ceilings do. A thing far away may be another of the same kind, and nothing near it
 ///   tells a second chair from the first: pushing them apart would ask for features of the place, not of the thing. The
 ///   surfaces around a room are there once. Both follow from the objects' extents; classes are not used.
@@ -174,7 +191,13 @@ impl Task for TeacherTask {
     }
 
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
-        Ok(self.settings.model.initial(seed))
+        let mut state = self.settings.model.initial(seed);
+        // In x and y parts are moved by metres: of these a random layer would make most of what it gives, and little of
+        // colours and normals.
+        if let Some(stem) = state.tensors.get_mut(STEM) {
+            stem.data.chunks_exact_mut(NUM_CHANNELS).for_each(|row| row[..2].fill(0.0));
+        }
+        Ok(state)
     }
 
     fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {

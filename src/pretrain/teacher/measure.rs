@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::pairs::majority;
 use super::LabelledScan;
+use super::pairs::majority;
 use crate::models::sonata::{Cloud, Encoded, Sonata};
 use crate::ops::affinity::cpu::dot;
 use crate::ops::float_values;
@@ -44,12 +44,12 @@ impl ObjectPrecision {
     #[must_use]
     pub fn figures(&self) -> BTreeMap<String, f64> {
         [
-            ("precision", self.precision),
-            ("uniform", self.uniform),
-            ("appearance", self.appearance),
-            ("border_precision", self.border_precision),
-            ("border_uniform", self.border_uniform),
-            ("border_appearance", self.border_appearance),
+            ("val_precision", self.precision),
+            ("val_uniform", self.uniform),
+            ("val_appearance", self.appearance),
+            ("val_border_precision", self.border_precision),
+            ("val_border_uniform", self.border_uniform),
+            ("val_border_appearance", self.border_appearance),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
@@ -174,8 +174,10 @@ mod tests {
 
     #[test]
     fn rooms_count_by_their_cells() {
-        let small = ObjectPrecision { precision: 0.5, border_uniform: 1.0, num_cells: 10, num_border: 0, ..Default::default() };
-        let large = ObjectPrecision { precision: 0.8, border_uniform: 0.4, num_cells: 20, num_border: 5, ..Default::default() };
+        let small =
+            ObjectPrecision { precision: 0.5, border_uniform: 1.0, num_cells: 10, num_border: 0, ..Default::default() };
+        let large =
+            ObjectPrecision { precision: 0.8, border_uniform: 0.4, num_cells: 20, num_border: 5, ..Default::default() };
         let mean = ObjectPrecision::mean(&[small, large]);
         assert!((mean.precision - 0.7).abs() < 1e-12 && (mean.border_uniform - 0.4).abs() < 1e-12);
         assert_eq!((mean.num_cells, mean.num_border), (30, 5));

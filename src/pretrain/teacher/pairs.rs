@@ -3,11 +3,12 @@
 use crate::random::SplitMix64;
 
 /// Share of a cell's voxels that must be of one object for the cell to count.
-const MIN_SHARE: f32 = 0.75;
-/// Up to where a cell is near, and up to where it is another object's for certain, in metres.
-pub const NEAR_METRES: f32 = 0.5;
+const MIN_SHARE: f32 = 0.6;
+/// Up to where a cell is beside another, near to it, and a thing's that is not another of its kind, in metres.
+const BESIDE_METRES: f32 = 0.25;
+const NEAR_METRES: f32 = 0.5;
 const AROUND_METRES: f32 = 1.0;
-/// Draws of a positive before any other cell of the object is taken.
+/// Draws before what was wanted is given up.
 const DRAWS: usize = 8;
 
 /// A cell of the encoder's result.
@@ -30,7 +31,7 @@ pub struct Pairs {
     pub anchors: Vec<i32>,
     /// `[A]`, each of its anchor's object.
     pub positives: Vec<i32>,
-    /// `[A, M]`, each of another object: the near ones first.
+    /// `[A, M]`, each of another object: those beside first, then those near, then the others.
     pub negatives: Vec<i32>,
 }
 
@@ -64,56 +65,105 @@ pub fn draw_pairs(
     let mut members = vec![Vec::new(); spans_room.len()];
     usable.iter().for_each(|&row| members[cell(row).instance as usize].push(row));
     let is_alone = members.iter().filter(|rows| !rows.is_empty()).count() < 2;
+    members.retain(|rows| rows.len() > 1);
     // Large objects are seen more often, but less than in proportion to their surface.
-    let weight = |rows: &Vec<i32>| if rows.len() < 2 { 0.0 } else { (rows.len() as f64).sqrt() };
+    let weight = |rows: &Vec<i32>| (rows.len() as f64).sqrt();
     let total: f64 = members.iter().map(weight).sum();
-    if is_alone || total == 0.0 {
-        return None;
-    }
+    let largest = members.iter().max_by_key(|rows| rows.len()).filter(|_| !is_alone)?;
     let mut pairs = Pairs { anchors: Vec::new(), positives: Vec::new(), negatives: Vec::new() };
-    let (mut near, mut others, mut any) = (Vec::new(), Vec::new(), Vec::new());
+    let mut around = Around::default();
     for _ in 0..num_anchors {
-        let mut left = random.unit() * total;
-        let chosen = members.iter().filter(|rows| rows.len() > 1).find(|rows| {
-            left -= weight(rows);
-            left < 0.0
-        });
-        // Rounding may leave nothing for the last.
-        let Some(rows) = chosen.or_else(|| members.iter().rfind(|rows| rows.len() > 1)) else { continue };
-        let at = random.below(rows.len());
-        let anchor = rows[at];
-        let own = cell(anchor);
-        let wants_other_copy = random.below(2) == 1;
-        let mut positive = rows[(at + 1 + random.below(rows.len() - 1)) % rows.len()];
-        for _ in 0..DRAWS {
-            if (cell(positive).copy != own.copy) == wants_other_copy {
+        let is_at_border = random.below(2) == 0;
+        let mut draw = || {
+            let mut left = random.unit() * total;
+            let chosen = members.iter().find(|rows| {
+                left -= weight(rows);
+                left < 0.0
+            });
+            // Rounding may leave nothing for the last.
+            let rows = chosen.unwrap_or(largest);
+            (rows, random.below(rows.len()))
+        };
+        let (mut rows, mut at) = draw();
+        around.look(cells, &usable, spans_room, rows[at]);
+        for _ in 1..DRAWS {
+            if !is_at_border || !around.beside.is_empty() {
                 break;
             }
-            positive = rows[(at + 1 + random.below(rows.len() - 1)) % rows.len()];
+            (rows, at) = draw();
+            around.look(cells, &usable, spans_room, rows[at]);
         }
-        [&mut near, &mut others, &mut any].into_iter().for_each(Vec::clear);
-        for &row in usable.iter().filter(|&&row| cell(row).instance != own.instance) {
-            let other = cell(row);
-            let sq_dist: f32 = (0..3).map(|axis| (other.position[axis] - own.position[axis]).powi(2)).sum();
-            if sq_dist <= NEAR_METRES * NEAR_METRES {
-                near.push(row);
+        let anchor = rows[at];
+        let (is_beside, is_other_copy) = (random.below(2) == 0, random.below(2) == 0);
+        let mut draw = || rows[(at + 1 + random.below(rows.len() - 1)) % rows.len()];
+        let mut positive = draw();
+        for _ in 1..DRAWS {
+            if (cell(positive).copy != cell(anchor).copy) == is_other_copy {
+                break;
             }
-            let spans = spans_room[own.instance as usize] || spans_room[other.instance as usize];
-            if spans || sq_dist <= AROUND_METRES * AROUND_METRES {
-                others.push(row);
-            }
-            any.push(row);
+            positive = draw();
         }
-        let others = if others.is_empty() { &any } else { &others };
-        let near = if near.is_empty() { others } else { &near };
+        if is_beside && !around.own.is_empty() {
+            positive = around.own[random.below(around.own.len())];
+        }
+        let others = if around.others.is_empty() { &around.any } else { &around.others };
+        let near = if around.near.is_empty() { others } else { &around.near };
+        let beside = if around.beside.is_empty() { near } else { &around.beside };
         pairs.anchors.push(anchor);
         pairs.positives.push(positive);
         for i in 0..num_negatives {
-            let of = if i < num_negatives / 2 { near } else { others };
+            let of = match 4 * i / num_negatives {
+                0 | 1 => beside,
+                2 => near,
+                _ => others,
+            };
             pairs.negatives.push(of[random.below(of.len())]);
         }
     }
     Some(pairs)
+}
+
+/// What lies around an anchor.
+#[derive(Debug, Default)]
+struct Around {
+    /// Of its object, beside it.
+    own: Vec<i32>,
+    /// Of other objects, beside it, and near to it.
+    beside: Vec<i32>,
+    near: Vec<i32>,
+    /// Of other objects that are told from its own wherever they are, or that are around.
+    others: Vec<i32>,
+    /// Of other objects.
+    any: Vec<i32>,
+}
+
+impl Around {
+    fn look(&mut self, cells: &[Cell], usable: &[i32], spans_room: &[bool], anchor: i32) {
+        let Self { own, beside, near, others, any } = self;
+        [&mut *own, &mut *beside, &mut *near, &mut *others, &mut *any].into_iter().for_each(Vec::clear);
+        let middle = &cells[anchor as usize];
+        for &row in usable {
+            let cell = &cells[row as usize];
+            let sq_dist: f32 = (0..3).map(|axis| (cell.position[axis] - middle.position[axis]).powi(2)).sum();
+            let within = |metres: f32| sq_dist <= metres * metres;
+            if cell.instance == middle.instance {
+                if row != anchor && within(BESIDE_METRES) {
+                    own.push(row);
+                }
+                continue;
+            }
+            if within(BESIDE_METRES) {
+                beside.push(row);
+            }
+            if within(NEAR_METRES) {
+                near.push(row);
+            }
+            if within(AROUND_METRES) || spans_room[middle.instance as usize] || spans_room[cell.instance as usize] {
+                others.push(row);
+            }
+            any.push(row);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -139,31 +189,34 @@ mod tests {
             cells.extend((0..4).map(|i| cell(copy, 1, 0.1 + i as f32 * 0.05)));
             cells.extend((0..4).map(|i| cell(copy, 2, 0.4 + i as f32 * 0.05)));
             cells.extend((0..4).map(|i| cell(copy, 3, 3.0 + i as f32 * 0.05)));
-            cells.push(Cell { share: 0.6, ..cell(copy, 1, 0.2) });
+            cells.push(Cell { share: 0.55, ..cell(copy, 1, 0.2) });
         }
         let spans = [true, false, false, false];
-        let draw = |seed| draw_pairs(&cells, &spans, [400, 6], &mut SplitMix64::new(seed)).unwrap();
+        let draw = |seed| draw_pairs(&cells, &spans, [400, 8], &mut SplitMix64::new(seed)).unwrap();
         let pairs = draw(1);
         assert_eq!(pairs, draw(1));
         assert_ne!(pairs, draw(2));
         let of = |row: i32| &cells[row as usize];
-        let (mut across, mut counts) = (0, [0; 4]);
+        let (mut across, mut beside, mut counts) = (0, 0, [0; 4]);
         for (i, (&anchor, &positive)) in pairs.anchors.iter().zip(&pairs.positives).enumerate() {
             let own = of(anchor);
+            let distance = |row: i32| (own.position[0] - of(row).position[0]).abs();
             counts[own.instance as usize] += 1;
             across += usize::from(own.copy != of(positive).copy);
+            beside += usize::from(distance(positive) <= BESIDE_METRES);
             assert!(anchor != positive && own.instance == of(positive).instance && own.share == 1.0);
-            for (k, &negative) in pairs.negatives[i * 6..][..6].iter().enumerate() {
+            for (k, &negative) in pairs.negatives[i * 8..][..8].iter().enumerate() {
                 let other = of(negative);
-                let distance = (own.position[0] - other.position[0]).abs();
                 assert!(other.instance != own.instance && other.share == 1.0);
-                // Every cell here has a near one, but those of the floor beyond all things.
-                assert!(k >= 3 || distance <= NEAR_METRES + 1e-6 || own.instance == 0, "{own:?} {other:?}");
-                assert!(distance < AROUND_METRES || own.instance == 0 || other.instance == 0, "{own:?} {other:?}");
+                // Every cell of a thing has the floor beside it.
+                let most = [BESIDE_METRES, BESIDE_METRES, NEAR_METRES, f32::MAX][k / 2];
+                assert!(own.instance == 0 || distance(negative) <= most, "{own:?} {other:?}");
+                let is_far = distance(negative) > AROUND_METRES;
+                assert!(!is_far || own.instance == 0 || other.instance == 0, "{own:?} {other:?}");
             }
         }
-        assert!((150..250).contains(&across), "{across}");
-        // By the root of 80 and 8.
+        assert!((150..250).contains(&across) && beside > 250, "{across} {beside}");
+        // By the root of 80 and 8, but for those of the floor that are to be at a border and are not.
         assert!(counts[0] > counts[1] && counts[0] < 5 * counts[1] && counts[3] > 30, "{counts:?}");
     }
 

@@ -76,7 +76,8 @@ fn spanning(points: &[[f32; 3]], instances: &[u32], num_instances: usize) -> Vec
         grow(&mut all, point);
         grow(&mut of_instance[instance as usize], point);
     }
-    let spans = |bounds: &[[f32; 2]; 2]| bounds.iter().zip(&all).all(|(b, all)| b[1] - b[0] >= SPAN * (all[1] - all[0]));
+    let spans =
+        |bounds: &[[f32; 2]; 2]| bounds.iter().zip(&all).all(|(b, all)| b[1] - b[0] >= SPAN * (all[1] - all[0]));
     of_instance.iter().map(spans).collect()
 }
 
@@ -86,7 +87,8 @@ mod tests {
 
     #[test]
     fn what_goes_around_the_room_spans_it() {
-        let points = [[0.0, 0.0, 0.0], [4.0, 6.0, 0.0], [0.0, 0.0, 1.0], [4.0, 1.0, 1.0], [2.0, 3.0, 0.0], [0.0, 0.0, 2.0]];
+        let points =
+            [[0.0, 0.0, 0.0], [4.0, 6.0, 0.0], [0.0, 0.0, 1.0], [4.0, 1.0, 1.0], [2.0, 3.0, 0.0], [0.0, 0.0, 2.0]];
         assert_eq!(spanning(&points, &[0, 0, 1, 1, 2, 2], 3), [true, false, true]);
     }
 }

@@ -146,3 +146,84 @@ impl Tone {
 fn normal(random: &mut SplitMix64) -> f64 {
     2.0 * (random.unit() + random.unit() + random.unit() - 1.5)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A floor of 2 x 2 m and a small thing on it.
+    fn scan() -> LabelledScan {
+        let floor = (0..10_000).map(|i| [(i % 100) as f32 * 0.02, (i / 100) as f32 * 0.02, 0.0]);
+        let thing = (0..25).map(|i| [1.5 + (i % 5) as f32 * 0.02, 0.5 + (i / 5) as f32 * 0.02, 0.3]);
+        let points: Vec<[f32; 3]> = floor.chain(thing).collect();
+        LabelledScan {
+            name: "floor".to_owned(),
+            colors: points.iter().map(|p| if p[2] > 0.0 { [255, 0, 0] } else { [90, 100, 110] }).collect(),
+            normals: vec![[0.0, 0.0, 1.0]; points.len()],
+            instances: points.iter().map(|p| u32::from(p[2] > 0.0)).collect(),
+            spans_room: vec![true, false],
+            points,
+        }
+    }
+
+    #[test]
+    fn a_part_is_what_is_near_and_things_are_seen_as_often_as_floors() {
+        let scan = scan();
+        let mut num_with_thing = 0;
+        for seed in 0..40 {
+            let kept = part(&scan, 600, &mut SplitMix64::new(seed));
+            assert_eq!(kept, part(&scan, 600, &mut SplitMix64::new(seed)));
+            let mut sorted = kept.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), 600);
+            assert_ne!(kept, sorted);
+            // 600 points of 4 cm² are within 0.3 m of a middle, within more of one at an edge.
+            let span = |axis: usize| {
+                let values = || kept.iter().map(|&point| scan.points[point as usize][axis]);
+                values().fold(f32::MIN, f32::max) - values().fold(f32::MAX, f32::min)
+            };
+            assert!(span(0) < 1.2 && span(1) < 1.2, "{} x {}", span(0), span(1));
+            num_with_thing += usize::from(kept.iter().any(|&point| scan.instances[point as usize] == 1));
+        }
+        assert!(num_with_thing >= 15, "{num_with_thing}");
+        assert_eq!(part(&scan, usize::MAX, &mut SplitMix64::new(1)).len(), scan.points.len());
+    }
+
+    #[test]
+    fn copies_differ_and_keep_their_points() {
+        let scan = scan();
+        let kept = part(&scan, usize::MAX, &mut SplitMix64::new(1));
+        let mut random = SplitMix64::new(2);
+        let [first, second] = [0; 2].map(|_| disturbed(&scan, &kept, &mut random).unwrap());
+        assert_ne!(first.prepared.features, second.prepared.features);
+        for shown in [first, second] {
+            let num_voxels = shown.points.len();
+            assert!(num_voxels > 4000 && num_voxels < 10_025, "{num_voxels}");
+            assert_eq!((shown.prepared.voxels.len(), shown.prepared.features.len()), (num_voxels, num_voxels));
+            let mut heights = [[0.0_f32; 2]; 2];
+            for (&point, &[_, _, z, r, g, b, i, j, k]) in shown.points.iter().zip(&shown.prepared.features) {
+                let length = (i * i + j * j + k * k).sqrt();
+                assert!((length - 1.0).abs() < 1e-4 && k > 0.3);
+                assert!([r, g, b].iter().all(|x| (0.0..=1.0).contains(x)));
+                let [sum, count] = &mut heights[scan.instances[point as usize] as usize];
+                (*sum, *count) = (*sum + z, *count + 1.0);
+            }
+            // The thing may have gone into a hole.
+            let [floor, thing] = heights.map(|[sum, count]| sum / count);
+            assert!(
+                floor.abs() < 0.12 && (thing.is_nan() || (0.26..0.34).contains(&(thing - floor))),
+                "{floor} {thing}"
+            );
+        }
+    }
+
+    #[test]
+    fn noise_has_deviation_one() {
+        let mut random = SplitMix64::new(3);
+        let values: Vec<f64> = (0..10_000).map(|_| normal(&mut random)).collect();
+        let mean = values.iter().sum::<f64>() / 1e4;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e4;
+        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+    }
+}
