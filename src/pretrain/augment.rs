@@ -56,15 +56,16 @@ fn cut(picture: &Labelled, [width, height]: [usize; 2], zoom: [f64; 2], random: 
     let offsets: &[f32] = if step[0] > DENSE { &[-0.25, 0.25] } else { &[0.0] };
     let pixels = picture.image.pixels();
     let share = 1.0 / (offsets.len() * offsets.len()) as f32;
-    let mut example = Example {
-        pixels: Vec::with_capacity(width * height * 3),
-        labels: Vec::with_capacity(width * height),
-    };
+    let mut example =
+        Example { pixels: Vec::with_capacity(width * height * 3), labels: Vec::with_capacity(width * height) };
     for y in 0..height {
         for x in 0..width {
             let column = if mirrored { width - 1 - x } else { x };
             let at = |offset: [f32; 2]| {
-                [(column as f32 + 0.5 + offset[0]) * step[0] + start[0], (y as f32 + 0.5 + offset[1]) * step[1] + start[1]]
+                [
+                    (column as f32 + 0.5 + offset[0]) * step[0] + start[0],
+                    (y as f32 + 0.5 + offset[1]) * step[1] + start[1],
+                ]
             };
             let center = at([0.0; 2]);
             let inside = center[0] >= 0.0 && center[1] >= 0.0;

@@ -115,8 +115,7 @@ fn of_head(
     let images: Vec<OfImage> = images.collect();
     let sum = |part: fn(&OfImage) -> f64| images.iter().map(part).sum::<f64>();
     let (class, mask, dice) = (sum(|image| image.class), sum(|image| image.mask), sum(|image| image.dice));
-    let loss =
-        f64::from(weights.class) * class + f64::from(weights.mask) * mask + f64::from(weights.dice) * dice;
+    let loss = f64::from(weights.class) * class + f64::from(weights.mask) * mask + f64::from(weights.dice) * dice;
     let correct: usize = images.iter().map(|image| image.correct).sum();
     let grad_logits: Vec<f32> = images.iter().flat_map(|image| &image.grad_logits).copied().collect();
     let grad_masks: Vec<f32> = images.iter().flat_map(|image| &image.grad_masks).copied().collect();
@@ -179,8 +178,7 @@ fn of_one_image(
             let mask = (softplus - along) / area;
             let dice = 1.0 - (2.0 * common + 1.0) / (size + sizes[segment] + 1.0);
             let class = -probabilities[query * num_texts + segments.classes[segment]];
-            costs[segment * num_queries + query] =
-                weights.class * class + weights.mask * mask + weights.dice * dice;
+            costs[segment * num_queries + query] = weights.class * class + weights.mask * mask + weights.dice * dice;
         }
     }
     let query_from_segment = assign(&costs, num_segments, num_queries).unwrap_or_default();
@@ -250,4 +248,83 @@ fn softmax(row: &[f32]) -> Vec<f32> {
     let total: f32 = values.iter().sum();
     values.iter_mut().for_each(|value| *value /= total);
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SplitMix64;
+
+    const QUERIES: usize = 4;
+    const TEXTS: usize = 5;
+    const CELLS: usize = 11;
+
+    fn example() -> (Vec<f32>, Vec<f32>, Segments) {
+        let mut random = SplitMix64::new(8);
+        let mut floats = |len: usize| (0..len).map(|_| 4.0 * random.unit() as f32 - 2.0).collect::<Vec<f32>>();
+        let (logits, masks) = (floats(QUERIES * TEXTS), floats(QUERIES * CELLS));
+        let weights: Vec<f32> = floats(CELLS).iter().map(|x| (x / 4.0 + 0.6).clamp(0.0, 1.0)).collect();
+        let first: Vec<f32> = floats(CELLS).iter().map(|x| (x + 0.5).clamp(0.0, 1.0)).collect();
+        let second: Vec<f32> = first.iter().map(|x| 1.0 - x).collect();
+        (logits, masks, Segments { classes: vec![3, 1], masks: [first, second].concat(), weights })
+    }
+
+    fn total(logits: &[f32], masks: &[f32], segments: &Segments) -> f64 {
+        let w = Weights::default();
+        let found = of_one_image(logits, masks, QUERIES, segments, w, 0.5, 0.4);
+        f64::from(w.class) * found.class + f64::from(w.mask) * found.mask + f64::from(w.dice) * found.dice
+    }
+
+    #[test]
+    fn derivatives_are_those_of_the_loss() {
+        let (logits, masks, segments) = example();
+        let found = of_one_image(&logits, &masks, QUERIES, &segments, Weights::default(), 0.5, 0.4);
+        let step = 1e-2_f32;
+        let central = |values: &[f32], i: usize, loss: &dyn Fn(&[f32]) -> f64| {
+            let moved = |by: f32| {
+                let mut values = values.to_vec();
+                values[i] += by;
+                loss(&values)
+            };
+            (moved(step) - moved(-step)) / f64::from(2.0 * step)
+        };
+        for i in 0..logits.len() {
+            let expected = central(&logits, i, &|logits| total(logits, &masks, &segments));
+            assert!((f64::from(found.grad_logits[i]) - expected).abs() < 2e-4, "logit {i}");
+        }
+        for i in 0..masks.len() {
+            let expected = central(&masks, i, &|masks| total(&logits, masks, &segments));
+            assert!((f64::from(found.grad_masks[i]) - expected).abs() < 2e-4, "mask {i}");
+        }
+    }
+
+    #[test]
+    fn what_is_right_costs_next_to_nothing() {
+        let (_, _, mut segments) = example();
+        segments.masks.iter_mut().for_each(|covered| *covered = covered.round());
+        let mut logits = vec![0.0; QUERIES * TEXTS];
+        let mut masks = vec![-30.0; QUERIES * CELLS];
+        // Query 2 has the first segment and query 0 the second.
+        for (query, text) in [(0, 1), (1, 4), (2, 3), (3, 4)] {
+            logits[query * TEXTS + text] = 30.0;
+        }
+        for (query, segment) in [(2, 0), (0, 1)] {
+            for cell in 0..CELLS {
+                masks[query * CELLS + cell] = if segments.masks[segment * CELLS + cell] > 0.5 { 30.0 } else { -30.0 };
+            }
+        }
+        assert!(total(&logits, &masks, &segments) < 1e-5);
+        let found = of_one_image(&logits, &masks, QUERIES, &segments, Weights::default(), 0.5, 0.4);
+        assert_eq!(found.correct, 2);
+    }
+
+    #[test]
+    fn a_linear_function_has_the_value_and_the_gradient() {
+        let device = Device::flex().autodiff();
+        let x = float_tensor(vec![1.0, -2.0, 3.0], [3], &device).require_grad();
+        let loss = linearised(x.clone(), vec![0.5, 0.25, -1.0], 7.0);
+        assert_eq!(float_values(loss.clone().inner()).unwrap(), [7.0]);
+        let gradient = x.grad(&loss.backward()).unwrap();
+        assert_eq!(float_values(gradient).unwrap(), [0.5, 0.25, -1.0]);
+    }
 }

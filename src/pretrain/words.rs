@@ -65,17 +65,18 @@ pub fn class_of(nyu40: u8) -> Option<usize> {
     CLASSES.iter().position(|class| class.nyu40 == nyu40)
 }
 
-/// A prompt for every class, and last one for the background. Half of the names drawn are the first.
+/// Prompts of every class, and last of the background, in each of `num_templates` templates: all of the first, then all
+/// of the second. The name of a class and the templates are drawn; half of the names drawn are the first. Classes share
+/// the templates, so that what tells them apart is the name.
 #[must_use]
-pub fn draw_prompts(random: &mut SplitMix64) -> Vec<String> {
-    let mut texts = Vec::with_capacity(CLASSES.len() + 1);
-    for class in &CLASSES {
+pub fn draw_prompts(num_templates: usize, random: &mut SplitMix64) -> Vec<String> {
+    let names = CLASSES.iter().map(|class| {
         let place = if random.below(2) == 0 { 0 } else { random.below(class.names.len()) };
-        let name = class.names.get(place).copied().unwrap_or_default();
-        texts.extend(prompts(&scene_label(name)).nth(random.below(TEMPLATES.len())));
-    }
-    texts.extend(prompts(BACKGROUND).nth(random.below(TEMPLATES.len())));
-    texts
+        scene_label(class.names.get(place).copied().unwrap_or_default())
+    });
+    let labels: Vec<String> = names.chain([BACKGROUND.to_owned()]).collect();
+    let templates = random.sample(TEMPLATES.len(), num_templates);
+    templates.iter().flat_map(|&i| labels.iter().filter_map(move |label| prompts(label).nth(i))).collect()
 }
 
 /// Every token that a prompt of training can hold.
@@ -105,8 +106,8 @@ mod tests {
         assert!((200..1000).contains(&tokens.len()), "{}", tokens.len());
         let mut random = SplitMix64::new(1);
         for _ in 0..20 {
-            let texts = draw_prompts(&mut random);
-            assert_eq!(texts.len(), CLASSES.len() + 1);
+            let texts = draw_prompts(2, &mut random);
+            assert_eq!(texts.len(), 2 * (CLASSES.len() + 1));
             assert!(texts[texts.len() - 1].contains("background"));
             let tokenizer = Tokenizer::with_context_length(77);
             assert!(texts.iter().flat_map(|text| tokenizer.encode(text)).all(|token| tokens.contains(&token)));

@@ -19,10 +19,12 @@ use crate::images::draw::{LegendEntry, overlay, palette, sheet};
 use crate::images::{Rgb8Image, write_png};
 use crate::lift::{Padding, View};
 use crate::models::ModelError;
+use crate::models::xdecoder::prompts::TEMPLATES;
 use crate::models::xdecoder::{
     BackboneConfig, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoder, XDecoderConfig, initial_weights,
 };
 use crate::ops::conv2d::Precision;
+use crate::ops::float_values;
 use crate::query::presets::Preset;
 use crate::weights::StateDict;
 
@@ -90,6 +92,8 @@ pub struct XDecoderSettings {
     pub size: [usize; 2],
     /// Least and largest factor by which a picture is enlarged over fitting the size.
     pub zoom: [f64; 2],
+    /// Templates of the prompts of a step, whose mean a class is.
+    pub templates: usize,
     /// Share of pictures that are views of scans.
     pub scan_share: f64,
     /// Most views of a scan, and their width and height.
@@ -110,6 +114,7 @@ impl Default for XDecoderSettings {
             batch: 4,
             size: [256, 192],
             zoom: [0.6, 2.0],
+            templates: 2,
             scan_share: 0.4,
             scan_views: 30,
             scan_size: [400, 300],
@@ -143,6 +148,9 @@ impl XDecoderSettings {
         }
         if !(1..=1024).contains(&self.batch) {
             return wrong("batch", self.batch.to_string(), "1 to 1024");
+        }
+        if !(1..=TEMPLATES.len()).contains(&self.templates) {
+            return wrong("templates", self.templates.to_string(), "1 to 81");
         }
         if !(0.0..=1.0).contains(&self.scan_share) {
             return wrong("scan_share", self.scan_share.to_string(), "0 to 1");
@@ -221,6 +229,15 @@ impl XDecoderTask {
         [self.recorded.len(), self.scans.len()]
     }
 
+    /// A row of unit length per class: the mean of its rows in every template.
+    fn mean_rows(&self, rows: Tensor<2>) -> Tensor<2> {
+        let [_, dim] = rows.dims();
+        let mean: Tensor<2> =
+            rows.reshape([self.settings.templates, CLASSES.len() + 1, dim]).mean_dim(0).squeeze_dim(0);
+        let norm = mean.clone().powi_scalar(2).sum_dim(1).sqrt();
+        mean / (norm + 1e-7)
+    }
+
     /// The pictures of a step with their segments.
     fn batch(&self, context: &StepContext<'_>) -> Result<(Vec<f32>, Vec<Segments>), PretrainError> {
         let size = self.settings.size;
@@ -236,6 +253,13 @@ impl XDecoderTask {
         let segments = segments.collect();
         Ok((examples.into_iter().flat_map(|example| example.pixels).collect(), segments))
     }
+}
+
+/// Mean cosine of different ones of `rows`, which are of unit length: near 1 where words are not told apart.
+fn mean_cosine(rows: Tensor<2>) -> Result<f64, PretrainError> {
+    let [num_rows, _] = rows.dims();
+    let sum = float_values(rows.clone().matmul(rows.transpose()).sum())?.first().copied().unwrap_or_default();
+    Ok((f64::from(sum) - num_rows as f64) / (num_rows * num_rows.saturating_sub(1)).max(1) as f64)
 }
 
 /// `count` of `views`, spread over all of them.
@@ -265,24 +289,28 @@ impl Task for XDecoderTask {
 
     fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {
         let (pixels, segments) = self.batch(&context)?;
-        let prompts = draw_prompts(&mut context.random(&[WORDS]));
+        let prompts = draw_prompts(self.settings.templates, &mut context.random(&[WORDS]));
         let [width, height] = self.settings.size;
         let device = context.parameters.device().clone();
-        let (model, _) =
-            XDecoder::load(context.parameters, self.settings.model.clone(), Precision::F32, &device)?;
-        let text = model.text_encoder.embed_texts_tracked(&prompts)?;
+        let (model, _) = XDecoder::load(context.parameters, self.settings.model.clone(), Precision::F32, &device)?;
+        let text = self.mean_rows(model.text_encoder.embed_texts_tracked(&prompts)?);
+        let text_cosine = mean_cosine(text.clone().inner())?;
         let images = model.prepare(&pixels, [height, width])?;
         let heads = model.forward_train(images, text, model.text_encoder.logit_scale_tracked())?;
-        let (total, parts) = criterion(&heads, &segments, Weights::default())?;
+        let (total, mut parts) = criterion(&heads, &segments, Weights::default())?;
+        parts.insert("text_cosine".to_owned(), text_cosine);
         Ok(Loss { total, parts })
     }
 
     fn factors(&self, key: &str, shape: &[usize]) -> Factors {
         // What is looked up by number has no direction that would be shrunk for nothing.
-        let is_table = ["embedding", "embedding.weight", "query_feat.weight", "query_embed.weight", "level_embed.weight"]
-            .iter()
-            .any(|end| key.ends_with(end));
-        Factors { learning_rate: 1.0, weight_decay: if shape.len() > 1 && !is_table { 1.0 } else { 0.0 } }
+        let is_table =
+            ["embedding", "embedding.weight", "query_feat.weight", "query_embed.weight", "level_embed.weight"]
+                .iter()
+                .any(|end| key.ends_with(end));
+        // Words are few and far simpler than pictures, and pictures learn classes only once words differ.
+        let learning_rate = if key.contains("lang_encoder") { 2.0 } else { 1.0 };
+        Factors { learning_rate, weight_decay: if shape.len() > 1 && !is_table { 1.0 } else { 0.0 } }
     }
 
     fn validate(
@@ -292,8 +320,7 @@ impl Task for XDecoderTask {
         folder: &Path,
     ) -> Result<BTreeMap<String, f64>, PretrainError> {
         let preset = Preset::SCANNET20;
-        let (model, _) =
-            XDecoder::load(&mut weights, self.settings.model.clone(), Precision::F32, &self.device)?;
+        let (model, _) = XDecoder::load(&mut weights, self.settings.model.clone(), Precision::F32, &self.device)?;
         let words: Vec<String> = preset.labels.iter().map(|&label| label.to_owned()).collect();
         let text = model.embed_text(&words)?;
         let nyu40 = nyu40_from_class(&preset).unwrap_or_default();

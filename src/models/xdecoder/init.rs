@@ -97,9 +97,7 @@ mod tests {
         assert_eq!(weights, initial_weights(&config, 3, &BTreeSet::from([2, 5, 400])));
         assert_ne!(weights, initial_weights(&config, 4, &BTreeSet::from([2, 5, 400])));
         let find = |end: &str| &weights.tensors.iter().find(|(key, _)| key.ends_with(end)).unwrap().1.data;
-        let std = |values: &[f32]| {
-            (values.iter().map(|x| f64::from(x * x)).sum::<f64>() / values.len() as f64).sqrt()
-        };
+        let std = |values: &[f32]| (values.iter().map(|x| f64::from(x * x)).sum::<f64>() / values.len() as f64).sqrt();
         assert!((std(find("query_feat.weight")) - 1.0).abs() < 0.01);
         assert!((std(find("linear1.weight")) - (2.0_f64 / (512.0 + 2048.0)).sqrt()).abs() < 1e-3);
         assert!((std(find("in_proj_weight")) - (2.0_f64 / 1024.0).sqrt()).abs() < 1e-3);
