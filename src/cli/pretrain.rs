@@ -11,6 +11,7 @@ use super::progress::Bars;
 use super::table::table;
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
+use crate::pretrain::teacher::{TeacherSettings, TeacherTask};
 use crate::pretrain::xdecoder::{XDecoderSettings, XDecoderTask};
 
 /// Arguments of `pretrain`.
@@ -24,6 +25,8 @@ pub(super) struct PretrainArgs {
 enum Model {
     /// The image model: masks and words
     Xdecoder(RunArgs),
+    /// The teacher: which surfaces belong together
+    Sonata(RunArgs),
 }
 
 /// What every model's training takes.
@@ -55,6 +58,7 @@ struct RunArgs {
 pub(super) fn run(args: &PretrainArgs) -> Result<()> {
     match &args.model {
         Model::Xdecoder(args) => xdecoder(args),
+        Model::Sonata(args) => sonata(args),
     }
 }
 
@@ -70,6 +74,18 @@ fn xdecoder(args: &RunArgs) -> Result<()> {
     bars.finish();
     let [recorded, scans] = task.num_views();
     eprintln!("{recorded} recorded views, {scans} views of scans");
+    let trained = args.train(&mut task, &training, &selected)?;
+    report(&trained)
+}
+
+fn sonata(args: &RunArgs) -> Result<()> {
+    let mut settings = TeacherSettings::parse(&args.settings()?)?;
+    args.put_into(&mut settings.training);
+    let selected = args.device()?;
+    let training = settings.training.clone();
+    let mut task = TeacherTask::new(settings, &args.rooms, &selected.device)?;
+    let [learnt, held_out] = task.num_rooms();
+    eprintln!("{learnt} rooms to learn from, {held_out} to validate on");
     let trained = args.train(&mut task, &training, &selected)?;
     report(&trained)
 }

@@ -3,9 +3,11 @@ use std::path::PathBuf;
 use crate::cloud::CloudError;
 use crate::distill::DistillError;
 use crate::distill::metrics_log::LogError;
+use crate::eval::labels::LabelsError;
 use crate::eval::metrics::MetricsError;
 use crate::images::ImageError;
 use crate::models::ModelError;
+use crate::models::sonata::SonataError;
 use crate::ops::OpError;
 use crate::pipeline::PipelineError;
 use crate::views::ViewsError;
@@ -73,6 +75,12 @@ pub enum PretrainError {
     /// A scan cannot be used.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// The objects of a scan's points cannot be read.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
+    /// A scan cannot be encoded.
+    #[error(transparent)]
+    Sonata(#[from] SonataError),
     /// The model cannot be built.
     #[error(transparent)]
     Model(#[from] ModelError),

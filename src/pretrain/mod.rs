@@ -2,7 +2,8 @@
 //!
 //! [`run`] is the loop: seeds, schedule, optimizer, checkpoints and logs, for whatever a [`Task`](run::Task) computes a
 //! loss of. [`xdecoder`] trains X-Decoder by mask classification: pictures of [`rooms`], changed by [`augment`], with
-//! the words of [`words`], by the loss of [`criterion`].
+//! the words of [`words`], by the loss of [`criterion`]. [`teacher`] trains an encoder of Sonata's architecture by what the
+//! rooms know of their objects.
 
 pub mod augment;
 pub mod criterion;
@@ -10,6 +11,7 @@ mod error;
 pub mod hungarian;
 pub mod rooms;
 pub mod run;
+pub mod teacher;
 pub mod words;
 pub mod xdecoder;
 

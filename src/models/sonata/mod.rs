@@ -5,6 +5,7 @@
 
 mod block;
 mod config;
+mod init;
 mod level;
 mod pooling;
 mod transform;

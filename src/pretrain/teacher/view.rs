@@ -1,0 +1,229 @@
+//! What a step is shown of a scan: a part of it, disturbed as scans are.
+
+use std::f64::consts::TAU;
+
+use crate::models::sonata::{Cloud, GRID_METRES, Prepared, RowOrder, SonataError, transform};
+use crate::random::SplitMix64;
+
+use super::LabelledScan;
+
+/// Weight of a difference in height in what is near to the middle of a part, so that it reaches further sideways.
+const HEIGHT_WEIGHT: f32 = 0.5;
+/// Most of the points that are left out, one by one.
+const MAX_DROPPED: f64 = 0.4;
+/// Most balls that are left out, and their radii in metres.
+const MAX_HOLES: usize = 4;
+const HOLE_METRES: [f64; 2] = [0.05, 0.25];
+/// Largest deviations of positions, in metres, and of the normals' components.
+const MAX_JITTER_METRES: f64 = 0.004;
+const MAX_TILT: f64 = 0.15;
+/// How far a part is moved sideways and up: it stands for a place in a scan that is larger.
+const MAX_SHIFT_METRES: [f64; 3] = [4.0, 4.0, 0.1];
+/// Sizes that a part is given.
+const SCALE: [f64; 2] = [0.9, 1.1];
+/// How often a part has no colours, and how often only shades of grey.
+const COLORLESS: f64 = 0.1;
+const GRAY: f64 = 0.1;
+
+/// A part of a scan as voxels, once.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Voxels and features, as the encoder takes them.
+    pub prepared: Prepared,
+    /// `[V]` the scan's point that stands for each voxel.
+    pub points: Vec<u32>,
+}
+
+/// The `max_points` points of `scan` around one that is drawn, first its object, then the point, so that small objects are
+/// seen as often as large ones. In random order.
+pub fn part(scan: &LabelledScan, max_points: usize, random: &mut SplitMix64) -> Vec<u32> {
+    let object = random.below(scan.spans_room.len()) as u32;
+    let of_object: Vec<usize> = (0..scan.points.len()).filter(|&i| scan.instances[i] == object).collect();
+    let middle = scan.points[of_object[random.below(of_object.len())]];
+    let distance = |p: &[f32; 3]| {
+        let [x, y, z] = [0, 1, 2].map(|axis| p[axis] - middle[axis]);
+        x * x + y * y + HEIGHT_WEIGHT * HEIGHT_WEIGHT * z * z
+    };
+    let mut order: Vec<(f32, u32)> = scan.points.iter().map(distance).zip(0..).collect();
+    let count = max_points.clamp(1, order.len());
+    order.select_nth_unstable_by(count - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut kept: Vec<u32> = order[..count].iter().map(|&(_, point)| point).collect();
+    kept.sort_unstable();
+    random.permutation(count).into_iter().map(|i| kept[i]).collect()
+}
+
+/// The points `part` of `scan`, turned about z, mirrored, moved, scaled and thinned, their positions, normals and colours off
+/// by a little, as one scan of a place is from another.
+///
+/// # Errors
+/// As [`transform`].
+pub fn disturbed(scan: &LabelledScan, part: &[u32], random: &mut SplitMix64) -> Result<Shown, SonataError> {
+    let mut between = |[least, most]: [f64; 2]| least + (most - least) * random.unit();
+    let (sin, cos) = between([0.0, TAU]).sin_cos();
+    let mirror = if between([0.0, 1.0]) < 0.5 { -1.0 } else { 1.0 };
+    let scale = between(SCALE);
+    let shift = MAX_SHIFT_METRES.map(|most| between([-most, most]) as f32);
+    let rows = [[scale * cos * mirror, -scale * sin * mirror, 0.0], [scale * sin, scale * cos, 0.0], [0.0, 0.0, scale]];
+    let turn = |v: [f32; 3]| rows.map(|row| row.iter().zip(v).map(|(a, x)| a * f64::from(x)).sum::<f64>());
+    let dropped = between([0.0, MAX_DROPPED]);
+    let jitter = between([0.0, MAX_JITTER_METRES]);
+    let tilt = between([0.0, MAX_TILT]);
+    let tone = Tone::draw(&mut between);
+    let num_holes = random.below(MAX_HOLES + 1);
+    let holes: Vec<([f32; 3], f32)> = (0..num_holes)
+        .map(|_| {
+            let middle = scan.points[part[random.below(part.len())] as usize];
+            (middle, (HOLE_METRES[0] + (HOLE_METRES[1] - HOLE_METRES[0]) * random.unit()) as f32)
+        })
+        .collect();
+    let is_gone = |p: &[f32; 3]| {
+        let sq_dist = |middle: &[f32; 3]| (0..3).map(|axis| (p[axis] - middle[axis]).powi(2)).sum::<f32>();
+        holes.iter().any(|(middle, radius)| sq_dist(middle) < radius * radius)
+    };
+    let kept: Vec<u32> = part
+        .iter()
+        .copied()
+        .filter(|&point| random.unit() >= dropped && !is_gone(&scan.points[point as usize]))
+        .collect();
+    // Holes may take all of a part that is small.
+    let kept = if kept.is_empty() { part.to_vec() } else { kept };
+    let (mut points, mut colors, mut normals) = (Vec::new(), Vec::new(), Vec::new());
+    for &point in &kept {
+        let point = point as usize;
+        let mut noise = |deviation: f64| deviation * normal(random);
+        let position = turn(scan.points[point]);
+        points.push(position.map(|x| (x + noise(jitter)) as f32));
+        let turned = turn(scan.normals[point]).map(|x| x / scale + noise(tilt));
+        let length = turned.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-6);
+        normals.push(turned.map(|x| (x / length) as f32));
+        let noise = [0; 3].map(|_| noise(tone.noise));
+        colors.push(tone.of(scan.colors[point].map(f64::from), noise));
+    }
+    let lowest = points.iter().fold(f32::INFINITY, |lowest, p| lowest.min(p[2]));
+    let cloud = Cloud { points: &points, colors: &colors, normals: &normals };
+    let mut prepared = transform(cloud, GRID_METRES, RowOrder::Morton)?;
+    for [x, y, z, ..] in &mut prepared.features {
+        *x += shift[0];
+        *y += shift[1];
+        *z += lowest + shift[2];
+    }
+    let points = prepared.point_from_voxel.iter().map(|&i| kept[i as usize]).collect();
+    Ok(Shown { prepared, points })
+}
+
+/// How colours are changed.
+struct Tone {
+    gain: [f64; 3],
+    offset: f64,
+    noise: f64,
+    /// Shares of the colour itself and of its grey.
+    mix: [f64; 2],
+}
+
+impl Tone {
+    fn draw(between: &mut impl FnMut([f64; 2]) -> f64) -> Self {
+        let kind = between([0.0, 1.0]);
+        let light = between([0.7, 1.3]);
+        let gain = [0; 3].map(|_| light * between([0.88, 1.12]));
+        let (offset, noise, gray) = (between([-20.0, 20.0]), between([0.0, 10.0]), between([0.0, 0.5]));
+        if kind < COLORLESS {
+            return Self { gain: [0.0; 3], offset: 0.0, noise: 0.0, mix: [0.0; 2] };
+        }
+        let gray = if kind < COLORLESS + GRAY { 1.0 } else { gray };
+        Self { gain, offset, noise, mix: [1.0 - gray, gray] }
+    }
+
+    fn of(&self, color: [f64; 3], noise: [f64; 3]) -> [f32; 3] {
+        let gray = color.iter().sum::<f64>() / 3.0;
+        [0, 1, 2].map(|i| {
+            let value = self.mix[0] * color[i] + self.mix[1] * gray;
+            (self.gain[i] * value + self.offset + noise[i]).clamp(0.0, 255.0) as f32
+        })
+    }
+}
+
+/// About normally distributed, with deviation 1: a sum of three.
+fn normal(random: &mut SplitMix64) -> f64 {
+    2.0 * (random.unit() + random.unit() + random.unit() - 1.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A floor of 2 x 2 m and a small thing on it.
+    fn scan() -> LabelledScan {
+        let floor = (0..10_000).map(|i| [(i % 100) as f32 * 0.02, (i / 100) as f32 * 0.02, 0.0]);
+        let thing = (0..25).map(|i| [1.5 + (i % 5) as f32 * 0.02, 0.5 + (i / 5) as f32 * 0.02, 0.3]);
+        let points: Vec<[f32; 3]> = floor.chain(thing).collect();
+        LabelledScan {
+            name: "floor".to_owned(),
+            colors: points.iter().map(|p| if p[2] > 0.0 { [255, 0, 0] } else { [90, 100, 110] }).collect(),
+            normals: vec![[0.0, 0.0, 1.0]; points.len()],
+            instances: points.iter().map(|p| u32::from(p[2] > 0.0)).collect(),
+            spans_room: vec![true, false],
+            points,
+        }
+    }
+
+    #[test]
+    fn a_part_is_what_is_near_and_things_are_seen_as_often_as_floors() {
+        let scan = scan();
+        let mut num_with_thing = 0;
+        for seed in 0..40 {
+            let kept = part(&scan, 600, &mut SplitMix64::new(seed));
+            assert_eq!(kept, part(&scan, 600, &mut SplitMix64::new(seed)));
+            let mut sorted = kept.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), 600);
+            assert_ne!(kept, sorted);
+            // 600 points of 4 cm² are within 0.3 m of a middle, within more of one at an edge.
+            let span = |axis: usize| {
+                let values = || kept.iter().map(|&point| scan.points[point as usize][axis]);
+                values().fold(f32::MIN, f32::max) - values().fold(f32::MAX, f32::min)
+            };
+            assert!(span(0) < 1.2 && span(1) < 1.2, "{} x {}", span(0), span(1));
+            num_with_thing += usize::from(kept.iter().any(|&point| scan.instances[point as usize] == 1));
+        }
+        assert!(num_with_thing >= 15, "{num_with_thing}");
+        assert_eq!(part(&scan, usize::MAX, &mut SplitMix64::new(1)).len(), scan.points.len());
+    }
+
+    #[test]
+    fn copies_differ_and_keep_their_points() {
+        let scan = scan();
+        let kept = part(&scan, usize::MAX, &mut SplitMix64::new(1));
+        let mut random = SplitMix64::new(2);
+        let [first, second] = [0; 2].map(|_| disturbed(&scan, &kept, &mut random).unwrap());
+        assert_ne!(first.prepared.features, second.prepared.features);
+        for shown in [first, second] {
+            let num_voxels = shown.points.len();
+            assert!(num_voxels > 4000 && num_voxels < 10_025, "{num_voxels}");
+            assert_eq!((shown.prepared.voxels.len(), shown.prepared.features.len()), (num_voxels, num_voxels));
+            let mut heights = [[0.0_f32; 2]; 2];
+            for (&point, &[_, _, z, r, g, b, i, j, k]) in shown.points.iter().zip(&shown.prepared.features) {
+                let length = (i * i + j * j + k * k).sqrt();
+                assert!((length - 1.0).abs() < 1e-4 && k > 0.3);
+                assert!([r, g, b].iter().all(|x| (0.0..=1.0).contains(x)));
+                let [sum, count] = &mut heights[scan.instances[point as usize] as usize];
+                (*sum, *count) = (*sum + z, *count + 1.0);
+            }
+            // The thing may have gone into a hole.
+            let [floor, thing] = heights.map(|[sum, count]| sum / count);
+            assert!(
+                floor.abs() < 0.12 && (thing.is_nan() || (0.26..0.34).contains(&(thing - floor))),
+                "{floor} {thing}"
+            );
+        }
+    }
+
+    #[test]
+    fn noise_has_deviation_one() {
+        let mut random = SplitMix64::new(3);
+        let values: Vec<f64> = (0..10_000).map(|_| normal(&mut random)).collect();
+        let mean = values.iter().sum::<f64>() / 1e4;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e4;
+        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+    }
+}

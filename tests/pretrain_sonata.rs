@@ -1,0 +1,171 @@
+//! `pretrain sonata` on one made room: the loss falls, a run goes on to the bit where it was left, and what it exports is a
+//! teacher for the other subcommands.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use burn::tensor::Device;
+use geopurify::models::sonata::{Cloud, Sonata, SonataConfig};
+use geopurify::ops::float_values;
+use geopurify::pretrain::PretrainError;
+use geopurify::pretrain::run::{CONFIG_FILE, LoopSettings, MODEL_FILE, RunOptions, Trained, train};
+use geopurify::pretrain::teacher::{LabelledScan, TeacherSettings, TeacherTask, object_precision};
+use geopurify::synth::{Settings, Split, room_name, write_room};
+use geopurify::weights::WeightsFile;
+
+/// A room to learn from and one to validate on.
+fn rooms() -> &'static Path {
+    static ROOMS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = ROOMS.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { seed: 5, views: 16, size: [96, 72], spacing: 0.04 };
+        for split in [Split::Train, Split::Val] {
+            write_room(folder.path(), split, 1, &settings, &Device::flex()).unwrap();
+        }
+        folder
+    });
+    folder.path()
+}
+
+fn settings(steps: u64) -> TeacherSettings {
+    TeacherSettings {
+        points: 1500,
+        anchors: 128,
+        negatives: 16,
+        validation_rooms: 1,
+        training: LoopSettings {
+            steps,
+            learning_rate: 3e-3,
+            warmup: 3,
+            average_decay: 0.9,
+            validate_every: steps,
+            checkpoint_every: 4,
+            export_f16: false,
+            ..TeacherSettings::default().training
+        },
+        model: SonataConfig {
+            enc_depths: vec![1; 5],
+            enc_channels: vec![8, 8, 16, 16, 16],
+            enc_num_head: vec![1, 1, 2, 2, 2],
+            enc_patch_size: vec![32; 5],
+            ..SonataConfig::small()
+        },
+        ..TeacherSettings::default()
+    }
+}
+
+fn run(folder: &Path, steps: u64, options: &RunOptions) -> Result<Trained, PretrainError> {
+    let settings = settings(steps);
+    let mut task = TeacherTask::new(settings.clone(), rooms(), &Device::flex())?;
+    train(folder, &mut task, &settings.training, options, &Device::flex(), &mut |_| ())
+}
+
+#[test]
+fn the_loss_falls_and_objects_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = run(folder.path(), 40, &RunOptions::default()).unwrap();
+    let lines = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let losses: Vec<f64> = lines.iter().filter_map(|line| line["loss"].as_f64()).collect();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert_eq!(losses.len(), 40);
+    let [first, last] = [mean(&losses[..8]), mean(&losses[32..])];
+    assert!(last < 0.92 * first, "{first} to {last}");
+    let before = lines[0]["val_border_precision"].as_f64().unwrap();
+    assert!(
+        trained.figures["val_border_precision"] > before.max(trained.figures["val_border_uniform"]),
+        "{:?}",
+        trained.figures
+    );
+}
+
+#[test]
+fn a_run_goes_on_to_the_bit() {
+    let [whole, parts] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    run(whole.path(), 8, &RunOptions::default()).unwrap();
+    run(parts.path(), 8, &RunOptions { stop_after: Some(6), ..RunOptions::default() }).unwrap();
+    assert!(run(parts.path(), 8, &RunOptions::default()).is_err());
+    run(parts.path(), 8, &RunOptions { resume: true, ..RunOptions::default() }).unwrap();
+    let [expected, found] = [&whole, &parts].map(|folder| fs::read(folder.path().join(MODEL_FILE)).unwrap());
+    assert!(expected == found);
+}
+
+#[test]
+fn what_is_exported_is_a_teacher() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let config = toml::to_string(&TeacherSettings {
+        training: LoopSettings { steps: 3, export_f16: true, ..settings(3).training },
+        ..settings(3)
+    });
+    fs::write(path("settings.toml"), config.unwrap()).unwrap();
+    let geopurify = |arguments: &[&Path]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_geopurify"))
+            .args(arguments)
+            .env("GEOPURIFY_DEVICE", "cpu")
+            .env("GEOPURIFY_HOME", path("home"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let p = Path::new;
+    geopurify(&[
+        p("pretrain"),
+        p("sonata"),
+        p("--rooms"),
+        rooms(),
+        p("-o"),
+        &path("run"),
+        p("--config"),
+        &path("settings.toml"),
+    ]);
+    let (model, config) = (path("run").join(MODEL_FILE), path("run").join(CONFIG_FILE));
+    let room = rooms().join("val").join(room_name(1));
+    let scan: PathBuf = room.join(format!("{}_vh_clean_2.ply", room_name(1)));
+    geopurify(&[
+        p("encode"),
+        &scan,
+        p("-o"),
+        &path("encoded.safetensors"),
+        p("--weights"),
+        &model,
+        p("--config"),
+        &config,
+    ]);
+    assert!(path("encoded.safetensors").is_file());
+
+    let config: SonataConfig = serde_json::from_str(&fs::read_to_string(config).unwrap()).unwrap();
+    assert_eq!(config, settings(3).model);
+    let (model, _) = Sonata::load(WeightsFile::open(&model).unwrap(), &config, &Device::flex()).unwrap();
+    let scan = LabelledScan::read(&room).unwrap();
+    let colors: Vec<[f32; 3]> = scan.colors.iter().map(|color| color.map(f32::from)).collect();
+    let encoded = model.encode(Cloud { points: &scan.points, colors: &colors, normals: &scan.normals }).unwrap();
+    // Cells of 8 cm, with the channels of the three coarsest levels.
+    assert_eq!(encoded.features.dims(), [encoded.cells.len(), 48]);
+    assert!(float_values(encoded.features).unwrap().iter().all(|x| x.is_finite()));
+    let of_first = scan.points.iter().zip(&encoded.cell_from_point).filter(|(_, cell)| **cell == 0).map(|(p, _)| p[2]);
+    let (least, most) = of_first.fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), z| (a.min(z), b.max(z)));
+    assert!(most - least < 0.081);
+    let found = object_precision(&model, &scan).unwrap();
+    assert_eq!(found.num_cells, encoded.cells.len());
+    assert!(found.uniform > 0.5 && found.border_uniform < found.uniform && found.precision <= 1.0, "{found:?}");
+}
+
+#[test]
+fn settings_and_rooms_are_checked() {
+    let refuse =
+        |settings: TeacherSettings| TeacherTask::new(settings, rooms(), &Device::flex()).unwrap_err().to_string();
+    assert!(refuse(TeacherSettings { temperature: 0.0, ..settings(1) }).starts_with("temperature is 0"));
+    assert!(refuse(TeacherSettings { negatives: 0, ..settings(1) }).starts_with("negatives is 0"));
+    let of_six = SonataConfig { in_channels: 6, ..settings(1).model };
+    assert!(refuse(TeacherSettings { model: of_six, ..settings(1) }).starts_with("in_channels is 6"));
+    assert!(TeacherSettings::parse("pionts = 3").unwrap_err().to_string().contains("pionts"));
+    let parsed = TeacherSettings::parse("points = 300\n[training]\nsteps = 7\n").unwrap();
+    assert_eq!((parsed.points, parsed.training.steps, parsed.anchors), (300, 7, TeacherSettings::default().anchors));
+    assert_eq!(parsed.training.learning_rate, TeacherSettings::default().training.learning_rate);
+    let empty = tempfile::tempdir().unwrap();
+    assert!(TeacherTask::new(settings(1), empty.path(), &Device::flex()).is_err());
+    assert!(LabelledScan::read(empty.path()).is_err());
+}
