@@ -9,7 +9,7 @@ use common::{Random, devices, rel_l2};
 use geopurify::gpu::{Limits, with_limits};
 use geopurify::models::student::AffinityPredictor;
 use geopurify::ops::voxel_grid::QuantizeError;
-use geopurify::purify::{MemoryFeatures, Purified, PurifyError, Scan, Settings, purify};
+use geopurify::purify::{Affinities, MemoryFeatures, Purified, PurifyError, Scan, Settings, purify};
 use geopurify::weights::read_state_dict;
 
 /// Semantic channels of the small student in the golden cases.
@@ -48,7 +48,8 @@ impl Room {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/geopurify/student_tiny.pth");
         let (student, config, report) = AffinityPredictor::load(read_state_dict(&checkpoint).unwrap(), device).unwrap();
         assert!(report.is_complete(), "{report}");
-        purify(scan, &self.features, &student.fold(), config, settings, device, &mut |_, _| {})
+        let affinities = Affinities::Learned { student: &student.fold(), config };
+        purify(scan, &self.features, affinities, settings, device, &mut |_, _| {})
     }
 }
 

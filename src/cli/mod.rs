@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Results go to stdout, progress and logs to stderr.
 
+mod affinities;
 mod devices;
 mod encode;
 mod eval;
