@@ -139,8 +139,7 @@ fn a_study_has_all_rows_and_goes_on_where_it_was_stopped() {
     // The figures are those of `eval`, which purifies features where the study pools what they say of the words.
     let near = |found: f64, expected: f64| assert!((found - expected).abs() < 2e-3, "{found} {expected}");
     let student = starting_with(&folder.join("students"), "learned-2-scenes-hybrid").join("student.safetensors");
-    let [lifted, purified] =
-        fixture.eval("learned", &["--student", student.to_str().unwrap(), "--iterations", "19"]);
+    let [lifted, purified] = fixture.eval("learned", &["--student", student.to_str().unwrap(), "--iterations", "19"]);
     assert_eq!(mean_iou(&study, "purification", "labels the views agree on", None, None), lifted);
     near(full, purified);
     let [_, uniform] = fixture.eval("uniform", &["--affinities", "uniform", "--iterations", "37"]);

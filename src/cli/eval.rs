@@ -98,7 +98,7 @@ impl<'a> Task<'a> {
         let settings = json!({
             "label_ids": if nyu40.is_some() { "nyu40" } else { "class" }, "field": args.field, "ignore": args.ignore,
             "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "iterations": iterations,
-            "affinities": affinities.to_json(), "compat": viewing.compat.to_string(), "size": viewing.size, "views": viewing.views,
+            "affinities": affinities.to_json(), "compat": viewing.compat.to_string(), "views": viewing.views,
         });
         Ok(Self { args, protocol, labels, colors, nyu40, settings })
     }
@@ -107,7 +107,7 @@ impl<'a> Task<'a> {
     fn key(&self, loaded: &Loaded) -> Value {
         json!({
             "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": self.protocol, "labels": self.labels,
-            "nyu40": self.nyu40, "settings": self.settings, "viewing": self.args.labelling.viewing.key(),
+            "nyu40": self.nyu40, "settings": self.settings, "viewing": loaded.viewing.key(),
             "weights": loaded.weights.iter().map(|weights| &weights.sha256).collect::<Vec<_>>(),
             "xdecoder": loaded.xdecoder_config(), "precision": format!("{:?}", loaded.precision),
             "device": loaded.selected.name,
@@ -202,7 +202,9 @@ impl<'a> Task<'a> {
         let path = self.scene_file(&scene.name, "json");
         // A result of other settings must not be taken for that of the picture which is about to be drawn.
         match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => return Err(ReportError::Write { path, source }.into()),
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(ReportError::Write { path, source }.into());
+            }
             _ => {}
         }
         let result = self.evaluate(scene, key, loaded)?;
@@ -212,7 +214,7 @@ impl<'a> Task<'a> {
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
-    let task = Task::new(args)?;
+    let mut task = Task::new(args)?;
     let scenes = listed(args, find_scenes(&args.folder)?)?;
     for folder in [args.output.clone(), args.output.join(SCENES_FOLDER), args.output.join(WORST_FOLDER)] {
         std::fs::create_dir_all(&folder)
@@ -221,6 +223,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let locked = lock(&args.output).with_context(|| args.output.display().to_string())?;
     let Some(_alone) = locked else { bail!("{}: another process evaluates here", args.output.display()) };
     let loaded = args.labelling.load(&task.labels)?;
+    task.settings["size"] = loaded.viewing.size().into();
     let of_all = task.key(&loaded);
 
     let (mut results, mut failed) = (Vec::new(), Vec::new());

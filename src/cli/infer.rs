@@ -271,7 +271,7 @@ impl Run<'_> {
 
         let settings = json!({
             "words": labels.names, "background": labels.background, "threshold": args.labelling.threshold,
-            "compat": args.labelling.viewing.compat.to_string(), "seed": args.labelling.seed, "size": args.labelling.viewing.size, "views": args.labelling.viewing.views,
+            "compat": args.labelling.viewing.compat.to_string(), "seed": args.labelling.seed, "size": loaded.viewing.size(), "views": args.labelling.viewing.views,
             "purify": options.purify, "affinities": args.labelling.affinities.to_json(),
         });
         let summary = Summary {

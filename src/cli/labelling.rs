@@ -9,7 +9,7 @@ use super::affinities::AffinityArgs;
 use super::progress::Bars;
 use super::segment::XDecoderArgs;
 use super::viewing::{Look, Placed, ViewingArgs};
-use super::weights::{WeightsOrigin, open_weights};
+use super::weights::{WeightsOrigin, demo_of, demo_stands_in, open_weights};
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
@@ -48,7 +48,7 @@ pub(super) struct LabellingArgs {
     #[command(flatten)]
     pub(super) xdecoder: XDecoderArgs,
     /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
-    /// [default: the store's `student`]
+    /// [default: the store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
     /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
@@ -73,6 +73,8 @@ pub(super) struct Loaded {
     pub(super) weights: Vec<Weights>,
     pub(super) xdecoder_origin: WeightsOrigin,
     pub(super) precision: Precision,
+    /// How scenes are looked at, as suits the model.
+    pub(super) viewing: ViewingArgs,
 }
 
 impl Loaded {
@@ -97,11 +99,18 @@ impl LabellingArgs {
     pub(super) fn load(&self, words: &[String]) -> Result<Loaded> {
         let mut bars = Bars::new();
         // Missing weights should not cost any work.
-        let mut opened = self.xdecoder.open()?;
-        let student = self.affinities.are_learned().then(|| open_weights(self.student.as_deref(), "student"));
-        let student = student.transpose()?.map(|(weights, manifest)| {
-            (weights, WeightsOrigin::new(self.student.as_deref(), "student", manifest.as_ref()))
-        });
+        let (mut xdecoder, mut student) = (self.xdecoder.clone(), self.student.clone());
+        let are_learned = self.affinities.are_learned();
+        let needed: &[&str] = if are_learned { &["xdecoder", "student"] } else { &["xdecoder"] };
+        // The two belong together: where one is there, the other must be its.
+        if xdecoder.is_usual() && student.is_none() && demo_stands_in(needed)? {
+            xdecoder.take_demo();
+            student = demo_of("student");
+        }
+        let mut opened = xdecoder.open()?;
+        let student_weights = are_learned.then(|| open_weights(student.as_deref(), "student")).transpose()?;
+        let student = student_weights
+            .map(|(weights, manifest)| (weights, WeightsOrigin::new(student.as_deref(), "student", manifest.as_ref())));
         // The files are hashed while they are loaded.
         let origins = [("xdecoder", Some(&opened.origin)), ("student", student.as_ref().map(|(_, origin)| origin))];
         let hashing: Vec<_> = origins
@@ -140,21 +149,22 @@ impl LabellingArgs {
         let xdecoder_origin = opened.origin;
         let precision = opened.precision;
         let student = loaded.map(|(student, config, _)| (student, config));
-        Ok(Loaded { selected, xdecoder, student, text, weights, xdecoder_origin, precision })
+        let viewing = self.viewing.for_model(&xdecoder.config);
+        Ok(Loaded { selected, xdecoder, student, text, weights, xdecoder_origin, precision, viewing })
     }
 
     /// How a scan is labelled, in voxels of this edge.
-    fn options(&self, voxel: f64) -> Options {
-        let compat = self.viewing.compat;
+    fn options(&self, voxel: f64, viewing: &ViewingArgs) -> Options {
+        let compat = viewing.compat;
         let voxel_transform = (compat == Compat::Reference).then(|| compat.voxel_transform(voxel, self.seed));
         Options {
-            look: self.viewing.look_options(),
+            look: viewing.look_options(),
             purify: purify::Settings {
                 voxel_size: voxel,
                 voxel_transform,
                 neighbors: self.neighbors,
                 iterations: self.iterations,
-                working_bytes: (self.viewing.working_memory as usize) << 20,
+                working_bytes: (viewing.working_memory as usize) << 20,
                 ..purify::Settings::default()
             },
             threshold: self.threshold,
@@ -175,13 +185,13 @@ impl LabellingArgs {
         let mut notes = scene.notes.clone();
         let mut bars = Bars::new();
         bars.show("place cameras", 0.0);
-        let placed = Placed::new(scene, look, &self.viewing, device)?;
+        let placed = Placed::new(scene, look, &loaded.viewing, device)?;
         notes.extend(placed.notes.iter().cloned());
         laps.lap("place cameras");
 
         let (voxel, why) = self.voxel.map_or_else(|| voxel_size(scene), |voxel| (voxel, None));
         notes.extend(why);
-        let options = self.options(voxel);
+        let options = self.options(voxel, &loaded.viewing);
         let models = Models {
             xdecoder: &loaded.xdecoder,
             affinities: self.affinities.with(loaded.student.as_ref()),

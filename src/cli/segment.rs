@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::table::{bytes, table};
 use super::told_once;
-use super::weights::{WeightsOrigin, open_weights};
+use super::weights::{PrecisionArg, WeightsOrigin, configuration, demo_of, demo_stands_in, open_weights};
 use super::words::words;
 use crate::gpu::{DeviceSelection, select};
 use crate::images::draw::{Style, labelled_picture};
@@ -22,7 +22,7 @@ use crate::models::xdecoder::{Queries, TextEmbeddings, TextEncoder, XDecoder, XD
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
 use crate::stages::{Laps, peak_memory};
-use crate::weights::{Dtype, SafetensorsWriter, TensorSource, TensorSpec, WeightsFile};
+use crate::weights::{Dtype, SafetensorsWriter, TensorSpec, WeightsFile};
 
 /// Arguments of `segment`.
 #[derive(clap::Args, Debug)]
@@ -63,7 +63,7 @@ pub(super) struct SegmentArgs {
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct XDecoderArgs {
     /// Weights of X-Decoder: .pt as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `xdecoder`]
+    /// [default: the store's `xdecoder`, else the built-in `xdecoder-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     xdecoder: Option<PathBuf>,
     /// X-Decoder's configuration, where a file's shapes do not tell it (JSON)
@@ -72,12 +72,6 @@ pub(super) struct XDecoderArgs {
     /// How its weights are held: f32 is the reference, f16 takes half the memory
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum PrecisionArg {
-    F32,
-    F16,
 }
 
 /// The weights of an X-Decoder, open, with what is known of them.
@@ -97,6 +91,16 @@ impl XDecoderArgs {
         }
     }
 
+    /// Takes the demo's weights.
+    pub(super) fn take_demo(&mut self) {
+        self.xdecoder = demo_of("xdecoder");
+    }
+
+    /// Whether no weights were given.
+    pub(super) fn is_usual(&self) -> bool {
+        self.xdecoder.is_none()
+    }
+
     /// The configuration's file, if one was given.
     pub(super) fn config_file(&self) -> Option<&Path> {
         self.xdecoder_config.as_deref()
@@ -106,17 +110,9 @@ impl XDecoderArgs {
     pub(super) fn open(&self) -> Result<OpenXDecoder> {
         let (weights, manifest) = open_weights(self.xdecoder.as_deref(), "xdecoder")?;
         let origin = WeightsOrigin::new(self.xdecoder.as_deref(), "xdecoder", manifest.as_ref());
-        let config: XDecoderConfig = match (&self.xdecoder_config, manifest) {
-            (Some(path), _) => {
-                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-                serde_json::from_str(&text).with_context(|| path.display().to_string())?
-            }
-            (None, Some(manifest)) => serde_json::from_value(manifest.config).context("the stored configuration")?,
-            (None, None) => {
-                let inventory = weights.inventory().into_owned();
-                XDecoderConfig::of(&|key| inventory.shape(key)).unwrap_or_else(XDecoderConfig::focal_l)
-            }
-        };
+        let config = configuration(&weights, manifest, self.xdecoder_config.as_deref(), "xdecoder", |shapes| {
+            XDecoderConfig::of(shapes).unwrap_or_else(XDecoderConfig::focal_l)
+        })?;
         let precision = match self.precision {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::F16 => Precision::F16,
@@ -156,7 +152,11 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let mut clock = Laps::default();
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
-    let model = args.model.open()?.load(&selected.device)?;
+    let mut model = args.model.clone();
+    if model.is_usual() && demo_stands_in(&["xdecoder"])? {
+        model.take_demo();
+    }
+    let model = model.open()?.load(&selected.device)?;
     clock.lap("load the weights");
     let text = model.embed_text(&words)?;
     float_values(text.rows.clone())?;

@@ -11,7 +11,7 @@ use super::progress::Bars;
 use super::segment::{OpenXDecoder, XDecoderArgs};
 use super::table::table;
 use super::teacher::TeacherArgs;
-use super::train::{PreparedBy, Preparer, cache_folder, fingerprint, words_of};
+use super::train::{PreparedBy, Preparer, cache_folder, fingerprint, frozen_models, words_of};
 use super::viewing::{Look, Opened, Placed, Source, ViewingArgs};
 use crate::distill::{self, Config, SceneFile};
 use crate::eval::labels::{Truth, nyu40_from_class, read_labels};
@@ -80,7 +80,7 @@ pub(super) struct StudyArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Memory for a step, in MiB; of rooms that need more, parts are taken
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     max_memory: u64,
     /// Neighbours per voxel, 1 to 128
     #[arg(long, default_value_t = purify::Settings::default().neighbors)]
@@ -120,12 +120,8 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
 
-    let prepared_by = PreparedBy {
-        viewing: &args.viewing,
-        xdecoder: &args.xdecoder,
-        teacher: &args.teacher,
-        cache: args.cache.as_deref(),
-    };
+    let (xdecoder, teacher) = &frozen_models(&args.xdecoder, &args.teacher)?;
+    let prepared_by = PreparedBy { viewing: &args.viewing, xdecoder, teacher, cache: args.cache.as_deref() };
     let mut preparer = Preparer::new(&prepared_by, words_of(Some(args.preset))?, &settings.training, &selected)?;
     let mut rooms = StudyRooms::default();
     for scene in &training {
@@ -137,14 +133,19 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     }
     drop(preparer);
 
-    let mut lifter = Lifter::new(args, &settings, &labels, protocol, &selected)?;
+    let mut lifter = Lifter::new(&prepared_by, args.preset, &settings, &labels, &selected)?;
     for (scenes, files) in [(&validation, &mut rooms.validation), (&test, &mut rooms.test)] {
         for scene in scenes {
             files.push(lifter.lifted(scene).with_context(|| scene.name.clone())?);
         }
     }
     let rows = lifter.text.rows.clone().slice_dim(0, 0..labels.len());
-    let origin = StudyOrigin { weights: lifter.weights(args)?, device: selected.name.clone() };
+    let origins = [("xdecoder", &lifter.opened.origin), ("sonata", &teacher.open()?.origin)];
+    let weights = origins
+        .into_iter()
+        .map(|(model, origin)| Ok(Weights { model, source: origin.source.clone(), sha256: origin.sha256()? }))
+        .collect::<Result<_>>()?;
+    let origin = StudyOrigin { weights, device: selected.name.clone() };
     drop(lifter);
 
     let words = StudyWords { labels: &labels, rows, protocol };
@@ -200,7 +201,7 @@ fn source(scene: &LabelledScene) -> Source {
 
 /// Looks at rooms, or finds them looked at.
 struct Lifter<'a> {
-    args: &'a StudyArgs,
+    viewing: ViewingArgs,
     settings: &'a StudySettings,
     protocol: Protocol,
     selected: &'a Selected,
@@ -215,10 +216,10 @@ struct Lifter<'a> {
 
 impl<'a> Lifter<'a> {
     fn new(
-        args: &'a StudyArgs,
+        args: &PreparedBy<'_>,
+        preset: Preset,
         settings: &'a StudySettings,
         labels: &[String],
-        protocol: Protocol,
         selected: &'a Selected,
     ) -> Result<Self> {
         let mut bars = Bars::new();
@@ -227,23 +228,15 @@ impl<'a> Lifter<'a> {
         let xdecoder = opened.load(&selected.device)?;
         let text = embed_words(&xdecoder, labels, &mut bars)?;
         bars.finish();
-        let nyu40 = nyu40_from_class(&args.preset);
+        let (protocol, nyu40) = (Protocol::of_preset(&preset), nyu40_from_class(&preset));
+        let viewing = args.viewing.for_model(&xdecoder.config);
         let key = json!({
             "version": ROOM_VERSION, "geopurify": env!("CARGO_PKG_VERSION"), "labels": labels, "protocol": protocol,
-            "nyu40": nyu40, "viewing": args.viewing.key(), "xdecoder": opened.origin.sha256()?,
+            "nyu40": nyu40, "viewing": viewing.key(), "xdecoder": opened.origin.sha256()?,
             "config": opened.config, "precision": format!("{:?}", opened.precision), "device": selected.name,
         });
-        let folder = cache_folder(args.cache.as_deref())?;
-        Ok(Self { args, settings, protocol, selected, opened, xdecoder, text, nyu40, key, folder })
-    }
-
-    /// The networks that made the rooms.
-    fn weights(&self, args: &StudyArgs) -> Result<Vec<Weights>> {
-        let teacher = args.teacher.open()?.origin;
-        [("xdecoder", &self.opened.origin), ("sonata", &teacher)]
-            .into_iter()
-            .map(|(model, origin)| Ok(Weights { model, source: origin.source.clone(), sha256: origin.sha256()? }))
-            .collect()
+        let folder = cache_folder(args.cache)?;
+        Ok(Self { viewing, settings, protocol, selected, opened, xdecoder, text, nyu40, key, folder })
     }
 
     fn lifted(&mut self, scene: &LabelledScene) -> Result<SceneFile> {
@@ -252,11 +245,7 @@ impl<'a> Lifter<'a> {
         key["source"] = fingerprint(&source)?;
         key["truth"] = file_sha256(&scene.labels)?.into();
         let key = bytes_sha256(key.to_string().as_bytes());
-        let file = SceneFile {
-            path: self.folder.join(format!("{key}.safetensors")),
-            name: scene.name.clone(),
-            key,
-        };
+        let file = SceneFile { path: self.folder.join(format!("{key}.safetensors")), name: scene.name.clone(), key };
         if LiftedRoom::is_whole(&file.path) {
             eprintln!("{}: looked at before", file.name);
             return Ok(file);
@@ -279,14 +268,14 @@ impl<'a> Lifter<'a> {
         let protocol = &self.protocol;
         let labels = read_labels(&scene.labels, LABEL_FIELD)?;
         let truth = Truth::new(&scene.labels, labels, self.nyu40.as_deref(), &[], protocol)?;
-        let Opened::Scan(scan, dataset) = source.open(&self.args.viewing, laps)? else {
+        let Opened::Scan(scan, dataset) = source.open(&self.viewing, laps)? else {
             bail!("{}: a recording, not a scan", source.path().display());
         };
         truth.check(&scene.scan, scan.cloud.len())?;
         let device = &self.selected.device;
         let mut bars = Bars::new();
-        let placed = Placed::new(&scan, Look::of(dataset.as_deref()), &self.args.viewing, device)?;
-        let options = self.args.viewing.look_options();
+        let placed = Placed::new(&scan, Look::of(dataset.as_deref()), &self.viewing, device)?;
+        let options = self.viewing.look_options();
         let mut progress = |stage: &'static str, share: f64| bars.show(stage, share);
         let (lifted, report) = look(
             &scan,
@@ -306,10 +295,7 @@ impl<'a> Lifter<'a> {
         let label: Vec<i32> = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
         Ok(LiftedRoom {
             num_channels: lifted.num_channels(),
-            voxelized: Voxelized {
-                voxel_from_point: scan.for_all_points(voxelized.voxel_from_point, -1),
-                ..voxelized
-            },
+            voxelized: Voxelized { voxel_from_point: scan.for_all_points(voxelized.voxel_from_point, -1), ..voxelized },
             points: RoomPoints { lifted_label: scan.for_all_points(label, -1), truth: truth.classes(protocol) },
             views: report.looked_at,
         })

@@ -2,19 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::prelude::Device;
 
-use super::weights::{WeightsOrigin, open_weights};
-use crate::models::import::config_in;
+use super::weights::{WeightsOrigin, configuration, demo_of, open_weights};
 use crate::models::sonata::{Sonata, SonataConfig};
-use crate::weights::{TensorSource, WeightsFile};
+use crate::weights::WeightsFile;
 
 /// Which Sonata to load.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct TeacherArgs {
     /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `sonata`]
+    /// [default: the store's `sonata`, else the built-in `sonata-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     teacher: Option<PathBuf>,
     /// Sonata's configuration, where neither the file holds it nor its shapes tell it (JSON)
@@ -30,6 +29,16 @@ pub(super) struct OpenTeacher {
 }
 
 impl TeacherArgs {
+    /// Whether no weights were given.
+    pub(super) fn is_usual(&self) -> bool {
+        self.teacher.is_none()
+    }
+
+    /// Takes the demo's weights.
+    pub(super) fn take_demo(&mut self) {
+        self.teacher = demo_of("sonata");
+    }
+
     /// Opens the weights and finds out their configuration.
     pub(super) fn open(&self) -> Result<OpenTeacher> {
         OpenTeacher::new(self.teacher.as_deref(), self.teacher_config.as_deref())
@@ -41,22 +50,9 @@ impl OpenTeacher {
     pub(super) fn new(given: Option<&Path>, config: Option<&Path>) -> Result<Self> {
         let (weights, manifest) = open_weights(given, "sonata")?;
         let origin = WeightsOrigin::new(given, "sonata", manifest.as_ref());
-        let own = match manifest {
-            Some(manifest) => Some(manifest.config),
-            None => config_in(&weights, "sonata")?,
-        };
-        let config = match (config, own) {
-            (Some(path), _) => {
-                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-                serde_json::from_str(&text).with_context(|| path.display().to_string())?
-            }
-            (None, Some(json)) => serde_json::from_value(json)
-                .with_context(|| format!("{}: its configuration", weights.path().display()))?,
-            (None, None) => {
-                let inventory = weights.inventory().into_owned();
-                SonataConfig::of(&|key| inventory.shape(key)).unwrap_or_else(SonataConfig::published)
-            }
-        };
+        let config = configuration(&weights, manifest, config, "sonata", |shapes| {
+            SonataConfig::of(shapes).unwrap_or_else(SonataConfig::published)
+        })?;
         Ok(Self { weights, config, origin })
     }
 

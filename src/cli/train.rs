@@ -16,6 +16,7 @@ use super::table::table;
 use super::teacher::{OpenTeacher, TeacherArgs};
 use super::told_once;
 use super::viewing::{Look, Opened, Placed, SCAN_EXTENSIONS, Source, ViewingArgs, stem};
+use super::weights::demo_stands_in;
 use super::words::words;
 use crate::distill::sampling::check_size;
 use crate::distill::{
@@ -207,12 +208,8 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Sele
     let training = sources(scenes, args)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
     let words = if args.words.is_empty() { words_of(args.word_preset)? } else { words(&args.words)? };
-    let prepared_by = PreparedBy {
-        viewing: &args.viewing,
-        xdecoder: &args.xdecoder,
-        teacher: &args.teacher,
-        cache: args.cache.as_deref(),
-    };
+    let (xdecoder, teacher) = &frozen_models(&args.xdecoder, &args.teacher)?;
+    let prepared_by = PreparedBy { viewing: &args.viewing, xdecoder, teacher, cache: args.cache.as_deref() };
     let mut preparer = Preparer::new(&prepared_by, words, config, selected)?;
     let mut failed = Vec::new();
     let mut prepare = |sources: &[Source]| -> Result<Vec<SceneFile>> {
@@ -361,6 +358,16 @@ pub(super) struct PreparedBy<'a> {
     pub(super) cache: Option<&'a Path>,
 }
 
+/// The frozen models, which belong together: those of the demo where none are named or installed.
+pub(super) fn frozen_models(xdecoder: &XDecoderArgs, teacher: &TeacherArgs) -> Result<(XDecoderArgs, TeacherArgs)> {
+    let (mut xdecoder, mut teacher) = (xdecoder.clone(), teacher.clone());
+    if xdecoder.is_usual() && teacher.is_usual() && demo_stands_in(&["xdecoder", "sonata"])? {
+        xdecoder.take_demo();
+        teacher.take_demo();
+    }
+    Ok((xdecoder, teacher))
+}
+
 /// The words of a benchmark by which views are cut into masks; of the usual one where none is named.
 pub(super) fn words_of(preset: Option<Words>) -> Result<Vec<String>> {
     let preset = preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
@@ -380,7 +387,6 @@ pub(super) fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
 
 /// Prepares scenes, or finds them prepared.
 pub(super) struct Preparer<'a> {
-    viewing: &'a ViewingArgs,
     config: &'a Config,
     selected: &'a Selected,
     xdecoder: OpenXDecoder,
@@ -389,6 +395,8 @@ pub(super) struct Preparer<'a> {
     /// What the result depends on beside the scene.
     key: Json,
     folder: PathBuf,
+    /// How scenes are looked at, as suits the model.
+    viewing: ViewingArgs,
     teachers: Option<LoadedTeachers>,
     /// Frames that could not be prepared.
     failed: Vec<String>,
@@ -396,20 +404,21 @@ pub(super) struct Preparer<'a> {
 
 impl<'a> Preparer<'a> {
     pub(super) fn new(
-        args: &PreparedBy<'a>,
+        args: &PreparedBy<'_>,
         words: Vec<String>,
         config: &'a Config,
         selected: &'a Selected,
     ) -> Result<Self> {
-        let viewing = args.viewing;
         let (xdecoder, teacher) = (args.xdecoder.open()?, args.teacher.open()?);
+        let viewing = args.viewing.for_model(&xdecoder.config);
         let key = json!({
             "version": CACHE_VERSION, "words": words, "viewing": viewing.key(), "samples": config.samples,
             "xdecoder": [json!(xdecoder.origin.sha256()?), json!(xdecoder.config), json!(format!("{:?}", xdecoder.precision))],
             "teacher": [json!(teacher.origin.sha256()?), json!(teacher.config)],
         });
         let folder = cache_folder(args.cache)?;
-        Ok(Self { viewing, config, selected, xdecoder, teacher, words, key, folder, teachers: None, failed: Vec::new() })
+        let (teachers, failed) = (None, Vec::new());
+        Ok(Self { config, selected, xdecoder, teacher, words, key, folder, viewing, teachers, failed })
     }
 
     /// The scenes of a source: one, or one for each frame of a recording without poses.
@@ -426,7 +435,7 @@ impl<'a> Preparer<'a> {
             return Ok(vec![whole]);
         }
         let mut laps = Laps::default();
-        match source.open(self.viewing, &mut laps)? {
+        match source.open(&self.viewing, &mut laps)? {
             Opened::Scan(scene, dataset) => {
                 self.compute(&scene, Look::of(dataset.as_deref()), &whole, laps)?;
                 Ok(vec![whole])
@@ -480,7 +489,7 @@ impl<'a> Preparer<'a> {
             laps = Laps::default();
         }
         let Some(teachers) = &self.teachers else { bail!("the teachers were not loaded") };
-        let placed = Placed::new(scene, look, self.viewing, device)?;
+        let placed = Placed::new(scene, look, &self.viewing, device)?;
         laps.lap("place cameras");
         let (voxel_size, why) = voxel_size(scene);
         let options = TrainingOptions {

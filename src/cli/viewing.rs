@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
 use glam::DVec3;
 
+use crate::models::xdecoder::XDecoderConfig;
 use crate::ops::project::Visibility;
 use crate::pipeline::{Appearance, Compat, LookOptions, Scene, Views, recorded_cameras};
 use crate::stages::Laps;
@@ -17,6 +18,9 @@ use crate::views::{Axes, Dataset, Direction, Layout, OpenOptions, PoseConvention
 
 /// Extensions of scans, for folders of them; files of plain text may be anything and have to be named.
 pub(super) const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
+
+/// Longer edge of pictures for the published model, as the reference has it.
+const USUAL_SIZE: u32 = 648;
 
 /// Arguments that say how scans and recordings are looked at.
 #[derive(clap::Args, Clone, Debug)]
@@ -42,9 +46,10 @@ pub(super) struct ViewingArgs {
     /// Where the published code and this program differ: fixed is right, reference does as published
     #[arg(long, default_value_t)]
     pub(super) compat: Compat,
-    /// Longer edge at which the model sees pictures; 0 leaves recorded ones as they are
-    #[arg(long, value_name = "PIXELS", default_value_t = 648, value_parser = clap::value_parser!(u32).range(..=4000))]
-    pub(super) size: u32,
+    /// Longer edge at which the model sees pictures; 0 leaves recorded ones as they are [default: that of the pictures it was
+    /// trained on, 648 for the published one]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(..=4000))]
+    size: Option<u32>,
     /// Memory for temporary values, in MiB; results do not depend on it
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) working_memory: u32,
@@ -146,6 +151,16 @@ impl ViewingArgs {
         Ok(dataset)
     }
 
+    /// With what was not given as suits the model.
+    pub(super) fn for_model(&self, model: &XDecoderConfig) -> Self {
+        Self { size: Some(self.size.or(model.image_size).unwrap_or(USUAL_SIZE)), ..self.clone() }
+    }
+
+    /// Longer edge at which the model sees pictures.
+    pub(super) fn size(&self) -> u32 {
+        self.size.unwrap_or(USUAL_SIZE)
+    }
+
     /// What decides how a scene is looked at, as a text that differs where the result may.
     pub(super) fn key(&self) -> String {
         format!("{:?}", Self { working_memory: 0, ..self.clone() })
@@ -165,7 +180,7 @@ impl ViewingArgs {
     pub(super) fn look_options(&self) -> LookOptions {
         LookOptions {
             compat: self.compat,
-            longest: self.size as usize,
+            longest: self.size() as usize,
             visibility: Visibility::default(),
             working_bytes: u64::from(self.working_memory) << 20,
         }
@@ -174,7 +189,7 @@ impl ViewingArgs {
     /// How cameras are placed for a scan.
     fn camera_options(&self, scene: &Scene) -> virtual_cameras::Options {
         let usual = virtual_cameras::Options::default();
-        let [height, width] = drawn_size(self.size);
+        let [height, width] = drawn_size(self.size());
         virtual_cameras::Options {
             up: self.up.map(DVec3::from).or(scene.up),
             kind: self.scene.map(SceneKind::from),

@@ -6,14 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::table::{bytes, table};
-use crate::models::import::{ImportOptions, Imported, import};
+use crate::models::import::{ImportOptions, Imported, config_in, import};
 use crate::weights::fetch::{FetchEvent, FetchSettings, accept, fetch, is_accepted};
 use crate::weights::registry::{Published, Registry};
 use crate::weights::store::{Installed, Manifest, Store, StoreError, StoredWeights, is_name};
-use crate::weights::{WeightsError, WeightsFile, file_sha256};
+use crate::weights::{Dtype, TensorSource as _, WeightsError, WeightsFile, demo, file_sha256};
 
 /// Digits of a hash in a table.
 const SHORT: usize = 12;
@@ -35,6 +36,8 @@ enum WeightsCommand {
     Verify(VerifyArgs),
     /// Download published weights and import them
     Fetch(FetchArgs),
+    /// Write weights of the store to a file that can be handed on and imported elsewhere
+    Export(ExportArgs),
     /// Remove installed weights
     Rm(RmArgs),
 }
@@ -54,6 +57,9 @@ struct ImportArgs {
     /// Licence to record, where the weights are not the published ones
     #[arg(long, value_name = "ID")]
     licence: Option<String>,
+    /// Where the weights come from, where they are not the published ones
+    #[arg(long, value_name = "TEXT")]
+    origin: Option<String>,
     /// Leave out keys that the model does not know, instead of refusing
     #[arg(long)]
     allow_unused: bool,
@@ -100,6 +106,25 @@ struct FetchArgs {
 }
 
 #[derive(clap::Args, Debug)]
+struct ExportArgs {
+    /// Name of the weights in the store
+    name: String,
+    /// Where they go (safetensors)
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// How they are written: f32 as they are, or f16 in half the length
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+    precision: PrecisionArg,
+}
+
+/// How weights are held or written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum PrecisionArg {
+    F32,
+    F16,
+}
+
+#[derive(clap::Args, Debug)]
 struct RmArgs {
     /// Names of the weights
     #[arg(required = true)]
@@ -113,6 +138,7 @@ pub(super) fn run(args: &WeightsArgs) -> Result<ExitCode> {
         WeightsCommand::List(args) => run_list(&store, args)?,
         WeightsCommand::Verify(args) => return run_verify(&store, args),
         WeightsCommand::Fetch(args) => run_fetch(&store, args)?,
+        WeightsCommand::Export(args) => run_export(&store, args)?,
         WeightsCommand::Rm(args) => run_rm(&store, args)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -135,6 +161,53 @@ pub(super) fn open_weights(given: Option<&Path>, model: &str) -> Result<(Weights
     };
     let StoredWeights { installed, tensors } = Store::at_home()?.open(name, model)?;
     Ok((tensors, Some(installed.manifest)))
+}
+
+/// Whether the demo pack stands in for `models`: where of none of them weights are installed. Says so, and how to get the
+/// published ones.
+pub(super) fn demo_stands_in(models: &[&str]) -> Result<bool> {
+    // Without a place for a store nothing is installed.
+    if Store::at_home().is_ok_and(|store| models.iter().any(|model| store.contains(model))) {
+        return Ok(false);
+    }
+    eprintln!(
+        "no published weights are installed, so the built-in demo is used: small networks that know made rooms and little \
+         else; `geopurify weights list` says how to get the published ones"
+    );
+    Ok(true)
+}
+
+/// Name of the demo's weights of a model.
+pub(super) fn demo_of(model: &str) -> Option<PathBuf> {
+    demo::BuiltIn::of_model(model).map(|built_in| built_in.name.into())
+}
+
+/// The configuration of a model's weights: given as a file, else of the store, else the file's own, else as the shapes
+/// tell, else that of the published model.
+pub(super) fn configuration<C: DeserializeOwned>(
+    weights: &WeightsFile,
+    manifest: Option<Manifest>,
+    given: Option<&Path>,
+    model: &str,
+    of_shapes: impl FnOnce(&dyn Fn(&str) -> Option<Vec<usize>>) -> C,
+) -> Result<C> {
+    if let Some(path) = given {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        return serde_json::from_str(&text).with_context(|| path.display().to_string());
+    }
+    let own = match manifest {
+        Some(manifest) => Some(manifest.config),
+        None => config_in(weights, model)?,
+    };
+    match own {
+        Some(json) => {
+            serde_json::from_value(json).with_context(|| format!("{}: its configuration", weights.path().display()))
+        }
+        None => {
+            let inventory = weights.inventory().into_owned();
+            Ok(of_shapes(&|key| inventory.shape(key)))
+        }
+    }
 }
 
 /// Which weights were opened, for reports.
@@ -189,6 +262,7 @@ fn run_import(store: &Store, args: &ImportArgs) -> Result<()> {
         name: args.name.clone(),
         config: args.config.clone(),
         licence: args.licence.clone(),
+        origin: args.origin.clone(),
         allow_unused: args.allow_unused,
     };
     import_file(store, &registry, &args.model, &args.file, &options)
@@ -271,6 +345,7 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
         names.into_iter().map(|name| (name.clone(), store.describe(&name))).collect();
     let absent: Vec<&Published> =
         registry.entries.iter().filter(|entry| !installed.iter().any(|(name, _)| *name == entry.name)).collect();
+    let built_in: Vec<Installed> = demo::PACK.iter().filter_map(|weights| store.describe(weights.name).ok()).collect();
     let mut out = std::io::stdout().lock();
     if args.json {
         let installed: Vec<Value> = installed
@@ -290,7 +365,10 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
                 })
             })
             .collect();
-        let report = json!({ "home": store.home(), "installed": installed, "not_installed": absent });
+        let built_in: Vec<Value> = built_in.iter().map(|installed| json!(installed)).collect();
+        let report = json!({
+            "home": store.home(), "installed": installed, "not_installed": absent, "built_in": built_in,
+        });
         writeln!(out, "{report:#}")?;
         return Ok(());
     }
@@ -317,6 +395,9 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
     for entry in absent {
         let terms = licence(entry.licence.id.clone(), entry.licence.non_commercial);
         writeln!(out, "not installed: {} ({}, licence {terms}); {}", entry.name, entry.about, entry.how_to_get())?;
+    }
+    for Installed { name, bytes: size, manifest, .. } in built_in {
+        writeln!(out, "built in: {name} ({}, {}, licence {})", manifest.origin, bytes(size), manifest.licence.id)?;
     }
     Ok(())
 }
@@ -426,6 +507,19 @@ fn ask() -> Result<()> {
     if !matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         bail!("the licence was not accepted; nothing was downloaded");
     }
+    Ok(())
+}
+
+// ---- export ----
+
+fn run_export(store: &Store, args: &ExportArgs) -> Result<()> {
+    let dtype = match args.precision {
+        PrecisionArg::F32 => Dtype::F32,
+        PrecisionArg::F16 => Dtype::F16,
+    };
+    store.export(&args.name, &args.output, dtype)?;
+    let size = std::fs::metadata(&args.output).map_or(0, |file| file.len());
+    println!("{}: '{}' ({})", args.output.display(), args.name, bytes(size));
     Ok(())
 }
 

@@ -108,6 +108,8 @@ pub struct ImportOptions {
     pub config: Option<PathBuf>,
     /// Terms to record, instead of those of the published weights.
     pub licence: Option<String>,
+    /// Where the weights come from, instead of what the registry says of them.
+    pub origin: Option<String>,
     /// Leave keys out that the model does not know, instead of refusing.
     pub allow_unused: bool,
 }
@@ -230,19 +232,23 @@ pub fn import(
     report.ensure_complete().map_err(|source| ImportError::Incomplete { source })?;
 
     let source_sha256 = file_sha256(file)?;
-    let published = published(registry, kind, name, &source_sha256);
+    // A file that a store gave out says itself what it is.
+    let of_store = Manifest::within(&weights);
+    let published = published(registry, kind, name, &source_sha256).filter(|_| of_store.is_none());
+    let terms = |id: &str| Licence { id: id.to_owned(), url: None, non_commercial: false, note: None };
     let manifest = Manifest {
         model: kind.name.to_owned(),
         config,
-        licence: match (&options.licence, published) {
-            (Some(id), _) => Licence { id: id.clone(), url: None, non_commercial: false, note: None },
-            (None, Some(published)) => published.licence.clone(),
-            (None, None) => Licence { id: "unknown".to_owned(), url: None, non_commercial: false, note: None },
+        licence: match (&options.licence, &of_store, published) {
+            (Some(id), ..) => terms(id),
+            (None, Some(of_store), _) => of_store.licence.clone(),
+            (None, None, Some(published)) => published.licence.clone(),
+            (None, None, None) => terms("unknown"),
         },
-        origin: published
-            .filter(|published| !differs(published, &source_sha256))
-            .map_or("a file of the user's", |published| published.origin())
-            .to_owned(),
+        origin: options.origin.clone().or(of_store.map(|of_store| of_store.origin)).unwrap_or_else(|| {
+            let published = published.filter(|published| !differs(published, &source_sha256));
+            published.map_or("a file of the user's", |published| published.origin()).to_owned()
+        }),
         source_file: file.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
         source_bytes: std::fs::metadata(file).map_or(0, |metadata| metadata.len()),
         source_sha256,
@@ -286,7 +292,8 @@ fn read_config(path: &Path) -> Result<Json, ImportError> {
     serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))
 }
 
-/// The configuration of `model` that a checkpoint holds, where the reference writes one into it.
+/// The configuration of `model` that a file holds: a checkpoint into which the reference writes one, or a file that a
+/// store gave out.
 ///
 /// # Errors
 ///
@@ -298,7 +305,9 @@ pub fn config_in(weights: &WeightsFile, model: &str) -> Result<Option<Json>, Imp
 /// The configuration that the file itself holds.
 fn own_config(weights: &WeightsFile, kind: &ModelKind) -> Result<Option<Json>, WeightsError> {
     let (Some(checkpoint), Some(key)) = (weights.checkpoint(), kind.config_key) else {
-        return Ok(None);
+        return Ok(Manifest::within(weights)
+            .filter(|of_store| of_store.model == kind.name)
+            .map(|of_store| of_store.config));
     };
     if !checkpoint.entries().iter().any(|(name, _)| name == key) {
         return Ok(None);

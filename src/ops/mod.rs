@@ -30,6 +30,7 @@ pub mod normals;
 pub mod partition;
 pub mod pinhole;
 pub mod pixel_queries;
+mod planes;
 pub mod pooling;
 pub(crate) mod prefix_sum;
 pub mod project;
@@ -46,6 +47,7 @@ mod shape;
 
 use burn::prelude::*;
 use burn::tensor::{DType, IntDType, TensorData};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use burn_flex::FlexTensor;
 
 use crate::gpu::{LaunchError, Limits};
@@ -99,7 +101,7 @@ pub(crate) fn is_host(device: &Device) -> bool {
 /// Largest buffer of a GPU, `None` on the host.
 fn max_binding(device: &Device) -> Option<u64> {
     let probe = Tensor::<1>::zeros([1], &device.clone().without_autodiff());
-    let probe = probe.try_into_primitive::<burn_cubecl::CubeBackend>().ok()?;
+    let probe = probe.try_into_primitive::<CubeBackend>().ok()?;
     Some(Limits::of(&probe.client).max_binding_bytes)
 }
 
@@ -148,6 +150,27 @@ pub(crate) fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 pub(crate) fn plain_int<const D: usize>(tensor: Tensor<D, Int>) -> Tensor<D, Int> {
     let tensor = as_i32(tensor);
     if tensor.device().is_autodiff() { tensor.inner() } else { tensor }
+}
+
+/// Takes a tensor into the autodiff layer, as a constant, where `tracked` says that others are in it: burn
+/// does not mix the two.
+pub(crate) fn beside<const D: usize>(tensor: Tensor<D>, tracked: bool) -> Tensor<D> {
+    if tracked && !tensor.device().is_autodiff() { Tensor::from_inner(tensor) } else { tensor }
+}
+
+/// A GPU tensor as one of burn's interface, in which backward passes are composed.
+pub(crate) fn from_cube<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<CubeBackend>(tensor)
+}
+
+/// The inverse of [`from_cube`].
+pub(crate) fn into_cube<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
+    tensor.try_into_primitive::<CubeBackend>().expect("what is computed from a GPU's tensors is one")
+}
+
+/// As [`into_cube`], of integers.
+pub(crate) fn into_cube_int<const D: usize>(tensor: Tensor<D, Int>) -> CubeTensor {
+    tensor.try_into_primitive::<CubeBackend>().expect("what is computed from a GPU's tensors is one")
 }
 
 /// The elements of a host tensor, in row-major order.

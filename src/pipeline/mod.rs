@@ -131,8 +131,7 @@ pub fn infer(
         look(scene, views, renderer, models.xdecoder, models.text, look_options, device, laps, progress, on_view)?;
     let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < models.num_labels);
     let lifted_label = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
-    let purified =
-        purify(scene.to_purify(), &lifted, models.affinities, options.purify, device, progress)?;
+    let purified = purify(scene.to_purify(), &lifted, models.affinities, options.purify, device, progress)?;
     drop(lifted);
     laps.extend(purified.report.stages.iter().cloned());
     let num_words = models.text.labels.len();

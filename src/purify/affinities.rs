@@ -61,7 +61,13 @@ impl ColorNormal {
 
     /// Weights `[R, K]` of the voxels from `first_row` on, for `geometry [V]`: colour, then a normal of unit length or 0.
     /// Neighbours that are not there (-1) weigh 0.
-    fn weights(&self, geometry: &[[f32; GEOMETRY_CHANNELS]], neighbors: &[i32], k: usize, first_row: usize) -> Vec<f32> {
+    fn weights(
+        &self,
+        geometry: &[[f32; GEOMETRY_CHANNELS]],
+        neighbors: &[i32],
+        k: usize,
+        first_row: usize,
+    ) -> Vec<f32> {
         let of_color = -0.5 / (self.color_sigma * self.color_sigma);
         let logit = |[r, g, b, x, y, z]: [f32; 6], [r2, g2, b2, x2, y2, z2]: [f32; 6]| {
             let color = (r - r2).powi(2) + (g - g2).powi(2) + (b - b2).powi(2);

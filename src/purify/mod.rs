@@ -196,8 +196,7 @@ pub fn purify(
         clock.run("neighbours", |tick| neighbor_parts(&voxelized.coords, settings.neighbors, limits, device, tick))?;
     clock.bytes(num_voxels * (12 + 8 * settings.neighbors));
 
-    let (matrix_a, max_row_sum_error) =
-        clock.run("affinity", |_| basis.rows(parts, num_voxels, settings.sharpness))?;
+    let (matrix_a, max_row_sum_error) = clock.run("affinity", |_| basis.rows(parts, num_voxels, settings.sharpness))?;
     let compared = match affinities {
         Affinities::Learned { config, .. } => config.embed_dim,
         Affinities::Uniform => 1,

@@ -167,6 +167,14 @@ impl WeightsFile {
         }
     }
 
+    /// A free-form text entry of a safetensors file.
+    pub(super) fn metadata(&self, entry: &str) -> Option<&str> {
+        match &self.backing {
+            Backing::Pytorch(_) => None,
+            Backing::Safetensors(file) => file.metadata()?.get(entry).map(String::as_str),
+        }
+    }
+
     /// Reads everything, integers too.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::demo::BuiltIn;
 use super::registry::{Licence, Registry, RegistryError};
 use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile};
 use crate::files::{PARTIAL, free_space, is_full};
@@ -53,6 +54,14 @@ pub struct Manifest {
     pub source_bytes: u64,
     /// Day of the import, UTC, as `2026-01-31`.
     pub imported: String,
+}
+
+impl Manifest {
+    /// That of a file which the store wrote; `None` for any other.
+    #[must_use]
+    pub fn within(weights: &WeightsFile) -> Option<Self> {
+        serde_json::from_str(weights.metadata(MANIFEST)?).ok()
+    }
 }
 
 /// Error of the store.
@@ -204,7 +213,7 @@ impl Store {
         Ok(self.directory().join(format!("{name}.{EXTENSION}")))
     }
 
-    /// Whether weights of this name are installed.
+    /// Whether weights of this name are installed; those that are part of the program do not count.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.path(name).is_ok_and(|path| path.is_file())
@@ -237,7 +246,7 @@ impl Store {
         Ok(names)
     }
 
-    /// What is known of the weights `name`. Their tensors are not read.
+    /// What is known of the weights `name`, installed or [built in](super::demo). Their tensors are not read.
     ///
     /// # Errors
     ///
@@ -248,10 +257,12 @@ impl Store {
 
     fn read(&self, name: &str) -> Result<(Installed, SafetensorsFile), StoreError> {
         let path = self.path(name)?;
-        if !path.exists() {
-            return Err(self.missing(name)?);
-        }
-        let file = SafetensorsFile::open(&path)?;
+        let file = match BuiltIn::named(name) {
+            _ if path.exists() => SafetensorsFile::open(&path)?,
+            Some(built_in) => built_in.open()?,
+            None => return Err(self.missing(name)?),
+        };
+        let path = file.path().to_path_buf();
         let foreign = |reason: String| StoreError::Foreign { path: path.clone(), reason };
         let text = file.metadata().and_then(|metadata| metadata.get(MANIFEST));
         let text = text.ok_or_else(|| foreign(format!("its metadata has no entry '{MANIFEST}'")))?;
@@ -299,6 +310,24 @@ impl Store {
         let (installed, file) = self.read(name)?;
         file.verify_seal()?;
         Ok(installed)
+    }
+
+    /// Writes the weights `name` to a file of the store's own form, their manifest included, with tensors of `dtype`:
+    /// what can be handed on and imported elsewhere, in 16 bits half as long.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); [`StoreError::Weights`] where the file cannot be written, or `dtype` holds no fractions.
+    pub fn export(&self, name: &str, path: &Path, dtype: Dtype) -> Result<(), StoreError> {
+        let (installed, file) = self.read(name)?;
+        let shapes = file.names().into_iter().map(|name| Ok((file.tensor(&name)?.shape.to_vec(), name)));
+        let shapes: Vec<(Vec<usize>, String)> = shapes.collect::<Result<_, WeightsError>>()?;
+        let specs: Vec<_> = shapes.iter().map(|(shape, name)| TensorSpec::new(name, dtype, shape.clone())).collect();
+        let mut writer = SafetensorsWriter::create_sealed(path, &specs, &manifest_entry(path, &installed.manifest)?)?;
+        for (_, name) in &shapes {
+            writer.write_f32(&file.tensor(name)?.to_f32()?)?;
+        }
+        Ok(writer.finish()?)
     }
 
     /// Removes the weights `name` and returns how many bytes that frees. Whoever has them open keeps them.
@@ -353,8 +382,7 @@ impl Store {
         };
 
         let specs: Vec<_> = keys.iter().map(|(key, shape)| TensorSpec::new(key, Dtype::F32, shape.clone())).collect();
-        let text = serde_json::to_string(manifest).map_err(|error| StoreError::io(&path, error.into()))?;
-        let metadata = BTreeMap::from([(MANIFEST.to_owned(), text)]);
+        let metadata = manifest_entry(&path, manifest)?;
         let mut writer = SafetensorsWriter::create_sealed(&path, &specs, &metadata).map_err(full)?;
         let mut done = 0;
         for (key, shape) in keys {
@@ -388,6 +416,12 @@ impl Store {
         }
         Ok(file)
     }
+}
+
+/// A manifest as the metadata of a file.
+fn manifest_entry(path: &Path, manifest: &Manifest) -> Result<BTreeMap<String, String>, StoreError> {
+    let text = serde_json::to_string(manifest).map_err(|error| StoreError::io(path, error.into()))?;
+    Ok(BTreeMap::from([(MANIFEST.to_owned(), text)]))
 }
 
 /// The day, UTC, as `2026-01-31`.

@@ -65,9 +65,8 @@ impl StudySettings {
     /// The grid of constants that is usual: standard deviations of colour, and scales of 1 − |cosine|.
     #[must_use]
     pub fn usual_kernels() -> Vec<ColorNormal> {
-        let of_color = |color_sigma| {
-            [0.02, 0.05, 0.1, 0.3].map(move |normal_scale| ColorNormal { color_sigma, normal_scale })
-        };
+        let of_color =
+            |color_sigma| [0.02, 0.05, 0.1, 0.3].map(move |normal_scale| ColorNormal { color_sigma, normal_scale });
         [0.05, 0.1, 0.2, 0.4].into_iter().flat_map(of_color).collect()
     }
 
@@ -110,7 +109,9 @@ impl StudySettings {
         }
         let most = self.most_scenes();
         if most > num_training {
-            return Err(StudyError::settings(format!("{most} training scenes are asked for, there are {num_training}")));
+            return Err(StudyError::settings(format!(
+                "{most} training scenes are asked for, there are {num_training}"
+            )));
         }
         Ok(())
     }
@@ -340,7 +341,7 @@ impl Study<'_, '_> {
     fn choose(&mut self, rooms: &[SceneFile], students: &[LoadedStudent]) -> Result<Choice, StudyError> {
         let iterations = self.settings.all_iterations();
         if rooms.is_empty() {
-            let usual = self.settings.kernels[0];
+            let usual = ColorNormal::default();
             return Ok(Choice { kernels: iterations.iter().map(|&t| (t, usual)).collect(), best: None });
         }
         let usual: Vec<&LoadedStudent> =

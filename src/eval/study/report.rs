@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Negatives, StudyError, StudyOrigin, StudyRooms, StudentRun, StudySettings, StudyWords};
+use super::{Negatives, StudentRun, StudyError, StudyOrigin, StudyRooms, StudySettings, StudyWords};
 use crate::eval::metrics::{AbsentClasses, Confusion, Protocol};
 use crate::images::draw::{Axis, Chart, Curve, Panel, Scale, class_color};
 use crate::images::{ImageError, Rgb8Image};
@@ -203,12 +203,7 @@ impl Reader<'_> {
         Ok(vec![of_t.ok_or_else(|| StudyError::settings(format!("no kernel was chosen for T = {iterations}")))?])
     }
 
-    fn learned(
-        &self,
-        scenes: usize,
-        negatives: Negatives,
-        iterations: usize,
-    ) -> Result<Vec<&Confusion>, StudyError> {
+    fn learned(&self, scenes: usize, negatives: Negatives, iterations: usize) -> Result<Vec<&Confusion>, StudyError> {
         let at = self.at(iterations)?;
         let students = self.measured.students.iter();
         let of_kind = students.filter(|(run, _)| run.scenes == scenes && run.negatives == negatives);
@@ -377,7 +372,7 @@ impl StudyReport {
         };
         say("T is counted as in the paper: A is applied T + 1 times, as its code does.".to_owned());
         say(format!(
-            "{seeds} seeds. A seed decides a student's first weights, the order of scenes, anchors, crops, and which of the {} training rooms it \
+            "Seeds: {seeds}. A seed decides a student's first weights, the order of scenes, anchors, crops, and which of the {} training rooms it \
              learns from where it learns from fewer. What learns nothing has no seed.",
             self.settings.most_scenes()
         ));
@@ -466,7 +461,8 @@ fn chart(title: &str, x_name: &str, series: &[Series]) -> Chart {
         }
         curves.push(curve(name, 1, false));
     }
-    let left = Axis { name: "percent; thin lines: least and largest of the seeds".to_owned(), scale: Scale::Linear, curves };
+    let left =
+        Axis { name: "percent; thin lines: least and largest of the seeds".to_owned(), scale: Scale::Linear, curves };
     Chart { title: title.to_owned(), x_name: x_name.to_owned(), panels: vec![Panel { height: 1.0, left, right: None }] }
 }
 

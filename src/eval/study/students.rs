@@ -175,9 +175,8 @@ mod tests {
 
     #[test]
     fn few_scenes_are_among_the_many_and_differ_by_seed() {
-        let pool: Vec<SceneFile> = (0..50)
-            .map(|i| SceneFile { name: format!("{i:02}"), path: PathBuf::new(), key: i.to_string() })
-            .collect();
+        let pool: Vec<SceneFile> =
+            (0..50).map(|i| SceneFile { name: format!("{i:02}"), path: PathBuf::new(), key: i.to_string() }).collect();
         let names = |seed, scenes| -> Vec<String> {
             let run = StudentRun { seed, scenes, negatives: Negatives::Hybrid };
             scenes_of(run, &pool).into_iter().map(|scene| scene.name).collect()

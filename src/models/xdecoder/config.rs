@@ -132,6 +132,10 @@ pub struct XDecoderConfig {
     pub pixel_mean: [f32; 3],
     /// Standard deviation of the channels R, G, B, in 0..255.
     pub pixel_std: [f32; 3],
+    /// Longer edge of the pictures it was trained on: at which it sees things in the size it knows. `None` for the
+    /// published models, whose users choose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<u32>,
 }
 
 /// A configuration that this implementation does not run.
@@ -234,6 +238,7 @@ impl XDecoderConfig {
             size_divisibility: 32,
             pixel_mean: [123.675, 116.28, 103.53],
             pixel_std: [58.395, 57.12, 57.375],
+            image_size: None,
         }
     }
 

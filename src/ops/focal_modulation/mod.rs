@@ -1,13 +1,17 @@
-//! The context aggregation of focal modulation (Yang et al., NeurIPS 2022).
+//! The context aggregation of focal modulation (Yang et al., NeurIPS 2022), with gradients.
 
 pub mod cpu;
 
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain};
+use super::depthwise_conv2d::{DepthwiseConv2dBackend, DepthwiseConv2dGradBackend};
+use super::{Host, OpError, ShapeCheck, beside, from_cube, host_tensor, into_cube, limits_of};
 use crate::gpu::shaders::focal_modulation::{finish, level, mean};
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -43,7 +47,7 @@ impl Levels {
 }
 
 /// Backend side of [`focal_modulation`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
+#[backend_extension(Cube, Flex, Autodiff)]
 pub trait FocalModulationBackend: Backend {
     /// `[B, H, W, C]` from the context of that shape, `gates [B, H, W, levels + 1]` and `kernels [taps, C]`.
     fn focal_modulation(
@@ -54,12 +58,25 @@ pub trait FocalModulationBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
+/// Backward side of [`focal_modulation`], on plain tensors.
+pub trait FocalModulationGradBackend: FocalModulationBackend {
+    /// Gradients of context, gates and kernels, given as `inputs`, from that of the result, `[B, H, W, C]`; those
+    /// that `wants` names, in this order.
+    fn focal_modulation_grad(
+        grad: FloatTensor<Self>,
+        inputs: [FloatTensor<Self>; 3],
+        levels: Levels,
+        wants: [bool; 3],
+    ) -> [Option<FloatTensor<Self>>; 3];
+}
+
 /// (Σₗ cₗ · gₗ + GELU(mean c) · g) / divisor, where c₀ = GELU(depthwise₀(`context`)), cₗ₊₁ =
 /// GELU(depthwiseₗ₊₁(cₗ)), the mean is that of the last level over all pixels, and gₗ, g are the `gates`,
 /// one per level and the global one last.
 ///
 /// `context [B, H, W, C]`, `gates [B, H, W, levels + 1]`, `kernels [Σ k², C]` with the taps of a level in
-/// row-major order; zeros around the image. Gives `[B, H, W, C]`.
+/// row-major order; zeros around the image. Gives `[B, H, W, C]`. Gradients flow to every tensor; sums have a
+/// fixed order, so two runs on one device agree to the bit.
 ///
 /// # Errors
 /// [`OpError::Shape`] where the shapes disagree; [`OpError::Value`] for kernels of even size or no level;
@@ -84,8 +101,10 @@ pub fn focal_modulation(
     let limits = limits_of(&context.device());
     check_binding(limits, "focal_modulation: context", batch * height * width, dim * 4)?;
     check_binding(limits, "focal_modulation: gates", batch * height * width, (levels.num_levels + 1) * 4)?;
-    let d = |x: Tensor<4>| plain(x).into_dispatch();
-    Ok(Tensor::from_dispatch(Dispatch::focal_modulation(d(context), d(gates), plain(kernels).into_dispatch(), levels)))
+    let tracked = [context.device(), gates.device(), kernels.device()].iter().any(Device::is_autodiff);
+    let d = |x: Tensor<4>| beside(x, tracked).into_dispatch();
+    let kernels = beside(kernels, tracked).into_dispatch();
+    Ok(Tensor::from_dispatch(Dispatch::focal_modulation(d(context), d(gates), kernels, levels)))
 }
 
 impl FocalModulationBackend for CubeBackend {
@@ -157,5 +176,141 @@ impl FocalModulationBackend for Flex {
         let (context, gates, kernels) = (Host::<f32>::new(context), Host::<f32>::new(gates), Host::<f32>::new(kernels));
         let [_, height, width, dim] = shape;
         host_tensor(cpu::focal_modulation(&context, &gates, &kernels, [height, width, dim], levels), shape)
+    }
+}
+
+/// x · Φ(x) and its derivative, Φ(x) + x · φ(x).
+fn gelu_and_slope<const D: usize>(x: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+    let below = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
+    let density = (x.clone().square() * -0.5).exp() * (1.0 / std::f64::consts::TAU.sqrt());
+    (x.clone() * below.clone(), below + x * density)
+}
+
+impl FocalModulationGradBackend for CubeBackend {
+    fn focal_modulation_grad(
+        grad: FloatTensor<Self>,
+        inputs: [FloatTensor<Self>; 3],
+        levels: Levels,
+        wants: [bool; 3],
+    ) -> [Option<FloatTensor<Self>>; 3] {
+        let [context, gates, kernels] = inputs;
+        let grad = from_cube::<4>(grad) / levels.divisor();
+        let (gates, kernels) = (from_cube::<4>(gates), from_cube::<2>(kernels));
+        let dim = kernels.dims()[1];
+        let zeros = Tensor::<1>::zeros([dim], &kernels.device());
+        let gate = |level: usize| gates.clone().narrow(3, level, 1);
+        let mean = |x: Tensor<4>| x.mean_dim(2).mean_dim(1);
+        let mut first_tap = 0;
+        let taps = (0..levels.num_levels).map(|level| {
+            let num_taps = levels.kernel(level).pow(2);
+            first_tap += num_taps;
+            into_cube(kernels.clone().narrow(0, first_tap - num_taps, num_taps))
+        });
+        let taps: Vec<CubeTensor> = taps.collect();
+
+        // The input of every level and the output of the last, and the slope of every GELU.
+        let mut values = vec![context];
+        let mut slopes = Vec::new();
+        for (level, taps) in taps.iter().enumerate() {
+            let (x, bias) = (values[level].clone(), into_cube(zeros.clone()));
+            let x = Self::depthwise_conv2d(x, taps.clone(), bias, levels.kernel(level));
+            let (value, slope) = gelu_and_slope(from_cube::<4>(x));
+            values.push(into_cube(value));
+            slopes.push(slope);
+        }
+        let (global, global_slope) = gelu_and_slope(mean(from_cube(values[levels.num_levels].clone())));
+        let grad_gates = wants[1].then(|| {
+            let of_level = |value: Tensor<4>| (grad.clone() * value).sum_dim(3);
+            let mut grads: Vec<_> = values[1..].iter().map(|value| of_level(from_cube(value.clone()))).collect();
+            grads.push(of_level(global));
+            into_cube(Tensor::cat(grads, 3))
+        });
+        if !wants[0] && !wants[2] {
+            return [None, grad_gates, None];
+        }
+
+        // Gradient of a level's output that does not come through its gate: at first that of the mean.
+        let mut flow = Some(mean(grad.clone() * gate(levels.num_levels)) * global_slope);
+        let mut grad_taps = Vec::new();
+        for level in (0..levels.num_levels).rev() {
+            let mut before = grad.clone() * gate(level);
+            if let Some(flow) = flow {
+                before = before + flow;
+            }
+            let before = into_cube(before * slopes[level].clone());
+            let wants = [level > 0 || wants[0], wants[2], false];
+            let (x, kernel) = (values[level].clone(), levels.kernel(level));
+            let [grad_x, grad_kernel, _] = Self::depthwise_conv2d_grad(before, x, taps[level].clone(), kernel, wants);
+            flow = grad_x.map(from_cube);
+            grad_taps.extend(grad_kernel.map(from_cube::<2>));
+        }
+        grad_taps.reverse();
+        [flow.map(into_cube), grad_gates, wants[2].then(|| into_cube(Tensor::cat(grad_taps, 0)))]
+    }
+}
+
+impl FocalModulationGradBackend for Flex {
+    fn focal_modulation_grad(
+        grad: FloatTensor<Self>,
+        inputs: [FloatTensor<Self>; 3],
+        levels: Levels,
+        wants: [bool; 3],
+    ) -> [Option<FloatTensor<Self>>; 3] {
+        let shape: [usize; 4] = inputs[0].shape().dims();
+        let [batch, height, width, dim] = shape;
+        let (grad, [context, gates, kernels]) = (Host::<f32>::new(grad), inputs.map(Host::<f32>::new));
+        let size = [height, width, dim];
+        let to_make = cpu::Wants { context: wants[0], kernels: wants[2] };
+        let [context, gates, kernels] = cpu::grad(&grad, [&*context, &*gates, &*kernels], size, levels, to_make);
+        [
+            wants[0].then(|| host_tensor(context, shape)),
+            wants[1].then(|| host_tensor(gates, [batch, height, width, levels.num_levels + 1])),
+            wants[2].then(|| host_tensor(kernels, [levels.num_taps(), dim])),
+        ]
+    }
+}
+
+/// What the backward pass needs: context, gates and kernels.
+#[derive(Clone, Debug)]
+struct State<B: Backend> {
+    inputs: [FloatTensor<B>; 3],
+    levels: Levels,
+}
+
+#[derive(Debug)]
+struct FocalModulationBackward;
+
+impl<B: FocalModulationGradBackend> Backward<B, 3> for FocalModulationBackward {
+    type State = State<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let parents = ops.parents.map(|node| node.map(|node| node.id));
+        let grad = grads.consume::<B>(&ops.node);
+        let State { inputs, levels } = ops.state;
+        let made = B::focal_modulation_grad(grad, inputs, levels, parents.map(|id| id.is_some()));
+        for (id, grad) in parents.into_iter().zip(made) {
+            if let (Some(id), Some(grad)) = (id, grad) {
+                grads.register::<B>(id, grad);
+            }
+        }
+    }
+}
+
+impl<B: FocalModulationGradBackend, C: CheckpointStrategy> FocalModulationBackend for Autodiff<B, C> {
+    fn focal_modulation(
+        context: FloatTensor<Self>,
+        gates: FloatTensor<Self>,
+        kernels: FloatTensor<Self>,
+        levels: Levels,
+    ) -> FloatTensor<Self> {
+        let nodes = [context.node(), gates.node(), kernels.node()];
+        let prep = FocalModulationBackward.prepare::<C>(nodes).compute_bound().stateful();
+        let inputs = [context, gates, kernels].map(|tensor| tensor.into_primitive());
+        let [context, gates, kernels] = inputs.clone();
+        let out = B::focal_modulation(context, gates, kernels, levels);
+        match prep {
+            OpsKind::Tracked(prep) => prep.finish(State { inputs, levels }, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
     }
 }

@@ -33,3 +33,55 @@ pub fn segment_reduce(
     });
     reduced
 }
+
+/// Gradient of `features`, `[N, channels]`, from `grad_out [S, channels]`: of the mean, or of the maximum of the features
+/// that are `maximum_of`, which goes to the first row that has it.
+#[must_use]
+pub fn segment_reduce_grad(
+    grad_out: &[f32],
+    channels: usize,
+    point_from_sorted: &[i32],
+    offsets: &[i32],
+    maximum_of: Option<&[f32]>,
+) -> Vec<f32> {
+    let points = |bounds: &[i32]| &point_from_sorted[bounds[0] as usize..bounds[1] as usize];
+    let mut segment_from_point = vec![usize::MAX; point_from_sorted.len()];
+    for (segment, bounds) in offsets.windows(2).enumerate() {
+        points(bounds).iter().for_each(|&point| segment_from_point[point as usize] = segment);
+    }
+    // The point of each element of the maxima.
+    let largest = maximum_of.map(|features| {
+        let mut largest = vec![-1; (offsets.len() - 1) * channels];
+        let segments = largest.par_chunks_exact_mut(channels).with_min_len(64).zip(offsets.par_windows(2));
+        segments.for_each(|(largest, bounds)| {
+            let Some((&first, others)) = points(bounds).split_first() else { return };
+            let row = |point: i32| &features[point as usize * channels..][..channels];
+            let mut most = row(first).to_vec();
+            largest.fill(first);
+            for &point in others {
+                for ((largest, most), &value) in largest.iter_mut().zip(&mut most).zip(row(point)) {
+                    let is_larger = value > *most || most.is_nan();
+                    *largest = if is_larger { point } else { *largest };
+                    *most = if is_larger { value } else { *most };
+                }
+            }
+        });
+        largest
+    });
+    let mut grad = vec![0.0; point_from_sorted.len() * channels];
+    let rows = grad.par_chunks_exact_mut(channels).with_min_len(64).enumerate();
+    rows.zip(segment_from_point).for_each(|((point, grad), segment)| {
+        let Some(bounds) = offsets.get(segment..).and_then(|rest| rest.get(..2)) else { return };
+        let of_segment = segment * channels..(segment + 1) * channels;
+        let grad_out = &grad_out[of_segment.clone()];
+        if let Some(largest) = &largest {
+            for ((grad, grad_out), &largest) in grad.iter_mut().zip(grad_out).zip(&largest[of_segment]) {
+                *grad = if largest as usize == point { *grad_out } else { 0.0 };
+            }
+        } else {
+            let count = (bounds[1] - bounds[0]) as f32;
+            grad.iter_mut().zip(grad_out).for_each(|(grad, grad_out)| *grad = grad_out / count);
+        }
+    });
+    grad
+}
