@@ -14,7 +14,7 @@ use geopurify::models::xdecoder::XDecoder;
 use geopurify::ops::conv2d::Precision;
 use geopurify::ops::project::Visibility;
 use geopurify::pipeline::{Compat, LookOptions, Models, Options, Scene, Views, infer};
-use geopurify::purify::Settings;
+use geopurify::purify::{Affinities, Settings};
 use geopurify::stages::{Laps, peak_memory};
 use geopurify::views::render::Renderer;
 use geopurify::views::virtual_cameras::VirtualCamera;
@@ -80,8 +80,8 @@ fn main() -> Result<()> {
     let student = predictor.fold();
     let words = ["wall", "floor", "ceiling", "table", "chair", "lamp", "box", "door"].map(str::to_owned);
     let text = xdecoder.embed_text(&words)?;
-    let models =
-        Models { xdecoder: &xdecoder, student: &student, student_config, text: &text, num_labels: words.len() };
+    let affinities = Affinities::Learned { student: &student, config: student_config };
+    let models = Models { xdecoder: &xdecoder, affinities, text: &text, num_labels: words.len() };
     let look =
         LookOptions { compat: Compat::Fixed, longest: 648, visibility: Visibility::default(), working_bytes: 1 << 30 };
     let options = Options { look, purify: Settings::default(), threshold: None };

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use geopurify::cloud::PointCloud;
 use geopurify::gpu::{DeviceSelection, select};
 use geopurify::models::student::{AffinityPredictor, StudentConfig};
-use geopurify::purify::{MemoryFeatures, Purified, Scan, Settings, purify};
+use geopurify::purify::{Affinities, MemoryFeatures, Purified, Scan, Settings, purify};
 use geopurify::weights::{Dtype, SafetensorsWriter, TensorSpec, read_state_dict};
 
 const CHANNELS: usize = 512;
@@ -251,8 +251,9 @@ fn main() -> Result<()> {
     let state = read_state_dict(&folder.join("student.safetensors"))?;
     let (student, config, _) = AffinityPredictor::load(state, &selected.device)?;
     let scan = Scan { positions: &cloud.positions, colors: cloud.colors.as_deref(), normals: cloud.normals.as_deref() };
+    let affinities = Affinities::Learned { student: &student.fold(), config };
     let Purified { features: purified, voxel_from_point, report, .. } =
-        purify(scan, &features, &student.fold(), config, Settings::default(), &selected.device, &mut |_, _| {})?;
+        purify(scan, &features, affinities, Settings::default(), &selected.device, &mut |_, _| {})?;
     for stage in &report.stages {
         println!("{:12} {:7.2} s", stage.name, stage.seconds);
     }

@@ -2,37 +2,24 @@
 
 #[path = "common/corner.rs"]
 mod corner;
+#[path = "common/labelled_corner.rs"]
+mod labelled_corner;
 #[path = "common/weights.rs"]
 mod weights;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use burn::tensor::Device;
 use corner::corner;
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
 use geopurify::query::presets::Preset;
-use geopurify::views::render::{Renderer, Scene, pinhole, radii};
-use geopurify::views::{Intrinsics, Pose, PoseConvention};
-use glam::{DMat3, DVec3};
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use labelled_corner::{BOX, FLOOR, Made, SHOWER_CURTAIN, STEP, TABLE, WALL, write_recording, write_scene};
 use serde_json::Value;
 use weights::{WeightFiles, tiny_weights};
-
-const STEP: f64 = 0.06;
-// NYU40's; a box is no class of ScanNet's 20.
-// The networks know nothing: with a wall of what they see everywhere, something is right.
-const WALL: u16 = 1;
-const SHOWER_CURTAIN: u16 = 28;
-const FLOOR: u16 = 2;
-const BOX: u16 = 29;
-const TABLE: u16 = 7;
 
 fn weight_files() -> &'static WeightFiles {
     static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
@@ -70,69 +57,6 @@ fn fail(arguments: &[&str]) -> String {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// A labelled scene: labels by surface, the box's last side without one.
-struct Made {
-    scan: PathBuf,
-    labels: Vec<u16>,
-}
-
-/// Writes a corner as `folder/base.ply` and its labels beside it.
-fn write_scene(folder: &Path, base: &str, object: u16, size: f64) -> Made {
-    fs::create_dir_all(folder).unwrap();
-    let mut cloud = corner(STEP);
-    cloud.positions.iter_mut().flatten().for_each(|x| *x *= size);
-    let scan = folder.join(format!("{base}.ply"));
-    cloud.write_ply(&scan, &[]).unwrap();
-    let colors = cloud.colors.as_ref().unwrap();
-    let label = |color: &[u8; 3]| match color {
-        [150, 110, 70] => FLOOR,
-        [220, ..] => WALL,
-        [200, ..] => SHOWER_CURTAIN,
-        [150, 40, 30] => 0,
-        _ => object,
-    };
-    let labels: Vec<u16> = colors.iter().map(label).collect();
-    cloud.write_ply(&folder.join(format!("{base}.labels.ply")), &[Field::new("label", labels.clone())]).unwrap();
-    Made { scan, labels }
-}
-
-/// Pictures of the corner from where a camera walks, in ScanNet's layout, 320 x 240, with depth in millimetres.
-fn write_recording(folder: &Path, count: usize) {
-    let cloud = corner(0.03);
-    let (origin, points) = cloud.centered();
-    let radii = radii(&points);
-    let colors = cloud.colors.as_deref().unwrap();
-    let renderer =
-        Renderer::new(&Scene { points: &points, origin, colors, faces: &[], radii: &radii }, &Device::flex()).unwrap();
-    let lens = Intrinsics::new(320, 240, 260.0, 260.0, 159.5, 119.5).unwrap();
-    for name in ["color", "depth", "pose", "intrinsic"] {
-        fs::create_dir_all(folder.join(name)).unwrap();
-    }
-    for name in ["intrinsic_color.txt", "intrinsic_depth.txt"] {
-        let matrix = "260 0 159.5 0\n0 260 119.5 0\n0 0 1 0\n0 0 0 1\n";
-        fs::write(folder.join("intrinsic").join(name), matrix).unwrap();
-    }
-    for i in 0..count {
-        let angle = (0.2 + 0.6 * i as f64 / count as f64) * std::f64::consts::FRAC_PI_2;
-        let eye = DVec3::new(1.0 + 2.4 * angle.cos(), 1.0 + 2.4 * angle.sin(), 1.5);
-        let forward = (DVec3::new(1.0, 1.0, 0.5) - eye).normalize();
-        let right = forward.cross(DVec3::Z).normalize();
-        let rotation = DMat3::from_cols(right, forward.cross(right), forward);
-        let pose = Pose::new(rotation, eye, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap();
-        let picture = renderer.picture(&pinhole(&lens, &pose, origin, 0.05), [90; 3]).unwrap();
-        let mut jpeg = Vec::new();
-        let pixels = picture.colors.as_flattened();
-        JpegEncoder::new_with_quality(&mut jpeg, 95).encode(pixels, 320, 240, ExtendedColorType::Rgb8).unwrap();
-        fs::write(folder.join(format!("color/{i}.jpg")), jpeg).unwrap();
-        let depth: Vec<u8> = picture.depth.iter().flat_map(|d| ((d * 1000.0).round() as u16).to_ne_bytes()).collect();
-        let mut png = Vec::new();
-        PngEncoder::new(&mut png).write_image(&depth, 320, 240, ExtendedColorType::L16).unwrap();
-        fs::write(folder.join(format!("depth/{i}.png")), png).unwrap();
-        let rows = pose.rows().map(|row| row.map(|x| x.to_string()).join(" "));
-        fs::write(folder.join(format!("pose/{i}.txt")), format!("{}\n0 0 0 1\n", rows.join("\n"))).unwrap();
-    }
 }
 
 /// Two scenes as ScanNet has them, and one pair of files.

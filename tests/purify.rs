@@ -9,7 +9,7 @@ use common::{Random, devices, rel_l2};
 use geopurify::gpu::{Limits, with_limits};
 use geopurify::models::student::AffinityPredictor;
 use geopurify::ops::voxel_grid::QuantizeError;
-use geopurify::purify::{MemoryFeatures, Purified, PurifyError, Scan, Settings, purify};
+use geopurify::purify::{Affinities, ColorNormal, MemoryFeatures, Purified, PurifyError, Scan, Settings, purify};
 use geopurify::weights::read_state_dict;
 
 /// Semantic channels of the small student in the golden cases.
@@ -48,7 +48,8 @@ impl Room {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/geopurify/student_tiny.pth");
         let (student, config, report) = AffinityPredictor::load(read_state_dict(&checkpoint).unwrap(), device).unwrap();
         assert!(report.is_complete(), "{report}");
-        purify(scan, &self.features, &student.fold(), config, settings, device, &mut |_, _| {})
+        let affinities = Affinities::Learned { student: &student.fold(), config };
+        purify(scan, &self.features, affinities, settings, device, &mut |_, _| {})
     }
 }
 
@@ -167,4 +168,92 @@ fn input_that_does_not_fit_together_is_refused() {
     room.positions[3][1] = 1e12;
     let error = room.purify(room.scan(), Settings::default(), &device).unwrap_err();
     assert!(matches!(error, PurifyError::Quantize(QuantizeError::TooFar { axis: 1, .. })), "{error}");
+}
+
+/// Means over points of each voxel of `values [N][C]`.
+fn voxel_means(values: &[Vec<f64>], voxel_from_point: &[i32], num_voxels: usize) -> Vec<Vec<f64>> {
+    let mut sums = vec![vec![0.0; values[0].len()]; num_voxels];
+    let mut counts = vec![0.0; num_voxels];
+    for (row, &voxel) in values.iter().zip(voxel_from_point) {
+        sums[voxel as usize].iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        counts[voxel as usize] += 1.0;
+    }
+    for (row, count) in sums.iter_mut().zip(&counts) {
+        row.iter_mut().for_each(|value| *value /= count);
+    }
+    sums
+}
+
+#[test]
+fn baselines_are_means_of_neighbours_by_their_definitions() {
+    const K: usize = 12;
+    let room = room(600);
+    let settings = Settings { neighbors: K, iterations: 1, ..Settings::default() };
+    let run = |affinities: Affinities<'_>, settings: Settings, device: &Device| {
+        purify(room.scan(), &room.features, affinities, settings, device, &mut |_, _| {})
+    };
+    let before = run(Affinities::Uniform, Settings { iterations: 0, ..settings }, &Device::flex()).unwrap();
+    let num_voxels = before.coords.len();
+    let features: Vec<Vec<f64>> = room
+        .features
+        .values
+        .chunks_exact(CHANNELS)
+        .map(|row| row.iter().map(|&value| f64::from(value)).collect())
+        .collect();
+    let features = voxel_means(&features, &before.voxel_from_point, num_voxels);
+    let geometry: Vec<Vec<f64>> = room
+        .colors
+        .iter()
+        .zip(&room.normals)
+        .map(|(color, normal)| {
+            color.iter().map(|&c| f64::from(c) / 255.0).chain(normal.iter().map(|&n| f64::from(n))).collect()
+        })
+        .collect();
+    let geometry = voxel_means(&geometry, &before.voxel_from_point, num_voxels);
+    let flat: Vec<f32> = features.iter().flatten().map(|&value| value as f32).collect();
+    assert!(rel_l2(&before.features, &flat) < 1e-6);
+
+    let kernel = ColorNormal { color_sigma: 0.15, normal_scale: 0.3 };
+    let color_normal = |a: usize, b: usize| {
+        let (a, b) = (&geometry[a], &geometry[b]);
+        let color: f64 = (0..3).map(|i| (a[i] - b[i]).powi(2)).sum();
+        let length = |n: &[f64]| n[3..].iter().map(|x| x * x).sum::<f64>().sqrt();
+        let cosine = (3..6).map(|i| a[i] * b[i]).sum::<f64>() / (length(a) * length(b));
+        let (sigma, scale) = (f64::from(kernel.color_sigma), f64::from(kernel.normal_scale));
+        (-color / (2.0 * sigma * sigma) - (1.0 - cosine.abs()) / scale).exp()
+    };
+    let expected = |weight: &dyn Fn(usize, usize) -> f64| -> Vec<f32> {
+        let mut pooled = Vec::new();
+        for voxel in 0..num_voxels {
+            let distance = |other: usize| -> i32 {
+                (0..3).map(|axis| (before.coords[voxel][axis] - before.coords[other][axis]).pow(2)).sum()
+            };
+            let mut others: Vec<usize> = (0..num_voxels).filter(|&other| other != voxel).collect();
+            others.sort_by_key(|&other| (distance(other), other));
+            others.truncate(K);
+            let total: f64 = others.iter().map(|&other| weight(voxel, other)).sum();
+            pooled.extend((0..CHANNELS).map(|c| {
+                others.iter().map(|&other| weight(voxel, other) / total * features[other][c]).sum::<f64>() as f32
+            }));
+        }
+        pooled
+    };
+    for (name, device) in devices() {
+        for (affinities, weight) in [
+            (Affinities::Uniform, &(|_, _| 1.0) as &dyn Fn(usize, usize) -> f64),
+            (Affinities::ColorNormal(kernel), &color_normal),
+        ] {
+            let found = run(affinities, settings, &device).unwrap();
+            let difference = rel_l2(&found.features, &expected(weight));
+            assert!(difference < 1e-5, "{name}, {affinities:?}: {difference:e}");
+            assert!(found.report.max_row_sum_error < 1e-5 && found.report.num_tiles == 0, "{name}");
+            // As on a device that can bind little.
+            let limits = Limits { max_binding_bytes: num_voxels as u64 * 16, max_workgroups: 40 };
+            let limited = with_limits(limits, || run(affinities, settings, &device)).unwrap();
+            assert!(rel_l2(&limited.features, &found.features) < 1e-5, "{name}");
+        }
+    }
+    let wrong = ColorNormal { color_sigma: 0.0, ..kernel };
+    let message = run(Affinities::ColorNormal(wrong), settings, &Device::flex()).unwrap_err().to_string();
+    assert_eq!(message, "colour sigma is 0, expected a number above 0");
 }

@@ -1,7 +1,7 @@
 //! `geopurify eval`: how good the labelling is, on scenes whose labels are known.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -94,11 +94,11 @@ impl<'a> Task<'a> {
         };
         let labels: Vec<String> = labels[..protocol.num_classes].iter().map(|&label| label.to_owned()).collect();
         let colors = colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
-        let LabellingArgs { threshold, seed, voxel, neighbors, iterations, viewing, .. } = &args.labelling;
+        let LabellingArgs { threshold, seed, voxel, neighbors, iterations, affinities, viewing, .. } = &args.labelling;
         let settings = json!({
             "label_ids": if nyu40.is_some() { "nyu40" } else { "class" }, "field": args.field, "ignore": args.ignore,
             "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "iterations": iterations,
-            "compat": viewing.compat.to_string(), "views": viewing.views,
+            "affinities": affinities.to_json(), "compat": viewing.compat.to_string(), "views": viewing.views,
         });
         Ok(Self { args, protocol, labels, colors, nyu40, settings })
     }
@@ -108,7 +108,7 @@ impl<'a> Task<'a> {
         json!({
             "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": self.protocol, "labels": self.labels,
             "nyu40": self.nyu40, "settings": self.settings, "viewing": loaded.viewing.key(),
-            "weights": loaded.weights.each_ref().map(|weights| &weights.sha256),
+            "weights": loaded.weights.iter().map(|weights| &weights.sha256).collect::<Vec<_>>(),
             "xdecoder": loaded.xdecoder_config(), "precision": format!("{:?}", loaded.precision),
             "device": loaded.selected.name,
         })
@@ -199,8 +199,15 @@ impl<'a> Task<'a> {
         if let Some(result) = self.done(&scene.name, &key) {
             return Ok((result, false));
         }
-        let result = self.evaluate(scene, key, loaded)?;
         let path = self.scene_file(&scene.name, "json");
+        // A result of other settings must not be taken for that of the picture which is about to be drawn.
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(ReportError::Write { path, source }.into());
+            }
+            _ => {}
+        }
+        let result = self.evaluate(scene, key, loaded)?;
         write_json(&path, |out| serde_json::to_writer(out, &result))?;
         Ok((result, true))
     }
@@ -253,7 +260,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
         labels: task.labels.clone(),
         protocol: task.protocol,
         settings: task.settings.clone(),
-        weights: loaded.weights.to_vec(),
+        weights: loaded.weights.clone(),
         device: loaded.selected.name.clone(),
     };
     let report = Report::new(about, &results, failed)?;

@@ -272,7 +272,7 @@ impl Run<'_> {
         let settings = json!({
             "words": labels.names, "background": labels.background, "threshold": args.labelling.threshold,
             "compat": args.labelling.viewing.compat.to_string(), "seed": args.labelling.seed, "size": loaded.viewing.size(), "views": args.labelling.viewing.views,
-            "purify": options.purify,
+            "purify": options.purify, "affinities": args.labelling.affinities.to_json(),
         });
         let summary = Summary {
             geopurify: env!("CARGO_PKG_VERSION"),
@@ -283,7 +283,7 @@ impl Run<'_> {
             area_from,
             area_unit: results.area_unit(),
             settings,
-            weights: loaded.weights.to_vec(),
+            weights: loaded.weights.clone(),
             views: inferred.look.clone(),
             points: scene.num_points(),
             voxels: inferred.purified.coords.len(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use burn::prelude::{Device, Tensor};
 
+use super::affinities::AffinityArgs;
 use super::progress::Bars;
 use super::segment::XDecoderArgs;
 use super::viewing::{Look, Placed, ViewingArgs};
@@ -18,7 +19,6 @@ use crate::ops::float_values;
 use crate::pipeline::{Compat, Inferred, Models, OnView, Options, Scene, Weights, infer, voxel_size};
 use crate::purify;
 use crate::stages::Laps;
-use crate::weights::WeightsError;
 
 /// Words that are embedded between two steps of the progress bar.
 const LABELS_AT_ONCE: usize = 8;
@@ -42,6 +42,8 @@ pub(super) struct LabellingArgs {
     #[arg(long, default_value_t = purify::Settings::default().iterations)]
     pub(super) iterations: usize,
     #[command(flatten)]
+    pub(super) affinities: AffinityArgs,
+    #[command(flatten)]
     pub(super) viewing: ViewingArgs,
     #[command(flatten)]
     pub(super) xdecoder: XDecoderArgs,
@@ -64,11 +66,11 @@ fn cosine(text: &str) -> Result<f32, String> {
 pub(super) struct Loaded {
     pub(super) selected: Selected,
     xdecoder: XDecoder,
-    student: Student,
-    student_config: StudentConfig,
+    /// Where affinities are learned.
+    student: Option<(Student, StudentConfig)>,
     pub(super) text: TextEmbeddings,
-    /// Of X-Decoder and of the student.
-    pub(super) weights: [Weights; 2],
+    /// Of X-Decoder, and of the student where there is one.
+    pub(super) weights: Vec<Weights>,
     pub(super) xdecoder_origin: WeightsOrigin,
     pub(super) precision: Precision,
     /// How scenes are looked at, as suits the model.
@@ -98,58 +100,57 @@ impl LabellingArgs {
         let mut bars = Bars::new();
         // Missing weights should not cost any work.
         let (mut xdecoder, mut student) = (self.xdecoder.clone(), self.student.clone());
+        let are_learned = self.affinities.are_learned();
+        let needed: &[&str] = if are_learned { &["xdecoder", "student"] } else { &["xdecoder"] };
         // The two belong together: where one is there, the other must be its.
-        if xdecoder.is_usual() && student.is_none() && demo_stands_in(&["xdecoder", "student"])? {
+        if xdecoder.is_usual() && student.is_none() && demo_stands_in(needed)? {
             xdecoder.take_demo();
             student = demo_of("student");
         }
         let mut opened = xdecoder.open()?;
-        let (student_weights, manifest) = open_weights(student.as_deref(), "student")?;
-        let student_origin = WeightsOrigin::new(student.as_deref(), "student", manifest.as_ref());
+        let student_weights = are_learned.then(|| open_weights(student.as_deref(), "student")).transpose()?;
+        let student = student_weights
+            .map(|(weights, manifest)| (weights, WeightsOrigin::new(student.as_deref(), "student", manifest.as_ref())));
         // The files are hashed while they are loaded.
-        let hashing = [&opened.origin, &student_origin].map(|origin| {
-            let origin = origin.clone();
-            std::thread::spawn(move || origin.sha256())
-        });
+        let origins = [("xdecoder", Some(&opened.origin)), ("student", student.as_ref().map(|(_, origin)| origin))];
+        let hashing: Vec<_> = origins
+            .into_iter()
+            .filter_map(|(model, origin)| Some((model, origin?.clone())))
+            .map(|(model, origin)| (model, origin.source.clone(), std::thread::spawn(move || origin.sha256())))
+            .collect();
         let selected = select(self.device)?;
         eprintln!("device: {} ({})", selected.name, selected.why);
         bars.show("load weights", 0.0);
-        let (predictor, student_config, report) = AffinityPredictor::load(student_weights, &selected.device)?;
-        log::info!("{report}");
+        let loaded = student.map(|(weights, origin)| -> Result<_> {
+            let (predictor, config, report) = AffinityPredictor::load(weights, &selected.device)?;
+            log::info!("{report}");
+            Ok((predictor.fold(), config, origin))
+        });
+        let loaded = loaded.transpose()?;
         let xdecoder = opened.load(&selected.device)?;
         let dim = xdecoder.config.dim_proj;
-        if student_config.input_dim != dim + purify::GEOMETRY_CHANNELS {
+        if let Some((_, config, origin)) = &loaded
+            && config.input_dim != dim + purify::GEOMETRY_CHANNELS
+        {
             bail!(
                 "{}: the student takes {} channels, X-Decoder's embeddings have {dim} and colour and normal {}: these weights do not belong together",
-                student_origin.source,
-                student_config.input_dim,
+                origin.source,
+                config.input_dim,
                 purify::GEOMETRY_CHANNELS
             );
         }
-        let encoder = &xdecoder.text_encoder;
-        let prompted: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
-        let mut rows = Vec::new();
-        for (i, labels) in prompted.chunks(LABELS_AT_ONCE).enumerate() {
-            bars.show("embed words", (i * LABELS_AT_ONCE) as f64 / prompted.len() as f64);
-            rows.push(encoder.embed_labels(labels)?);
-        }
-        let text =
-            TextEmbeddings { labels: words.to_vec(), rows: Tensor::cat(rows, 0), logit_scale: encoder.logit_scale() };
-        float_values(text.rows.clone())?;
+        let text = embed_words(&xdecoder, words, &mut bars)?;
         bars.finish();
-        let hash_of = |hash: std::thread::JoinHandle<Result<String, WeightsError>>| -> Result<String> {
-            Ok(hash.join().map_err(|_| anyhow::anyhow!("hashing the weights ended early"))??)
-        };
-        let [xdecoder_hash, student_hash] = hashing.map(hash_of);
-        let weights = [
-            Weights { model: "xdecoder", source: opened.origin.source.clone(), sha256: xdecoder_hash? },
-            Weights { model: "student", source: student_origin.source, sha256: student_hash? },
-        ];
+        let weights = hashing.into_iter().map(|(model, source, hash)| {
+            let sha256 = hash.join().map_err(|_| anyhow::anyhow!("hashing the weights ended early"))??;
+            Ok(Weights { model, source, sha256 })
+        });
+        let weights = weights.collect::<Result<Vec<_>>>()?;
         let xdecoder_origin = opened.origin;
         let precision = opened.precision;
-        let student = predictor.fold();
+        let student = loaded.map(|(student, config, _)| (student, config));
         let viewing = self.viewing.for_model(&xdecoder.config);
-        Ok(Loaded { selected, xdecoder, student, student_config, text, weights, xdecoder_origin, precision, viewing })
+        Ok(Loaded { selected, xdecoder, student, text, weights, xdecoder_origin, precision, viewing })
     }
 
     /// How a scan is labelled, in voxels of this edge.
@@ -193,8 +194,7 @@ impl LabellingArgs {
         let options = self.options(voxel, &loaded.viewing);
         let models = Models {
             xdecoder: &loaded.xdecoder,
-            student: &loaded.student,
-            student_config: loaded.student_config,
+            affinities: self.affinities.with(loaded.student.as_ref()),
             text: &loaded.text,
             num_labels,
         };
@@ -215,6 +215,21 @@ impl LabellingArgs {
         notes.extend(notes_of(&inferred));
         Ok(Labelled { placed, inferred, options, notes })
     }
+}
+
+/// The labels `words` as X-Decoder embeds them, and what stands for the background.
+pub(super) fn embed_words(xdecoder: &XDecoder, words: &[String], bars: &mut Bars) -> Result<TextEmbeddings> {
+    let encoder = &xdecoder.text_encoder;
+    let prompted: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
+    let mut rows = Vec::new();
+    for (i, labels) in prompted.chunks(LABELS_AT_ONCE).enumerate() {
+        bars.show("embed words", (i * LABELS_AT_ONCE) as f64 / prompted.len() as f64);
+        rows.push(encoder.embed_labels(labels)?);
+    }
+    let text =
+        TextEmbeddings { labels: words.to_vec(), rows: Tensor::cat(rows, 0), logit_scale: encoder.logit_scale() };
+    float_values(text.rows.clone())?;
+    Ok(text)
 }
 
 /// Errors of the library name the file themselves.

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Results go to stdout, progress and logs to stderr.
 
+mod affinities;
 mod devices;
 mod encode;
 mod eval;
@@ -12,6 +13,7 @@ mod purify;
 mod query;
 mod segment;
 mod select;
+mod study;
 mod synth;
 mod table;
 mod teacher;
@@ -56,6 +58,8 @@ enum Command {
     Segment(segment::SegmentArgs),
     /// Choose the scenes to train on, by what they hold
     Select(select::SelectArgs),
+    /// Say what each part of the method is worth on rooms that nothing was learned from
+    Study(Box<study::StudyArgs>),
     /// Make furnished rooms with labels and recorded views, to train on and to measure with
     Synth(synth::SynthArgs),
     /// Train a student from scans and recordings, without labels
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
         Command::Segment(args) => segment::run(args),
         Command::Select(args) => select::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Study(args) => study::run(args).map(|()| ExitCode::SUCCESS),
         Command::Synth(args) => synth::run(args).map(|()| ExitCode::SUCCESS),
         Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
         Command::Weights(args) => weights::run(args),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use super::affinities::AffinityArgs;
 use super::progress::Bars;
 use super::table::{bytes, table};
 use super::weights::open_weights;
@@ -45,6 +46,8 @@ pub(super) struct PurifyArgs {
     /// How often the affinities are applied
     #[arg(long, default_value_t = Settings::default().iterations)]
     iterations: usize,
+    #[command(flatten)]
+    affinities: AffinityArgs,
     /// Memory for temporary values, in MiB; results do not depend on it
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     working_memory: u32,
@@ -62,7 +65,8 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     if let Some(folder) = args.output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
         bail!("{}: no such folder for the output", folder.display());
     }
-    let (weights, _) = open_weights(args.student.as_deref(), "student")?;
+    let weights = args.affinities.are_learned().then(|| open_weights(args.student.as_deref(), "student"));
+    let weights = weights.transpose()?;
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
 
@@ -81,8 +85,12 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     }
     let features = FileFeatures::new(tensor, scene.kept())?;
 
-    let (student, config, loaded) = AffinityPredictor::load(weights, &selected.device)?;
-    log::info!("{loaded}");
+    let student = weights.map(|(weights, _)| -> Result<_> {
+        let (student, config, loaded) = AffinityPredictor::load(weights, &selected.device)?;
+        log::info!("{loaded}");
+        Ok((student.fold(), config))
+    });
+    let student = student.transpose()?;
 
     let settings = Settings {
         voxel_size: args.voxel,
@@ -93,11 +101,10 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         working_bytes: args.working_memory as usize * (1 << 20),
     };
     let mut bars = Bars::new();
-    let student = student.fold();
-    let result =
-        purify(scene.to_purify(), &features, &student, config, settings, &selected.device, &mut |stage, share| {
-            bars.show(stage, share);
-        });
+    let affinities = args.affinities.with(student.as_ref());
+    let result = purify(scene.to_purify(), &features, affinities, settings, &selected.device, &mut |stage, share| {
+        bars.show(stage, share);
+    });
     bars.finish();
     let mut purified = result.with_context(|| format!("purifying {}", args.scan.display()))?;
     if scene.kept().is_some() {

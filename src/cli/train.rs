@@ -207,7 +207,10 @@ fn config(args: &TrainArgs) -> Result<Config> {
 fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Selected) -> Result<Scenes> {
     let training = sources(scenes, args)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
-    let mut preparer = Preparer::new(args, config, selected)?;
+    let words = if args.words.is_empty() { words_of(args.word_preset)? } else { words(&args.words)? };
+    let (xdecoder, teacher) = &frozen_models(&args.xdecoder, &args.teacher)?;
+    let prepared_by = PreparedBy { viewing: &args.viewing, xdecoder, teacher, cache: args.cache.as_deref() };
+    let mut preparer = Preparer::new(&prepared_by, words, config, selected)?;
     let mut failed = Vec::new();
     let mut prepare = |sources: &[Source]| -> Result<Vec<SceneFile>> {
         let mut files = Vec::new();
@@ -347,8 +350,43 @@ struct LoadedTeachers {
     sonata: Sonata,
 }
 
+/// Arguments that decide how scenes are prepared, and where they are kept.
+pub(super) struct PreparedBy<'a> {
+    pub(super) viewing: &'a ViewingArgs,
+    pub(super) xdecoder: &'a XDecoderArgs,
+    pub(super) teacher: &'a TeacherArgs,
+    pub(super) cache: Option<&'a Path>,
+}
+
+/// The frozen models, which belong together: those of the demo where none are named or installed.
+pub(super) fn frozen_models(xdecoder: &XDecoderArgs, teacher: &TeacherArgs) -> Result<(XDecoderArgs, TeacherArgs)> {
+    let (mut xdecoder, mut teacher) = (xdecoder.clone(), teacher.clone());
+    if xdecoder.is_usual() && teacher.is_usual() && demo_stands_in(&["xdecoder", "sonata"])? {
+        xdecoder.take_demo();
+        teacher.take_demo();
+    }
+    Ok((xdecoder, teacher))
+}
+
+/// The words of a benchmark by which views are cut into masks; of the usual one where none is named.
+pub(super) fn words_of(preset: Option<Words>) -> Result<Vec<String>> {
+    let preset = preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
+    Ok(preset.labels.iter().map(|&label| label.to_owned()).collect())
+}
+
+/// The folder for what is computed of scenes once, made where it is not there.
+pub(super) fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
+    let folder = match given {
+        Some(folder) => folder.to_path_buf(),
+        None => dirs::cache_dir().context("no cache folder for this user: --cache DIR")?.join("geopurify/training"),
+    };
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    // Who keeps a path finds the scene from any folder.
+    std::path::absolute(&folder).with_context(|| folder.display().to_string())
+}
+
 /// Prepares scenes, or finds them prepared.
-struct Preparer<'a> {
+pub(super) struct Preparer<'a> {
     config: &'a Config,
     selected: &'a Selected,
     xdecoder: OpenXDecoder,
@@ -365,38 +403,26 @@ struct Preparer<'a> {
 }
 
 impl<'a> Preparer<'a> {
-    fn new(args: &'a TrainArgs, config: &'a Config, selected: &'a Selected) -> Result<Self> {
-        let words = if args.words.is_empty() {
-            let preset = args.word_preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
-            preset.labels.iter().map(|&label| label.to_owned()).collect()
-        } else {
-            words(&args.words)?
-        };
-        let (mut xdecoder, mut teacher) = (args.xdecoder.clone(), args.teacher.clone());
-        if xdecoder.is_usual() && teacher.is_usual() && demo_stands_in(&["xdecoder", "sonata"])? {
-            xdecoder.take_demo();
-            teacher.take_demo();
-        }
-        let (xdecoder, teacher) = (xdecoder.open()?, teacher.open()?);
+    pub(super) fn new(
+        args: &PreparedBy<'_>,
+        words: Vec<String>,
+        config: &'a Config,
+        selected: &'a Selected,
+    ) -> Result<Self> {
+        let (xdecoder, teacher) = (args.xdecoder.open()?, args.teacher.open()?);
         let viewing = args.viewing.for_model(&xdecoder.config);
         let key = json!({
             "version": CACHE_VERSION, "words": words, "viewing": viewing.key(), "samples": config.samples,
             "xdecoder": [json!(xdecoder.origin.sha256()?), json!(xdecoder.config), json!(format!("{:?}", xdecoder.precision))],
             "teacher": [json!(teacher.origin.sha256()?), json!(teacher.config)],
         });
-        let folder = match &args.cache {
-            Some(folder) => folder.clone(),
-            None => dirs::cache_dir().context("no cache folder for this user: --cache DIR")?.join("geopurify/training"),
-        };
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        // The run finds its scenes from any folder.
-        let folder = std::path::absolute(&folder).with_context(|| folder.display().to_string())?;
+        let folder = cache_folder(args.cache)?;
         let (teachers, failed) = (None, Vec::new());
         Ok(Self { config, selected, xdecoder, teacher, words, key, folder, viewing, teachers, failed })
     }
 
     /// The scenes of a source: one, or one for each frame of a recording without poses.
-    fn prepare(&mut self, source: &Source) -> Result<Vec<SceneFile>> {
+    pub(super) fn prepare(&mut self, source: &Source) -> Result<Vec<SceneFile>> {
         let name = stem(source.path());
         let mut key = self.key.clone();
         key["source"] = fingerprint(source)?;
@@ -517,7 +543,7 @@ impl<'a> Preparer<'a> {
 }
 
 /// What changes when a source does: the hash of a file, and of the files of a folder their names, lengths and times.
-fn fingerprint(source: &Source) -> Result<Json> {
+pub(super) fn fingerprint(source: &Source) -> Result<Json> {
     let one = |path: &Path| -> Result<Json> {
         if path.is_file() {
             return Ok(file_sha256(path)?.into());

@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod report;
 pub mod scenes;
 pub mod select;
+pub mod study;

@@ -22,10 +22,9 @@ pub use training::{Teachers, TrainingOptions, training_scene};
 
 use burn::prelude::*;
 
-use crate::models::student::{Student, StudentConfig};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::OpError;
-use crate::purify::{self, Purified, purify};
+use crate::purify::{self, Affinities, Purified, purify};
 use crate::query::{Answers, answer};
 use crate::stages::{Laps, Progress};
 use crate::views::render::Renderer;
@@ -41,10 +40,8 @@ const MIN_VOXELS_ACROSS: f64 = 64.0;
 pub struct Models<'a> {
     /// Sees pictures.
     pub xdecoder: &'a XDecoder,
-    /// Says which voxels belong together.
-    pub student: &'a Student,
-    /// Its widths.
-    pub student_config: StudentConfig,
+    /// What says which voxels belong together.
+    pub affinities: Affinities<'a>,
     /// The words, as X-Decoder embeds them: the labels, then what stands for the background.
     pub text: &'a TextEmbeddings,
     /// How many of the words are labels.
@@ -134,8 +131,7 @@ pub fn infer(
         look(scene, views, renderer, models.xdecoder, models.text, look_options, device, laps, progress, on_view)?;
     let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < models.num_labels);
     let lifted_label = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
-    let purified =
-        purify(scene.to_purify(), &lifted, models.student, models.student_config, options.purify, device, progress)?;
+    let purified = purify(scene.to_purify(), &lifted, models.affinities, options.purify, device, progress)?;
     drop(lifted);
     laps.extend(purified.report.stages.iter().cloned());
     let num_words = models.text.labels.len();

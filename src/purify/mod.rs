@@ -1,6 +1,7 @@
 //! Geometric purification: point features in, features cleaned by the student's affinities out.
 //!
-//! Voxel means → student embedding → K nearest voxels → affinity matrix A → A applied again and again.
+//! Voxel means → student embedding → K nearest voxels → affinity matrix A → A applied again and again. What weighs the
+//! neighbours may also be something simpler than the student, to compare with ([`Affinities`]).
 //!
 //! A scene of any size goes through in pieces that fit the device: the means and the pooling in blocks
 //! of channels (channels do not mix), the student in spatial tiles with a halo as wide as it sees, the
@@ -8,6 +9,7 @@
 //! untiled one to rounding. What is kept whole lives on the host: one `[V, C + 6]` matrix, whose first C
 //! columns the pooled features overwrite, and the embedding.
 
+mod affinities;
 mod source;
 mod tiles;
 
@@ -19,7 +21,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Limits, check_binding};
 use crate::models::student::{RECEPTIVE_RADIUS, Student, StudentConfig, normalize_rows};
-use crate::ops::affinity::affinity;
 use crate::ops::knn::{self, knn_voxels};
 use crate::ops::normals::{self, Orientation};
 use crate::ops::pooling::{AffinityRows, CHANNEL_BLOCK, pooling};
@@ -29,6 +30,8 @@ use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, li
 use crate::stages::{Progress, Stage, peak_memory};
 use crate::weights::WeightsError;
 
+use affinities::Basis;
+pub use affinities::{Affinities, ColorNormal};
 pub use source::{FeatureSource, FileFeatures, MemoryFeatures};
 pub use tiles::{Tile, tiles};
 
@@ -167,85 +170,58 @@ pub enum PurifyError {
     Features(#[from] WeightsError),
 }
 
-/// Purifies `features [N, C]` of the points of `scan` with `student` on `device`.
+/// Purifies `features [N, C]` of the points of `scan` by `affinities` on `device`.
 ///
 /// # Errors
 /// [`PurifyError`]; nothing is computed on input that does not fit together.
 pub fn purify(
     scan: Scan<'_>,
     features: &dyn FeatureSource,
-    student: &Student,
-    config: StudentConfig,
+    affinities: Affinities<'_>,
     settings: Settings,
     device: &Device,
     progress: &mut Progress<'_>,
 ) -> Result<Purified, PurifyError> {
-    check(&scan, features, config, settings)?;
+    check_scan(&scan, features, settings)?;
     let num_channels = features.num_channels();
+    check(affinities, num_channels, settings)?;
     let limits = limits_of(device);
     let mut clock = Clock { stages: Vec::new(), progress };
     let mut notes = Vec::new();
 
-    let Voxelized { mut matrix, coords, voxel_from_point } =
-        voxelized(&scan, features, settings, device, &mut clock, &mut notes)?;
-    let num_voxels = coords.len();
-    let width = num_channels + GEOMETRY_CHANNELS;
-
-    let mut num_tiles = 0;
-    let embedding = clock.run("student", |tick| {
-        let tiles = tiles(&coords, RECEPTIVE_RADIUS as i32, tile_voxels(limits, settings, config));
-        num_tiles = tiles.len();
-        embed(&tiles, &matrix, width, &coords, student, config, device, tick)
-    })?;
-    clock.bytes(num_voxels * 4 * (width + config.hidden_dim * 26 + config.embed_dim));
-
-    let embedding = channel_blocks(&embedding, config.embed_dim, limits, device);
-    let rows_per_part = limits.rows(settings.neighbors * 4).min(num_voxels);
-    let mut max_row_sum_error = 0.0_f64;
-    let mut parts = Vec::new();
-    clock.run("neighbours", |tick| {
-        let flat: Vec<i32> = coords.iter().flatten().copied().collect();
-        let voxels = int_tensor(flat, [num_voxels, 3], device);
-        for first in (0..num_voxels).step_by(rows_per_part) {
-            let queries = first..(first + rows_per_part).min(num_voxels);
-            parts.push(knn_voxels(voxels.clone(), settings.neighbors, false, queries.clone())?.index);
-            tick(queries.end as f64 / num_voxels as f64);
-        }
-        device.sync().map_err(|e| OpError::Device(format!("{e:?}")))
-    })?;
+    let mut voxelized = voxelized(&scan, features, settings, device, &mut clock, &mut notes)?;
+    let num_voxels = voxelized.coords.len();
+    let (basis, num_tiles) = basis(affinities, &voxelized, num_channels, settings, device, &mut clock)?;
+    let parts =
+        clock.run("neighbours", |tick| neighbor_parts(&voxelized.coords, settings.neighbors, limits, device, tick))?;
     clock.bytes(num_voxels * (12 + 8 * settings.neighbors));
 
-    let matrix_a = clock.run("affinity", |_| {
-        let mut rows = Vec::new();
-        let mut first = 0;
-        for neighbors in parts {
-            let weights = affinity(&embedding, neighbors.clone(), first, settings.sharpness)?;
-            first += neighbors.dims()[0];
-            let sums = float_values(weights.clone().sum_dim(1))?;
-            let has_neighbor = num_voxels > 1;
-            let errors = sums.iter().filter(|_| has_neighbor).map(|s| (f64::from(*s) - 1.0).abs());
-            max_row_sum_error = errors.fold(max_row_sum_error, f64::max);
-            rows.push(AffinityRows { neighbors, weights });
-        }
-        Ok::<_, OpError>(rows)
-    })?;
-    clock.bytes(num_voxels * (settings.neighbors * 8 + config.embed_dim * 4));
-    drop(embedding);
+    let (matrix_a, max_row_sum_error) = clock.run("affinity", |_| basis.rows(parts, num_voxels, settings.sharpness))?;
+    let compared = match affinities {
+        Affinities::Learned { config, .. } => config.embed_dim,
+        Affinities::Uniform => 1,
+        Affinities::ColorNormal(_) => GEOMETRY_CHANNELS,
+    };
+    clock.bytes(num_voxels * (settings.neighbors * 8 + compared * 4));
+    drop(basis);
 
+    let width = num_channels + GEOMETRY_CHANNELS;
+    let matrix = &mut voxelized.matrix;
     clock.run("pooling", |tick| {
         let block = channel_block(limits, settings, num_voxels);
         for first in (0..num_channels).step_by(block) {
             let channels = first..(first + block).min(num_channels);
-            let x = gather_columns(&matrix, width, first, channels.len());
+            let x = gather_columns(matrix, width, first, channels.len());
             let x = float_tensor(x, [num_voxels, channels.len()], device);
             let pooled = float_values(pooling(x, &matrix_a, settings.iterations)?)?;
-            scatter_columns(&mut matrix, width, first, &pooled, channels.len());
+            scatter_columns(matrix, width, first, &pooled, channels.len());
             tick(channels.end as f64 / num_channels as f64);
         }
         Ok::<_, OpError>(())
     })?;
     clock.bytes(num_voxels * (settings.neighbors * 8 + num_channels * 8) * settings.iterations);
 
+    let Voxelized { mut matrix, coords, voxel_from_point } = voxelized;
     narrow_rows(&mut matrix, width, num_channels);
     let report = Report {
         num_points: scan.positions.len(),
@@ -258,32 +234,128 @@ pub fn purify(
     Ok(Purified { features: matrix, num_channels, voxel_size: settings.voxel_size, coords, voxel_from_point, report })
 }
 
+/// What A is computed from, and the tiles that the student ran in.
+fn basis(
+    affinities: Affinities<'_>,
+    voxelized: &Voxelized,
+    num_channels: usize,
+    settings: Settings,
+    device: &Device,
+    clock: &mut Clock<'_, '_>,
+) -> Result<(Basis, usize), OpError> {
+    let Voxelized { matrix, coords, .. } = voxelized;
+    let (num_voxels, width) = (coords.len(), num_channels + GEOMETRY_CHANNELS);
+    let (student, config) = match affinities {
+        Affinities::Learned { student, config } => (student, config),
+        Affinities::Uniform => return Ok((Basis::uniform(num_voxels, device), 0)),
+        Affinities::ColorNormal(kernel) => return Ok((Basis::color_normal(kernel, matrix, width), 0)),
+    };
+    let limits = limits_of(device);
+    let mut num_tiles = 0;
+    let embedding = clock.run("student", |tick| {
+        let tiles = tiles(coords, RECEPTIVE_RADIUS as i32, tile_voxels(limits, settings, config));
+        num_tiles = tiles.len();
+        embed(&tiles, matrix, width, coords, student, config, device, tick)
+    })?;
+    clock.bytes(num_voxels * 4 * (width + config.hidden_dim * 26 + config.embed_dim));
+    Ok((Basis::Embedding(channel_blocks(&embedding, config.embed_dim, limits, device)), num_tiles))
+}
+
+/// The neighbours `[R, K]` of all voxels, in runs of as many as the device binds.
+fn neighbor_parts(
+    coords: &[[i32; 3]],
+    neighbors: usize,
+    limits: Limits,
+    device: &Device,
+    tick: &mut dyn FnMut(f64),
+) -> Result<Vec<Tensor<2, Int>>, OpError> {
+    let num_voxels = coords.len();
+    let rows_per_part = limits.rows(neighbors * 4).min(num_voxels);
+    let mut parts = Vec::new();
+    let flat: Vec<i32> = coords.iter().flatten().copied().collect();
+    let voxels = int_tensor(flat, [num_voxels, 3], device);
+    for first in (0..num_voxels).step_by(rows_per_part) {
+        let queries = first..(first + rows_per_part).min(num_voxels);
+        parts.push(knn_voxels(voxels.clone(), neighbors, false, queries.clone())?.index);
+        tick(queries.end as f64 / num_voxels as f64);
+    }
+    device.sync().map_err(|e| OpError::Device(format!("{e:?}")))?;
+    Ok(parts)
+}
+
+/// Voxels whose neighbours are known, for who compares several ways to weigh them.
+pub struct Graph {
+    voxelized: Voxelized,
+    num_channels: usize,
+    parts: Vec<Tensor<2, Int>>,
+}
+
+impl Graph {
+    /// Finds the neighbours of `voxelized`, which [`voxel_means`] made of features of `num_channels` channels.
+    ///
+    /// # Errors
+    /// [`PurifyError::Empty`] without voxels, [`PurifyError::Setting`], [`PurifyError::Op`].
+    pub fn new(
+        voxelized: Voxelized,
+        num_channels: usize,
+        settings: Settings,
+        device: &Device,
+    ) -> Result<Self, PurifyError> {
+        check(Affinities::Uniform, num_channels, settings)?;
+        if voxelized.coords.is_empty() {
+            return Err(PurifyError::Empty);
+        }
+        let coords = &voxelized.coords;
+        let parts = neighbor_parts(coords, settings.neighbors, limits_of(device), device, &mut |_| ())?;
+        Ok(Self { voxelized, num_channels, parts })
+    }
+
+    /// The voxels.
+    #[must_use]
+    pub fn voxelized(&self) -> &Voxelized {
+        &self.voxelized
+    }
+
+    /// A, as [`purify`] would apply it.
+    ///
+    /// # Errors
+    /// As [`purify`].
+    pub fn rows(
+        &self,
+        affinities: Affinities<'_>,
+        settings: Settings,
+        device: &Device,
+    ) -> Result<Vec<AffinityRows>, PurifyError> {
+        check(affinities, self.num_channels, settings)?;
+        let mut clock = Clock { stages: Vec::new(), progress: &mut |_, _| () };
+        let (basis, _) = basis(affinities, &self.voxelized, self.num_channels, settings, device, &mut clock)?;
+        Ok(basis.rows(self.parts.clone(), self.voxelized.coords.len(), settings.sharpness)?.0)
+    }
+}
+
 /// Refuses a setting.
 fn setting(name: &'static str, value: &dyn std::fmt::Display, expected: &'static str) -> Result<(), PurifyError> {
     Err(PurifyError::Setting { name, value: value.to_string(), expected })
 }
 
-fn check(
-    scan: &Scan<'_>,
-    features: &dyn FeatureSource,
-    config: StudentConfig,
-    settings: Settings,
-) -> Result<(), PurifyError> {
-    check_scan(scan, features, settings)?;
+fn check(affinities: Affinities<'_>, num_channels: usize, settings: Settings) -> Result<(), PurifyError> {
     if !(1..=knn::MAX_K).contains(&settings.neighbors) {
         return setting("neighbors", &settings.neighbors, "1 to 128");
     }
     if !settings.sharpness.is_finite() {
         return setting("sharpness", &settings.sharpness, "a finite number");
     }
-    if features.num_channels() + GEOMETRY_CHANNELS != config.input_dim {
-        return Err(PurifyError::ChannelCount {
-            features: features.num_channels(),
-            student: config.input_dim,
-            expected: config.input_dim.saturating_sub(GEOMETRY_CHANNELS),
-        });
+    match affinities {
+        Affinities::Learned { config, .. } if num_channels + GEOMETRY_CHANNELS != config.input_dim => {
+            Err(PurifyError::ChannelCount {
+                features: num_channels,
+                student: config.input_dim,
+                expected: config.input_dim.saturating_sub(GEOMETRY_CHANNELS),
+            })
+        }
+        Affinities::Learned { .. } | Affinities::Uniform => Ok(()),
+        Affinities::ColorNormal(kernel) => kernel.check(),
     }
-    Ok(())
 }
 
 fn check_scan(scan: &Scan<'_>, features: &dyn FeatureSource, settings: Settings) -> Result<(), PurifyError> {

@@ -1,0 +1,148 @@
+//! What the weights of the affinity matrix A come from: the student, or what needs none.
+
+use burn::prelude::*;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{GEOMETRY_CHANNELS, PurifyError, setting};
+use crate::models::student::{Student, StudentConfig};
+use crate::ops::affinity::{affinity, cpu};
+use crate::ops::pooling::AffinityRows;
+use crate::ops::{OpError, float_tensor, float_values, int_values};
+
+/// What decides how much a voxel takes of each of its neighbours. The neighbours are the same for all, and every row of A
+/// sums to 1.
+#[derive(Clone, Copy, Debug)]
+pub enum Affinities<'a> {
+    /// The cosines of a student's embedding, sharpened and brought to sum 1: the method of GeoPurify.
+    Learned {
+        /// The student.
+        student: &'a Student,
+        /// Its widths.
+        config: StudentConfig,
+    },
+    /// Every neighbour weighs the same: a mean filter.
+    Uniform,
+    /// Neighbours of a voxel's own colour and orientation weigh most: a bilateral filter.
+    ColorNormal(ColorNormal),
+}
+
+/// A kernel of colour and orientation: a neighbour weighs in proportion to
+/// exp(−|c − c′|² / 2σ² − (1 − |⟨n, n′⟩|) / s), for c the mean colour of a voxel and n its mean normal, brought to unit length;
+/// σ is [`color_sigma`](Self::color_sigma), s [`normal_scale`](Self::normal_scale).
+///
+/// The Gaussian of colour is that of the bilateral filter (Tomasi and Manduchi, ICCV 1998). The sign of a normal does not
+/// count: on a vertical wall rounding decides it where normals are estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColorNormal {
+    /// Standard deviation of the colour, whose channels are 0 to 1.
+    pub color_sigma: f32,
+    /// What 1 − |cosine| is divided by.
+    pub normal_scale: f32,
+}
+
+impl Default for ColorNormal {
+    fn default() -> Self {
+        Self { color_sigma: 0.1, normal_scale: 0.1 }
+    }
+}
+
+impl ColorNormal {
+    pub(super) fn check(&self) -> Result<(), PurifyError> {
+        let is_positive = |value: f32| value.is_finite() && value > 0.0;
+        if !is_positive(self.color_sigma) {
+            return setting("colour sigma", &self.color_sigma, "a number above 0");
+        }
+        if !is_positive(self.normal_scale) {
+            return setting("normal scale", &self.normal_scale, "a number above 0");
+        }
+        Ok(())
+    }
+
+    /// Weights `[R, K]` of the voxels from `first_row` on, for `geometry [V]`: colour, then a normal of unit length or 0.
+    /// Neighbours that are not there (-1) weigh 0.
+    fn weights(
+        &self,
+        geometry: &[[f32; GEOMETRY_CHANNELS]],
+        neighbors: &[i32],
+        k: usize,
+        first_row: usize,
+    ) -> Vec<f32> {
+        let of_color = -0.5 / (self.color_sigma * self.color_sigma);
+        let logit = |[r, g, b, x, y, z]: [f32; 6], [r2, g2, b2, x2, y2, z2]: [f32; 6]| {
+            let color = (r - r2).powi(2) + (g - g2).powi(2) + (b - b2).powi(2);
+            let cosine = x * x2 + y * y2 + z * z2;
+            of_color * color - (1.0 - cosine.abs()) / self.normal_scale
+        };
+        let mut logits = vec![0.0; neighbors.len()];
+        let rows = logits.par_chunks_exact_mut(k).with_min_len(64).zip(neighbors.par_chunks_exact(k));
+        rows.enumerate().for_each(|(row, (logits, neighbors))| {
+            let own = geometry[first_row + row];
+            for (to, &neighbor) in logits.iter_mut().zip(neighbors) {
+                if let Ok(neighbor) = usize::try_from(neighbor) {
+                    *to = logit(own, geometry[neighbor]);
+                }
+            }
+        });
+        cpu::softmax(neighbors, &logits, k)
+    }
+}
+
+/// What rows of A are computed from.
+pub(super) enum Basis {
+    /// Blocks of channels of an embedding.
+    Embedding(Vec<Tensor<2>>),
+    /// Colour and unit normal of every voxel.
+    Geometry(ColorNormal, Vec<[f32; GEOMETRY_CHANNELS]>),
+}
+
+impl Basis {
+    /// All voxels alike.
+    pub(super) fn uniform(num_voxels: usize, device: &Device) -> Self {
+        Self::Embedding(vec![Tensor::zeros([num_voxels, 1], device)])
+    }
+
+    /// Of the last columns of `matrix [V, C + 6]`.
+    pub(super) fn color_normal(kernel: ColorNormal, matrix: &[f32], width: usize) -> Self {
+        let geometry = matrix.par_chunks_exact(width).with_min_len(256).map(|row| {
+            let mut own = [0.0; GEOMETRY_CHANNELS];
+            own.copy_from_slice(&row[width - GEOMETRY_CHANNELS..]);
+            let length = own[3..].iter().map(|n| n * n).sum::<f32>().sqrt();
+            if length > 0.0 {
+                own[3..].iter_mut().for_each(|n| *n /= length);
+            }
+            own
+        });
+        Self::Geometry(kernel, geometry.collect())
+    }
+
+    /// The rows of A for runs of neighbours `[R, K]` that follow each other, and the largest |row sum − 1| over voxels that have
+    /// a neighbour.
+    pub(super) fn rows(
+        &self,
+        parts: Vec<Tensor<2, Int>>,
+        num_voxels: usize,
+        sharpness: f32,
+    ) -> Result<(Vec<AffinityRows>, f64), OpError> {
+        let mut rows = Vec::new();
+        let (mut first, mut max_row_sum_error) = (0, 0.0_f64);
+        for neighbors in parts {
+            let [num_rows, k] = neighbors.dims();
+            let weights = match self {
+                Self::Embedding(embedding) => affinity(embedding, neighbors.clone(), first, sharpness)?,
+                Self::Geometry(kernel, geometry) => {
+                    let device = neighbors.device();
+                    let weights = kernel.weights(geometry, &int_values(neighbors.clone())?, k, first);
+                    float_tensor(weights, [num_rows, k], &device)
+                }
+            };
+            first += num_rows;
+            let sums = float_values(weights.clone().sum_dim(1))?;
+            let has_neighbor = num_voxels > 1;
+            let errors = sums.iter().filter(|_| has_neighbor).map(|s| (f64::from(*s) - 1.0).abs());
+            max_row_sum_error = errors.fold(max_row_sum_error, f64::max);
+            rows.push(AffinityRows { neighbors, weights });
+        }
+        Ok((rows, max_row_sum_error))
+    }
+}
