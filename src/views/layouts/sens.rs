@@ -15,9 +15,9 @@ use super::scannet::is_identity;
 use crate::files::MappedFile;
 use crate::images::{Orientation, Rgb8Image, decode_image};
 use crate::views::dataset::{Conventions, Counts};
-use crate::views::depth::{meters_from_units, num_pixels};
+use crate::views::depth::{image_size, meters_from_units, num_pixels};
 use crate::views::recording::check_size;
-use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, ViewsError, text};
+use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError, text};
 
 const VERSION: u32 = 4;
 const LONGEST_NAME: u64 = 1 << 16;
@@ -194,6 +194,7 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
         blobs.push([color_blob, depth_blob]);
     }
     counts.frames = frames.len();
+    counts.missing_color = usize::try_from(declared).unwrap_or(usize::MAX) - frames.len();
     if frames.is_empty() {
         let found = format!("the file declares {declared} frames and holds none of them whole");
         return Err(ViewsError::NoFrames { path, layout: Layout::Sens, found });
@@ -273,6 +274,17 @@ impl Dataset for Sens {
         let units = raw.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair));
         let scale = self.conventions.depth_units_per_meter.unwrap_or(1.0);
         DepthImage::new(width, height, meters_from_units(units, scale)).map(Some)
+    }
+
+    fn stored_color(&self, index: usize) -> Result<Option<Stored<'_>>, ViewsError> {
+        let extension = match self.color_coding {
+            ColorCoding::Raw => return Ok(None),
+            ColorCoding::Png => "png",
+            ColorCoding::Jpeg => "jpg",
+        };
+        let (frame, bytes) = self.blob(index, 0)?;
+        check_size(&self.path, image_size(bytes, &self.path)?, &frame.color)?;
+        Ok(Some(Stored::Bytes(bytes, extension)))
     }
 
     fn conventions(&self) -> &Conventions {
