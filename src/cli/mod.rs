@@ -6,6 +6,7 @@ mod eval;
 mod infer;
 mod info;
 mod labelling;
+mod prepare;
 mod progress;
 mod purify;
 mod query;
@@ -45,6 +46,8 @@ enum Command {
     Infer(Box<infer::InferArgs>),
     /// Say what a scan holds
     Info(info::InfoArgs),
+    /// Unpack ScanNet or Matterport3D once, as they are downloaded
+    Prepare(prepare::PrepareArgs),
     /// Clean the features of a scan's points by geometry
     Purify(purify::PurifyArgs),
     /// Find something in a scan that `infer` has labelled
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Info(args) => info::run(args),
+        Command::Prepare(args) => prepare::run(args),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
         Command::Segment(args) => segment::run(args),
