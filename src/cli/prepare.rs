@@ -94,9 +94,8 @@ pub(super) fn run(args: &PrepareArgs) -> Result<ExitCode> {
             let (scenes, settings) = (scannet::find(folder)?, settings(*frame_step));
             let job = |scene| {
                 let scene: &scannet::Download = scene;
-                let prepare = move |progress: &Progress<'_>| {
-                    scannet::prepare(scene, folder, &common.output, &settings, progress)
-                };
+                let prepare =
+                    move |progress: &Progress<'_>| scannet::prepare(scene, folder, &common.output, &settings, progress);
                 Job { name: &scene.name, weight: scene.weight(), prepare: Box::new(prepare) }
             };
             prepare_all(common, scenes.iter().map(job).collect())
@@ -207,24 +206,17 @@ fn prepare_all(args: &CommonArgs, jobs: Vec<Job<'_>>) -> Result<ExitCode> {
     };
     let start = Instant::now();
     // Within a scene its frames are divided among the threads; a thread that finds nothing there takes another scene.
-    let results: Vec<Option<Result<Outcome>>> =
-        pool.install(|| jobs.par_iter().with_max_len(1).map(one).collect());
+    let results: Vec<Option<Result<Outcome>>> = pool.install(|| jobs.par_iter().with_max_len(1).map(one).collect());
     pace.bar.finish_and_clear();
     report(args, &jobs, &results, start.elapsed().as_secs_f64())
 }
 
-fn report(
-    args: &CommonArgs,
-    jobs: &[Job<'_>],
-    results: &[Option<Result<Outcome>>],
-    seconds: f64,
-) -> Result<ExitCode> {
+fn report(args: &CommonArgs, jobs: &[Job<'_>], results: &[Option<Result<Outcome>>], seconds: f64) -> Result<ExitCode> {
     let outcomes: Vec<&Outcome> = results.iter().flatten().filter_map(|result| result.as_ref().ok()).collect();
     let failed: Vec<(&str, String)> = (jobs.iter().zip(results))
         .filter_map(|(job, result)| Some((job.name, told_once(result.as_ref()?.as_ref().err()?))))
         .collect();
-    let made: Vec<&Outcome> =
-        outcomes.iter().copied().filter(|outcome| matches!(outcome, Outcome::Made(_))).collect();
+    let made: Vec<&Outcome> = outcomes.iter().copied().filter(|outcome| matches!(outcome, Outcome::Made(_))).collect();
     let frames: usize = made.iter().map(|outcome| outcome.manifest().frames).sum();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -232,8 +224,7 @@ fn report(
             .iter()
             .map(|outcome| json!({ "new": matches!(outcome, Outcome::Made(_)), "scene": outcome.manifest() }))
             .collect();
-        let failed: Vec<_> =
-            failed.iter().map(|(scene, error)| json!({ "scene": scene, "error": error })).collect();
+        let failed: Vec<_> = failed.iter().map(|(scene, error)| json!({ "scene": scene, "error": error })).collect();
         let json = json!({ "output": args.output, "seconds": seconds, "scenes": scenes, "failed": failed });
         writeln!(out, "{json:#}")?;
     } else {

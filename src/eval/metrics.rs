@@ -306,8 +306,7 @@ impl Protocol {
             name if name == Preset::MATTERPORT21.name => Self::MATTERPORT21,
             name => {
                 // Wall, floor and ceiling.
-                let background: &[usize] =
-                    if name == Preset::SCANNET200.name { &[0, 2, 35] } else { &[0, 2, 3] };
+                let background: &[usize] = if name == Preset::SCANNET200.name { &[0, 2, 35] } else { &[0, 2, 3] };
                 Self { name, num_classes: preset.labels.len(), ignore: &[255], novel: &[], background }
             }
         }

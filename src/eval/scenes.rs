@@ -235,15 +235,14 @@ impl LabelledScene {
     /// [`LabelsError`].
     pub fn read_labels(&self, root: &Path, preset: &Preset) -> Result<SceneLabels, LabelsError> {
         let other = |expected| LabelsError::OtherClasses { path: self.labels.clone(), preset: preset.name, expected };
-        let of_classes = |classes: Vec<u8>| SceneLabels {
-            labels: classes.into_iter().map(i64::from).collect(),
-            are_nyu40: false,
-        };
+        let of_classes =
+            |classes: Vec<u8>| SceneLabels { labels: classes.into_iter().map(i64::from).collect(), are_nyu40: false };
         let of_segments = |files: &ScanNetFiles| {
             let table = ScanNetTable::read(&find_table(&self.scan, root, SCANNET_TABLE)?)?;
             scannet_labels(files, &table)
         };
-        let nyu40 = |labels: Vec<u16>| SceneLabels { labels: labels.into_iter().map(i64::from).collect(), are_nyu40: true };
+        let nyu40 =
+            |labels: Vec<u16>| SceneLabels { labels: labels.into_iter().map(i64::from).collect(), are_nyu40: true };
         let is_scannet200 = preset.name == Preset::SCANNET200.name;
         match &self.source {
             LabelSource::Points => {

@@ -11,9 +11,7 @@ use super::frames::{Cameras, FOLDERS, link, write_frames};
 use super::unzip::unzip;
 use super::{Manifest, Outcome, PrepareError, Progress, Settings, Target, check_whole};
 use crate::cloud::{CloudError, Field, PointCloud, write_with_fields};
-use crate::eval::benchmarks::{
-    MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, find_table, matterport_labels,
-};
+use crate::eval::benchmarks::{MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, find_table, matterport_labels};
 use crate::eval::labels::SCANNET_LABELS;
 use crate::eval::scenes::{REGIONS, region_meshes};
 use crate::views::{Dataset, Layout, OpenOptions, open};
@@ -23,7 +21,7 @@ const PARTS: [&str; 4] =
     ["undistorted_color_images", "undistorted_depth_images", "undistorted_camera_parameters", REGIONS];
 
 /// Folders within folders in which scans are looked for.
-const DEPTH: usize = 3;
+const DEPTH: usize = 4;
 /// Points of a room that are looked for in the depth maps.
 const SITES: usize = 4096;
 /// Share of them that a frame sees which belongs to the room.
@@ -96,8 +94,7 @@ impl Download {
     pub fn weight(&self) -> u64 {
         // Of the order of a picture with its depth map.
         const PICTURE: u64 = 1 << 20;
-        let bytes: u64 =
-            self.archives().iter().map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
+        let bytes: u64 = self.archives().iter().map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
         let pictures = match self.parts.first() {
             Some(Some(Part::Folder(folder))) => fs::read_dir(folder).map_or(0, |entries| entries.count() as u64),
             _ => 0,
@@ -196,14 +193,13 @@ pub fn prepare(
         let expected = format!("{REGIONS}/region0.ply and further ones");
         return Err(PrepareError::missing(&scan.path, "no rooms with labels", expected));
     }
-    let sites = meshes.par_iter().map(|mesh| Ok(sites(&PointCloud::read(mesh)?))).collect::<Result<Vec<_>, CloudError>>()?;
+    let sites =
+        meshes.par_iter().map(|mesh| Ok(sites(&PointCloud::read(mesh)?))).collect::<Result<Vec<_>, CloudError>>()?;
     let seen: Vec<Vec<bool>> =
         indices.par_iter().map(|&index| rooms_seen(&*dataset, index, &sites)).collect::<Result<_, PrepareError>>()?;
     progress(0.2);
-    let wanted: Vec<usize> = (indices.iter().zip(&seen))
-        .filter(|(_, seen)| seen.contains(&true))
-        .map(|(&index, _)| index)
-        .collect();
+    let wanted: Vec<usize> =
+        (indices.iter().zip(&seen)).filter(|(_, seen)| seen.contains(&true)).map(|(&index, _)| index).collect();
     let stage = target.path().join(STAGE);
     write_frames(&*dataset, &wanted, &stage, Cameras::Each, settings.size, &part(0.3))?;
 
@@ -213,8 +209,9 @@ pub fn prepare(
         let region = mesh.file_stem().unwrap_or_default().to_string_lossy();
         let name = format!("{}_{region}", scan.name);
         let folder = target.path().join(&name);
-        for part in FOLDERS {
-            let path = folder.join(part);
+        // Without frames it is no recording, and should not look like one.
+        let is_seen = seen.iter().any(|seen| seen[room]);
+        for path in FOLDERS.iter().filter(|_| is_seen).map(|part| folder.join(part)).chain([folder.clone()]) {
             fs::create_dir_all(&path).map_err(|error| PrepareError::io(&path, "create", error))?;
         }
         for (&index, seen) in indices.iter().zip(&seen) {
@@ -232,7 +229,9 @@ pub fn prepare(
         link(mesh, &folder.join(format!("{name}.ply")))?;
         let labels = matterport_labels(mesh, &table)?;
         let mut fields = vec![Field::new("label", labels.nyu40)];
-        fields.extend(MATTERPORT_PRESETS.iter().zip(labels.classes).map(|(preset, classes)| Field::new(preset.name, classes)));
+        fields.extend(
+            MATTERPORT_PRESETS.iter().zip(labels.classes).map(|(preset, classes)| Field::new(preset.name, classes)),
+        );
         write_with_fields(mesh, &folder.join(format!("{name}{SCANNET_LABELS}")), &fields)?;
         share(1.0 / num_rooms);
         Ok::<_, PrepareError>(())
@@ -240,7 +239,8 @@ pub fn prepare(
     manifest.frames = wanted.len();
     manifest.frames_without_pose = every.len() - indices.len();
     manifest.regions = meshes.len();
-    manifest.labels = std::iter::once("label").chain(MATTERPORT_PRESETS.map(|preset| preset.name)).map(String::from).collect();
+    manifest.labels =
+        std::iter::once("label").chain(MATTERPORT_PRESETS.map(|preset| preset.name)).map(String::from).collect();
     let unseen = (0..meshes.len()).filter(|&room| seen.iter().all(|seen| !seen[room])).count();
     if unseen > 0 {
         manifest.notes.push(format!("{unseen} rooms are seen by no frame"));
@@ -258,8 +258,7 @@ pub fn prepare(
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, PrepareError> {
     let io = |error| PrepareError::io(folder, "read", error);
     let entries = fs::read_dir(folder).map_err(io)?;
-    let mut files: Vec<PathBuf> =
-        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().map_err(io)?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().map_err(io)?;
     files.retain(|path| path.is_file());
     files.sort();
     Ok(files)
@@ -297,7 +296,11 @@ fn gather(scan: &Download, to: &Path) -> Result<PathBuf, PrepareError> {
         unzip(archive, to, &of_it)?;
         for name in of_it {
             if files_in(&to.join(name))?.is_empty() {
-                return Err(PrepareError::missing(archive, format!("no files of {name} in it"), format!("{name}/FILE")));
+                return Err(PrepareError::missing(
+                    archive,
+                    format!("no files of {name} in it"),
+                    format!("{name}/FILE"),
+                ));
             }
         }
     }

@@ -148,8 +148,7 @@ impl Target {
         if let Some(present) = present(&folder, manifest)? {
             return Ok(Err(Outcome::Kept(present)));
         }
-        let partial =
-            AtomicFolder::create(&folder).map_err(|error| PrepareError::io(&folder, "create", error))?;
+        let partial = AtomicFolder::create(&folder).map_err(|error| PrepareError::io(&folder, "create", error))?;
         Ok(Ok(Self { folder, partial }))
     }
 

@@ -214,6 +214,8 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
         depth_units_per_meter: depth.map(|_| units_per_meter),
         metric: true,
     };
+    // What the headers lie in counts as memory of this process until then.
+    bytes.release(0..bytes.len());
     let root = root.to_path_buf();
     Ok(Sens { root, path, bytes, color_coding, depth_coding, frames, blobs, conventions, counts, notes })
 }
@@ -270,6 +272,10 @@ impl Dataset for Sens {
             DepthCoding::Zlib => ZlibDecoder::new(bytes)
                 .read_exact(&mut raw)
                 .map_err(|error| ViewsError::decode(&self.path, format!("depth map {index}"), error))?,
+        }
+        // A depth map is what is read of a frame last.
+        if let Some([color, depth]) = self.blobs.get(index) {
+            self.bytes.release(color.start..depth.end);
         }
         let units = raw.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair));
         let scale = self.conventions.depth_units_per_meter.unwrap_or(1.0);
