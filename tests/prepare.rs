@@ -650,6 +650,7 @@ fn matterport_is_unpacked_and_evaluated_zipped_or_not() {
     // As downloaded: the room that frames see, with the pictures of the whole scan.
     let scans = extracted.join("v1/scans");
     fs::remove_file(scans.join(HOUSE).join("region_segmentations/region1.ply")).unwrap();
+    put(extracted.join("v1/metadata/category_mapping.tsv"), MATTERPORT_TABLE);
     let report = eval(&scans, "matterport160");
     let by_hand = by_majority(&|category| is(category, sets[3].1));
     let expected = by_hand.into_iter().map(|(class, points)| (Preset::MATTERPORT160.labels[class].to_owned(), points));
