@@ -33,35 +33,18 @@ const GEOPURIFY: Published = Published {
     source: "README of the published code (Dou et al., ICLR 2026)",
 };
 
-const SCANNET20: [Published; 2] = [
-    Published {
-        data: "ScanNetV2, 312 validation scenes, 19 classes",
-        mean_iou: Some(55.1),
-        mean_accuracy: Some(72.5),
-        ..GEOPURIFY
-    },
-    Published {
-        method: "OpenScene",
-        data: "ScanNetV2, 312 validation scenes",
-        mean_iou: Some(54.2),
-        source: "OpenScene (Peng et al., CVPR 2023), LSeg features",
-        ..GEOPURIFY
-    },
-];
+const SCANNET20: [Published; 1] =
+    [Published { data: "ScanNetV2", mean_iou: Some(55.1), mean_accuracy: Some(72.5), ..GEOPURIFY }];
 
 const SCANNET200: [Published; 1] = [Published {
-    data: "ScanNet200, 312 validation scenes",
+    data: "ScanNet200",
     foreground_mean_iou: Some(11.9),
     foreground_mean_accuracy: Some(22.8),
     ..GEOPURIFY
 }];
 
-const MATTERPORT21: [Published; 1] = [Published {
-    data: "Matterport3D, test regions, 21 classes",
-    mean_iou: Some(40.2),
-    mean_accuracy: Some(62.4),
-    ..GEOPURIFY
-}];
+const MATTERPORT21: [Published; 1] =
+    [Published { data: "Matterport3D", mean_iou: Some(40.2), mean_accuracy: Some(62.4), ..GEOPURIFY }];
 
 /// Published figures for the classes of `preset` and scenes of these names; none where the scenes are not those of the data
 /// set.
