@@ -14,6 +14,7 @@ pub mod lift;
 pub mod models;
 pub mod ops;
 pub mod pipeline;
+pub mod prepare;
 pub mod pretrain;
 pub mod purify;
 pub mod query;

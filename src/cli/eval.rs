@@ -16,7 +16,7 @@ use super::viewing::{Look, Opened, Source};
 use crate::eval::labels::{Truth, nyu40_from_class, read_labels};
 use crate::eval::metrics::{AbsentClasses, Protocol};
 use crate::eval::report::{About, Counts, Failure, Figures, Report, ReportError, SceneResult};
-use crate::eval::scenes::{LabelledScene, find_scenes};
+use crate::eval::scenes::{LabelSource, LabelledScene, SceneLabels, find_scenes};
 use crate::files::{is_full, lock, write_atomic};
 use crate::images::draw::{matrix, palette};
 use crate::images::{Rgb8Image, write_png};
@@ -40,7 +40,8 @@ const CONFUSION_FILE: &str = "confusion.png";
 #[derive(clap::Args, Debug)]
 pub(super) struct EvalArgs {
     /// Folder of labelled scenes: NAME.ply and NAME.labels.ply (as ScanNet has them), in it or up to two folders down; with
-    /// the recording as NAME.sens, in a folder NAME, or in the scene's own folder, else drawn views are looked at
+    /// the recording as NAME.sens, in a folder NAME, or in the scene's own folder, else drawn views are looked at. Scenes of
+    /// ScanNet may have segments and groups instead of labelled meshes; of Matterport3D, SCAN/region_segmentations are read
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Classes, as a benchmark has them: scannet20 (whose last, "other", is not counted), scannet200, matterport21,
@@ -56,9 +57,10 @@ pub(super) struct EvalArgs {
     /// What the labels are: numbers of classes, or NYU40's [auto: nyu40 where the preset's classes are taken from them]
     #[arg(long, value_enum, default_value_t = LabelIds::Auto)]
     label_ids: LabelIds,
-    /// Property of the points that holds the labels
-    #[arg(long, value_name = "NAME", default_value = "label")]
-    field: String,
+    /// Property of the points that holds the labels [default: the one called as the preset, which has numbers of classes, else
+    /// label]
+    #[arg(long, value_name = "NAME")]
+    field: Option<String>,
     /// Labels that are not counted, beside those that the benchmark leaves out
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', allow_hyphen_values = true)]
     ignore: Vec<i64>,
@@ -96,7 +98,8 @@ impl<'a> Task<'a> {
         let colors = colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
         let LabellingArgs { threshold, seed, voxel, neighbors, iterations, affinities, viewing, .. } = &args.labelling;
         let settings = json!({
-            "label_ids": if nyu40.is_some() { "nyu40" } else { "class" }, "field": args.field, "ignore": args.ignore,
+            "label_ids": if nyu40.is_some() { "nyu40" } else { "class" },
+            "field": args.field.as_deref().unwrap_or("auto"), "ignore": args.ignore,
             "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "iterations": iterations,
             "affinities": affinities.to_json(), "compat": viewing.compat.to_string(), "views": viewing.views,
         });
@@ -120,14 +123,26 @@ impl<'a> Task<'a> {
             let bytes = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
             json!({ "path": path.strip_prefix(&self.args.folder).unwrap_or(path), "bytes": bytes })
         });
-        let files = [file_sha256(&scene.scan)?, file_sha256(&scene.labels)?];
+        let mut files = vec![file_sha256(&scene.scan)?];
+        for path in scene.label_files(&self.args.folder, &self.args.preset) {
+            files.push(file_sha256(&path)?);
+        }
         let key = json!({ "of_all": of_all, "name": scene.name, "files": files, "recording": recording });
         Ok(bytes_sha256(key.to_string().as_bytes()))
     }
 
     fn truth(&self, scene: &LabelledScene) -> Result<Truth> {
-        let labels = read_labels(&scene.labels, &self.args.field).map_err(name_the_field)?;
-        let truth = Truth::new(&scene.labels, labels, self.nyu40.as_deref(), &self.args.ignore, &self.protocol);
+        let EvalArgs { folder, preset, field, label_ids, ignore, .. } = self.args;
+        let labels = match (field, label_ids, &scene.source) {
+            (None, LabelIds::Auto, _) | (_, _, LabelSource::Segments(_) | LabelSource::Faces) => {
+                scene.read_labels(folder, preset)
+            }
+            (field, ..) => read_labels(&scene.labels, field.as_deref().unwrap_or("label"))
+                .map(|labels| SceneLabels { labels, are_nyu40: self.nyu40.is_some() }),
+        };
+        let SceneLabels { labels, are_nyu40 } = labels.map_err(name_the_field)?;
+        let nyu40 = self.nyu40.as_deref().filter(|_| are_nyu40);
+        let truth = Truth::new(&scene.labels, labels, nyu40, ignore, &self.protocol);
         let say = "say what the numbers are with --label-ids, and which of them do not count with --ignore";
         truth.map_err(|error| anyhow::anyhow!("{error}: {say}"))
     }

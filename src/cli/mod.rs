@@ -7,6 +7,7 @@ mod eval;
 mod infer;
 mod info;
 mod labelling;
+mod prepare;
 mod pretrain;
 mod progress;
 mod purify;
@@ -48,6 +49,8 @@ enum Command {
     Infer(Box<infer::InferArgs>),
     /// Say what a scan holds
     Info(info::InfoArgs),
+    /// Unpack ScanNet or Matterport3D once, as they are downloaded
+    Prepare(prepare::PrepareArgs),
     /// Train the image model or the teacher themselves, at small widths, on rooms that `synth` made
     Pretrain(pretrain::PretrainArgs),
     /// Clean the features of a scan's points by geometry
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Info(args) => info::run(args),
+        Command::Prepare(args) => prepare::run(args),
         Command::Pretrain(args) => pretrain::run(args).map(|()| ExitCode::SUCCESS),
         Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),

@@ -59,7 +59,7 @@ pub(super) struct SynthArgs {
     json: bool,
 }
 
-fn size(text: &str) -> Result<[usize; 2], String> {
+pub(super) fn size(text: &str) -> Result<[usize; 2], String> {
     let parts = text.split_once(['x', 'X', '×']).and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
     parts.ok_or_else(|| format!("\"{text}\" is no size; expected WIDTHxHEIGHT, as 320x240"))
 }

@@ -8,6 +8,7 @@
 mod data;
 mod e57;
 mod error;
+mod face_values;
 mod las;
 mod las_header;
 mod las_write;
@@ -28,6 +29,7 @@ use std::sync::Once;
 
 pub use data::{Attribute, AttributeData, Field, ScalarType};
 pub use error::CloudError;
+pub use face_values::for_each_face;
 pub use units::{Unit, UnitGuess};
 
 use error::{Origin, quoted};

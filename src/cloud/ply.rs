@@ -288,7 +288,7 @@ impl<'a> Words<'a> {
         Ok(rest.get(..length).unwrap_or_default())
     }
 
-    fn bad(&self, word: &[u8], expected: String) -> CloudError {
+    pub fn bad(&self, word: &[u8], expected: String) -> CloudError {
         self.origin.line(self.line, quoted(word), expected)
     }
 
@@ -357,12 +357,12 @@ impl Faces {
     }
 }
 
-fn is_index_list(property: &Property) -> bool {
+pub(super) fn is_index_list(property: &Property) -> bool {
     matches!(property.kind, Kind::List { .. })
         && ["vertex_indices", "vertex_index"].contains(&property.name.to_ascii_lowercase().as_str())
 }
 
-fn is_face(element: &Element) -> bool {
+pub(super) fn is_face(element: &Element) -> bool {
     element.name.eq_ignore_ascii_case("face")
 }
 

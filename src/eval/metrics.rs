@@ -298,13 +298,17 @@ impl Protocol {
     };
 
     /// How a label set is evaluated: ScanNet's 20 as [`SCANNET19`](Self::SCANNET19), [`MATTERPORT21`](Self::MATTERPORT21) as
-    /// such, others over all their classes, without novel ones and background. The classes are the set's first.
+    /// such, others over all their classes, without novel ones. The classes are the set's first.
     #[must_use]
     pub fn of_preset(preset: &Preset) -> Self {
         match preset.name {
             name if name == Preset::SCANNET20.name => Self::SCANNET19,
             name if name == Preset::MATTERPORT21.name => Self::MATTERPORT21,
-            name => Self { name, num_classes: preset.labels.len(), ignore: &[255], novel: &[], background: &[] },
+            name => {
+                // Wall, floor and ceiling.
+                let background: &[usize] = if name == Preset::SCANNET200.name { &[0, 2, 35] } else { &[0, 2, 3] };
+                Self { name, num_classes: preset.labels.len(), ignore: &[255], novel: &[], background }
+            }
         }
     }
 

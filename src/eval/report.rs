@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{AbsentClasses, ClassCounts, Confusion, MetricsError, Protocol, Scores};
+use super::published::{Published, published};
 use crate::pipeline::Weights;
 
 /// Scenes that are listed as the worst.
@@ -238,6 +239,8 @@ pub struct Report {
     pub scenes: Vec<SceneFigures>,
     /// Scenes that are missing in all figures.
     pub failed: Vec<Failure>,
+    /// What others have published on this data set.
+    pub published: &'static [Published],
 }
 
 /// Why there is no report.
@@ -301,6 +304,7 @@ impl Report {
             worst: worst(&scenes),
             num_scenes: results.len(),
             points: results.iter().map(|result| result.points).sum(),
+            published: published(about.preset, results.iter().map(|result| result.scene.as_str())),
             ignored: purified.num_ignored(),
             about,
             scenes,
@@ -354,6 +358,10 @@ impl Report {
             }
         }
 
+        if !self.published.is_empty() {
+            self.write_published(out)?;
+        }
+
         writeln!(out, "\n## Classes\n\nPercent. In brackets: novel.\n")?;
         let columns =
             ["class", "points", "IoU lifted", "IoU purified", "gain", "Acc lifted", "Acc purified", "most taken for"];
@@ -405,6 +413,32 @@ impl Report {
         }
         writeln!(out, "- asked for: {}", about.labels.join(", "))?;
         writeln!(out, "- settings: `{}`", about.settings)
+    }
+
+    fn write_published(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\n## Published\n")?;
+        writeln!(
+            out,
+            "Percent, as their authors count them, over all scenes of the benchmark; here it is {} scenes.\n",
+            self.num_scenes
+        )?;
+        head(out, &["method", "data", "source", "mIoU", "mAcc", "f-mIoU", "f-mAcc"], 3)?;
+        let own = self.purified.groups.first().map(|group| row_of(group.scores(AbsentClasses::Zero)));
+        let Some([mean_iou, mean_accuracy, _, f_mean_iou, f_mean_accuracy]) = own else { return Ok(()) };
+        let own = [mean_iou, mean_accuracy, f_mean_iou, f_mean_accuracy].map(percent);
+        row(out, &[["this program", "these scenes", "above"].map(str::to_owned).to_vec(), own.to_vec()].concat())?;
+        for figures in self.published {
+            let names = [figures.method, figures.data, figures.source].map(cell);
+            let figures = [
+                figures.mean_iou,
+                figures.mean_accuracy,
+                figures.foreground_mean_iou,
+                figures.foreground_mean_accuracy,
+            ];
+            let percents = figures.map(|figure| figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.1}")));
+            row(out, &[names.to_vec(), percents.to_vec()].concat())?;
+        }
+        Ok(())
     }
 
     /// The wrong prediction that most points of a class have, and their share.

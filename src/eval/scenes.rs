@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::labels::{SCANNET_LABELS, is_scannets};
+use super::benchmarks::{
+    MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, SCANNET_TABLE, ScanNetFiles, ScanNetTable, find_table,
+    matterport_labels, scannet_labels,
+};
+use super::labels::{LabelsError, SCANNET_LABELS, is_scannets, nyu40_from_class, read_labels};
+use crate::cloud::PointCloud;
+use crate::query::presets::Preset;
 use crate::views::{Layout, detect};
 
 /// How deep scenes are looked for: a folder of splits, each of scenes, each a folder of its own.
@@ -11,6 +17,29 @@ const DEPTH: usize = 3;
 
 /// What ScanNet's reduced meshes have behind the scene's name.
 const SCANNET_MESH: &str = "_vh_clean_2";
+
+/// Matterport3D's folder of labelled meshes, a room each.
+pub const REGIONS: &str = "region_segmentations";
+
+/// How the labels of a scene are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LabelSource {
+    /// As a property of the points of a mesh.
+    Points,
+    /// As ScanNet's groups of segments.
+    Segments(ScanNetFiles),
+    /// As categories of a mesh's faces: Matterport3D.
+    Faces,
+}
+
+/// Labels of a scene.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SceneLabels {
+    /// `[N]`, one for each point.
+    pub labels: Vec<i64>,
+    /// Whether they are NYU40's numbers, not those of classes.
+    pub are_nyu40: bool,
+}
 
 /// A scan with labels, and the recording that it was made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +50,8 @@ pub struct LabelledScene {
     pub scan: PathBuf,
     /// The file with the labels of its points.
     pub labels: PathBuf,
+    /// How they are kept there.
+    pub source: LabelSource,
     /// The recording, if there is one.
     pub recording: Option<PathBuf>,
 }
@@ -39,7 +70,8 @@ pub enum ScenesError {
     },
     /// No scene is there.
     #[error(
-        "{}: no labelled scene in it or {} folders down; expected scans NAME.ply with their labels beside them as NAME{SCANNET_LABELS}",
+        "{}: no labelled scene in it or {} folders down; expected scans NAME.ply with their labels beside them as \
+         NAME{SCANNET_LABELS} or as ScanNet's .aggregation.json and .segs.json, or Matterport3D's {REGIONS}",
         folder.display(), DEPTH - 1
     )]
     None {
@@ -60,7 +92,8 @@ pub enum ScenesError {
 
 /// The labelled scenes in `folder` and its folders, in the order of their names.
 ///
-/// A scene is a pair of `NAME.ply` and `NAME.labels.ply`. Its recording is `NAME.sens` or a recording in the folder `NAME`
+/// A scene is a pair of `NAME.ply` and `NAME.labels.ply`, or ScanNet's `NAME_vh_clean_2.ply` with its segments and their groups,
+/// or a room of Matterport3D in `SCAN/region_segmentations`, which is called `SCAN_regionN` and has the recording `SCAN`. Its recording is `NAME.sens` or a recording in the folder `NAME`
 /// beside them; or, where a scene has a folder for itself, that folder.
 ///
 /// # Errors
@@ -88,19 +121,168 @@ fn walk(folder: &Path, depth: usize, found: &mut BTreeMap<String, LabelledScene>
             name: name.to_owned(),
             scan: folder.join(format!("{base}.ply")),
             labels: path.to_path_buf(),
+            source: LabelSource::Points,
             recording: recording(folder, name, labels.len() == 1),
         };
-        if let Some(other) = found.insert(name.to_owned(), scene) {
-            return Err(ScenesError::Twice { name: name.to_owned(), first: other.labels, second: path.to_path_buf() });
-        }
+        insert(scene, found)?;
+    }
+    if labels.is_empty() {
+        raw(folder, &entries, found)?;
     }
     // A scene's own folders hold its pictures: many, and no scenes.
-    if depth > 1 && labels.is_empty() {
+    if depth > 1 && labels.is_empty() && !folder.join(REGIONS).is_dir() {
         for path in entries.iter().filter(|path| path.is_dir()) {
             walk(path, depth - 1, found)?;
         }
     }
     Ok(())
+}
+
+fn insert(scene: LabelledScene, found: &mut BTreeMap<String, LabelledScene>) -> Result<(), ScenesError> {
+    let (name, second) = (scene.name.clone(), scene.labels.clone());
+    match found.insert(name.clone(), scene) {
+        Some(other) => Err(ScenesError::Twice { name, first: other.labels, second }),
+        None => Ok(()),
+    }
+}
+
+/// The scenes of a folder as ScanNet and Matterport3D are downloaded, without labelled meshes.
+fn raw(folder: &Path, entries: &[PathBuf], found: &mut BTreeMap<String, LabelledScene>) -> Result<(), ScenesError> {
+    let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let scans: Vec<(String, &PathBuf)> = entries
+        .iter()
+        .filter_map(|path| Some((file_name(path).strip_suffix(".ply")?.strip_suffix(SCANNET_MESH)?.to_owned(), path)))
+        .collect();
+    for (name, scan) in &scans {
+        let Some(files) = ScanNetFiles::of(folder, name) else { continue };
+        let scene = LabelledScene {
+            name: name.clone(),
+            scan: scan.to_path_buf(),
+            labels: files.groups.clone(),
+            source: LabelSource::Segments(files),
+            recording: recording(folder, name, scans.len() == 1),
+        };
+        insert(scene, found)?;
+    }
+    let house = file_name(&std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()));
+    for mesh in region_meshes(folder)? {
+        let region = mesh.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let scene = LabelledScene {
+            name: format!("{house}_{region}"),
+            scan: mesh.clone(),
+            labels: mesh,
+            source: LabelSource::Faces,
+            recording: recording(folder, &house, true),
+        };
+        insert(scene, found)?;
+    }
+    Ok(())
+}
+
+/// The meshes `region_segmentations/regionN.ply` of a scan of Matterport3D, by name.
+///
+/// # Errors
+/// [`ScenesError::Io`] where the folder is there but cannot be read.
+pub fn region_meshes(scan: &Path) -> Result<Vec<PathBuf>, ScenesError> {
+    let folder = scan.join(REGIONS);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let io = |source| ScenesError::Io { path: folder.clone(), source };
+    let entries = std::fs::read_dir(&folder).map_err(io)?;
+    let mut meshes: Vec<PathBuf> =
+        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().map_err(io)?;
+    meshes.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("region") && name.ends_with(".ply") && !name.contains("..")
+    });
+    meshes.sort();
+    Ok(meshes)
+}
+
+impl LabelledScene {
+    /// The files that its labels follow from; `root` is the folder of all scenes.
+    #[must_use]
+    pub fn label_files(&self, root: &Path, preset: &Preset) -> Vec<PathBuf> {
+        let mut files = vec![self.labels.clone()];
+        let segments = match &self.source {
+            LabelSource::Points if preset.name == Preset::SCANNET200.name => self.segments(),
+            LabelSource::Segments(files) => Some(files.clone()),
+            LabelSource::Points | LabelSource::Faces => None,
+        };
+        if let Some(ScanNetFiles { groups, segments }) = segments {
+            files.extend([groups, segments]);
+            files.extend(find_table(&self.scan, root, SCANNET_TABLE));
+        }
+        if self.source == LabelSource::Faces {
+            files.extend(find_table(&self.scan, root, MATTERPORT_TABLE));
+        }
+        files.dedup();
+        files
+    }
+
+    fn segments(&self) -> Option<ScanNetFiles> {
+        ScanNetFiles::of(self.labels.parent()?, &self.name)
+    }
+
+    /// The labels of its points, for the classes of `preset`; `root` is the folder of all scenes.
+    ///
+    /// A labelled mesh may have a property called as the preset, which holds numbers of classes (255: none), as `prepare`
+    /// writes it; otherwise its `label` are NYU40's numbers. For ScanNet200 the segments and groups beside the mesh are read,
+    /// for Matterport3D's rooms the categories of their faces, each with the data set's table.
+    ///
+    /// # Errors
+    /// [`LabelsError`].
+    pub fn read_labels(&self, root: &Path, preset: &Preset) -> Result<SceneLabels, LabelsError> {
+        let other = |expected| LabelsError::OtherClasses { path: self.labels.clone(), preset: preset.name, expected };
+        let of_classes =
+            |classes: Vec<u8>| SceneLabels { labels: classes.into_iter().map(i64::from).collect(), are_nyu40: false };
+        let of_segments = |files: &ScanNetFiles| {
+            let table = ScanNetTable::read(&find_table(&self.scan, root, SCANNET_TABLE)?)?;
+            scannet_labels(files, &table)
+        };
+        let nyu40 =
+            |labels: Vec<u16>| SceneLabels { labels: labels.into_iter().map(i64::from).collect(), are_nyu40: true };
+        let is_scannet200 = preset.name == Preset::SCANNET200.name;
+        match &self.source {
+            LabelSource::Points => {
+                if PointCloud::read(&self.labels)?.attribute(preset.name).is_some() {
+                    return Ok(SceneLabels { labels: read_labels(&self.labels, preset.name)?, are_nyu40: false });
+                }
+                if nyu40_from_class(preset).is_some() {
+                    return Ok(SceneLabels { labels: read_labels(&self.labels, "label")?, are_nyu40: true });
+                }
+                match self.segments().filter(|_| is_scannet200) {
+                    Some(files) => Ok(of_classes(of_segments(&files)?.scannet200)),
+                    None if is_scannet200 => Err(other(
+                        "a property 'scannet200' of the points, or NAME.aggregation.json and \
+                         NAME_vh_clean_2.0.010000.segs.json beside the mesh; or --label-ids class, where its 'label' are classes",
+                    )),
+                    None => Err(other(
+                        "a property of this name, as geopurify prepare writes it; or --label-ids class, where the 'label' of its \
+                         points are classes",
+                    )),
+                }
+            }
+            LabelSource::Segments(_) if !is_scannet200 && nyu40_from_class(preset).is_none() => {
+                Err(other("a scene of Matterport3D"))
+            }
+            LabelSource::Segments(files) => {
+                let labels = of_segments(files)?;
+                Ok(if is_scannet200 { of_classes(labels.scannet200) } else { nyu40(labels.nyu40) })
+            }
+            LabelSource::Faces => {
+                if is_scannet200 {
+                    return Err(other("a scene of ScanNet"));
+                }
+                let table = MatterportTable::read(&find_table(&self.scan, root, MATTERPORT_TABLE)?)?;
+                let labels = matterport_labels(&self.scan, &table)?;
+                let own = MATTERPORT_PRESETS.iter().position(|own| own.name == preset.name);
+                let classes = own.and_then(|own| labels.classes.into_iter().nth(own));
+                Ok(classes.map_or_else(|| nyu40(labels.nyu40), of_classes))
+            }
+        }
+    }
 }
 
 fn recording(folder: &Path, name: &str, is_alone: bool) -> Option<PathBuf> {

@@ -38,6 +38,25 @@ pub trait Dataset: Send + Sync {
     /// As for [`color`](Self::color).
     fn depth(&self, index: usize) -> Result<Option<DepthImage>, ViewsError>;
 
+    /// The file that the colour picture of frame `index` is, where it can be taken as it is: with nothing to remove from
+    /// it, and of the size that [`Frame::color`] has.
+    ///
+    /// # Errors
+    /// As for [`color`](Self::color).
+    fn stored_color(&self, index: usize) -> Result<Option<Stored<'_>>, ViewsError> {
+        let _ = index;
+        Ok(None)
+    }
+
+    /// The PNG file of 16 bits that the depth map of frame `index` is, where it can be taken as it is.
+    ///
+    /// # Errors
+    /// As for [`depth`](Self::depth).
+    fn stored_depth(&self, index: usize) -> Result<Option<Stored<'_>>, ViewsError> {
+        let _ = index;
+        Ok(None)
+    }
+
     /// Points that come with the recording in the axes of its poses, if any: those of COLMAP, or a PLY file that
     /// `transforms.json` names.
     ///
@@ -65,6 +84,15 @@ pub trait Dataset: Send + Sync {
     fn is_empty(&self) -> bool {
         self.frames().is_empty()
     }
+}
+
+/// A picture or depth map in the form in which it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored<'a> {
+    /// A file of its own.
+    File(&'a Path),
+    /// The content of a file, and the extension that it should have.
+    Bytes(&'a [u8], &'static str),
 }
 
 /// One frame of a recording.

@@ -24,7 +24,7 @@ pub mod viewpoints;
 pub mod virtual_cameras;
 
 pub use camera::{Axes, Direction, Intrinsics, InvalidPose, Pose, PoseConvention};
-pub use dataset::{Conventions, Counts, Dataset, Frame, Layout, UnknownLayoutName};
+pub use dataset::{Conventions, Counts, Dataset, Frame, Layout, Stored, UnknownLayoutName};
 pub use depth::DepthImage;
 pub(crate) use depth::decode_grey8;
 pub use error::ViewsError;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::camera::{Distortion, InvalidPose};
 use super::dataset::{Conventions, Counts};
 use super::depth::{self, DepthImage};
-use super::{Dataset, Frame, Intrinsics, Layout, Pose, PoseConvention, ViewsError};
+use super::{Dataset, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError};
 use crate::cloud::{CloudError, PointCloud};
 use crate::files::MappedFile;
 use crate::images::{Orientation, Rgb8Image, read_image};
@@ -453,6 +453,23 @@ impl Dataset for Recording {
             Some(lens) => map.undistorted(camera, lens),
             None => map,
         }))
+    }
+
+    fn stored_color(&self, index: usize) -> Result<Option<Stored<'_>>, ViewsError> {
+        let (frame, source) = self.source(index)?;
+        check_size(&source.color, depth::file_image_size(&source.color)?, &frame.color)?;
+        Ok(source.distortion.is_none().then_some(Stored::File(&source.color)))
+    }
+
+    fn stored_depth(&self, index: usize) -> Result<Option<Stored<'_>>, ViewsError> {
+        let (frame, source) = self.source(index)?;
+        let (Some(camera), Some(file)) = (&frame.depth, &source.depth) else { return Ok(None) };
+        check_size(&file.path, file.size()?, camera)?;
+        let is_plain = file.confidence.is_none()
+            && file.format == DepthFormat::Integer
+            && super::text::has_extension(&file.path, &["png"])
+            && source.distortion.is_none();
+        Ok(is_plain.then_some(Stored::File(&file.path)))
     }
 
     fn points(&self) -> Result<Option<PointCloud>, ViewsError> {

@@ -15,9 +15,9 @@ use super::scannet::is_identity;
 use crate::files::MappedFile;
 use crate::images::{Orientation, Rgb8Image, decode_image};
 use crate::views::dataset::{Conventions, Counts};
-use crate::views::depth::{meters_from_units, num_pixels};
+use crate::views::depth::{image_size, meters_from_units, num_pixels};
 use crate::views::recording::check_size;
-use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, ViewsError, text};
+use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError, text};
 
 const VERSION: u32 = 4;
 const LONGEST_NAME: u64 = 1 << 16;
@@ -194,6 +194,7 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
         blobs.push([color_blob, depth_blob]);
     }
     counts.frames = frames.len();
+    counts.missing_color = usize::try_from(declared).unwrap_or(usize::MAX) - frames.len();
     if frames.is_empty() {
         let found = format!("the file declares {declared} frames and holds none of them whole");
         return Err(ViewsError::NoFrames { path, layout: Layout::Sens, found });
@@ -213,6 +214,8 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
         depth_units_per_meter: depth.map(|_| units_per_meter),
         metric: true,
     };
+    // What the headers lie in counts as memory of this process until then.
+    bytes.release(0..bytes.len());
     let root = root.to_path_buf();
     Ok(Sens { root, path, bytes, color_coding, depth_coding, frames, blobs, conventions, counts, notes })
 }
@@ -270,9 +273,24 @@ impl Dataset for Sens {
                 .read_exact(&mut raw)
                 .map_err(|error| ViewsError::decode(&self.path, format!("depth map {index}"), error))?,
         }
+        // A depth map is what is read of a frame last.
+        if let Some([color, depth]) = self.blobs.get(index) {
+            self.bytes.release(color.start..depth.end);
+        }
         let units = raw.as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair));
         let scale = self.conventions.depth_units_per_meter.unwrap_or(1.0);
         DepthImage::new(width, height, meters_from_units(units, scale)).map(Some)
+    }
+
+    fn stored_color(&self, index: usize) -> Result<Option<Stored<'_>>, ViewsError> {
+        let extension = match self.color_coding {
+            ColorCoding::Raw => return Ok(None),
+            ColorCoding::Png => "png",
+            ColorCoding::Jpeg => "jpg",
+        };
+        let (frame, bytes) = self.blob(index, 0)?;
+        check_size(&self.path, image_size(bytes, &self.path)?, &frame.color)?;
+        Ok(Some(Stored::Bytes(bytes, extension)))
     }
 
     fn conventions(&self) -> &Conventions {

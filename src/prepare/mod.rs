@@ -1,0 +1,223 @@
+//! Data sets as they are downloaded, unpacked once into what every command reads.
+//!
+//! A scene is a folder with frames as files (`color`, `depth`, `pose`, `intrinsic`), the scan, its labels, and
+//! `prepared.json`, which says what it was made of. It is put together under another name and renamed at the end, so it is there
+//! whole or not at all, and what was finished before is kept.
+
+mod error;
+mod frames;
+pub mod matterport;
+pub mod scannet;
+mod unzip;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::PrepareError;
+
+use crate::files::{AtomicFolder, PARTIAL};
+use crate::views::Dataset;
+
+/// Counted up when the same files and settings give another result.
+const RECIPE: u32 = 1;
+const MANIFEST: &str = "prepared.json";
+/// Largest edge of a picture.
+const LARGEST: usize = 16_384;
+
+/// Is told what share of a scene is done in addition.
+pub type Progress<'a> = dyn Fn(f64) + Sync + 'a;
+
+/// How scenes are prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Every n-th frame is taken, from the first on; at least 1.
+    pub frame_step: usize,
+    /// Width and height of the colour pictures; `None` leaves them as they are.
+    pub size: Option<[usize; 2]>,
+}
+
+impl Settings {
+    /// As GeoPurify takes ScanNet's frames: every 20th.
+    pub const SCANNET: Self = Self { frame_step: 20, size: None };
+    /// All frames: Matterport3D has few from each place.
+    pub const MATTERPORT: Self = Self { frame_step: 1, size: None };
+
+    fn check(&self) -> Result<(), PrepareError> {
+        if self.frame_step == 0 {
+            let expected = "1 or more";
+            return Err(PrepareError::Setting { what: "the step between frames", found: "0".into(), expected });
+        }
+        if let Some([width, height]) = self.size
+            && !((1..=LARGEST).contains(&width) && (1..=LARGEST).contains(&height))
+        {
+            let found = format!("{width}x{height}");
+            return Err(PrepareError::Setting { what: "the size", found, expected: "1x1 to 16384x16384" });
+        }
+        Ok(())
+    }
+}
+
+/// A file that a scene was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Its name.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What a scene was made of and what it holds: the content of `prepared.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the recipe.
+    pub recipe: u32,
+    /// `scannet` or `matterport`.
+    pub dataset: String,
+    /// The scene.
+    pub scene: String,
+    /// How it was prepared.
+    pub settings: Settings,
+    /// What it was made of.
+    pub sources: Vec<SourceFile>,
+    /// Frames that are there.
+    pub frames: usize,
+    /// Frames that are not, since tracking was lost.
+    pub frames_without_pose: usize,
+    /// Rooms with labels, where a scene is cut into such.
+    pub regions: usize,
+    /// Properties of the points that hold labels.
+    pub labels: Vec<String>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl Manifest {
+    fn new(dataset: &str, scene: &str, sources: &[PathBuf], settings: &Settings) -> Result<Self, PrepareError> {
+        let source = |path: &PathBuf| {
+            let file = fs::metadata(path).map_err(|error| PrepareError::io(path, "read", error))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(SourceFile { name, bytes: file.len() })
+        };
+        Ok(Self {
+            recipe: RECIPE,
+            dataset: dataset.to_owned(),
+            scene: scene.to_owned(),
+            settings: *settings,
+            sources: sources.iter().map(source).collect::<Result<_, PrepareError>>()?,
+            frames: 0,
+            frames_without_pose: 0,
+            regions: 0,
+            labels: Vec::new(),
+            notes: Vec::new(),
+        })
+    }
+}
+
+/// What became of a scene.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was prepared.
+    Made(Manifest),
+    /// It was there already, the same.
+    Kept(Manifest),
+}
+
+impl Outcome {
+    /// The scene, either way.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        match self {
+            Self::Made(manifest) | Self::Kept(manifest) => manifest,
+        }
+    }
+}
+
+/// The folder of a scene that is being prepared.
+struct Target {
+    folder: PathBuf,
+    partial: AtomicFolder,
+}
+
+impl Target {
+    /// Starts the folder of `manifest`'s scene, or gives what is there already.
+    fn new(output: &Path, manifest: &mut Manifest) -> Result<Result<Self, Outcome>, PrepareError> {
+        let folder = output.join(&manifest.scene);
+        if let Some(present) = present(&folder, manifest)? {
+            return Ok(Err(Outcome::Kept(present)));
+        }
+        let partial = AtomicFolder::create(&folder).map_err(|error| PrepareError::io(&folder, "create", error))?;
+        Ok(Ok(Self { folder, partial }))
+    }
+
+    /// Where to put its content.
+    fn path(&self) -> &Path {
+        self.partial.path()
+    }
+
+    /// Writes the manifest, and lets the folder appear.
+    fn finish(self, manifest: Manifest) -> Result<Outcome, PrepareError> {
+        let path = self.path().join(MANIFEST);
+        let text = serde_json::to_string_pretty(&manifest)
+            .map_err(|error| PrepareError::io(&path, "write", std::io::Error::other(error)))?;
+        frames::write(&path, (text + "\n").as_bytes())?;
+        self.partial.commit().map_err(|error| PrepareError::io(&self.folder, "create", error))?;
+        Ok(Outcome::Made(manifest))
+    }
+}
+
+/// The scene in `folder`, if there is one that was made of the same.
+fn present(folder: &Path, manifest: &Manifest) -> Result<Option<Manifest>, PrepareError> {
+    let path = folder.join(MANIFEST);
+    let differs = |found: String| PrepareError::Differs { path: folder.to_path_buf(), found };
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return if folder.exists() { Err(differs(format!("there is no {MANIFEST}"))) } else { Ok(None) };
+        }
+        Err(error) => return Err(PrepareError::io(&path, "read", error)),
+    };
+    let found: Manifest = serde_json::from_str(&text).map_err(|error| differs(format!("{MANIFEST}: {error}")))?;
+    if found.settings != manifest.settings {
+        let [found, asked] = [found.settings, manifest.settings].map(|settings| format!("{settings:?}"));
+        return Err(differs(format!("it was prepared with {found}, not {asked}")));
+    }
+    if (found.recipe, &found.dataset, &found.scene) != (manifest.recipe, &manifest.dataset, &manifest.scene) {
+        return Err(differs(format!("{} of {}, recipe {}", found.scene, found.dataset, found.recipe)));
+    }
+    if found.sources != manifest.sources {
+        return Err(differs("it was made of other files".to_owned()));
+    }
+    Ok(Some(found))
+}
+
+/// Fails where files that the recording lists are not there.
+fn check_whole(dataset: &dyn Dataset, path: &Path) -> Result<(), PrepareError> {
+    let counts = dataset.counts();
+    if counts.missing_color == 0 && counts.missing_depth == 0 {
+        return Ok(());
+    }
+    let found = format!(
+        "the recording is incomplete: {} frames are there, {} pictures and {} depth maps are missing",
+        counts.frames, counts.missing_color, counts.missing_depth
+    );
+    Err(PrepareError::missing(path, found, "a whole download"))
+}
+
+/// Removes what a killed run has left in `output`. Nobody else may be preparing there.
+///
+/// # Errors
+/// [`PrepareError::Io`].
+pub fn clean(output: &Path) -> Result<(), PrepareError> {
+    let io = |error| PrepareError::io(output, "read", error);
+    for entry in fs::read_dir(output).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let path = entry.path();
+        if path.is_dir() && entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            fs::remove_dir_all(&path).map_err(|error| PrepareError::io(&path, "remove", error))?;
+        }
+    }
+    Ok(())
+}
