@@ -220,14 +220,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io:
 /// that another process shortens while it is mapped makes a later read fault; files that are
 /// replaced by renaming, as [`write_atomic`] does, are safe.
 #[derive(Debug)]
-pub struct MappedFile(Bytes);
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    /// Part of the program, or of an empty file.
-    Embedded(&'static [u8]),
-}
+pub struct MappedFile(Option<Mmap>);
 
 impl MappedFile {
     /// Maps `path`; an empty file gives an empty slice.
@@ -242,19 +235,13 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
         }
         if metadata.len() == 0 {
-            return Ok(Self::embedded(&[]));
+            return Ok(Self(None));
         }
         // SAFETY: the map is read-only and handed out as plain bytes, for which every value
         // is valid. Concurrent modification by another process is the caller's to avoid, as
         // the type's documentation says.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Self(Bytes::Mapped(map)))
-    }
-
-    /// A file that is part of the program.
-    #[must_use]
-    pub fn embedded(bytes: &'static [u8]) -> Self {
-        Self(Bytes::Embedded(bytes))
+        Ok(Self(Some(map)))
     }
 
     /// Gives back the memory that holds these bytes; touched again, they are read again.
@@ -263,7 +250,7 @@ impl MappedFile {
     /// no such call.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
-        if let Bytes::Mapped(map) = &self.0
+        if let Some(map) = &self.0
             && range.start < range.end
             && range.end <= map.len()
         {
@@ -280,10 +267,7 @@ impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Bytes::Mapped(map) => map,
-            Bytes::Embedded(bytes) => bytes,
-        }
+        self.0.as_deref().unwrap_or(&[])
     }
 }
 

@@ -56,10 +56,10 @@ fn settings(steps: u64) -> TeacherSettings {
     }
 }
 
-fn run(folder: &Path, steps: u64, options: &RunOptions) -> Result<Trained, PretrainError> {
+fn run(folder: &Path, steps: u64, options: &RunOptions) -> Result<Trained, Box<PretrainError>> {
     let settings = settings(steps);
     let mut task = TeacherTask::new(settings.clone(), rooms(), &Device::flex())?;
-    train(folder, &mut task, &settings.training, options, &Device::flex(), &mut |_| ())
+    Ok(train(folder, &mut task, &settings.training, options, &Device::flex(), &mut |_| ())?)
 }
 
 #[test]

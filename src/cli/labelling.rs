@@ -9,7 +9,7 @@ use super::affinities::AffinityArgs;
 use super::progress::Bars;
 use super::segment::XDecoderArgs;
 use super::viewing::{Look, Placed, ViewingArgs};
-use super::weights::{WeightsOrigin, demo_of, demo_stands_in, open_weights};
+use super::weights::{WeightsOrigin, open_weights};
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
@@ -48,7 +48,7 @@ pub(super) struct LabellingArgs {
     #[command(flatten)]
     pub(super) xdecoder: XDecoderArgs,
     /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
-    /// [default: the store's `student`, else the built-in `student-demo`]
+    /// [default: the store's `student`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
     /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
@@ -75,6 +75,8 @@ pub(super) struct Loaded {
     pub(super) precision: Precision,
     /// How scenes are looked at, as suits the model.
     pub(super) viewing: ViewingArgs,
+    /// What the user should know of the words.
+    notes: Vec<String>,
 }
 
 impl Loaded {
@@ -99,18 +101,11 @@ impl LabellingArgs {
     pub(super) fn load(&self, words: &[String]) -> Result<Loaded> {
         let mut bars = Bars::new();
         // Missing weights should not cost any work.
-        let (mut xdecoder, mut student) = (self.xdecoder.clone(), self.student.clone());
-        let are_learned = self.affinities.are_learned();
-        let needed: &[&str] = if are_learned { &["xdecoder", "student"] } else { &["xdecoder"] };
-        // The two belong together: where one is there, the other must be its.
-        if xdecoder.is_usual() && student.is_none() && demo_stands_in(needed)? {
-            xdecoder.take_demo();
-            student = demo_of("student");
-        }
-        let mut opened = xdecoder.open()?;
-        let student_weights = are_learned.then(|| open_weights(student.as_deref(), "student")).transpose()?;
-        let student = student_weights
-            .map(|(weights, manifest)| (weights, WeightsOrigin::new(student.as_deref(), "student", manifest.as_ref())));
+        let mut opened = self.xdecoder.open()?;
+        let given = self.student.as_deref();
+        let weights = self.affinities.are_learned().then(|| open_weights(given, "student")).transpose()?;
+        let student =
+            weights.map(|(weights, manifest)| (weights, WeightsOrigin::new(given, "student", manifest.as_ref())));
         // The files are hashed while they are loaded.
         let origins = [("xdecoder", Some(&opened.origin)), ("student", student.as_ref().map(|(_, origin)| origin))];
         let hashing: Vec<_> = origins
@@ -150,7 +145,12 @@ impl LabellingArgs {
         let precision = opened.precision;
         let student = loaded.map(|(student, config, _)| (student, config));
         let viewing = self.viewing.for_model(&xdecoder.config);
-        Ok(Loaded { selected, xdecoder, student, text, weights, xdecoder_origin, precision, viewing })
+        let unknown = xdecoder.text_encoder.unknown_words(words).join(", ");
+        let notes = match unknown.as_str() {
+            "" => Vec::new(),
+            unknown => vec![format!("the model never met these words in training, expect nothing of them: {unknown}")],
+        };
+        Ok(Loaded { selected, xdecoder, student, text, weights, xdecoder_origin, precision, viewing, notes })
     }
 
     /// How a scan is labelled, in voxels of this edge.
@@ -182,7 +182,7 @@ impl LabellingArgs {
         on_view: &mut OnView<'_>,
     ) -> Result<Labelled<'a>> {
         let device: &Device = &loaded.selected.device;
-        let mut notes = scene.notes.clone();
+        let mut notes: Vec<String> = loaded.notes.iter().chain(&scene.notes).cloned().collect();
         let mut bars = Bars::new();
         bars.show("place cameras", 0.0);
         let placed = Placed::new(scene, look, &loaded.viewing, device)?;

@@ -83,8 +83,10 @@ struct CommonArgs {
 struct Job<'a> {
     name: &'a str,
     weight: u64,
-    prepare: Box<dyn Fn(&Progress<'_>) -> Result<Outcome, PrepareError> + Send + Sync + 'a>,
+    prepare: Box<Prepare<'a>>,
 }
+
+type Prepare<'a> = dyn Fn(&Progress<'_>) -> Result<Outcome, PrepareError> + Send + Sync + 'a;
 
 pub(super) fn run(args: &PrepareArgs) -> Result<ExitCode> {
     let (DatasetArgs::Scannet { common, .. } | DatasetArgs::Matterport { common, .. }) = &args.dataset;

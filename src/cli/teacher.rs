@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use burn::prelude::Device;
 
-use super::weights::{WeightsOrigin, configuration, demo_of, open_weights};
+use super::weights::{WeightsOrigin, configuration, open_weights};
 use crate::models::sonata::{Sonata, SonataConfig};
 use crate::weights::WeightsFile;
 
@@ -13,7 +13,7 @@ use crate::weights::WeightsFile;
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct TeacherArgs {
     /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `sonata`, else the built-in `sonata-demo`]
+    /// [default: the store's `sonata`]
     #[arg(long, value_name = "FILE|NAME")]
     teacher: Option<PathBuf>,
     /// Sonata's configuration, where neither the file holds it nor its shapes tell it (JSON)
@@ -29,16 +29,6 @@ pub(super) struct OpenTeacher {
 }
 
 impl TeacherArgs {
-    /// Whether no weights were given.
-    pub(super) fn is_usual(&self) -> bool {
-        self.teacher.is_none()
-    }
-
-    /// Takes the demo's weights.
-    pub(super) fn take_demo(&mut self) {
-        self.teacher = demo_of("sonata");
-    }
-
     /// Opens the weights and finds out their configuration.
     pub(super) fn open(&self) -> Result<OpenTeacher> {
         OpenTeacher::new(self.teacher.as_deref(), self.teacher_config.as_deref())

@@ -16,7 +16,6 @@ use super::table::table;
 use super::teacher::{OpenTeacher, TeacherArgs};
 use super::told_once;
 use super::viewing::{Look, Opened, Placed, SCAN_EXTENSIONS, Source, ViewingArgs, stem};
-use super::weights::demo_stands_in;
 use super::words::words;
 use crate::distill::sampling::check_size;
 use crate::distill::{
@@ -208,7 +207,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Sele
     let training = sources(scenes, args)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
     let words = if args.words.is_empty() { words_of(args.word_preset)? } else { words(&args.words)? };
-    let (xdecoder, teacher) = &frozen_models(&args.xdecoder, &args.teacher)?;
+    let (xdecoder, teacher) = (&args.xdecoder, &args.teacher);
     let prepared_by = PreparedBy { viewing: &args.viewing, xdecoder, teacher, cache: args.cache.as_deref() };
     let mut preparer = Preparer::new(&prepared_by, words, config, selected)?;
     let mut failed = Vec::new();
@@ -356,16 +355,6 @@ pub(super) struct PreparedBy<'a> {
     pub(super) xdecoder: &'a XDecoderArgs,
     pub(super) teacher: &'a TeacherArgs,
     pub(super) cache: Option<&'a Path>,
-}
-
-/// The frozen models, which belong together: those of the demo where none are named or installed.
-pub(super) fn frozen_models(xdecoder: &XDecoderArgs, teacher: &TeacherArgs) -> Result<(XDecoderArgs, TeacherArgs)> {
-    let (mut xdecoder, mut teacher) = (xdecoder.clone(), teacher.clone());
-    if xdecoder.is_usual() && teacher.is_usual() && demo_stands_in(&["xdecoder", "sonata"])? {
-        xdecoder.take_demo();
-        teacher.take_demo();
-    }
-    Ok((xdecoder, teacher))
 }
 
 /// The words of a benchmark by which views are cut into masks; of the usual one where none is named.

@@ -14,6 +14,7 @@ use crate::weights::TensorSource;
 
 /// A tensor of the source or a part of one, row-major.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 pub(crate) enum Values<'a> {
     /// Frozen, in host memory.
     Host(Cow<'a, [f32]>),
@@ -26,7 +27,7 @@ impl Values<'_> {
     pub(crate) fn part(&self, range: Range<usize>) -> Values<'_> {
         match self {
             Self::Host(values) => Values::Host(Cow::Borrowed(&values[range])),
-            Self::Parameter(values) => Values::Parameter(values.clone().slice([range])),
+            Self::Parameter(values) => Values::Parameter(values.clone().slice(range)),
         }
     }
 

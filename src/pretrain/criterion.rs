@@ -195,12 +195,11 @@ pub fn cell_criterion(
             }
             grad.iter_mut().zip(&probabilities).for_each(|(grad, p)| *grad += weights.cells * sum * p);
         }
-        (grad, loss, correct, known)
+        (grad, [loss, correct, known])
     });
-    let images: Vec<(Vec<f32>, f64, f64, f64)> = images.collect();
-    let sum = |part: fn(&(Vec<f32>, f64, f64, f64)) -> f64| images.iter().map(part).sum::<f64>();
-    let (loss, correct, known) = (sum(|image| image.1), sum(|image| image.2), sum(|image| image.3));
-    let grad: Vec<f32> = images.iter().flat_map(|image| &image.0).copied().collect();
+    let images: Vec<(Vec<f32>, [f64; 3])> = images.collect();
+    let [loss, correct, known] = std::array::from_fn(|part| images.iter().map(|(_, parts)| parts[part]).sum::<f64>());
+    let grad: Vec<f32> = images.iter().flat_map(|(grad, _)| grad).copied().collect();
     let parts = [("cells", loss), ("cell_accuracy", correct / known.max(1e-6))];
     let parts = parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     Ok((linearised(logits, grad, f64::from(weights.cells) * loss), parts))

@@ -264,11 +264,10 @@ fn cells(scan: &LabelledScan, points: &[u32], cell_from_voxel: &[i32], coords: &
         sum.iter_mut().zip(scan.points[point as usize]).for_each(|(sum, x)| *sum += x);
         *count += 1.0;
     }
-    let cell = |((&[copy, ..], (instance, share)), (sum, count)): ((&[i32; 4], (u32, f32)), ([f32; 3], f32))| Cell {
-        copy: copy.unsigned_abs(),
-        instance,
-        share,
-        position: sum.map(|x| x / count.max(1.0)),
-    };
-    coords.iter().zip(of_cells).zip(sums).map(cell).collect()
+    let mut cells = Vec::with_capacity(coords.len());
+    for ((&[copy, ..], (instance, share)), (sum, count)) in coords.iter().zip(of_cells).zip(sums) {
+        let position = sum.map(|x: f32| x / count.max(1.0));
+        cells.push(Cell { copy: copy.unsigned_abs(), instance, share, position });
+    }
+    cells
 }

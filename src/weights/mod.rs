@@ -10,7 +10,6 @@
 
 use std::path::Path;
 
-pub mod demo;
 mod error;
 pub mod fetch;
 mod pytorch;

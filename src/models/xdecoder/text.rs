@@ -38,6 +38,9 @@ impl ResidualAttentionBlock {
     }
 }
 
+/// The number of a text and its tokens.
+type Tokens = (usize, Vec<u32>);
+
 /// The text encoder `sem_seg_head.predictor.lang_encoder.*`.
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
@@ -104,6 +107,24 @@ impl TextEncoder {
     #[must_use]
     pub fn logit_scale_tracked(&self) -> Tensor<1> {
         self.logit_scale_tracked.clone()
+    }
+
+    /// The words with a token whose row of the vocabulary is zeros: such a token was in no text of training, so what the word is
+    /// embedded as says little of it. The published model's vocabulary has no such row, and in training no word is unknown.
+    #[must_use]
+    pub fn unknown_words<'a>(&self, words: &'a [String]) -> Vec<&'a str> {
+        let Values::Host(rows) = &self.token_embedding else {
+            return Vec::new();
+        };
+        let is_unknown = |&token: &u32| {
+            let at = token as usize * self.width;
+            rows.get(at..at + self.width).is_none_or(|row| row.iter().all(|&x| x == 0.0))
+        };
+        let unknown = |word: &&String| {
+            let tokens = self.tokenizer.encode(word);
+            tokens[1..tokens.len() - 1].iter().any(is_unknown)
+        };
+        words.iter().filter(unknown).map(String::as_str).collect()
     }
 
     /// Embeds what to look for. Each label is the object's own word; it is wrapped and put into the prompts as
@@ -188,7 +209,7 @@ impl TextEncoder {
                     num_texts += 1;
                 }
                 let end = num_tokens + group.len() * length;
-                let rows = rows.clone().slice([num_tokens..end]).reshape([group.len(), length, self.width]);
+                let rows = rows.clone().slice(num_tokens..end).reshape([group.len(), length, self.width]);
                 num_tokens = end;
                 parts.push(self.encode(rows + self.positions(length), &mut |_, _| ())?);
             }
@@ -198,8 +219,8 @@ impl TextEncoder {
     }
 
     /// Number and tokens of every text, by how many tokens it has.
-    fn by_length(&self, texts: &[String]) -> Result<BTreeMap<usize, Vec<(usize, Vec<u32>)>>, OpError> {
-        let mut by_length: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
+    fn by_length(&self, texts: &[String]) -> Result<BTreeMap<usize, Vec<Tokens>>, OpError> {
+        let mut by_length: BTreeMap<usize, Vec<Tokens>> = BTreeMap::new();
         for (i, text) in texts.iter().enumerate() {
             let mut tokens = self.tokenizer.encode(text);
             // The reference reads the first end of text; what follows cannot change it.

@@ -140,8 +140,8 @@ impl SegmentReduceGradBackend for CubeBackend {
         let [num_segments, num_channels] = grad_out.dims();
         let order = into_contiguous(point_from_sorted);
         let offsets = Tensor::<1, Int>::from_primitive::<Self>(offsets);
-        let starts = offsets.clone().slice([0..num_segments]);
-        let ends = offsets.clone().slice([1..num_segments + 1]);
+        let starts = offsets.clone().slice(0..num_segments);
+        let ends = offsets.clone().slice(1..num_segments + 1);
         let place = as_i32(Tensor::<1, Int>::arange(0..num_points as i64, &grad_out.device()));
 
         // The last segment that does not begin behind a place, bit by bit.

@@ -237,7 +237,7 @@ fn sum_by_voxel(grads: Tensor<2>, voxels: Tensor<1, Int>, num_voxels: usize) -> 
     let mean = CubeBackend::segment_reduce(into_cube(grads), order, offsets.clone(), Reduction::Mean);
     let mean = Tensor::<2>::from_primitive::<CubeBackend>(mean);
     let offsets = Tensor::<1, Int>::from_primitive::<CubeBackend>(offsets);
-    let counts = offsets.clone().slice([1..num_offsets]) - offsets.slice([0..num_voxels]);
+    let counts = offsets.clone().slice(1..num_offsets) - offsets.slice(0..num_voxels);
     let counts = counts.unsqueeze_dim::<2>(1).expand(mean.dims());
     into_cube((mean * counts.clone().float()).mask_fill(counts.equal_elem(0), 0.0))
 }
