@@ -61,9 +61,9 @@ pub struct TeacherSettings {
 impl Default for TeacherSettings {
     fn default() -> Self {
         let training = LoopSettings {
-            steps: 1000,
+            steps: 1200,
             learning_rate: 2e-3,
-            warmup: 50,
+            warmup: 40,
             weight_decay: 0.02,
             average_decay: 0.99,
             validate_every: 100,
@@ -71,7 +71,7 @@ impl Default for TeacherSettings {
             ..LoopSettings::default()
         };
         Self {
-            points: 20_000,
+            points: 15_000,
             anchors: 768,
             negatives: 64,
             temperature: 0.07,
