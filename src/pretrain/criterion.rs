@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use burn::prelude::*;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::PretrainError;
 use super::hungarian::assign;
@@ -25,9 +26,23 @@ pub struct Segments {
     pub weights: Vec<f32>,
 }
 
-/// How much the parts of the loss count, in the matching too.
+/// Which query a segment is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assignment {
+    /// The one that fits it, by the matching of least cost: Mask2Former's rule.
+    #[default]
+    Matched,
+    /// The one of its class's number, as there is one segment of a class. Queries need not find out which of them is what,
+    /// which takes matching most of its steps.
+    ByClass,
+}
+
+/// How the loss is put together: how much its parts count, in the matching too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weights {
+    /// Which query a segment is.
+    pub assignment: Assignment,
     /// Cross entropy of the classes.
     pub class: f32,
     /// Binary cross entropy of the masks.
@@ -41,7 +56,7 @@ pub struct Weights {
 impl Default for Weights {
     /// Mask2Former's.
     fn default() -> Self {
-        Self { class: 2.0, mask: 5.0, dice: 5.0, background: 0.1 }
+        Self { assignment: Assignment::Matched, class: 2.0, mask: 5.0, dice: 5.0, background: 0.1 }
     }
 }
 
@@ -98,6 +113,10 @@ fn of_head(
         shapes.check("masks", [of_image.masks.len()], [(of_image.classes.len() * num_cells).into()])?;
         if of_image.classes.iter().any(|&class| class + 1 >= num_texts) || of_image.classes.len() > num_queries {
             return Err(shapes.value("segments of other classes, or more than there are queries".to_owned()).into());
+        }
+        let by_class = weights.assignment == Assignment::ByClass;
+        if by_class && of_image.classes.iter().any(|&class| class >= num_queries) {
+            return Err(shapes.value(format!("a class above the {num_queries} queries")).into());
         }
     }
     let logits = float_values(plain(head.pred_logits.clone()))?;
@@ -173,6 +192,9 @@ fn of_one_image(
             softplus += w * (x.max(0.0) + e.ln_1p());
             size += w * *s;
         }
+        if weights.assignment == Assignment::ByClass {
+            continue;
+        }
         for (segment, covered) in covered.chunks_exact(num_cells).enumerate() {
             let (along, common) = dots(covered, x, sigmoid);
             let mask = (softplus - along) / area;
@@ -181,7 +203,10 @@ fn of_one_image(
             costs[segment * num_queries + query] = weights.class * class + weights.mask * mask + weights.dice * dice;
         }
     }
-    let query_from_segment = assign(&costs, num_segments, num_queries).unwrap_or_default();
+    let query_from_segment = match weights.assignment {
+        Assignment::Matched => assign(&costs, num_segments, num_queries).unwrap_or_default(),
+        Assignment::ByClass => segments.classes.clone(),
+    };
 
     let mut result = OfImage {
         class: 0.0,
@@ -269,8 +294,7 @@ mod tests {
         (logits, masks, Segments { classes: vec![3, 1], masks: [first, second].concat(), weights })
     }
 
-    fn total(logits: &[f32], masks: &[f32], segments: &Segments) -> f64 {
-        let w = Weights::default();
+    fn total(logits: &[f32], masks: &[f32], segments: &Segments, w: Weights) -> f64 {
         let found = of_one_image(logits, masks, QUERIES, segments, w, 0.5, 0.4);
         f64::from(w.class) * found.class + f64::from(w.mask) * found.mask + f64::from(w.dice) * found.dice
     }
@@ -278,7 +302,6 @@ mod tests {
     #[test]
     fn derivatives_are_those_of_the_loss() {
         let (logits, masks, segments) = example();
-        let found = of_one_image(&logits, &masks, QUERIES, &segments, Weights::default(), 0.5, 0.4);
         let step = 1e-2_f32;
         let central = |values: &[f32], i: usize, loss: &dyn Fn(&[f32]) -> f64| {
             let moved = |by: f32| {
@@ -288,13 +311,19 @@ mod tests {
             };
             (moved(step) - moved(-step)) / f64::from(2.0 * step)
         };
-        for i in 0..logits.len() {
-            let expected = central(&logits, i, &|logits| total(logits, &masks, &segments));
-            assert!((f64::from(found.grad_logits[i]) - expected).abs() < 2e-4, "logit {i}");
-        }
-        for i in 0..masks.len() {
-            let expected = central(&masks, i, &|masks| total(&logits, masks, &segments));
-            assert!((f64::from(found.grad_masks[i]) - expected).abs() < 2e-4, "mask {i}");
+        for assignment in [Assignment::Matched, Assignment::ByClass] {
+            let weights = Weights { assignment, ..Weights::default() };
+            let found = of_one_image(&logits, &masks, QUERIES, &segments, weights, 0.5, 0.4);
+            for i in 0..logits.len() {
+                let expected = central(&logits, i, &|logits| total(logits, &masks, &segments, weights));
+                assert!((f64::from(found.grad_logits[i]) - expected).abs() < 2e-4, "{assignment:?}, logit {i}");
+            }
+            for i in 0..masks.len() {
+                let expected = central(&masks, i, &|masks| total(&logits, masks, &segments, weights));
+                assert!((f64::from(found.grad_masks[i]) - expected).abs() < 2e-4, "{assignment:?}, mask {i}");
+            }
+            let of_first = &found.grad_masks[3 * CELLS..];
+            assert!(assignment == Assignment::Matched || of_first.iter().any(|&x| x != 0.0));
         }
     }
 
@@ -313,7 +342,7 @@ mod tests {
                 masks[query * CELLS + cell] = if segments.masks[segment * CELLS + cell] > 0.5 { 30.0 } else { -30.0 };
             }
         }
-        assert!(total(&logits, &masks, &segments) < 1e-5);
+        assert!(total(&logits, &masks, &segments, Weights::default()) < 1e-5);
         let found = of_one_image(&logits, &masks, QUERIES, &segments, Weights::default(), 0.5, 0.4);
         assert_eq!(found.correct, 2);
     }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::PretrainError;
 use super::augment::{Example, augment, segments};
-use super::criterion::{Segments, Weights, criterion};
+use super::criterion::{Assignment, Segments, Weights, criterion};
 use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views, scan_views};
 use super::run::{Factors, LoopSettings, Loss, StepContext, Task};
-use super::words::{CLASSES, class_of, draw_prompts, tokens};
+use super::words::{CLASSES, class_of, draw_prompts, tokens, usual_prompts};
 use crate::eval::labels::{classes_from_nyu40, nyu40_from_class};
 use crate::eval::metrics::{AbsentClasses, Confusion};
 use crate::images::draw::{LegendEntry, overlay, palette, sheet};
@@ -92,6 +92,8 @@ pub struct XDecoderSettings {
     pub size: [usize; 2],
     /// Least and largest factor by which a picture is enlarged over fitting the size.
     pub zoom: [f64; 2],
+    /// Which query a segment is.
+    pub assignment: Assignment,
     /// Templates of the prompts of a step, whose mean a class is.
     pub templates: usize,
     /// Share of pictures that are views of scans.
@@ -114,7 +116,8 @@ impl Default for XDecoderSettings {
             batch: 4,
             size: [256, 192],
             zoom: [0.6, 2.0],
-            templates: 2,
+            assignment: Assignment::ByClass,
+            templates: 4,
             scan_share: 0.4,
             scan_views: 30,
             scan_size: [400, 300],
@@ -255,6 +258,36 @@ impl XDecoderTask {
     }
 }
 
+/// Shifts the text encoder's last norm so that the mean of all prompts is 0. Before training a prompt is mostly what all
+/// prompts share: cosines of 0.98, by which no class is told from another for thousands of steps.
+fn center_texts(weights: &mut StateDict, config: &XDecoderConfig, device: &Device) -> Result<(), PretrainError> {
+    const BIAS: &str = "ln_final.bias";
+    let encoder = XDecoder::load_text_encoder(&mut weights.clone(), config, Precision::F32, device)?;
+    let (mut sum, mut count) = (vec![0.0_f64; config.text.width], 0.0);
+    let mut failed = None;
+    let texts = usual_prompts();
+    encoder.embed_prompts(&texts, &mut |name, hidden| {
+        if name != "hidden" {
+            return;
+        }
+        let [num_texts, length, width] = hidden.dims();
+        match float_values(hidden.clone().slice([0..num_texts, length - 1..length, 0..width])) {
+            Ok(rows) => {
+                rows.chunks_exact(width).for_each(|row| sum.iter_mut().zip(row).for_each(|(s, x)| *s += f64::from(*x)));
+                count += num_texts as f64;
+            }
+            Err(error) => failed = Some(error),
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    for (_, bias) in weights.tensors.iter_mut().filter(|(key, _)| key.ends_with(BIAS)) {
+        bias.data.iter_mut().zip(&sum).for_each(|(bias, sum)| *bias -= (sum / count) as f32);
+    }
+    Ok(())
+}
+
 /// Mean cosine of different ones of `rows`, which are of unit length: near 1 where words are not told apart.
 fn mean_cosine(rows: Tensor<2>) -> Result<f64, PretrainError> {
     let [num_rows, _] = rows.dims();
@@ -284,7 +317,9 @@ impl Task for XDecoderTask {
 
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
         let config = &self.settings.model;
-        Ok(initial_weights(config, seed, &tokens(config.text.context_length)))
+        let mut weights = initial_weights(config, seed, &tokens(config.text.context_length));
+        center_texts(&mut weights, config, &self.device)?;
+        Ok(weights)
     }
 
     fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {
@@ -297,7 +332,8 @@ impl Task for XDecoderTask {
         let text_cosine = mean_cosine(text.clone().inner())?;
         let images = model.prepare(&pixels, [height, width])?;
         let heads = model.forward_train(images, text, model.text_encoder.logit_scale_tracked())?;
-        let (total, mut parts) = criterion(&heads, &segments, Weights::default())?;
+        let weights = Weights { assignment: self.settings.assignment, ..Weights::default() };
+        let (total, mut parts) = criterion(&heads, &segments, weights)?;
         parts.insert("text_cosine".to_owned(), text_cosine);
         Ok(Loss { total, parts })
     }
