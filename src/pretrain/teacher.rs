@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use measure::{ObjectPrecision, object_precision};
 pub use pairs::{Cell, Pairs, draw_pairs, majority};
 pub use scan::LabelledScan;
-pub use view::{Shown, disturbed, part};
+pub use view::{Setting, Shown, disturbed, part};
 
 use super::PretrainError;
 use super::rooms::find_rooms;
@@ -61,7 +61,7 @@ pub struct TeacherSettings {
 impl Default for TeacherSettings {
     fn default() -> Self {
         let training = LoopSettings {
-            steps: 1200,
+            steps: 1000,
             learning_rate: 2e-3,
             warmup: 40,
             weight_decay: 0.02,
@@ -134,8 +134,9 @@ impl TeacherSettings {
 ///
 /// * An anchor is a cell, most of which is of one object; its object is drawn with the root of its surface. Every second
 ///   one has another object within 0.25 m, where there is one: that is where purification needs a border.
-/// * Its positive is another cell of the same object: every second time one within 0.25 m, else anywhere in the part, as
-///   often of the other copy as of its own. Features depend on the object rather than on how it was scanned.
+/// * Its positive is another cell of the same object: three times of four one within 0.25 m, else anywhere in the part, as
+///   often of the other copy as of its own. Features depend on the object rather than on how it was scanned. Of what goes
+///   around the room it faces the same way: every wall is for itself.
 /// * Half of its negatives are cells of other objects within 0.25 m and a quarter within 0.5 m, where there are such.
 /// * The others are cells of other objects within 1 m, and beyond that only where one of the two objects goes around
 ///   the room, as floors, walls and ceilings do. A thing far away may be another of the same kind, and nothing near it
@@ -206,8 +207,9 @@ impl Task for TeacherTask {
         let scan = LabelledScan::read(folder)?;
         let kept = part(&scan, self.settings.points, &mut random);
         let (mut coords, mut features, mut points) = (Vec::new(), Vec::new(), Vec::new());
+        let setting = Setting::draw(&mut random);
         for copy in 0..COPIES {
-            let shown = disturbed(&scan, &kept, &mut random)?;
+            let shown = disturbed(&scan, &kept, &setting, &mut random)?;
             coords.extend(shown.prepared.voxels.iter().flat_map(|&[x, y, z]| [copy as i32, x, y, z]));
             features.extend_from_slice(shown.prepared.features.as_flattened());
             points.extend(shown.points);
@@ -258,16 +260,23 @@ fn cells(scan: &LabelledScan, points: &[u32], cell_from_voxel: &[i32], coords: &
     let coords = coords.as_chunks::<4>().0;
     let instances = points.iter().map(|&point| scan.instances[point as usize]);
     let of_cells = majority(cell_from_voxel, instances, coords.len());
-    let mut sums = vec![([0.0_f32; 3], 0.0_f32); coords.len()];
+    let mut sums = vec![([0.0_f32; 6], 0.0_f32); coords.len()];
     for (&point, &cell) in points.iter().zip(cell_from_voxel) {
         let (sum, count) = &mut sums[cell as usize];
-        sum.iter_mut().zip(scan.points[point as usize]).for_each(|(sum, x)| *sum += x);
+        let values = scan.points[point as usize].iter().chain(&scan.normals[point as usize]);
+        sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
         *count += 1.0;
     }
     let mut cells = Vec::with_capacity(coords.len());
-    for ((&[copy, ..], (instance, share)), (sum, count)) in coords.iter().zip(of_cells).zip(sums) {
-        let position = sum.map(|x: f32| x / count.max(1.0));
-        cells.push(Cell { copy: copy.unsigned_abs(), instance, share, position });
+    for ((&[copy, ..], (instance, share)), ([x, y, z, i, j, k], count)) in coords.iter().zip(of_cells).zip(sums) {
+        let length = (i * i + j * j + k * k).sqrt().max(1e-12);
+        cells.push(Cell {
+            copy: copy.unsigned_abs(),
+            instance,
+            share,
+            position: [x, y, z].map(|sum| sum / count.max(1.0)),
+            normal: [i, j, k].map(|sum| sum / length),
+        });
     }
     cells
 }

@@ -12,13 +12,14 @@ const WEIGHTS: u64 = 0;
 
 impl SonataConfig {
     /// An encoder that is small enough to be trained on a CPU, with 2.2 million parameters. Its voxels of 2 cm and its
-    /// cells of 8 cm are those of the published one; the level of the cells is its widest, for borders show there alone.
+    /// cells of 8 cm are those of the published one; most of its width and depth is at the level of the cells, for two
+    /// cells beside each other share what the coarser ones say.
     #[must_use]
     pub fn small() -> Self {
         Self {
-            enc_depths: vec![1, 1, 2, 1, 1],
-            enc_channels: vec![24, 48, 128, 96, 96],
-            enc_num_head: vec![2, 4, 8, 6, 6],
+            enc_depths: vec![1, 1, 3, 1, 1],
+            enc_channels: vec![24, 48, 128, 32, 32],
+            enc_num_head: vec![2, 4, 8, 2, 2],
             enc_patch_size: vec![128, 256, 256, 256, 256],
             ..Self::published()
         }

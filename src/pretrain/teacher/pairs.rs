@@ -8,6 +8,10 @@ const MIN_SHARE: f32 = 0.6;
 const BESIDE_METRES: f32 = 0.25;
 const NEAR_METRES: f32 = 0.5;
 const AROUND_METRES: f32 = 1.0;
+/// Cosine from which two cells face the same way.
+const SAME_WAY: f32 = 0.7;
+/// One in so many positives is taken from anywhere.
+const ANYWHERE: usize = 4;
 /// Draws before what was wanted is given up.
 const DRAWS: usize = 8;
 
@@ -22,6 +26,8 @@ pub struct Cell {
     pub share: f32,
     /// Mean position of its voxels in the scan itself, in metres.
     pub position: [f32; 3],
+    /// Where most of it faces in the scan itself, of unit length or zero.
+    pub normal: [f32; 3],
 }
 
 /// Rows of cells.
@@ -94,16 +100,19 @@ pub fn draw_pairs(
             around.look(cells, &usable, spans_room, rows[at]);
         }
         let anchor = rows[at];
-        let (is_beside, is_other_copy) = (random.below(2) == 0, random.below(2) == 0);
+        let (is_beside, is_other_copy) = (random.below(ANYWHERE) > 0, random.below(2) == 0);
         let mut draw = || rows[(at + 1 + random.below(rows.len() - 1)) % rows.len()];
+        let fits = |row: i32| {
+            (cell(row).copy != cell(anchor).copy) == is_other_copy && is_alike(cell(row), cell(anchor), spans_room)
+        };
         let mut positive = draw();
         for _ in 1..DRAWS {
-            if (cell(positive).copy != cell(anchor).copy) == is_other_copy {
+            if fits(positive) {
                 break;
             }
             positive = draw();
         }
-        if is_beside && !around.own.is_empty() {
+        if (is_beside || !fits(positive)) && !around.own.is_empty() {
             positive = around.own[random.below(around.own.len())];
         }
         let others = if around.others.is_empty() { &around.any } else { &around.others };
@@ -121,6 +130,12 @@ pub fn draw_pairs(
         }
     }
     Some(pairs)
+}
+
+/// Whether two cells of an object shall look alike: of one that goes around the room, those that face the same way.
+fn is_alike(a: &Cell, b: &Cell, spans_room: &[bool]) -> bool {
+    let cosine: f32 = a.normal.iter().zip(&b.normal).map(|(x, y)| x * y).sum();
+    cosine >= SAME_WAY || !spans_room[a.instance as usize]
 }
 
 /// What lies around an anchor.
@@ -147,7 +162,7 @@ impl Around {
             let sq_dist: f32 = (0..3).map(|axis| (cell.position[axis] - middle.position[axis]).powi(2)).sum();
             let within = |metres: f32| sq_dist <= metres * metres;
             if cell.instance == middle.instance {
-                if row != anchor && within(BESIDE_METRES) {
+                if row != anchor && within(BESIDE_METRES) && is_alike(cell, middle, spans_room) {
                     own.push(row);
                 }
                 continue;
@@ -171,7 +186,7 @@ mod tests {
     use super::*;
 
     fn cell(copy: u32, instance: u32, x: f32) -> Cell {
-        Cell { copy, instance, share: 1.0, position: [x, 0.0, 0.0] }
+        Cell { copy, instance, share: 1.0, position: [x, 0.0, 0.0], normal: [0.0, 0.0, 1.0] }
     }
 
     #[test]
@@ -215,9 +230,21 @@ mod tests {
                 assert!(!is_far || own.instance == 0 || other.instance == 0, "{own:?} {other:?}");
             }
         }
-        assert!((150..250).contains(&across) && beside > 250, "{across} {beside}");
+        assert!((150..250).contains(&across) && beside > 330 && beside < 400, "{across} {beside}");
         // By the root of 80 and 8, but for those of the floor that are to be at a border and are not.
         assert!(counts[0] > counts[1] && counts[0] < 5 * counts[1] && counts[3] > 30, "{counts:?}");
+    }
+
+    #[test]
+    fn walls_that_face_each_other_are_no_positives() {
+        let facing = |copy, x: f32, y| Cell { normal: [0.0, y, 0.0], ..cell(copy, 0, x) };
+        let mut cells: Vec<Cell> = (0..40).map(|i| facing(i % 2, i as f32 * 0.05, 1.0)).collect();
+        cells.extend((0..40).map(|i| facing(i % 2, i as f32 * 0.05, -1.0)));
+        cells.extend((0..4).map(|i| cell(i % 2, 1, i as f32 * 0.05)));
+        let pairs = draw_pairs(&cells, &[true, false], [200, 4], &mut SplitMix64::new(1)).unwrap();
+        for (&anchor, &positive) in pairs.anchors.iter().zip(&pairs.positives) {
+            assert_eq!(cells[anchor as usize].normal, cells[positive as usize].normal);
+        }
     }
 
     #[test]

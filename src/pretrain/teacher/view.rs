@@ -10,13 +10,16 @@ use super::LabelledScan;
 /// Weight of a difference in height in what is near to the middle of a part, so that it reaches further sideways.
 const HEIGHT_WEIGHT: f32 = 0.5;
 /// Most of the points that are left out, one by one.
-const MAX_DROPPED: f64 = 0.4;
+const MAX_DROPPED: f64 = 0.3;
 /// Most balls that are left out, and their radii in metres.
 const MAX_HOLES: usize = 4;
 const HOLE_METRES: [f64; 2] = [0.05, 0.25];
 /// Largest deviations of positions, in metres, and of the normals' components.
 const MAX_JITTER_METRES: f64 = 0.004;
-const MAX_TILT: f64 = 0.15;
+const MAX_TILT: f64 = 0.1;
+/// Largest deviation of colours, of 255, and how far a copy may be turned from another, in radians.
+const MAX_COLOR_NOISE: f64 = 8.0;
+const MAX_TURN: f64 = 0.2;
 /// How far a part is moved sideways and up: it stands for a place in a scan that is larger.
 const MAX_SHIFT_METRES: [f64; 3] = [4.0, 4.0, 0.1];
 /// Sizes that a part is given.
@@ -52,23 +55,68 @@ pub fn part(scan: &LabelledScan, max_points: usize, random: &mut SplitMix64) -> 
     random.permutation(count).into_iter().map(|i| kept[i]).collect()
 }
 
-/// The points `part` of `scan`, turned about z, mirrored, moved, scaled and thinned, their positions, normals and colours off
-/// by a little, as one scan of a place is from another.
+/// What all copies of a part have in common, as all of a scan has: how it lies, and in what light it was seen.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    angle: f64,
+    mirror: f64,
+    scale: f64,
+    /// Factor of each channel, and what is added to all.
+    gain: [f64; 3],
+    offset: f64,
+    /// Share of a colour's grey in it.
+    gray: f64,
+}
+
+impl Setting {
+    /// Any direction, mirrored or not, and any light; without colours, or in shades of grey, one time in ten each.
+    pub fn draw(random: &mut SplitMix64) -> Self {
+        let mut between = |[least, most]: [f64; 2]| least + (most - least) * random.unit();
+        let (angle, mirror, scale) = (between([0.0, TAU]), between([-1.0, 1.0]), between(SCALE));
+        let kind = between([0.0, 1.0]);
+        let light = between([0.7, 1.3]);
+        let gain = [0; 3].map(|_| light * between([0.88, 1.12]));
+        let (offset, gray) = (between([-20.0, 20.0]), between([0.0, 0.5]));
+        let (gain, offset) = if kind < COLORLESS { ([0.0; 3], 0.0) } else { (gain, offset) };
+        let gray = if kind < COLORLESS + GRAY { 1.0 } else { gray };
+        Self { angle, mirror: 1.0_f64.copysign(mirror), scale, gain, offset, gray }
+    }
+
+    /// Whether there are colours or shades of grey.
+    fn is_lit(&self) -> bool {
+        self.gain[0] > 0.0
+    }
+
+    fn color(&self, color: [f64; 3], noise: [f64; 3]) -> [f32; 3] {
+        let gray = color.iter().sum::<f64>() / 3.0;
+        [0, 1, 2].map(|i| {
+            let value = (1.0 - self.gray) * color[i] + self.gray * gray;
+            (self.gain[i] * value + self.offset + noise[i]).clamp(0.0, 255.0) as f32
+        })
+    }
+}
+
+/// The points `part` of `scan` in a `setting`, turned a little more, moved and thinned, with holes, their positions, normals
+/// and colours off by a little, as one scan of a place is from another.
 ///
 /// # Errors
 /// As [`transform`].
-pub fn disturbed(scan: &LabelledScan, part: &[u32], random: &mut SplitMix64) -> Result<Shown, SonataError> {
+pub fn disturbed(
+    scan: &LabelledScan,
+    part: &[u32],
+    setting: &Setting,
+    random: &mut SplitMix64,
+) -> Result<Shown, SonataError> {
     let mut between = |[least, most]: [f64; 2]| least + (most - least) * random.unit();
-    let (sin, cos) = between([0.0, TAU]).sin_cos();
-    let mirror = if between([0.0, 1.0]) < 0.5 { -1.0 } else { 1.0 };
-    let scale = between(SCALE);
+    let (sin, cos) = (setting.angle + between([-MAX_TURN, MAX_TURN])).sin_cos();
+    let Setting { mirror, scale, .. } = *setting;
     let shift = MAX_SHIFT_METRES.map(|most| between([-most, most]) as f32);
-    let rows = [[scale * cos * mirror, -scale * sin * mirror, 0.0], [scale * sin, scale * cos, 0.0], [0.0, 0.0, scale]];
+    let rows = [[scale * cos * mirror, -scale * sin, 0.0], [scale * sin * mirror, scale * cos, 0.0], [0.0, 0.0, scale]];
     let turn = |v: [f32; 3]| rows.map(|row| row.iter().zip(v).map(|(a, x)| a * f64::from(x)).sum::<f64>());
     let dropped = between([0.0, MAX_DROPPED]);
     let jitter = between([0.0, MAX_JITTER_METRES]);
     let tilt = between([0.0, MAX_TILT]);
-    let tone = Tone::draw(&mut between);
+    let color_noise = if setting.is_lit() { between([0.0, MAX_COLOR_NOISE]) } else { 0.0 };
     let num_holes = random.below(MAX_HOLES + 1);
     let holes: Vec<([f32; 3], f32)> = (0..num_holes)
         .map(|_| {
@@ -96,8 +144,8 @@ pub fn disturbed(scan: &LabelledScan, part: &[u32], random: &mut SplitMix64) -> 
         let turned = turn(scan.normals[point]).map(|x| x / scale + noise(tilt));
         let length = turned.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-6);
         normals.push(turned.map(|x| (x / length) as f32));
-        let noise = [0; 3].map(|_| noise(tone.noise));
-        colors.push(tone.of(scan.colors[point].map(f64::from), noise));
+        let noise = [0; 3].map(|_| noise(color_noise));
+        colors.push(setting.color(scan.colors[point].map(f64::from), noise));
     }
     let lowest = points.iter().fold(f32::INFINITY, |lowest, p| lowest.min(p[2]));
     let cloud = Cloud { points: &points, colors: &colors, normals: &normals };
@@ -109,37 +157,6 @@ pub fn disturbed(scan: &LabelledScan, part: &[u32], random: &mut SplitMix64) -> 
     }
     let points = prepared.point_from_voxel.iter().map(|&i| kept[i as usize]).collect();
     Ok(Shown { prepared, points })
-}
-
-/// How colours are changed.
-struct Tone {
-    gain: [f64; 3],
-    offset: f64,
-    noise: f64,
-    /// Shares of the colour itself and of its grey.
-    mix: [f64; 2],
-}
-
-impl Tone {
-    fn draw(between: &mut impl FnMut([f64; 2]) -> f64) -> Self {
-        let kind = between([0.0, 1.0]);
-        let light = between([0.7, 1.3]);
-        let gain = [0; 3].map(|_| light * between([0.88, 1.12]));
-        let (offset, noise, gray) = (between([-20.0, 20.0]), between([0.0, 10.0]), between([0.0, 0.5]));
-        if kind < COLORLESS {
-            return Self { gain: [0.0; 3], offset: 0.0, noise: 0.0, mix: [0.0; 2] };
-        }
-        let gray = if kind < COLORLESS + GRAY { 1.0 } else { gray };
-        Self { gain, offset, noise, mix: [1.0 - gray, gray] }
-    }
-
-    fn of(&self, color: [f64; 3], noise: [f64; 3]) -> [f32; 3] {
-        let gray = color.iter().sum::<f64>() / 3.0;
-        [0, 1, 2].map(|i| {
-            let value = self.mix[0] * color[i] + self.mix[1] * gray;
-            (self.gain[i] * value + self.offset + noise[i]).clamp(0.0, 255.0) as f32
-        })
-    }
 }
 
 /// About normally distributed, with deviation 1: a sum of three.
@@ -195,7 +212,8 @@ mod tests {
         let scan = scan();
         let kept = part(&scan, usize::MAX, &mut SplitMix64::new(1));
         let mut random = SplitMix64::new(2);
-        let [first, second] = [0; 2].map(|_| disturbed(&scan, &kept, &mut random).unwrap());
+        let setting = Setting::draw(&mut random);
+        let [first, second] = [0; 2].map(|_| disturbed(&scan, &kept, &setting, &mut random).unwrap());
         assert_ne!(first.prepared.features, second.prepared.features);
         for shown in [first, second] {
             let num_voxels = shown.points.len();
