@@ -2,7 +2,7 @@
 //!
 //! The matching needs the predictions on the host, so the loss and its derivative are computed there too, in one pass
 //! over them and in f32 with sums in f64. What flows back through the model is this derivative: the loss is handed over
-//! as the linear function that has its value and its derivative (see [`linearised`]).
+//! as the linear function that has its value and its derivative.
 
 use std::collections::BTreeMap;
 
@@ -401,6 +401,55 @@ mod tests {
         assert!(total(&logits, &masks, &segments, Weights::default()) < 1e-5);
         let found = of_one_image(&logits, &masks, QUERIES, &segments, Weights::default(), 0.5, 0.4);
         assert_eq!(found.correct, 2);
+    }
+
+    #[test]
+    fn cells_are_told_by_the_classes_that_cover_them() {
+        const CLASSES: usize = 4;
+        let device = Device::flex().autodiff();
+        let (_, _, segments) = example();
+        let mut random = SplitMix64::new(9);
+        let values: Vec<f32> = (0..2 * CELLS * CLASSES).map(|_| 4.0 * random.unit() as f32 - 2.0).collect();
+        let segments = [segments.clone(), Segments { classes: vec![1, 3], ..segments }];
+        let run = |values: &[f32]| {
+            let logits = float_tensor(values.to_vec(), [2, CELLS, CLASSES], &device).require_grad();
+            let (loss, parts) = cell_criterion(logits.clone(), &segments, Weights::default()).unwrap();
+            let value = float_values(loss.clone().inner()).unwrap()[0];
+            let gradient = float_values(logits.grad(&loss.backward()).unwrap()).unwrap();
+            (f64::from(value), gradient, parts)
+        };
+        let (value, gradient, parts) = run(&values);
+        assert!((value - 6.0 * parts["cells"]).abs() < 1e-4);
+        let step = 1e-2_f32;
+        for i in 0..values.len() {
+            let moved = |by: f32| {
+                let mut values = values.clone();
+                values[i] += by;
+                run(&values).0
+            };
+            let expected = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+            // Losses of about 10 in f32, over a difference of 0.02.
+            assert!((f64::from(gradient[i]) - expected).abs() < 5e-4, "{i}: {} {expected}", gradient[i]);
+        }
+        // Told right everywhere: the two classes share every cell, so the smaller share is what can be wrong.
+        let right: Vec<f32> = (0..2 * CELLS * CLASSES)
+            .map(|i| {
+                let (image, cell, class) = (i / (CELLS * CLASSES), i / CLASSES % CELLS, i % CLASSES);
+                let of_image = &segments[image];
+                let segment = usize::from(of_image.masks[cell] < of_image.masks[CELLS + cell]);
+                if of_image.classes[segment] == class { 30.0 } else { 0.0 }
+            })
+            .collect();
+        let known: f32 = segments[0].weights.iter().sum();
+        let larger: f32 = (0..CELLS)
+            .map(|cell| segments[0].weights[cell] * segments[0].masks[cell].max(segments[0].masks[CELLS + cell]))
+            .sum();
+        let (_, _, parts) = run(&right);
+        assert!((parts["cell_accuracy"] - f64::from(larger / known)).abs() < 1e-5, "{parts:?}");
+        let others = Segments { classes: vec![9, 1], ..segments[0].clone() };
+        let logits = float_tensor(values, [2, CELLS, CLASSES], &device);
+        assert!(cell_criterion(logits.clone(), &[others, segments[0].clone()], Weights::default()).is_err());
+        assert!(cell_criterion(logits, &segments[..1], Weights::default()).is_err());
     }
 
     #[test]

@@ -97,7 +97,8 @@ pub struct XDecoderSettings {
     pub size: [usize; 2],
     /// Least and largest factor by which a picture is enlarged over fitting the size.
     pub zoom: [f64; 2],
-    /// Share of the steps, the first ones, in which a segment is the query of its class's number; then matching decides.
+    /// Share of the steps, the first ones, in which a segment is the query of its class's number; then matching decides. While masks
+    /// are blunt, matching gives a class now this query and now that, which undoes what is learned.
     pub by_class_share: f64,
     /// Templates of the prompts of a step, whose mean a class is.
     pub templates: usize,
@@ -121,7 +122,7 @@ impl Default for XDecoderSettings {
             batch: 4,
             size: [256, 192],
             zoom: [0.6, 2.0],
-            by_class_share: 0.25,
+            by_class_share: 0.75,
             templates: 4,
             scan_share: 0.4,
             scan_views: 30,
