@@ -325,7 +325,9 @@ fn gradients_reach_every_parameter_of_xdecoder() {
             let (model, _) = XDecoder::load(source, config.clone(), Precision::F32, device).unwrap();
             let text = model.text_encoder.embed_texts_tracked(&texts).unwrap();
             let scale = model.text_encoder.logit_scale_tracked();
-            let heads = model.forward_train(model.prepare(&image, size).unwrap(), text, scale).unwrap();
+            let (heads, mask_features) =
+                model.forward_train(model.prepare(&image, size).unwrap(), text, scale).unwrap();
+            assert_eq!(mask_features.dims(), [1, 8, 16, 16]);
             assert_eq!(heads.len(), 4);
             let parts = heads.into_iter().flat_map(|head| {
                 assert_eq!(head.pred_logits.dims(), [1, 4, 3]);
@@ -368,7 +370,7 @@ fn the_last_head_in_training_is_that_of_inference() {
     let expected = model.forward(image.clone(), &text).unwrap();
     let scale = model.text_encoder.logit_scale_tracked();
     assert_eq!(float_values(scale.clone()).unwrap(), [text.logit_scale]);
-    let found = model.forward_train(image, text.rows, scale).unwrap().pop().unwrap();
+    let found = model.forward_train(image, text.rows, scale).unwrap().0.pop().unwrap();
     assert_eq!(float_values(found.pred_logits).unwrap(), float_values(expected.pred_logits).unwrap());
     assert_eq!(float_values(found.pred_masks).unwrap(), float_values(expected.pred_masks).unwrap());
     // Texts one by one and together.

@@ -355,9 +355,7 @@ impl Task for XDecoderTask {
         let text_cosine = mean_cosine(text.clone().inner())?;
         let images = model.prepare(&pixels, [height, width])?;
         let scale = model.text_encoder.logit_scale_tracked();
-        let maps = model.backbone.forward(images, &mut |_, _| ())?;
-        let maps = model.pixel_decoder.forward(&maps, &mut |_, _| ())?;
-        let heads = model.predictor.forward_train(&maps, text.clone(), scale.clone())?;
+        let (heads, mask_features) = model.forward_train(images, text.clone(), scale.clone())?;
         let weights = Weights { assignment, ..Weights::default() };
         let (of_heads, mut parts) = criterion(&heads, &segments, weights)?;
 
@@ -365,8 +363,8 @@ impl Task for XDecoderTask {
         let Some(embed) = parameters.parameter(CELL_EMBED, &shape)? else {
             return Err(PretrainError::Config(format!("no parameter {CELL_EMBED}")));
         };
-        let [batch, rows, columns, dim] = maps.mask_features.dims();
-        let features = maps.mask_features.reshape([batch * rows * columns, dim]);
+        let [batch, rows, columns, dim] = mask_features.dims();
+        let features = mask_features.reshape([batch * rows * columns, dim]);
         let classes = normalize_rows(features.matmul(embed.reshape(shape))) * scale.reshape([1, 1]);
         let logits = classes.matmul(text.narrow(0, 0, CLASSES.len()).transpose());
         let logits = logits.reshape([batch, rows * columns, CLASSES.len()]);

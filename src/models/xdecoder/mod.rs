@@ -187,7 +187,8 @@ impl XDecoder {
     /// What the queries see before the decoder's first layer and after each, with gradients to the parameters the model
     /// was loaded from, `text_rows [labels, dim_proj]` of unit length and `logit_scale [1]` (see
     /// [`TextEncoder::embed_texts_tracked`] and [`TextEncoder::logit_scale_tracked`]): for a loss on every one of them.
-    /// The class token is dropped; no gradient flows through the masks of attention.
+    /// The class token is dropped; no gradient flows through the masks of attention. With them come the mask features
+    /// `[B, H / 4, W / 4, mask_dim]`, for a loss of their own.
     ///
     /// # Errors
     /// [`OpError`] where a layer does not fit the device.
@@ -196,10 +197,10 @@ impl XDecoder {
         images: Tensor<4>,
         text_rows: Tensor<2>,
         logit_scale: Tensor<1>,
-    ) -> Result<Vec<Queries>, OpError> {
+    ) -> Result<(Vec<Queries>, Tensor<4>), OpError> {
         let maps = self.backbone.forward(images, &mut |_, _| ())?;
         let maps = self.pixel_decoder.forward(&maps, &mut |_, _| ())?;
         let heads = self.predictor.forward_train(&maps, text_rows, logit_scale)?;
-        Ok(heads.into_iter().map(Queries::without_class_token).collect())
+        Ok((heads.into_iter().map(Queries::without_class_token).collect(), maps.mask_features))
     }
 }
