@@ -83,6 +83,7 @@ pub fn demo_config() -> XDecoderConfig {
         text: TextConfig { width: 32, heads: 2, layers: 2, dim_proj: DIM, ..XDecoderConfig::focal_l().text },
         backbone_dim: EMBED_DIM << 3,
         dim_proj: DIM,
+        image_size: Some(320),
         ..XDecoderConfig::focal_l()
     }
 }
