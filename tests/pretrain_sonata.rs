@@ -11,7 +11,7 @@ use geopurify::models::sonata::{Cloud, Sonata, SonataConfig};
 use geopurify::ops::float_values;
 use geopurify::pretrain::PretrainError;
 use geopurify::pretrain::run::{CONFIG_FILE, LoopSettings, MODEL_FILE, RunOptions, Trained, train};
-use geopurify::pretrain::teacher::{LabelledScan, TeacherSettings, TeacherTask, object_precision};
+use geopurify::pretrain::sonata::{LabelledScan, SonataSettings, SonataTask, object_precision};
 use geopurify::synth::{Settings, Split, room_name, write_room};
 use geopurify::weights::WeightsFile;
 
@@ -29,8 +29,8 @@ fn rooms() -> &'static Path {
     folder.path()
 }
 
-fn settings(steps: u64) -> TeacherSettings {
-    TeacherSettings {
+fn settings(steps: u64) -> SonataSettings {
+    SonataSettings {
         points: 1500,
         anchors: 128,
         negatives: 16,
@@ -43,7 +43,7 @@ fn settings(steps: u64) -> TeacherSettings {
             validate_every: steps,
             checkpoint_every: 4,
             export_f16: false,
-            ..TeacherSettings::default().training
+            ..SonataSettings::default().training
         },
         model: SonataConfig {
             enc_depths: vec![1; 5],
@@ -52,13 +52,13 @@ fn settings(steps: u64) -> TeacherSettings {
             enc_patch_size: vec![32; 5],
             ..SonataConfig::small()
         },
-        ..TeacherSettings::default()
+        ..SonataSettings::default()
     }
 }
 
 fn run(folder: &Path, steps: u64, options: &RunOptions) -> Result<Trained, Box<PretrainError>> {
     let settings = settings(steps);
-    let mut task = TeacherTask::new(settings.clone(), rooms(), &Device::flex())?;
+    let mut task = SonataTask::new(settings.clone(), rooms(), &Device::flex())?;
     Ok(train(folder, &mut task, &settings.training, options, &Device::flex(), &mut |_| ())?)
 }
 
@@ -96,7 +96,7 @@ fn a_run_goes_on_to_the_bit() {
 fn what_is_exported_is_a_teacher() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let config = toml::to_string(&TeacherSettings {
+    let config = toml::to_string(&SonataSettings {
         training: LoopSettings { steps: 3, export_f16: true, ..settings(3).training },
         ..settings(3)
     });
@@ -156,16 +156,16 @@ fn what_is_exported_is_a_teacher() {
 #[test]
 fn settings_and_rooms_are_checked() {
     let refuse =
-        |settings: TeacherSettings| TeacherTask::new(settings, rooms(), &Device::flex()).unwrap_err().to_string();
-    assert!(refuse(TeacherSettings { temperature: 0.0, ..settings(1) }).starts_with("temperature is 0"));
-    assert!(refuse(TeacherSettings { negatives: 0, ..settings(1) }).starts_with("negatives is 0"));
+        |settings: SonataSettings| SonataTask::new(settings, rooms(), &Device::flex()).unwrap_err().to_string();
+    assert!(refuse(SonataSettings { temperature: 0.0, ..settings(1) }).starts_with("temperature is 0"));
+    assert!(refuse(SonataSettings { negatives: 0, ..settings(1) }).starts_with("negatives is 0"));
     let of_six = SonataConfig { in_channels: 6, ..settings(1).model };
-    assert!(refuse(TeacherSettings { model: of_six, ..settings(1) }).starts_with("in_channels is 6"));
-    assert!(TeacherSettings::parse("pionts = 3").unwrap_err().to_string().contains("pionts"));
-    let parsed = TeacherSettings::parse("points = 300\n[training]\nsteps = 7\n").unwrap();
-    assert_eq!((parsed.points, parsed.training.steps, parsed.anchors), (300, 7, TeacherSettings::default().anchors));
-    assert_eq!(parsed.training.learning_rate, TeacherSettings::default().training.learning_rate);
+    assert!(refuse(SonataSettings { model: of_six, ..settings(1) }).starts_with("in_channels is 6"));
+    assert!(SonataSettings::parse("pionts = 3").unwrap_err().to_string().contains("pionts"));
+    let parsed = SonataSettings::parse("points = 300\n[training]\nsteps = 7\n").unwrap();
+    assert_eq!((parsed.points, parsed.training.steps, parsed.anchors), (300, 7, SonataSettings::default().anchors));
+    assert_eq!(parsed.training.learning_rate, SonataSettings::default().training.learning_rate);
     let empty = tempfile::tempdir().unwrap();
-    assert!(TeacherTask::new(settings(1), empty.path(), &Device::flex()).is_err());
+    assert!(SonataTask::new(settings(1), empty.path(), &Device::flex()).is_err());
     assert!(LabelledScan::read(empty.path()).is_err());
 }

@@ -11,7 +11,7 @@ use super::progress::Bars;
 use super::table::table;
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
-use crate::pretrain::teacher::{TeacherSettings, TeacherTask};
+use crate::pretrain::sonata::{SonataSettings, SonataTask};
 use crate::pretrain::xdecoder::{XDecoderSettings, XDecoderTask};
 
 /// Arguments of `pretrain`.
@@ -79,11 +79,11 @@ fn xdecoder(args: &RunArgs) -> Result<()> {
 }
 
 fn sonata(args: &RunArgs) -> Result<()> {
-    let mut settings = TeacherSettings::parse(&args.settings()?)?;
+    let mut settings = SonataSettings::parse(&args.settings()?)?;
     args.put_into(&mut settings.training);
     let selected = args.device()?;
     let training = settings.training.clone();
-    let mut task = TeacherTask::new(settings, &args.rooms, &selected.device)?;
+    let mut task = SonataTask::new(settings, &args.rooms, &selected.device)?;
     let [learnt, held_out] = task.num_rooms();
     eprintln!("{learnt} rooms to learn from, {held_out} to validate on");
     let trained = args.train(&mut task, &training, &selected)?;

@@ -2,7 +2,6 @@
 
 pub mod import;
 mod layers;
-pub mod parameters;
 pub mod sonata;
 pub mod student;
 pub mod xdecoder;

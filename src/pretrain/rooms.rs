@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use super::PretrainError;
 use crate::eval::labels::read_labels;
 use crate::files::AtomicFolder;
-use crate::images::{Orientation, Rgb8Image, read_image, write_png};
+use crate::images::resize::{fitted, resize_bicubic};
+use crate::images::{ImageError, Orientation, Rgb8Image, read_image, write_png};
 use crate::pipeline::Scene;
 use crate::views::decode_grey8;
 use crate::views::render::{Renderer, pinhole};
@@ -53,6 +54,24 @@ impl LabelledView {
             return Err(PretrainError::Rooms { path: self.labels.clone(), message });
         }
         Ok(Labelled { image, labels })
+    }
+}
+
+impl Labelled {
+    /// With `longest` as the longer edge, as models see pictures (0: as it is); labels are those of the nearest pixels.
+    ///
+    /// # Errors
+    /// [`ImageError::Size`] for a size with too many pixels.
+    pub fn fitted(self, longest: usize) -> Result<Self, ImageError> {
+        let [old_height, old_width] = [self.image.height(), self.image.width()];
+        let [height, width] = fitted([old_height, old_width], longest);
+        let nearest = |i: usize, old: usize, new: usize| (2 * i + 1) * old / (2 * new);
+        let label = |i: usize| {
+            let (row, column) = (nearest(i / width, old_height, height), nearest(i % width, old_width, width));
+            self.labels[row * old_width + column]
+        };
+        let labels = (0..height * width).map(label).collect();
+        Ok(Self { image: resize_bicubic(&self.image, width, height)?, labels })
     }
 }
 
@@ -170,4 +189,26 @@ fn draw(room: &Path, name: &str, to: &Path, asked: ScanViews, device: &Device) -
 
 fn io(path: &Path, source: std::io::Error) -> PretrainError {
     PretrainError::Io { path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_their_pixels() {
+        let pixels = (0..12 * 8).map(|i| if i % 12 < 6 { [0; 3] } else { [200; 3] }).collect();
+        let labels: Vec<u8> = (0..12 * 8).map(|i| if i % 12 < 6 { 1 } else { 2 }).collect();
+        let labelled = Labelled { image: Rgb8Image::new(12, 8, pixels).unwrap(), labels };
+        assert_eq!(labelled.clone().fitted(0).unwrap(), labelled);
+        for longest in [6, 24] {
+            let fitted = labelled.clone().fitted(longest).unwrap();
+            let width = fitted.image.width();
+            assert_eq!([width, fitted.image.height()], [longest, longest * 2 / 3]);
+            let expected: Vec<u8> =
+                (0..fitted.labels.len()).map(|i| if i % width < width / 2 { 1 } else { 2 }).collect();
+            assert_eq!(fitted.labels, expected);
+            assert_eq!((fitted.image.pixels()[0][0], fitted.image.pixels()[width - 1][0]), (0, 200));
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::PretrainError;
@@ -20,8 +21,8 @@ use crate::distill::{CURVE_FILE, DistillError, METRICS_FILE, lock};
 use crate::files::write_atomic;
 use crate::images::draw::Scale;
 use crate::images::write_png;
-use crate::models::parameters::{Parameters, Rate};
 use crate::ops::{OpError, float_tensor, float_values};
+use crate::pretrain::parameters::{Parameters, Rate};
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, SafetensorsWriter, StateDict, TensorSpec, WeightsFile, write_state_dict};
 
@@ -84,6 +85,26 @@ impl Default for LoopSettings {
             checkpoint_every: 250,
             keep_last: 2,
             export_f16: true,
+        }
+    }
+}
+
+/// `usual` with what a text in TOML says instead, also within tables.
+///
+/// # Errors
+/// [`PretrainError::Config`] for what is not TOML or names a setting that does not exist.
+pub(super) fn settings_over<S: Serialize + DeserializeOwned>(usual: &S, text: &str) -> Result<S, PretrainError> {
+    let wrong = |error: &dyn std::fmt::Display| PretrainError::Config(error.to_string());
+    let mut settings = toml::Table::try_from(usual).map_err(|error| wrong(&error))?;
+    put_over(&mut settings, text.parse().map_err(|error: toml::de::Error| wrong(&error))?);
+    settings.try_into().map_err(|error| wrong(&error))
+}
+
+fn put_over(usual: &mut toml::Table, given: toml::Table) {
+    for (name, value) in given {
+        match (usual.get_mut(&name), value) {
+            (Some(toml::Value::Table(usual)), toml::Value::Table(given)) => put_over(usual, given),
+            (_, value) => drop(usual.insert(name, value)),
         }
     }
 }

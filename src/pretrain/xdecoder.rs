@@ -11,7 +11,7 @@ use super::PretrainError;
 use super::augment::{Example, augment, segments};
 use super::criterion::{Assignment, Segments, Weights, cell_criterion, criterion};
 use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views, scan_views};
-use super::run::{Factors, LoopSettings, Loss, StepContext, Task};
+use super::run::{Factors, LoopSettings, Loss, StepContext, Task, settings_over};
 use super::words::{CLASSES, class_of, draw_prompts, tokens, usual_prompts};
 use crate::eval::labels::{classes_from_nyu40, nyu40_from_class};
 use crate::eval::metrics::{AbsentClasses, Confusion};
@@ -21,9 +21,7 @@ use crate::lift::{Padding, View};
 use crate::models::ModelError;
 use crate::models::student::normalize_rows;
 use crate::models::xdecoder::prompts::TEMPLATES;
-use crate::models::xdecoder::{
-    BackboneConfig, DecoderConfig, PixelDecoderConfig, TextConfig, XDecoder, XDecoderConfig, initial_weights,
-};
+use crate::models::xdecoder::{XDecoder, XDecoderConfig, initial_weights};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
 use crate::query::presets::Preset;
@@ -47,46 +45,6 @@ const WORDS: u64 = 3;
 const CELL_WEIGHTS: u64 = 4;
 /// Takes mask features to the space of the text, `[mask_dim, dim_proj]`; inference has no use for it.
 const CELL_EMBED: &str = "criterion.cell_embed";
-
-/// The model of the demo: X-Decoder's layers at a width at which two CPU cores train it in an hour or two. Three decoder
-/// layers look at each of the three maps once; 40 queries are three times what a view of a room shows.
-#[must_use]
-pub fn demo_config() -> XDecoderConfig {
-    const EMBED_DIM: usize = 32;
-    const DIM: usize = 64;
-    XDecoderConfig {
-        backbone: BackboneConfig {
-            embed_dim: EMBED_DIM,
-            depths: vec![1, 1, 3, 1],
-            focal_levels: vec![3; 4],
-            mlp_ratio: 3.0,
-            ..XDecoderConfig::focal_l().backbone
-        },
-        pixel_decoder: PixelDecoderConfig {
-            conv_dim: DIM,
-            mask_dim: DIM,
-            gn_groups: 8,
-            enc_layers: 1,
-            heads: 4,
-            ffn_dim: 4 * DIM,
-            ..XDecoderConfig::focal_l().pixel_decoder
-        },
-        decoder: DecoderConfig {
-            hidden_dim: DIM,
-            num_queries: 41,
-            heads: 4,
-            ffn_dim: 4 * DIM,
-            layers: 3,
-            dim_proj: DIM,
-            ..XDecoderConfig::focal_l().decoder
-        },
-        text: TextConfig { width: 32, heads: 2, layers: 2, dim_proj: DIM, ..XDecoderConfig::focal_l().text },
-        backbone_dim: EMBED_DIM << 3,
-        dim_proj: DIM,
-        image_size: Some(320),
-        ..XDecoderConfig::focal_l()
-    }
-}
 
 /// How X-Decoder is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,28 +78,28 @@ pub struct XDecoderSettings {
 impl Default for XDecoderSettings {
     fn default() -> Self {
         Self {
-            batch: 4,
-            size: [256, 192],
-            zoom: [0.6, 2.0],
-            by_class_share: 0.75,
+            batch: 8,
+            size: [160, 128],
+            zoom: [0.7, 2.0],
+            by_class_share: 0.85,
             templates: 4,
             scan_share: 0.4,
             scan_views: 30,
             scan_size: [400, 300],
-            validate_on: 100,
-            training: LoopSettings::default(),
-            model: demo_config(),
+            validate_on: 60,
+            training: LoopSettings { steps: 6000, learning_rate: 2e-3, warmup: 200, ..LoopSettings::default() },
+            model: XDecoderConfig::small(),
         }
     }
 }
 
 impl XDecoderSettings {
-    /// Settings from TOML; what it does not name is as by default.
+    /// Reads settings; what the text does not name is as by default, in its tables too.
     ///
     /// # Errors
     /// [`PretrainError::Config`].
     pub fn parse(text: &str) -> Result<Self, PretrainError> {
-        toml::from_str(text).map_err(|error| PretrainError::Config(error.to_string()))
+        settings_over(&Self::default(), text)
     }
 
     /// Checks what would make a run senseless.
@@ -402,7 +360,8 @@ impl Task for XDecoderTask {
         let mut rows = Vec::new();
         let colors = preset.colors.map_or_else(|| palette(num_classes), <[[u8; 3]]>::to_vec);
         for (i, view) in self.validation.iter().enumerate() {
-            let Labelled { image, labels } = view.read()?;
+            let longest = self.settings.model.image_size.unwrap_or_default() as usize;
+            let Labelled { image, labels } = view.read()?.fitted(longest)?;
             let size = [image.height(), image.width()];
             let pixels: Vec<f32> = image.pixels().as_flattened().iter().map(|&value| f32::from(value)).collect();
             let queries = model.forward(model.prepare(&pixels, size)?, &text)?;

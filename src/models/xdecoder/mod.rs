@@ -30,8 +30,8 @@ use crate::ops::conv2d::Precision;
 use crate::ops::{OpError, float_tensor, limits_of};
 use crate::weights::{LoadReport, TensorSource, match_keys};
 
-/// An X-Decoder, ready for inference; where it was loaded from [`Parameters`](super::parameters::Parameters), also for
-/// training.
+/// An X-Decoder, ready for inference; where it was loaded from
+/// [`Parameters`](crate::pretrain::parameters::Parameters), also for training.
 #[derive(Clone, Debug)]
 pub struct XDecoder {
     /// Widths and depths.

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use geopurify::models::xdecoder::{XDecoder, XDecoderConfig};
 use geopurify::ops::conv2d::Precision;
 use geopurify::pretrain::run::{Event, LoopSettings, MODEL_FILE, RunOptions, Trained, train};
-use geopurify::pretrain::xdecoder::{PREVIEW_FILE, XDecoderSettings, XDecoderTask, demo_config};
+use geopurify::pretrain::xdecoder::{PREVIEW_FILE, XDecoderSettings, XDecoderTask};
 use geopurify::synth::{Settings, Split, write_room};
 use geopurify::weights::WeightsFile;
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ fn rooms() -> &'static Path {
 }
 
 fn tiny(steps: u64) -> XDecoderSettings {
-    let mut model: XDecoderConfig = demo_config();
+    let mut model: XDecoderConfig = XDecoderConfig::small();
     model.backbone.embed_dim = 8;
     model.backbone.depths = vec![1; 4];
     model.backbone_dim = 64;

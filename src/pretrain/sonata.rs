@@ -18,7 +18,7 @@ pub use view::{Setting, Shown, disturbed, part};
 
 use super::PretrainError;
 use super::rooms::find_rooms;
-use super::run::{LoopSettings, Loss, StepContext, Task};
+use super::run::{LoopSettings, Loss, StepContext, Task, settings_over};
 use crate::models::ModelError;
 use crate::models::sonata::{Sonata, SonataConfig};
 use crate::models::student::normalize_rows;
@@ -41,7 +41,7 @@ const FIGURE: &str = "val_border_precision";
 /// How a teacher is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TeacherSettings {
+pub struct SonataSettings {
     /// Points of the part of a room that a step sees.
     pub points: usize,
     /// Anchors of a step.
@@ -58,10 +58,10 @@ pub struct TeacherSettings {
     pub model: SonataConfig,
 }
 
-impl Default for TeacherSettings {
+impl Default for SonataSettings {
     fn default() -> Self {
         let training = LoopSettings {
-            steps: 1000,
+            steps: 2400,
             learning_rate: 2e-3,
             warmup: 40,
             weight_decay: 0.02,
@@ -82,21 +82,13 @@ impl Default for TeacherSettings {
     }
 }
 
-impl TeacherSettings {
+impl SonataSettings {
     /// Reads settings; what the text does not name is as by default, in its tables too.
     ///
     /// # Errors
     /// [`PretrainError::Config`].
     pub fn parse(text: &str) -> Result<Self, PretrainError> {
-        let wrong = |error: &dyn std::fmt::Display| PretrainError::Config(error.to_string());
-        let mut settings = toml::Table::try_from(Self::default()).map_err(|error| wrong(&error))?;
-        for (name, value) in text.parse::<toml::Table>().map_err(|error| wrong(&error))? {
-            match (settings.get_mut(&name), value) {
-                (Some(toml::Value::Table(usual)), toml::Value::Table(given)) => usual.extend(given),
-                (_, value) => drop(settings.insert(name, value)),
-            }
-        }
-        settings.try_into().map_err(|error| wrong(&error))
+        settings_over(&Self::default(), text)
     }
 
     /// Checks what would make a run senseless; the loop checks its own.
@@ -143,19 +135,19 @@ impl TeacherSettings {
 ///   tells a second chair from the first: pushing them apart would ask for features of the place, not of the thing. The
 ///   surfaces around a room are there once. Both follow from the objects' extents; classes are not used.
 #[derive(Debug)]
-pub struct TeacherTask {
-    settings: TeacherSettings,
+pub struct SonataTask {
+    settings: SonataSettings,
     rooms: Vec<PathBuf>,
     validation: Vec<PathBuf>,
     device: Device,
 }
 
-impl TeacherTask {
+impl SonataTask {
     /// A task over the rooms in `rooms/train`, validated on `device` on the first of those in `rooms/val`.
     ///
     /// # Errors
-    /// As [`TeacherSettings::validate`] and [`find_rooms`].
-    pub fn new(settings: TeacherSettings, rooms: &Path, device: &Device) -> Result<Self, PretrainError> {
+    /// As [`SonataSettings::validate`] and [`find_rooms`].
+    pub fn new(settings: SonataSettings, rooms: &Path, device: &Device) -> Result<Self, PretrainError> {
         settings.validate()?;
         let mut validation = find_rooms(&rooms.join("val"))?;
         validation.truncate(settings.validation_rooms);
@@ -177,7 +169,7 @@ impl TeacherTask {
     }
 }
 
-impl Task for TeacherTask {
+impl Task for SonataTask {
     fn name(&self) -> &'static str {
         "sonata"
     }
@@ -214,7 +206,7 @@ impl Task for TeacherTask {
             features.extend_from_slice(shown.prepared.features.as_flattened());
             points.extend(shown.points);
         }
-        let TeacherSettings { anchors, negatives, temperature, ref model, .. } = self.settings;
+        let SonataSettings { anchors, negatives, temperature, ref model, .. } = self.settings;
         let device = context.parameters.device().clone();
         let num_voxels = points.len();
         let (encoder, _) = Sonata::load(context.parameters, model, &device)?;

@@ -57,7 +57,7 @@ pub fn majority(cell_from_entry: &[i32], instances: impl Iterator<Item = u32>, n
 }
 
 /// Draws `num_anchors` anchors with a positive and `num_negatives` negatives each, see
-/// [`TeacherTask`](super::TeacherTask) for how; `spans_room` tells of each object whether it goes around the room. `None`
+/// [`SonataTask`](super::SonataTask) for how; `spans_room` tells of each object whether it goes around the room. `None`
 /// where there are no two cells of an object besides one of another.
 #[must_use]
 pub fn draw_pairs(
