@@ -220,7 +220,14 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io:
 /// that another process shortens while it is mapped makes a later read fault; files that are
 /// replaced by renaming, as [`write_atomic`] does, are safe.
 #[derive(Debug)]
-pub struct MappedFile(Option<Mmap>);
+pub struct MappedFile(Bytes);
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    /// Of what is no file, or of an empty one.
+    Held(Vec<u8>),
+}
 
 impl MappedFile {
     /// Maps `path`; an empty file gives an empty slice.
@@ -235,13 +242,19 @@ impl MappedFile {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
         }
         if metadata.len() == 0 {
-            return Ok(Self(None));
+            return Ok(Self::held(Vec::new()));
         }
         // SAFETY: the map is read-only and handed out as plain bytes, for which every value
         // is valid. Concurrent modification by another process is the caller's to avoid, as
         // the type's documentation says.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Self(Some(map)))
+        Ok(Self(Bytes::Mapped(map)))
+    }
+
+    /// The same of bytes that are in memory.
+    #[must_use]
+    pub fn held(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Held(bytes))
     }
 
     /// Gives back the memory that holds these bytes; touched again, they are read again.
@@ -250,7 +263,7 @@ impl MappedFile {
     /// no such call.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
-        if let Some(map) = &self.0
+        if let Bytes::Mapped(map) = &self.0
             && range.start < range.end
             && range.end <= map.len()
         {
@@ -267,7 +280,10 @@ impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or(&[])
+        match &self.0 {
+            Bytes::Mapped(map) => map,
+            Bytes::Held(bytes) => bytes,
+        }
     }
 }
 

@@ -267,7 +267,7 @@ fn a_command_without_its_weights_says_how_to_get_them() {
     let (dir, picture) = prepared();
     let picture = picture.to_str().unwrap();
     let out = dir.path().join("out.png");
-    let arguments = ["segment", picture, "--words", "chair", "-o", out.to_str().unwrap()];
+    let arguments = ["segment", picture, "--words", "chair", "-o", out.to_str().unwrap(), "--xdecoder", "xdecoder"];
     let output = run(&dir.path().join("elsewhere"), &arguments);
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);

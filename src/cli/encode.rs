@@ -11,6 +11,7 @@ use super::progress::Bars;
 use super::table::{bytes, table};
 use super::teacher::OpenTeacher;
 use super::viewing::UpArg;
+use super::weights::{demo_of, demo_stands_in};
 use crate::cloud::{Field, write_with_fields};
 use crate::gpu::{DeviceSelection, select};
 use crate::images::write_png;
@@ -44,7 +45,7 @@ pub(super) struct EncodeArgs {
     #[arg(long, value_name = "FILE")]
     colored: Option<PathBuf>,
     /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `sonata`]
+    /// [default: the store's `sonata`, else the built-in `sonata-demo`]
     #[arg(long, alias = "sonata", value_name = "FILE|NAME")]
     weights: Option<PathBuf>,
     /// Sonata's configuration, where neither the file nor its shapes tell it (JSON)
@@ -67,7 +68,11 @@ pub(super) struct EncodeArgs {
 pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     let mut laps = Laps::default();
     check(args)?;
-    let mut sonata = OpenTeacher::new(args.weights.as_deref(), args.config.as_deref())?;
+    let weights = match &args.weights {
+        None if demo_stands_in(&["sonata"]) => demo_of("sonata"),
+        given => given.clone(),
+    };
+    let mut sonata = OpenTeacher::new(weights.as_deref(), args.config.as_deref())?;
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
     let device = &selected.device;

@@ -9,7 +9,7 @@ use super::affinities::AffinityArgs;
 use super::progress::Bars;
 use super::segment::XDecoderArgs;
 use super::viewing::{Look, Placed, ViewingArgs};
-use super::weights::{WeightsOrigin, open_weights};
+use super::weights::{WeightsOrigin, demo_of, demo_stands_in, open_weights};
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
@@ -48,7 +48,7 @@ pub(super) struct LabellingArgs {
     #[command(flatten)]
     pub(super) xdecoder: XDecoderArgs,
     /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
-    /// [default: the store's `student`]
+    /// [default: the store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
     /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
@@ -101,8 +101,15 @@ impl LabellingArgs {
     pub(super) fn load(&self, words: &[String]) -> Result<Loaded> {
         let mut bars = Bars::new();
         // Missing weights should not cost any work.
-        let mut opened = self.xdecoder.open()?;
-        let given = self.student.as_deref();
+        let (mut xdecoder, mut student) = (self.xdecoder.clone(), self.student.clone());
+        let needed: &[&str] = if self.affinities.are_learned() { &["xdecoder", "student"] } else { &["xdecoder"] };
+        // The two belong together: where one is there, the other must be its.
+        if xdecoder.is_usual() && student.is_none() && demo_stands_in(needed) {
+            xdecoder.take_demo();
+            student = demo_of("student");
+        }
+        let mut opened = xdecoder.open()?;
+        let given = student.as_deref();
         let weights = self.affinities.are_learned().then(|| open_weights(given, "student")).transpose()?;
         let student =
             weights.map(|(weights, manifest)| (weights, WeightsOrigin::new(given, "student", manifest.as_ref())));

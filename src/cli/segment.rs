@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::table::{bytes, table};
 use super::told_once;
-use super::weights::{PrecisionArg, WeightsOrigin, configuration, open_weights};
+use super::weights::{PrecisionArg, WeightsOrigin, configuration, demo_of, demo_stands_in, open_weights};
 use super::words::words;
 use crate::gpu::{DeviceSelection, select};
 use crate::images::draw::{Style, labelled_picture};
@@ -63,7 +63,7 @@ pub(super) struct SegmentArgs {
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct XDecoderArgs {
     /// Weights of X-Decoder: .pt as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `xdecoder`]
+    /// [default: the store's `xdecoder`, else the built-in `xdecoder-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     xdecoder: Option<PathBuf>,
     /// X-Decoder's configuration, where a file's shapes do not tell it (JSON)
@@ -89,6 +89,16 @@ impl XDecoderArgs {
             self.xdecoder = Some(xdecoder.into());
             self.xdecoder_config = self.xdecoder_config.take().or(config.map(Path::to_path_buf));
         }
+    }
+
+    /// Takes the demo's weights.
+    pub(super) fn take_demo(&mut self) {
+        self.xdecoder = demo_of("xdecoder");
+    }
+
+    /// Whether no weights were given.
+    pub(super) fn is_usual(&self) -> bool {
+        self.xdecoder.is_none()
     }
 
     /// The configuration's file, if one was given.
@@ -142,7 +152,11 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let mut clock = Laps::default();
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
-    let model = args.model.open()?.load(&selected.device)?;
+    let mut model = args.model.clone();
+    if model.is_usual() && demo_stands_in(&["xdecoder"]) {
+        model.take_demo();
+    }
+    let model = model.open()?.load(&selected.device)?;
     clock.lap("load the weights");
     let text = model.embed_text(&words)?;
     float_values(text.rows.clone())?;

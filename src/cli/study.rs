@@ -10,7 +10,7 @@ use super::labelling::embed_words;
 use super::progress::Bars;
 use super::segment::{OpenXDecoder, XDecoderArgs};
 use super::table::table;
-use super::teacher::TeacherArgs;
+use super::teacher::{TeacherArgs, frozen_models};
 use super::train::{PreparedBy, Preparer, cache_folder, fingerprint, words_of};
 use super::viewing::{Look, Opened, Placed, Source, ViewingArgs};
 use crate::distill::{self, Config, SceneFile};
@@ -120,7 +120,7 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
 
-    let (xdecoder, teacher) = (&args.xdecoder, &args.teacher);
+    let (xdecoder, teacher) = &frozen_models(&args.xdecoder, &args.teacher);
     let prepared_by = PreparedBy { viewing: &args.viewing, xdecoder, teacher, cache: args.cache.as_deref() };
     let mut preparer = Preparer::new(&prepared_by, words_of(Some(args.preset))?, &settings.training, &selected)?;
     let mut rooms = StudyRooms::default();

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use burn::prelude::Device;
 
-use super::weights::{WeightsOrigin, configuration, open_weights};
+use super::segment::XDecoderArgs;
+use super::weights::{WeightsOrigin, configuration, demo_of, demo_stands_in, open_weights};
 use crate::models::sonata::{Sonata, SonataConfig};
 use crate::weights::WeightsFile;
 
@@ -13,7 +14,7 @@ use crate::weights::WeightsFile;
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct TeacherArgs {
     /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `sonata`]
+    /// [default: the store's `sonata`, else the built-in `sonata-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     teacher: Option<PathBuf>,
     /// Sonata's configuration, where neither the file holds it nor its shapes tell it (JSON)
@@ -33,6 +34,17 @@ impl TeacherArgs {
     pub(super) fn open(&self) -> Result<OpenTeacher> {
         OpenTeacher::new(self.teacher.as_deref(), self.teacher_config.as_deref())
     }
+}
+
+/// The frozen models that a student is distilled from; of the demo, which is only whole of use, where neither is given or
+/// installed.
+pub(super) fn frozen_models(xdecoder: &XDecoderArgs, teacher: &TeacherArgs) -> (XDecoderArgs, TeacherArgs) {
+    let (mut xdecoder, mut teacher) = (xdecoder.clone(), teacher.clone());
+    if xdecoder.is_usual() && teacher.teacher.is_none() && demo_stands_in(&["xdecoder", "sonata"]) {
+        xdecoder.take_demo();
+        teacher.teacher = demo_of("sonata");
+    }
+    (xdecoder, teacher)
 }
 
 impl OpenTeacher {

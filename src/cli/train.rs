@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use super::progress::Bars;
 use super::segment::{OpenXDecoder, XDecoderArgs};
 use super::table::table;
-use super::teacher::{OpenTeacher, TeacherArgs};
+use super::teacher::{OpenTeacher, TeacherArgs, frozen_models};
 use super::told_once;
 use super::viewing::{Look, Opened, Placed, SCAN_EXTENSIONS, Source, ViewingArgs, stem};
 use super::words::words;
@@ -207,7 +207,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Sele
     let training = sources(scenes, args)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
     let words = if args.words.is_empty() { words_of(args.word_preset)? } else { words(&args.words)? };
-    let (xdecoder, teacher) = (&args.xdecoder, &args.teacher);
+    let (xdecoder, teacher) = &frozen_models(&args.xdecoder, &args.teacher);
     let prepared_by = PreparedBy { viewing: &args.viewing, xdecoder, teacher, cache: args.cache.as_deref() };
     let mut preparer = Preparer::new(&prepared_by, words, config, selected)?;
     let mut failed = Vec::new();

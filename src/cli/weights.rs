@@ -14,7 +14,7 @@ use crate::models::import::{ImportOptions, Imported, config_in, import};
 use crate::weights::fetch::{FetchEvent, FetchSettings, accept, fetch, is_accepted};
 use crate::weights::registry::{Published, Registry};
 use crate::weights::store::{Installed, Manifest, Store, StoreError, StoredWeights, is_name};
-use crate::weights::{Dtype, TensorSource as _, WeightsError, WeightsFile, file_sha256};
+use crate::weights::{Dtype, TensorSource as _, WeightsError, WeightsFile, demo, file_sha256};
 
 /// Digits of a hash in a table.
 const SHORT: usize = 12;
@@ -161,6 +161,25 @@ pub(super) fn open_weights(given: Option<&Path>, model: &str) -> Result<(Weights
     };
     let StoredWeights { installed, tensors } = Store::at_home()?.open(name, model)?;
     Ok((tensors, Some(installed.manifest)))
+}
+
+/// Whether the demo pack stands in for `models`: where of none of them weights are installed. Says so, and how to get the
+/// published ones.
+pub(super) fn demo_stands_in(models: &[&str]) -> bool {
+    // Without a place for a store nothing is installed.
+    if Store::at_home().is_ok_and(|store| models.iter().any(|model| store.contains(model))) {
+        return false;
+    }
+    eprintln!(
+        "no published weights are installed, so the built-in demo is used: small networks that know made rooms and little \
+         else; `geopurify weights list` says how to get the published ones"
+    );
+    true
+}
+
+/// Name of the demo's weights of a model.
+pub(super) fn demo_of(model: &str) -> Option<PathBuf> {
+    demo::BuiltIn::of_model(model).map(|built_in| built_in.name.into())
 }
 
 /// The configuration of a model's weights: given as a file, else of the store, else the file's own, else as the shapes
@@ -326,6 +345,7 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
         names.into_iter().map(|name| (name.clone(), store.describe(&name))).collect();
     let absent: Vec<&Published> =
         registry.entries.iter().filter(|entry| !installed.iter().any(|(name, _)| *name == entry.name)).collect();
+    let built_in: Vec<Installed> = demo::PACK.iter().filter_map(|weights| store.describe(weights.name).ok()).collect();
     let mut out = std::io::stdout().lock();
     if args.json {
         let installed: Vec<Value> = installed
@@ -345,7 +365,9 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
                 })
             })
             .collect();
-        let report = json!({ "home": store.home(), "installed": installed, "not_installed": absent });
+        let report = json!({
+            "home": store.home(), "installed": installed, "not_installed": absent, "built_in": built_in,
+        });
         writeln!(out, "{report:#}")?;
         return Ok(());
     }
@@ -372,6 +394,9 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
     for entry in absent {
         let terms = licence(entry.licence.id.clone(), entry.licence.non_commercial);
         writeln!(out, "not installed: {} ({}, licence {terms}); {}", entry.name, entry.about, entry.how_to_get())?;
+    }
+    for Installed { name, bytes: size, manifest, .. } in built_in {
+        writeln!(out, "built in: {name} ({}, {}, licence {})", manifest.origin, bytes(size), manifest.licence.id)?;
     }
     Ok(())
 }

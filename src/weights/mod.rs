@@ -10,6 +10,7 @@
 
 use std::path::Path;
 
+pub mod demo;
 mod error;
 pub mod fetch;
 mod pytorch;

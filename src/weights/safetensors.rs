@@ -62,6 +62,19 @@ impl SafetensorsFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let path = path.as_ref();
         let bytes = MappedFile::open(path).map_err(|error| WeightsError::io(path, error))?;
+        Self::new(path, bytes)
+    }
+
+    /// Opens a file that is in memory; `path` names it in messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn held(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self, WeightsError> {
+        Self::new(path.as_ref(), MappedFile::held(bytes))
+    }
+
+    fn new(path: &Path, bytes: MappedFile) -> Result<Self, WeightsError> {
         let malformed = |at: usize, reason: String| WeightsError::malformed(path, at, reason);
         let Some(len) = bytes.first_chunk().map(|len| u64::from_le_bytes(*len)) else {
             return Err(malformed(bytes.len(), "the file ends in its header".into()));

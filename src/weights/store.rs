@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::demo::BuiltIn;
 use super::registry::{Licence, Registry, RegistryError};
 use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile};
 use crate::files::{PARTIAL, free_space, is_full};
@@ -212,7 +213,7 @@ impl Store {
         Ok(self.directory().join(format!("{name}.{EXTENSION}")))
     }
 
-    /// Whether weights of this name are installed.
+    /// Whether weights of this name are installed; those that are part of the program do not count.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.path(name).is_ok_and(|path| path.is_file())
@@ -245,7 +246,7 @@ impl Store {
         Ok(names)
     }
 
-    /// What is known of the weights `name`. Their tensors are not read.
+    /// What is known of the weights `name`, installed or [built in](super::demo). Their tensors are not read.
     ///
     /// # Errors
     ///
@@ -256,10 +257,12 @@ impl Store {
 
     fn read(&self, name: &str) -> Result<(Installed, SafetensorsFile), StoreError> {
         let path = self.path(name)?;
-        if !path.exists() {
-            return Err(self.missing(name)?);
-        }
-        let file = SafetensorsFile::open(&path)?;
+        let file = match BuiltIn::named(name) {
+            _ if path.exists() => SafetensorsFile::open(&path)?,
+            Some(built_in) => built_in.open()?,
+            None => return Err(self.missing(name)?),
+        };
+        let path = file.path().to_path_buf();
         let foreign = |reason: String| StoreError::Foreign { path: path.clone(), reason };
         let text = file.metadata().and_then(|metadata| metadata.get(MANIFEST));
         let text = text.ok_or_else(|| foreign(format!("its metadata has no entry '{MANIFEST}'")))?;

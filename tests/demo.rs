@@ -1,0 +1,87 @@
+//! The demo pack: what the program labels with on a machine where nothing is installed.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use geopurify::cloud::PointCloud;
+use geopurify::weights::Dtype;
+use geopurify::weights::demo::{BuiltIn, PACK};
+use geopurify::weights::store::Store;
+use serde_json::Value;
+
+/// Most bytes of the pack, which is in the repository and in the program.
+const MOST: u64 = 12_000_000;
+
+/// The program on the host, with `home` for its store.
+fn run(home: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
+    command.args(arguments).env("GEOPURIFY_HOME", home).env("GEOPURIFY_DEVICE", "cpu");
+    command.output().unwrap()
+}
+
+fn succeed(home: &Path, arguments: &[&str]) -> String {
+    let output = run(home, arguments);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{message}");
+    message
+}
+
+#[test]
+fn the_pack_is_small_whole_and_the_projects_own() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::at(home.path());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/demo");
+    let bytes: u64 = folder.read_dir().unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    for built_in in PACK {
+        let installed = store.verify(built_in.name).unwrap();
+        assert_eq!(installed.manifest.model, built_in.model);
+        assert_eq!(installed.manifest.licence.id, "Apache-2.0");
+        assert!(!store.contains(built_in.name), "{} counts as installed", built_in.name);
+        assert_eq!(BuiltIn::of_model(built_in.model).unwrap().name, built_in.name);
+    }
+    assert!(bytes < MOST, "{bytes} bytes");
+    assert!(store.names().unwrap().is_empty());
+}
+
+#[test]
+fn exported_weights_say_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, file) = (folder.path().join("home"), folder.path().join("file.safetensors"));
+    let (store, name) = (Store::at(&home), "xdecoder-demo");
+    store.export(name, &file, Dtype::F16).unwrap();
+    succeed(&home, &["weights", "import", "xdecoder", file.to_str().unwrap(), "--name", "copy"]);
+    let (built_in, copy) = (store.describe(name).unwrap().manifest, store.describe("copy").unwrap().manifest);
+    assert_eq!((&copy.config, &copy.licence, &copy.origin), (&built_in.config, &built_in.licence, &built_in.origin));
+    let mut tensors = [name, "copy"].map(|name| store.open(name, "xdecoder").unwrap().tensors.state_dict().unwrap());
+    for (key, tensor) in std::mem::take(&mut tensors[1].tensors) {
+        assert_eq!(tensor.data, tensors[0].tensors[&key].data, "{key}");
+    }
+}
+
+#[test]
+fn without_weights_the_demo_labels_a_scan_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, results) = (folder.path().join("home"), folder.path().join("results"));
+    let scan = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/room.ply");
+    let results_text = results.to_str().unwrap();
+    let message = succeed(&home, &["infer", scan, "-o", results_text]);
+    let said: Vec<&str> = message.lines().filter(|line| line.contains("built-in demo")).collect();
+    assert!(said.len() == 1 && said[0].contains("geopurify weights list"), "{message}");
+    let summary: Value = serde_json::from_slice(&std::fs::read(results.join("summary.json")).unwrap()).unwrap();
+    let sources: Vec<&str> =
+        summary["weights"].as_array().unwrap().iter().filter_map(|w| w["source"].as_str()).collect();
+    assert_eq!(sources, ["xdecoder-demo", "student-demo"]);
+    assert!(results.join("sheet.png").is_file());
+
+    // What is certain of the room without its labels: its lowest points are the floor's.
+    let scan = PointCloud::read(&results.join("labelled.ply")).unwrap();
+    let classes = summary["classes"].as_array().unwrap();
+    let floor = classes.iter().position(|class| class["name"] == "floor").unwrap();
+    let labels = &scan.attribute("label").unwrap().data;
+    let low: Vec<usize> = (0..scan.len()).filter(|&i| scan.positions[i][2] < 0.02).collect();
+    let right = low.iter().filter(|&&i| labels.get_f64(i) == Some(floor as f64)).count();
+    assert!(right * 10 > low.len() * 8, "{right} of {} points on the ground are floor", low.len());
+
+    // The results can be asked, and the demo is found again by its name.
+    succeed(&home, &["query", results_text, "chair"]);
+}
