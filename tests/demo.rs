@@ -83,5 +83,7 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     assert!(right * 10 > low.len() * 8, "{right} of {} points on the ground are floor", low.len());
 
     // The results can be asked, and the demo is found again by its name.
-    succeed(&home, &["query", results_text, "chair"]);
+    let unknown = "never met these words";
+    assert!(!succeed(&home, &["query", results_text, "chair"]).contains(unknown));
+    assert!(succeed(&home, &["query", results_text, "giraffe"]).contains(&format!("{unknown} in training")));
 }

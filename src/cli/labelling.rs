@@ -13,7 +13,7 @@ use super::weights::{WeightsOrigin, demo_of, demo_stands_in, open_weights};
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
-use crate::models::xdecoder::{TextEmbeddings, XDecoder, XDecoderConfig};
+use crate::models::xdecoder::{TextEmbeddings, TextEncoder, XDecoder, XDecoderConfig};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
 use crate::pipeline::{Compat, Inferred, Models, OnView, Options, Scene, Weights, infer, voxel_size};
@@ -152,11 +152,7 @@ impl LabellingArgs {
         let precision = opened.precision;
         let student = loaded.map(|(student, config, _)| (student, config));
         let viewing = self.viewing.for_model(&xdecoder.config);
-        let unknown = xdecoder.text_encoder.unknown_words(words).join(", ");
-        let notes = match unknown.as_str() {
-            "" => Vec::new(),
-            unknown => vec![format!("the model never met these words in training, expect nothing of them: {unknown}")],
-        };
+        let notes = Vec::from_iter(note_of_unknown(&xdecoder.text_encoder, words));
         Ok(Loaded { selected, xdecoder, student, text, weights, xdecoder_origin, precision, viewing, notes })
     }
 
@@ -222,6 +218,13 @@ impl LabellingArgs {
         notes.extend(notes_of(&inferred));
         Ok(Labelled { placed, inferred, options, notes })
     }
+}
+
+/// What to say of words that the model cannot know.
+pub(super) fn note_of_unknown(encoder: &TextEncoder, words: &[String]) -> Option<String> {
+    let unknown = encoder.unknown_words(words).join(", ");
+    let said = || format!("the model never met these words in training, expect nothing of them: {unknown}");
+    (!unknown.is_empty()).then(said)
 }
 
 /// The labels `words` as X-Decoder embeds them, and what stands for the background.

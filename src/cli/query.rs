@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use glam::DVec3;
 use serde_json::json;
 
+use super::labelling::note_of_unknown;
 use super::segment::XDecoderArgs;
 use super::table::table;
 use crate::cloud::Field;
@@ -86,9 +87,12 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
             Ok::<_, PipelineError>((scene, views))
         });
         let is_same = threads.spawn(is_same);
-        let text = opened
-            .load_text_encoder(&selected.device)
-            .and_then(|encoder| Ok(encoder.embed_labels(&[scene_label(&question)])?));
+        let text = opened.load_text_encoder(&selected.device).and_then(|encoder| {
+            if let Some(note) = note_of_unknown(&encoder, std::slice::from_ref(&question)) {
+                eprintln!("note: {note}");
+            }
+            Ok(encoder.embed_labels(&[scene_label(&question)])?)
+        });
         let ended = |_| anyhow::anyhow!("a thread ended early");
         let scene = scene.join().map_err(ended)?;
         let is_same = is_same.join().map_err(ended)?;

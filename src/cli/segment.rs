@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use serde_json::json;
 
+use super::labelling::note_of_unknown;
 use super::table::{bytes, table};
 use super::told_once;
 use super::weights::{PrecisionArg, WeightsOrigin, configuration, demo_of, demo_stands_in, open_weights};
@@ -158,6 +159,9 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     }
     let model = model.open()?.load(&selected.device)?;
     clock.lap("load the weights");
+    if let Some(note) = note_of_unknown(&model.text_encoder, &words) {
+        eprintln!("note: {note}");
+    }
     let text = model.embed_text(&words)?;
     float_values(text.rows.clone())?;
     clock.lap("embed the words");
