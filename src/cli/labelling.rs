@@ -100,7 +100,6 @@ impl LabellingArgs {
     /// Loads the networks and embeds `words`.
     pub(super) fn load(&self, words: &[String]) -> Result<Loaded> {
         let mut bars = Bars::new();
-        // Missing weights should not cost any work.
         let (mut xdecoder, mut student) = (self.xdecoder.clone(), self.student.clone());
         let needed: &[&str] = if self.affinities.are_learned() { &["xdecoder", "student"] } else { &["xdecoder"] };
         // The two belong together: where one is there, the other must be its.
@@ -108,6 +107,7 @@ impl LabellingArgs {
             xdecoder.take_demo();
             student = demo_of("student");
         }
+        // Missing weights should not cost any work.
         let mut opened = xdecoder.open()?;
         let given = student.as_deref();
         let weights = self.affinities.are_learned().then(|| open_weights(given, "student")).transpose()?;

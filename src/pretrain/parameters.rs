@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use burn::prelude::*;
 use burn::tensor::Gradients;
 
 use crate::distill::optimizer::AdamW;
 use crate::ops::{OpError, float_tensor, float_values};
-use crate::weights::{Dtype, HostTensor, IntTensor, Inventory, StateDict, TensorInfo, TensorSource, WeightsError};
+use crate::weights::{Dtype, HostTensor, Inventory, StateDict, TensorSource, WeightsError};
 
 /// How far one parameter moves in a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,27 +35,24 @@ struct Parameter {
 /// before, so that the step can be taken in place.
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    source: PathBuf,
     parameters: BTreeMap<String, Parameter>,
-    integers: BTreeMap<String, IntTensor>,
-    not_tensors: BTreeMap<String, String>,
-    stripped_prefix: Option<&'static str>,
+    /// What was given beside them; it has no floating-point tensors.
+    rest: StateDict,
     device: Device,
 }
 
 impl Parameters {
     /// Every floating-point tensor of `state` on `device`, with autodiff; the others are kept as they are.
     #[must_use]
-    pub fn new(state: StateDict, device: &Device) -> Self {
+    pub fn new(mut state: StateDict, device: &Device) -> Self {
         let device = if device.is_autodiff() { device.clone() } else { device.clone().autodiff() };
-        let parameters = state.tensors.into_iter().map(|(key, HostTensor { shape, dtype_in_file, data })| {
-            let len = data.len();
-            let values = float_tensor(data, [len], &device).require_grad();
-            (key, Parameter { shape, dtype_in_file, values })
-        });
-        let parameters = parameters.collect();
-        let StateDict { source, integers, not_tensors, stripped_prefix, .. } = state;
-        Self { source, parameters, integers, not_tensors, stripped_prefix, device }
+        let parameters =
+            std::mem::take(&mut state.tensors).into_iter().map(|(key, HostTensor { shape, dtype_in_file, data })| {
+                let len = data.len();
+                let values = float_tensor(data, [len], &device).require_grad();
+                (key, Parameter { shape, dtype_in_file, values })
+            });
+        Self { parameters: parameters.collect(), rest: state, device }
     }
 
     /// The autodiff device: the model is loaded for it, and its inputs must be on it.
@@ -131,19 +127,14 @@ impl Parameters {
             let data = float_values(parameter.values.clone().inner())?;
             Ok((key.clone(), HostTensor { shape: parameter.shape.clone(), dtype_in_file: Dtype::F32, data }))
         };
-        Ok(StateDict {
-            source: self.source.clone(),
-            tensors: self.parameters.iter().map(host).collect::<Result<_, OpError>>()?,
-            integers: self.integers.clone(),
-            not_tensors: self.not_tensors.clone(),
-            stripped_prefix: self.stripped_prefix,
-        })
+        let tensors = self.parameters.iter().map(host).collect::<Result<_, OpError>>()?;
+        Ok(StateDict { tensors, ..self.rest.clone() })
     }
 
     /// The parameter `key`, which must have exactly `shape`.
     fn find(&self, key: &str, shape: &[usize]) -> Result<&Parameter, WeightsError> {
-        let (path, owned) = (self.source.clone(), key.to_owned());
-        match (self.parameters.get(key), self.integers.get(key)) {
+        let (path, owned) = (self.rest.source.clone(), key.to_owned());
+        match (self.parameters.get(key), self.rest.integers.get(key)) {
             (Some(parameter), _) if parameter.shape == shape => Ok(parameter),
             (Some(parameter), _) => {
                 let (expected, found) = (shape.to_vec(), parameter.shape.clone());
@@ -163,23 +154,13 @@ impl Parameters {
 
 impl TensorSource for Parameters {
     fn inventory(&self) -> Cow<'_, Inventory> {
-        let floats = self.parameters.iter().map(|(key, p)| (key, &p.shape, p.dtype_in_file));
-        let integers = self.integers.iter().map(|(key, t)| (key, &t.shape, t.dtype_in_file));
-        let info = |(key, shape, dtype): (&String, &Vec<usize>, Dtype)| {
-            (key.clone(), TensorInfo { shape: shape.clone(), dtype })
-        };
-        Cow::Owned(Inventory {
-            source: self.source.clone(),
-            tensors: integers.chain(floats).map(info).collect(),
-            not_tensors: self.not_tensors.clone(),
-            stripped_prefix: self.stripped_prefix,
-        })
+        self.rest.inventory_with(self.parameters.iter().map(|(key, p)| (key, &p.shape, p.dtype_in_file)))
     }
 
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
         let Parameter { shape, dtype_in_file, values } = self.find(key, shape)?;
         let data = float_values(values.clone().inner()).map_err(|error| WeightsError::Extent {
-            path: self.source.clone(),
+            path: self.rest.source.clone(),
             key: key.to_owned(),
             reason: error.to_string(),
         })?;

@@ -85,9 +85,12 @@ pub trait TensorSource {
     }
 }
 
-impl TensorSource for StateDict {
-    fn inventory(&self) -> Cow<'_, Inventory> {
-        let floats = self.tensors.iter().map(|(key, t)| (key, &t.shape, t.dtype_in_file));
+impl StateDict {
+    /// What a source holds that has `floats` (key, shape, type) in the place of these floating-point tensors.
+    pub(crate) fn inventory_with<'a>(
+        &'a self,
+        floats: impl Iterator<Item = (&'a String, &'a Vec<usize>, Dtype)>,
+    ) -> Cow<'a, Inventory> {
         let integers = self.integers.iter().map(|(key, t)| (key, &t.shape, t.dtype_in_file));
         let info = |(key, shape, dtype): (&String, &Vec<usize>, Dtype)| {
             (key.clone(), TensorInfo { shape: shape.clone(), dtype })
@@ -99,6 +102,12 @@ impl TensorSource for StateDict {
             not_tensors: self.not_tensors.clone(),
             stripped_prefix: self.stripped_prefix,
         })
+    }
+}
+
+impl TensorSource for StateDict {
+    fn inventory(&self) -> Cow<'_, Inventory> {
+        self.inventory_with(self.tensors.iter().map(|(key, t)| (key, &t.shape, t.dtype_in_file)))
     }
 
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
