@@ -36,8 +36,7 @@ impl TeacherArgs {
     }
 }
 
-/// The frozen models that a student is distilled from; of the demo, which is only whole of use, where neither is given or
-/// installed.
+/// The frozen models that a student is distilled from: those of the demo where neither is given or installed.
 pub(super) fn frozen_models(xdecoder: &XDecoderArgs, teacher: &TeacherArgs) -> (XDecoderArgs, TeacherArgs) {
     let (mut xdecoder, mut teacher) = (xdecoder.clone(), teacher.clone());
     if xdecoder.is_usual() && teacher.teacher.is_none() && demo_stands_in(&["xdecoder", "sonata"]) {

@@ -56,8 +56,8 @@ pub struct Weights {
 }
 
 impl Default for Weights {
-    /// Mask2Former's, but for a class that counts more in the matching: at its 2, queries that know their class lose it to
-    /// whichever mask is a little sharper. The loss of the cells is about as strong as one head.
+    /// Mask2Former's, but for a class that counts more in the matching, 10 for its 2: so that queries that know their class do
+    /// not lose it to whichever mask is a little sharper. The loss of the cells is about as strong as one head.
     fn default() -> Self {
         Self {
             assignment: Assignment::Matched,
