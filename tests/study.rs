@@ -117,8 +117,8 @@ fn a_study_has_all_rows_and_goes_on_where_it_was_stopped() {
     let folder = fixture.path("study");
     let study = json(&folder.join("study.json"));
 
-    // Groups: 3 of purification, 3 of T, 2 of negatives, 2 of scenes, 2 × 3 baselines, 3 at their best.
-    assert_eq!(study["rows"].as_array().unwrap().len(), 3 + 3 + 2 + 2 + 6 + 3);
+    // Groups: 3 of purification, 3 of T, 2 of negatives, 2 of scenes, 3 × 3 with what was chosen, 3 at their best.
+    assert_eq!(study["rows"].as_array().unwrap().len(), 3 + 3 + 2 + 2 + 9 + 3);
     let full = mean_iou(&study, "purification", "full", Some(18), Some(2));
     assert_eq!(full, mean_iou(&study, "iterations", "learned", Some(18), Some(2)));
     assert_eq!(full, mean_iou(&study, "negatives", "hybrid negatives", Some(18), Some(2)));
@@ -151,6 +151,13 @@ fn a_study_has_all_rows_and_goes_on_where_it_was_stopped() {
     let arguments_of_kernel = ["--affinities", "color-normal", "--color-sigma", &sigma, "--normal-scale", &scale];
     let [_, kernel] = fixture.eval("kernel", &[&arguments_of_kernel[..], &["--iterations", "2"]].concat());
     near(mean_iou(&study, "baselines at the same T", "colour and normal", Some(1), None), kernel);
+
+    let chosen = study["choice"]["sharpness"].as_array().unwrap().iter().find(|chosen| chosen[0] == 18).unwrap();
+    let sharpness = chosen[1].to_string();
+    let arguments_of_student =
+        ["--student", student.to_str().unwrap(), "--iterations", "19", "--sharpness", &sharpness];
+    let [_, sharpened] = fixture.eval("sharpened", &arguments_of_student);
+    near(mean_iou(&study, "baselines at the same T", "learned, its sharpness chosen", Some(18), Some(2)), sharpened);
 
     // Nothing is done twice, what is lost is done again, and the table is the same to the byte.
     let read = || FILES.map(|name| fs::read(folder.join(name)).unwrap());

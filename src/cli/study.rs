@@ -173,6 +173,7 @@ fn settings(args: &StudyArgs) -> Result<StudySettings> {
         iterations: args.iterations.clone(),
         candidates: args.candidates.clone(),
         kernels: StudySettings::usual_kernels(),
+        sharpness: StudySettings::USUAL_SHARPNESS.to_vec(),
         steps: args.steps as usize,
         training,
         max_memory: args.max_memory << 20,

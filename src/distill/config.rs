@@ -64,6 +64,17 @@ pub enum Shown {
     Sampled,
 }
 
+/// What an anchor is drawn to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Positives {
+    /// The sample that the teacher finds most similar: nearly always one of the anchor's own cell, over which the teacher's
+    /// features are constant.
+    Sample,
+    /// A sample of the most similar cell but the anchor's own: what an object is beyond the reach of a cell is learned too.
+    Cell,
+}
+
 /// How a student is trained. A file of settings names a preset and what differs from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,6 +107,8 @@ pub struct Config {
     pub spatial_neighbors: usize,
     /// Temperature of the contrastive loss.
     pub temperature: f32,
+    /// What an anchor is drawn to.
+    pub positives: Positives,
     /// What pairs are made of.
     pub samples: Samples,
     /// What the student is shown.
@@ -127,6 +140,7 @@ impl Config {
             micro_negatives: 16,
             spatial_neighbors: 96,
             temperature: 0.07,
+            positives: Positives::Sample,
             samples: Samples::Voxels,
             shown: Shown::Scene,
             augment: false,

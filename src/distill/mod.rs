@@ -18,7 +18,7 @@ pub mod schedule;
 mod trainer;
 mod validation;
 
-pub use config::{Config, Preset, Samples, Shown, UnknownPreset};
+pub use config::{Config, Positives, Preset, Samples, Shown, UnknownPreset};
 pub use error::DistillError;
 pub(crate) use run::lock;
 pub use run::{

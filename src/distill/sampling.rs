@@ -2,7 +2,7 @@
 
 use burn::prelude::*;
 
-use super::{Config, DistillError, Samples, Shown, TrainingScene};
+use super::{Config, DistillError, Positives, Samples, Shown, TrainingScene};
 use crate::ops::contrastive_pairs::{Negatives, contrastive_pairs};
 use crate::ops::knn::knn_between;
 use crate::ops::voxel_grid::{self, augmented, quantize};
@@ -58,7 +58,7 @@ pub fn batch(
     let kept: Vec<u32> = random.permutation(kept.len()).into_iter().map(|i| kept[i]).collect();
     let num_anchors = config.anchors.min(kept.len() / SAMPLES_PER_ANCHOR);
     let anchors = random.sample(kept.len(), num_anchors).into_iter().map(|sample| sample as u32).collect();
-    let pairs = pairs(scene, &kept, anchors, config, device)?;
+    let pairs = pairs(scene, &kept, anchors, config, random, device)?;
     let transform = config.augment.then(|| augmented(scene.voxel_size, random));
     let (voxel_from_kept, coords) = voxels(scene, &kept, transform)?;
     Ok(Batch { is_cropped, ..gather(scene, &kept, &pairs, config.shown, &voxel_from_kept, &coords) })
@@ -105,6 +105,7 @@ fn pairs(
     kept: &[u32],
     anchors: Vec<u32>,
     config: &Config,
+    random: &mut SplitMix64,
     device: &Device,
 ) -> Result<Pairs, DistillError> {
     let num_neighbors = config.spatial_neighbors;
@@ -131,9 +132,45 @@ fn pairs(
     let neighbors = int_tensor(neighbors, [num_anchors, num_neighbors], device);
     let found = contrastive_pairs(teacher, anchor_rows, neighbors, negatives)?;
     let unsigned = |values: Vec<i32>| values.into_iter().map(|value| value as u32);
-    let positives = unsigned(int_values(found.positive.clone())?).collect();
+    let positives = match config.positives {
+        Positives::Sample => unsigned(int_values(found.positive.clone())?).collect(),
+        Positives::Cell => positives_of_cells(scene, kept, &anchors, random, device)?,
+    };
     let negatives = unsigned(int_values(found.negatives())?).collect();
     Ok(Pairs { anchors, positives, negatives })
+}
+
+/// For every anchor a random sample of the cell that the teacher finds most similar to the anchor's own, of those that `kept`
+/// has samples of; a sample of its own where there is one cell only. All numbers count the samples `kept`.
+fn positives_of_cells(
+    scene: &TrainingScene,
+    kept: &[u32],
+    anchors: &[u32],
+    random: &mut SplitMix64,
+    device: &Device,
+) -> Result<Vec<u32>, DistillError> {
+    let row = |&sample: &u32| scene.teacher_from_sample[sample as usize];
+    let num_rows = scene.teacher.len() / scene.teacher_dim;
+    let (cell_from_kept, cells) = renumber(kept.iter().map(row).collect(), num_rows);
+    let mut samples = vec![Vec::new(); cells.len()];
+    cell_from_kept.iter().zip(0..).for_each(|(&cell, sample)| samples[cell as usize].push(sample));
+    let own: Vec<i32> = anchors.iter().map(|&anchor| cell_from_kept[anchor as usize]).collect();
+    let positives = if cells.len() > 1 {
+        let num_anchors = anchors.len();
+        let features =
+            cells.iter().flat_map(|&row| &scene.teacher[row as usize * scene.teacher_dim..][..scene.teacher_dim]);
+        let features = float_tensor(features.copied().collect(), [cells.len(), scene.teacher_dim], device);
+        let none = int_tensor(vec![-1; num_anchors], [num_anchors, 1], device);
+        let alone = Negatives { num_macro: 0, num_micro: 0 };
+        int_values(contrastive_pairs(features, int_tensor(own, [num_anchors], device), none, alone)?.positive)?
+    } else {
+        own
+    };
+    Ok(positives
+        .into_iter()
+        .map(|cell| &samples[cell as usize])
+        .map(|of_cell| of_cell[random.below(of_cell.len())])
+        .collect())
 }
 
 /// The voxel of every sample of `kept` and the coordinates of these voxels: those of the scene in its order, or those of a
@@ -275,6 +312,36 @@ mod tests {
         }
         assert_eq!(draw(&scene, &settings(Preset::Paper), usize::MAX, 1), drawn);
         assert_ne!(draw(&scene, &settings(Preset::Paper), usize::MAX, 2).anchors, drawn.anchors);
+    }
+
+    #[test]
+    fn a_positive_may_be_of_another_cell() {
+        let scene = walls(Samples::Voxels, 12);
+        let config = Config { positives: Positives::Cell, ..settings(Preset::Paper) };
+        let drawn = draw(&scene, &config, usize::MAX, 1);
+        let place = |voxel: i32| scene.voxel_coords.iter().position(|c| *c == drawn.coords[voxel as usize]).unwrap();
+        let cell = |voxel: i32| scene.teacher_from_sample[place(voxel)] as usize;
+        let features = |cell: usize| &scene.teacher[cell * scene.teacher_dim..][..scene.teacher_dim];
+        let cosine = |a: usize, b: usize| {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+            let (a, b) = (features(a), features(b));
+            dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+        };
+        let num_cells = scene.teacher.len() / scene.teacher_dim;
+        for (&anchor, &positive) in drawn.anchors.iter().zip(&drawn.positives) {
+            let (own, found) = (cell(anchor), cell(positive));
+            assert_ne!(own, found);
+            let best =
+                (0..num_cells).filter(|&other| other != own).map(|other| cosine(own, other)).fold(-1.0, f32::max);
+            assert!(cosine(own, found) > best - 1e-6);
+        }
+        // Everything else is as it was, and not always the same sample of a cell is drawn.
+        let usual = draw(&scene, &settings(Preset::Paper), usize::MAX, 1);
+        assert_eq!((&drawn.anchors, &drawn.negatives), (&usual.anchors, &usual.negatives));
+        let distinct: std::collections::BTreeSet<_> = drawn.positives.iter().collect();
+        assert!(distinct.len() > num_cells, "{} samples", distinct.len());
+        let one = TrainingScene { teacher_from_sample: vec![0; scene.num_samples()], ..scene.clone() };
+        assert_eq!(draw(&one, &config, usize::MAX, 1).positives.len(), 40);
     }
 
     #[test]

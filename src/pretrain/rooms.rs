@@ -46,14 +46,26 @@ impl LabelledView {
     /// [`PretrainError`] where a file cannot be read, or the sizes differ.
     pub fn read(&self) -> Result<Labelled, PretrainError> {
         let image = read_image(&self.colors, Orientation::AsStored)?;
-        let bytes = std::fs::read(&self.labels).map_err(|error| io(&self.labels, error))?;
-        let (width, height, labels) = decode_grey8(&bytes, &self.labels)?;
+        let (width, height, labels) = self.decode_labels()?;
         if [width, height] != [image.width(), image.height()] {
             let [w, h] = [image.width(), image.height()];
             let message = format!("labels of {width} x {height} pixels for a picture of {w} x {h}");
             return Err(PretrainError::Rooms { path: self.labels.clone(), message });
         }
         Ok(Labelled { image, labels })
+    }
+
+    /// Reads the labels alone: NYU40's number of every pixel, row by row.
+    ///
+    /// # Errors
+    /// [`PretrainError`] where the file cannot be read.
+    pub fn read_labels(&self) -> Result<Vec<u8>, PretrainError> {
+        Ok(self.decode_labels()?.2)
+    }
+
+    fn decode_labels(&self) -> Result<(usize, usize, Vec<u8>), PretrainError> {
+        let bytes = std::fs::read(&self.labels).map_err(|error| io(&self.labels, error))?;
+        Ok(decode_grey8(&bytes, &self.labels)?)
     }
 }
 

@@ -50,6 +50,8 @@ pub struct SonataSettings {
     pub negatives: usize,
     /// Temperature of the contrastive loss.
     pub temperature: f32,
+    /// Most rooms that are learned from, the first ones.
+    pub training_rooms: usize,
     /// Most rooms that are validated on.
     pub validation_rooms: usize,
     /// The loop.
@@ -75,6 +77,7 @@ impl Default for SonataSettings {
             anchors: 768,
             negatives: 64,
             temperature: 0.07,
+            training_rooms: 100,
             validation_rooms: 3,
             training,
             model: SonataConfig::small(),
@@ -100,6 +103,7 @@ impl SonataSettings {
         let is_temperature = self.temperature > 0.0 && self.temperature.is_finite();
         for (name, holds, value, expected) in [
             ("points", self.points >= 100, self.points.to_string(), "100 at least"),
+            ("training_rooms", self.training_rooms > 0, self.training_rooms.to_string(), "1 or more"),
             ("anchors", (1..1 << 20).contains(&self.anchors), self.anchors.to_string(), "from 1 to a million"),
             ("negatives", (1..1 << 12).contains(&self.negatives), self.negatives.to_string(), "from 1 to 4095"),
             ("temperature", is_temperature, self.temperature.to_string(), "above 0"),
@@ -151,7 +155,8 @@ impl SonataTask {
         settings.validate()?;
         let mut validation = find_rooms(&rooms.join("val"))?;
         validation.truncate(settings.validation_rooms);
-        let rooms = find_rooms(&rooms.join("train"))?;
+        let mut rooms = find_rooms(&rooms.join("train"))?;
+        rooms.truncate(settings.training_rooms);
         Ok(Self { settings, rooms, validation, device: device.clone().without_autodiff() })
     }
 

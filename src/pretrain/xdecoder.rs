@@ -12,6 +12,7 @@ use super::augment::{Example, augment, segments};
 use super::criterion::{Assignment, Segments, Weights, cell_criterion, criterion};
 use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views, scan_views};
 use super::run::{Factors, LoopSettings, Loss, StepContext, Task, settings_over};
+use super::view_pool::ViewPool;
 use super::words::{CLASSES, class_of, draw_prompts, tokens, usual_prompts};
 use crate::eval::labels::{classes_from_nyu40, nyu40_from_class};
 use crate::eval::metrics::{AbsentClasses, Confusion};
@@ -63,6 +64,9 @@ pub struct XDecoderSettings {
     pub templates: usize,
     /// Share of pictures that are views of scans.
     pub scan_share: f64,
+    /// Share of the views, recorded ones and those of scans, below which a class counts as rare and is drawn more often, see
+    /// [`ViewPool`].
+    pub rare_below: f64,
     /// Most views of a scan, and their width and height.
     pub scan_views: usize,
     /// Width and height of views of scans.
@@ -80,14 +84,15 @@ impl Default for XDecoderSettings {
         Self {
             batch: 8,
             size: [160, 128],
-            zoom: [0.7, 2.0],
+            zoom: [0.85, 1.7],
             by_class_share: 0.85,
             templates: 4,
             scan_share: 0.4,
+            rare_below: 0.25,
             scan_views: 30,
             scan_size: [400, 300],
             validate_on: 60,
-            training: LoopSettings { steps: 6000, learning_rate: 2e-3, warmup: 200, ..LoopSettings::default() },
+            training: LoopSettings { steps: 6500, learning_rate: 2e-3, warmup: 200, ..LoopSettings::default() },
             model: XDecoderConfig::small(),
         }
     }
@@ -126,6 +131,9 @@ impl XDecoderSettings {
         if !(0.0..=1.0).contains(&self.by_class_share) {
             return wrong("by_class_share", self.by_class_share.to_string(), "0 to 1");
         }
+        if !(0.0..=1.0).contains(&self.rare_below) {
+            return wrong("rare_below", self.rare_below.to_string(), "0 to 1");
+        }
         let [least, most] = self.zoom;
         if !(least >= 0.05 && most >= least && most <= 20.0) {
             return wrong("zoom", format!("{:?}", self.zoom), "two factors in ascending order, 0.05 to 20");
@@ -144,8 +152,8 @@ impl XDecoderSettings {
 #[derive(Debug)]
 pub struct XDecoderTask {
     settings: XDecoderSettings,
-    recorded: Vec<LabelledView>,
-    scans: Vec<LabelledView>,
+    recorded: ViewPool,
+    scans: ViewPool,
     validation: Vec<LabelledView>,
     /// Of `validation`, how many at the front are recorded.
     num_recorded: usize,
@@ -191,7 +199,8 @@ impl XDecoderTask {
         let mut validation = spread(&val_recorded, half);
         let num_recorded = validation.len();
         validation.extend(spread(&val_scans, half));
-        Ok(Self { settings, recorded, scans, validation, num_recorded, device })
+        let [recorded, scans] = [recorded, scans].map(|views| ViewPool::new(views, settings.rare_below));
+        Ok(Self { recorded: recorded?, scans: scans?, settings, validation, num_recorded, device })
     }
 
     /// Pictures to learn from: recorded, and of scans.
@@ -221,7 +230,10 @@ impl XDecoderTask {
             let mut choice = context.random(&[PICTURES, i]);
             let of_scan = choice.unit() < self.settings.scan_share && !self.scans.is_empty();
             let views = if of_scan { &self.scans } else { &self.recorded };
-            let picture = views[choice.below(views.len())].read()?;
+            let Some(view) = views.draw(&mut choice) else {
+                return Err(PretrainError::Config("no view to learn from".to_owned()));
+            };
+            let picture = view.read()?;
             Ok(augment(&picture, size, self.settings.zoom, &mut context.random(&[CHANGES, i])))
         });
         let examples: Vec<Example> = examples.collect::<Result<_, PretrainError>>()?;

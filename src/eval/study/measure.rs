@@ -15,7 +15,7 @@ use crate::files::write_atomic;
 use crate::models::student::normalize_rows;
 use crate::ops::pooling::pooling;
 use crate::ops::{OpError, float_tensor, float_values};
-use crate::purify::{Affinities, GEOMETRY_CHANNELS, Graph, Voxelized};
+use crate::purify::{self, Affinities, GEOMETRY_CHANNELS, Graph, Voxelized};
 
 /// What was counted in a room, as it is kept in a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,13 +118,15 @@ impl<'a> Bench<'a> {
         Ok(vec![Counts::from(&agreed), ready.count(&ready.scores, &protocol)?])
     }
 
-    /// After each of `applications` of A, which are ascending.
+    /// After each of `applications` of A, which are ascending; `sharpness` is that of learned affinities.
     pub(super) fn purified(
         &mut self,
         affinities: Affinities<'_>,
+        sharpness: f32,
         applications: &[usize],
     ) -> Result<Vec<Counts>, StudyError> {
-        let (protocol, settings, device) = (self.protocol, self.settings.purify, self.device);
+        let settings = purify::Settings { sharpness, ..self.settings.purify };
+        let (protocol, device) = (self.protocol, self.device);
         let ready = self.ready()?;
         let matrix = ready.graph.rows(affinities, settings, device)?;
         let (mut scores, mut done) = (ready.scores.clone(), 0);

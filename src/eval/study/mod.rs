@@ -2,7 +2,8 @@
 //!
 //! Students are trained for every seed, number of scenes and choice of negatives; then the same lifted features of every
 //! held-out room are purified by each of them, and by the two baselines that learn nothing. What a baseline can be set to is
-//! chosen on validation rooms, never on those that are measured.
+//! chosen on validation rooms, never on those that are measured; so is the sharpness of learned affinities, beside the
+//! published one.
 
 mod error;
 mod measure;
@@ -33,7 +34,7 @@ pub use room::{LiftedRoom, RoomPoints};
 pub use students::{Negatives, StudentRun};
 
 /// Of the results: those of another format are done again.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const RESULTS_FOLDER: &str = "results";
 /// The T that the paper uses, and all comparisons but those of T where it is among those asked for.
 const USUAL_ITERATIONS: usize = 18;
@@ -51,6 +52,8 @@ pub struct StudySettings {
     pub candidates: Vec<usize>,
     /// Constants of the kernel of colour and normal among which the best are chosen on validation rooms, for each T.
     pub kernels: Vec<ColorNormal>,
+    /// Sharpness of learned affinities beside that of `purify`, among which the best is chosen there too, for each T.
+    pub sharpness: Vec<f32>,
     /// Steps of the optimizer, for each student about as many: whole epochs of its scenes.
     pub steps: usize,
     /// Everything else of training.
@@ -68,6 +71,16 @@ impl StudySettings {
         let of_color =
             |color_sigma| [0.02, 0.05, 0.1, 0.3].map(move |normal_scale| ColorNormal { color_sigma, normal_scale });
         [0.05, 0.1, 0.2, 0.4].into_iter().flat_map(of_color).collect()
+    }
+
+    /// What is usually tried for the sharpness of learned affinities, beside the published 20.
+    pub const USUAL_SHARPNESS: [f32; 3] = [10.0, 30.0, 40.0];
+
+    /// Every sharpness of learned affinities that is tried: that of `purify`, then the others.
+    #[must_use]
+    pub fn all_sharpness(&self) -> Vec<f32> {
+        let usual = self.purify.sharpness;
+        [usual].into_iter().chain(self.sharpness.iter().copied().filter(|&other| other != usual)).collect()
     }
 
     /// Every T that is measured, ascending.
@@ -182,7 +195,8 @@ enum Way<'a> {
     Plain,
     Uniform,
     ColorNormal(ColorNormal),
-    Student(&'a LoadedStudent),
+    /// With the sharpness of its affinities.
+    Student(&'a LoadedStudent, f32),
 }
 
 struct LoadedStudent {
@@ -193,23 +207,26 @@ struct LoadedStudent {
 }
 
 impl Way<'_> {
-    fn name(&self) -> String {
+    /// `usual` is the sharpness that is not named.
+    fn name(&self, usual: f32) -> String {
         match self {
             Self::Plain => "unpurified".to_owned(),
             Self::Uniform => "uniform".to_owned(),
             Self::ColorNormal(ColorNormal { color_sigma, normal_scale }) => {
                 format!("color-normal-{color_sigma}-{normal_scale}")
             }
-            Self::Student(student) => student.run.to_string(),
+            Self::Student(student, sharpness) if *sharpness == usual => student.run.to_string(),
+            Self::Student(student, sharpness) => format!("{}-sharpness-{sharpness}", student.run),
         }
     }
 
     /// What results depend on.
     fn key(&self) -> serde_json::Value {
         match self {
-            Self::Plain | Self::Uniform => self.name().into(),
+            Self::Plain => "unpurified".into(),
+            Self::Uniform => "uniform".into(),
             Self::ColorNormal(kernel) => json!(kernel),
-            Self::Student(student) => json!({ "student": student.about.sha256 }),
+            Self::Student(student, sharpness) => json!({ "student": student.about.sha256, "sharpness": sharpness }),
         }
     }
 }
@@ -258,13 +275,24 @@ pub fn study(
     let kernels = choice.all_kernels();
     let mut ways = vec![Way::Plain, Way::Uniform];
     ways.extend(kernels.iter().map(|&kernel| Way::ColorNormal(kernel)));
-    ways.extend(students.iter().map(Way::Student));
+    let mut learned: Vec<(&LoadedStudent, f32)> = Vec::new();
+    for student in &students {
+        let chosen = if student.run.is_usual(settings) { choice.all_sharpness() } else { Vec::new() };
+        let usual = settings.purify.sharpness;
+        let all = [usual].into_iter().chain(chosen.into_iter().filter(|&other| other != usual));
+        learned.extend(all.map(|sharpness| (student, sharpness)));
+    }
+    ways.extend(learned.iter().map(|&(student, sharpness)| Way::Student(student, sharpness)));
     let totals = study.measure("test", &rooms.test, &ways)?;
     let measured = report::Measured {
         unpurified: &totals[0],
         uniform: &totals[1],
         kernels: kernels.iter().copied().zip(&totals[2..]).collect(),
-        students: students.iter().map(|student| student.run).zip(&totals[2 + kernels.len()..]).collect(),
+        students: learned
+            .iter()
+            .zip(&totals[2 + kernels.len()..])
+            .map(|(&(student, sharpness), of_t)| (student.run, sharpness, of_t))
+            .collect(),
     };
     let about = students.iter().map(|student| student.about.clone()).collect();
     let report = StudyReport::new(settings, rooms, words, origin, choice, about, &measured)?;
@@ -275,7 +303,7 @@ pub fn study(
 impl Study<'_, '_> {
     /// Everything of `ways` over all `rooms`, of each way the sums over the rooms.
     fn measure(&mut self, split: &str, rooms: &[SceneFile], ways: &[Way<'_>]) -> Result<Vec<Totals>, StudyError> {
-        let iterations = self.settings.all_iterations();
+        let (iterations, usual) = (self.settings.all_iterations(), self.settings.purify.sharpness);
         let applications: Vec<usize> = iterations.iter().map(|t| t + 1).collect();
         let mut totals: Vec<Totals> = Vec::new();
         for room in rooms {
@@ -283,7 +311,7 @@ impl Study<'_, '_> {
             let mut bench = Bench::new(&room.path, self.settings, self.words.protocol, words, self.device);
             for (i, way) in ways.iter().enumerate() {
                 let start = Instant::now();
-                let name = way.name();
+                let name = way.name(usual);
                 let (path, key) = (self.result_file(split, &name, room)?, self.key(room, way, &iterations));
                 let num_counts = if matches!(way, Way::Plain) { 2 } else { iterations.len() };
                 let before = RoomCounts::read(&path, &key, num_counts);
@@ -293,12 +321,13 @@ impl Study<'_, '_> {
                     None => {
                         let counts = match way {
                             Way::Plain => bench.plain()?,
-                            Way::Uniform => bench.purified(Affinities::Uniform, &applications)?,
+                            Way::Uniform => bench.purified(Affinities::Uniform, usual, &applications)?,
                             Way::ColorNormal(kernel) => {
-                                bench.purified(Affinities::ColorNormal(*kernel), &applications)?
+                                bench.purified(Affinities::ColorNormal(*kernel), usual, &applications)?
                             }
-                            Way::Student(LoadedStudent { student, config, .. }) => {
-                                bench.purified(Affinities::Learned { student, config: *config }, &applications)?
+                            Way::Student(LoadedStudent { student, config, .. }, sharpness) => {
+                                let affinities = Affinities::Learned { student, config: *config };
+                                bench.purified(affinities, *sharpness, &applications)?
                             }
                         };
                         let found = RoomCounts { key, room: room.name.clone(), counts };
@@ -329,10 +358,10 @@ impl Study<'_, '_> {
     }
 
     fn key(&self, room: &SceneFile, way: &Way<'_>, iterations: &[usize]) -> String {
-        let purify::Settings { neighbors, sharpness, .. } = self.settings.purify;
+        let neighbors = self.settings.purify.neighbors;
         let key = json!({
             "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "room": room.key, "way": way.key(),
-            "iterations": iterations, "neighbors": neighbors, "sharpness": sharpness, "device": self.device_name,
+            "iterations": iterations, "neighbors": neighbors, "device": self.device_name,
         });
         bytes_sha256(key.to_string().as_bytes())
     }
@@ -341,15 +370,20 @@ impl Study<'_, '_> {
     fn choose(&mut self, rooms: &[SceneFile], students: &[LoadedStudent]) -> Result<Choice, StudyError> {
         let iterations = self.settings.all_iterations();
         if rooms.is_empty() {
-            let usual = ColorNormal::default();
-            return Ok(Choice { kernels: iterations.iter().map(|&t| (t, usual)).collect(), best: None });
+            let (kernel, sharpness) = (ColorNormal::default(), self.settings.purify.sharpness);
+            return Ok(Choice {
+                kernels: iterations.iter().map(|&t| (t, kernel)).collect(),
+                sharpness: iterations.iter().map(|&t| (t, sharpness)).collect(),
+                best: None,
+            });
         }
         let usual: Vec<&LoadedStudent> =
             students.iter().filter(|student| student.run.is_usual(self.settings)).collect();
-        let kernels = self.settings.kernels.clone();
+        let (kernels, sharpness) = (self.settings.kernels.clone(), self.settings.all_sharpness());
         let mut ways = vec![Way::Uniform];
-        ways.extend(usual.iter().map(|student| Way::Student(student)));
         ways.extend(kernels.iter().map(|&kernel| Way::ColorNormal(kernel)));
+        // Those of one sharpness stand together.
+        ways.extend(sharpness.iter().flat_map(|&sharpness| usual.iter().map(move |&of| Way::Student(of, sharpness))));
         let totals = self.measure("validation", rooms, &ways)?;
         let mean_iou = |confusion: &Confusion| -> Result<f64, StudyError> {
             let scores = confusion.scores(&self.words.protocol.all(), AbsentClasses::Zero)?;
@@ -358,14 +392,20 @@ impl Study<'_, '_> {
         let scores: Vec<Vec<f64>> =
             totals.iter().map(|of_t| of_t.iter().map(mean_iou).collect()).collect::<Result<_, _>>()?;
         let (uniform, rest) = scores.split_at(1);
-        let (learned, of_kernels) = rest.split_at(usual.len());
+        let (of_kernels, of_students) = rest.split_at(kernels.len());
+        let of_sharpness = |sharpness: usize, t: usize| {
+            of_students[sharpness * usual.len()..][..usual.len()].iter().map(|of_t| of_t[t]).sum::<f64>()
+        };
         let best = |of_t: &dyn Fn(usize) -> f64| iterations[first_largest(iterations.len(), of_t)];
         let best_kernel = |t: usize| first_largest(kernels.len(), &|kernel| of_kernels[kernel][t]);
         let best_kernels: Vec<usize> = (0..iterations.len()).map(best_kernel).collect();
+        let sharpest = |t: usize| first_largest(sharpness.len(), &|sharpness| of_sharpness(sharpness, t));
+        let best_sharpness: Vec<usize> = (0..iterations.len()).map(sharpest).collect();
         Ok(Choice {
             kernels: iterations.iter().zip(&best_kernels).map(|(&t, &kernel)| (t, kernels[kernel])).collect(),
+            sharpness: iterations.iter().zip(&best_sharpness).map(|(&t, &place)| (t, sharpness[place])).collect(),
             best: Some([
-                best(&|t| learned.iter().map(|of_t| of_t[t]).sum()),
+                best(&|t| of_sharpness(best_sharpness[t], t)),
                 best(&|t| uniform[0][t]),
                 best(&|t| of_kernels[best_kernels[t]][t]),
             ]),

@@ -22,6 +22,7 @@ const CHART_WIDTH: usize = 1100;
 const CHART_HEIGHT: usize = 460;
 
 const LEARNED: &str = "learned";
+const SHARPENED: &str = "learned, its sharpness chosen";
 const UNIFORM: &str = "uniform";
 const COLOR_NORMAL: &str = "colour and normal";
 const UNPURIFIED: &str = "not purified";
@@ -80,7 +81,10 @@ pub struct Row {
 pub struct Choice {
     /// The kernel of colour and normal at each T.
     pub kernels: Vec<(usize, ColorNormal)>,
-    /// The best T of learned, uniform, and colour-and-normal affinities; `None` without validation rooms.
+    /// The sharpness of learned affinities at each T.
+    pub sharpness: Vec<(usize, f32)>,
+    /// The best T of learned, uniform, and colour-and-normal affinities, the constants being those chosen for it; `None` without
+    /// validation rooms.
     pub best: Option<[usize; 3]>,
 }
 
@@ -90,7 +94,20 @@ impl Choice {
         self.kernels.iter().find(|(t, _)| *t == iterations).map(|(_, kernel)| *kernel)
     }
 
-    /// All that were chosen, each once.
+    /// The sharpness at one T.
+    fn sharpness(&self, iterations: usize) -> Option<f32> {
+        self.sharpness.iter().find(|(t, _)| *t == iterations).map(|(_, sharpness)| *sharpness)
+    }
+
+    /// Every sharpness that was chosen, each once.
+    pub(super) fn all_sharpness(&self) -> Vec<f32> {
+        let mut all: Vec<f32> = self.sharpness.iter().map(|(_, sharpness)| *sharpness).collect();
+        all.sort_by(f32::total_cmp);
+        all.dedup();
+        all
+    }
+
+    /// All kernels that were chosen, each once.
     pub(super) fn all_kernels(&self) -> Vec<ColorNormal> {
         let mut kernels: Vec<ColorNormal> = Vec::new();
         for (_, kernel) in &self.kernels {
@@ -164,8 +181,8 @@ pub(super) struct Measured<'a> {
     pub(super) uniform: &'a [Confusion],
     /// Of each T, for each kernel.
     pub(super) kernels: Vec<(ColorNormal, &'a Vec<Confusion>)>,
-    /// Of each T, for each student.
-    pub(super) students: Vec<(StudentRun, &'a Vec<Confusion>)>,
+    /// Of each T, for each student and sharpness.
+    pub(super) students: Vec<(StudentRun, f32, &'a Vec<Confusion>)>,
 }
 
 /// Reads figures off matrices.
@@ -204,10 +221,27 @@ impl Reader<'_> {
     }
 
     fn learned(&self, scenes: usize, negatives: Negatives, iterations: usize) -> Result<Vec<&Confusion>, StudyError> {
+        let sharpness = self.settings.purify.sharpness;
+        self.students(|run| run.scenes == scenes && run.negatives == negatives, sharpness, iterations)
+    }
+
+    /// The usual students with the sharpness that was chosen for this T.
+    fn sharpened(&self, iterations: usize) -> Result<Vec<&Confusion>, StudyError> {
+        let chosen = self.choice.sharpness(iterations);
+        let chosen = chosen.ok_or_else(|| StudyError::settings(format!("no sharpness for T = {iterations}")))?;
+        self.students(|run| run.is_usual(self.settings), chosen, iterations)
+    }
+
+    fn students(
+        &self,
+        is_asked: impl Fn(&StudentRun) -> bool,
+        sharpness: f32,
+        iterations: usize,
+    ) -> Result<Vec<&Confusion>, StudyError> {
         let at = self.at(iterations)?;
         let students = self.measured.students.iter();
-        let of_kind = students.filter(|(run, _)| run.scenes == scenes && run.negatives == negatives);
-        Ok(of_kind.map(|(_, of_t)| &of_t[at]).collect())
+        let asked = students.filter(|(run, own, _)| is_asked(run) && *own == sharpness);
+        Ok(asked.map(|(_, _, of_t)| &of_t[at]).collect())
     }
 
     fn row(
@@ -253,11 +287,11 @@ impl Reader<'_> {
         for &t in &self.settings.iterations {
             rows.push(self.row("baselines at the same T", UNIFORM, Some(t), None, &self.uniform(t)?)?);
             rows.push(self.row("baselines at the same T", COLOR_NORMAL, Some(t), None, &self.kernel(t)?)?);
+            rows.push(self.row("baselines at the same T", SHARPENED, Some(t), Some(most), &self.sharpened(t)?)?);
         }
         if let Some([learned, uniform, kernel]) = self.choice.best {
             let group = "each at its best T on validation rooms";
-            let found = self.learned(most, hybrid, learned)?;
-            rows.push(self.row(group, LEARNED, Some(learned), Some(most), &found)?);
+            rows.push(self.row(group, SHARPENED, Some(learned), Some(most), &self.sharpened(learned)?)?);
             rows.push(self.row(group, UNIFORM, Some(uniform), None, &self.uniform(uniform)?)?);
             rows.push(self.row(group, COLOR_NORMAL, Some(kernel), None, &self.kernel(kernel)?)?);
         }
@@ -279,6 +313,7 @@ impl Reader<'_> {
             series(UNIFORM, &|t| self.point(t, &self.uniform(t)?))?,
             series(COLOR_NORMAL, &|t| self.point(t, &self.kernel(t)?))?,
             series(UNPURIFIED, &|t| self.point(t, &[&self.measured.unpurified[1]]))?,
+            series(SHARPENED, &|t| self.point(t, &self.sharpened(t)?))?,
         ])
     }
 
@@ -402,6 +437,9 @@ impl StudyReport {
             .iter()
             .map(|(t, kernel)| format!("σ {} and s {} at T = {t}", kernel.color_sigma, kernel.normal_scale))
             .collect();
+        say(format!("Sharpness of learned affinities, where it was not chosen: {}.", self.settings.purify.sharpness));
+        let sharpness: Vec<String> =
+            self.choice.sharpness.iter().map(|(t, sharpness)| format!("{sharpness} at T = {t}")).collect();
         match self.choice.best {
             Some([learned, uniform, kernel]) => {
                 say(format!(
@@ -409,6 +447,11 @@ impl StudyReport {
                     self.validation_rooms.len(),
                     self.settings.kernels.len(),
                     kernels.join(", ")
+                ));
+                say(format!(
+                    "Sharpness of learned affinities, chosen there too, for each T among {}: {}.",
+                    self.settings.all_sharpness().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                    sharpness.join(", ")
                 ));
                 say(format!(
                     "Chosen there too, among T = {}: {learned} for learned affinities, {uniform} for uniform ones, {kernel} for colour and normal.",

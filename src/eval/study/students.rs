@@ -151,6 +151,7 @@ mod tests {
             iterations: vec![1, 18, 36],
             candidates: vec![4],
             kernels: StudySettings::usual_kernels(),
+            sharpness: vec![10.0],
             steps: 100,
             training: Config { hidden_dim: 64, ..Config::of(crate::distill::Preset::Paper) },
             max_memory: 1 << 29,
@@ -195,6 +196,7 @@ mod tests {
         assert!(StudySettings { seeds: 0, ..settings() }.check(50).is_err());
         assert!(StudySettings { scenes: vec![5, 5], ..settings() }.check(50).is_err());
         assert_eq!(settings().all_iterations(), [1, 4, 18, 36]);
+        assert_eq!(settings().all_sharpness(), [20.0, 10.0]);
         assert_eq!(settings().usual_iterations(), 18);
         assert_eq!(StudySettings { iterations: vec![1, 2, 3], ..settings() }.usual_iterations(), 2);
     }
