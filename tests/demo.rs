@@ -73,14 +73,21 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     assert_eq!(sources, ["xdecoder-demo", "student-demo"]);
     assert!(results.join("sheet.png").is_file());
 
-    // What is certain of the room without its labels: its lowest points are the floor's.
+    // Where things are in this room; the boxes are of the labels that it was made with.
     let scan = PointCloud::read(&results.join("labelled.ply")).unwrap();
     let classes = summary["classes"].as_array().unwrap();
-    let floor = classes.iter().position(|class| class["name"] == "floor").unwrap();
     let labels = &scan.attribute("label").unwrap().data;
-    let low: Vec<usize> = (0..scan.len()).filter(|&i| scan.positions[i][2] < 0.02).collect();
-    let right = low.iter().filter(|&&i| labels.get_f64(i) == Some(floor as f64)).count();
-    assert!(right * 10 > low.len() * 8, "{right} of {} points on the ground are floor", low.len());
+    for (name, low, high, least) in [
+        ("floor", [-1.0, -1.0, -1.0], [20.0, 20.0, 0.02], 0.8),
+        ("bed", [8.35, 0.44, 0.17], [9.35, 2.44, 0.97], 0.6),
+        ("sofa", [0.55, 0.70, 0.13], [1.24, 2.94, 0.87], 0.5),
+    ] {
+        let class = classes.iter().position(|class| class["name"] == name).unwrap();
+        let is_in = |i: &usize| (0..3).all(|axis| (low[axis]..high[axis]).contains(&scan.positions[*i][axis]));
+        let inside: Vec<usize> = (0..scan.len()).filter(is_in).collect();
+        let right = inside.iter().filter(|&&i| labels.get_f64(i) == Some(class as f64)).count();
+        assert!(right as f64 > least * inside.len() as f64, "{name}: {right} of {} points", inside.len());
+    }
 
     // The results can be asked, and the demo is found again by its name.
     let unknown = "never met these words";
