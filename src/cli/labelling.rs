@@ -172,7 +172,6 @@ impl LabellingArgs {
                 iterations: self.iterations,
                 sharpness: self.sharpness,
                 working_bytes: (viewing.working_memory as usize) << 20,
-                ..purify::Settings::default()
             },
             threshold: self.threshold,
         }
