@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::models::student::{Student, StudentConfig};
-use crate::purify::{Affinities, ColorNormal};
+use crate::purify::{Affinities, ColorNormal, Settings};
 
 /// Arguments that say what decides how much a voxel takes of its neighbours.
 #[derive(clap::Args, Clone, Debug)]
@@ -17,6 +17,9 @@ pub(super) struct AffinityArgs {
     /// What 1 - |cosine| of normals is divided by for color-normal
     #[arg(long, value_name = "SCALE", default_value_t = ColorNormal::default().normal_scale)]
     normal_scale: f32,
+    /// Factor of the student's cosines before the softmax
+    #[arg(long, default_value_t = Settings::default().sharpness)]
+    pub(super) sharpness: f32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

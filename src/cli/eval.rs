@@ -96,13 +96,13 @@ impl<'a> Task<'a> {
         };
         let labels: Vec<String> = labels[..protocol.num_classes].iter().map(|&label| label.to_owned()).collect();
         let colors = colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
-        let LabellingArgs { threshold, seed, voxel, neighbors, iterations, sharpness, affinities, viewing, .. } =
-            &args.labelling;
+        let LabellingArgs { threshold, seed, voxel, neighbors, iterations, affinities, viewing, .. } = &args.labelling;
         let settings = json!({
             "label_ids": if nyu40.is_some() { "nyu40" } else { "class" },
             "field": args.field.as_deref().unwrap_or("auto"), "ignore": args.ignore,
-            "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "iterations": iterations, "sharpness": sharpness,
-            "affinities": affinities.to_json(), "compat": viewing.compat.to_string(), "views": viewing.views,
+            "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "iterations": iterations,
+            "affinities": affinities.to_json(), "sharpness": affinities.sharpness,
+            "compat": viewing.compat.to_string(), "views": viewing.views,
         });
         Ok(Self { args, protocol, labels, colors, nyu40, settings })
     }

@@ -41,9 +41,6 @@ pub(super) struct LabellingArgs {
     /// How often the affinities are applied; 0 leaves features as they were lifted
     #[arg(long, default_value_t = purify::Settings::default().iterations)]
     pub(super) iterations: usize,
-    /// Factor of the student's cosines before the softmax
-    #[arg(long, default_value_t = purify::Settings::default().sharpness)]
-    pub(super) sharpness: f32,
     #[command(flatten)]
     pub(super) affinities: AffinityArgs,
     #[command(flatten)]
@@ -170,7 +167,7 @@ impl LabellingArgs {
                 voxel_transform,
                 neighbors: self.neighbors,
                 iterations: self.iterations,
-                sharpness: self.sharpness,
+                sharpness: self.affinities.sharpness,
                 working_bytes: (viewing.working_memory as usize) << 20,
             },
             threshold: self.threshold,

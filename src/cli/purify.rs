@@ -40,9 +40,6 @@ pub(super) struct PurifyArgs {
     /// Neighbours per voxel, 1 to 128
     #[arg(long, default_value_t = Settings::default().neighbors)]
     neighbors: usize,
-    /// Factor of the cosines before the softmax
-    #[arg(long, default_value_t = Settings::default().sharpness)]
-    sharpness: f32,
     /// How often the affinities are applied
     #[arg(long, default_value_t = Settings::default().iterations)]
     iterations: usize,
@@ -96,7 +93,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         voxel_size: args.voxel,
         voxel_transform: None,
         neighbors: args.neighbors,
-        sharpness: args.sharpness,
+        sharpness: args.affinities.sharpness,
         iterations: args.iterations,
         working_bytes: args.working_memory as usize * (1 << 20),
     };

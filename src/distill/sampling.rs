@@ -157,9 +157,8 @@ fn positives_of_cells(
     let own: Vec<i32> = anchors.iter().map(|&anchor| cell_from_kept[anchor as usize]).collect();
     let positives = if cells.len() > 1 {
         let num_anchors = anchors.len();
-        let features =
-            cells.iter().flat_map(|&row| &scene.teacher[row as usize * scene.teacher_dim..][..scene.teacher_dim]);
-        let features = float_tensor(features.copied().collect(), [cells.len(), scene.teacher_dim], device);
+        let one_of_each: Vec<u32> = samples.iter().map(|of_cell: &Vec<usize>| kept[of_cell[0]]).collect();
+        let features = float_tensor(scene.teacher_rows(&one_of_each), [cells.len(), scene.teacher_dim], device);
         let none = int_tensor(vec![-1; num_anchors], [num_anchors, 1], device);
         let alone = Negatives { num_macro: 0, num_micro: 0 };
         int_values(contrastive_pairs(features, int_tensor(own, [num_anchors], device), none, alone)?.positive)?
@@ -169,7 +168,7 @@ fn positives_of_cells(
     Ok(positives
         .into_iter()
         .map(|cell| &samples[cell as usize])
-        .map(|of_cell| of_cell[random.below(of_cell.len())])
+        .map(|of_cell| of_cell[random.below(of_cell.len())] as u32)
         .collect())
 }
 

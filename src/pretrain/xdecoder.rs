@@ -64,8 +64,8 @@ pub struct XDecoderSettings {
     pub templates: usize,
     /// Share of pictures that are views of scans.
     pub scan_share: f64,
-    /// Share of the views, recorded ones and those of scans, below which a class counts as rare and is drawn more often, see
-    /// [`ViewPool`].
+    /// Share of the recorded views, and of those of scans, below which a class counts as rare among them and is drawn more
+    /// often, see [`ViewPool`].
     pub rare_below: f64,
     /// Most views of a scan, and their width and height.
     pub scan_views: usize,

@@ -277,10 +277,11 @@ pub fn study(
     ways.extend(kernels.iter().map(|&kernel| Way::ColorNormal(kernel)));
     let mut learned: Vec<(&LoadedStudent, f32)> = Vec::new();
     for student in &students {
-        let chosen = if student.run.is_usual(settings) { choice.all_sharpness() } else { Vec::new() };
-        let usual = settings.purify.sharpness;
-        let all = [usual].into_iter().chain(chosen.into_iter().filter(|&other| other != usual));
-        learned.extend(all.map(|sharpness| (student, sharpness)));
+        let is_asked = |sharpness: &f32| {
+            *sharpness == settings.purify.sharpness
+                || student.run.is_usual(settings) && choice.sharpness.iter().any(|(_, chosen)| chosen == sharpness)
+        };
+        learned.extend(settings.all_sharpness().into_iter().filter(is_asked).map(|sharpness| (student, sharpness)));
     }
     ways.extend(learned.iter().map(|&(student, sharpness)| Way::Student(student, sharpness)));
     let totals = study.measure("test", &rooms.test, &ways)?;

@@ -99,14 +99,6 @@ impl Choice {
         self.sharpness.iter().find(|(t, _)| *t == iterations).map(|(_, sharpness)| *sharpness)
     }
 
-    /// Every sharpness that was chosen, each once.
-    pub(super) fn all_sharpness(&self) -> Vec<f32> {
-        let mut all: Vec<f32> = self.sharpness.iter().map(|(_, sharpness)| *sharpness).collect();
-        all.sort_by(f32::total_cmp);
-        all.dedup();
-        all
-    }
-
     /// All kernels that were chosen, each once.
     pub(super) fn all_kernels(&self) -> Vec<ColorNormal> {
         let mut kernels: Vec<ColorNormal> = Vec::new();
