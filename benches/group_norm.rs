@@ -8,7 +8,7 @@ use burn::nn::GroupNormConfig;
 use burn::tensor::activation::relu;
 use common::{device, features, finish};
 use divan::counter::BytesCount;
-use geopurify::ops::group_norm::{After, group_norm};
+use geopurify::ops::group_norm::{Epilogue, group_norm};
 
 const HEIGHT: usize = 128;
 const WIDTH: usize = 168;
@@ -21,7 +21,7 @@ fn with_relu(bencher: divan::Bencher<'_, '_>) {
     let x = features(HEIGHT * WIDTH, CHANNELS).reshape([1, HEIGHT, WIDTH, CHANNELS]);
     let vector = features(1, CHANNELS).reshape([CHANNELS]);
     bencher.counter(BytesCount::new(BYTES)).bench_local(|| {
-        let out = group_norm(x.clone(), &vector, &vector, GROUPS, 1e-5, After::Relu).expect("valid input");
+        let out = group_norm(x.clone(), &vector, &vector, GROUPS, 1e-5, Epilogue::Relu).expect("valid input");
         finish();
         out
     });

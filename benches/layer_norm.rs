@@ -7,7 +7,7 @@ mod common;
 use burn::nn::LayerNormConfig;
 use common::{device, features, finish};
 use divan::counter::BytesCount;
-use geopurify::ops::layer_norm::{Around, layer_norm};
+use geopurify::ops::layer_norm::{Fusion, layer_norm};
 
 /// Rows and channels.
 const SIZES: [(usize, usize); 2] = [(21_504, 192), (1_344, 768)];
@@ -16,7 +16,7 @@ const SIZES: [(usize, usize); 2] = [(21_504, 192), (1_344, 768)];
 fn plain(bencher: divan::Bencher<'_, '_>, (rows, dim): (usize, usize)) {
     let (x, vector) = (features(rows, dim), features(1, dim).reshape([dim]));
     bencher.counter(BytesCount::new(2 * rows * dim * 4)).bench_local(|| {
-        let out = layer_norm(x.clone(), &vector, &vector, 1e-5, Around::Nothing).expect("valid input");
+        let out = layer_norm(x.clone(), &vector, &vector, 1e-5, Fusion::Nothing).expect("valid input");
         finish();
         out
     });
@@ -37,7 +37,7 @@ fn residual(bencher: divan::Bencher<'_, '_>, (rows, dim): (usize, usize)) {
     let (x, row) = (features(rows, dim), features(1, dim));
     let vector = row.clone().reshape([dim]);
     bencher.counter(BytesCount::new(3 * rows * dim * 4)).bench_local(|| {
-        let around = Around::Residual { residual: x.clone(), scale: row.clone() };
+        let around = Fusion::Residual { residual: x.clone(), scale: row.clone() };
         let out = layer_norm(x.clone(), &vector, &vector, 1e-5, around).expect("valid input");
         finish();
         out

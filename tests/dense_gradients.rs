@@ -7,8 +7,8 @@ use burn::tensor::{Device, activation};
 use common::{Random, devices, rel_l2};
 use geopurify::ops::depthwise_conv2d::depthwise_conv2d;
 use geopurify::ops::focal_modulation::{Levels, focal_modulation};
-use geopurify::ops::group_norm::{After, group_norm};
-use geopurify::ops::layer_norm::{Around, layer_norm};
+use geopurify::ops::group_norm::{Epilogue, group_norm};
+use geopurify::ops::layer_norm::{Fusion, layer_norm};
 use geopurify::ops::{float_tensor, float_values};
 
 const EPSILON: f32 = 1e-5;
@@ -89,7 +89,7 @@ fn layer_norm_has_the_gradients_of_its_composition() {
             &format!("layer_norm of {size:?}"),
             &["x", "weight", "bias"],
             &[len, dim, dim],
-            &|t| flat(layer_norm(t[0].clone().reshape(size), &t[1], &t[2], EPSILON, Around::Nothing).unwrap()),
+            &|t| flat(layer_norm(t[0].clone().reshape(size), &t[1], &t[2], EPSILON, Fusion::Nothing).unwrap()),
             &|t| flat(composed_layer_norm(t[0].clone().reshape(size), &t[1], &t[2])),
         );
         check(
@@ -97,7 +97,7 @@ fn layer_norm_has_the_gradients_of_its_composition() {
             &["x", "other", "weight", "bias"],
             &[len, len, dim, dim],
             &|t| {
-                let around = Around::Add(t[1].clone().reshape(size));
+                let around = Fusion::Add(t[1].clone().reshape(size));
                 flat(layer_norm(t[0].clone().reshape(size), &t[2], &t[3], EPSILON, around).unwrap())
             },
             &|t| flat(composed_layer_norm((t[0].clone() + t[1].clone()).reshape(size), &t[2], &t[3])),
@@ -108,7 +108,7 @@ fn layer_norm_has_the_gradients_of_its_composition() {
             &[len, len, dim, dim, dim],
             &|t| {
                 let (residual, scale) = (t[1].clone().reshape(size), t[2].clone().reshape([1, dim]));
-                let around = Around::Residual { residual, scale };
+                let around = Fusion::Residual { residual, scale };
                 flat(layer_norm(t[0].clone().reshape(size), &t[3], &t[4], EPSILON, around).unwrap())
             },
             &|t| {
@@ -135,7 +135,7 @@ fn group_norm_has_the_gradients_of_its_composition() {
         let len = batch * height * width * dim;
         for relu in [false, true] {
             let run = move |t: &[Tensor<1>]| {
-                let after = if relu { After::Relu } else { After::Nothing };
+                let after = if relu { Epilogue::Relu } else { Epilogue::Nothing };
                 flat(group_norm(t[0].clone().reshape(size), &t[1], &t[2], num_groups, EPSILON, after).unwrap())
             };
             let composed = move |t: &[Tensor<1>]| {
@@ -151,7 +151,7 @@ fn group_norm_has_the_gradients_of_its_composition() {
             &["x", "coarse", "weight", "bias"],
             &[len, len / 4, dim, dim],
             &|t| {
-                let after = After::AddUpsampled(t[1].clone().reshape(coarse));
+                let after = Epilogue::AddUpsampled(t[1].clone().reshape(coarse));
                 flat(group_norm(t[0].clone().reshape(size), &t[2], &t[3], num_groups, EPSILON, after).unwrap())
             },
             &|t| {

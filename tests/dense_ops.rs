@@ -14,8 +14,8 @@ use geopurify::ops::bicubic_antialias::bicubic_antialias;
 use geopurify::ops::conv2d::{Activation, PackedWeight, Precision, conv2d, linear};
 use geopurify::ops::depthwise_conv2d::depthwise_conv2d;
 use geopurify::ops::focal_modulation::{Levels, focal_modulation};
-use geopurify::ops::group_norm::{After, group_norm};
-use geopurify::ops::layer_norm::{Around, layer_norm};
+use geopurify::ops::group_norm::{Epilogue, group_norm};
+use geopurify::ops::layer_norm::{Fusion, layer_norm};
 use geopurify::ops::{OpError, float_tensor, float_values, int_tensor};
 use half::f16;
 
@@ -393,10 +393,10 @@ impl LayerNorm {
         let rows = |values: &Vec<f32>| float_tensor(values.clone(), [num_rows, dim], device);
         let vector = |values: &Vec<f32>| float_tensor(values.clone(), [dim], device);
         let around = match variant {
-            Variant::Nothing => Around::Nothing,
-            Variant::Add => Around::Add(rows(&self.other)),
+            Variant::Nothing => Fusion::Nothing,
+            Variant::Add => Fusion::Add(rows(&self.other)),
             Variant::Residual => {
-                Around::Residual { residual: rows(&self.other), scale: vector(&self.scale).unsqueeze() }
+                Fusion::Residual { residual: rows(&self.other), scale: vector(&self.scale).unsqueeze() }
             }
         };
         let out = layer_norm(rows(&self.x), &vector(&self.weight), &vector(&self.bias), EPSILON, around).unwrap();
@@ -427,12 +427,12 @@ fn a_layer_norm_takes_every_rank() {
         let vector = |values: &Vec<f32>| float_tensor(values.clone(), [10], &device);
         let (weight, bias) = (vector(&norm.weight), vector(&norm.bias));
         let images = |values: &Vec<f32>| float_tensor(values.clone(), [2, 3, 4, 10], &device);
-        let around = Around::Residual { residual: images(&norm.other), scale: vector(&norm.scale).unsqueeze() };
+        let around = Fusion::Residual { residual: images(&norm.other), scale: vector(&norm.scale).unsqueeze() };
         let out = layer_norm(images(&norm.x), &weight, &bias, EPSILON, around).unwrap();
         assert_eq!(out.dims(), [2, 3, 4, 10]);
         assert_eq!(float_values(out).unwrap(), norm.run(Variant::Residual, &device), "{name}");
         let row = float_tensor(norm.x[..10].to_vec(), [10], &device);
-        let out = layer_norm(row, &weight, &bias, EPSILON, Around::Nothing).unwrap();
+        let out = layer_norm(row, &weight, &bias, EPSILON, Fusion::Nothing).unwrap();
         assert_eq!(float_values(out).unwrap(), norm.run(Variant::Nothing, &device)[..10], "{name}");
     }
 }
@@ -481,11 +481,11 @@ fn layer_norms_refuse_what_does_not_fit_together() {
     let (x, good, bad) =
         (Tensor::<2>::zeros([4, 3], &device), Tensor::zeros([3], &device), Tensor::zeros([2], &device));
     let norm = |weight, bias, around| layer_norm(x.clone(), weight, bias, EPSILON, around).unwrap_err().to_string();
-    assert_eq!(norm(&bad, &good, Around::Nothing), "layer_norm: weight is [2], expected [C = 3]");
-    assert_eq!(norm(&good, &bad, Around::Nothing), "layer_norm: bias is [2], expected [C = 3]");
+    assert_eq!(norm(&bad, &good, Fusion::Nothing), "layer_norm: weight is [2], expected [C = 3]");
+    assert_eq!(norm(&good, &bad, Fusion::Nothing), "layer_norm: bias is [2], expected [C = 3]");
     let other = Tensor::zeros([3, 3], &device);
-    assert_eq!(norm(&good, &good, Around::Add(other.clone())), "layer_norm: other is [3, 3], expected [4, 3]");
-    let around = Around::Residual { residual: other, scale: Tensor::zeros([1, 3], &device) };
+    assert_eq!(norm(&good, &good, Fusion::Add(other.clone())), "layer_norm: other is [3, 3], expected [4, 3]");
+    let around = Fusion::Residual { residual: other, scale: Tensor::zeros([1, 3], &device) };
     assert_eq!(norm(&good, &good, around), "layer_norm: residual is [3, 3], expected [4, 3]");
 }
 
@@ -494,7 +494,7 @@ fn a_layer_norm_refuses_a_scale_of_another_width() {
     let device = Device::flex();
     let (x, vector) = (Tensor::<2>::zeros([4, 3], &device), Tensor::zeros([3], &device));
     for shape in [[1, 2], [4, 3]] {
-        let around = Around::Residual { residual: x.clone(), scale: Tensor::zeros(shape, &device) };
+        let around = Fusion::Residual { residual: x.clone(), scale: Tensor::zeros(shape, &device) };
         let error = layer_norm(x.clone(), &vector, &vector, EPSILON, around).unwrap_err();
         assert!(matches!(error, OpError::Shape { op: "layer_norm", tensor: "scale", .. }), "{error}");
     }
@@ -540,9 +540,9 @@ impl GroupNorm {
                     let normal = (f64::from(self.x[i]) - mean) / spread;
                     let normal = normal * f64::from(self.weight[channel]) + f64::from(self.bias[channel]);
                     out[i] = match after {
-                        After::Nothing => normal,
-                        After::Relu => normal.max(0.0),
-                        After::AddUpsampled(()) => {
+                        Epilogue::Nothing => normal,
+                        Epilogue::Relu => normal.max(0.0),
+                        Epilogue::AddUpsampled(()) => {
                             let pixel = (image * (height / 2) + y / 2) * (width / 2) + column / 2;
                             normal + f64::from(self.coarse[pixel * dim + channel])
                         }
@@ -558,10 +558,10 @@ impl GroupNorm {
         let x = float_tensor(self.x.clone(), self.shape, device);
         let [weight, bias] = [&self.weight, &self.bias].map(|values| float_tensor(values.clone(), [dim], device));
         let after = match after {
-            After::Nothing => After::Nothing,
-            After::Relu => After::Relu,
-            After::AddUpsampled(()) => {
-                After::AddUpsampled(float_tensor(self.coarse.clone(), [batch, height / 2, width / 2, dim], device))
+            Epilogue::Nothing => Epilogue::Nothing,
+            Epilogue::Relu => Epilogue::Relu,
+            Epilogue::AddUpsampled(()) => {
+                Epilogue::AddUpsampled(float_tensor(self.coarse.clone(), [batch, height / 2, width / 2, dim], device))
             }
         };
         let out = group_norm(x, &weight, &bias, self.num_groups, EPSILON, after).unwrap();
@@ -571,9 +571,9 @@ impl GroupNorm {
 
     fn check(&self) {
         let [_, height, width, _] = self.shape;
-        let mut afters = vec![After::Nothing, After::Relu];
+        let mut afters = vec![Epilogue::Nothing, Epilogue::Relu];
         if height % 2 == 0 && width % 2 == 0 {
-            afters.push(After::AddUpsampled(()));
+            afters.push(Epilogue::AddUpsampled(()));
         }
         for after in afters {
             let what = format!("{:?}, {} groups, {after:?}", self.shape, self.num_groups);
@@ -622,17 +622,17 @@ fn group_norms_refuse_what_does_not_fit_together() {
     let norm = |x, weight: usize, bias: usize, num_groups, after| {
         group_norm(x, &vector(weight), &vector(bias), num_groups, EPSILON, after).unwrap_err().to_string()
     };
-    let none = After::Nothing;
+    let none = Epilogue::Nothing;
     assert_eq!(norm(x(2, 2), 5, 6, 1, none.clone()), "group_norm: weight is [5], expected [C = 6]");
     assert_eq!(norm(x(2, 2), 6, 1, 1, none.clone()), "group_norm: bias is [1], expected [C = 6]");
     assert_eq!(norm(x(2, 2), 6, 6, 4, none.clone()), "group_norm: 4 groups of 6 channels, expected a divisor");
     assert_eq!(norm(x(2, 2), 6, 6, 0, none.clone()), "group_norm: 0 groups of 6 channels, expected a divisor");
     assert_eq!(norm(x(2, 2), 6, 6, 12, none), "group_norm: 12 groups of 6 channels, expected a divisor");
     for (height, width) in [(3, 4), (4, 3), (5, 3)] {
-        let error = norm(x(height, width), 6, 6, 2, After::AddUpsampled(x(2, 2)));
+        let error = norm(x(height, width), 6, 6, 2, Epilogue::AddUpsampled(x(2, 2)));
         assert_eq!(error, format!("group_norm: an image of {height} x {width}, expected even sizes"));
     }
-    let error = norm(x(4, 6), 6, 6, 2, After::AddUpsampled(x(2, 2)));
+    let error = norm(x(4, 6), 6, 6, 2, Epilogue::AddUpsampled(x(2, 2)));
     assert_eq!(error, "group_norm: coarse is [1, 2, 2, 6], expected [B = 1, 2, 3, C = 6]");
 }
 
@@ -1136,14 +1136,14 @@ fn nothing_gives_nothing() {
         let vector = |len: usize| Tensor::<1>::zeros([len], &device);
         for shape in [[0, 6], [4, 0]] {
             let (x, other) = (Tensor::<2>::zeros(shape, &device), Tensor::zeros(shape, &device));
-            let out = layer_norm(x, &vector(shape[1]), &vector(shape[1]), EPSILON, Around::Add(other)).unwrap();
+            let out = layer_norm(x, &vector(shape[1]), &vector(shape[1]), EPSILON, Fusion::Add(other)).unwrap();
             assert_eq!(out.dims(), shape, "{name}");
         }
         for shape in [[0, 2, 2, 6], [2, 0, 2, 6], [2, 2, 2, 0]] {
             let x = Tensor::<4>::zeros(shape, &device);
             let coarse = Tensor::zeros([shape[0], shape[1] / 2, shape[2] / 2, shape[3]], &device);
             let (weight, bias) = (vector(shape[3]), vector(shape[3]));
-            let out = group_norm(x, &weight, &bias, 2, EPSILON, After::AddUpsampled(coarse)).unwrap();
+            let out = group_norm(x, &weight, &bias, 2, EPSILON, Epilogue::AddUpsampled(coarse)).unwrap();
             assert_eq!(out.dims(), shape, "{name}");
         }
         for shape in [[0, 2, 2, 6], [2, 0, 2, 6], [2, 2, 2, 0]] {
@@ -1186,7 +1186,7 @@ fn a_layer_norm_of_nothing_gives_nothing() {
         for shape in [[2, 0, 6], [0, 2, 6], [2, 3, 0]] {
             let (x, other) = (Tensor::<3>::zeros(shape, &device), Tensor::zeros(shape, &device));
             let vector = Tensor::<1>::zeros([shape[2]], &device);
-            let out = layer_norm(x, &vector, &vector, EPSILON, Around::Add(other)).unwrap();
+            let out = layer_norm(x, &vector, &vector, EPSILON, Fusion::Add(other)).unwrap();
             assert_eq!(out.dims(), shape, "{name}");
         }
     }
@@ -1237,8 +1237,8 @@ fn views_are_read_in_their_own_order() {
         let weight = float_tensor(rows.clone(), [10, 12], &device).swap_dims(0, 1);
         let packed = PackedWeight::from_rows(weight);
         same("conv2d", &|x| conv2d(x, &packed, 1, 0, Activation::None).unwrap());
-        same("layer_norm", &|x| layer_norm(x.clone(), &vector, &vector, EPSILON, Around::Add(x)).unwrap());
-        same("group_norm", &|x| group_norm(x, &vector, &vector, 2, EPSILON, After::Relu).unwrap());
+        same("layer_norm", &|x| layer_norm(x.clone(), &vector, &vector, EPSILON, Fusion::Add(x)).unwrap());
+        same("group_norm", &|x| group_norm(x, &vector, &vector, 2, EPSILON, Epilogue::Relu).unwrap());
         same("focal_modulation", &|x| {
             let gates = x.clone().slice([0..1, 0..4, 0..6, 3..5]);
             let kernels = float_tensor(rows[..90].to_vec(), [10, 9], &device).swap_dims(0, 1);
@@ -1289,8 +1289,8 @@ fn on_a_device_with_gradients_the_values_are_the_same() {
             let gates = x.clone().slice([0..2, 0..4, 0..6, 0..2]);
             let results = [
                 conv2d(x.clone(), &packed, 1, 0, Activation::None).unwrap().reshape([-1]),
-                layer_norm(rows.clone(), &vector, &vector, EPSILON, Around::Nothing).unwrap().reshape([-1]),
-                group_norm(x.clone(), &vector, &vector, 2, EPSILON, After::Nothing).unwrap().reshape([-1]),
+                layer_norm(rows.clone(), &vector, &vector, EPSILON, Fusion::Nothing).unwrap().reshape([-1]),
+                group_norm(x.clone(), &vector, &vector, 2, EPSILON, Epilogue::Nothing).unwrap().reshape([-1]),
                 focal_modulation(x.clone(), gates, weight, levels(1, 3, true)).unwrap().reshape([-1]),
                 attention(rows.clone(), rows.clone(), rows.clone(), 2, Mask::Causal).unwrap().reshape([-1]),
                 bicubic_antialias(rows, [7, 3]).unwrap().reshape([-1]),
@@ -1332,10 +1332,10 @@ fn what_does_not_fit_a_buffer_is_named() {
         refused("conv2d: x", 1080, &|| convolve([1, 3, 3, 30], &narrowing));
         refused("conv2d: out", 1120, &|| convolve([1, 1, 4, 2], &widening));
         refused("layer_norm: x", 1200, &|| {
-            layer_norm(zeros3([2, 15, 10]), &vector(10), &vector(10), EPSILON, Around::Nothing).unwrap_err()
+            layer_norm(zeros3([2, 15, 10]), &vector(10), &vector(10), EPSILON, Fusion::Nothing).unwrap_err()
         });
         refused("group_norm: x", 1200, &|| {
-            group_norm(zeros4([2, 3, 5, 10]), &vector(10), &vector(10), 5, EPSILON, After::Nothing).unwrap_err()
+            group_norm(zeros4([2, 3, 5, 10]), &vector(10), &vector(10), 5, EPSILON, Epilogue::Nothing).unwrap_err()
         });
         refused("focal_modulation: context", 1200, &|| {
             let (gates, kernels) = (zeros4([2, 3, 5, 2]), Tensor::zeros([9, 10], &device));

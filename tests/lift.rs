@@ -9,10 +9,10 @@ use common::{Random, devices, rel_l2};
 use geopurify::gpu::{Limits, with_limits};
 use geopurify::lift::{LiftError, Lifted, Lifter, View};
 use geopurify::ops::bicubic_antialias::bicubic_antialias;
-use geopurify::ops::compose::compose;
+use geopurify::ops::compact::compact;
 use geopurify::ops::fuse_views::fuse_views;
+use geopurify::ops::gather_index::gather_index;
 use geopurify::ops::knn::knn_between;
-use geopurify::ops::partition::partition;
 use geopurify::ops::pixel_queries::{Sizes, pixel_queries};
 use geopurify::ops::project::{Camera, Visibility, project, project_unhidden};
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values};
@@ -202,13 +202,13 @@ fn index_maps_compose_and_part() {
             .map(|&i| usize::try_from(i).ok().and_then(|i| map.get(i)).map_or(-1, |&c| c.max(-1)))
             .collect();
         let is_present = |&position: &usize| index[position] >= 0;
-        let (present, absent): (Vec<usize>, Vec<usize>) = (0..n).partition(is_present);
+        let (present, absent): (Vec<usize>, Vec<usize>) = (0..n).compact(is_present);
         let order: Vec<i32> = present.iter().chain(&absent).map(|&position| position as i32).collect();
         on_devices(|name, device| {
             let index = int_tensor(index.clone(), [n], device);
-            let found = compose(int_tensor(map.clone(), [500], device), index.clone()).unwrap();
+            let found = gather_index(int_tensor(map.clone(), [500], device), index.clone()).unwrap();
             assert_eq!(int_values(found).unwrap(), composed, "{name}, {n}");
-            let parted = partition(index).unwrap();
+            let parted = compact(index).unwrap();
             assert_eq!(parted.num_present, present.len(), "{name}, {n}");
             assert_eq!(int_values(parted.position_from_place.clone()).unwrap(), order, "{name}, {n}");
             assert_eq!(int_values(parted.present()).unwrap(), order[..present.len()], "{name}, {n}");
@@ -218,11 +218,11 @@ fn index_maps_compose_and_part() {
         });
     }
     on_devices(|name, device| {
-        let nowhere = compose(int_tensor(Vec::new(), [0], device), int_tensor(vec![0, -7, i32::MIN], [3], device));
+        let nowhere = gather_index(int_tensor(Vec::new(), [0], device), int_tensor(vec![0, -7, i32::MIN], [3], device));
         assert_eq!(int_values(nowhere.unwrap()).unwrap(), [-1; 3], "{name}");
-        let all = partition(int_tensor(vec![4, 0], [2], device)).unwrap();
+        let all = compact(int_tensor(vec![4, 0], [2], device)).unwrap();
         assert_eq!((all.num_present, all.absent().dims()), (2, [0]), "{name}");
-        let none = partition(int_tensor(vec![-1; 300], [300], device)).unwrap();
+        let none = compact(int_tensor(vec![-1; 300], [300], device)).unwrap();
         assert_eq!((none.num_present, none.present().dims()), (0, [0]), "{name}");
     });
 }

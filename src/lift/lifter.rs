@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 use super::row_numbers::RowNumbers;
 use super::view::View;
-use crate::ops::compose::compose;
+use crate::ops::compact::{Compacted, compact};
 use crate::ops::fuse_views::{FusedViews, TOP, fuse_views};
+use crate::ops::gather_index::gather_index;
 use crate::ops::knn::knn_between;
-use crate::ops::partition::{Partition, partition};
 use crate::ops::project::{Camera, Visibility, project, project_unhidden};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::purify::FeatureSource;
@@ -88,7 +88,7 @@ pub struct Sight {
     /// `[N]`.
     pixel_from_point: Tensor<1, Int>,
     /// The points that have a pixel, and those that have none.
-    points: Partition,
+    points: Compacted,
     size: [usize; 2],
 }
 
@@ -214,7 +214,7 @@ impl Lifter {
             let pixel_from_point = project_unhidden(points(), color, self.visibility.border)?;
             pixel_from_point.mask_fill(depth_pixel_from_point.lower_elem(0), -1)
         };
-        let points = partition(pixel_from_point.clone())?;
+        let points = compact(pixel_from_point.clone())?;
         Ok(Sight { pixel_from_point, points, size: [color.height, color.width] })
     }
 
@@ -246,16 +246,16 @@ impl Lifter {
         }
         let query_from_pixel = view.query_from_pixel_tensor().to_device(&self.device);
         let point_from_visible = sight.points.present();
-        let pixel_from_visible = compose(sight.pixel_from_point.clone(), point_from_visible.clone())?;
-        let query_from_visible = compose(query_from_pixel, pixel_from_visible)?;
-        let claimed = partition(query_from_visible.clone())?;
+        let pixel_from_visible = gather_index(sight.pixel_from_point.clone(), point_from_visible.clone())?;
+        let query_from_visible = gather_index(query_from_pixel, pixel_from_visible)?;
+        let claimed = compact(query_from_visible.clone())?;
         if claimed.num_present == 0 {
             return Ok(nothing);
         }
         let visible_points = self.points.clone().select(0, point_from_visible);
-        let query_from_visible = compose(query_from_visible, nearest_present(visible_points, &claimed)?)?;
+        let query_from_visible = gather_index(query_from_visible, nearest_present(visible_points, &claimed)?)?;
         // Places past the visible points are no place among them.
-        let query_from_point = compose(query_from_visible, sight.points.place_from_position.clone())?;
+        let query_from_point = gather_index(query_from_visible, sight.points.place_from_position.clone())?;
         self.keep(view, &int_values(query_from_point)?)?;
         Ok(ViewReport { num_visible, num_filled: num_visible - claimed.num_present })
     }
@@ -342,7 +342,7 @@ impl Lifter {
         let mut row = Tensor::cat(fused.iter().map(|block| block.row.clone()).collect(), 0);
         let mut weights = Tensor::cat(fused.iter().map(|block| block.weights.clone()).collect(), 0);
         drop(fused);
-        let seen = partition(consensus.clone())?;
+        let seen = compact(consensus.clone())?;
         if seen.num_present == 0 {
             return Err(LiftError::NothingSeen { views: num_views, points: num_points });
         }
@@ -394,15 +394,15 @@ fn spill_error(bytes: u64, source: io::Error) -> LiftError {
 }
 
 /// For every one of `points [N, 3]` itself where it is present, else the nearest that is. There is one at least.
-fn nearest_present(points: Tensor<2>, partition: &Partition) -> Result<Tensor<1, Int>, OpError> {
-    let present = partition.present();
-    if partition.num_present == points.dims()[0] {
+fn nearest_present(points: Tensor<2>, compact: &Compacted) -> Result<Tensor<1, Int>, OpError> {
+    let present = compact.present();
+    if compact.num_present == points.dims()[0] {
         return Ok(present);
     }
-    let without = points.clone().select(0, partition.absent());
+    let without = points.clone().select(0, compact.absent());
     let nearest = knn_between(without, points.select(0, present.clone()), 1)?.index.flatten(0, 1);
-    let nearest = compose(present.clone(), nearest)?;
-    compose(Tensor::cat(vec![present, nearest], 0), partition.place_from_position.clone())
+    let nearest = gather_index(present.clone(), nearest)?;
+    gather_index(Tensor::cat(vec![present, nearest], 0), compact.place_from_position.clone())
 }
 
 /// Features on points, see [`Lifter::finish`]. Read as a [`FeatureSource`], a block of channels at a time.

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use super::ModelError;
 use crate::ops::attention::{Mask, attention};
 use crate::ops::conv2d::{Activation, PackedWeight, Precision, linear};
-use crate::ops::layer_norm::{Around, layer_norm};
+use crate::ops::layer_norm::{Fusion, layer_norm};
 use crate::ops::{OpError, float_tensor};
 use crate::weights::TensorSource;
 
@@ -171,7 +171,7 @@ pub(crate) struct Norm {
 impl Norm {
     /// Layer norm of `x [.., C]`.
     pub(crate) fn layer<const D: usize>(&self, x: Tensor<D>) -> Result<Tensor<D>, OpError> {
-        self.layer_around(x, Around::Nothing)
+        self.layer_around(x, Fusion::Nothing)
     }
 
     /// Layer norm with what comes before or behind it.

@@ -9,7 +9,7 @@ use crate::ops::OpError;
 use crate::ops::conv2d::{Activation, PackedWeight, conv2d, linear};
 use crate::ops::depthwise_conv2d::depthwise_conv2d;
 use crate::ops::focal_modulation::{Levels, focal_modulation};
-use crate::ops::layer_norm::Around;
+use crate::ops::layer_norm::Fusion;
 
 const EPSILON: f32 = 1e-5;
 
@@ -126,14 +126,14 @@ impl FocalBlock {
         };
         let x = before_modulation.forward(x)?;
         let branch = self.modulation.forward(x.clone())? * self.gamma_1.clone().unsqueeze();
-        let x = before_mlp.forward(self.norm1.layer_around(branch, Around::Add(x))?)?;
+        let x = before_mlp.forward(self.norm1.layer_around(branch, Fusion::Add(x))?)?;
         let branch = self.mlp.forward(x.clone())? * self.gamma_2.clone().unsqueeze();
-        self.norm2.layer_around(branch, Around::Add(x))
+        self.norm2.layer_around(branch, Fusion::Add(x))
     }
 }
 
 fn residual(x: Tensor<4>, gamma: &Tensor<1>) -> Around<Tensor<4>> {
-    Around::Residual { residual: x, scale: gamma.clone().unsqueeze() }
+    Fusion::Residual { residual: x, scale: gamma.clone().unsqueeze() }
 }
 
 /// A strided convolution and its norm: the stem, and the step from one stage to the next.

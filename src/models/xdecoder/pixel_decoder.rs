@@ -9,8 +9,8 @@ use crate::models::layers::{FeedForward, Loader, MultiheadAttention, Norm};
 use crate::ops::OpError;
 use crate::ops::attention::Mask;
 use crate::ops::conv2d::{Activation, PackedWeight, conv2d, linear};
-use crate::ops::group_norm::{After, group_norm};
-use crate::ops::layer_norm::Around;
+use crate::ops::group_norm::{Epilogue, group_norm};
+use crate::ops::layer_norm::Fusion;
 
 const PREFIX: &str = "sem_seg_head.pixel_decoder";
 const EPSILON: f32 = 1e-5;
@@ -122,17 +122,17 @@ impl PixelDecoder {
         for layer in &self.encoder {
             let query = tokens.clone() + positions.clone();
             let attended = layer.self_attn.forward(query.clone(), query, tokens.clone(), Mask::None)?;
-            tokens = layer.norm1.layer_around(attended, Around::Add(tokens))?;
+            tokens = layer.norm1.layer_around(attended, Fusion::Add(tokens))?;
             let hidden = layer.ffn.forward(tokens.clone())?;
-            tokens = layer.norm2.layer_around(hidden, Around::Add(tokens))?;
+            tokens = layer.norm2.layer_around(hidden, Fusion::Add(tokens))?;
         }
         let encoded = tokens.reshape([batch, height, width, dim]);
         observe("transformer_encoder", &encoded);
-        let mut y = self.layers[3].forward(encoded, After::Relu)?;
+        let mut y = self.layers[3].forward(encoded, Epilogue::Relu)?;
         let mut multi_scale = vec![y.clone()];
         for (i, map) in [res2, res3, res4].into_iter().enumerate().rev() {
-            let joined = self.adapters[i].forward(map.clone(), After::AddUpsampled(y))?;
-            y = self.layers[i].forward(joined, After::Relu)?;
+            let joined = self.adapters[i].forward(map.clone(), Epilogue::AddUpsampled(y))?;
+            y = self.layers[i].forward(joined, Epilogue::Relu)?;
             if i > 0 {
                 multi_scale.push(y.clone());
             }

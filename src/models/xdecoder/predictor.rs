@@ -11,7 +11,7 @@ use crate::models::layers::{FeedForward, Loader, MultiheadAttention, Norm};
 use crate::ops::attention::Mask;
 use crate::ops::bicubic_antialias::bicubic_antialias;
 use crate::ops::conv2d::{Activation, PackedWeight, linear};
-use crate::ops::layer_norm::Around;
+use crate::ops::layer_norm::Fusion;
 use crate::ops::{OpError, int_tensor, plain};
 
 const PREFIX: &str = "sem_seg_head.predictor";
@@ -189,13 +189,13 @@ impl Predictor {
             let mask = Mask::Blocked(blocked - blind);
             let query = queries.clone() + embed.clone();
             let attended = layer.cross_attention.forward(query, key.clone(), value.clone(), mask)?;
-            queries = layer.cross_norm.layer_around(attended, Around::Add(queries))?;
+            queries = layer.cross_norm.layer_around(attended, Fusion::Add(queries))?;
             let query = queries.clone() + embed.clone();
             let mask = Mask::Blocked(self.self_attn_mask.clone());
             let attended = layer.self_attention.forward(query.clone(), query, queries.clone(), mask)?;
-            queries = layer.self_norm.layer_around(attended, Around::Add(queries))?;
+            queries = layer.self_norm.layer_around(attended, Fusion::Add(queries))?;
             let hidden = layer.ffn.forward(queries.clone())?;
-            queries = layer.ffn_norm.layer_around(hidden, Around::Add(queries))?;
+            queries = layer.ffn_norm.layer_around(hidden, Fusion::Add(queries))?;
             observe(Observed::Queries(i + 1, &queries));
         }
         let decoded = self.decoded(queries)?;

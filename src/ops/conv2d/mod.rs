@@ -19,7 +19,7 @@ use half::f16;
 
 pub use super::gemm::Activation;
 use super::gemm::{Panels, pack, panel_width};
-use super::{Host, OpError, ShapeCheck, beside, host_tensor, limits_of};
+use super::{Host, OpError, ShapeCheck, host_tensor, into_tracked, limits_of};
 use crate::gpu::shaders::conv2d::conv2d as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -256,7 +256,7 @@ pub fn conv2d(
     check_binding(limits, "conv2d: out", num_rows, num_out * 4)?;
     let (panels, bias) = (weight.panels.clone(), weight.bias.clone());
     let tracks = x.device().is_autodiff() || panels.device().is_autodiff() || bias.device().is_autodiff();
-    let (x, panels, bias) = (beside(x, tracks), beside(panels, tracks), beside(bias, tracks));
+    let (x, panels, bias) = (into_tracked(x, tracks), into_tracked(panels, tracks), into_tracked(bias, tracks));
     let out =
         Dispatch::conv2d_packed(x.into_dispatch(), panels.into_dispatch(), bias.into_dispatch(), geometry, activation);
     Ok(Tensor::from_dispatch(out))

@@ -10,7 +10,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, beside, from_cube, host_tensor, into_cube, limits_of};
+use super::{Host, OpError, ShapeCheck, from_cube, host_tensor, into_cube, into_tracked, limits_of};
 use crate::gpu::shaders::depthwise_conv2d::depthwise_conv2d as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -60,8 +60,13 @@ pub fn depthwise_conv2d(x: Tensor<4>, weight: Tensor<2>, bias: Tensor<1>, kernel
     }
     check_binding(limits_of(&x.device()), "depthwise_conv2d: x", batch * height * width, dim * 4)?;
     let tracked = [x.device(), weight.device(), bias.device()].iter().any(Device::is_autodiff);
-    let (weight, bias) = (beside(weight, tracked).into_dispatch(), beside(bias, tracked).into_dispatch());
-    Ok(Tensor::from_dispatch(Dispatch::depthwise_conv2d(beside(x, tracked).into_dispatch(), weight, bias, kernel)))
+    let (weight, bias) = (into_tracked(weight, tracked).into_dispatch(), into_tracked(bias, tracked).into_dispatch());
+    Ok(Tensor::from_dispatch(Dispatch::depthwise_conv2d(
+        into_tracked(x, tracked).into_dispatch(),
+        weight,
+        bias,
+        kernel,
+    )))
 }
 
 impl DepthwiseConv2dBackend for CubeBackend {

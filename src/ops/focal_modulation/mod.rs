@@ -11,7 +11,7 @@ use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
 use super::depthwise_conv2d::{DepthwiseConv2dBackend, DepthwiseConv2dGradBackend};
-use super::{Host, OpError, ShapeCheck, beside, from_cube, host_tensor, into_cube, limits_of};
+use super::{Host, OpError, ShapeCheck, from_cube, host_tensor, into_cube, into_tracked, limits_of};
 use crate::gpu::shaders::focal_modulation::{finish, level, mean};
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -102,8 +102,8 @@ pub fn focal_modulation(
     check_binding(limits, "focal_modulation: context", batch * height * width, dim * 4)?;
     check_binding(limits, "focal_modulation: gates", batch * height * width, (levels.num_levels + 1) * 4)?;
     let tracked = [context.device(), gates.device(), kernels.device()].iter().any(Device::is_autodiff);
-    let d = |x: Tensor<4>| beside(x, tracked).into_dispatch();
-    let kernels = beside(kernels, tracked).into_dispatch();
+    let d = |x: Tensor<4>| into_tracked(x, tracked).into_dispatch();
+    let kernels = into_tracked(kernels, tracked).into_dispatch();
     Ok(Tensor::from_dispatch(Dispatch::focal_modulation(d(context), d(gates), kernels, levels)))
 }
 

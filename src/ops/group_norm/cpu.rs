@@ -3,12 +3,12 @@
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::{After, NormInput};
+use super::{Epilogue, NormInput};
 
 /// Rows whose sums are taken in f32, before they are added up in f64.
 const TASK_ROWS: usize = 64;
 
-/// `x [B, H, W, C]` in images of `height` × `width` pixels, flat; `after` as in
+/// `x [B, H, W, C]` in images of `height` × `width` pixels, flat; `epilogue` as in
 /// [`group_norm`](super::group_norm).
 pub(crate) fn group_norm(
     x: &[f32],
@@ -17,7 +17,7 @@ pub(crate) fn group_norm(
     num_groups: usize,
     epsilon: f32,
     [height, width]: [usize; 2],
-    after: After<&[f32]>,
+    epilogue: Epilogue<&[f32]>,
 ) -> Vec<f32> {
     let dim = weight.len();
     let arch = Arch::new();
@@ -29,14 +29,14 @@ pub(crate) fn group_norm(
         let inverses: Vec<f32> = variances.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
         let rows = out.par_chunks_mut(width * dim).zip(x.par_chunks(width * dim)).enumerate();
         rows.for_each(|(y, (out, x))| {
-            let coarse = match after {
-                After::AddUpsampled(coarse) => {
+            let coarse = match epilogue {
+                Epilogue::AddUpsampled(coarse) => {
                     let coarse_row = width / 2 * dim;
                     Some(&coarse[(image * (height / 2) + y / 2) * coarse_row..][..coarse_row])
                 }
-                After::Nothing | After::Relu => None,
+                Epilogue::Nothing | Epilogue::Relu => None,
             };
-            let relu = matches!(after, After::Relu);
+            let relu = matches!(epilogue, Epilogue::Relu);
             arch.dispatch(Normalize { x, means: &means, inverses: &inverses, weight, bias, relu, coarse, out });
         });
     }

@@ -11,13 +11,13 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
-use super::{Host, OpError, ShapeCheck, beside, from_cube, host_tensor, into_cube, limits_of};
+use super::{Host, OpError, ShapeCheck, from_cube, host_tensor, into_cube, into_tracked, limits_of};
 use crate::gpu::shaders::group_norm::{moments, normalize};
 use crate::gpu::{check_binding, empty_f32, launch};
 
 /// What follows a norm in the same pass.
 #[derive(Clone, Copy, Debug)]
-pub enum After<T> {
+pub enum Epilogue<T> {
     /// norm(x).
     Nothing,
     /// max(norm(x), 0).
@@ -94,7 +94,7 @@ pub fn group_norm(
     bias: &Tensor<1>,
     num_groups: usize,
     epsilon: f32,
-    after: After<Tensor<4>>,
+    epilogue: Epilogue<Tensor<4>>,
 ) -> Result<Tensor<4>, OpError> {
     let mut shapes = ShapeCheck::new("group_norm");
     shapes.check("x", x.dims(), ["B".into(), "H".into(), "W".into(), "C".into()])?;
@@ -104,7 +104,7 @@ pub fn group_norm(
     if num_groups == 0 || dim % num_groups != 0 {
         return Err(shapes.value(format!("{num_groups} groups of {dim} channels, expected a divisor")));
     }
-    if let After::AddUpsampled(coarse) = &after {
+    if let Epilogue::AddUpsampled(coarse) = &epilogue {
         if height % 2 + width % 2 != 0 {
             return Err(shapes.value(format!("an image of {height} x {width}, expected even sizes")));
         }
@@ -115,14 +115,14 @@ pub fn group_norm(
     }
     check_binding(limits_of(&x.device()), "group_norm: x", batch * height * width, dim * 4)?;
     let tracked = [x.device(), weight.device(), bias.device()].iter().any(Device::is_autodiff)
-        || matches!(&after, After::AddUpsampled(coarse) if coarse.device().is_autodiff());
-    let [weight, bias] = [weight, bias].map(|vector| beside(vector.clone(), tracked).into_dispatch());
-    let x = beside(x, tracked).into_dispatch();
-    Ok(Tensor::from_dispatch(match after {
-        After::Nothing => Dispatch::group_norm(x, weight, bias, num_groups, epsilon, false),
-        After::Relu => Dispatch::group_norm(x, weight, bias, num_groups, epsilon, true),
-        After::AddUpsampled(coarse) => {
-            let coarse = beside(coarse, tracked).into_dispatch();
+        || matches!(&epilogue, Epilogue::AddUpsampled(coarse) if coarse.device().is_autodiff());
+    let [weight, bias] = [weight, bias].map(|vector| into_tracked(vector.clone(), tracked).into_dispatch());
+    let x = into_tracked(x, tracked).into_dispatch();
+    Ok(Tensor::from_dispatch(match epilogue {
+        Epilogue::Nothing => Dispatch::group_norm(x, weight, bias, num_groups, epsilon, false),
+        Epilogue::Relu => Dispatch::group_norm(x, weight, bias, num_groups, epsilon, true),
+        Epilogue::AddUpsampled(coarse) => {
+            let coarse = into_tracked(coarse, tracked).into_dispatch();
             Dispatch::group_norm_add_upsampled(x, coarse, weight, bias, num_groups, epsilon)
         }
     }))
@@ -134,7 +134,7 @@ fn launch_wgsl(
     bias: FloatTensor<CubeBackend>,
     num_groups: usize,
     epsilon: f32,
-    after: After<FloatTensor<CubeBackend>>,
+    epilogue: Epilogue<FloatTensor<CubeBackend>>,
 ) -> FloatTensor<CubeBackend> {
     let (x, weight, bias) = (into_contiguous(x), into_contiguous(weight), into_contiguous(bias));
     let [batch, height, width, dim] = x.shape().dims();
@@ -148,9 +148,9 @@ fn launch_wgsl(
         &[&x.handle, &statistics.handle],
     );
     let out = empty_f32(&x, [batch, height, width, dim]);
-    let coarse = match &after {
-        After::AddUpsampled(coarse) => Some(into_contiguous(coarse.clone())),
-        After::Nothing | After::Relu => None,
+    let coarse = match &epilogue {
+        Epilogue::AddUpsampled(coarse) => Some(into_contiguous(coarse.clone())),
+        Epilogue::Nothing | Epilogue::Relu => None,
     };
     let mut buffers = vec![&x.handle, &statistics.handle, &weight.handle, &bias.handle, &out.handle];
     buffers.extend(coarse.iter().map(|coarse| &coarse.handle));
@@ -166,7 +166,7 @@ fn launch_wgsl(
             width: width as u32,
             num_channels,
             num_groups,
-            relu: u32::from(matches!(after, After::Relu)),
+            relu: u32::from(matches!(epilogue, Epilogue::Relu)),
         },
         &buffers,
     );
@@ -182,7 +182,7 @@ impl GroupNormBackend for CubeBackend {
         epsilon: f32,
         relu: bool,
     ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, num_groups, epsilon, if relu { After::Relu } else { After::Nothing })
+        launch_wgsl(x, weight, bias, num_groups, epsilon, if relu { Epilogue::Relu } else { Epilogue::Nothing })
     }
 
     fn group_norm_add_upsampled(
@@ -193,7 +193,7 @@ impl GroupNormBackend for CubeBackend {
         num_groups: usize,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, num_groups, epsilon, After::AddUpsampled(coarse))
+        launch_wgsl(x, weight, bias, num_groups, epsilon, Epilogue::AddUpsampled(coarse))
     }
 }
 
@@ -208,8 +208,8 @@ impl GroupNormBackend for Flex {
     ) -> FloatTensor<Self> {
         let shape: [usize; 4] = x.shape().dims();
         let (x, weight, bias) = (Host::<f32>::new(x), Host::<f32>::new(weight), Host::<f32>::new(bias));
-        let after = if relu { After::Relu } else { After::Nothing };
-        let out = cpu::group_norm(&x, &weight, &bias, num_groups, epsilon, [shape[1], shape[2]], after);
+        let epilogue = if relu { Epilogue::Relu } else { Epilogue::Nothing };
+        let out = cpu::group_norm(&x, &weight, &bias, num_groups, epsilon, [shape[1], shape[2]], epilogue);
         host_tensor(out, shape)
     }
 
@@ -224,8 +224,8 @@ impl GroupNormBackend for Flex {
         let shape: [usize; 4] = x.shape().dims();
         let (x, weight, bias) = (Host::<f32>::new(x), Host::<f32>::new(weight), Host::<f32>::new(bias));
         let coarse = Host::<f32>::new(coarse);
-        let after = After::AddUpsampled(&*coarse);
-        let out = cpu::group_norm(&x, &weight, &bias, num_groups, epsilon, [shape[1], shape[2]], after);
+        let epilogue = Epilogue::AddUpsampled(&*coarse);
+        let out = cpu::group_norm(&x, &weight, &bias, num_groups, epsilon, [shape[1], shape[2]], epilogue);
         host_tensor(out, shape)
     }
 }

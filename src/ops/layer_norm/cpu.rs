@@ -3,26 +3,26 @@
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::Around;
+use super::Fusion;
 use crate::ops::math::sum;
 
 /// Values of one task.
 const TASK_VALUES: usize = 1 << 14;
 
-/// Rows of `dim` values; `around` as in [`layer_norm`](super::layer_norm), flat.
-pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, around: Around<&[f32]>) -> Vec<f32> {
+/// Rows of `dim` values; `fusion` as in [`layer_norm`](super::layer_norm), flat.
+pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, fusion: Fusion<&[f32]>) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
     let arch = Arch::new();
     let dim = weight.len();
     let task = (TASK_VALUES / dim).max(1) * dim;
     out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
         let at = i * task..i * task + out.len();
-        let around = match around {
-            Around::Nothing => Around::Nothing,
-            Around::Add(other) => Around::Add(&other[at.clone()]),
-            Around::Residual { residual, scale } => Around::Residual { residual: &residual[at.clone()], scale },
+        let fusion = match fusion {
+            Fusion::Nothing => Fusion::Nothing,
+            Fusion::Add(other) => Fusion::Add(&other[at.clone()]),
+            Fusion::Residual { residual, scale } => Fusion::Residual { residual: &residual[at.clone()], scale },
         };
-        arch.dispatch(Rows { x: &x[at], weight, bias, epsilon, around, out });
+        arch.dispatch(Rows { x: &x[at], weight, bias, epsilon, fusion, out });
     });
     out
 }
@@ -32,7 +32,7 @@ struct Rows<'a> {
     weight: &'a [f32],
     bias: &'a [f32],
     epsilon: f32,
-    around: Around<&'a [f32]>,
+    fusion: Fusion<&'a [f32]>,
     out: &'a mut [f32],
 }
 
@@ -41,20 +41,20 @@ impl NullaryFnOnce for Rows<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { x, weight, bias, epsilon, around, out } = self;
+        let Self { x, weight, bias, epsilon, fusion, out } = self;
         let dim = weight.len();
         let rows = out.chunks_exact_mut(dim).zip(x.chunks_exact(dim)).enumerate();
         let mut added = Vec::new();
         for (r, (out, x)) in rows {
             let row = r * dim..(r + 1) * dim;
-            match around {
-                Around::Nothing => normalize(x, weight, bias, epsilon, out),
-                Around::Add(other) => {
+            match fusion {
+                Fusion::Nothing => normalize(x, weight, bias, epsilon, out),
+                Fusion::Add(other) => {
                     added.clear();
                     added.extend(x.iter().zip(&other[row]).map(|(x, other)| x + other));
                     normalize(&added, weight, bias, epsilon, out);
                 }
-                Around::Residual { residual, scale } => {
+                Fusion::Residual { residual, scale } => {
                     normalize(x, weight, bias, epsilon, out);
                     for ((x, residual), scale) in out.iter_mut().zip(&residual[row]).zip(scale) {
                         *x = residual + scale * *x;

@@ -11,13 +11,13 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, beside, from_cube, host_tensor, into_cube, limits_of};
+use super::{Host, OpError, ShapeCheck, from_cube, host_tensor, into_cube, into_tracked, limits_of};
 use crate::gpu::shaders::layer_norm::layer_norm as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
 /// What surrounds a norm, so that it needs no pass of its own.
 #[derive(Clone, Copy, Debug)]
-pub enum Around<T> {
+pub enum Fusion<T> {
     /// norm(x).
     Nothing,
     /// norm(x + other): a transformer layer with its norm behind.
@@ -78,7 +78,7 @@ pub trait LayerNormGradBackend: LayerNormBackend {
 }
 
 /// (x − mean) / √(variance + ε) · weight + bias over the last dimension of `x [.., C]`, with the biased
-/// variance, as PyTorch's `LayerNorm`; `around` adds to what goes in or comes out. Gradients flow to every
+/// variance, as PyTorch's `LayerNorm`; `fusion` adds to what goes in or comes out. Gradients flow to every
 /// tensor; sums over rows have a fixed order, so two runs on one device agree to the bit.
 ///
 /// # Errors
@@ -88,7 +88,7 @@ pub fn layer_norm<const D: usize>(
     weight: &Tensor<1>,
     bias: &Tensor<1>,
     epsilon: f32,
-    around: Around<Tensor<D>>,
+    fusion: Fusion<Tensor<D>>,
 ) -> Result<Tensor<D>, OpError> {
     let dims = x.dims();
     let dim = dims[D - 1];
@@ -97,10 +97,10 @@ pub fn layer_norm<const D: usize>(
     shapes.check("x", [num_rows, dim], ["R".into(), "C".into()])?;
     shapes.check("weight", weight.dims(), ["C".into()])?;
     shapes.check("bias", bias.dims(), ["C".into()])?;
-    match &around {
-        Around::Nothing => {}
-        Around::Add(other) => shapes.check("other", other.dims(), dims.map(Into::into))?,
-        Around::Residual { residual, scale } => {
+    match &fusion {
+        Fusion::Nothing => {}
+        Fusion::Add(other) => shapes.check("other", other.dims(), dims.map(Into::into))?,
+        Fusion::Residual { residual, scale } => {
             shapes.check("residual", residual.dims(), dims.map(Into::into))?;
             let mut row = [1; D];
             row[D - 1] = dim;
@@ -113,26 +113,26 @@ pub fn layer_norm<const D: usize>(
     }
     check_binding(limits_of(&x.device()), "layer_norm: x", num_rows, dim * 4)?;
     let rows = |x: Tensor<D>| x.reshape([num_rows, dim]);
-    let around = match around {
-        Around::Nothing => Around::Nothing,
-        Around::Add(other) => Around::Add(rows(other)),
-        Around::Residual { residual, scale } => {
-            Around::Residual { residual: rows(residual), scale: scale.reshape([1, dim]) }
+    let fusion = match fusion {
+        Fusion::Nothing => Fusion::Nothing,
+        Fusion::Add(other) => Fusion::Add(rows(other)),
+        Fusion::Residual { residual, scale } => {
+            Fusion::Residual { residual: rows(residual), scale: scale.reshape([1, dim]) }
         }
     };
     let x = rows(x);
     let tracked = [x.device(), weight.device(), bias.device()].iter().any(Device::is_autodiff)
-        || match &around {
-            Around::Nothing => false,
-            Around::Add(other) => other.device().is_autodiff(),
-            Around::Residual { residual, scale } => residual.device().is_autodiff() || scale.device().is_autodiff(),
+        || match &fusion {
+            Fusion::Nothing => false,
+            Fusion::Add(other) => other.device().is_autodiff(),
+            Fusion::Residual { residual, scale } => residual.device().is_autodiff() || scale.device().is_autodiff(),
         };
-    let d = |x: Tensor<2>| beside(x, tracked).into_dispatch();
-    let [weight, bias] = [weight, bias].map(|vector| beside(vector.clone(), tracked).into_dispatch());
-    let out = match around {
-        Around::Nothing => Dispatch::layer_norm(d(x), weight, bias, epsilon),
-        Around::Add(other) => Dispatch::layer_norm_add(d(x), d(other), weight, bias, epsilon),
-        Around::Residual { residual, scale } => {
+    let d = |x: Tensor<2>| into_tracked(x, tracked).into_dispatch();
+    let [weight, bias] = [weight, bias].map(|vector| into_tracked(vector.clone(), tracked).into_dispatch());
+    let out = match fusion {
+        Fusion::Nothing => Dispatch::layer_norm(d(x), weight, bias, epsilon),
+        Fusion::Add(other) => Dispatch::layer_norm_add(d(x), d(other), weight, bias, epsilon),
+        Fusion::Residual { residual, scale } => {
             Dispatch::layer_norm_residual(d(x), d(residual), d(scale), weight, bias, epsilon)
         }
     };
@@ -144,20 +144,20 @@ fn launch_wgsl(
     weight: FloatTensor<CubeBackend>,
     bias: FloatTensor<CubeBackend>,
     epsilon: f32,
-    around: Around<FloatTensor<CubeBackend>>,
+    fusion: Fusion<FloatTensor<CubeBackend>>,
 ) -> FloatTensor<CubeBackend> {
     let (x, weight, bias) = (into_contiguous(x), into_contiguous(weight), into_contiguous(bias));
     let [num_rows, dim] = x.shape().dims();
     let out = empty_f32(&x, [num_rows, dim]);
     let mut buffers = vec![&x.handle, &weight.handle, &bias.handle, &out.handle];
-    let (around, shader) = match around {
-        Around::Nothing => (vec![], &shader::BASE),
-        Around::Add(other) => (vec![into_contiguous(other)], &shader::ADD),
-        Around::Residual { residual, scale } => {
+    let (fusion, shader) = match fusion {
+        Fusion::Nothing => (vec![], &shader::BASE),
+        Fusion::Add(other) => (vec![into_contiguous(other)], &shader::ADD),
+        Fusion::Residual { residual, scale } => {
             (vec![into_contiguous(residual), into_contiguous(scale)], &shader::RESIDUAL)
         }
     };
-    buffers.extend(around.iter().map(|tensor| &tensor.handle));
+    buffers.extend(fusion.iter().map(|tensor| &tensor.handle));
     let params = shader::Params { num_rows: num_rows as u32, num_channels: dim as u32, epsilon };
     launch(&x.client, shader, num_rows, &params, &buffers);
     out
@@ -170,7 +170,7 @@ impl LayerNormBackend for CubeBackend {
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, epsilon, Around::Nothing)
+        launch_wgsl(x, weight, bias, epsilon, Fusion::Nothing)
     }
 
     fn layer_norm_add(
@@ -180,7 +180,7 @@ impl LayerNormBackend for CubeBackend {
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, epsilon, Around::Add(other))
+        launch_wgsl(x, weight, bias, epsilon, Fusion::Add(other))
     }
 
     fn layer_norm_residual(
@@ -191,7 +191,7 @@ impl LayerNormBackend for CubeBackend {
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, epsilon, Around::Residual { residual, scale })
+        launch_wgsl(x, weight, bias, epsilon, Fusion::Residual { residual, scale })
     }
 }
 
@@ -200,23 +200,23 @@ fn run_cpu(
     weight: FloatTensor<Flex>,
     bias: FloatTensor<Flex>,
     epsilon: f32,
-    around: Around<FloatTensor<Flex>>,
+    fusion: Fusion<FloatTensor<Flex>>,
 ) -> FloatTensor<Flex> {
     let shape: [usize; 2] = x.shape().dims();
     let (x, weight, bias) = (Host::<f32>::new(x), Host::<f32>::new(weight), Host::<f32>::new(bias));
-    let around = match around {
-        Around::Nothing => Around::Nothing,
-        Around::Add(other) => Around::Add(Host::<f32>::new(other)),
-        Around::Residual { residual, scale } => {
-            Around::Residual { residual: Host::new(residual), scale: Host::new(scale) }
+    let fusion = match fusion {
+        Fusion::Nothing => Fusion::Nothing,
+        Fusion::Add(other) => Fusion::Add(Host::<f32>::new(other)),
+        Fusion::Residual { residual, scale } => {
+            Fusion::Residual { residual: Host::new(residual), scale: Host::new(scale) }
         }
     };
-    let around = match &around {
-        Around::Nothing => Around::Nothing,
-        Around::Add(other) => Around::Add(&**other),
-        Around::Residual { residual, scale } => Around::Residual { residual: &**residual, scale: &**scale },
+    let fusion = match &fusion {
+        Fusion::Nothing => Fusion::Nothing,
+        Fusion::Add(other) => Fusion::Add(&**other),
+        Fusion::Residual { residual, scale } => Fusion::Residual { residual: &**residual, scale: &**scale },
     };
-    host_tensor(cpu::layer_norm(&x, &weight, &bias, epsilon, around), shape)
+    host_tensor(cpu::layer_norm(&x, &weight, &bias, epsilon, fusion), shape)
 }
 
 impl LayerNormBackend for Flex {
@@ -226,7 +226,7 @@ impl LayerNormBackend for Flex {
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        run_cpu(x, weight, bias, epsilon, Around::Nothing)
+        run_cpu(x, weight, bias, epsilon, Fusion::Nothing)
     }
 
     fn layer_norm_add(
@@ -236,7 +236,7 @@ impl LayerNormBackend for Flex {
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        run_cpu(x, weight, bias, epsilon, Around::Add(other))
+        run_cpu(x, weight, bias, epsilon, Fusion::Add(other))
     }
 
     fn layer_norm_residual(
@@ -247,7 +247,7 @@ impl LayerNormBackend for Flex {
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        run_cpu(x, weight, bias, epsilon, Around::Residual { residual, scale })
+        run_cpu(x, weight, bias, epsilon, Fusion::Residual { residual, scale })
     }
 }
 

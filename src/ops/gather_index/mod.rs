@@ -8,14 +8,14 @@ use burn::prelude::*;
 use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
 use super::{Host, OpError, host_tensor, int_tensor, limits_of, plain_int};
-use crate::gpu::shaders::compose::compose as shader;
+use crate::gpu::shaders::gather_index::gather_index as shader;
 use crate::gpu::{check_binding, empty_i32, launch};
 
-/// Backend side of [`compose`]; preconditions are checked there.
+/// Backend side of [`gather_index`]; preconditions are checked there.
 #[backend_extension(Cube, Flex)]
-pub trait ComposeBackend: Backend {
+pub trait GatherIndexBackend: Backend {
     /// `c_from_b [B]`, `b_from_a [A]` → `[A]`.
-    fn compose(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self>;
+    fn gather_index(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self>;
 }
 
 /// `c_from_a [A]`, from `c_from_b [B]` and `b_from_a [A]`: what `c_from_b` has at every index of `b_from_a`, -1 where
@@ -23,19 +23,19 @@ pub trait ComposeBackend: Backend {
 ///
 /// # Errors
 /// [`OpError::TooLarge`] where a map does not fit one buffer.
-pub fn compose(c_from_b: Tensor<1, Int>, b_from_a: Tensor<1, Int>) -> Result<Tensor<1, Int>, OpError> {
+pub fn gather_index(c_from_b: Tensor<1, Int>, b_from_a: Tensor<1, Int>) -> Result<Tensor<1, Int>, OpError> {
     let ([num_b], [num_a], device) = (c_from_b.dims(), b_from_a.dims(), b_from_a.device());
-    check_binding(limits_of(&device), "compose: c_from_b", num_b, 4)?;
-    check_binding(limits_of(&device), "compose: b_from_a", num_a, 4)?;
+    check_binding(limits_of(&device), "gather_index: c_from_b", num_b, 4)?;
+    check_binding(limits_of(&device), "gather_index: b_from_a", num_a, 4)?;
     if num_a == 0 || num_b == 0 {
         return Ok(int_tensor(vec![-1; num_a], [num_a], &device));
     }
     let (c_from_b, b_from_a) = (plain_int(c_from_b).into_dispatch(), plain_int(b_from_a).into_dispatch());
-    Ok(Tensor::from_dispatch(Dispatch::compose(c_from_b, b_from_a)))
+    Ok(Tensor::from_dispatch(Dispatch::gather_index(c_from_b, b_from_a)))
 }
 
-impl ComposeBackend for CubeBackend {
-    fn compose(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self> {
+impl GatherIndexBackend for CubeBackend {
+    fn gather_index(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self> {
         let (c_from_b, b_from_a) = (into_contiguous(c_from_b), into_contiguous(b_from_a));
         let (num_b, num_a) = (c_from_b.shape()[0], b_from_a.shape()[0]);
         let c_from_a = empty_i32(&b_from_a, [num_a]);
@@ -50,9 +50,9 @@ impl ComposeBackend for CubeBackend {
     }
 }
 
-impl ComposeBackend for Flex {
-    fn compose(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self> {
+impl GatherIndexBackend for Flex {
+    fn gather_index(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self> {
         let (c_from_b, b_from_a) = (Host::new(c_from_b), Host::new(b_from_a));
-        host_tensor(cpu::compose(&c_from_b, &b_from_a), [b_from_a.len()])
+        host_tensor(cpu::gather_index(&c_from_b, &b_from_a), [b_from_a.len()])
     }
 }

@@ -1,4 +1,4 @@
-//! What has an index before what has none.
+//! Stable compaction: positions that have an index before those that have none.
 
 pub mod cpu;
 
@@ -11,12 +11,12 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
 use super::prefix_sum::prefix_sum;
 use super::{Host, OpError, host_tensor, int_tensor, int_values, limits_of, plain_int};
-use crate::gpu::shaders::partition::{mark, place};
+use crate::gpu::shaders::compact::{mark, place};
 use crate::gpu::{check_binding, empty_i32, launch, scalar_buffer};
 
-/// A stable partition of positions, see [`partition`]: a permutation and its inverse.
+/// A stable ordering of positions, see [`compact`]: a permutation and its inverse.
 #[derive(Clone, Debug)]
-pub struct Partition {
+pub struct Compacted {
     /// `[N]` the positions that have an index, then those that have none, each ascending.
     pub position_from_place: Tensor<1, Int>,
     /// `[N]` where each position went.
@@ -25,7 +25,7 @@ pub struct Partition {
     pub num_present: usize,
 }
 
-impl Partition {
+impl Compacted {
     /// The positions that have an index, ascending.
     #[must_use]
     pub fn present(&self) -> Tensor<1, Int> {
@@ -47,11 +47,11 @@ impl Partition {
     }
 }
 
-/// Backend side of [`partition`]; preconditions are checked there.
+/// Backend side of [`compact`]; preconditions are checked there.
 #[backend_extension(Cube, Flex)]
-pub trait PartitionBackend: Backend {
+pub trait CompactBackend: Backend {
     /// `index [N]` → position_from_place, place_from_position `[N]`, num_present `[1]`.
-    fn partition(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
+    fn compact(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
 }
 
 /// Brings the positions of `index [N]` that have an index, one that is not negative, before those that have none. Both
@@ -59,25 +59,25 @@ pub trait PartitionBackend: Backend {
 ///
 /// # Errors
 /// [`OpError::TooLarge`] where the positions do not fit one buffer; [`OpError::Device`].
-pub fn partition(index: Tensor<1, Int>) -> Result<Partition, OpError> {
+pub fn compact(index: Tensor<1, Int>) -> Result<Compacted, OpError> {
     let ([num_positions], device) = (index.dims(), index.device());
     // One word more than there are positions.
-    check_binding(limits_of(&device), "partition: index", num_positions + 1, 4)?;
+    check_binding(limits_of(&device), "compact: index", num_positions + 1, 4)?;
     if num_positions == 0 {
         let none = int_tensor(Vec::new(), [0], &device);
-        return Ok(Partition { position_from_place: none.clone(), place_from_position: none, num_present: 0 });
+        return Ok(Compacted { position_from_place: none.clone(), place_from_position: none, num_present: 0 });
     }
-    let (position_from_place, place_from_position, num_present) = Dispatch::partition(plain_int(index).into_dispatch());
+    let (position_from_place, place_from_position, num_present) = Dispatch::compact(plain_int(index).into_dispatch());
     let num_present = int_values::<1>(Tensor::from_dispatch(num_present))?[0] as usize;
-    Ok(Partition {
+    Ok(Compacted {
         position_from_place: Tensor::from_dispatch(position_from_place),
         place_from_position: Tensor::from_dispatch(place_from_position),
         num_present,
     })
 }
 
-impl PartitionBackend for CubeBackend {
-    fn partition(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
+impl CompactBackend for CubeBackend {
+    fn compact(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
         let index = into_contiguous(index);
         let n = index.shape()[0];
         let num_positions = n as u32;
@@ -103,10 +103,10 @@ impl PartitionBackend for CubeBackend {
     }
 }
 
-impl PartitionBackend for Flex {
-    fn partition(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
+impl CompactBackend for Flex {
+    fn compact(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
         let index = Host::new(index);
-        let parted = cpu::partition(&index);
+        let parted = cpu::compact(&index);
         (
             host_tensor(parted.position_from_place, [index.len()]),
             host_tensor(parted.place_from_position, [index.len()]),

@@ -1,11 +1,11 @@
-//! Host twin of the partition.
+//! Host twin of the compact.
 
 use rayon::prelude::*;
 
 /// Positions that one thread goes through at a time: few enough to stay in its nearest cache.
 const BLOCK: usize = 1 << 12;
 
-/// What [`partition`](super::partition) gives.
+/// What [`compact`](super::compact) gives.
 pub(crate) struct Partitioned {
     pub(crate) position_from_place: Vec<i32>,
     pub(crate) place_from_position: Vec<i32>,
@@ -13,7 +13,7 @@ pub(crate) struct Partitioned {
 }
 
 /// Positions of `index [N]` that have an index to the front, the others behind.
-pub(crate) fn partition(index: &[i32]) -> Partitioned {
+pub(crate) fn compact(index: &[i32]) -> Partitioned {
     let count = |block: &[i32]| block.iter().filter(|&&index| index >= 0).count();
     let counts: Vec<usize> = index.par_chunks(BLOCK).with_min_len(8).map(count).collect();
     let num_present = counts.iter().sum();

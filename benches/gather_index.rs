@@ -4,7 +4,7 @@ mod common;
 
 use common::{device, finish};
 use divan::counter::ItemsCount;
-use geopurify::ops::compose::compose;
+use geopurify::ops::gather_index::gather_index;
 use geopurify::ops::int_tensor;
 
 const PIXELS: usize = 484 * 648;
@@ -15,7 +15,7 @@ fn points_into_pixels(bencher: divan::Bencher<'_, '_>, points: usize) {
     let pixel = |i: usize| if i.is_multiple_of(5) { (i * 7919 % PIXELS) as i32 } else { -1 };
     let pixel_from_point = int_tensor((0..points).map(pixel).collect(), [points], &device());
     bencher.counter(ItemsCount::new(points)).bench_local(|| {
-        let out = compose(query_from_pixel.clone(), pixel_from_point.clone()).expect("valid input");
+        let out = gather_index(query_from_pixel.clone(), pixel_from_point.clone()).expect("valid input");
         finish();
         out
     });
