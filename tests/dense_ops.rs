@@ -522,7 +522,7 @@ impl GroupNorm {
         Self { shape, num_groups, x, coarse, weight, bias }
     }
 
-    fn definition(&self, after: After<()>) -> Vec<f32> {
+    fn definition(&self, epilogue: Epilogue<()>) -> Vec<f32> {
         let [batch, height, width, dim] = self.shape;
         let group = dim / self.num_groups;
         let at = |image: usize, pixel: usize, channel: usize| (image * height * width + pixel) * dim + channel;
@@ -539,7 +539,7 @@ impl GroupNorm {
                     let (channel, column, y) = (i % dim, i / dim % width, i / dim / width % height);
                     let normal = (f64::from(self.x[i]) - mean) / spread;
                     let normal = normal * f64::from(self.weight[channel]) + f64::from(self.bias[channel]);
-                    out[i] = match after {
+                    out[i] = match epilogue {
                         Epilogue::Nothing => normal,
                         Epilogue::Relu => normal.max(0.0),
                         Epilogue::AddUpsampled(()) => {
@@ -553,30 +553,30 @@ impl GroupNorm {
         rounded(out)
     }
 
-    fn run(&self, after: After<()>, device: &Device) -> Vec<f32> {
+    fn run(&self, epilogue: Epilogue<()>, device: &Device) -> Vec<f32> {
         let [batch, height, width, dim] = self.shape;
         let x = float_tensor(self.x.clone(), self.shape, device);
         let [weight, bias] = [&self.weight, &self.bias].map(|values| float_tensor(values.clone(), [dim], device));
-        let after = match after {
+        let epilogue = match epilogue {
             Epilogue::Nothing => Epilogue::Nothing,
             Epilogue::Relu => Epilogue::Relu,
             Epilogue::AddUpsampled(()) => {
                 Epilogue::AddUpsampled(float_tensor(self.coarse.clone(), [batch, height / 2, width / 2, dim], device))
             }
         };
-        let out = group_norm(x, &weight, &bias, self.num_groups, EPSILON, after).unwrap();
+        let out = group_norm(x, &weight, &bias, self.num_groups, EPSILON, epilogue).unwrap();
         assert_eq!(out.dims(), self.shape);
         float_values(out).unwrap()
     }
 
     fn check(&self) {
         let [_, height, width, _] = self.shape;
-        let mut afters = vec![Epilogue::Nothing, Epilogue::Relu];
+        let mut epilogues = vec![Epilogue::Nothing, Epilogue::Relu];
         if height % 2 == 0 && width % 2 == 0 {
-            afters.push(Epilogue::AddUpsampled(()));
+            epilogues.push(Epilogue::AddUpsampled(()));
         }
-        for after in afters {
-            let what = format!("{:?}, {} groups, {after:?}", self.shape, self.num_groups);
+        for epilogue in epilogues {
+            let what = format!("{:?}, {} groups, {epilogue:?}", self.shape, self.num_groups);
             check(&what, &self.definition(after), |device| self.run(after, device));
         }
     }
@@ -619,8 +619,8 @@ fn group_norms_refuse_what_does_not_fit_together() {
     let device = Device::flex();
     let x = |height, width| Tensor::<4>::zeros([1, height, width, 6], &device);
     let vector = |len: usize| Tensor::<1>::zeros([len], &device);
-    let norm = |x, weight: usize, bias: usize, num_groups, after| {
-        group_norm(x, &vector(weight), &vector(bias), num_groups, EPSILON, after).unwrap_err().to_string()
+    let norm = |x, weight: usize, bias: usize, num_groups, epilogue| {
+        group_norm(x, &vector(weight), &vector(bias), num_groups, EPSILON, epilogue).unwrap_err().to_string()
     };
     let none = Epilogue::Nothing;
     assert_eq!(norm(x(2, 2), 5, 6, 1, none.clone()), "group_norm: weight is [5], expected [C = 6]");

@@ -171,16 +171,16 @@ pub(crate) struct Norm {
 impl Norm {
     /// Layer norm of `x [.., C]`.
     pub(crate) fn layer<const D: usize>(&self, x: Tensor<D>) -> Result<Tensor<D>, OpError> {
-        self.layer_around(x, Fusion::Nothing)
+        self.forward_fused(x, Fusion::Nothing)
     }
 
     /// Layer norm with what comes before or behind it.
-    pub(crate) fn layer_around<const D: usize>(
+    pub(crate) fn forward_fused<const D: usize>(
         &self,
         x: Tensor<D>,
-        around: Around<Tensor<D>>,
+        fusion: Fusion<Tensor<D>>,
     ) -> Result<Tensor<D>, OpError> {
-        layer_norm(x, &self.weight, &self.bias, self.epsilon, around)
+        layer_norm(x, &self.weight, &self.bias, self.epsilon, fusion)
     }
 }
 

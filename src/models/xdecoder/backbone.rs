@@ -120,19 +120,19 @@ impl FocalBlock {
     fn forward(&self, x: Tensor<4>) -> Result<Tensor<4>, OpError> {
         let Some([before_modulation, before_mlp]) = &self.depthwise else {
             let branch = self.modulation.forward(x.clone())?;
-            let x = self.norm1.layer_around(branch, residual(x, &self.gamma_1))?;
+            let x = self.norm1.forward_fused(branch, residual(x, &self.gamma_1))?;
             let branch = self.mlp.forward(x.clone())?;
-            return self.norm2.layer_around(branch, residual(x, &self.gamma_2));
+            return self.norm2.forward_fused(branch, residual(x, &self.gamma_2));
         };
         let x = before_modulation.forward(x)?;
         let branch = self.modulation.forward(x.clone())? * self.gamma_1.clone().unsqueeze();
-        let x = before_mlp.forward(self.norm1.layer_around(branch, Fusion::Add(x))?)?;
+        let x = before_mlp.forward(self.norm1.forward_fused(branch, Fusion::Add(x))?)?;
         let branch = self.mlp.forward(x.clone())? * self.gamma_2.clone().unsqueeze();
-        self.norm2.layer_around(branch, Fusion::Add(x))
+        self.norm2.forward_fused(branch, Fusion::Add(x))
     }
 }
 
-fn residual(x: Tensor<4>, gamma: &Tensor<1>) -> Around<Tensor<4>> {
+fn residual(x: Tensor<4>, gamma: &Tensor<1>) -> Fusion<Tensor<4>> {
     Fusion::Residual { residual: x, scale: gamma.clone().unsqueeze() }
 }
 

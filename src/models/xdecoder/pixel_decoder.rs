@@ -45,9 +45,9 @@ impl ConvNorm {
         Ok(Self { conv, norm, padding: kernel / 2, num_groups })
     }
 
-    fn forward(&self, x: Tensor<4>, after: After<Tensor<4>>) -> Result<Tensor<4>, OpError> {
+    fn forward(&self, x: Tensor<4>, epilogue: Epilogue<Tensor<4>>) -> Result<Tensor<4>, OpError> {
         let x = conv2d(x, &self.conv, 1, self.padding, Activation::None)?;
-        group_norm(x, &self.norm.weight, &self.norm.bias, self.num_groups, self.norm.epsilon, after)
+        group_norm(x, &self.norm.weight, &self.norm.bias, self.num_groups, self.norm.epsilon, epilogue)
     }
 }
 
@@ -122,9 +122,9 @@ impl PixelDecoder {
         for layer in &self.encoder {
             let query = tokens.clone() + positions.clone();
             let attended = layer.self_attn.forward(query.clone(), query, tokens.clone(), Mask::None)?;
-            tokens = layer.norm1.layer_around(attended, Fusion::Add(tokens))?;
+            tokens = layer.norm1.forward_fused(attended, Fusion::Add(tokens))?;
             let hidden = layer.ffn.forward(tokens.clone())?;
-            tokens = layer.norm2.layer_around(hidden, Fusion::Add(tokens))?;
+            tokens = layer.norm2.forward_fused(hidden, Fusion::Add(tokens))?;
         }
         let encoded = tokens.reshape([batch, height, width, dim]);
         observe("transformer_encoder", &encoded);

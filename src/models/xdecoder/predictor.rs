@@ -189,13 +189,13 @@ impl Predictor {
             let mask = Mask::Blocked(blocked - blind);
             let query = queries.clone() + embed.clone();
             let attended = layer.cross_attention.forward(query, key.clone(), value.clone(), mask)?;
-            queries = layer.cross_norm.layer_around(attended, Fusion::Add(queries))?;
+            queries = layer.cross_norm.forward_fused(attended, Fusion::Add(queries))?;
             let query = queries.clone() + embed.clone();
             let mask = Mask::Blocked(self.self_attn_mask.clone());
             let attended = layer.self_attention.forward(query.clone(), query, queries.clone(), mask)?;
-            queries = layer.self_norm.layer_around(attended, Fusion::Add(queries))?;
+            queries = layer.self_norm.forward_fused(attended, Fusion::Add(queries))?;
             let hidden = layer.ffn.forward(queries.clone())?;
-            queries = layer.ffn_norm.layer_around(hidden, Fusion::Add(queries))?;
+            queries = layer.ffn_norm.forward_fused(hidden, Fusion::Add(queries))?;
             observe(Observed::Queries(i + 1, &queries));
         }
         let decoded = self.decoded(queries)?;
