@@ -5,7 +5,7 @@ mod common;
 use burn::prelude::*;
 use common::{device, finish};
 use divan::counter::BytesCount;
-use geopurify::distill::optimizer::{AdamW, AdamWConfig};
+use geopurify::training::{AdamW, AdamWConfig};
 
 #[divan::bench(args = [1_000_000, 7_077_888], sample_count = 10, sample_size = 1)]
 fn step(bencher: divan::Bencher<'_, '_>, len: usize) {

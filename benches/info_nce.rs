@@ -6,9 +6,9 @@ mod common;
 use burn::prelude::*;
 use common::{device, features, finish, sizes};
 use divan::counter::ItemsCount;
-use geopurify::models::student::normalize_rows;
 use geopurify::ops::info_nce::info_nce;
 use geopurify::ops::int_tensor;
+use geopurify::ops::normalize_rows;
 
 const NUM_ANCHORS: usize = 4096;
 const NUM_NEGATIVES: usize = 64;

@@ -21,7 +21,7 @@ const SIZE: [usize; 2] = [484, 648];
 
 fn camera() -> Camera {
     let camera = Camera::centered([500.0, 500.0], [324.0, 242.0], SIZE);
-    // Back from the cube of points, so that most are in sight.
+    // Back from the cube of points, so that most are in projection.
     Camera { world_to_camera: [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 3.5]], ..camera }
 }
 
@@ -72,8 +72,8 @@ fn scene(bencher: divan::Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(POINTS)).bench_local(|| {
         let mut lifter = Lifter::new(positions.clone(), Visibility::default(), &device());
         for _ in 0..VIEWS {
-            let sight = lifter.see(camera(), camera(), &depth).expect("valid input");
-            lifter.add(&sight, &view).expect("valid input");
+            let projection = lifter.see(camera(), camera(), &depth).expect("valid input");
+            lifter.add(&projection, &view).expect("valid input");
         }
         let lifted = lifter.finish().expect("points are seen");
         for first in (0..512).step_by(64) {

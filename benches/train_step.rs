@@ -5,9 +5,9 @@ mod common;
 
 use common::{device, features, finish, room_batched};
 use divan::counter::ItemsCount;
-use geopurify::distill::optimizer::{AdamW, AdamWConfig};
-use geopurify::distill::schedule::Schedule;
 use geopurify::models::student::{AffinityPredictor, StudentConfig};
+use geopurify::training::Schedule;
+use geopurify::training::{AdamW, AdamWConfig};
 
 #[divan::bench(args = [2_000, 20_000], sample_count = 2, sample_size = 1)]
 fn published_width(bencher: divan::Bencher<'_, '_>, n: usize) {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use geopurify::eval::affinity_precision::{ClusterSettings, affinity_precision, cluster_features};
+use geopurify::distill::affinity_precision::{ClusterSettings, affinity_precision, cluster_features};
 use geopurify::ops::affinity::affinity;
 use geopurify::ops::knn::knn_voxels;
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values};

@@ -8,9 +8,9 @@ use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
 use common::{Random, devices, rel_l2};
 use geopurify::gpu::{Limits, shaders, with_limits};
-use geopurify::models::student::normalize_rows;
 use geopurify::ops::contrastive_pairs::{MAX_MACRO, MAX_NEIGHBORS, Negatives, Pairs, contrastive_pairs};
 use geopurify::ops::info_nce::info_nce;
+use geopurify::ops::normalize_rows;
 use geopurify::ops::{OpError, float_tensor, float_values, int_tensor, int_values};
 
 /// A choice of pairs with its values.

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use corner::corner;
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
-use geopurify::query::presets::Preset;
+use geopurify::labels::Preset;
 use labelled_corner::{BOX, FLOOR, Made, SHOWER_CURTAIN, STEP, TABLE, WALL, write_recording, write_scene};
 use serde_json::Value;
 use weights::{WeightFiles, tiny_weights};

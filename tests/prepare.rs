@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use corner::corner;
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
-use geopurify::query::presets::Preset;
+use geopurify::labels::Preset;
 use geopurify::views::render::{Renderer, Scene, pinhole, radii};
 use geopurify::views::{Intrinsics, Layout, OpenOptions, Pose, PoseConvention, open};
 use glam::{DMat3, DVec3};

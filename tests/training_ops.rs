@@ -8,13 +8,13 @@ use std::io::Write as _;
 use burn::prelude::*;
 use burn::tensor::{Device, Gradients};
 use common::{Random, devices, rel_l2};
-use geopurify::distill::optimizer::{AdamW, AdamWConfig, AdamWState, Group, HostMoments};
-use geopurify::distill::schedule::Schedule;
 use geopurify::models::student::{AffinityPredictor, StudentConfig};
 use geopurify::ops::batch_norm::batch_norm;
 use geopurify::ops::kernel_map::kernel_map;
 use geopurify::ops::sparse_conv::sparse_conv;
 use geopurify::ops::{OpError, float_tensor, float_values, int_tensor};
+use geopurify::training::Schedule;
+use geopurify::training::{AdamW, AdamWConfig, AdamWState, Group, HostMoments};
 use geopurify::weights::{Dtype, SafetensorsWriter, StateDict, TensorSpec, WeightsFile};
 
 const EPSILON: f64 = 1e-5;
