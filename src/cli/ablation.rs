@@ -180,7 +180,7 @@ fn settings(args: &AblationArgs) -> Result<AblationSettings> {
         max_memory: args.max_memory << 20,
         purify: purify::Settings {
             neighbors: args.neighbors,
-            working_bytes: (args.viewing.working_memory as usize) << 20,
+            working_bytes: usize::try_from(args.viewing.settings().working_bytes()).unwrap_or(usize::MAX),
             ..purify::Settings::default()
         },
     })

@@ -13,9 +13,9 @@ use serde_json::json;
 use super::progress::Bars;
 use super::table::{bytes, table};
 use crate::gpu::{DeviceSelection, select};
-use crate::labels::Preset;
+use crate::labels::{Preset, nyu40};
 use crate::stages::peak_memory;
-use crate::synth::{Outcome, SCANNET20, Settings, Split, SynthError, room_name, write_room};
+use crate::synth::{Outcome, Settings, Split, SynthError, room_name, write_room};
 
 /// Rooms that are made at once: each uses all cores most of the time, and takes memory.
 const MOST_AT_ONCE: usize = 8;
@@ -161,7 +161,7 @@ fn report(args: &SynthArgs, made: &[(Split, usize, Outcome)], seconds: f64) -> R
     };
     let mut rows = vec![row("scenes", &|split| infos(split).count())];
     rows.push(row("points", &|split| infos(split).map(|info| info.points).sum()));
-    for (class, label) in SCANNET20.iter().zip(Preset::SCANNET20.labels) {
+    for (class, label) in nyu40::SCANNET20.iter().zip(Preset::SCANNET20.labels) {
         rows.push(row(label, &|split| totals.get(&(split, *class)).copied().unwrap_or(0)));
     }
     write!(out, "{}", table(&header, &rows))?;

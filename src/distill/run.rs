@@ -15,7 +15,7 @@ use super::{Config, DistillError, TrainingScene};
 use crate::random::SplitMix64;
 use crate::training::checkpoint;
 use crate::training::{
-    EventWriter, LogError, METRICS_FILE, MetricsLog, RunError, RunFolder, last_event_file, now, read_series,
+    EventWriter, LogError, CURVE_FILE, METRICS_FILE, MetricsLog, RunError, RunFolder, last_event_file, now, read_series,
 };
 use crate::weights::{WeightsFile, write_state_dict};
 
@@ -90,7 +90,7 @@ pub struct Trained {
 pub fn read_scenes(folder: &Path) -> Result<Scenes, DistillError> {
     let path = folder.join(SCENES_FILE);
     let text = std::fs::read_to_string(&path).map_err(|source| RunError::Io { path: path.clone(), source })?;
-    serde_json::from_str(&text).map_err(|error| RunError::Run { path, message: error.to_string() })
+    Ok(serde_json::from_str(&text).map_err(|error| RunError::Run { path, message: error.to_string() })?)
 }
 
 /// The settings of the run in `folder`.
@@ -183,7 +183,8 @@ impl Run<'_, '_> {
             Some(_) if !self.options.resume => Err(RunError::Run {
                 path: self.folder.path().to_path_buf(),
                 message: "a run is here already: --resume goes on with it, or give another folder".to_owned(),
-            }),
+            }
+            .into()),
             Some((_, path)) => self.take_up(&path),
             None => {
                 if self.options.resume {
@@ -214,7 +215,8 @@ impl Run<'_, '_> {
             Some(name) if !is_early_run => Err(RunError::Run {
                 path: self.folder.file(name),
                 message: "this would be replaced, and there is no checkpoint to go on from: give another folder".into(),
-            }),
+            }
+            .into()),
             _ => Ok(()),
         }
     }
@@ -227,7 +229,7 @@ impl Run<'_, '_> {
 
     fn take_up(&mut self, path: &Path) -> Result<usize, DistillError> {
         let found: About = checkpoint::about(path)?;
-        let wrong = |message: String| Err(RunError::Run { path: path.to_path_buf(), message });
+        let wrong = |message: String| Err(RunError::Run { path: path.to_path_buf(), message }.into());
         let expected = self.about(found.epochs);
         if found.config != expected.config {
             return wrong(format!(
@@ -360,7 +362,7 @@ impl Run<'_, '_> {
         let path = checkpoint::path(self.folder.path(), checkpoint::EPOCHS, epochs);
         let metadata = checkpoint::metadata(&path, &self.about(epochs))?;
         write_state_dict(&path, &self.trainer.state()?, &metadata)?;
-        checkpoint::prune(self.folder.path(), checkpoint::EPOCHS, self.options.keep_last.max(1))
+        Ok(checkpoint::prune(self.folder.path(), checkpoint::EPOCHS, self.options.keep_last.max(1))?)
     }
 }
 

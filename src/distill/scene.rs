@@ -158,7 +158,7 @@ impl TrainingScene {
     /// [`DistillError::Weights`] or [`DistillError::Run`] naming the file, [`DistillError::Mismatch`] where its parts do
     /// not fit together.
     pub fn read(path: &Path) -> Result<Self, DistillError> {
-        let wrong = |message: String| RunError::Run { path: path.to_path_buf(), message };
+        let wrong = |message: String| DistillError::from(RunError::Run { path: path.to_path_buf(), message });
         let file = SafetensorsFile::open(path)?;
         let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
         let about = about.ok_or_else(|| wrong("this is no training scene".to_owned()))?;

@@ -1,8 +1,8 @@
 //! How good labels are: metrics, labelled scenes, and the evaluation of many scenes.
 
+pub mod evaluation;
 pub mod metrics;
 pub mod published;
 pub mod report;
 pub mod scenes;
-pub mod truth;
 pub mod truth;

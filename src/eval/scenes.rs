@@ -64,6 +64,9 @@ pub enum ScenesError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The meshes of a house cannot be listed.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
     /// No scene is there.
     #[error(
         "{}: no labelled scene in it or {} folders down; expected scans NAME.ply with their labels beside them as \

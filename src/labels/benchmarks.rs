@@ -122,7 +122,7 @@ impl ScanNetTable {
             let nyu40 = number(path, line, "nyu40id", &nyu40)?;
             let Some(nyu40) = u8::try_from(nyu40).ok().filter(|&nyu40| i64::from(nyu40) <= nyu40::LARGEST) else {
                 let found = format!("nyu40id {nyu40} in line {line}");
-                return Err(content(path, found, format!("0 to {nyu40::LARGEST}")));
+                return Err(content(path, found, format!("0 to {}", nyu40::LARGEST)));
             };
             names.insert(name, ScanNetName { id, nyu40 });
         }

@@ -154,7 +154,7 @@ pub(crate) fn plain_int<const D: usize>(tensor: Tensor<D, Int>) -> Tensor<D, Int
 
 /// Takes a tensor into the autodiff layer, as a constant, where `tracked` says that others are in it: burn
 /// does not mix the two.
-pub(crate) fn beside<const D: usize>(tensor: Tensor<D>, tracked: bool) -> Tensor<D> {
+pub(crate) fn into_tracked<const D: usize>(tensor: Tensor<D>, tracked: bool) -> Tensor<D> {
     if tracked && !tensor.device().is_autodiff() { Tensor::from_inner(tensor) } else { tensor }
 }
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::PretrainError;
 use super::rooms::LabelledView;
 use crate::random::SplitMix64;
-use crate::synth::SCANNET20;
+use crate::labels::nyu40::SCANNET20;
 
 /// Least share of a view's pixels that a class it shows covers.
 const SHOWN: f64 = 0.01;

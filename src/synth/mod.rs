@@ -46,6 +46,8 @@ use burn::tensor::Device;
 use glam::{Affine3A, DMat3, vec3};
 use serde::{Deserialize, Serialize};
 
+use crate::labels::nyu40;
+
 pub use error::SynthError;
 
 use draw::Draw;
@@ -248,9 +250,9 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
         return Err(SynthError::Setting { what: "the seed", found, expected: "one with a room to walk in" });
     };
     home.mesh.refine(|surface| match surface.class {
-        classes::CORE => f32::INFINITY,
-        classes::WALL | classes::FLOOR | classes::CEILING => LIT_EDGES[0],
-        classes::BOOKSHELF | classes::BOOKS | classes::DOOR | classes::WINDOW => LIT_EDGES[1],
+        nyu40::CORE => f32::INFINITY,
+        nyu40::WALL | nyu40::FLOOR | nyu40::CEILING => LIT_EDGES[0],
+        nyu40::BOOKSHELF | nyu40::BOOKS | nyu40::DOOR | nyu40::WINDOW => LIT_EDGES[1],
         _ => LIT_EDGES[2],
     });
     let [width, height] = settings.size;

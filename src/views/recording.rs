@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::calibration::{Calibration, same_shape};
-use super::camera::InvalidPose;
+use super::camera::{Distortion, InvalidPose};
 use super::dataset::{Conventions, Counts};
 use super::depth::{self, DepthImage};
 use super::{Dataset, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError};

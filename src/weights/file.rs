@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::pytorch::{Checkpoint, CheckpointTensors, read_pytorch};
-use super::source::{Inventory, TensorSource};
-use super::{HostTensor, SafetensorsFile, StateDict, WeightsError};
+use super::source::{Inventory, TensorInfo, TensorSource};
+use super::{HostTensor, IntTensor, SafetensorsFile, StateDict, WeightsError};
 
 /// An open file of weights, of either kind. A tensor is read when it is taken, so memory holds the
 /// tensors a model has taken and no second copy of them.

@@ -38,7 +38,7 @@ impl Inventory {
     }
 
     /// Checks that `key` is a floating-point tensor of this shape.
-    fn check(&self, key: &str, shape: &[usize]) -> Result<(), WeightsError> {
+    pub(super) fn check(&self, key: &str, shape: &[usize]) -> Result<(), WeightsError> {
         let (path, key) = (self.source.clone(), key.to_owned());
         match self.tensors.get(&key) {
             None => {

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use crate::views::calibration::read_calibration;
 use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, ViewsError, text};
 
@@ -29,7 +30,7 @@ pub(super) fn fits(root: &Path) -> bool {
 pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let mut listing = Listing::new(Layout::Images, root, None, Some(UNITS_PER_METER));
     let calibration =
-        text::file_of(root, CAMERA).map(|path| calibration::read_calibration(&path, false)).transpose()?;
+        text::file_of(root, CAMERA).map(|path| read_calibration(&path, false)).transpose()?;
     let colors = match text::folder_of(root, COLOR_FOLDERS) {
         Some(folder) => text::files(&folder, text::COLOR)?,
         None => text::files(root, text::COLOR)?,

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::scannet;
-use crate::views::calibration::Calibration;
+use crate::views::calibration::{Calibration, read_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
@@ -48,7 +48,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
                 }
                 listing.conventions.depth_units_per_meter = Some(scale);
             }
-            calibration::read_calibration(&path, false)?
+            read_calibration(&path, false)?
         }
         None => {
             listing.notes.push("there is no cam_params.json: the camera of the published renderings is assumed".into());

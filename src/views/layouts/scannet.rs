@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{by_stem, pose_of_file, require_poses};
-use crate::views::calibration::Calibration;
+use crate::views::calibration::{Calibration, read_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
@@ -47,7 +47,7 @@ fn intrinsics(root: &Path) -> Result<(Option<Calibration>, Option<Calibration>),
     let scene = format!("{}.txt", text::file_name(root));
     let read = |names: &[&str], depth| {
         let file = text::file_of(root, names).or_else(|| text::file_of(root, &[scene.as_str()]));
-        file.map(|path| calibration::read_calibration(&path, depth)).transpose()
+        file.map(|path| read_calibration(&path, depth)).transpose()
     };
     Ok((read(COLOR_INTRINSICS, false)?, read(DEPTH_INTRINSICS, true)?))
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{pose_of_file, require_poses};
-use crate::views::calibration::Calibration;
+use crate::views::calibration::{Calibration, read_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
@@ -39,9 +39,9 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let info = text::file_of(root, &["_info.txt"]);
     let (calibration, depth_calibration) = match (&info, text::file_of(root, CAMERA)) {
         (Some(path), _) => {
-            (calibration::read_calibration(path, false)?, Some(calibration::read_calibration(path, true)?))
+            (read_calibration(path, false)?, Some(read_calibration(path, true)?))
         }
-        (None, Some(path)) => (calibration::read_calibration(&path, false)?, None),
+        (None, Some(path)) => (read_calibration(&path, false)?, None),
         (None, None) => {
             listing.notes.push("the intrinsics are the sensor's default, f 585, c 320 240, as published".into());
             (Calibration::of(DEFAULT).sized(640, 480), None)
