@@ -1,4 +1,4 @@
-//! A recording whose poses are to be read by another convention than its layout's.
+//! A recording whose poses are read in another convention than its layout's.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Pictures without poses: each frame stands alone.
+//! Pictures without poses. Each frame is used on its own.
 //!
 //! Depth, if there is any, is in millimetres.
 
