@@ -27,7 +27,7 @@ pub enum ImageError {
         found: String,
     },
     /// The header declares a picture without pixels, or with too many.
-    #[error("{}: the {format} header declares {width} x {height} pixels; expected 1 to {limit} in all", .path.display())]
+    #[error("{}: the {format} header declares {width} x {height} pixels; expected 1 to {limit} pixels", .path.display())]
     DeclaredSize {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum ImageError {
         limit: u64,
     },
     /// The file ends before the picture is complete.
-    #[error("{}: the {format} data end too early ({found}); expected the whole picture: the file is cut off", .path.display())]
+    #[error("{}: the {format} data end too early ({found}): the file is cut off", .path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum ImageError {
         message: String,
     },
     /// A picture to be made has no pixels, or too many.
-    #[error("a picture of {width} x {height} pixels; expected 1 to {limit} in all", limit = super::MAX_PIXELS)]
+    #[error("a picture of {width} x {height} pixels; expected 1 to {limit} pixels", limit = super::MAX_PIXELS)]
     Size {
         /// Width in pixels.
         width: usize,

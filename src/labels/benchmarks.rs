@@ -79,7 +79,7 @@ fn read_table<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<(us
     for (place, column) in places.iter_mut().zip(columns) {
         let found = head.iter().position(|name| *name == column);
         *place = found.ok_or_else(|| {
-            let found = format!("a first line without '{column}'");
+            let found = format!("no column '{column}' in the first line");
             content(path, found, format!("the columns {}, separated by tabs", columns.join(", ")))
         })?;
     }
@@ -195,12 +195,12 @@ pub fn scannet_labels(files: &ScanNetFiles, table: &ScanNetTable) -> Result<Scan
     let groups: GroupsFile = read_json(&files.groups, "JSON with 'segGroups' of a 'label' and 'segments' each")?;
     if let Some(other) = groups.segments_file.as_deref().filter(|other| !other.ends_with(SEGMENTS)) {
         let found = format!("groups of the segments in '{other}'");
-        return Err(content(&files.groups, found, format!("those of NAME{SEGMENTS}")));
+        return Err(content(&files.groups, found, format!("groups of the segments in NAME{SEGMENTS}")));
     }
     let mut of_segment = HashMap::new();
     for group in &groups.groups {
         let Some(name) = table.names.get(group.label.as_str()) else {
-            let expected = format!("a raw_category of {}", table.path.display());
+            let expected = format!("a name from the column raw_category of {}", table.path.display());
             return Err(content(&files.groups, format!("the label '{}'", group.label), expected));
         };
         of_segment.extend(group.segments.iter().map(|&segment| (segment, *name)));
@@ -274,7 +274,7 @@ pub fn matterport_labels(mesh: &Path, table: &MatterportTable) -> Result<Matterp
     // -1 and 0 mark a face without a category.
     let missing = known.iter().find(|category| **category > 0 && !table.categories.contains_key(category));
     if let Some(category) = missing {
-        let expected = format!("a number of {}", table.path.display());
+        let expected = format!("a category number from {}", table.path.display());
         return Err(content(mesh, format!("a face of category {category}"), expected));
     }
     let majority = |class_of: &dyn Fn(u8, &str) -> Option<u8>| {

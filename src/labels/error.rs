@@ -10,7 +10,7 @@ pub enum LabelsError {
     #[error(transparent)]
     Cloud(#[from] CloudError),
     /// The points have no property of this name.
-    #[error("{}: its points have no '{field}', only {found:?}", path.display())]
+    #[error("{}: the points have no property '{field}', only {found:?}", path.display())]
     NoField {
         /// The file.
         path: PathBuf,

@@ -229,7 +229,7 @@ pub fn import(
         let keys = std::mem::take(&mut report.unused);
         report.ignored.extend(keys.iter().cloned());
         report.ignored.sort();
-        skipped.push(Skipped { reason: "the model does not know them (--allow-unused)".to_owned(), keys });
+        skipped.push(Skipped { reason: "the model has no such keys (--allow-unused)".to_owned(), keys });
     }
     report.ensure_complete().map_err(|source| ImportError::Incomplete { source })?;
 

@@ -67,7 +67,7 @@ impl Calibration {
     /// Returns the camera for a picture of another size.
     pub fn fitted(&self, size: [usize; 2], actual: [usize; 2], path: &Path) -> Result<Intrinsics, ViewsError> {
         if !same_shape(size, actual) {
-            let (path, reason) = (path.to_path_buf(), "the intrinsics say, or the same shape");
+            let (path, reason) = (path.to_path_buf(), "the intrinsics say, or the same aspect ratio");
             return Err(ViewsError::Size { path, found: actual, expected: size, reason });
         }
         Intrinsics::new(size[0], size[1], self.fx, self.fy.abs(), self.cx, self.cy)

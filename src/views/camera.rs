@@ -197,7 +197,7 @@ pub enum InvalidPose {
     #[error("a number is not finite")]
     NotFinite,
     /// The 3x3 part is not a rotation.
-    #[error("the 3x3 part is off a rotation by {deviation:.3} (expected at most {})", ROTATION_TOLERANCE)]
+    #[error("the 3x3 part deviates from a rotation by {deviation:.3} (expected at most {})", ROTATION_TOLERANCE)]
     NotRotation {
         /// Largest absolute entry of RᵀR − 1.
         deviation: f64,
@@ -220,7 +220,7 @@ pub enum InvalidPose {
         expected: &'static str,
     },
     /// The pose file does not contain numbers.
-    #[error("its file cannot be read as numbers")]
+    #[error("the file does not contain numbers")]
     Unreadable,
 }
 

@@ -119,7 +119,7 @@ impl fmt::Display for PoseCheck {
             Verdict::Confirmed => write!(f, "the poses are {stated}, as the depth maps confirm ({}", self.agreement)?,
             Verdict::Contradicted(better) => {
                 let found = self.others.iter().find(|(reading, _)| reading == better);
-                write!(f, "the poses are taken for {stated} ({}", self.agreement)?;
+                write!(f, "the poses were read as {stated} ({}", self.agreement)?;
                 if let Some((_, agreement)) = found {
                     write!(f, "), but the depth maps agree better with {better} ({agreement}")?;
                 }
@@ -242,13 +242,15 @@ pub fn check(dataset: &dyn Dataset) -> Result<PoseCheck, ViewsError> {
     let verdict = match best {
         _ if conventions.pose.is_none() => Verdict::Undecided("the recording has no poses"),
         _ if usable.is_empty() => Verdict::Undecided("no frame has both depth and a valid pose"),
-        _ if pairs.is_empty() => Verdict::Undecided("no two frames with depth and valid poses look the same way"),
+        _ if pairs.is_empty() => {
+            Verdict::Undecided("no two frames with depth and valid poses look in the same direction")
+        }
         Some((reading, other)) if clearly_better(&other, &stated_agreement, factor) => Verdict::Contradicted(reading),
         _ if !is_right(&stated_agreement, median_depth * factor) => {
-            Verdict::Undecided("the depth maps agree by no reading of the poses")
+            Verdict::Undecided("the depth maps agree in no convention of the poses")
         }
         Some((_, other)) if stated_agreement.score() * CLEARLY < other.score() => Verdict::Confirmed,
-        _ => Verdict::Undecided("the camera moves too little to tell one reading from another"),
+        _ => Verdict::Undecided("the camera moves too little to tell the conventions apart"),
     };
     let depth_factor = (factor != 1.0).then_some(factor);
     let (stated, pairs) = (conventions.pose, pairs.len());

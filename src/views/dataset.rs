@@ -182,8 +182,8 @@ impl fmt::Display for Counts {
         let dropped = [
             (invalid_poses, "with an invalid pose"),
             (frames.saturating_sub(posed + invalid_poses), "without a pose"),
-            (missing_color, "left out because the picture is not there"),
-            (missing_depth, "depth maps listed but not there"),
+            (missing_color, "left out because the picture is missing"),
+            (missing_depth, "depth maps listed but missing"),
         ];
         dropped.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))
     }

@@ -25,7 +25,7 @@ pub enum ViewsError {
         source: io::Error,
     },
     /// The content matches no layout.
-    #[error("{}: no known layout of a recording: {found}. What would be recognised:\n{}", .path.display(), Layout::overview())]
+    #[error("{}: no known layout of a recording: {found}. Known layouts:\n{}", .path.display(), Layout::overview())]
     UnknownLayout {
         /// The file or folder.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum ViewsError {
         expected: String,
     },
     /// No frame has a picture.
-    #[error("{}: no frame left to use ({found}); layout {layout} expects {}", .path.display(), .layout.expects())]
+    #[error("{}: no usable frame ({found}); layout {layout} expects {}", .path.display(), .layout.expects())]
     NoFrames {
         /// The recording.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum ViewsError {
         expected: String,
     },
     /// The file ends before the data that it declares.
-    #[error("{}, byte {offset}: {what} needs {needed} bytes; expected that many, but only {available} are left (cut off, or a damaged header)", .path.display())]
+    #[error("{}, byte {offset}: {what} needs {needed} bytes, but only {available} are left: the file is cut off, or its header is damaged", .path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -125,7 +125,7 @@ pub enum ViewsError {
         reason: &'static str,
     },
     /// The recording has no frame of this index.
-    #[error("frame {index} of a recording with {count} frames; expected an index below that")]
+    #[error("there is no frame {index}: the recording has {count} frames, counted from 0")]
     UnknownFrame {
         /// The index.
         index: usize,
@@ -152,7 +152,7 @@ pub enum ViewsError {
     },
     /// The fused cloud would need too much memory.
     #[error(
-        "more than {limit} voxels of {voxel} m are occupied; expected at most that many: use larger voxels, a smaller largest depth, or fewer frames"
+        "more than {limit} voxels of {voxel} m are occupied: use larger voxels, a smaller maximum depth, or fewer frames"
     )]
     TooManyVoxels {
         /// Largest allowed number of voxels.

@@ -66,7 +66,8 @@ impl FuseOptions {
 /// The fused cloud and its report.
 #[derive(Clone, Debug)]
 pub struct Fused {
-    /// Points with colours and normals of length one that face the cameras, in the axes of the poses, sorted by voxel.
+    /// Points in the axes of the poses, sorted by voxel, with colours and with normals of length one that
+    /// face the cameras.
     pub cloud: PointCloud,
     /// Numbers of frames and pixels used and left out.
     pub report: FuseReport,

@@ -232,7 +232,7 @@ impl Recording {
             let found = if counts.missing_color == 0 {
                 "none is listed".to_owned()
             } else {
-                format!("{} are listed, but their pictures are not there", counts.missing_color)
+                format!("{} are listed, but their pictures are missing", counts.missing_color)
             };
             return Err(ViewsError::NoFrames { path: root, layout, found });
         }
@@ -310,7 +310,7 @@ impl Recording {
             );
         }
         if let Some(reason) = reasons.first() {
-            notes.push(format!("{} frames have an invalid pose; of the first, {reason}", reasons.len()));
+            notes.push(format!("{} frames have an invalid pose; for the first, {reason}", reasons.len()));
         }
         Ok(Self { layout, root, frames, sources, conventions, counts, notes, points })
     }

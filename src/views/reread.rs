@@ -24,7 +24,7 @@ impl Reread {
             for pose in frames.iter_mut().flat_map(|frame| [&mut frame.pose, &mut frame.depth_pose]).flatten() {
                 *pose = handed(&reread(&handed(pose), stated, convention));
             }
-            notes.push(format!("poses are read as {convention}, as asked; layout {} has {stated}", inner.layout()));
+            notes.push(format!("poses are read as {convention}, as requested; layout {} has {stated}", inner.layout()));
         } else {
             conventions.pose = None;
         }

@@ -60,8 +60,8 @@ const PIXELS_PER_POINT: f32 = 4.0;
 pub enum SceneKind {
     /// Rooms: cameras stand on the floor and look around.
     Interior,
-    /// Everything was seen from the coordinate origin, by a scanner or in one depth picture. Cameras stay close
-    /// to it, because elsewhere they would look at its shadows.
+    /// Everything was seen from the coordinate origin, by a scanner or in one depth picture. Cameras stay
+    /// close to it, because elsewhere they would look at its shadows.
     SingleViewpoint,
     /// An object or a fragment of a scene: cameras circle around it.
     Object,

@@ -41,7 +41,7 @@ pub enum WeightsError {
         path: PathBuf,
         /// Byte offset in the file at or after which the contradiction was found.
         offset: u64,
-        /// What is wrong.
+        /// Description of the problem.
         reason: String,
     },
     /// The file would need more memory than any such file should.
@@ -58,7 +58,7 @@ pub enum WeightsError {
     },
     /// Checksum error: an archive entry differs from what was written.
     #[error(
-        "{}: {entry} is damaged: checksum {found:08x}, the archive says {expected:08x}",
+        "{}: {entry} is damaged: its checksum is {found:08x}, but the archive records {expected:08x}",
         path.display()
     )]
     Checksum {
@@ -72,7 +72,7 @@ pub enum WeightsError {
         found: u32,
     },
     /// Checksum error: the file differs from what was written.
-    #[error("{}: damaged: its SHA-256 is {found}, {expected} was recorded", path.display())]
+    #[error("{}: damaged: its SHA-256 is {found}, but {expected} was recorded", path.display())]
     Damaged {
         /// File concerned.
         path: PathBuf,

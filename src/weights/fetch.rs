@@ -106,7 +106,7 @@ pub enum FetchError {
         path: PathBuf,
     },
     /// The server refused the request.
-    #[error("{url}: the server answers {status}; look at {page}")]
+    #[error("{url}: the server answered {status}; see {page}")]
     Status {
         /// Address asked for.
         url: String,
@@ -139,7 +139,7 @@ pub enum FetchError {
         part: PathBuf,
     },
     /// The file on the server has another length than the registry states.
-    #[error("{url}: {found} bytes, {expected} are expected: not the file the registry describes")]
+    #[error("{url}: the file has {found} bytes, but the registry expects {expected}: it is another file")]
     Length {
         /// Address asked for.
         url: String,
@@ -159,7 +159,7 @@ pub enum FetchError {
         found: String,
     },
     /// The disk is full, or would be. The received bytes are kept.
-    #[error("{}: {needed} more bytes are needed, {}; free some space and run the command again to go on, or set \
+    #[error("{}: {needed} more bytes are needed, {}; free some space and run the command again to resume, or set \
         GEOPURIFY_HOME to another disk",
         path.display(), match free { Some(free) => format!("{free} are free"), None => "the disk is full".to_owned() })]
     NoSpace {
@@ -439,7 +439,7 @@ impl Part {
                     }
                     _ => {
                         self.restart(fresh(None, None))?;
-                        Err(Failure::Retry("the server answers with another part than the one asked for".to_owned()))
+                        Err(Failure::Retry("the server answered with another part than the one requested".to_owned()))
                     }
                 }
             }
@@ -448,13 +448,13 @@ impl Part {
                     return Ok(false);
                 }
                 self.restart(fresh(None, None))?;
-                Err(Failure::Retry("the file on the server is shorter than what has arrived".to_owned()))
+                Err(Failure::Retry("the file on the server is shorter than the part already downloaded".to_owned()))
             }
             status
                 if status.is_server_error()
                     || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) =>
             {
-                Err(Failure::Retry(format!("the server answers {status}")))
+                Err(Failure::Retry(format!("the server answered {status}")))
             }
             status => {
                 let (url, page) = (url.to_owned(), published.page.clone());

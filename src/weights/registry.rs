@@ -165,10 +165,10 @@ impl Registry {
         for entry in &registry.entries {
             if !is_name(&entry.name) || !is_name(&entry.file) {
                 // Both are used as file names.
-                return Err(malformed(format!("'{}' or '{}' is no plain name", entry.name, entry.file)));
+                return Err(malformed(format!("'{}' or '{}' is not a plain name", entry.name, entry.file)));
             }
             if !names.insert(&entry.name) {
-                return Err(malformed(format!("'{}' is there twice", entry.name)));
+                return Err(malformed(format!("'{}' is listed twice", entry.name)));
             }
             let is_hash = |hash: &str| hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             if entry.sha256.as_deref().is_some_and(|hash| !is_hash(hash)) {
@@ -228,8 +228,8 @@ mod tests {
         assert_eq!(Registry::parse(&entry("a", "a.pth", ""), "r").unwrap().entries.len(), 1);
         for (text, expected) in [
             ("weights = 3".to_owned(), "r"),
-            (entry("a", "../a.pth", ""), "no plain name"),
-            (entry("a/b", "a.pth", ""), "no plain name"),
+            (entry("a", "../a.pth", ""), "not a plain name"),
+            (entry("a/b", "a.pth", ""), "not a plain name"),
             (entry("a", "a.pth", "sha256 = 'ABC'"), "64 lower-case"),
             (entry("a", "a.pth", "uri = 'x'"), "uri"),
             (entry("a", "a.pth", "") + &entry("a", "a.pth", ""), "twice"),

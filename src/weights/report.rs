@@ -73,7 +73,7 @@ impl fmt::Display for LoadReport {
             self.ignored.len(),
         )?;
         if let Some(prefix) = self.stripped_prefix {
-            write!(f, "; prefix '{prefix}' taken off every key")?;
+            write!(f, "; prefix '{prefix}' removed from every key")?;
         }
         let mut line = |status: &str, detail: fmt::Arguments<'_>| write!(f, "\n  {status:<10} {detail}");
         for (key, shape) in &self.missing {

@@ -81,7 +81,7 @@ impl SafetensorsFile {
         };
         let rest = (bytes.len() - LENGTH_LEN) as u64;
         if len > rest {
-            let reason = format!("a header of {len} bytes is declared, {rest} follow");
+            let reason = format!("a header of {len} bytes is declared, but only {rest} follow");
             return Err(malformed(0, reason));
         }
         if len > MAX_HEADER {
@@ -99,7 +99,7 @@ impl SafetensorsFile {
         let held = bytes.len() - data;
         if metadata.data_len() != held {
             let declared = metadata.data_len();
-            let reason = format!("the header declares {declared} bytes of data, {held} follow");
+            let reason = format!("the header declares {declared} bytes of data, but {held} follow");
             return Err(malformed(data, reason));
         }
         Ok(Self { path: path.to_path_buf(), bytes, metadata, data })
@@ -131,7 +131,7 @@ impl SafetensorsFile {
         let mut header = self.bytes[..self.data].to_vec();
         let expected = self.metadata().and_then(|metadata| metadata.get(SEAL));
         let Some((expected, at)) = expected.and_then(|seal| Some((seal, find_seal(&header, seal)?))) else {
-            return Err(WeightsError::unsupported(&self.path, "a file that holds no SHA-256 of itself"));
+            return Err(WeightsError::unsupported(&self.path, "a file without its own SHA-256"));
         };
         header[at..at + SEAL_LEN].fill(b'0');
         let mut hash = Sha256::new_with_prefix(&header);
@@ -387,7 +387,7 @@ impl SafetensorsWriter {
         let mut at = 0usize;
         for spec in tensors {
             if !names.insert(&spec.name) || spec.name == "__metadata__" {
-                return Err(WeightsError::extent(path, &spec.name, "the name is taken"));
+                return Err(WeightsError::extent(path, &spec.name, "another tensor has the same name"));
             }
             let end = spec
                 .shape

@@ -63,10 +63,12 @@ impl Manifest {
 #[non_exhaustive]
 pub enum StoreError {
     /// The system has no folder for a store.
-    #[error("this system names no cache directory; set {HOME_VARIABLE} to a directory for the weights")]
+    #[error("this system has no cache directory; set {HOME_VARIABLE} to a directory for the weights")]
     NoHome,
     /// The name cannot be used as a file name.
-    #[error("'{name}' is no name for weights: letters, digits, '.', '_' and '-', beginning with a letter or digit")]
+    #[error(
+        "'{name}' is not a valid name for weights: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
+    )]
     InvalidName {
         /// The name.
         name: String,
@@ -82,7 +84,7 @@ pub enum StoreError {
         help: String,
     },
     /// The weights belong to another model than expected.
-    #[error("{}: weights of the model {found}, {expected} is wanted", path.display())]
+    #[error("{}: these are weights of the model {found}, but {expected} is needed", path.display())]
     WrongModel {
         /// File concerned.
         path: PathBuf,
@@ -92,11 +94,11 @@ pub enum StoreError {
         found: String,
     },
     /// The store did not write this file.
-    #[error("{}: not written by `geopurify weights import` ({reason}); remove it or import it", path.display())]
+    #[error("{}: not written by `geopurify weights import` ({reason}): import it, or remove it", path.display())]
     Foreign {
         /// File concerned.
         path: PathBuf,
-        /// What is missing in the file.
+        /// Missing part of the file.
         reason: String,
     },
     /// The disk is full, or would be.

@@ -54,8 +54,8 @@ impl Default for Style {
 /// and the pixels without a label last. With a legend the result is larger than `image`.
 ///
 /// # Errors
-/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without a
-/// name, [`ImageError::Size`] if the result would have too many pixels.
+/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without
+/// a name, [`ImageError::Size`] if the result would have too many pixels.
 pub fn labelled_picture<S: AsRef<str>>(
     image: &Rgb8Image,
     labels: &[i32],

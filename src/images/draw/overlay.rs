@@ -22,8 +22,8 @@ const LINE_OPACITY: f32 = 0.9;
 /// negative label only lose some colour.
 ///
 /// # Errors
-/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without a
-/// colour.
+/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without
+/// a colour.
 pub fn tint(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f32) -> Result<Rgb8Image, ImageError> {
     check_labels(image, labels, colors.len())?;
     let opacity = if opacity.is_nan() { 0.0 } else { opacity.clamp(0.0, 1.0) };

@@ -125,7 +125,7 @@ impl Block {
         observe: &mut dyn FnMut(&str, &Tensor<2>),
     ) -> Result<Tensor<2>, OpError> {
         let Some(patches) = level.patches.get(index % level.patches.len().max(1)) else {
-            return Err(OpError::Value { op: "sonata", message: "the level has patches for no block".to_owned() });
+            return Err(OpError::Value { op: "sonata", message: "the level has no patches".to_owned() });
         };
         let mut branch = |name, out: Tensor<2>| {
             observe(name, &out);

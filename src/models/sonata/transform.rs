@@ -28,7 +28,7 @@ pub enum SonataError {
     #[error("there are no points to encode")]
     Empty,
     /// The number of attributes differs from the number of points.
-    #[error("{found} {attribute} for {points} points: one of each is wanted")]
+    #[error("{found} {attribute} for {points} points; expected one per point")]
     Attributes {
         /// Name of the attribute: colours or normals.
         attribute: &'static str,

@@ -222,7 +222,10 @@ impl Predictor {
     /// Returns the mask logits `[B, Q, H / 4, W / 4]` of decoded queries.
     fn masks(&self, decoded: Tensor<3>, features: &MaskFeatures) -> Result<Tensor<4>, OpError> {
         let [first, second, third] = &self.mask_embed[..] else {
-            return Err(OpError::Value { op: "predictor", message: "the mask MLP has not three layers".to_owned() });
+            return Err(OpError::Value {
+                op: "predictor",
+                message: "the mask MLP does not have three layers".to_owned(),
+            });
         };
         let hidden = linear(decoded, first, Activation::Relu)?;
         let hidden = linear(hidden, second, Activation::Relu)?;

@@ -78,7 +78,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     for image in images {
         let Some(camera) = cameras.get(&image.camera) else {
             let found = format!("{} (of {})", image.camera, image.name);
-            return Err(ViewsError::value(&file("images"), "a camera's number", found, "one that cameras lists"));
+            return Err(ViewsError::value(&file("images"), "a camera's number", found, "a number listed in cameras"));
         };
         let depth = maps.as_ref().and_then(|folder| {
             let kinds = ["geometric", "photometric"].map(|kind| folder.join(format!("{}.{kind}.bin", image.name)));
@@ -142,7 +142,7 @@ impl Camera {
                 path,
                 "a camera's size",
                 format!("{} x {}", size[0], size[1]),
-                "that of a picture",
+                "the size of a picture",
             ));
         }
         let calibration = Calibration::of(pinhole).with_corner_at_zero().sized(size[0] as usize, size[1] as usize);
@@ -195,7 +195,7 @@ fn text_images(path: &Path) -> Result<Vec<Image>, ViewsError> {
         let parsed = numbers.as_deref().and_then(<[f64]>::first_chunk::<9>).filter(|_| !rest.is_empty());
         let Some(&[_, w, x, y, z, tx, ty, tz, camera]) = parsed else {
             let expected = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME";
-            return Err(ViewsError::line(path, i + 1, "something else", expected));
+            return Err(ViewsError::line(path, i + 1, "other content", expected));
         };
         images.push(Image { name: rest.to_owned(), camera: camera as u32, pose: pose([w, x, y, z], [tx, ty, tz]) });
         lines.next();

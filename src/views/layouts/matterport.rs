@@ -118,7 +118,7 @@ fn raw_calibration(path: &Path) -> Result<Calibration, ViewsError> {
         return Err(ViewsError::value(path, "the content", found, "width height fx fy cx cy k1 k2 p1 p2 k3"));
     };
     if !((1.0..1e6).contains(&width) && (1.0..1e6).contains(&height)) {
-        return Err(ViewsError::value(path, "the size", format!("{width} x {height}"), "that of a picture"));
+        return Err(ViewsError::value(path, "the size", format!("{width} x {height}"), "the size of a picture"));
     }
     let k = |i: usize| numbers.get(6 + i).copied().unwrap_or(0.0);
     let distortion = Distortion { k1: k(0), k2: k(1), p1: k(2), p2: k(3), k3: k(4) };

@@ -123,7 +123,7 @@ fn describe(folder: &Path) -> String {
     text::sort_naturally(&mut paths);
     let inner = paths.iter().filter(|path| path.is_dir()).find_map(|path| {
         let layout = Layout::ALL.into_iter().find(|layout| layout.fits(path))?;
-        Some(format!("; {} in it is one of layout {layout}", text::file_name(path)))
+        Some(format!("; {} inside it is a recording of layout {layout}", text::file_name(path)))
     });
     let names: Vec<String> = paths.iter().take(LISTED).map(|path| text::file_name(path)).collect();
     match paths.len() {

@@ -89,14 +89,14 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
         if points.is_file() {
             listing.points = Some(Points::scan(points));
         } else {
-            listing.notes.push(format!("ply_file_path names {name}, which is not there"));
+            listing.notes.push(format!("ply_file_path names {name}, which does not exist"));
         }
     } else if let Some(points) = text::file_of(folder, POINTS) {
-        listing.notes.push(format!("its points are taken from {}", text::file_name(&points)));
+        listing.notes.push(format!("the points are read from {}", text::file_name(&points)));
         listing.points = Some(Points::scan(points));
     }
     if text::file_name(&file) == "transforms_train.json" {
-        listing.notes.push("only the frames for training are used (transforms_train.json)".into());
+        listing.notes.push("only the training frames are used (transforms_train.json)".into());
     }
     Ok(listing)
 }

@@ -144,7 +144,7 @@ fn read_limited(decoder: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     decoder.take(limit + 1).read_to_end(&mut unpacked)?;
     if unpacked.len() as u64 > limit {
-        return Err(std::io::Error::other(format!("more than {limit} bytes come out")));
+        return Err(std::io::Error::other(format!("the unpacked data exceed {limit} bytes")));
     }
     Ok(unpacked)
 }
@@ -235,12 +235,12 @@ pub(super) fn open(root: &Path) -> Result<impl Dataset + 'static, ViewsError> {
     }
     counts.frames = frames.len();
     if frames.is_empty() {
-        let found = format!("of {} poses none has a picture", poses.len());
+        let found = format!("none of {} poses has a picture", poses.len());
         return Err(ViewsError::NoFrames { path: root.to_path_buf(), layout: Layout::Record3d, found });
     }
     let mut notes = Vec::new();
     if let Some(why) = reason {
-        notes.push(format!("{} frames have an invalid pose; of the first, {why}", counts.invalid_poses));
+        notes.push(format!("{} frames have an invalid pose; for the first, {why}", counts.invalid_poses));
     }
     if counts.with_depth > 0 && files.has(&format!("rgbd/{}.conf", numbers[0])) {
         notes.push("depth of confidence 0 is left out".into());

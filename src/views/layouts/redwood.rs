@@ -55,7 +55,7 @@ fn read_trajectory(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, P
     let mut poses = Vec::with_capacity(lines.len() / 5);
     let blocks = lines.chunks_exact(5);
     if !blocks.remainder().is_empty() {
-        notes.push(format!("{} ends within a pose: it is cut off", text::file_name(path)));
+        notes.push(format!("{} ends inside a pose: it is cut off", text::file_name(path)));
     }
     for block in blocks {
         let (line_number, line) = block[0];

@@ -74,7 +74,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         });
     }
     if beyond > 0 {
-        listing.notes.push(format!("traj.txt has {} poses: {beyond} frames are beyond its end", poses.len()));
+        listing.notes.push(format!("traj.txt has only {} poses: the last {beyond} frames have none", poses.len()));
     }
     Ok(listing)
 }

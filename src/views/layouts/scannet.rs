@@ -86,7 +86,9 @@ pub(super) fn list_as(layout: Layout, root: &Path, units_per_meter: f64) -> Resu
         if let Some(path) = text::file_of(root, &[name])
             && !is_identity(&text::numbers(&path)?)
         {
-            listing.notes.push(format!("{name} is not the identity, and not used: the cameras count as one"));
+            listing.notes.push(format!(
+                "{name} is not the identity but is ignored: both cameras are assumed to be at the same place"
+            ));
         }
     }
     Ok(listing)

@@ -196,17 +196,20 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
     counts.frames = frames.len();
     counts.missing_color = usize::try_from(declared).unwrap_or(usize::MAX) - frames.len();
     if frames.is_empty() {
-        let found = format!("the file declares {declared} frames and holds none of them whole");
+        let found = format!("the file declares {declared} frames, but not one is complete");
         return Err(ViewsError::NoFrames { path, layout: Layout::Sens, found });
     }
     if (frames.len() as u64) < declared {
-        notes.push(format!("the file is cut off: {} of {declared} frames are whole", frames.len()));
+        notes.push(format!("the file is cut off: {} of {declared} frames are complete", frames.len()));
     }
     if let Some(why) = reason {
-        notes.push(format!("{} frames have an invalid pose; of the first, {why}", counts.invalid_poses));
+        notes.push(format!("{} frames have an invalid pose; for the first, {why}", counts.invalid_poses));
     }
     if !(is_identity(&color_extrinsic) && is_identity(&depth_extrinsic)) {
-        notes.push("the extrinsics are not the identity, and not used: the cameras count as one".into());
+        notes.push(
+            "the extrinsics are not the identity but are ignored: both cameras are assumed to be at the same place"
+                .into(),
+        );
     }
     let conventions = Conventions {
         pose: Some(PoseConvention::OPENCV_CAMERA_TO_WORLD),
