@@ -33,7 +33,7 @@ pub(super) struct Caption {
     pub(super) label: usize,
     /// The name, shortened if it is long.
     pub(super) text: String,
-    /// Center of the text, in pixels.
+    /// Centre of the text, in pixels.
     pub(super) center: [f32; 2],
     /// Text size in pixels.
     pub(super) size: f32,
@@ -203,7 +203,7 @@ impl<'a> Inside<'a> {
         Self { region, grid_width: grid.width, columns, sums }
     }
 
-    /// Returns the center, in cells of the grid, of the best rectangle of `width` x `height` cells inside the
+    /// Returns the centre, in cells of the grid, of the best rectangle of `width` x `height` cells inside the
     /// region.
     fn best(&self, width: usize, height: usize, depth: impl Fn(usize) -> u32) -> Option<[f32; 2]> {
         let Region { left, top, right, bottom, .. } = *self.region;
@@ -217,7 +217,7 @@ impl<'a> Inside<'a> {
                     continue;
                 }
                 let cell = (top + y + height / 2) * self.grid_width + left + x + width / 2;
-                // Of equally deep places, the one nearest to the center of the region's bounding box wins.
+                // Of equally deep places, the one nearest to the centre of the region's bounding box wins.
                 let off = |at: usize, size: usize, from: usize, to: usize| (2 * at + size).abs_diff(to - from);
                 let off = off(x, width, left, right) + off(y, height, top, bottom);
                 let score = (depth(cell), std::cmp::Reverse(off));

@@ -13,7 +13,7 @@ const WEIGHTS: u64 = 0;
 impl SonataConfig {
     /// Returns the configuration of a small encoder with 2.2 million parameters, which can be trained on a
     /// CPU. Its voxels of 2 cm and its cells of 8 cm are those of the published one. Most of its width and
-    /// depth is at the level of the cells, because two neighboring cells share the features of the coarser
+    /// depth is at the level of the cells, because two neighbouring cells share the features of the coarser
     /// levels.
     #[must_use]
     pub fn small() -> Self {

@@ -83,7 +83,7 @@ pub struct Prepared {
     pub point_from_voxel: Vec<i32>,
     /// `[N]` index of the voxel of every point.
     pub voxel_from_point: Vec<i32>,
-    /// `[V]` input features: position relative to the cloud's center in x and y and to its lowest point in z,
+    /// `[V]` input features: position relative to the cloud's centre in x and y and to its lowest point in z,
     /// colour in 0..1, normal.
     pub features: Vec<[f32; NUM_CHANNELS]>,
 }
@@ -104,7 +104,7 @@ impl Prepared {
 }
 
 /// Sonata's default transform, with one difference: the first point of a voxel represents it, while the
-/// published code draws one at random. The cloud is moved so that its center is at 0 in x and y and its
+/// published code draws one at random. The cloud is moved so that its centre is at 0 in x and y and its
 /// lowest point at 0 in z. Then it is cut into voxels of edge `grid` metres. All of this is computed in f32.
 ///
 /// # Errors
