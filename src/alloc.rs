@@ -1,12 +1,11 @@
-//! An allocator for programs that use this library: large blocks in huge pages.
+//! An allocator that puts large blocks into huge pages, for programs that use this library.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The system's allocator, asking Linux for huge pages under blocks of [`LARGE`] bytes and more; the
-/// system's own elsewhere.
+/// The system's allocator. On Linux it asks for huge pages under blocks of at least [`LARGE`] bytes.
 ///
-/// A scene's matrices are hundreds of megabytes. In pages of 4 KiB their first use costs a fault for every
-/// thousand floats, and gathering their rows misses the page table's cache on nearly every row.
+/// The matrices of a scene take hundreds of megabytes. With pages of 4 KiB, first use costs a page fault for
+/// every thousand floats, and gathering rows misses the TLB on nearly every row.
 ///
 /// ```
 /// #[global_allocator]
@@ -15,7 +14,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 #[derive(Clone, Copy, Debug)]
 pub struct HugePages;
 
-/// Smallest block that is worth the call, in bytes: two huge pages.
+/// Smallest block that is worth the system call, in bytes: two huge pages.
 pub const LARGE: usize = 4 << 20;
 
 #[cfg(target_os = "linux")]
@@ -27,8 +26,8 @@ fn advise(block: *mut u8, size: usize) {
     let lead = block.align_offset(HUGE_PAGE);
     let whole = size.saturating_sub(lead) / HUGE_PAGE * HUGE_PAGE;
     if whole > 0 {
-        // SAFETY: the range lies inside the block. The advice changes no contents, and where the kernel
-        // does not take it, nothing is lost.
+        // SAFETY: the range lies inside the block. The advice changes no contents, and a kernel that ignores
+        // it does no harm.
         unsafe { libc::madvise(block.wrapping_add(lead).cast(), whole, libc::MADV_HUGEPAGE) };
     }
 }
@@ -36,7 +35,7 @@ fn advise(block: *mut u8, size: usize) {
 #[cfg(not(target_os = "linux"))]
 fn advise(_block: *mut u8, _size: usize) {}
 
-// SAFETY: every call is handed to the system's allocator unchanged.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = unsafe { System.alloc(layout) };

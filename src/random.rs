@@ -1,29 +1,29 @@
-//! Seeded random numbers that stay the same on every machine and in every release.
+//! Seeded random numbers that are the same on every machine and in every release.
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+/// Random number generator SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 ///
-/// What is drawn from a seed decides which scenes are selected and which points are sampled, so the generator is
-/// written out here: those of general libraries change their streams between versions.
+/// Random numbers decide which scenes are selected and which points are sampled. General libraries change
+/// their streams between versions, so the generator is written out here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitMix64 {
     state: u64,
 }
 
 impl SplitMix64 {
-    /// The stream of a seed.
+    /// Starts the stream of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    /// The stream of a seed for one purpose, which `path` numbers: an epoch, a scene. No state has to be kept between such
-    /// streams.
+    /// Starts one of many independent streams of a seed. `path` numbers it, for example by epoch and scene,
+    /// so no state has to be kept between streams.
     #[must_use]
     pub fn stream(seed: u64, path: &[u64]) -> Self {
         path.iter().fold(Self::new(seed), |mut stream, &part| Self { state: stream.next_u64() ^ part })
     }
 
-    /// Any u64.
+    /// Returns a uniform u64.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -32,18 +32,19 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Uniform in [0, 1), in steps of 2⁻⁵³.
+    /// Returns a uniform number in [0, 1), in steps of 2⁻⁵³.
     pub fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Uniform in `0..bound`; 0 where there is nothing to choose from.
+    /// Returns a uniform number in `0..bound`, or 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        // The high word of a product: its bias is below 2⁻³² for any bound that memory can hold.
+        // High word of a 128-bit product. Its bias is below 2⁻³² for any bound that memory can hold.
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
-    /// `count` different numbers of `0..bound`, in ascending order; all of them where there are fewer.
+    /// Draws `count` different numbers from `0..bound`, in ascending order. Returns all of them if there are
+    /// fewer.
     pub fn sample(&mut self, bound: usize, count: usize) -> Vec<usize> {
         let count = count.min(bound);
         let mut numbers: Vec<usize> = (0..bound).collect();
@@ -55,7 +56,7 @@ impl SplitMix64 {
         numbers
     }
 
-    /// The numbers `0..bound` in random order.
+    /// Returns the numbers `0..bound` in random order.
     pub fn permutation(&mut self, bound: usize) -> Vec<usize> {
         let mut numbers: Vec<usize> = (0..bound).collect();
         for i in (1..bound).rev() {

@@ -1,28 +1,29 @@
-//! What a run spent its time and memory on.
+//! Time and memory that each stage of a run took.
 
 use std::time::Instant;
 
 use serde::Serialize;
 
-/// How far a run is: called with the stage's name and the share done, 0 to 1.
+/// Callback for progress: receives the stage's name and the share done, 0 to 1.
 pub type Progress<'a> = dyn FnMut(&'static str, f64) + 'a;
 
-/// One line of the stage table.
+/// One row of the stage table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stage {
     /// Name of the stage.
     pub name: &'static str,
     /// Wall time in seconds.
     pub seconds: f64,
-    /// Bytes the stage has to read and write at least; 0 where that is not counted.
+    /// Bytes the stage reads and writes at least; 0 if not counted.
     pub bytes: u64,
-    /// Largest resident memory of the process up to the stage's end, where the system tells.
+    /// Largest resident memory of the process up to the end of the stage, if the system reports it.
     pub peak_bytes: Option<u64>,
 }
 
-/// Times the stages of a run, in the order in which each was first reached, and passes their progress on.
+/// Times the stages of a run and passes their progress on. Stages are listed in the order in which they first
+/// ran.
 ///
-/// Work that alternates (read a picture, encode it, read the next) adds up under its own names.
+/// Alternating work (read a picture, encode it, read the next) adds up under the name of each stage.
 pub struct StageTimer<'p> {
     start: Instant,
     last: Instant,
@@ -44,27 +45,27 @@ impl std::fmt::Debug for StageTimer<'_> {
 }
 
 impl<'p> StageTimer<'p> {
-    /// A timer that tells `progress` how far each stage is.
+    /// Creates a timer that reports to `progress` how far each stage is.
     #[must_use]
     pub fn with_progress(progress: &'p mut Progress<'p>) -> Self {
         Self { progress: Some(progress), ..Self::default() }
     }
 
-    /// Forgets what was timed so far.
+    /// Forgets all times so far.
     pub fn restart(&mut self) {
         let now = Instant::now();
         (self.start, self.last) = (now, now);
         self.stages.clear();
     }
 
-    /// Tells how far the stage `name` is, 0 to 1.
+    /// Reports how far the stage `name` is, 0 to 1.
     pub fn progress(&mut self, name: &'static str, share: f64) {
         if let Some(progress) = &mut self.progress {
             progress(name, share);
         }
     }
 
-    /// Runs `body` as the stage `name`. The body may tell what share of it is done.
+    /// Runs `body` as the stage `name`. The body may report which share of it is done.
     ///
     /// # Errors
     /// The error of `body`.
@@ -81,7 +82,7 @@ impl<'p> StageTimer<'p> {
         result
     }
 
-    /// Counts the time since the last stage ended as the stage `name`.
+    /// Adds the time since the last stage ended to the stage `name`.
     pub fn lap(&mut self, name: &'static str) {
         let now = Instant::now();
         let seconds = (now - self.last).as_secs_f64();
@@ -96,27 +97,27 @@ impl<'p> StageTimer<'p> {
         }
     }
 
-    /// Says how many bytes the stage `name` has to read and write at least.
+    /// Sets how many bytes the stage `name` reads and writes at least.
     pub fn bytes(&mut self, name: &str, bytes: usize) {
         if let Some(stage) = self.stages.iter_mut().find(|stage| stage.name == name) {
             stage.bytes = bytes as u64;
         }
     }
 
-    /// Seconds since the start.
+    /// Returns the seconds since the start.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// The stages so far.
+    /// Returns the stages so far.
     #[must_use]
     pub fn stages(&self) -> &[Stage] {
         &self.stages
     }
 }
 
-/// Largest resident memory of this process so far in bytes, where the system tells (Linux).
+/// Returns the largest resident memory of this process so far in bytes, if the system reports it (Linux).
 #[must_use]
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -125,8 +126,8 @@ pub fn peak_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Bytes of memory that could be taken now without swapping, within what the process's control group allows, where the system
-/// tells (Linux).
+/// Returns the bytes of memory that can be allocated now without swapping, within the limit of the process's
+/// control group. `None` if the system does not report it (only Linux does).
 #[must_use]
 pub fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;

@@ -497,7 +497,7 @@ fn clouds_that_cannot_be_encoded_are_refused() {
     assert!(matches!(refuse(&far), SonataError::NotFinite { index: 3, .. }));
     let mut short = room(10);
     short.normals.pop();
-    assert_eq!(refuse(&short).to_string(), "9 normals for 10 points: one of each is wanted");
+    assert_eq!(refuse(&short).to_string(), "9 normals for 10 points; expected one per point");
     for (name, device) in devices() {
         let device_model = self::model(&device);
         let small = Limits { max_binding_bytes: 20_000, max_workgroups: 65_535 };

@@ -931,7 +931,10 @@ fn what_is_no_recording_is_explained() {
     put(folder.path().join("scene.ply"), "ply\n");
     scannet(&folder.path().join("inner"), SMALL);
     let error = detect(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("scene.ply") && error.contains("inner in it is one of layout scannet"), "{error}");
+    assert!(
+        error.contains("scene.ply") && error.contains("inner inside it is a recording of layout scannet"),
+        "{error}"
+    );
     assert!(matches!(detect(&folder.path().join("absent")), Err(ViewsError::Io { .. })));
     // Forced where nothing of it is there, each says what it misses.
     for layout in Layout::ALL {

@@ -10,7 +10,7 @@ use super::partial::{PARTIAL, Partial, directory_of, partials};
 
 /// A file that appears at its path only on [`commit`](Self::commit).
 ///
-/// Dropping it uncommitted removes the temporary file and leaves the target untouched.
+/// Dropping it without a commit removes the temporary file and leaves the target untouched.
 #[derive(Debug)]
 pub struct AtomicFile {
     // Declared first so that the handle closes before the path is removed: Windows does not
@@ -28,9 +28,8 @@ impl AtomicFile {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] if `target` exists and is no regular file (renaming
-    /// over a device or a directory is never meant); otherwise whatever creating a file in
-    /// the target's directory gives.
+    /// [`io::ErrorKind::InvalidInput`] if `target` exists and is not a regular file: a device or a folder
+    /// must not be replaced. Otherwise any error of creating a file in the target's folder.
     pub fn create(target: &Path) -> io::Result<Self> {
         if let Ok(existing) = std::fs::symlink_metadata(target)
             && !existing.is_file()
@@ -43,8 +42,8 @@ impl AtomicFile {
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(PARTIAL);
-        // The default mode of a temporary file is private to its owner; the result is an
-        // ordinary file, whose mode the umask decides.
+        // A temporary file is readable by its owner only. The result is an ordinary file, so the umask
+        // decides.
         #[cfg(unix)]
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         #[cfg(unix)]
@@ -57,12 +56,12 @@ impl AtomicFile {
         Ok(Self { writer: BufWriter::with_capacity(1 << 18, file), temp, target: target.to_path_buf(), partial })
     }
 
-    /// Path the file will have once committed.
+    /// Returns the path the file will have once committed.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Overwrites bytes already written, from `offset` on; what follows is appended as before.
+    /// Overwrites bytes already written, starting at `offset`. Later writes are appended as before.
     ///
     /// # Errors
     ///
@@ -79,9 +78,9 @@ impl AtomicFile {
     ///
     /// # Errors
     ///
-    /// Any error of those steps; the temporary file is then removed and the target is as it
-    /// was before. The one exception is a failure to sync the directory after the rename,
-    /// which is reported although the new file is in place.
+    /// Any error of those steps. The temporary file is then removed and the target is unchanged, with one
+    /// exception: if syncing the folder fails after the rename, the error is reported but the new file is in
+    /// place.
     pub fn commit(self) -> io::Result<()> {
         let Self { writer, temp, target, partial } = self;
         let file = writer.into_inner().map_err(|error| error.into_error())?;
@@ -89,7 +88,7 @@ impl AtomicFile {
         drop(file);
         temp.persist(&target).map_err(|error| error.error)?;
         drop(partial);
-        // The rename itself is durable only once the directory is. Windows has no such call.
+        // The rename is durable only after the folder is synced. Windows has no such call.
         #[cfg(unix)]
         File::open(directory_of(&target))?.sync_all()?;
         Ok(())
@@ -106,13 +105,12 @@ impl Write for AtomicFile {
     }
 }
 
-/// Writes a whole file through `write`, so that `path` holds either all of it or what it held
-/// before.
+/// Writes a whole file through `write`. `path` then holds either all of the new content or its old content.
 ///
 /// # Errors
 ///
-/// What `write` returned, or any error of creating, flushing, syncing or renaming the file
-/// (see [`AtomicFile`]). Nothing is left behind.
+/// The error of `write`, or any error of creating, flushing, syncing or renaming the file (see
+/// [`AtomicFile`]). No temporary file is left behind.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let mut file = AtomicFile::create(path)?;
     write(&mut file.writer)?;

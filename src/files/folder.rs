@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::partial::{PARTIAL, Partial, directory_of, partials};
 
-/// A folder that appears at its path only on [`commit`](Self::commit), with all that was put into it.
+/// A folder that appears at its path, with everything put into it, only on [`commit`](Self::commit).
 ///
-/// Dropping it uncommitted removes it.
+/// Dropping it without a commit removes it.
 #[derive(Debug)]
 pub struct AtomicFolder {
     temp: tempfile::TempDir,
@@ -22,7 +22,8 @@ impl AtomicFolder {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`] if there is a `target`; otherwise whatever creating a folder beside it gives.
+    /// [`io::ErrorKind::AlreadyExists`] if `target` exists; otherwise any error of creating a folder beside
+    /// it.
     pub fn create(target: &Path) -> io::Result<Self> {
         if std::fs::symlink_metadata(target).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", target.display())));
@@ -41,7 +42,7 @@ impl AtomicFolder {
         Ok(Self { temp, target: target.to_path_buf(), partial })
     }
 
-    /// Where to put its content.
+    /// Returns the temporary path to put the content into.
     pub fn path(&self) -> &Path {
         self.temp.path()
     }
@@ -50,11 +51,11 @@ impl AtomicFolder {
     ///
     /// # Errors
     ///
-    /// Any error of renaming; the content is then removed.
+    /// Any error of renaming. The content is then removed.
     pub fn commit(self) -> io::Result<()> {
         let Self { temp, target, partial } = self;
         std::fs::rename(temp.path(), &target)?;
-        // There is nothing left to remove under the old name.
+        // The rename moved the folder, so the old path needs no cleanup.
         let _ = temp.keep();
         drop(partial);
         #[cfg(unix)]

@@ -9,25 +9,25 @@ use memmap2::Mmap;
 
 /// The bytes of a file, mapped read-only.
 ///
-/// Pages are read when touched, so opening costs nothing however large the file is. A file
-/// that another process shortens while it is mapped makes a later read fault; files that are
-/// replaced by renaming, as [`write_atomic`](super::write_atomic) does, are safe.
+/// Pages are read when first touched, so opening is cheap for a file of any size. If another process shortens
+/// the file while it is mapped, a later read faults. Replacing the file by a rename, as
+/// [`write_atomic`](super::write_atomic) does, is safe.
 #[derive(Debug)]
 pub struct MappedFile(Bytes);
 
 #[derive(Debug)]
 enum Bytes {
     Mapped(Mmap),
-    /// Of what is no file, or of an empty one.
+    /// Bytes in memory, or those of an empty file.
     Held(Vec<u8>),
 }
 
 impl MappedFile {
-    /// Maps `path`; an empty file gives an empty slice.
+    /// Maps `path`. An empty file gives an empty slice.
     ///
     /// # Errors
     ///
-    /// Any error of opening or mapping the file; a directory is an error.
+    /// Any error of opening or mapping the file. A folder is an error.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
@@ -37,31 +37,30 @@ impl MappedFile {
         if metadata.len() == 0 {
             return Ok(Self::held(Vec::new()));
         }
-        // SAFETY: the map is read-only and handed out as plain bytes, for which every value
-        // is valid. Concurrent modification by another process is the caller's to avoid, as
-        // the type's documentation says.
+        // SAFETY: the map is read-only and handed out as plain bytes, for which every value is valid. The
+        // type's documentation tells callers to avoid concurrent modification.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self(Bytes::Mapped(map)))
     }
 
-    /// The same of bytes that are in memory.
+    /// Wraps bytes that are already in memory.
     #[must_use]
     pub fn held(bytes: Vec<u8>) -> Self {
         Self(Bytes::Held(bytes))
     }
 
-    /// Gives back the memory that holds these bytes; touched again, they are read again.
+    /// Frees the memory that holds these bytes. They are read from the file again when next touched.
     ///
-    /// Pages of a mapped file count as the process's memory until then. Does nothing where the system has
-    /// no such call.
+    /// Until then, touched pages of a mapped file count as memory of the process. Does nothing if the system
+    /// has no such call.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.0
             && range.start < range.end
             && range.end <= map.len()
         {
-            // SAFETY: the map is shared and read-only, so its pages are the file's own and dropping them loses
-            // nothing. Refusal only means that the memory stays.
+            // SAFETY: the map is shared and read-only, so its pages belong to the file and dropping them
+            // loses nothing. If the call is refused, the memory stays.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
         #[cfg(not(unix))]

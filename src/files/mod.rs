@@ -1,8 +1,8 @@
 //! Files on disk: whole-file replacement, read-only mapping, locks.
 //!
-//! A result file appears under its name only when it is complete. Everything is written to a temporary file in the same
-//! directory, synced, and renamed over the target. A reader never sees half a file, and a failed run leaves an earlier
-//! result as it was.
+//! A result file appears under its name only when it is complete: everything is written to a temporary file
+//! in the same folder, synced, and renamed over the target. Readers never see half a file, and a failed run
+//! leaves an earlier result unchanged.
 
 mod atomic;
 mod folder;

@@ -1,27 +1,27 @@
-//! Temporary files and folders of results in the making, removed when a signal ends the process.
+//! Temporary files and folders of unfinished results, and their removal when a signal ends the process.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How the names of temporary files and folders begin.
+/// Prefix of the names of temporary files and folders.
 pub(crate) const PARTIAL: &str = ".partial-";
 
-/// Temporary files that a process ended by a signal would leave behind.
+/// Temporary paths that would be left behind if a signal ended the process now.
 static PARTIALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 pub(super) fn partials() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    // A set of paths is whole whatever panicked beside it.
+    // The set stays valid if a thread panics while holding the lock.
     PARTIALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the process with `code`, removing the temporary files of everything that is being written: for where a signal
-/// is handled, since no destructor runs then.
+/// Removes the temporary files of all unfinished results and ends the process with `code`. Call it from a
+/// signal handler's thread, because no destructor runs when a signal ends the process.
 pub fn exit_without_partials(code: i32) -> ! {
-    // Held to the end, so that no other thread starts a file meanwhile.
+    // Held until exit, so that no other thread starts a file meanwhile.
     let partials = partials();
     for path in partials.iter() {
-        // What is gone already needs no removing.
+        // A path that is already gone needs no removal.
         let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
     std::process::exit(code)
@@ -37,7 +37,7 @@ impl Drop for Partial {
     }
 }
 
-/// The folder that `path` is in.
+/// Returns the folder that contains `path`.
 pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -1,10 +1,10 @@
-//! Questions to the file system: locks, free space, and whether a disk is full.
+//! Queries to the file system: locks, free space, and whether a disk is full.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Bytes that can still be written below `directory`, `None` where the system does not tell.
+/// Returns the bytes that can still be written below `directory`, or `None` if the system does not report it.
 #[must_use]
 pub fn free_space(directory: &Path) -> Option<u64> {
     #[cfg(unix)]
@@ -12,7 +12,7 @@ pub fn free_space(directory: &Path) -> Option<u64> {
         use std::os::unix::ffi::OsStrExt as _;
         let path = std::ffi::CString::new(directory.as_os_str().as_bytes()).ok()?;
         let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: `path` ends in a zero byte and `stat` is large enough; it is read only after success.
+        // SAFETY: `path` ends in a zero byte and `stat` is large enough. `stat` is read only after success.
         let stat = unsafe {
             if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
                 return None;
@@ -29,12 +29,12 @@ pub fn free_space(directory: &Path) -> Option<u64> {
     }
 }
 
-/// Keeps other processes that ask as well out of `folder`, as long as the file is open. `None` where one is there already. A
-/// file system without locks keeps nobody out.
+/// Locks `folder` against other processes that call this function, until the file is closed. Returns `None`
+/// if another process holds the lock. On a file system without locks, nothing is locked.
 ///
 /// # Errors
 ///
-/// Whatever making or locking the file `.lock` in the folder gives.
+/// Any error of creating or locking the file `.lock` in the folder.
 pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     let file = File::options().create(true).append(true).open(folder.join(".lock"))?;
     match file.try_lock() {
@@ -45,7 +45,7 @@ pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether an error says that no more can be written: a full disk, a quota, a limit on a file's size.
+/// Returns true if an error means that no more can be written: a full disk, a quota, or a limit on file size.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)

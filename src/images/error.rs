@@ -1,20 +1,20 @@
-//! What can go wrong with pictures.
+//! Errors of reading, writing and drawing pictures.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a picture could not be read, written, resampled or drawn.
+/// Reasons why a picture cannot be read, written, resampled or drawn.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The operating system refused to open, read or write the file.
+    /// The operating system could not open, read or write the file.
     #[error("{}: cannot {action}: {source}", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done, as a verb ("open", "write").
+        /// The action that failed, as a verb ("open", "write").
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -23,11 +23,11 @@ pub enum ImageError {
     UnknownFormat {
         /// The file.
         path: PathBuf,
-        /// What was seen instead.
+        /// Description of the content.
         found: String,
     },
-    /// The header declares a picture without pixels, or with more than are read.
-    #[error("{}: the {format} header declares {width} x {height} pixels; expected 1 to {limit} in all", .path.display())]
+    /// The header declares a picture without pixels, or with too many.
+    #[error("{}: the {format} header declares {width} x {height} pixels; expected 1 to {limit} pixels", .path.display())]
     DeclaredSize {
         /// The file.
         path: PathBuf,
@@ -40,14 +40,14 @@ pub enum ImageError {
         /// Largest number of pixels accepted.
         limit: u64,
     },
-    /// The file ends before its picture does.
-    #[error("{}: the {format} data end too early ({found}); expected the whole picture: the file is cut off", .path.display())]
+    /// The file ends before the picture is complete.
+    #[error("{}: the {format} data end too early ({found}): the file is cut off", .path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
         /// The format being read.
         format: &'static str,
-        /// What is missing.
+        /// Description of the missing part.
         found: String,
     },
     /// The decoder rejected the data.
@@ -57,25 +57,25 @@ pub enum ImageError {
         path: PathBuf,
         /// The format being read.
         format: &'static str,
-        /// What the decoder expected or said.
+        /// Message of the decoder.
         message: String,
     },
-    /// A picture must have pixels, and not too many.
-    #[error("a picture of {width} x {height} pixels; expected 1 to {limit} in all", limit = super::MAX_PIXELS)]
+    /// A picture to be made has no pixels, or too many.
+    #[error("a picture of {width} x {height} pixels; expected 1 to {limit} pixels", limit = super::MAX_PIXELS)]
     Size {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
     },
-    /// An array that goes with a picture has another number of elements.
+    /// An array that belongs to a picture has the wrong number of elements.
     #[error("{found} {what} for a picture of {width} x {height} pixels; expected {expected}")]
     Count {
-        /// What is counted ("labels").
+        /// Name of the elements ("labels").
         what: &'static str,
-        /// How many there are.
+        /// Number of elements found.
         found: usize,
-        /// How many there should be.
+        /// Number of elements expected.
         expected: usize,
         /// Width of the picture in pixels.
         width: usize,

@@ -1,7 +1,7 @@
-//! Pictures: reading, resampling as the reference does, and drawing what was found in them.
+//! Pictures: reading, resampling as the reference does, and drawing of results.
 //!
-//! [`read_image`] opens JPEG and PNG files; files are not trusted. [`resize`] holds the two 8-bit
-//! resamplings that lie between a recorded frame and the network, [`draw`] the pictures with labels.
+//! [`read_image`] opens JPEG and PNG files, which may be untrusted. [`resize`] has the two 8-bit resamplings
+//! between a recorded frame and the network. [`draw`] draws pictures with labels.
 
 #[cfg(feature = "session")]
 pub mod draw;
@@ -20,10 +20,10 @@ pub use error::ImageError;
 
 use crate::files::{self, MappedFile};
 
-/// Most pixels of a picture that is read or drawn: 768 MiB at three bytes each.
+/// Largest number of pixels of a picture: 768 MiB at three bytes each.
 pub const MAX_PIXELS: u64 = 1 << 28;
 
-/// Most bytes a PNG decoder may take for what is not the picture (profiles, texts).
+/// Largest number of bytes that a PNG decoder may use for profiles and texts.
 const MAX_SIDE_DATA: u64 = 1 << 26;
 
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -38,18 +38,18 @@ pub struct Rgb8Image {
 }
 
 impl Rgb8Image {
-    /// A picture from its pixels in row-major order.
+    /// Creates a picture from its pixels in row-major order.
     ///
     /// # Errors
-    /// [`ImageError::Size`] without pixels or above [`MAX_PIXELS`], [`ImageError::Count`] if `pixels` is of
-    /// another size.
+    /// [`ImageError::Size`] without pixels or above [`MAX_PIXELS`], [`ImageError::Count`] if `pixels` has
+    /// another length.
     pub fn new(width: usize, height: usize, pixels: Vec<[u8; 3]>) -> Result<Self, ImageError> {
         let expected = area(width, height)?;
         check_count("pixels", pixels.len(), expected, width, height)?;
         Ok(Self { width, height, pixels })
     }
 
-    /// A picture of one colour.
+    /// Creates a picture of one colour.
     ///
     /// # Errors
     /// [`ImageError::Size`] without pixels or above [`MAX_PIXELS`].
@@ -57,36 +57,36 @@ impl Rgb8Image {
         Ok(Self { width, height, pixels: vec![color; area(width, height)?] })
     }
 
-    /// Width in pixels, at least 1.
+    /// Returns the width in pixels, at least 1.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Height in pixels, at least 1.
+    /// Returns the height in pixels, at least 1.
     #[must_use]
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// The pixels in row-major order.
+    /// Returns the pixels in row-major order.
     #[must_use]
     pub fn pixels(&self) -> &[[u8; 3]] {
         &self.pixels
     }
 
-    /// The pixels in row-major order, to be changed.
+    /// Returns the pixels in row-major order, mutable.
     pub fn pixels_mut(&mut self) -> &mut [[u8; 3]] {
         &mut self.pixels
     }
 
-    /// The pixels in row-major order, without the picture around them.
+    /// Converts the picture into its pixels in row-major order.
     #[must_use]
     pub fn into_pixels(self) -> Vec<[u8; 3]> {
         self.pixels
     }
 
-    /// The picture turned and mirrored as an EXIF orientation asks.
+    /// Turns and mirrors the picture as an EXIF orientation asks.
     fn turned(self, turn: Turn) -> Self {
         let Self { width, height, mut pixels } = self;
         match turn {
@@ -112,37 +112,38 @@ impl Rgb8Image {
     }
 }
 
-/// Which way up a picture is read.
+/// How a picture's EXIF orientation is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Orientation {
-    /// As its EXIF orientation asks: what a viewer shows. For single photos.
+    /// The picture is turned as its EXIF orientation asks, as in a viewer. For single photos.
     Upright,
-    /// As stored. For frames that belong to a depth map or to camera intrinsics, which know nothing of EXIF.
+    /// The picture stays as stored. For frames with a depth map or camera intrinsics, which do not follow
+    /// EXIF.
     AsStored,
 }
 
 /// Reads a JPEG or PNG file, whatever its extension.
 ///
-/// Grey pictures become coloured ones with three equal channels; of 16 bits the upper 8 are taken. Transparency
-/// is dropped, not blended: a pixel keeps the colour it has in the file.
+/// Grey pictures get three equal channels. Of 16-bit samples the upper 8 bits are used. Transparency is
+/// dropped, not blended: a pixel keeps the colour it has in the file.
 ///
 /// # Errors
-/// [`ImageError`] naming the file: if it cannot be read, is no JPEG or PNG, declares more than [`MAX_PIXELS`],
-/// is cut off, or is damaged.
+/// [`ImageError`] with the file's path, if it cannot be read, is not a JPEG or PNG, declares more than
+/// [`MAX_PIXELS`], is cut off, or is damaged.
 pub fn read_image(path: &Path, orientation: Orientation) -> Result<Rgb8Image, ImageError> {
     let bytes = MappedFile::open(path).map_err(|source| ImageError::io(path, "open", source))?;
     decode_image(&bytes, path, orientation)
 }
 
-/// Reads a picture from the bytes of a JPEG or PNG file, as [`read_image`] does; `path` is the file that errors
-/// name, of which the picture may be a part.
+/// Reads a picture from the bytes of a JPEG or PNG file, as [`read_image`] does. `path` names the file in
+/// errors; the picture may be a part of it.
 ///
 /// # Errors
 /// As [`read_image`].
 pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Result<Rgb8Image, ImageError> {
     let reader = Cursor::new(bytes);
     if bytes.starts_with(PNG_SIGNATURE) {
-        // Looked up here because the decoder allocates rows while it reads the header.
+        // Checked here because the decoder allocates rows while it reads the header.
         if let [_, _, _, _, b'I', b'H', b'D', b'R', w0, w1, w2, w3, h0, h1, h2, h3, ..] = bytes[PNG_SIGNATURE.len()..] {
             let (width, height) = (u32::from_be_bytes([w0, w1, w2, w3]), u32::from_be_bytes([h0, h1, h2, h3]));
             check_declared(path, "PNG", width, height)?;
@@ -152,7 +153,7 @@ pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Resu
         let decoder = PngDecoder::with_limits(reader, limits).map_err(|error| rejected(path, "PNG", &error))?;
         decode(path, "PNG", decoder, orientation)
     } else if bytes.starts_with(JPEG_SIGNATURE) {
-        // The decoder would make up what is missing.
+        // The decoder would fill in the missing part.
         if !jpeg_is_whole(bytes) {
             let found = "there is no end-of-image marker".into();
             return Err(ImageError::Truncated { path: path.to_path_buf(), format: "JPEG", found });
@@ -182,7 +183,7 @@ pub fn write_png(path: &Path, image: &Rgb8Image) -> Result<(), ImageError> {
     .map_err(|source| ImageError::io(path, "write", source))
 }
 
-/// Number of pixels, if a picture may have so many.
+/// Returns the number of pixels of a picture, if it is allowed.
 fn area(width: usize, height: usize) -> Result<usize, ImageError> {
     let pixels = width.checked_mul(height).filter(|&pixels| (1..=MAX_PIXELS).contains(&(pixels as u64)));
     pixels.ok_or(ImageError::Size { width, height })
@@ -221,7 +222,7 @@ fn decode(
     } else {
         let mut raw = vec![0; num_pixels * bytes_per_pixel];
         decoder.read_image(&mut raw).map_err(|error| rejected(path, format, &error))?;
-        // 16-bit samples come in the byte order of this machine.
+        // 16-bit samples have the byte order of this machine.
         let width = bytes_per_pixel / channels;
         let upper = if cfg!(target_endian = "little") { width - 1 } else { 0 };
         let [red, green, blue] = if channels < 3 { [0; 3] } else { [0, 1, 2] }.map(|c: usize| c * width + upper);
@@ -232,7 +233,7 @@ fn decode(
     Ok(Rgb8Image { width: width as usize, height: height as usize, pixels }.turned(turn))
 }
 
-/// Number of pixels of a picture of a declared size.
+/// Returns the number of pixels of a picture of a declared size, if it is allowed.
 fn check_declared(path: &Path, format: &'static str, width: u32, height: u32) -> Result<usize, ImageError> {
     area(width as usize, height as usize).map_err(|_| {
         let path = path.to_path_buf();
@@ -243,14 +244,14 @@ fn check_declared(path: &Path, format: &'static str, width: u32, height: u32) ->
 fn rejected(path: &Path, format: &'static str, error: &image::ImageError) -> ImageError {
     let path = path.to_path_buf();
     match error {
-        // Read from memory, so the end is the only trouble there can be.
+        // The data are in memory, so the only possible I/O error is their end.
         image::ImageError::IoError(error) => ImageError::Truncated { path, format, found: error.to_string() },
         other => ImageError::Decode { path, format, message: other.to_string() },
     }
 }
 
-/// Whether an end-of-image marker follows the start of the first scan. Within a scan the marker cannot be
-/// mistaken: a data byte 0xff is always followed by 0.
+/// Returns true if an end-of-image marker follows the start of the first scan. Inside a scan the marker is
+/// unambiguous: a data byte 0xff is always followed by 0.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {
     const START_OF_SCAN: u8 = 0xda;
     let mut rest = bytes.get(2..).unwrap_or_default();
@@ -268,11 +269,11 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
             _ => return false,
         };
     }
-    // Not a segment: the decoder says what is wrong, unless it is the cut.
+    // The data are not a segment. The decoder reports the error, unless the file is cut off here.
     !matches!(rest, [] | [0xff])
 }
 
-/// What a file that is neither JPEG nor PNG seems to be.
+/// Describes a file that is neither JPEG nor PNG.
 fn describe(bytes: &[u8]) -> String {
     let known = match bytes {
         [] => return "the file is empty (0 bytes)".into(),
@@ -322,7 +323,7 @@ mod tests {
         bytes
     }
 
-    /// `jpeg` with an EXIF segment that gives `orientation`.
+    /// Returns `jpeg` with an EXIF segment that gives `orientation`.
     fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
         let tiff = [b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(), &[orientation], &[0; 6]].concat();
         let length = (2 + 6 + tiff.len()) as u16;
@@ -387,7 +388,7 @@ mod tests {
 
     #[test]
     fn exif_orientation_is_applied_only_upright() {
-        // Dark, but for the upper right corner.
+        // Dark except for the upper right corner.
         let mut stored = Rgb8Image::filled(32, 16, [20; 3]).unwrap();
         for y in 0..8 {
             stored.pixels_mut()[y * 32 + 24..(y + 1) * 32].fill([240; 3]);
@@ -456,7 +457,7 @@ mod tests {
         let pixels = (0..64 * 48_usize).map(|i| [(i * 7 % 256) as u8, (i * 31 % 251) as u8, (i / 9) as u8]).collect();
         let image = Rgb8Image::new(64, 48, pixels).unwrap();
         let whole = png(image.pixels().as_flattened(), 64, 48, ExtendedColorType::Rgb8);
-        // The last chunk says only that there are no more.
+        // The last chunk only marks the end.
         for end in (PNG_SIGNATURE.len()..whole.len() - 16).step_by(61) {
             let error = read(&whole[..end]).unwrap_err();
             assert!(matches!(error, ImageError::Truncated { .. }), "{end} of {}: {error}", whole.len());
@@ -486,7 +487,7 @@ mod tests {
         let error = read(&bytes).unwrap_err();
         assert!(matches!(error, ImageError::DeclaredSize { width: 65_500, height: 65_500, .. }), "{error}");
 
-        // 2147483647 x 2147483647, with the checksum that belongs to it.
+        // 2147483647 x 2147483647, with the matching checksum.
         let mut bytes = png(&[0; 3], 1, 1, ExtendedColorType::Rgb8);
         bytes[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
         bytes[29..33].copy_from_slice(&[0x9b, 0xab, 0x9c, 0x31]);

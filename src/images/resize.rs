@@ -1,23 +1,23 @@
-//! The two 8-bit resamplings through which a recorded frame reaches the network.
+//! The two 8-bit resamplings that a recorded frame passes before the network.
 
 use rayon::prelude::*;
 
 use super::{ImageError, Rgb8Image, area};
 use crate::ops::bicubic_antialias::cpu::{Windows, windows};
 
-/// Fraction bits of the bicubic weights: 8 bits of sample and 2 of headroom (weights may be negative and their
-/// sums exceed one) fill an i32.
+/// Fraction bits of the bicubic weights. The sample's 8 bits and 2 bits of headroom fill an i32. The headroom
+/// is needed because weights may be negative and their sums exceed one.
 const BICUBIC_BITS: u32 = 32 - 8 - 2;
 
 /// Fraction bits of the bilinear weights.
 const BILINEAR_BITS: u32 = 11;
 
-/// Bytes that a column pass sums in registers.
+/// Number of bytes that a column pass sums in registers.
 const BLOCK: usize = 32;
 
-/// Resamples by bicubic convolution with antialiasing, bit for bit as `Image.resize((w, h))` of Pillow 10 to 12
-/// does with RGB: weights of 22 fraction bits, first along the rows, then along the columns, 8 bits in between.
-/// (Pillow 13 begins with the columns at some sizes, which rounds differently.)
+/// Resamples by bicubic convolution with antialiasing, bit for bit as `Image.resize((w, h))` of Pillow 10 to
+/// 12 does with RGB. Weights have 22 fraction bits. Rows are resampled first, then columns, with 8 bits in
+/// between. (Pillow 13 starts with the columns at some sizes, which rounds differently.)
 ///
 /// # Errors
 /// [`ImageError::Size`] if `width` x `height` has no pixels or too many.
@@ -52,8 +52,8 @@ pub fn resize_bicubic(image: &Rgb8Image, width: usize, height: usize) -> Result<
     Ok(Rgb8Image { width, height, pixels })
 }
 
-/// Resamples bilinearly between the nearest pixels, without antialiasing, bit for bit as `cv2.resize` of OpenCV 4
-/// and 5 does by default: weights of 11 fraction bits, 7 more than 8 bits in between.
+/// Resamples bilinearly between the nearest pixels, without antialiasing, bit for bit as `cv2.resize` of
+/// OpenCV 4 and 5 does by default. Weights have 11 fraction bits, intermediate values 15 bits.
 ///
 /// # Errors
 /// [`ImageError::Size`] if `width` x `height` has no pixels or too many.
@@ -73,12 +73,12 @@ pub fn resize_bilinear(image: &Rgb8Image, width: usize, height: usize) -> Result
     Ok(Rgb8Image { width, height, pixels })
 }
 
-/// The picture as the reference feeds it to its network: reduced by `scale` with [`resize_bicubic`] (sizes
-/// rounded down, at least one pixel), then brought to `width` x `height` with [`resize_bilinear`].
+/// Prepares a picture as the reference does for its network. The picture is reduced by `scale` with
+/// [`resize_bicubic`] (sizes rounded down, at least one pixel), then resized to `width` x `height` with
+/// [`resize_bilinear`].
 ///
 /// # Errors
-/// [`ImageError::Size`] if a size has no pixels or too many; so has any size after a `scale` that is not a
-/// positive number.
+/// [`ImageError::Size`] if a size has no pixels or too many, or if `scale` is not a positive number.
 pub fn prepare_reference(image: &Rgb8Image, scale: f64, width: usize, height: usize) -> Result<Rgb8Image, ImageError> {
     let reduced = |size: usize| match scale > 0.0 {
         true => ((size as f64 / scale) as usize).max(1),
@@ -88,7 +88,7 @@ pub fn prepare_reference(image: &Rgb8Image, scale: f64, width: usize, height: us
     resize_bilinear(&half, width, height)
 }
 
-/// Height and width with `longest` as the longer edge, `size` itself where that is 0.
+/// Returns height and width scaled so that the longer edge is `longest`, or `size` itself if `longest` is 0.
 #[must_use]
 pub fn fitted(size: [usize; 2], longest: usize) -> [usize; 2] {
     if longest == 0 {
@@ -98,7 +98,7 @@ pub fn fitted(size: [usize; 2], longest: usize) -> [usize; 2] {
     size.map(|pixels| ((pixels * longest * 2 + edge) / (2 * edge)).max(1))
 }
 
-/// One row to another width.
+/// Resamples one row to another width.
 struct AlongRow<'a> {
     row: &'a [[u8; 3]],
     columns: &'a Windows<i32>,
@@ -123,7 +123,7 @@ impl pulp::NullaryFnOnce for AlongRow<'_> {
     }
 }
 
-/// One row from those above and below: bytes of rows as long as `to`, the first of them with the first weight.
+/// Sums one row from several rows of the input, each as long as `to`, with a weight for each.
 struct AcrossRows<'a> {
     rows: &'a [u8],
     weights: &'a [i32],
@@ -145,7 +145,7 @@ impl pulp::NullaryFnOnce for AcrossRows<'_> {
     }
 }
 
-/// Bytes `x..x + WIDTH` of the row; gives WIDTH.
+/// Computes the bytes `x..x + WIDTH` of the row. Returns WIDTH.
 #[inline(always)]
 fn byte_block<const WIDTH: usize>(rows: &[u8], weights: &[i32], x: usize, to: &mut [u8]) -> usize {
     let mut sums = [1 << (BICUBIC_BITS - 1); WIDTH];
@@ -164,16 +164,16 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> BICUBIC_BITS).clamp(0, 255) as u8
 }
 
-/// The two samples around a point of an axis.
+/// The two samples around a point of an axis, with their weights.
 struct Pair {
     from: [usize; 2],
     weights: [i32; 2],
 }
 
 impl Pair {
-    /// Output sample `i` of `num_in` samples resampled to `num_out`. Beyond the outermost centres the border is
-    /// repeated: with `whole`, as one sample of weight one, otherwise as the same sample twice, which rounds
-    /// differently.
+    /// Computes output sample `i` when `num_in` samples are resampled to `num_out`. Beyond the outermost
+    /// centres the border is repeated. With `whole` this is one sample of weight one; otherwise it is the
+    /// same sample twice, which rounds differently.
     fn new(i: usize, num_in: usize, num_out: usize, whole: bool) -> Self {
         let scale = 1.0 / (num_out as f64 / num_in as f64);
         let position = ((i as f64 + 0.5) * scale - 0.5) as f32;
@@ -193,7 +193,7 @@ impl Pair {
     }
 }
 
-/// One row between two, to another width.
+/// Interpolates one row between two, at another width.
 struct Between<'a> {
     rows: [&'a [[u8; 3]]; 2],
     weights: [i32; 2],
@@ -212,7 +212,8 @@ impl pulp::NullaryFnOnce for Between<'_> {
                     let [left, right] = from.map(|x| i32::from(row[x][channel]));
                     left * weights[0] + right * weights[1]
                 });
-                // The four bits go before the product, so that it fits 32 bits; the last two round.
+                // The four lowest bits are dropped first, so that the product fits into 32 bits. The last two
+                // round.
                 let sum = ((self.weights[0] * (above >> 4)) >> 16) + ((self.weights[1] * (below >> 4)) >> 16);
                 to[channel] = ((sum + 2) >> 2) as u8;
             }
@@ -224,7 +225,7 @@ impl pulp::NullaryFnOnce for Between<'_> {
 mod tests {
     use super::*;
 
-    /// 5 x 4 pixels without any order that would make them smooth.
+    /// Makes 5 x 4 pixels in an irregular pattern.
     fn picture() -> Rgb8Image {
         let channel = |x: usize, y: usize, c: usize| ((37 * x + 101 * y + 53 * c * c + 11 * x * y) % 256) as u8;
         let pixels = (0..20).map(|i| [0, 1, 2].map(|c| channel(i % 5, i / 5, c))).collect();
@@ -250,7 +251,7 @@ mod tests {
         let larger = resize_bicubic(&image, 7, 5).unwrap();
         assert_eq!(larger.pixels()[..4], [[0, 47, 217], [13, 66, 254], [43, 96, 201], [69, 122, 25]]);
         assert_eq!(larger.pixels()[31..], [[192, 245, 148], [40, 93, 219], [13, 66, 137], [70, 123, 11]]);
-        // What overshoots is clipped.
+        // Overshoot is clipped.
         let edge = Rgb8Image::new(2, 1, vec![[0; 3], [255; 3]]).unwrap();
         let stretched = resize_bicubic(&edge, 6, 1).unwrap();
         assert_eq!(stretched.pixels(), [[0; 3], [0; 3], [76; 3], [179; 3], [255; 3], [255; 3]]);

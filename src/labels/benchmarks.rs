@@ -1,8 +1,9 @@
-//! The benchmarks' own label files: ScanNet's segments and groups, Matterport3D's categories of faces, and the tables that
-//! say what their names and numbers mean.
+//! Label files of the benchmarks: ScanNet's segments and groups, Matterport3D's face categories, and the
+//! tables that translate their names and numbers into classes.
 //!
-//! Sources: the export scripts of ScanNet (Dai et al., CVPR 2017) and ScanNet200 (Rozenberszki et al., ECCV 2022); for
-//! Matterport3D (Chang et al., 3DV 2017) those of OpenScene (Peng et al., CVPR 2023), which GeoPurify uses.
+//! Sources: for ScanNet, the export scripts of ScanNet (Dai et al., CVPR 2017) and ScanNet200 (Rozenberszki
+//! et al., ECCV 2022). For Matterport3D (Chang et al., 3DV 2017), the scripts of OpenScene (Peng et al., CVPR
+//! 2023), which GeoPurify uses.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,25 +15,25 @@ use super::nyu40::{self, nyu40_from_class};
 use super::{LabelsError, Preset};
 use crate::cloud::{PointCloud, for_each_face};
 
-/// A label of no class: what all protocols ignore.
+/// Label of points without a class. All protocols ignore it.
 pub const NO_CLASS: u8 = 255;
 
-/// The table that comes with ScanNet.
+/// File name of the label table that comes with ScanNet.
 pub const SCANNET_TABLE: &str = "scannetv2-labels.combined.tsv";
 
-/// The table that comes with Matterport3D.
+/// File name of the category table that comes with Matterport3D.
 pub const MATTERPORT_TABLE: &str = "category_mapping.tsv";
 
-/// What the segments of ScanNet's reduced meshes have behind the scene's name.
+/// Suffix that follows the scene's name in the segment files of ScanNet's reduced meshes.
 const SEGMENTS: &str = "_vh_clean_2.0.010000.segs.json";
 
-/// Matterport3D's folder of labelled meshes, a room each.
+/// Matterport3D's folder of labelled meshes, one for each room.
 pub const REGIONS: &str = "region_segmentations";
 
-/// The property of Matterport3D's faces that holds their category.
+/// Property of Matterport3D's faces that holds their category.
 const CATEGORY: &str = "category_id";
 
-/// Numbers in ScanNet's table of the 200 classes, in the order of [`Preset::SCANNET200`].
+/// ScanNet's `id` numbers of the 200 classes, in the order of [`Preset::SCANNET200`].
 #[rustfmt::skip]
 pub const SCANNET200_IDS: [u16; 200] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23, 24, 26, 27, 28, 29, 31, 32, 33, 34, 35,
@@ -54,13 +55,13 @@ fn content(path: &Path, found: impl Into<String>, expected: impl Into<String>) -
     LabelsError::Content { path: path.to_path_buf(), found: found.into(), expected: expected.into() }
 }
 
-/// The table called `name` that goes with the file or folder `start`: in its folder or one above it, up to the one above
-/// `root`, or in a folder `metadata` there.
+/// Finds the table `name` for the file or folder `start`. It looks in the folder of `start` and in each
+/// folder above it, up to the one above `root`, and in a folder `metadata` inside each of these.
 ///
 /// # Errors
-/// [`LabelsError::Table`] where there is none.
+/// [`LabelsError::Table`] if there is none.
 pub fn find_table(start: &Path, root: &Path, name: &'static str) -> Result<PathBuf, LabelsError> {
-    // An absolute path has the folders above it.
+    // Only an absolute path lists all folders above it.
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let (start, root) = (absolute(start), absolute(root));
     let last = root.parent().unwrap_or(&root);
@@ -69,7 +70,7 @@ pub fn find_table(start: &Path, root: &Path, name: &'static str) -> Result<PathB
     places.find(|path| path.is_file()).ok_or_else(|| LabelsError::Table { name, start: start.clone(), root })
 }
 
-/// A table of columns separated by tabs: the numbers of its lines, and the cells of the wanted columns.
+/// Reads a tab-separated table. Returns the line numbers and the cells of the wanted columns.
 fn read_table<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<(usize, [String; N])>, LabelsError> {
     let text = std::fs::read_to_string(path).map_err(|source| io(path, source))?;
     let mut lines = text.lines().enumerate();
@@ -78,7 +79,7 @@ fn read_table<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<(us
     for (place, column) in places.iter_mut().zip(columns) {
         let found = head.iter().position(|name| *name == column);
         *place = found.ok_or_else(|| {
-            let found = format!("a first line without '{column}'");
+            let found = format!("no column '{column}' in the first line");
             content(path, found, format!("the columns {}, separated by tabs", columns.join(", ")))
         })?;
     }
@@ -89,21 +90,21 @@ fn read_table<const N: usize>(path: &Path, columns: [&str; N]) -> Result<Vec<(us
     Ok(lines.filter(|(_, line)| !line.trim().is_empty()).map(cells).collect())
 }
 
-/// A whole number; nothing is 0. Numbers are written with a decimal point where a column has gaps.
+/// Parses a whole number; an empty cell is 0. Numbers have a decimal point if their column has gaps.
 fn number(path: &Path, line: usize, column: &str, cell: &str) -> Result<u32, LabelsError> {
     let whole = cell.strip_suffix(".0").unwrap_or(cell);
     let parsed = if whole.is_empty() { Ok(0) } else { whole.parse() };
     parsed.map_err(|_| content(path, format!("'{cell}' in line {line}"), format!("a whole number as {column}")))
 }
 
-/// What a name of ScanNet's annotators means.
+/// Classes of one name that ScanNet's annotators use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ScanNetName {
     id: u32,
     nyu40: u8,
 }
 
-/// ScanNet's table of names.
+/// ScanNet's table of names and their classes.
 #[derive(Clone, Debug)]
 pub struct ScanNetTable {
     path: PathBuf,
@@ -114,7 +115,7 @@ impl ScanNetTable {
     /// Reads `scannetv2-labels.combined.tsv`.
     ///
     /// # Errors
-    /// [`LabelsError::Read`], or [`LabelsError::Content`] where it is another table.
+    /// [`LabelsError::Read`], or [`LabelsError::Content`] if it is another table.
     pub fn read(path: &Path) -> Result<Self, LabelsError> {
         let mut names = HashMap::new();
         for (line, [name, id, nyu40]) in read_table(path, ["raw_category", "id", "nyu40id"])? {
@@ -130,17 +131,17 @@ impl ScanNetTable {
     }
 }
 
-/// Where ScanNet keeps what its annotators said of a scene.
+/// Annotation files of a ScanNet scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanNetFiles {
-    /// Segments of each object, and its name.
+    /// File with the name and the segments of each object.
     pub groups: PathBuf,
-    /// The segment of each vertex of the reduced mesh.
+    /// File with the segment of each vertex of the reduced mesh.
     pub segments: PathBuf,
 }
 
 impl ScanNetFiles {
-    /// Those of the scene `name` in `folder`, if both are there.
+    /// Returns the files of the scene `name` in `folder`, if both exist.
     #[must_use]
     pub fn of(folder: &Path, name: &str) -> Option<Self> {
         let segments = folder.join(format!("{name}{SEGMENTS}"));
@@ -153,9 +154,9 @@ impl ScanNetFiles {
 /// Labels of the vertices of a ScanNet scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanNetLabels {
-    /// NYU40's numbers, 0 where nothing is said: what `labels.ply` holds.
+    /// NYU40's numbers as in `labels.ply`; 0 for unannotated vertices.
     pub nyu40: Vec<u16>,
-    /// Classes of [`Preset::SCANNET200`], [`NO_CLASS`] for all others.
+    /// Classes of [`Preset::SCANNET200`]; [`NO_CLASS`] for vertices without one.
     pub scannet200: Vec<u8>,
 }
 
@@ -184,22 +185,22 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Res
     serde_json::from_slice(&bytes).map_err(|error| content(path, error.to_string(), expected))
 }
 
-/// Labels of the vertices of a scene of ScanNet, in the order of the reduced mesh.
+/// Reads the labels of the vertices of a ScanNet scene, in the order of the reduced mesh.
 ///
 /// # Errors
-/// [`LabelsError::Read`], or [`LabelsError::Content`] where a file is damaged, belongs to another mesh, or has a name that
-/// the table lacks.
+/// [`LabelsError::Read`], or [`LabelsError::Content`] if a file is damaged, belongs to another mesh, or has a
+/// name that the table lacks.
 pub fn scannet_labels(files: &ScanNetFiles, table: &ScanNetTable) -> Result<ScanNetLabels, LabelsError> {
     let segments: SegmentsFile = read_json(&files.segments, "JSON with a segment for each vertex in 'segIndices'")?;
     let groups: GroupsFile = read_json(&files.groups, "JSON with 'segGroups' of a 'label' and 'segments' each")?;
     if let Some(other) = groups.segments_file.as_deref().filter(|other| !other.ends_with(SEGMENTS)) {
         let found = format!("groups of the segments in '{other}'");
-        return Err(content(&files.groups, found, format!("those of NAME{SEGMENTS}")));
+        return Err(content(&files.groups, found, format!("groups of the segments in NAME{SEGMENTS}")));
     }
     let mut of_segment = HashMap::new();
     for group in &groups.groups {
         let Some(name) = table.names.get(group.label.as_str()) else {
-            let expected = format!("a raw_category of {}", table.path.display());
+            let expected = format!("a name from the column raw_category of {}", table.path.display());
             return Err(content(&files.groups, format!("the label '{}'", group.label), expected));
         };
         of_segment.extend(group.segments.iter().map(|&segment| (segment, *name)));
@@ -215,11 +216,11 @@ pub fn scannet_labels(files: &ScanNetFiles, table: &ScanNetTable) -> Result<Scan
     })
 }
 
-/// Matterport3D's table of categories.
+/// Matterport3D's table of categories and their classes.
 #[derive(Clone, Debug)]
 pub struct MatterportTable {
     path: PathBuf,
-    /// NYU40's number and NYU's name, by number of the category.
+    /// NYU40's number and NYU's name, by category number.
     categories: HashMap<i64, (u8, String)>,
 }
 
@@ -227,13 +228,13 @@ impl MatterportTable {
     /// Reads `category_mapping.tsv`.
     ///
     /// # Errors
-    /// [`LabelsError::Read`], or [`LabelsError::Content`] where it is another table.
+    /// [`LabelsError::Read`], or [`LabelsError::Content`] if it is another table.
     pub fn read(path: &Path) -> Result<Self, LabelsError> {
         let mut categories = HashMap::new();
         for (line, [index, nyu40, name]) in read_table(path, ["index", "nyu40id", "nyuClass"])? {
             let index = number(path, line, "index", &index)?;
             let nyu40 = number(path, line, "nyu40id", &nyu40)?;
-            // Beyond NYU40 is nothing that any set takes from there.
+            // No label set uses numbers above NYU40's.
             let nyu40 = u8::try_from(nyu40).ok().filter(|&nyu40| i64::from(nyu40) <= nyu40::LARGEST).unwrap_or(0);
             categories.insert(i64::from(index), (nyu40, name));
         }
@@ -241,23 +242,24 @@ impl MatterportTable {
     }
 }
 
-/// Matterport3D's presets, whose classes are those of vertices in [`MatterportLabels`].
+/// Presets of Matterport3D for which [`MatterportLabels`] holds classes.
 pub const MATTERPORT_PRESETS: [Preset; 4] =
     [Preset::MATTERPORT21, Preset::MATTERPORT40, Preset::MATTERPORT80, Preset::MATTERPORT160];
 
-/// Labels of the vertices of a region of Matterport3D.
+/// Labels of the vertices of a region (a room) of Matterport3D.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatterportLabels {
-    /// NYU40's numbers, 0 where nothing is said.
+    /// NYU40's numbers; 0 for unannotated vertices.
     pub nyu40: Vec<u16>,
-    /// Classes of each of [`MATTERPORT_PRESETS`], [`NO_CLASS`] for all others.
+    /// Classes of each of [`MATTERPORT_PRESETS`]; [`NO_CLASS`] for vertices without one.
     pub classes: [Vec<u8>; 4],
 }
 
-/// Labels of the vertices of a region: the class that most of the faces around a vertex have. Of equally many none wins
-/// over a class, and the first class over later ones.
+/// Reads the labels of the vertices of a region. A vertex gets the class that most of its faces have. In a
+/// tie, "no class" wins over a class, and the first class wins over later ones.
 ///
-/// The categories are translated before they are counted, so every set of classes has its own majority, as published.
+/// Categories are translated to classes before counting, as published. So each label set has its own
+/// majority.
 ///
 /// # Errors
 /// [`LabelsError::Cloud`], or [`LabelsError::Content`] for a category that the table lacks.
@@ -269,10 +271,10 @@ pub fn matterport_labels(mesh: &Path, table: &MatterportTable) -> Result<Matterp
     let mut known: Vec<i64> = corners.iter().map(|&(_, category)| category).collect();
     known.par_sort_unstable();
     known.dedup();
-    // -1 and 0 say that a face has no category.
+    // -1 and 0 mark a face without a category.
     let missing = known.iter().find(|category| **category > 0 && !table.categories.contains_key(category));
     if let Some(category) = missing {
-        let expected = format!("a number of {}", table.path.display());
+        let expected = format!("a category number from {}", table.path.display());
         return Err(content(mesh, format!("a face of category {category}"), expected));
     }
     let majority = |class_of: &dyn Fn(u8, &str) -> Option<u8>| {
@@ -312,15 +314,15 @@ pub fn matterport_labels(mesh: &Path, table: &MatterportTable) -> Result<Matterp
         };
         majority(&class_of).into_iter().map(|class| class.map_or(NO_CLASS, |class| class as u8)).collect()
     });
-    // 0 is not counted as one of NYU40's.
+    // Number 0 (unannotated) counts as no class.
     let nyu40 = majority(&|nyu40, _| nyu40.checked_sub(1));
     Ok(MatterportLabels { nyu40: nyu40.into_iter().map(|class| class.map_or(0, |class| class + 1)).collect(), classes })
 }
 
-/// The meshes `region_segmentations/regionN.ply` of a scan of Matterport3D, by name.
+/// Lists the meshes `region_segmentations/regionN.ply` of a scan of Matterport3D, by name.
 ///
 /// # Errors
-/// [`LabelsError::Read`] where the folder is there but cannot be read.
+/// [`LabelsError::Read`] if the folder exists but cannot be read.
 pub fn region_meshes(scan: &Path) -> Result<Vec<PathBuf>, LabelsError> {
     let folder = scan.join(REGIONS);
     if !folder.is_dir() {

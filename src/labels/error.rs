@@ -2,31 +2,31 @@ use std::path::PathBuf;
 
 use crate::cloud::CloudError;
 
-/// Why labels cannot be used.
+/// Reasons why labels cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelsError {
     /// The file cannot be read.
     #[error(transparent)]
     Cloud(#[from] CloudError),
-    /// The points have no such property.
-    #[error("{}: its points have no '{field}', only {found:?}", path.display())]
+    /// The points have no property of this name.
+    #[error("{}: the points have no property '{field}', only {found:?}", path.display())]
     NoField {
         /// The file.
         path: PathBuf,
         /// The property that should hold the labels.
         field: String,
-        /// The properties there are.
+        /// Names of the properties that exist.
         found: Vec<String>,
     },
-    /// A label is no whole number.
+    /// A label is not a whole number.
     #[error("{}: point {point} has the label {value}; expected whole numbers in '{field}'", path.display())]
     NotWhole {
         /// The file.
         path: PathBuf,
         /// Index of the point.
         point: usize,
-        /// What it has.
+        /// Value of the label.
         value: f64,
         /// The property.
         field: String,
@@ -36,41 +36,41 @@ pub enum LabelsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file of labels or a table is not what it should be.
+    /// A file of labels or a table has unexpected content.
     #[error("{}: {found}; expected {expected}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is there.
+        /// Content of the file.
         found: String,
-        /// What should be.
+        /// Expected content.
         expected: String,
     },
-    /// The table that says what labels mean is not there.
+    /// The table that translates labels was not found.
     #[error(
-        "{}: the labels need the data set's own table, and there is no {name} here, in a folder above up to the one around {}, or \
-         in a folder metadata of these; put it there",
+        "{}: the labels need the data set's table {name}, which was not found. Put it here, in a folder above \
+         (up to the one that contains {}), or in a folder metadata of one of these",
         start.display(), root.display()
     )]
     Table {
-        /// The table.
+        /// File name of the table.
         name: &'static str,
-        /// The scene.
+        /// Path of the scene.
         start: PathBuf,
         /// The folder of all scenes.
         root: PathBuf,
     },
-    /// The labels of a scene are not of the wanted classes.
-    #[error("{}: nothing says which points are of the classes of {preset}; expected {expected}", path.display())]
+    /// The labels of a scene cannot be translated to the wanted classes.
+    #[error("{}: the labels do not give the classes of {preset}; expected {expected}", path.display())]
     OtherClasses {
         /// The file with the labels.
         path: PathBuf,
-        /// The label set.
+        /// Name of the label set.
         preset: &'static str,
-        /// What would say it.
+        /// Files or properties that would allow it.
         expected: &'static str,
     },
 }

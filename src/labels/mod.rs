@@ -1,4 +1,4 @@
-//! Label sets: their names, colours and splits, the numbers that benchmarks give them, and labels read from files.
+//! Label sets: their names, colours and splits, the class numbers of benchmarks, and labels read from files.
 
 pub mod benchmarks;
 mod error;

@@ -1,8 +1,9 @@
-//! NYU40's classes (Gupta et al., CVPR 2013), as ScanNet's labelled meshes number them, and the benchmarks' classes among them.
+//! Class numbers of NYU40 (Gupta et al., CVPR 2013), which ScanNet's labelled meshes use, and their
+//! translation to benchmark classes.
 
 use super::Preset;
 
-/// What nobody sees: the inside of walls. The number says "unannotated".
+/// Unannotated, as the inside of walls, which nobody sees.
 pub const CORE: u8 = 0;
 /// The class "wall".
 pub const WALL: u8 = 1;
@@ -102,10 +103,10 @@ pub const SCANNET20: [u8; 20] = [
     OTHER_FURNITURE,
 ];
 
-/// The largest number of NYU40; 0 is unlabelled.
+/// Largest number of NYU40. The smallest, 0, is unlabelled.
 pub const LARGEST: i64 = 40;
 
-/// NYU40's number of each class of `preset`, for those whose classes are taken from NYU40.
+/// Returns NYU40's number of each class of `preset`, or `None` if the preset is not based on NYU40.
 #[must_use]
 pub fn nyu40_from_class(preset: &Preset) -> Option<Vec<i64>> {
     match preset.name {
@@ -117,7 +118,8 @@ pub fn nyu40_from_class(preset: &Preset) -> Option<Vec<i64>> {
     }
 }
 
-/// Replaces NYU40's numbers, 0 to 40, by classes; those of no class become `other`. Numbers that are not NYU40's stay.
+/// Replaces NYU40's numbers, 0 to 40, by classes. Numbers without a class become `other`. Numbers outside 0
+/// to 40 stay.
 pub fn classes_from_nyu40(labels: &mut [i64], nyu40_from_class: &[i64], other: i64) {
     for label in labels {
         if (0..=LARGEST).contains(label) {

@@ -5,16 +5,16 @@ use std::path::Path;
 use super::LabelsError;
 use crate::cloud::PointCloud;
 
-/// What ScanNet's labelled meshes are called.
+/// File name suffix of ScanNet's labelled meshes.
 pub const SCANNET_LABELS: &str = ".labels.ply";
 
-/// Whether a file is called as ScanNet's labelled meshes, whose labels are NYU40's.
+/// Returns true if the file name is that of a labelled ScanNet mesh, whose labels are NYU40's.
 #[must_use]
 pub fn is_scannets(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(SCANNET_LABELS))
 }
 
-/// Reads the labels of all points of a scan from its property `field`, in the file's order.
+/// Reads the labels of all points of a scan from its property `field`, in the order of the file.
 ///
 /// # Errors
 /// [`LabelsError::Cloud`], [`LabelsError::NoField`], [`LabelsError::NotWhole`].

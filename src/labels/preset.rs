@@ -1,8 +1,9 @@
 //! Label sets of the indoor benchmarks, as names to ask for.
 //!
-//! Names and order are those that OpenScene (Peng et al., CVPR 2023) gives to its text encoder and that GeoPurify
-//! takes over, down to the spelling of the data sets ("refridgerator", "excercise equipment"): another spelling
-//! is another prompt. A label's place in the list is its class number in the benchmark, from 0.
+//! Names and order are those that OpenScene (Peng et al., CVPR 2023) gives to its text encoder and that
+//! GeoPurify takes over. The spelling of the data sets is kept ("refridgerator", "excercise equipment"),
+//! because another spelling is another prompt. A label's index in the list is its class number in the
+//! benchmark, from 0.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,21 +11,21 @@ use std::str::FromStr;
 /// A named set of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preset {
-    /// What it is called on the command line.
+    /// Name on the command line.
     pub name: &'static str,
     /// The labels in the benchmark's order, all different.
     pub labels: &'static [&'static str],
-    /// The benchmark's own colour of each label, where it has one.
+    /// The benchmark's own colour of each label, if it has them.
     pub colors: Option<&'static [[u8; 3]]>,
-    /// What it is, in one line.
+    /// Description in one line.
     pub about: &'static str,
 }
 
 impl Preset {
     /// The 20 classes of ScanNet (Dai et al., CVPR 2017).
     ///
-    /// The last, `otherfurniture` in the benchmark, is asked for as "other". GeoPurify leaves it out: it asks for
-    /// the first 19 and ignores the points of the last.
+    /// The last class, `otherfurniture` in the benchmark, is asked for as "other". GeoPurify asks for the
+    /// first 19 only and ignores the points of the last.
     pub const SCANNET20: Self = Self {
         name: "scannet20",
         labels: &SCANNET_20,
@@ -42,8 +43,8 @@ impl Preset {
 
     /// ScanNet's classes on Matterport3D (Chang et al., 3DV 2017), and "ceiling" after them.
     ///
-    /// Here "other" takes part as class 19, in front of "ceiling". GeoPurify's configuration spells two prompts
-    /// otherwise: "refridgerator" and "otherfurniture".
+    /// Here "other" is evaluated as class 19, before "ceiling". GeoPurify's configuration spells two prompts
+    /// differently: "refridgerator" and "otherfurniture".
     pub const MATTERPORT21: Self = Self {
         name: "matterport21",
         labels: &MATTERPORT_21,
@@ -69,7 +70,8 @@ impl Preset {
 
     /// The 160 most frequent names of Matterport3D in NYU's vocabulary.
     ///
-    /// Some mean nearly the same ("picture" and "photo", "garbage bin" and "bin"): they compete all the same.
+    /// Some mean nearly the same ("picture" and "photo", "garbage bin" and "bin"), but each is a class of its
+    /// own.
     pub const MATTERPORT160: Self = Self {
         name: "matterport160",
         labels: &MATTERPORT_160,
@@ -77,7 +79,7 @@ impl Preset {
         about: "Matterport3D's 160 most frequent classes",
     };
 
-    /// All of them.
+    /// All presets.
     pub const ALL: [Self; 6] = [
         Self::SCANNET20,
         Self::SCANNET200,
@@ -94,11 +96,11 @@ impl fmt::Display for Preset {
     }
 }
 
-/// There is no preset of this name.
+/// Error for an unknown preset name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no label set '{name}'; there are {}", Preset::ALL.map(|preset| preset.name).join(", "))]
 pub struct UnknownPreset {
-    /// What was asked for.
+    /// Name that was asked for.
     pub name: String,
 }
 
@@ -201,7 +203,7 @@ const SCANNET_200_COLORS: [[u8; 3]; 200] = rgb([
     0x48b986, 0x2a5ec6,
 ]);
 
-/// Colours written as 0xRRGGBB.
+/// Converts colours written as 0xRRGGBB.
 const fn rgb<const N: usize>(hex: [u32; N]) -> [[u8; 3]; N] {
     let mut colors = [[0; 3]; N];
     let mut i = 0;
@@ -262,7 +264,7 @@ mod tests {
             let place = preset.labels.iter().position(|l| *l == label).unwrap();
             preset.colors.unwrap()[place]
         };
-        // A class in both has one colour.
+        // A class in both sets has the same colour.
         for preset in [Preset::SCANNET20, Preset::SCANNET200] {
             assert_eq!(color(preset, "wall"), [174, 199, 232]);
             assert_eq!(color(preset, "floor"), [152, 223, 138]);

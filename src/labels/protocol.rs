@@ -1,21 +1,21 @@
-//! How benchmarks evaluate their label sets: splits, background, and what is ignored.
+//! Evaluation protocols of the benchmarks: splits, background, and ignored labels.
 
 use serde::Serialize;
 
 use super::Preset;
 
-/// How a benchmark is evaluated: what is ignored, and which classes count as new or as background.
+/// Evaluation protocol of a benchmark: which labels are ignored, and which classes are novel or background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Protocol {
-    /// Its name.
+    /// Name of the protocol.
     pub name: &'static str,
     /// Number of classes that are predicted and evaluated.
     pub num_classes: usize,
-    /// Labels that are not counted.
+    /// Labels that are ignored.
     pub ignore: &'static [i32],
-    /// Classes called novel; the others are base.
+    /// Novel classes; all others are base classes.
     pub novel: &'static [usize],
-    /// Wall, floor and ceiling, as far as there are such: what foreground figures leave out.
+    /// Background classes, left out of foreground figures: wall, floor and ceiling, if the set has them.
     pub background: &'static [usize],
 }
 
@@ -38,8 +38,9 @@ impl Protocol {
         background: &[0, 1, 20],
     };
 
-    /// How a label set is evaluated: ScanNet's 20 as [`SCANNET19`](Self::SCANNET19), [`MATTERPORT21`](Self::MATTERPORT21) as
-    /// such, others over all their classes, without novel ones. The classes are the set's first.
+    /// Returns the protocol of a label set: [`SCANNET19`](Self::SCANNET19) for ScanNet's 20 classes,
+    /// [`MATTERPORT21`](Self::MATTERPORT21) for that set. Any other set is evaluated over all its classes,
+    /// without novel ones. The protocol's classes are the first of the set.
     #[must_use]
     pub fn of_preset(preset: &Preset) -> Self {
         match preset.name {
@@ -53,19 +54,19 @@ impl Protocol {
         }
     }
 
-    /// All classes.
+    /// Returns all classes.
     #[must_use]
     pub fn all(&self) -> Vec<usize> {
         (0..self.num_classes).collect()
     }
 
-    /// The classes that are not novel.
+    /// Returns the base classes: those that are not novel.
     #[must_use]
     pub fn base(&self) -> Vec<usize> {
         (0..self.num_classes).filter(|class| !self.novel.contains(class)).collect()
     }
 
-    /// The classes that are no background.
+    /// Returns the foreground classes: those that are not background.
     #[must_use]
     pub fn foreground(&self) -> Vec<usize> {
         (0..self.num_classes).filter(|class| !self.background.contains(class)).collect()

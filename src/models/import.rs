@@ -1,6 +1,7 @@
-//! Bringing a model's checkpoint into the store.
+//! Import of a model's checkpoint into the store.
 //!
-//! The store knows tensors and no model, the models know their keys and no file: here the two meet.
+//! The store handles tensors and knows no model. The models know their keys and no files. This module
+//! connects the two.
 
 use std::path::{Path, PathBuf};
 
@@ -15,24 +16,24 @@ use crate::weights::registry::{Licence, Published, Registry};
 use crate::weights::store::{Installed, Manifest, Store, StoreError, today};
 use crate::weights::{LoadReport, WeightsError, WeightsFile, file_sha256, key_matches, match_keys};
 
-/// A configuration and the keys that belong to it.
+/// A configuration, and the keys with their shapes that belong to it.
 type Plan = (Json, Vec<(String, Vec<usize>)>);
-/// Shape of a tensor of the checkpoint.
+/// Function that returns the shape of a tensor of the checkpoint.
 type Shapes<'a> = &'a dyn Fn(&str) -> Option<Vec<usize>>;
 
 /// A model whose weights can be imported.
 #[derive(Debug)]
 pub struct ModelKind {
-    /// Its name on the command line and in the store.
+    /// Name on the command line and in the store.
     pub name: &'static str,
-    /// Entry of a checkpoint that holds the configuration, where the reference writes one.
+    /// Entry of a checkpoint that holds the configuration, if the reference writes one.
     config_key: Option<&'static str>,
-    /// Whether shapes are those of this model, of whatever size.
+    /// Returns true if the shapes are those of this model, of any size.
     recognises: fn(Shapes) -> bool,
-    /// Configuration and keys: from a configuration given, else from shapes, else the published one, so that
-    /// the report says what is missing.
+    /// Returns configuration and keys. The configuration is the given one, else derived from the shapes, else
+    /// the published one, so that the report can list what is missing.
     plan: fn(Option<Json>, Shapes) -> Result<Plan, String>,
-    /// Keys left out, with the reason.
+    /// Patterns of keys that are not imported, with the reason.
     unused: &'static [(&'static str, &'static str)],
 }
 
@@ -86,11 +87,11 @@ fn plan<C: Serialize + DeserializeOwned, E: std::fmt::Display>(
 }
 
 impl ModelKind {
-    /// The model of this name.
+    /// Returns the model of this name.
     ///
     /// # Errors
     ///
-    /// [`ImportError::UnknownModel`], with the names there are.
+    /// [`ImportError::UnknownModel`], which lists the known names.
     pub fn named(name: &str) -> Result<&'static Self, ImportError> {
         MODELS.iter().find(|kind| kind.name == name).ok_or_else(|| {
             let known: Vec<_> = MODELS.iter().map(|kind| kind.name).collect();
@@ -99,42 +100,42 @@ impl ModelKind {
     }
 }
 
-/// What to import, and how.
+/// Options of an import.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// Name in the store; the model's where absent.
+    /// Name in the store; by default the model's name.
     pub name: Option<String>,
-    /// JSON file with the model's configuration, instead of the checkpoint's own.
+    /// JSON file with the model's configuration, used instead of the checkpoint's own.
     pub config: Option<PathBuf>,
-    /// Terms to record, instead of those of the published weights.
+    /// Terms of use to record, instead of those of the published weights.
     pub licence: Option<String>,
-    /// Where the weights come from, instead of what the registry says of them.
+    /// Origin of the weights to record, instead of the registry's.
     pub origin: Option<String>,
-    /// Leave keys out that the model does not know, instead of refusing.
+    /// If true, keys that the model does not know are skipped instead of being an error.
     pub allow_unused: bool,
 }
 
-/// What came of an import.
+/// Result of an import.
 #[derive(Debug)]
 pub struct Imported {
     /// The weights in the store.
     pub installed: Installed,
-    /// Whether weights of that name were replaced.
+    /// True if weights of that name were replaced.
     pub replaced: bool,
-    /// The account key by key.
+    /// Report of every key.
     pub report: LoadReport,
-    /// Keys left out, by reason.
+    /// Keys that were not imported, by reason.
     pub skipped: Vec<Skipped>,
-    /// What the user should know besides.
+    /// Further notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Keys of a checkpoint that were left out for one reason.
+/// Keys of a checkpoint that were not imported for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Which.
+    /// The keys.
     pub keys: Vec<String>,
 }
 
@@ -142,15 +143,15 @@ pub struct Skipped {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// No such model.
+    /// There is no model of this name.
     #[error("there is no model '{name}'; there are {known}")]
     UnknownModel {
         /// The name asked for.
         name: String,
-        /// The names there are.
+        /// The known names.
         known: String,
     },
-    /// The checkpoint is another model's.
+    /// The checkpoint belongs to another model.
     #[error(
         "{}: this is a checkpoint of {found}, not of {expected}; import it with: geopurify weights import {found} {}",
         path.display(),
@@ -161,21 +162,21 @@ pub enum ImportError {
         path: PathBuf,
         /// The model asked for.
         expected: &'static str,
-        /// The model it is of.
+        /// The model it belongs to.
         found: &'static str,
     },
-    /// A configuration that does not fit the model.
+    /// The configuration is not valid for the model.
     #[error("{}: {reason}", path.display())]
     Config {
         /// File the configuration is in.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the problem.
         reason: String,
     },
-    /// The checkpoint does not hold what the model needs.
+    /// The checkpoint lacks weights that the model needs, or has others.
     #[error("{source}\na variant of the model needs its configuration: --config FILE.json")]
     Incomplete {
-        /// The account key by key.
+        /// Report of every key.
         source: WeightsError,
     },
     /// An error of reading the checkpoint.
@@ -186,12 +187,12 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
-/// Puts the weights in `file` into the store, one tensor at a time: neither the checkpoint nor the stored
-/// weights are ever in memory whole. `progress` is told the bytes written and their total.
+/// Imports the weights in `file` into the store, one tensor at a time. Neither the checkpoint nor the stored
+/// weights are ever in memory as a whole. `progress` receives the bytes written and their total.
 ///
 /// # Errors
 ///
-/// [`ImportError`]; the store is then as it was.
+/// [`ImportError`]. The store is then unchanged.
 pub fn import(
     store: &Store,
     registry: &Registry,
@@ -205,7 +206,8 @@ pub fn import(
     let replaced = store.path(name)?.exists();
     let mut weights = WeightsFile::open(file)?;
 
-    // A tensor without elements may claim any extents; of the others the file bounds them.
+    // A tensor without elements may declare any extents, so it is ignored. The others are limited by the
+    // file.
     let shapes = |key: &str| weights.contents().shape(key).filter(|shape| !shape.contains(&0));
     if !(kind.recognises)(&shapes)
         && let Some(other) = MODELS.iter().find(|other| (other.recognises)(&shapes))
@@ -227,12 +229,12 @@ pub fn import(
         let keys = std::mem::take(&mut report.unused);
         report.ignored.extend(keys.iter().cloned());
         report.ignored.sort();
-        skipped.push(Skipped { reason: "the model does not know them (--allow-unused)".to_owned(), keys });
+        skipped.push(Skipped { reason: "the model has no such keys (--allow-unused)".to_owned(), keys });
     }
     report.ensure_complete().map_err(|source| ImportError::Incomplete { source })?;
 
     let source_sha256 = file_sha256(file)?;
-    // A file that a store gave out says itself what it is.
+    // A file exported by a store has a manifest that describes it.
     let of_store = Manifest::within(&weights);
     let published = published(registry, kind, name, &source_sha256).filter(|_| of_store.is_none());
     let terms = |id: &str| Licence { id: id.to_owned(), url: None, non_commercial: false, note: None };
@@ -259,8 +261,8 @@ pub fn import(
     Ok(Imported { installed, replaced, report, skipped, notes })
 }
 
-/// The published weights that a file is, or is taken for: the same hash, else the same name, else the same
-/// model, whose terms then are the likeliest.
+/// Finds the published weights that a file most likely is: those with the same hash, else the same name, else
+/// the same model.
 fn published<'a>(registry: &'a Registry, kind: &ModelKind, name: &str, sha256: &str) -> Option<&'a Published> {
     let of_model = || registry.entries.iter().filter(|entry| entry.model == kind.name);
     of_model()
@@ -269,7 +271,7 @@ fn published<'a>(registry: &'a Registry, kind: &ModelKind, name: &str, sha256: &
         .or_else(|| of_model().next())
 }
 
-/// Whether a file is known not to be the published one.
+/// Returns true if a file is known to differ from the published one.
 fn differs(published: &Published, sha256: &str) -> bool {
     published.sha256.as_ref().is_some_and(|expected| *expected != sha256)
 }
@@ -292,17 +294,17 @@ fn read_config(path: &Path) -> Result<Json, ImportError> {
     serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))
 }
 
-/// The configuration of `model` that a file holds: a checkpoint into which the reference writes one, or a file that a
-/// store gave out.
+/// Returns the configuration of `model` in a file: a checkpoint with the reference's own entry, or a file
+/// exported by a store.
 ///
 /// # Errors
 ///
-/// [`ImportError::UnknownModel`], [`ImportError::Weights`] where the entry cannot be read.
+/// [`ImportError::UnknownModel`], or [`ImportError::Weights`] if the entry cannot be read.
 pub fn config_in(weights: &WeightsFile, model: &str) -> Result<Option<Json>, ImportError> {
     Ok(own_config(weights, ModelKind::named(model)?)?)
 }
 
-/// The configuration that the file itself holds.
+/// Returns the configuration that the file itself holds.
 fn own_config(weights: &WeightsFile, kind: &ModelKind) -> Result<Option<Json>, WeightsError> {
     let (Some(checkpoint), Some(key)) = (weights.checkpoint(), kind.config_key) else {
         return Ok(Manifest::within(weights)

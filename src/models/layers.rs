@@ -1,4 +1,4 @@
-//! Layers that X-Decoder and Sonata share, loaded under the names of the reference's state dicts.
+//! Layers that X-Decoder and Sonata share, loaded by the names in the reference's state dicts.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,18 +12,18 @@ use crate::ops::layer_norm::{Fusion, layer_norm};
 use crate::ops::{OpError, float_tensor};
 use crate::weights::TensorSource;
 
-/// A tensor of the source or a part of one, row-major.
+/// A tensor of a source or a part of one, row-major.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 pub(crate) enum Values<'a> {
-    /// Frozen, in host memory.
+    /// Frozen values, in host memory.
     Host(Cow<'a, [f32]>),
-    /// In training, flat: gradients flow to it.
+    /// Flat parameter in training. Gradients flow to it.
     Parameter(Tensor<1>),
 }
 
 impl Values<'_> {
-    /// The values in `range`.
+    /// Returns the values in `range`.
     pub(crate) fn part(&self, range: Range<usize>) -> Values<'_> {
         match self {
             Self::Host(values) => Values::Host(Cow::Borrowed(&values[range])),
@@ -31,7 +31,7 @@ impl Values<'_> {
         }
     }
 
-    /// As a tensor; `device` is where host values go.
+    /// Converts the values to a tensor. Host values are uploaded to `device`.
     pub(crate) fn into_tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
         match self {
             Self::Host(values) => float_tensor(values.into_owned(), shape, device),
@@ -40,8 +40,9 @@ impl Values<'_> {
     }
 }
 
-/// Takes a model's tensors from a source to a device, one at a time. Where the source has parameters, the model's
-/// tensors are made of them by differentiable operations; values are packed on the host.
+/// Loads a model's tensors from a source to a device, one at a time. If the source has parameters, the
+/// model's tensors are computed from them by differentiable operations. Otherwise the values are packed on
+/// the host.
 pub(crate) struct Loader<'a> {
     source: &'a mut dyn TensorSource,
     device: &'a Device,
@@ -53,7 +54,7 @@ impl<'a> Loader<'a> {
         Self { source, device, precision }
     }
 
-    /// A tensor as the source has it.
+    /// Takes a tensor as the source has it.
     pub(crate) fn values(&mut self, key: &str, shape: &[usize]) -> Result<Values<'static>, ModelError> {
         Ok(match self.source.parameter(key, shape)? {
             Some(parameter) => Values::Parameter(parameter),
@@ -61,22 +62,22 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// The values of a tensor, in training too.
+    /// Takes the values of a tensor, without gradients even in training.
     pub(crate) fn host(&mut self, key: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
         Ok(self.source.take(key, shape)?.data)
     }
 
-    /// A tensor in f32, whatever the precision of the weights.
+    /// Takes a tensor in f32, whatever the precision of the weights.
     pub(crate) fn tensor<const D: usize>(&mut self, key: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
         Ok(self.values(key, &shape)?.into_tensor(shape, self.device))
     }
 
-    /// Values made here.
+    /// Uploads values computed on the host.
     pub(crate) fn upload<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
         float_tensor(values, shape, self.device)
     }
 
-    /// A weight `[out, in, k, k]`, and a bias `[out]` where the layer has one.
+    /// Packs a weight `[out, in, k, k]` and, if the layer has one, a bias `[out]`.
     pub(crate) fn pack(
         &self,
         weight: Values<'_>,
@@ -95,7 +96,7 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// The part `rows` of a linear layer's weight `[.., in]` and bias `[..]`.
+    /// Packs the part `rows` of a linear layer's weight `[.., in]` and bias `[..]`.
     pub(crate) fn pack_rows(
         &self,
         weight: &Values<'_>,
@@ -108,14 +109,14 @@ impl<'a> Loader<'a> {
         self.pack(part, Some(bias.part(rows)), [num_out, num_in, 1])
     }
 
-    /// `{prefix}.weight [out, in]` and `{prefix}.bias [out]`.
+    /// Loads `{prefix}.weight [out, in]` and `{prefix}.bias [out]`.
     pub(crate) fn linear(&mut self, prefix: &str, num_in: usize, num_out: usize) -> Result<PackedWeight, ModelError> {
         let weight = self.values(&format!("{prefix}.weight"), &[num_out, num_in])?;
         let bias = self.values(&format!("{prefix}.bias"), &[num_out])?;
         self.pack(weight, Some(bias), [num_out, num_in, 1])
     }
 
-    /// `{prefix}.weight [out, in, k, k]`, and `{prefix}.bias [out]` where the layer has one.
+    /// Loads `{prefix}.weight [out, in, k, k]` and, if the layer has one, `{prefix}.bias [out]`.
     pub(crate) fn conv2d(
         &mut self,
         prefix: &str,
@@ -127,7 +128,7 @@ impl<'a> Loader<'a> {
         self.pack(weight, bias, [num_out, num_in, kernel])
     }
 
-    /// The matrix `key [in, out]`, which is multiplied from the right.
+    /// Loads the matrix `key [in, out]`, which inputs are multiplied with from the right.
     pub(crate) fn projection(&mut self, key: &str, num_in: usize, num_out: usize) -> Result<PackedWeight, ModelError> {
         let transposed = match self.values(key, &[num_in, num_out])? {
             Values::Host(values) => {
@@ -141,7 +142,7 @@ impl<'a> Loader<'a> {
         self.pack(transposed, None, [num_out, num_in, 1])
     }
 
-    /// The depthwise weight `{prefix}.weight [C, 1, k, k]` as `[k · k, C]`.
+    /// Loads the depthwise weight `{prefix}.weight [C, 1, k, k]` as `[k · k, C]`.
     pub(crate) fn depthwise(&mut self, prefix: &str, dim: usize, kernel: usize) -> Result<Tensor<2>, ModelError> {
         let area = kernel * kernel;
         Ok(match self.values(&format!("{prefix}.weight"), &[dim, 1, kernel, kernel])? {
@@ -153,7 +154,7 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// `{prefix}.weight [C]` and `{prefix}.bias [C]`.
+    /// Loads `{prefix}.weight [C]` and `{prefix}.bias [C]`.
     pub(crate) fn norm(&mut self, prefix: &str, dim: usize, epsilon: f32) -> Result<Norm, ModelError> {
         let weight = self.tensor(&format!("{prefix}.weight"), [dim])?;
         Ok(Norm { weight, bias: self.tensor(&format!("{prefix}.bias"), [dim])?, epsilon })
@@ -169,12 +170,12 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    /// Layer norm of `x [.., C]`.
+    /// Computes the layer norm of `x [.., C]`.
     pub(crate) fn layer<const D: usize>(&self, x: Tensor<D>) -> Result<Tensor<D>, OpError> {
         self.forward_fused(x, Fusion::Nothing)
     }
 
-    /// Layer norm with what comes before or behind it.
+    /// Computes the layer norm, fused with the operations before or after it.
     pub(crate) fn forward_fused<const D: usize>(
         &self,
         x: Tensor<D>,
@@ -195,7 +196,7 @@ pub(crate) struct MultiheadAttention {
 }
 
 impl MultiheadAttention {
-    /// `{prefix}.in_proj_weight [3 E, E]` (q, k, v), `in_proj_bias`, `out_proj`.
+    /// Loads `{prefix}.in_proj_weight [3 E, E]` (q, k, v), `in_proj_bias` and `out_proj`.
     pub(crate) fn load(
         loader: &mut Loader<'_>,
         prefix: &str,
@@ -210,7 +211,7 @@ impl MultiheadAttention {
         Ok(Self { q_proj, k_proj, v_proj, out_proj, num_heads })
     }
 
-    /// `query [B, Nq, E]`, `key`, `value [B, Nk, E]` → `[B, Nq, E]`.
+    /// Computes `[B, Nq, E]` from `query [B, Nq, E]` and `key`, `value [B, Nk, E]`.
     pub(crate) fn forward(
         &self,
         query: Tensor<3>,
@@ -225,7 +226,7 @@ impl MultiheadAttention {
     }
 }
 
-/// Two linear layers with an activation between.
+/// Two linear layers with an activation in between.
 #[derive(Clone, Debug)]
 pub(crate) struct FeedForward {
     pub(crate) first: PackedWeight,

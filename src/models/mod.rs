@@ -9,17 +9,17 @@ pub mod xdecoder;
 use crate::ops::OpError;
 use crate::weights::WeightsError;
 
-/// Why a model could not be built.
+/// Reasons why a model cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The configuration is of a variant that does not run here.
+    /// The configuration is of an X-Decoder variant that is not supported.
     #[error(transparent)]
     Config(#[from] xdecoder::ConfigError),
-    /// As [`Config`](Self::Config), of Sonata.
+    /// The configuration is of a Sonata variant that is not supported.
     #[error(transparent)]
     Sonata(#[from] sonata::ConfigError),
-    /// The weights are not the model's.
+    /// The weights do not belong to the model.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// A weight does not fit the device.

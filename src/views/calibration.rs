@@ -1,4 +1,4 @@
-//! Cameras as files of recordings have them.
+//! Camera calibrations as recordings store them.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use super::camera::Distortion;
 use super::text::{has_extension, json_number, json_numbers, json_size, number, numbers, read, read_json};
 use super::{Intrinsics, ViewsError};
 
-/// Sizes of pictures that recordings come in, for intrinsics that do not say theirs.
+/// Common picture sizes of recordings, for intrinsics without a size.
 const COMMON_SIZES: [[usize; 2]; 9] =
     [[1296, 968], [640, 480], [648, 484], [1280, 1024], [1280, 720], [1920, 1440], [960, 720], [320, 240], [1200, 680]];
 
-/// A camera as a file has it.
+/// Camera calibration as read from a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Calibration {
-    /// Size of the picture it is made for, if that is said.
+    /// Width and height of the picture that the calibration is for, if the file has them.
     pub size: Option<[usize; 2]>,
     pub fx: f64,
     /// Negative in left-handed recordings.
     pub fy: f64,
-    /// The principal point, with the centre of the first pixel at (0, 0).
+    /// Principal point. The centre of the first pixel is at (0, 0).
     pub cx: f64,
     pub cy: f64,
     pub distortion: Option<Distortion>,
@@ -35,20 +35,21 @@ impl Calibration {
         Self { size: Some([width, height]), ..self }
     }
 
-    /// From one whose first pixel has its corner, not its centre, at (0, 0): COLMAP, nerfstudio.
+    /// Converts a calibration in which the corner of the first pixel, not its centre, is at (0, 0), as in
+    /// COLMAP and nerfstudio.
     pub fn with_corner_at_zero(self) -> Self {
         Self { cx: self.cx - 0.5, cy: self.cy - 0.5, ..self }
     }
 
-    /// A guess: 60 degrees wide, looking through the middle.
+    /// Guesses a camera with a horizontal field of view of 60 degrees and the principal point in the centre.
     pub fn guess(size: [usize; 2]) -> Self {
         let [width, height] = size.map(|side| side as f64);
         let f = width / 2.0 / 30.0_f64.to_radians().tan();
         Self::of([f, f, (width - 1.0) / 2.0, (height - 1.0) / 2.0]).sized(size[0], size[1])
     }
 
-    /// The size it is made for: what it says, what fits `actual`, or the common size that its principal point is
-    /// the middle of.
+    /// Returns the picture size that the calibration is for: its own size, else `actual` if that fits, else
+    /// the common size whose centre is the principal point.
     pub fn size_or(&self, actual: [usize; 2]) -> [usize; 2] {
         if let Some(size) = self.size {
             return size;
@@ -63,10 +64,10 @@ impl Calibration {
         COMMON_SIZES.into_iter().find(|&size| fits(size, 0.1) && same_shape(size, actual)).unwrap_or(actual)
     }
 
-    /// The camera for a picture of another size.
+    /// Returns the camera for a picture of another size.
     pub fn fitted(&self, size: [usize; 2], actual: [usize; 2], path: &Path) -> Result<Intrinsics, ViewsError> {
         if !same_shape(size, actual) {
-            let (path, reason) = (path.to_path_buf(), "the intrinsics say, or the same shape");
+            let (path, reason) = (path.to_path_buf(), "the intrinsics say, or the same aspect ratio");
             return Err(ViewsError::Size { path, found: actual, expected: size, reason });
         }
         Intrinsics::new(size[0], size[1], self.fx, self.fy.abs(), self.cx, self.cy)
@@ -75,17 +76,17 @@ impl Calibration {
     }
 }
 
-/// Whether two sizes have the same aspect ratio but for rounding and a cropped edge.
+/// Returns true if two sizes have the same aspect ratio, up to rounding and a cropped edge.
 pub(super) fn same_shape(a: [usize; 2], b: [usize; 2]) -> bool {
     let ratio = |[width, height]: [usize; 2]| width as f64 / height as f64;
     (ratio(a) / ratio(b) - 1.0).abs() <= 0.03
 }
 
-/// A file that says what the camera is: JSON or text, in any of the common ways.
+/// Reads a calibration file, JSON or text, in any of the common forms.
 ///
-/// JSON: `intrinsic_matrix` (Open3D, column by column), `K`, or `fx fy cx cy` (`fl_x`, `ppx` and such), in the
-/// object itself or in `camera`; `width height` or `w h`. Text: a 3x3 or 4x4 matrix, four numbers fx fy cx cy, or
-/// lines `fx_color = 1170.1` (ScanNet), where `depth` chooses `fx_depth`.
+/// JSON has `intrinsic_matrix` (Open3D, column by column), `K`, or `fx fy cx cy` (also `fl_x`, `ppx` and
+/// similar), in the object itself or in `camera`, and `width height` or `w h`. Text has a 3x3 or 4x4 matrix,
+/// four numbers fx fy cx cy, or lines `fx_color = 1170.1` (ScanNet). `depth` selects `fx_depth` there.
 pub(super) fn read_calibration(path: &Path, depth: bool) -> Result<Calibration, ViewsError> {
     if has_extension(path, &["json"]) {
         let value = read_json(path)?;
@@ -116,7 +117,7 @@ pub(super) fn read_calibration(path: &Path, depth: bool) -> Result<Calibration, 
     })
 }
 
-/// A 3x3 or 4x4 matrix row by row, or its transpose.
+/// Reads a 3x3 or 4x4 matrix row by row, or its transpose.
 fn of_matrix(m: &[f64]) -> Option<Calibration> {
     let side = match m.len() {
         9 => 3,
@@ -148,7 +149,7 @@ fn calibration_of_json(value: &Value) -> Option<Calibration> {
     Some(Calibration { size, ..calibration })
 }
 
-/// Lines `key = value` as ScanNet writes them beside a recording.
+/// Reads lines `key = value`, which ScanNet writes beside a recording.
 fn calibration_of_pairs(text: &str, depth: bool) -> Option<Calibration> {
     let find = |name: &str| {
         let mut pairs = text.lines().filter_map(|line| line.split_once('='));

@@ -6,14 +6,14 @@ use glam::{DMat3, DQuat, DVec2, DVec3};
 
 use super::ViewsError;
 
-/// Largest deviation of a rotation matrix from orthonormal that is put down to rounding in a text file.
+/// Largest deviation of a rotation matrix from orthonormal that counts as rounding in a text file.
 const ROTATION_TOLERANCE: f64 = 0.01;
 
 /// A pinhole camera and the size of its picture.
 ///
-/// Pixels are counted from the upper left corner, and the centre of the pixel in column i and row j is at
-/// (i, j): the picture reaches from −0.5 to width − 0.5. A point (x, y, z) in camera axes (x right, y down,
-/// z forward) appears at (fx·x/z + cx, fy·y/z + cy).
+/// Pixels are counted from the upper left corner. The centre of the pixel in column i and row j is at (i, j),
+/// so the picture reaches from −0.5 to width − 0.5. A point (x, y, z) in camera axes (x right, y down, z
+/// forward) is projected to (fx·x/z + cx, fy·y/z + cy).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Intrinsics {
     /// Width of the picture in pixels.
@@ -31,7 +31,7 @@ pub struct Intrinsics {
 }
 
 impl Intrinsics {
-    /// A camera from its numbers.
+    /// Creates a camera.
     ///
     /// # Errors
     /// [`ViewsError::Argument`] if a size is 0, a focal length is not positive, or a number is not finite.
@@ -52,7 +52,7 @@ impl Intrinsics {
         Ok(Self { width, height, fx, fy, cx, cy })
     }
 
-    /// The same camera for its picture resampled to another size.
+    /// Returns the same camera for its picture resized to another size.
     #[must_use]
     pub fn scaled_to(&self, width: usize, height: usize) -> Self {
         let (sx, sy) = (width as f64 / self.width as f64, height as f64 / self.height as f64);
@@ -66,15 +66,15 @@ impl Intrinsics {
         }
     }
 
-    /// Where a point in camera axes appears, in pixels; `None` if it is not in front of the camera. The
-    /// result may lie outside the picture.
+    /// Projects a point in camera axes to pixel coordinates. Returns `None` if it is not in front of the
+    /// camera. The result may be outside the picture.
     #[must_use]
     pub fn project(&self, point: DVec3) -> Option<DVec2> {
         let in_front = point.z > 0.0;
         in_front.then(|| DVec2::new(self.fx * point.x / point.z + self.cx, self.fy * point.y / point.z + self.cy))
     }
 
-    /// The column and row of the pixel that a point in camera axes falls on; `None` outside the picture.
+    /// Returns the column and row of the pixel that shows a point in camera axes; `None` outside the picture.
     #[must_use]
     pub fn pixel(&self, point: DVec3) -> Option<[usize; 2]> {
         let at = self.project(point)?.round();
@@ -82,13 +82,13 @@ impl Intrinsics {
         inside.then_some([at.x as usize, at.y as usize])
     }
 
-    /// The point in camera axes that appears at (u, v) pixels with z-coordinate `depth`.
+    /// Returns the point in camera axes that is projected to (u, v) pixels and has z-coordinate `depth`.
     #[must_use]
     pub fn unproject(&self, u: f64, v: f64, depth: f64) -> DVec3 {
         DVec3::new((u - self.cx) / self.fx * depth, (v - self.cy) / self.fy * depth, depth)
     }
 
-    /// Horizontal field of view in radians.
+    /// Returns the horizontal field of view in radians.
     #[must_use]
     pub fn horizontal_fov(&self) -> f64 {
         let (left, right) = (self.cx + 0.5, self.width as f64 - 0.5 - self.cx);
@@ -103,7 +103,7 @@ impl fmt::Display for Intrinsics {
     }
 }
 
-/// Lens distortion by the polynomial model of Brown, as OpenCV has it.
+/// Lens distortion by Brown's polynomial model, as in OpenCV.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Distortion {
     pub k1: f64,
@@ -114,7 +114,7 @@ pub(super) struct Distortion {
 }
 
 impl Distortion {
-    /// `None` where it changes nothing, so that pictures are left as they are.
+    /// Returns `None` if the distortion has no effect, so that pictures are not resampled.
     pub fn unless_zero(self) -> Option<Self> {
         (self != Self::default()).then_some(self)
     }
@@ -123,8 +123,8 @@ impl Distortion {
         [self.k1, self.k2, self.k3, self.p1, self.p2].iter().all(|k| k.is_finite())
     }
 
-    /// Where a lens shows what an ideal camera has at (x, y), both at z = 1. `None` where the polynomial has
-    /// turned back on itself: it says nothing there.
+    /// Maps the point (x, y) of an ideal camera to its place behind the lens, both at z = 1. Returns `None`
+    /// beyond the point where the polynomial turns back, because it is not valid there.
     pub fn distort(&self, x: f64, y: f64) -> Option<(f64, f64)> {
         let rr = x * x + y * y;
         let slope = 1.0 + rr * (3.0 * self.k1 + rr * (5.0 * self.k2 + rr * 7.0 * self.k3));
@@ -140,7 +140,7 @@ impl Distortion {
     }
 }
 
-/// Which way the axes of a camera point.
+/// Directions of a camera's axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axes {
     /// x right, y down, z forward: OpenCV, COLMAP, most RGB-D recordings.
@@ -149,7 +149,7 @@ pub enum Axes {
     OpenGl,
 }
 
-/// What a pose matrix maps from and to.
+/// Direction of the transform that a pose matrix describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Camera coordinates to world coordinates.
@@ -158,17 +158,17 @@ pub enum Direction {
     WorldToCamera,
 }
 
-/// How a recording writes its poses.
+/// Convention in which a recording stores poses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoseConvention {
     /// The camera's axes.
     pub axes: Axes,
-    /// What the matrix maps.
+    /// Direction of the matrix.
     pub direction: Direction,
 }
 
 impl PoseConvention {
-    /// Camera-to-world, x right, y down, z forward: that of [`Pose`].
+    /// Camera-to-world, x right, y down, z forward, as in [`Pose`].
     pub const OPENCV_CAMERA_TO_WORLD: Self = Self { axes: Axes::OpenCv, direction: Direction::CameraToWorld };
     /// Camera-to-world, x right, y up, z backward.
     pub const OPENGL_CAMERA_TO_WORLD: Self = Self { axes: Axes::OpenGl, direction: Direction::CameraToWorld };
@@ -189,15 +189,15 @@ impl fmt::Display for PoseConvention {
     }
 }
 
-/// Why numbers are not a pose.
+/// Reasons why numbers are not a pose.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPose {
-    /// A number is NaN or infinite: how trackers write that they were lost.
+    /// A number is NaN or infinite. Trackers write this when they are lost.
     #[error("a number is not finite")]
     NotFinite,
-    /// The rotation part is no rotation.
-    #[error("the 3x3 part is off a rotation by {deviation:.3} (expected at most {})", ROTATION_TOLERANCE)]
+    /// The 3x3 part is not a rotation.
+    #[error("the 3x3 part deviates from a rotation by {deviation:.3} (expected at most {})", ROTATION_TOLERANCE)]
     NotRotation {
         /// Largest absolute entry of RᵀR − 1.
         deviation: f64,
@@ -205,27 +205,27 @@ pub enum InvalidPose {
     /// The axes are left-handed.
     #[error("the 3x3 part is a reflection")]
     Mirrored,
-    /// The quaternion is not of unit length.
+    /// The quaternion does not have unit length.
     #[error("the quaternion has length {length:.3}, expected 1")]
     NotUnit {
         /// Its length.
         length: f64,
     },
-    /// There are fewer numbers than a pose has.
+    /// There are too few numbers for a pose.
     #[error("there are {found} numbers, expected {expected}")]
     Count {
-        /// How many there are.
+        /// Number of values found.
         found: usize,
-        /// How many there should be.
+        /// Number of values expected.
         expected: &'static str,
     },
-    /// The file of the pose is not one of numbers.
-    #[error("its file cannot be read as numbers")]
+    /// The pose file does not contain numbers.
+    #[error("the file does not contain numbers")]
     Unreadable,
 }
 
-/// Where a camera is: a rigid transform from camera axes (x right, y down, z forward) to the world, in metres
-/// where the recording is metric. Always finite, always a rotation.
+/// Camera pose: a rigid transform from camera axes (x right, y down, z forward) to the world, in metres if
+/// the recording is metric. It is always finite and its 3x3 part is always a rotation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pose {
     rotation: DMat3,
@@ -239,14 +239,14 @@ impl Default for Pose {
 }
 
 impl Pose {
-    /// The camera's own axes are the world's.
+    /// The camera's axes are those of the world.
     pub const IDENTITY: Self = Self { rotation: DMat3::IDENTITY, translation: DVec3::ZERO };
 
-    /// From the rows of a 3x4 matrix, or of a 4x4 matrix whose last row says nothing new.
+    /// Creates a pose from the rows of a 3x4 matrix, or of a 4x4 matrix with the last row 0, 0, 0, 1.
     ///
     /// # Errors
-    /// [`InvalidPose`] if there are not 12 or 16 numbers, if one is not finite, or if the 3x3 part is no
-    /// rotation within what rounding explains.
+    /// [`InvalidPose`] if there are not 12 or 16 numbers, if one is not finite, or if the 3x3 part is not a
+    /// rotation, up to rounding.
     pub fn from_rows(rows: &[f64], convention: PoseConvention) -> Result<Self, InvalidPose> {
         let (12 | 16, Some(m)) = (rows.len(), rows.first_chunk::<12>()) else {
             return Err(InvalidPose::Count { found: rows.len(), expected: "12 or 16" });
@@ -255,10 +255,11 @@ impl Pose {
         Self::new(rotation, DVec3::new(m[3], m[7], m[11]), convention)
     }
 
-    /// From a quaternion (x, y, z, w), scaled to length one, and a translation.
+    /// Creates a pose from a quaternion (x, y, z, w), which is normalised, and a translation.
     ///
     /// # Errors
-    /// [`InvalidPose`] if a number is not finite or the length of the quaternion is off one by over a tenth.
+    /// [`InvalidPose`] if a number is not finite or the length of the quaternion differs from one by over a
+    /// tenth.
     pub fn from_quaternion(
         xyzw: [f64; 4],
         translation: DVec3,
@@ -275,7 +276,7 @@ impl Pose {
         Self::new(DMat3::from_quat(quaternion.normalize()), translation, convention)
     }
 
-    /// From a rotation matrix and a translation.
+    /// Creates a pose from a rotation matrix and a translation.
     ///
     /// # Errors
     /// [`InvalidPose`] as for [`from_rows`](Self::from_rows).
@@ -285,7 +286,7 @@ impl Pose {
         }
         let off = rotation.transpose() * rotation - DMat3::IDENTITY;
         let deviation = off.to_cols_array().iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
-        // An overflow to NaN is no rotation either.
+        // Phrased so that a NaN after an overflow fails.
         let is_rotation = deviation <= ROTATION_TOLERANCE;
         if !is_rotation {
             return Err(InvalidPose::NotRotation { deviation });
@@ -300,71 +301,72 @@ impl Pose {
         Ok(if convention.axes == Axes::OpenGl { pose.with_flipped_yz() } else { pose })
     }
 
-    /// Rotation from camera axes to the world's.
+    /// Returns the rotation from camera axes to world axes.
     #[must_use]
     pub fn rotation(&self) -> DMat3 {
         self.rotation
     }
 
-    /// The camera's centre in the world.
+    /// Returns the camera's centre in the world.
     #[must_use]
     pub fn center(&self) -> DVec3 {
         self.translation
     }
 
-    /// A point in camera axes, in the world.
+    /// Transforms a point from camera axes to the world.
     #[must_use]
     pub fn to_world(&self, point: DVec3) -> DVec3 {
         self.rotation * point + self.translation
     }
 
-    /// A point of the world, in camera axes.
+    /// Transforms a point from the world to camera axes.
     #[must_use]
     pub fn to_camera(&self, point: DVec3) -> DVec3 {
         self.rotation.transpose() * (point - self.translation)
     }
 
-    /// World to camera, as a pose.
+    /// Returns the transform from world to camera.
     #[must_use]
     pub fn inverse(&self) -> Self {
         let rotation = self.rotation.transpose();
         Self { rotation, translation: -(rotation * self.translation) }
     }
 
-    /// The rows of the 3x4 matrix from camera axes to the world.
+    /// Returns the rows of the 3x4 matrix from camera axes to the world.
     #[must_use]
     pub fn rows(&self) -> [[f64; 4]; 3] {
         let (r, t) = (self.rotation, self.translation);
         [r.row(0).extend(t.x).to_array(), r.row(1).extend(t.y).to_array(), r.row(2).extend(t.z).to_array()]
     }
 
-    /// Angle of the rotation between two cameras, in radians.
+    /// Returns the angle of the rotation between two cameras, in radians.
     #[must_use]
     pub fn angle_to(&self, other: &Self) -> f64 {
         let trace = (0..3).map(|axis| self.rotation.col(axis).dot(other.rotation.col(axis))).sum::<f64>();
         ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos()
     }
 
-    /// The pose a fraction `t` of the way from `self` to `other`, turning evenly.
+    /// Interpolates the pose a fraction `t` of the way from `self` to `other`, with a uniform rotation.
     #[must_use]
     pub fn interpolated(&self, other: &Self, t: f64) -> Self {
         let turn = DQuat::from_mat3(&self.rotation).slerp(DQuat::from_mat3(&other.rotation), t);
         Self { rotation: DMat3::from_quat(turn.normalize()), translation: self.translation.lerp(other.translation, t) }
     }
 
-    /// The camera with its y and z axes reversed: from OpenGL to OpenCV axes and back.
+    /// Returns the camera with reversed y and z axes: from OpenGL to OpenCV axes and back.
     pub(super) fn with_flipped_yz(&self) -> Self {
         let (x, y, z) = (self.rotation.x_axis, self.rotation.y_axis, self.rotation.z_axis);
         Self { rotation: DMat3::from_cols(x, -y, -z), ..*self }
     }
 
-    /// The same in a world and camera mirrored in y: what a left-handed recording is, seen right-handed.
+    /// Returns the pose with world and camera mirrored in y, which converts a left-handed recording to
+    /// right-handed.
     pub(super) fn mirrored(&self) -> Self {
         let mirror = DMat3::from_diagonal(DVec3::new(1.0, -1.0, 1.0));
         Self { rotation: mirror * self.rotation * mirror, translation: mirror * self.translation }
     }
 
-    /// The rotation the other way round, in the same place.
+    /// Returns the pose with the inverse rotation and the same centre.
     pub(super) fn with_transposed_rotation(&self) -> Self {
         Self { rotation: self.rotation.transpose(), ..*self }
     }
@@ -389,7 +391,7 @@ mod tests {
         let camera = Intrinsics::new(640, 480, 525.0, 520.0, 319.5, 239.5).unwrap();
         let half = camera.scaled_to(320, 240);
         assert_eq!((half.cx, half.cy, half.fx), (159.5, 119.5, 262.5));
-        // The left edge of the picture stays its left edge.
+        // The left edge of the picture is still its left edge.
         let edge = camera.unproject(-0.5, -0.5, 2.0);
         assert!(half.project(edge).unwrap().abs_diff_eq(DVec2::splat(-0.5), 1e-12));
         assert_eq!(camera.pixel(camera.unproject(0.4, 479.4, 3.0)), Some([0, 479]));
@@ -416,7 +418,7 @@ mod tests {
         assert!(near(&read(&flat(&pose.inverse()), PoseConvention::OPENCV_WORLD_TO_CAMERA), &pose));
         let opengl = pose.with_flipped_yz();
         assert!(near(&read(&flat(&opengl), PoseConvention::OPENGL_CAMERA_TO_WORLD), &pose));
-        // y up and z backward: what is ahead is at negative z.
+        // y is up and z backward, so points in front of the camera have negative z.
         let ahead = opengl.rotation * DVec3::new(0.0, 1.0, -2.0) + opengl.translation;
         assert!(pose.to_camera(ahead).abs_diff_eq(DVec3::new(0.0, -1.0, 2.0), 1e-12));
         let point = DVec3::new(0.2, 0.7, 3.0);
@@ -442,7 +444,7 @@ mod tests {
         let quaternion = |q| Pose::from_quaternion(q, DVec3::ZERO, convention);
         assert!(matches!(quaternion([0.0; 4]), Err(InvalidPose::NotUnit { .. })));
         assert_eq!(quaternion([0.0, 0.0, 0.0, f64::NAN]), Err(InvalidPose::NotFinite));
-        // Rounded to three digits it is still a rotation, and made an exact one.
+        // Rounded to three digits the matrix is still accepted as a rotation, and is made an exact one.
         let rounded: Vec<f64> = pose().rows().as_flattened().iter().map(|x| (x * 1e3).round() / 1e3).collect();
         let read = Pose::from_rows(&rounded, convention).unwrap();
         assert!((read.rotation.transpose() * read.rotation).abs_diff_eq(DMat3::IDENTITY, 1e-14));

@@ -1,47 +1,48 @@
-//! Whether poses and depths are what they are taken for, told from the depth maps themselves.
+//! Check of a recording's pose convention and depth scale, from its own depth maps.
 //!
-//! Points of one depth map are put into the camera of another and compared with its depth. With the right convention
-//! they agree within the sensor's noise; with a wrong one they are off by about as much as the camera moved.
+//! Points of one depth map are projected into the camera of another and compared with its depth. With the
+//! right convention they agree within the sensor's noise. With a wrong one the error is about as large as the
+//! camera's motion.
 
 use std::fmt;
 
 use super::camera::{Axes, Direction};
 use super::{Dataset, DepthImage, Intrinsics, Pose, PoseConvention, ViewsError};
 
-/// Frames that are compared with a neighbour.
+/// Number of frames that are compared with a neighbour.
 const ANCHORS: usize = 8;
-/// How far ahead neighbours are looked for, in frames.
+/// Offsets in frames at which a neighbour is looked for.
 const OFFSETS: [usize; 9] = [1, 2, 3, 5, 8, 13, 21, 34, 55];
-/// Largest angle between neighbours, in radians: they must see the same things.
+/// Largest angle between neighbours, in radians, so that they see the same things.
 const MAX_ANGLE: f64 = 0.35;
-/// Largest distance of neighbours as a share of the median depth.
+/// Largest distance between neighbours, as a share of the median depth.
 const MAX_BASELINE: f64 = 0.35;
-/// Points of a depth map that are put into the other camera.
+/// Number of points of a depth map that are projected into the other camera.
 const SAMPLES: usize = 4000;
-/// How many times better a reading must be to count as clearly better.
+/// Ratio of scores from which one reading counts as clearly better than another.
 const CLEARLY: f64 = 2.0;
-/// Largest median error of a reading that can be right, as a share of the median depth.
+/// Largest median error of a correct reading, as a share of the median depth.
 const MAX_ERROR: f64 = 0.04;
-/// Smallest share of points that must meet a depth in the other map.
+/// Smallest share of points that must have a depth in the other map.
 const MIN_OVERLAP: f64 = 0.05;
-/// Median depths of rooms and of what one walks past, in metres.
+/// Plausible median depths of indoor scenes and of scenes at walking distance, in metres.
 const PLAUSIBLE: std::ops::RangeInclusive<f64> = 0.2..=20.0;
-/// What depths are off by where a scale is mistaken for another (millimetres, 1/4000, 1/5000, 1/6553.5 m).
+/// Depth factors that correct one scale mistaken for another (millimetres, 1/4000, 1/5000, 1/6553.5 m).
 const SCALES: [f64; 12] =
     [0.001, 1.0 / 6.5535, 0.2, 0.25, 5.0 / 6.5535, 0.8, 1.25, 6.5535 / 5.0, 4.0, 5.0, 6.5535, 1000.0];
 
-/// How far to either side of a scale another one must be worse.
+/// Factor around a scale within which a larger and a smaller scale must be worse.
 const BRACKET: f64 = 10.0;
 
-/// A way to read the poses of a recording.
+/// A way to interpret the poses of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reading {
-    /// By this convention.
+    /// In this convention.
     Convention(PoseConvention),
-    /// By the stated convention, but the rotation stored column by column.
+    /// In the stated convention, but with the rotation stored column by column.
     Transposed,
-    /// By the stated convention, but in left-handed axes.
+    /// In the stated convention, but in left-handed axes.
     LeftHanded,
 }
 
@@ -55,17 +56,18 @@ impl fmt::Display for Reading {
     }
 }
 
-/// How well depth maps agree.
+/// Agreement of depth maps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
     /// Median of |depth expected − depth found| in metres; infinite without overlap.
     pub median_error: f64,
-    /// Share of points that meet a depth in the other map, 0 to 1.
+    /// Share of points that have a depth in the other map, 0 to 1.
     pub overlap: f64,
 }
 
 impl Agreement {
-    /// Smaller is better; points that meet nothing speak against a reading as well.
+    /// Returns the score of a reading; smaller is better. Points without a depth in the other map increase
+    /// it.
     fn score(&self) -> f64 {
         if self.overlap > 0.0 { self.median_error / self.overlap } else { f64::INFINITY }
     }
@@ -77,35 +79,36 @@ impl fmt::Display for Agreement {
     }
 }
 
-/// What the depth maps say of the poses.
+/// Conclusion about the poses from the depth maps.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The stated convention is clearly the best.
     Confirmed,
     /// Another reading is clearly better.
     Contradicted(Reading),
-    /// Nothing can be said, for this reason.
+    /// The depth maps allow no conclusion, for this reason.
     Undecided(&'static str),
 }
 
-/// The result of [`check`].
+/// Result of [`check`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoseCheck {
-    /// The convention by which the poses were read, `None` without poses.
+    /// Convention in which the poses were read; `None` without poses.
     pub stated: Option<PoseConvention>,
-    /// How well depth maps agree by it, with depths multiplied by `depth_factor` where there is one.
+    /// Agreement of the depth maps in that convention. Depths are multiplied by `depth_factor` if there is
+    /// one.
     pub agreement: Agreement,
-    /// How well they agree when the poses are read otherwise.
+    /// Agreement for each other reading of the poses.
     pub others: Vec<(Reading, Agreement)>,
-    /// What follows for the poses.
+    /// Conclusion about the poses.
     pub verdict: Verdict,
-    /// By what all depths should be multiplied for the maps to agree with the poses, if that is clear.
+    /// Factor by which all depths should be multiplied to agree with the poses, if it is clear.
     pub depth_factor: Option<f64>,
-    /// Median of all depths that were looked at, in metres; 0 without depth.
+    /// Median of all checked depths, in metres; 0 without depth.
     pub median_depth: f64,
-    /// False if the scale is metric and no room has depths like these.
+    /// False if the scale is metric and the depths are implausible for a room.
     pub plausible_depth: bool,
-    /// Pairs of frames that were compared.
+    /// Number of pairs of frames compared.
     pub pairs: usize,
 }
 
@@ -116,7 +119,7 @@ impl fmt::Display for PoseCheck {
             Verdict::Confirmed => write!(f, "the poses are {stated}, as the depth maps confirm ({}", self.agreement)?,
             Verdict::Contradicted(better) => {
                 let found = self.others.iter().find(|(reading, _)| reading == better);
-                write!(f, "the poses are taken for {stated} ({}", self.agreement)?;
+                write!(f, "the poses were read as {stated} ({}", self.agreement)?;
                 if let Some((_, agreement)) = found {
                     write!(f, "), but the depth maps agree better with {better} ({agreement}")?;
                 }
@@ -141,7 +144,7 @@ impl fmt::Display for PoseCheck {
     }
 }
 
-/// A pose that was read by one convention, read by another.
+/// Converts a pose read in one convention to another convention.
 pub(super) fn reread(pose: &Pose, from: PoseConvention, to: PoseConvention) -> Pose {
     let flip = |pose: Pose, axes| if axes == Axes::OpenGl { pose.with_flipped_yz() } else { pose };
     let turn = |pose: Pose, direction| if direction == Direction::WorldToCamera { pose.inverse() } else { pose };
@@ -149,14 +152,15 @@ pub(super) fn reread(pose: &Pose, from: PoseConvention, to: PoseConvention) -> P
     flip(turn(written, to.direction), to.axes)
 }
 
-/// A depth map and the camera that took it.
+/// A depth map with its camera and pose.
 struct Shot {
     depth: DepthImage,
     camera: Intrinsics,
     pose: Pose,
 }
 
-/// All ways to read poses that are compared, with what each makes of a pose read as stated.
+/// Returns all other readings of poses. Each comes with a function that converts a pose from the stated
+/// convention.
 fn readings(stated: PoseConvention, mirrored: bool) -> Vec<(Reading, impl Fn(&Pose) -> Pose)> {
     let conventions = [Axes::OpenCv, Axes::OpenGl].into_iter().flat_map(|axes| {
         [Direction::CameraToWorld, Direction::WorldToCamera].map(|direction| PoseConvention { axes, direction })
@@ -178,10 +182,10 @@ fn readings(stated: PoseConvention, mirrored: bool) -> Vec<(Reading, impl Fn(&Po
     all.map(|reading| (reading, move |pose: &Pose| pose_as(reading, pose))).collect()
 }
 
-/// Tests the poses and the scale of depth of a recording on up to 8 pairs of neighbouring frames.
+/// Checks the poses and the depth scale of a recording on up to 8 pairs of neighbouring frames.
 ///
 /// # Errors
-/// None of its own: a depth map that cannot be read is left out. If no depth map can, the first error.
+/// Returns the first read error if no depth map can be read. Single unreadable depth maps are skipped.
 pub fn check(dataset: &dyn Dataset) -> Result<PoseCheck, ViewsError> {
     let conventions = dataset.conventions();
     let usable: Vec<usize> = (0..dataset.len())
@@ -228,7 +232,7 @@ pub fn check(dataset: &dyn Dataset) -> Result<PoseCheck, ViewsError> {
         is_right(other, median_depth * factor) && other.score() * CLEARLY < stated.score()
     };
     let mut factor = 1.0;
-    // Another convention explains more than another scale does.
+    // Another convention is tried first, because it explains more than another scale.
     if !best.is_some_and(|(_, other)| clearly_better(&other, &stated_agreement, 1.0))
         && let Some(found) = better_scale(&pairs)
     {
@@ -238,13 +242,15 @@ pub fn check(dataset: &dyn Dataset) -> Result<PoseCheck, ViewsError> {
     let verdict = match best {
         _ if conventions.pose.is_none() => Verdict::Undecided("the recording has no poses"),
         _ if usable.is_empty() => Verdict::Undecided("no frame has both depth and a valid pose"),
-        _ if pairs.is_empty() => Verdict::Undecided("no two frames with depth and valid poses look the same way"),
+        _ if pairs.is_empty() => {
+            Verdict::Undecided("no two frames with depth and valid poses look in the same direction")
+        }
         Some((reading, other)) if clearly_better(&other, &stated_agreement, factor) => Verdict::Contradicted(reading),
         _ if !is_right(&stated_agreement, median_depth * factor) => {
-            Verdict::Undecided("the depth maps agree by no reading of the poses")
+            Verdict::Undecided("the depth maps agree in no convention of the poses")
         }
         Some((_, other)) if stated_agreement.score() * CLEARLY < other.score() => Verdict::Confirmed,
-        _ => Verdict::Undecided("the camera moves too little to tell one reading from another"),
+        _ => Verdict::Undecided("the camera moves too little to tell the conventions apart"),
     };
     let depth_factor = (factor != 1.0).then_some(factor);
     let (stated, pairs) = (conventions.pose, pairs.len());
@@ -256,14 +262,15 @@ fn is_right(agreement: &Agreement, median_depth: f64) -> bool {
     agreement.overlap >= MIN_OVERLAP && agreement.median_error <= MAX_ERROR * median_depth
 }
 
-/// By what all depths should be multiplied, if one of the known mistakes explains the maps far better than the scale
-/// as it is.
+/// Returns the factor for all depths if one of the known scale mistakes explains the maps far better than the
+/// scale as it is.
 fn better_scale(pairs: &[[Shot; 2]]) -> Option<f64> {
-    // Relative to the depth: in metres everything agrees better if it is smaller.
+    // Relative to the depth, because in metres any smaller scale agrees better.
     let relative = |factor: f64| agreement(pairs, |pose| *pose, factor).score() / factor;
     let (factor, score) =
         SCALES.into_iter().map(|factor| (factor, relative(factor))).min_by(|a, b| a.1.total_cmp(&b.1))?;
-    // A scale is only told where a larger one is worse again: scaled up far enough, every error of a position vanishes.
+    // Accept a scale only if a larger one is worse again. At a large enough scale, every error of a position
+    // vanishes.
     let worse = [1.0, factor / BRACKET, factor * BRACKET];
     let clear =
         worse.into_iter().zip([CLEARLY * CLEARLY, CLEARLY, CLEARLY]).all(|(other, by)| score * by < relative(other));
@@ -282,8 +289,9 @@ fn shot(dataset: &dyn Dataset, index: usize, first_error: &mut Option<ViewsError
     }
 }
 
-/// The frame among those after `usable[anchor]` that is furthest from it and yet sees much of the same, as far as
-/// that can be told without knowing the convention: angles are the same in both directions, distances are not.
+/// Chooses the neighbour of `usable[anchor]`: the later frame farthest from it that still sees much of the
+/// same. The convention is unknown here. Angles do not depend on the direction of the poses, but distances
+/// do, so the smaller one counts.
 fn neighbor(dataset: &dyn Dataset, usable: &[usize], anchor: usize, median_depth: f64) -> Option<usize> {
     let pose = |i: usize| dataset.frames()[i].pose_of_depth();
     let here = pose(usable[anchor])?;
@@ -297,7 +305,7 @@ fn neighbor(dataset: &dyn Dataset, usable: &[usize], anchor: usize, median_depth
         near.filter_map(|i| Some((i, motion(&pose(i)?)))).filter(|(_, (angle, _))| *angle <= MAX_ANGLE).collect();
     let fitting = parallel.iter().filter(|(_, (_, baseline))| *baseline <= MAX_BASELINE);
     let furthest = fitting.max_by(|a, b| (a.1.0 + a.1.1).total_cmp(&(b.1.0 + b.1.1)));
-    // If all seem far away, the scale of depth may be wrong.
+    // If all frames seem too far away, the depth scale may be wrong, so take the nearest.
     furthest.or_else(|| parallel.iter().min_by(|a, b| a.1.1.total_cmp(&b.1.1))).map(|(i, _)| *i)
 }
 
@@ -306,7 +314,7 @@ fn median(mut values: Vec<f32>) -> Option<f32> {
     (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f32::total_cmp).1)
 }
 
-/// Puts points of each frame into the other of its pair, with depths multiplied by `factor`.
+/// Projects points of each frame into the other of its pair, with depths multiplied by `factor`.
 fn agreement(pairs: &[[Shot; 2]], pose_as: impl Fn(&Pose) -> Pose, factor: f64) -> Agreement {
     let mut errors: Vec<f32> = Vec::new();
     let mut tried = 0_usize;
@@ -314,7 +322,7 @@ fn agreement(pairs: &[[Shot; 2]], pose_as: impl Fn(&Pose) -> Pose, factor: f64) 
         for (from, to) in [(a, b), (b, a)] {
             let (here, there) = (pose_as(&from.pose), pose_as(&to.pose));
             let (width, meters) = (from.depth.width(), from.depth.meters());
-            // Not a multiple of the width, so that columns differ from row to row.
+            // The step is odd, so that the sampled columns differ from row to row.
             let step = (meters.len() / SAMPLES) | 1;
             for i in (0..meters.len()).step_by(step).filter(|&i| meters[i] > 0.0) {
                 tried += 1;

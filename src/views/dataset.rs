@@ -1,4 +1,4 @@
-//! What all recordings have in common.
+//! The interface that all recordings share.
 
 use std::fmt;
 use std::path::Path;
@@ -10,36 +10,36 @@ use super::layout::Layout;
 use crate::cloud::PointCloud;
 use crate::images::Rgb8Image;
 
-/// A recording: pictures, most often with depth maps and poses.
+/// A recording: pictures, usually with depth maps and poses.
 ///
-/// Frames are in the order of recording. Pictures are read when asked for, from any thread.
+/// Frames are in the order of recording. Pictures are read on demand, from any thread.
 pub trait Dataset: Send + Sync {
-    /// What the recording was read as.
+    /// Returns the layout in which the recording was read.
     fn layout(&self) -> Layout;
 
-    /// The file or folder it was opened from.
+    /// Returns the file or folder that was opened.
     fn root(&self) -> &Path;
 
-    /// Everything known of the frames without reading their pictures.
+    /// Returns everything known about the frames without reading their pictures.
     fn frames(&self) -> &[Frame];
 
-    /// The colour picture of frame `index`, free of lens distortion, of the size that
-    /// [`Frame::color`] has.
+    /// Reads the colour picture of frame `index`. Lens distortion is removed, and the size is that of
+    /// [`Frame::color`].
     ///
     /// # Errors
-    /// [`ViewsError::UnknownFrame`], or what reading gives: a file that is damaged, or of another size than the
-    /// recording's ([`ViewsError::Size`]).
+    /// [`ViewsError::UnknownFrame`], or any read error, for example if the file is damaged or its size
+    /// differs from the recording's ([`ViewsError::Size`]).
     fn color(&self, index: usize) -> Result<Rgb8Image, ViewsError>;
 
-    /// The depth map of frame `index`, free of lens distortion, of the size that [`Frame::depth`] has; `None` if
-    /// there is none.
+    /// Reads the depth map of frame `index`, or returns `None` if there is none. Lens distortion is removed,
+    /// and the size is that of [`Frame::depth`].
     ///
     /// # Errors
     /// As for [`color`](Self::color).
     fn depth(&self, index: usize) -> Result<Option<DepthImage>, ViewsError>;
 
-    /// The file that the colour picture of frame `index` is, where it can be taken as it is: with nothing to remove from
-    /// it, and of the size that [`Frame::color`] has.
+    /// Returns the stored file of the colour picture of frame `index`, if it can be used unchanged: without
+    /// lens distortion and of the size of [`Frame::color`].
     ///
     /// # Errors
     /// As for [`color`](Self::color).
@@ -48,7 +48,7 @@ pub trait Dataset: Send + Sync {
         Ok(None)
     }
 
-    /// The PNG file of 16 bits that the depth map of frame `index` is, where it can be taken as it is.
+    /// Returns the stored 16-bit PNG file of the depth map of frame `index`, if it can be used unchanged.
     ///
     /// # Errors
     /// As for [`depth`](Self::depth).
@@ -57,84 +57,85 @@ pub trait Dataset: Send + Sync {
         Ok(None)
     }
 
-    /// Points that come with the recording in the axes of its poses, if any: those of COLMAP, or a PLY file that
-    /// `transforms.json` names.
+    /// Reads the points that come with the recording, if any, in the axes of its poses. These are the points
+    /// of COLMAP, or a PLY file that `transforms.json` names.
     ///
     /// # Errors
-    /// What reading them gives.
+    /// Any read error.
     fn points(&self) -> Result<Option<PointCloud>, ViewsError> {
         Ok(None)
     }
 
-    /// How poses and depths are written in this recording.
+    /// Returns the conventions of the recording's poses and depths.
     fn conventions(&self) -> &Conventions;
 
-    /// What became of the frames.
+    /// Returns how many frames are usable, and how many have which defect.
     fn counts(&self) -> &Counts;
 
-    /// What was missing, assumed or left out, for the user.
+    /// Returns notes for the user about missing, assumed or skipped data.
     fn notes(&self) -> &[String];
 
-    /// Number of frames.
+    /// Returns the number of frames.
     fn len(&self) -> usize {
         self.frames().len()
     }
 
-    /// True if there are no frames; never the case for a recording that [`open`](super::open) returned.
+    /// Returns true if there are no frames. A recording from [`open`](super::open) always has frames.
     fn is_empty(&self) -> bool {
         self.frames().is_empty()
     }
 }
 
-/// A picture or depth map in the form in which it is stored.
+/// A picture or depth map as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored<'a> {
-    /// A file of its own.
+    /// Path of its file.
     File(&'a Path),
-    /// The content of a file, and the extension that it should have.
+    /// Content of its file, and the extension for it.
     Bytes(&'a [u8], &'static str),
 }
 
 /// One frame of a recording.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
-    /// Its name in the recording, most often the picture's file name without extension.
+    /// Name in the recording, usually the picture's file name without extension.
     pub name: String,
     /// The camera of the colour picture.
     pub color: Intrinsics,
-    /// The camera of the depth map, which looks from the same place; `None` without a depth map.
+    /// The camera of the depth map, at the same place; `None` without a depth map.
     pub depth: Option<Intrinsics>,
-    /// Where the camera was; `None` if that is not known or not valid, see [`Counts`].
+    /// Camera pose; `None` if it is missing or invalid, see [`Counts`].
     pub pose: Option<Pose>,
-    /// Where the camera was when the depth map was taken, if the recording tells that apart from [`pose`](Self::pose).
+    /// Camera pose at the time of the depth map, if the recording has one besides [`pose`](Self::pose).
     pub depth_pose: Option<Pose>,
 }
 
 impl Frame {
-    /// True if the frame has a depth map.
+    /// Returns true if the frame has a depth map.
     #[must_use]
     pub fn has_depth(&self) -> bool {
         self.depth.is_some()
     }
 
-    /// The pose that belongs to the depth map.
+    /// Returns the pose of the depth map.
     #[must_use]
     pub fn pose_of_depth(&self) -> Option<Pose> {
         self.depth_pose.or(self.pose)
     }
 }
 
-/// How a recording writes what it measures.
+/// Conventions in which a recording stores poses and depths.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conventions {
-    /// How poses are written; `None` without poses. What is handed out is always camera-to-world in OpenCV axes.
+    /// Convention of the stored poses; `None` without poses. Poses returned by a [`Dataset`] are always
+    /// camera-to-world in OpenCV axes.
     pub pose: Option<PoseConvention>,
-    /// True if the recording's world is left-handed (a negative vertical focal length, as in ICL-NUIM): world and
-    /// cameras are then mirrored in y, so y has the opposite sign of the recording's own.
+    /// True if the recording's world is left-handed, as in ICL-NUIM (negative vertical focal length). World
+    /// and cameras are then mirrored in y, so y has the opposite sign of the recording's own.
     pub mirrored: bool,
-    /// Numbers in a depth map that make a metre; `None` if the maps are in metres, or there are none.
+    /// Number of depth units per metre; `None` if the maps are in metres, or if there are none.
     pub depth_units_per_meter: Option<f64>,
-    /// False if the scale of the world is arbitrary (COLMAP).
+    /// False if the scale of the world is arbitrary, as in COLMAP.
     pub metric: bool,
 }
 
@@ -157,20 +158,20 @@ impl fmt::Display for Conventions {
     }
 }
 
-/// What became of the frames that a recording lists.
+/// Numbers of usable frames, and of frames and depth maps with defects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Frames that can be used, with or without pose and depth.
+    /// Usable frames, with or without pose and depth.
     pub frames: usize,
-    /// Of these, frames with a valid pose.
+    /// Usable frames with a valid pose.
     pub posed: usize,
-    /// Of these, frames whose pose is there but invalid (NaN, infinite, no rotation): to be skipped.
+    /// Usable frames with an invalid pose (NaN, infinite, not a rotation), to be skipped.
     pub invalid_poses: usize,
-    /// Of these, frames with a depth map.
+    /// Usable frames with a depth map.
     pub with_depth: usize,
-    /// Frames left out because their colour picture is listed but not there.
+    /// Frames left out because their colour picture is listed but missing.
     pub missing_color: usize,
-    /// Depth maps that are listed but not there.
+    /// Depth maps that are listed but missing.
     pub missing_depth: usize,
 }
 
@@ -181,8 +182,8 @@ impl fmt::Display for Counts {
         let dropped = [
             (invalid_poses, "with an invalid pose"),
             (frames.saturating_sub(posed + invalid_poses), "without a pose"),
-            (missing_color, "left out because the picture is not there"),
-            (missing_depth, "depth maps listed but not there"),
+            (missing_color, "left out because the picture is missing"),
+            (missing_depth, "depth maps listed but missing"),
         ];
         dropped.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))
     }

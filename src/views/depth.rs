@@ -1,4 +1,4 @@
-//! Depth maps, and how they and the sizes of pictures are read.
+//! Depth maps, their readers, and readers of picture sizes.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -12,12 +12,13 @@ use super::camera::{Distortion, Intrinsics};
 use crate::files::MappedFile;
 use crate::images::{MAX_PIXELS, Rgb8Image};
 
-/// Most bytes a PNG decoder may take for what is not the picture.
+/// Largest number of bytes that a PNG decoder may use for data besides the picture.
 const MAX_SIDE_DATA: u64 = 1 << 26;
 
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Distances along the viewing axis (z in camera axes, not along the ray) for each pixel. Never empty.
+/// A depth map: the distance of each pixel along the viewing axis (z in camera axes, not along the ray).
+/// Never empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DepthImage {
     width: usize,
@@ -26,11 +27,11 @@ pub struct DepthImage {
 }
 
 impl DepthImage {
-    /// A depth map from its values in row-major order, in metres; those that are not finite or not positive
-    /// become 0, no depth.
+    /// Creates a depth map from its values in row-major order, in metres. Values that are not finite or not
+    /// positive become 0, which means no depth.
     ///
     /// # Errors
-    /// [`ViewsError::Argument`] without pixels, with too many, or if `meters` is of another size.
+    /// [`ViewsError::Argument`] if there are no pixels or too many, or if `meters` has another length.
     pub fn new(width: usize, height: usize, mut meters: Vec<f32>) -> Result<Self, ViewsError> {
         if num_pixels(width as u64, height as u64) != Some(meters.len()) {
             let found = format!("{} for {width} x {height} pixels", meters.len());
@@ -44,25 +45,25 @@ impl DepthImage {
         Ok(Self { width, height, meters })
     }
 
-    /// Width in pixels, at least 1.
+    /// Returns the width in pixels, at least 1.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Height in pixels, at least 1.
+    /// Returns the height in pixels, at least 1.
     #[must_use]
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// Depths in metres in row-major order; 0 is none.
+    /// Returns the depths in metres in row-major order; 0 means no depth.
     #[must_use]
     pub fn meters(&self) -> &[f32] {
         &self.meters
     }
 
-    /// Depth in metres in column `x` of row `y`; `None` where there is none, also outside the picture.
+    /// Returns the depth in metres in column `x` of row `y`; `None` without depth and outside the picture.
     #[must_use]
     pub fn at(&self, x: usize, y: usize) -> Option<f32> {
         if x >= self.width {
@@ -72,13 +73,13 @@ impl DepthImage {
         (depth > 0.0).then_some(depth)
     }
 
-    /// Share of the pixels that have a depth, 0 to 1.
+    /// Returns the share of pixels that have a depth, 0 to 1.
     #[must_use]
     pub fn coverage(&self) -> f64 {
         self.meters.iter().filter(|&&depth| depth > 0.0).count() as f64 / self.meters.len() as f64
     }
 
-    /// Takes the depth away where `keep` says so; `keep` has a value for each pixel.
+    /// Removes the depth of every pixel for which `keep` returns false.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
         for (i, depth) in self.meters.iter_mut().enumerate() {
             if !keep(i) {
@@ -87,7 +88,7 @@ impl DepthImage {
         }
     }
 
-    /// As an ideal camera would have it; the nearest pixel counts, since depths must not be mixed.
+    /// Removes the lens distortion. Each pixel takes the nearest depth, because depths must not be mixed.
     pub(super) fn undistorted(&self, camera: &Intrinsics, lens: &Distortion) -> Self {
         let mut meters = vec![0.0; self.meters.len()];
         for (i, depth) in meters.iter_mut().enumerate() {
@@ -102,7 +103,7 @@ impl DepthImage {
     }
 }
 
-/// As an ideal camera would have it; black where the lens did not look.
+/// Removes the lens distortion. Pixels outside the lens's picture become black.
 pub(super) fn undistorted_color(image: &Rgb8Image, camera: &Intrinsics, lens: &Distortion) -> Rgb8Image {
     let (width, height) = (image.width(), image.height());
     let source = image.pixels();
@@ -131,16 +132,16 @@ pub(super) fn undistorted_color(image: &Rgb8Image, camera: &Intrinsics, lens: &D
     result
 }
 
-/// Where the lens shows what an ideal camera has in column `x` of row `y`.
+/// Returns the position behind the lens of column `x` and row `y` of an ideal camera.
 fn distorted_pixel(x: usize, y: usize, camera: &Intrinsics, lens: &Distortion) -> Option<(f64, f64)> {
     let ideal = camera.unproject(x as f64, y as f64, 1.0);
     let (x, y) = lens.distort(ideal.x, ideal.y)?;
     Some((camera.fx * x + camera.cx, camera.fy * y + camera.cy))
 }
 
-/// How many numbers make a metre, and which numbers are none.
+/// Converts depth units to metres.
 ///
-/// 0 and 65535 are none: sensors write the first where they see nothing and the second where they overflow.
+/// 0 and 65535 become 0, no depth: sensors write 0 where they see nothing and 65535 on overflow.
 pub(super) fn meters_from_units(units: impl Iterator<Item = u16>, units_per_meter: f64) -> Vec<f32> {
     let meters = |units| match units {
         0 | u16::MAX => 0.0,
@@ -149,7 +150,7 @@ pub(super) fn meters_from_units(units: impl Iterator<Item = u16>, units_per_mete
     units.map(meters).collect()
 }
 
-/// Reads a depth map from the bytes of a 16-bit grey PNG or PGM file; `path` is the file that errors name.
+/// Decodes a depth map from a 16-bit grey PNG or PGM file. `path` names the file in errors.
 pub(super) fn decode_depth(bytes: &[u8], path: &Path, units_per_meter: f64) -> Result<DepthImage, ViewsError> {
     let (width, height, meters) = if let Some(header) = PgmHeader::of(bytes) {
         let needed = num_pixels(header.width, header.height).map(|pixels| pixels * 2);
@@ -171,7 +172,7 @@ pub(super) fn decode_depth(bytes: &[u8], path: &Path, units_per_meter: f64) -> R
     DepthImage::new(width, height, meters)
 }
 
-/// Reads a map of one byte per pixel, for example of confidence.
+/// Decodes a map of one byte per pixel, for example of confidence.
 pub(crate) fn decode_grey8(bytes: &[u8], path: &Path) -> Result<(usize, usize, Vec<u8>), ViewsError> {
     decode_png(bytes, path, ColorType::L8, "8-bit grey PNG")
 }
@@ -190,7 +191,7 @@ fn decode_png(
         let start = bytes.get(..8).unwrap_or(bytes).escape_ascii();
         return Err(ViewsError::unsupported(path, format!("a file that begins with \"{start}\""), expected));
     }
-    // Looked up here because the decoder allocates rows while it reads the header.
+    // Checked here because the decoder allocates rows while it reads the header.
     let size = image_size(bytes, path)?;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_SIDE_DATA);
@@ -208,7 +209,8 @@ fn decode_png(
     Ok((size[0], size[1], raw))
 }
 
-/// Width and height that the header of a PNG, JPEG or PGM file declares, at least 1 and not too many pixels.
+/// Returns width and height from the header of a PNG, JPEG or PGM file, at least 1 and within the limit of
+/// pixels.
 pub(super) fn image_size(bytes: &[u8], path: &Path) -> Result<[usize; 2], ViewsError> {
     let [width, height] = if bytes.starts_with(PNG_SIGNATURE) {
         let [_, _, _, _, b'I', b'H', b'D', b'R', w0, w1, w2, w3, h0, h1, h2, h3, ..] = bytes[PNG_SIGNATURE.len()..]
@@ -239,23 +241,23 @@ pub(super) fn image_size(bytes: &[u8], path: &Path) -> Result<[usize; 2], ViewsE
     Ok([width as usize, height as usize])
 }
 
-/// [`image_size`] of a file.
+/// Does the same as [`image_size`] for a file.
 pub(super) fn file_image_size(path: &Path) -> Result<[usize; 2], ViewsError> {
     let bytes = MappedFile::open(path).map_err(|error| ViewsError::io(path, "open", error))?;
     image_size(&bytes, path)
 }
 
-/// Number of pixels, if a picture may have so many.
+/// Returns the number of pixels of a picture, if it is allowed.
 pub(super) fn num_pixels(width: u64, height: u64) -> Option<usize> {
     width.checked_mul(height).filter(|pixels| (1..=MAX_PIXELS).contains(pixels)).map(|pixels| pixels as usize)
 }
 
-/// The header of a binary grey picture of the Netpbm family.
+/// Header of a binary grey picture of the Netpbm family (PGM).
 struct PgmHeader {
     width: u64,
     height: u64,
     largest: u64,
-    /// Where the pixels start.
+    /// Byte offset of the pixels.
     data: usize,
 }
 
@@ -277,7 +279,7 @@ impl PgmHeader {
             at += digits;
         }
         let [width, height, largest] = numbers;
-        // One white-space byte ends the header.
+        // A single white-space byte ends the header.
         Some(Self { width, height, largest, data: 2 + at + 1 })
     }
 }
@@ -350,7 +352,7 @@ mod tests {
     fn undistorting_moves_pixels_to_where_an_ideal_camera_has_them() {
         let camera = Intrinsics::new(101, 81, 80.0, 80.0, 50.0, 40.0).unwrap();
         let lens = Distortion { k1: -0.2, p1: 0.001, ..Distortion::default() };
-        // A smooth picture as the lens shows it, of the ideal picture value = 100 + x / 2.
+        // A smooth picture behind the lens, of the ideal picture value = 100 + x / 2.
         let mut seen = Rgb8Image::filled(101, 81, [0; 3]).unwrap();
         let mut meters = vec![0.0; 101 * 81];
         for y in 0..81 {

@@ -1,4 +1,4 @@
-//! What can go wrong with recordings.
+//! Errors of reading and using recordings.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,89 +7,89 @@ use super::Layout;
 use crate::cloud::CloudError;
 use crate::images::ImageError;
 
-/// Why a recording could not be read, or its frames not be used.
+/// Reasons why a recording or its frames cannot be used.
 ///
-/// Every variant about a file names it and says what was expected there.
+/// Every variant about a file names it and what was expected there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewsError {
-    /// The operating system refused to open, list or read something.
+    /// The operating system could not open, list or read something.
     #[error("{}: cannot {action}: {source}", .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was being done, as a verb ("open", "list").
+        /// The action that failed, as a verb ("open", "list").
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The content is that of no layout.
-    #[error("{}: no known layout of a recording: {found}. What would be recognised:\n{}", .path.display(), Layout::overview())]
+    /// The content matches no layout.
+    #[error("{}: no known layout of a recording: {found}. Known layouts:\n{}", .path.display(), Layout::overview())]
     UnknownLayout {
         /// The file or folder.
         path: PathBuf,
-        /// What was seen instead.
+        /// Description of the content.
         found: String,
     },
-    /// The layout asks for a file or folder that is not there.
+    /// A file or folder that the layout needs is missing.
     #[error("{}: {what} is missing; layout {layout} expects {expected}", .path.display())]
     Missing {
         /// The recording.
         path: PathBuf,
         /// The layout being read.
         layout: Layout,
-        /// What is not there.
+        /// The missing item.
         what: String,
-        /// Where it was looked for.
+        /// The place where it was expected.
         expected: String,
     },
-    /// There is not one frame with a picture.
-    #[error("{}: no frame left to use ({found}); layout {layout} expects {}", .path.display(), .layout.expects())]
+    /// No frame has a picture.
+    #[error("{}: no usable frame ({found}); layout {layout} expects {}", .path.display(), .layout.expects())]
     NoFrames {
         /// The recording.
         path: PathBuf,
         /// The layout being read.
         layout: Layout,
-        /// What became of the frames.
+        /// Numbers of frames by defect.
         found: String,
     },
-    /// A line of text is not what the format asks for.
+    /// A line of text violates the format.
     #[error("{}, line {line}: found {found}; expected {expected}", .path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
-        /// What the line holds.
+        /// Content of the line.
         found: String,
-        /// What it should hold.
+        /// Expected content.
         expected: String,
     },
-    /// A value is impossible.
+    /// A value is invalid.
     #[error("{}: {field} is {found}; expected {expected}", .path.display())]
     Value {
         /// The file.
         path: PathBuf,
-        /// Which value.
+        /// Name of the value.
         field: String,
-        /// What it is.
+        /// Value found.
         found: String,
-        /// What it should be.
+        /// Expected value.
         expected: String,
     },
-    /// The file ends before what it declares.
-    #[error("{}, byte {offset}: {what} needs {needed} bytes; expected that many, but only {available} are left (cut off, or a damaged header)", .path.display())]
+    /// The file ends before the data that it declares.
+    #[error("{}, byte {offset}: {what} needs {needed} bytes, but only {available} are left: the file is cut off, or its header is damaged", .path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Where the data start, in bytes from the start of the file.
+        /// Byte offset of the data in the file.
         offset: u64,
-        /// What was to be read.
+        /// Description of the data.
         what: String,
-        /// Bytes it needs (saturating).
+        /// Number of bytes declared (saturating).
         needed: u64,
-        /// Bytes there are from `offset` on.
+        /// Number of bytes available from `offset` on.
         available: u64,
     },
     /// A decoder (PNG, zlib, zip, LZFSE, JSON) rejected the data.
@@ -97,65 +97,65 @@ pub enum ViewsError {
     Decode {
         /// The file.
         path: PathBuf,
-        /// Which piece of it.
+        /// The part that cannot be decoded.
         what: String,
-        /// What the decoder expected or said.
+        /// Message of the decoder.
         message: String,
     },
-    /// The file is valid but uses something that is not supported.
+    /// The file is valid but uses an unsupported feature.
     #[error("{}: {what} is not supported; expected {expected}", .path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
         /// The unsupported feature.
         what: String,
-        /// What would have been accepted.
+        /// Supported alternatives.
         expected: String,
     },
-    /// A picture or depth map has another size than the recording's.
+    /// The size of a picture or depth map differs from the recording's.
     #[error("{}: {} x {} pixels; expected {} x {}, as {reason}", .path.display(), found[0], found[1], expected[0], expected[1])]
     Size {
         /// The picture.
         path: PathBuf,
         /// Its width and height.
         found: [usize; 2],
-        /// The width and height it should have.
+        /// Expected width and height.
         expected: [usize; 2],
-        /// Where that comes from.
+        /// Source of the expected size.
         reason: &'static str,
     },
-    /// A frame is asked for that the recording does not have.
-    #[error("frame {index} of a recording with {count} frames; expected an index below that")]
+    /// The recording has no frame of this index.
+    #[error("there is no frame {index}: the recording has {count} frames, counted from 0")]
     UnknownFrame {
         /// The index.
         index: usize,
         /// Number of frames.
         count: usize,
     },
-    /// A camera, depth map or option with impossible numbers.
+    /// A camera, depth map or option has an invalid value.
     #[error("{what} is {found}; expected {expected}")]
     Argument {
-        /// Which number.
+        /// Name of the value.
         what: &'static str,
-        /// What it is.
+        /// Value found.
         found: String,
-        /// What it should be.
+        /// Expected value.
         expected: &'static str,
     },
-    /// Nothing to fuse.
+    /// No frame can be fused.
     #[error("no depth to fuse in {frames} frames ({found}); expected frames with a depth map and a valid pose")]
     NothingToFuse {
         /// Number of frames given.
         frames: usize,
-        /// What became of them.
+        /// Numbers of frames by defect.
         found: String,
     },
-    /// The fused cloud would take too much memory.
+    /// The fused cloud would need too much memory.
     #[error(
-        "more than {limit} voxels of {voxel} m are occupied; expected at most that many: use larger voxels, a smaller largest depth, or fewer frames"
+        "more than {limit} voxels of {voxel} m are occupied: use larger voxels, a smaller maximum depth, or fewer frames"
     )]
     TooManyVoxels {
-        /// Most voxels allowed.
+        /// Largest allowed number of voxels.
         limit: usize,
         /// Edge of a voxel in metres.
         voxel: f64,

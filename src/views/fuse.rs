@@ -1,8 +1,8 @@
-//! Depth maps with poses, fused into one cloud.
+//! Fusion of depth maps with poses into one point cloud.
 //!
-//! Every depth becomes a point with the colour that the picture has there and the normal that the depths around it
-//! give. Points of a voxel are averaged. What is unreliable is left out: depths next to a jump or a gap, where
-//! sensors mix near and far, and surfaces seen at a grazing angle.
+//! Every depth becomes a point. Its colour is that of the picture, and its normal follows from the depths
+//! around it. Points in the same voxel are averaged. Unreliable depths are left out: next to a jump or a gap,
+//! where sensors mix near and far, and on surfaces seen at a grazing angle.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,25 +14,25 @@ use super::{Dataset, DepthImage, Intrinsics, Pose, ViewsError};
 use crate::cloud::{PointCloud, Unit};
 use crate::images::Rgb8Image;
 
-/// The voxels are spread over this many tables, which are filled in parallel.
+/// Number of tables that the voxels are spread over, so that they can be filled in parallel.
 const SHARDS: usize = 64;
-/// Noise of depth sensors, as a share of the depth, on top of the slope of a surface.
+/// Noise of depth sensors as a share of the depth, in addition to the slope of a surface.
 const NOISE: f64 = 0.01;
-/// Focal length in pixels for each pixel between the depths that make a normal.
+/// Focal length in pixels per pixel of distance between the depths that a normal is computed from.
 const FOCAL_PER_STEP: f64 = 150.0;
 
-/// How to fuse.
+/// Options of the fusion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FuseOptions {
     /// Edge of a voxel in metres.
     pub voxel: f64,
-    /// Smallest depth that counts, in metres.
+    /// Smallest depth used, in metres.
     pub min_depth: f64,
-    /// Largest depth that counts, in metres.
+    /// Largest depth used, in metres.
     pub max_depth: f64,
     /// Largest angle between the line of sight and the normal, in degrees below 90.
     pub max_incidence: f64,
-    /// Most voxels, about 100 bytes each while fusing.
+    /// Largest number of voxels. Each takes about 100 bytes during fusion.
     pub max_voxels: usize,
 }
 
@@ -63,39 +63,40 @@ impl FuseOptions {
     }
 }
 
-/// A cloud and what it was made of.
+/// The fused cloud and its report.
 #[derive(Clone, Debug)]
 pub struct Fused {
-    /// Points with colours and normals of length one that face the cameras, in the axes of the poses, sorted by voxel.
+    /// Points in the axes of the poses, sorted by voxel, with colours and with normals of length one that
+    /// face the cameras.
     pub cloud: PointCloud,
-    /// What became of frames and pixels.
+    /// Numbers of frames and pixels used and left out.
     pub report: FuseReport,
 }
 
-/// What became of frames and pixels.
+/// Numbers of frames and pixels used and left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FuseReport {
     /// Frames fused.
     pub frames: usize,
-    /// Frames left out for want of a valid pose.
+    /// Frames left out because they have no valid pose.
     pub without_pose: usize,
-    /// Frames left out for want of a depth map.
+    /// Frames left out because they have no depth map.
     pub without_depth: usize,
     /// Frames left out because their picture or depth map cannot be read.
     pub unreadable: usize,
-    /// Why the first of them cannot.
+    /// Error of the first unreadable frame.
     pub first_error: Option<String>,
     /// Pixels of all depth maps fused.
     pub pixels: u64,
-    /// Of these, pixels without depth.
+    /// Pixels without depth among them.
     pub no_depth: u64,
-    /// Depths too small or too large, or so far away that voxels cannot be counted.
+    /// Depths that are too small or too large, or too far away for voxel indices.
     pub out_of_range: u64,
     /// Depths next to a jump, a gap or the edge.
     pub edges: u64,
-    /// Depths of surfaces seen at too flat an angle.
+    /// Depths of surfaces seen at a grazing angle.
     pub grazing: u64,
-    /// Depths that the colour camera does not see.
+    /// Depths outside the view of the colour camera.
     pub without_color: u64,
     /// Depths fused.
     pub fused: u64,
@@ -140,23 +141,22 @@ impl Voxel {
     }
 }
 
-/// What one frame gives.
+/// Result of one frame.
 #[derive(Default)]
 struct Part {
     report: FuseReport,
-    /// Its voxels, sorted, by shard.
+    /// Its voxels by shard, each sorted.
     shards: Vec<Vec<(Key, Voxel)>>,
 }
 
-/// Fuses these frames. The result does not depend on the number of threads.
+/// Fuses the given frames. The result does not depend on the number of threads.
 ///
-/// Frames without depth or valid pose are left out and counted, those that cannot be read too. A single frame without
+/// Frames without depth or valid pose and unreadable frames are left out and counted. A single frame without
 /// a pose is fused in its own camera axes.
 ///
 /// # Errors
-/// [`ViewsError::Argument`] for impossible options, [`ViewsError::UnknownFrame`],
-/// [`ViewsError::NothingToFuse`] if no frame can be used, or what reading gives if none can be read, and
-/// [`ViewsError::TooManyVoxels`].
+/// [`ViewsError::Argument`] for invalid options, [`ViewsError::UnknownFrame`], [`ViewsError::TooManyVoxels`],
+/// and [`ViewsError::NothingToFuse`] if no frame can be used. If no frame can be read, the first read error.
 pub fn fuse(dataset: &dyn Dataset, frames: &[usize], options: &FuseOptions) -> Result<Fused, ViewsError> {
     options.check()?;
     if let Some(&index) = frames.iter().find(|&&index| index >= dataset.len()) {
@@ -239,7 +239,7 @@ fn cloud(voxels: &[(Key, Voxel)], edge: f64) -> PointCloud {
     let (mut colors, mut normals) = (Vec::with_capacity(voxels.len()), Vec::with_capacity(voxels.len()));
     cloud.positions.reserve_exact(voxels.len());
     for (key, voxel) in voxels {
-        // Both sides of something thin can cancel out; then no normal is better than another.
+        // Normals of both sides of a thin object can cancel out. Then no normal is better than another.
         let Some(normal) = voxel.normal.try_normalize() else { continue };
         let count = f64::from(voxel.count);
         let position = (corner(*key) + voxel.position / count) * edge;
@@ -317,7 +317,7 @@ fn fuse_frame(dataset: &dyn Dataset, index: usize, pose: &Pose, options: &FuseOp
             points.push((key, voxel));
         }
     }
-    // By index where the voxel is the same: points are added in the order of pixels.
+    // Sorted by index within a voxel, so that points are added in the order of pixels.
     let mut order: Vec<(Key, u32)> = points.iter().zip(0..).map(|((key, _), i)| (*key, i)).collect();
     order.sort_unstable();
     let mut shards = vec![Vec::new(); SHARDS];
@@ -330,11 +330,11 @@ fn fuse_frame(dataset: &dyn Dataset, index: usize, pose: &Pose, options: &FuseOp
     Ok(Part { report, shards })
 }
 
-/// The picture, asked by points in the axes of the depth camera.
+/// Lookup of the picture's colour for points in the axes of the depth camera.
 struct Colors<'a> {
     image: &'a Rgb8Image,
     camera: &'a Intrinsics,
-    /// Where the camera was when it took the picture and the depth map, if these differ.
+    /// Poses of the camera for the picture and for the depth map, if they differ.
     moved: Option<(Pose, Pose)>,
 }
 
@@ -349,13 +349,13 @@ impl Colors<'_> {
     }
 }
 
-/// A depth map as a surface.
+/// A depth map as a surface with normals.
 struct Surface<'a> {
     map: &'a DepthImage,
     camera: &'a Intrinsics,
-    /// Distances in pixels at which neighbours are looked at, best first.
+    /// Distances in pixels to the neighbours used for a normal, best first.
     steps: [usize; 2],
-    /// What depths may differ by from one pixel to the next, as a share of the depth.
+    /// Largest difference of depths from one pixel to the next, as a share of the depth.
     slope: f64,
     min_cosine: f64,
 }
@@ -365,12 +365,14 @@ impl<'a> Surface<'a> {
         let angle = options.max_incidence.to_radians();
         let focal = camera.fx.min(camera.fy);
         let step = (focal / FOCAL_PER_STEP).round().clamp(1.0, 16.0) as usize;
-        // At the edge of the picture a surface is steeper against its axis than against the line of sight.
+        // At the edge of the picture a surface is steeper against the camera's axis than against the line of
+        // sight.
         let slant = (camera.horizontal_fov() / 2.0).min(0.8).tan();
         Self { map, camera, steps: [step, 1], slope: (angle.tan() + slant) / focal, min_cosine: angle.cos() }
     }
 
-    /// The normal at a pixel, of length one, towards the camera; `None` next to a jump, a gap or the edge.
+    /// Computes the normal at a pixel, of length one and towards the camera. Returns `None` next to a jump, a
+    /// gap or the edge.
     fn normal(&self, x: usize, y: usize, depth: f64) -> Option<DVec3> {
         self.steps.into_iter().find_map(|step| {
             let limit = depth * (self.slope * step as f64 + NOISE);

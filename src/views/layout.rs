@@ -1,9 +1,9 @@
-//! Layouts of recordings.
+//! Layouts of recordings on disk.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How a recording lies on disk.
+/// Layout of a recording on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layout {
@@ -31,12 +31,12 @@ pub enum Layout {
     Record3d,
     /// 7-Scenes.
     SevenScenes,
-    /// Pictures, with depth or without, and no poses: each frame stands alone.
+    /// Pictures without poses, with or without depth. Each frame is used on its own.
     Images,
 }
 
 impl Layout {
-    /// All layouts, in the order in which they are looked for.
+    /// All layouts, in the order of detection.
     pub const ALL: [Self; 13] = [
         Self::Sens,
         Self::Record3d,
@@ -53,7 +53,7 @@ impl Layout {
         Self::Images,
     ];
 
-    /// The name on the command line.
+    /// Returns the name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl Layout {
         }
     }
 
-    /// The files by which it is recognised.
+    /// Returns a description of the files by which the layout is recognised.
     #[must_use]
     pub fn expects(self) -> &'static str {
         match self {
@@ -113,18 +113,18 @@ impl fmt::Display for Layout {
     }
 }
 
-/// A name that is not that of a [`Layout`].
+/// Error for an unknown layout name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown layout \"{found}\"; expected one of {}", Layout::ALL.map(Layout::name).join(", "))]
 pub struct UnknownLayoutName {
-    /// The name.
+    /// Name that was given.
     pub found: String,
 }
 
 impl FromStr for Layout {
     type Err = UnknownLayoutName;
 
-    /// By [`name`](Self::name), upper or lower case.
+    /// Parses a [`name`](Self::name), upper or lower case.
     fn from_str(name: &str) -> Result<Self, UnknownLayoutName> {
         let found = Self::ALL.into_iter().find(|layout| layout.name().eq_ignore_ascii_case(name));
         found.ok_or_else(|| UnknownLayoutName { found: name.into() })

@@ -1,13 +1,13 @@
-//! Views of a scene: recorded RGB-D, whether its poses are what they are taken for, and clouds fused from it; for scans
-//! without a recording, virtual ones.
+//! Views of a scene: recorded RGB-D frames, and virtual cameras for scans without a recording.
 //!
 //! [`open`] reads a recording of any common layout as a [`Dataset`]: pictures, depth in metres, and poses
-//! that are always camera-to-world with x right, y down, z forward. [`check::check`] tests that on the depth maps
-//! themselves, [`fuse::fuse`] makes a [`PointCloud`](crate::cloud::PointCloud) of them. Files are not trusted:
-//! nothing is allocated because a header says so, and a damaged file gives a [`ViewsError`].
+//! that are always camera-to-world with x right, y down, z forward. [`check::check`] verifies the poses with
+//! the depth maps. [`fuse::fuse`] turns depth maps into a [`PointCloud`](crate::cloud::PointCloud). Files may
+//! be untrusted: no memory is allocated just because a header declares it, and a damaged file gives a
+//! [`ViewsError`].
 //!
-//! [`virtual_cameras`](mod@virtual_cameras) places cameras for a scan, [`render`] draws what they see, and
-//! [`viewpoints`](mod@viewpoints) chooses and frames views for people.
+//! [`virtual_cameras`](mod@virtual_cameras) places cameras for a scan, [`render`] draws their pictures, and
+//! [`viewpoints`](mod@viewpoints) chooses views for people to look at.
 
 mod calibration;
 pub mod camera;

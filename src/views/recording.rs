@@ -1,4 +1,4 @@
-//! Recordings whose frames are files: what the layouts give, made into a [`Dataset`].
+//! Recordings whose frames are files: turns the listing of a layout into a [`Dataset`].
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use crate::cloud::{CloudError, PointCloud};
 use crate::files::MappedFile;
 use crate::images::{Orientation, Rgb8Image, read_image};
 
-/// Pictures that are tried for their size before a recording counts as damaged.
+/// Number of pictures whose size is tried before a recording counts as damaged.
 const SIZE_TRIES: usize = 8;
 
-/// A pose as far as a file has it.
+/// State of a pose in a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum PoseState {
     #[default]
@@ -42,12 +42,12 @@ impl PoseState {
 #[derive(Clone, Debug)]
 pub(super) struct DepthFile {
     pub path: PathBuf,
-    /// A picture of the same size, 0 where the depth is not to be trusted.
+    /// Picture of the same size that is 0 where the depth is not reliable.
     pub confidence: Option<PathBuf>,
     pub format: DepthFormat,
 }
 
-/// How a depth map is stored.
+/// Format of a stored depth map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DepthFormat {
     /// 16-bit PNG or PGM.
@@ -85,7 +85,7 @@ impl DepthFile {
     }
 }
 
-/// Width, height and values of a depth map of COLMAP.
+/// Returns width, height and values of a depth map of COLMAP.
 fn colmap_header<'a>(bytes: &'a [u8], path: &Path) -> Result<(usize, usize, &'a [u8]), ViewsError> {
     let mut parts = bytes.splitn(4, |&byte| byte == b'&');
     let mut number = || {
@@ -121,16 +121,16 @@ pub(super) struct Listed {
     pub name: String,
     pub color: PathBuf,
     pub depth: Option<DepthFile>,
-    /// `None` is guessed from the size of the picture.
+    /// Calibration of the colour camera; `None` to guess it from the size of the picture.
     pub calibration: Option<Calibration>,
-    /// Of the depth map; `None` is that of the colour picture.
+    /// Calibration of the depth camera; `None` if it is that of the colour camera.
     pub depth_calibration: Option<Calibration>,
     pub pose: PoseState,
     pub depth_pose: Option<Pose>,
 }
 
 impl Listed {
-    /// With nothing but a picture.
+    /// Creates a frame with only a picture.
     pub fn new(color: PathBuf) -> Self {
         Self {
             name: super::text::stem(&color),
@@ -144,7 +144,7 @@ impl Listed {
     }
 }
 
-/// What a layout makes of a folder.
+/// Everything that a layout lists for a recording.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub layout: Layout,
@@ -153,14 +153,14 @@ pub(super) struct Listing {
     pub conventions: Conventions,
     pub notes: Vec<String>,
     pub points: Option<Points>,
-    /// Frames that the layout left out because their picture is not there.
+    /// Number of frames that the layout left out because their picture is missing.
     pub missing_color: usize,
-    /// Depth maps that the layout left out because they are not there.
+    /// Number of depth maps that the layout left out because they are missing.
     pub missing_depth: usize,
 }
 
 impl Listing {
-    /// Without frames yet.
+    /// Creates a listing without frames.
     pub fn new(layout: Layout, root: &Path, pose: Option<PoseConvention>, units_per_meter: Option<f64>) -> Self {
         Self {
             layout,
@@ -175,7 +175,7 @@ impl Listing {
     }
 }
 
-/// Reads the points that come with a recording.
+/// Function that reads the points that come with a recording.
 type Read = fn(&Path) -> Result<PointCloud, ViewsError>;
 
 /// Points that come with a recording.
@@ -186,7 +186,7 @@ pub(super) struct Points {
 }
 
 impl Points {
-    /// A scan in one of the formats that [`PointCloud::read`] knows.
+    /// Points in a scan file of any format that [`PointCloud::read`] knows.
     pub fn scan(path: PathBuf) -> Self {
         Self { path, read: |path| PointCloud::read(path).map_err(|error: CloudError| error.into()) }
     }
@@ -213,7 +213,8 @@ struct Source {
 }
 
 impl Recording {
-    /// Leaves out frames without picture, finds the sizes of pictures and depth maps, fits the intrinsics to them.
+    /// Leaves out frames without a picture, finds the sizes of pictures and depth maps, and fits the
+    /// intrinsics to them.
     pub fn new(listing: Listing) -> Result<Self, ViewsError> {
         let Listing { layout, root, frames: mut listed, mut conventions, mut notes, points, .. } = listing;
         let (missing_color, missing_depth) = (listing.missing_color, listing.missing_depth);
@@ -231,7 +232,7 @@ impl Recording {
             let found = if counts.missing_color == 0 {
                 "none is listed".to_owned()
             } else {
-                format!("{} are listed, but their pictures are not there", counts.missing_color)
+                format!("{} are listed, but their pictures are missing", counts.missing_color)
             };
             return Err(ViewsError::NoFrames { path: root, layout, found });
         }
@@ -242,7 +243,7 @@ impl Recording {
             Some(_) => Some(first_size(with_depth.map(|(i, depth)| (i, depth.size())))?.1),
             None => None,
         };
-        // Pictures may be smaller than their intrinsics say, but then all of them, by the same factor.
+        // Pictures may be smaller than their intrinsics say, but all by the same factor.
         let calibration = |i: usize| listed[i].calibration.unwrap_or_else(|| Calibration::guess(color_size));
         let declared = calibration(first).size_or(color_size);
         let mut frames = Vec::with_capacity(listed.len());
@@ -309,7 +310,7 @@ impl Recording {
             );
         }
         if let Some(reason) = reasons.first() {
-            notes.push(format!("{} frames have an invalid pose; of the first, {reason}", reasons.len()));
+            notes.push(format!("{} frames have an invalid pose; for the first, {reason}", reasons.len()));
         }
         Ok(Self { layout, root, frames, sources, conventions, counts, notes, points })
     }
@@ -320,7 +321,8 @@ impl Recording {
     }
 }
 
-/// The first size that can be told among the first few, with its index; the first error if none can.
+/// Returns the first size that can be read among the first few, with its index. Returns the first error if
+/// none can.
 fn first_size(
     sizes: impl Iterator<Item = (usize, Result<[usize; 2], ViewsError>)>,
 ) -> Result<(usize, [usize; 2]), ViewsError> {
@@ -334,7 +336,7 @@ fn first_size(
     Err(first_error.unwrap_or(ViewsError::UnknownFrame { index: 0, count: 0 }))
 }
 
-/// Refuses a picture of another size than its intrinsics.
+/// Returns an error if a picture's size differs from that of its intrinsics.
 pub(super) fn check_size(path: &Path, found: [usize; 2], camera: &Intrinsics) -> Result<(), ViewsError> {
     let expected = [camera.width, camera.height];
     if found == expected {

@@ -1,4 +1,4 @@
-//! Pictures of a scan from any camera.
+//! Rendering of pictures of a scan from any camera.
 
 use std::sync::Arc;
 
@@ -18,53 +18,55 @@ use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, int_tensor, in
 
 pub use crate::ops::splat::cpu::Seen;
 
-/// Neighbours whose distance says how far apart points are: enough to reach across the lines of a scanner.
+/// Number of neighbours used to measure the spacing of points: enough to reach across the lines of a scanner.
 const NEIGHBORS: usize = 8;
-/// Neighbours that normals are estimated from.
+/// Number of neighbours used to estimate normals.
 const NORMAL_NEIGHBORS: usize = 16;
-/// Radius of a point's disc by the distance of its last neighbour. On a square grid the eighth neighbour is √2
-/// steps away, and discs of half that distance cover the plane.
+/// Radius of a point's disc, as a share of the distance to its last neighbour. On a square grid the eighth
+/// neighbour is √2 steps away, and discs of half that distance cover the plane.
 const RADIUS: f32 = 0.5;
-/// Largest radius by the median: lone points do not become large discs.
+/// Largest radius relative to the median, so that lone points do not become large discs.
 const MAX_RADIUS: f32 = 4.0;
-/// Points this many radii behind the front of a pixel still belong to the front surface.
+/// Points up to this many radii behind the front of a pixel still belong to the front surface.
 pub const SLACK: f32 = 2.0;
-/// How far gaps are looked across in each pass of filling, in pixels of a picture of [`FILL_WIDTH`].
+/// Reach of each gap-filling pass, in pixels of a picture with width [`FILL_WIDTH`].
 const FILL_REACH: [f32; 2] = [2.0, 6.0];
 const FILL_WIDTH: f32 = 648.0;
-/// What is nearer than this share of a pixel's depth is in front of it.
+/// A point nearer than this share of a pixel's depth is in front of it.
 const LEAK: f32 = 0.95;
-/// Where the light comes from that shades scans without colours; no two walls and floors look alike in it.
+/// Direction of the light that shades scans without colours. It makes all walls and floors differ in
+/// brightness.
 const LIGHT: [f32; 3] = [0.35, 0.55, 0.76];
 
-/// A scan to take pictures of. Positions are finite.
+/// A scan to render. Positions must be finite.
 #[derive(Clone, Debug)]
 pub struct Scene<'a> {
     /// Positions relative to `origin`.
     pub points: &'a [[f32; 3]],
-    /// Where the positions are relative to, in the frame of the poses.
+    /// Origin of the positions, in the frame of the poses.
     pub origin: [f64; 3],
-    /// Colour of every point; see [`shaded`] for scans that have none.
+    /// Colour of every point. For scans without colours see [`shaded`].
     pub colors: &'a [[u8; 3]],
-    /// Triangles as indices of points, all below their number; empty for clouds.
+    /// Triangles as point indices, all in range; empty for clouds.
     pub faces: &'a [[u32; 3]],
-    /// Radius of every point of a cloud, see [`radii`]; not needed for meshes.
+    /// Radius of every point of a cloud, see [`radii`]. Not needed for meshes.
     pub radii: &'a [f32],
 }
 
-/// A picture, its depth, and what is seen; row by row.
+/// A rendered picture with depth and indices, in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
-    /// Red, green, blue.
+    /// Red, green and blue of each pixel.
     pub colors: Vec<[u8; 3]>,
-    /// Distance along the camera's z axis in the scan's unit; 0 where nothing is.
+    /// Distance along the camera's z axis in the scan's unit; 0 for background.
     pub depth: Vec<f32>,
-    /// The point at each pixel, of meshes the triangle; -1 where nothing is.
+    /// Index of the point at each pixel, or of the triangle for meshes; -1 for background.
     pub index: Vec<i32>,
 }
 
-/// How large a disc each point needs so that a surface has no gaps: half the distance to its 8th
-/// nearest neighbour, at most 4 times the median of that, 0 for a lone point. Positions are finite.
+/// Computes the disc radius of each point, so that surfaces have no gaps: half the distance to its 8th
+/// nearest neighbour, at most 4 times the median of these radii, and 0 for a lone point. Positions must be
+/// finite.
 #[must_use]
 pub fn radii(points: &[[f32; 3]]) -> Vec<f32> {
     let found = knn_points(points, NEIGHBORS, false, 0..points.len());
@@ -86,7 +88,8 @@ pub fn radii(points: &[[f32; 3]]) -> Vec<f32> {
     radii
 }
 
-/// The camera as the kernels take it, for points relative to `origin`; nothing nearer than `near` is seen.
+/// Returns the camera in the form of the kernels, for points relative to `origin`. Nothing nearer than `near`
+/// is drawn.
 #[must_use]
 pub fn pinhole(intrinsics: &Intrinsics, pose: &Pose, origin: [f64; 3], near: f64) -> Pinhole {
     let rotation = pose.rotation();
@@ -101,7 +104,7 @@ pub fn pinhole(intrinsics: &Intrinsics, pose: &Pose, origin: [f64; 3], near: f64
     }
 }
 
-/// Takes pictures of a scan on a device.
+/// Renders pictures of a scan on a device.
 #[derive(Clone, Debug)]
 pub struct Renderer {
     surface: Surface,
@@ -109,7 +112,7 @@ pub struct Renderer {
     fell_back: bool,
 }
 
-/// What is drawn, on the device.
+/// The scan on the device.
 #[derive(Clone, Debug)]
 enum Surface {
     Points(Arc<Points>),
@@ -120,7 +123,7 @@ enum Surface {
 struct Points {
     points: Tensor<2>,
     radii: Tensor<1>,
-    /// Looked up by what is seen, which is read back anyway.
+    /// On the host, because colours are looked up by point index, which is read back anyway.
     colors: Arc<[[u8; 3]]>,
 }
 
@@ -131,11 +134,12 @@ struct Triangles {
 }
 
 impl Renderer {
-    /// Brings `scene` to `device`, or leaves it to the host where it does not fit one buffer of the device.
+    /// Uploads `scene` to `device`. If it does not fit into one buffer of the device, it stays on the host
+    /// and is rendered there.
     ///
     /// # Errors
-    /// [`OpError::Shape`] unless there is one colour per point, and for clouds one radius; [`OpError::Value`] where a
-    /// triangle has a corner that is no point; [`OpError::Device`] where the device failed.
+    /// [`OpError::Shape`] unless there is one colour per point, and for clouds one radius; [`OpError::Value`]
+    /// if a triangle has a corner outside the points; [`OpError::Device`] if the device failed.
     pub fn new(scene: &Scene<'_>, device: &Device) -> Result<Self, OpError> {
         let mut shapes = ShapeCheck::new("renderer");
         shapes.check("points", [scene.points.len()], ["N".into()])?;
@@ -154,7 +158,7 @@ impl Renderer {
             let radii = float_tensor(scene.radii.to_vec(), [scene.radii.len()], &device);
             Surface::Points(Arc::new(Points { points, radii, colors: scene.colors.into() }))
         } else {
-            // What no i32 holds is no point, like what is negative.
+            // An index that does not fit an i32 becomes negative, which is invalid as well.
             let corners = scene.faces.as_flattened().iter().map(|&corner| i32::try_from(corner).unwrap_or(-1));
             let triangles = int_tensor(corners.collect(), [scene.faces.len(), 3], &device);
             let colors = matrix(scene.colors.as_flattened().iter().map(|&value| f32::from(value)).collect());
@@ -163,7 +167,8 @@ impl Renderer {
         Ok(Self { surface, device, fell_back: !fits })
     }
 
-    /// The same without the points, of meshes the triangles, that are not `shown`. The others keep their numbers.
+    /// Returns a renderer that draws only those points, or triangles for meshes, that are `shown`. Indices do
+    /// not change.
     ///
     /// # Errors
     /// [`OpError::Shape`] unless `shown` has one entry for each.
@@ -179,7 +184,7 @@ impl Renderer {
                 shapes.check("shown", [shown.len()], ["N".into()])?;
                 let factors: Vec<f32> = shown.iter().map(|&shown| f32::from(u8::from(shown))).collect();
                 let factors = float_tensor(factors, [shown.len()], &self.device);
-                // Below 0 where nothing is to be drawn.
+                // A negative radius is not drawn.
                 let radii = drawn.radii.clone() * factors.clone() + (factors - 1.0);
                 let (points, colors) = (drawn.points.clone(), Arc::clone(&drawn.colors));
                 Surface::Points(Arc::new(Points { points, radii, colors }))
@@ -188,28 +193,30 @@ impl Renderer {
         Ok(Self { surface, device: self.device.clone(), fell_back: self.fell_back })
     }
 
-    /// Where pictures are drawn.
+    /// Returns the device on which pictures are rendered.
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Whether the scan does not fit one buffer of the device that was asked for, so that the host draws it.
+    /// Returns true if the scan does not fit into one buffer of the requested device, so that the host
+    /// renders it.
     #[must_use]
     pub fn fell_back(&self) -> bool {
         self.fell_back
     }
 
-    /// What `camera` sees, gaps between points closed.
+    /// Renders what `camera` sees, with gaps between points closed.
     ///
     /// # Errors
-    /// [`OpError::Value`] where the camera is not finite or its image has no pixels or too many;
-    /// [`OpError::TooLarge`] where the image does not fit one buffer; [`OpError::Device`] where the device failed.
+    /// [`OpError::Value`] if the camera is not finite or its image has no pixels or too many;
+    /// [`OpError::TooLarge`] if the image does not fit into one buffer; [`OpError::Device`] if the device
+    /// failed.
     pub fn seen(&self, camera: &Pinhole) -> Result<Seen, OpError> {
         read(self.draw(camera)?)
     }
 
-    /// The picture that `camera` takes, with `background` where nothing is.
+    /// Renders the picture of `camera`, with `background` in empty pixels.
     ///
     /// # Errors
     /// As [`seen`](Self::seen).
@@ -254,18 +261,18 @@ fn read(drawn: Drawn) -> Result<Seen, OpError> {
     Ok(Seen { depth: float_values(drawn.depth)?, index: int_values(drawn.index)? })
 }
 
-/// The point at each pixel, -1 where nothing is: what [`Seen::index`] is for clouds, and for meshes the corner of
-/// the triangle that is nearest to where the pixel's ray meets it.
+/// Returns the index of the point at each pixel, -1 for background. For clouds this equals [`Seen::index`].
+/// For meshes it is the corner of the triangle that is nearest to the point where the pixel's ray meets it.
 ///
-/// `index` is what a [`Renderer`] of `scene` saw from `camera`.
+/// `index` is the result of a [`Renderer`] of `scene` for `camera`.
 #[must_use]
 pub fn points_seen(scene: &Scene<'_>, camera: &Pinhole, index: &[i32]) -> Vec<i32> {
     if scene.faces.is_empty() { index.to_vec() } else { main_corner(camera, scene.points, scene.faces, index) }
 }
 
-/// Greys for scans without colours, or with the same everywhere: every point by how its surface faces a light
-/// from above and aside. Normals are those given, else the faces', else estimated from neighbours; of any
-/// length. What has no normal is of middle brightness.
+/// Returns grey colours for scans without colours, or with a single one. Each point is shaded by the angle of
+/// its surface to a light from above and aside. Normals are the given ones, else those of the faces, else
+/// estimated from neighbours. They may have any length. A point without a normal gets a middle brightness.
 #[must_use]
 pub fn shaded(points: &[[f32; 3]], normals: Option<&[[f32; 3]]>, faces: &[[u32; 3]], up: DVec3) -> Vec<[u8; 3]> {
     let (found, neighbors): (Vec<[f32; 3]>, _);
@@ -284,11 +291,11 @@ pub fn shaded(points: &[[f32; 3]], normals: Option<&[[f32; 3]]>, faces: &[[u32; 
     let up = up.as_vec3();
     let aside = up.any_orthonormal_vector();
     let light = aside * LIGHT[0] + up.cross(aside) * LIGHT[1] + up * LIGHT[2];
-    // Scans do not agree on which side of a surface its normal is.
+    // The absolute value, because scans differ in which side of a surface the normal is on.
     let facing = |normal: &[f32; 3]| Vec3::from_array(*normal).try_normalize().map_or(0.5, |n| n.dot(light).abs());
     let mut facing: Vec<f32> = normals.par_iter().with_min_len(1 << 12).map(facing).collect();
     if let Some(neighbors) = neighbors {
-        // What is estimated from few points is smoothed over as many.
+        // Normals estimated from few points are smoothed over as many.
         let mean = |row: &[i32]| {
             let present = row.iter().filter_map(|n| usize::try_from(*n).ok());
             let (sum, count) = present.fold((0.0, 0_u16), |(sum, count), n| (sum + facing[n], count + 1));
@@ -318,7 +325,8 @@ mod tests {
     use super::super::camera::PoseConvention;
     use super::*;
 
-    /// The inside of a box of 4 x 3 x 2.5 around the origin, points about 2 cm apart, and a colour by position.
+    /// Returns the inside of a box of 4 x 3 x 2.5 around the origin, with points about 2 cm apart, coloured
+    /// by position.
     fn room() -> (Vec<[f32; 3]>, Vec<[u8; 3]>) {
         let half = [2.0_f32, 1.5, 1.25];
         let mut state = 5_u64;
@@ -372,7 +380,7 @@ mod tests {
                 errors.push((f64::from(depth) - exact).abs() / exact);
             }
             errors.sort_unstable_by(f64::total_cmp);
-            // A point of the wall stands for all within its disc of about 2 cm.
+            // A point of the wall represents all within its disc of about 2 cm.
             assert!(errors[errors.len() / 2] < 0.005 && errors[errors.len() * 99 / 100] < 0.03, "{:?}", errors.last());
         }
     }
@@ -413,7 +421,7 @@ mod tests {
         assert!(picture.colors[30 * 648 + 100][1] > 80 && picture.colors[450 * 648 + 540][0] > 160);
         assert_eq!(picture.colors[241 * 648], [7; 3]);
         assert!((picture.depth[241 * 648 + 323] - 2.0).abs() < 1e-5);
-        // Upper left, upper right, lower right, lower left, and beside the mesh.
+        // In order: upper left, upper right, lower right, lower left, and beside the mesh.
         let corners = points_seen(&scene, &camera, &picture.index);
         let at = [30 * 648 + 100, 30 * 648 + 540, 450 * 648 + 540, 450 * 648 + 100, 241 * 648];
         assert_eq!(at.map(|pixel| corners[pixel]), [3, 2, 1, 0, -1]);

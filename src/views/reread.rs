@@ -1,4 +1,4 @@
-//! A recording whose poses are to be read by another convention than its layout's.
+//! A recording whose poses are read in another convention than its layout's.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ impl Reread {
             for pose in frames.iter_mut().flat_map(|frame| [&mut frame.pose, &mut frame.depth_pose]).flatten() {
                 *pose = handed(&reread(&handed(pose), stated, convention));
             }
-            notes.push(format!("poses are read as {convention}, as asked; layout {} has {stated}", inner.layout()));
+            notes.push(format!("poses are read as {convention}, as requested; layout {} has {stated}", inner.layout()));
         } else {
             conventions.pose = None;
         }

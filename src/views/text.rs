@@ -1,4 +1,4 @@
-//! Files of numbers, folders of files, and the many ways in which intrinsics are written.
+//! Readers of number files and folders, and of the many forms of intrinsics.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 use super::ViewsError;
 use crate::files::MappedFile;
 
-/// Extensions of colour pictures that are read.
+/// Extensions of supported colour pictures.
 pub(super) const COLOR: &[&str] = &["jpg", "jpeg", "png"];
-/// Extensions of depth maps that are read.
+/// Extensions of supported depth maps.
 pub(super) const DEPTH: &[&str] = &["png", "pgm"];
 
-/// The text of a file, without a byte order mark.
+/// Reads the text of a file, without a byte order mark.
 pub(super) fn read(path: &Path) -> Result<String, ViewsError> {
     let bytes = MappedFile::open(path).map_err(|error| ViewsError::io(path, "open", error))?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
@@ -22,24 +22,25 @@ pub(super) fn read(path: &Path) -> Result<String, ViewsError> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
 }
 
-/// A JSON file.
+/// Reads a JSON file.
 pub(super) fn read_json(path: &Path) -> Result<Value, ViewsError> {
     serde_json::from_str(&read(path)?).map_err(|error| ViewsError::decode(path, "the JSON text", error))
 }
 
-/// Lines that are neither empty nor comments, with their numbers from 1.
+/// Returns the lines that are neither empty nor comments, with their numbers from 1.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// A number as trackers and spreadsheets write it: those of lost tracking become NaN or infinite.
+/// Parses a number in the forms that trackers and spreadsheets write. Those of lost tracking become NaN or
+/// infinite.
 pub(super) fn number(token: &str) -> Option<f64> {
-    // What Windows prints for NaN and infinity: "-1.#IND", "1.#QNAN", "1.#INF".
+    // Windows prints NaN and infinity as "-1.#IND", "1.#QNAN" and "1.#INF".
     if token.contains(".#") {
         return Some(f64::NAN);
     }
-    // Exponents of three digits and a leading plus are all understood.
+    // Exponents of three digits and a leading plus are accepted.
     token.parse().ok()
 }
 
@@ -47,7 +48,7 @@ fn tokens(line: &str) -> impl Iterator<Item = &str> {
     line.split([' ', '\t', ',', ';']).filter(|token| !token.is_empty())
 }
 
-/// The numbers of one line.
+/// Parses the numbers of one line.
 pub(super) fn numbers_of_line(path: &Path, line_number: usize, line: &str) -> Result<Vec<f64>, ViewsError> {
     let parse = |token| {
         number(token).ok_or_else(|| {
@@ -58,7 +59,7 @@ pub(super) fn numbers_of_line(path: &Path, line_number: usize, line: &str) -> Re
     tokens(line).map(parse).collect()
 }
 
-/// All numbers of a file of nothing but numbers.
+/// Reads all numbers of a file that contains only numbers.
 pub(super) fn numbers(path: &Path) -> Result<Vec<f64>, ViewsError> {
     let text = read(path)?;
     let mut all = Vec::new();
@@ -68,7 +69,7 @@ pub(super) fn numbers(path: &Path) -> Result<Vec<f64>, ViewsError> {
     Ok(all)
 }
 
-/// Orders names as people do: `frame2` before `frame10`.
+/// Returns a sort key for natural order: `frame2` before `frame10`.
 fn natural_key(name: &str) -> Vec<(u8, String)> {
     let mut key: Vec<(u8, String)> = Vec::new();
     for c in name.chars() {
@@ -80,7 +81,7 @@ fn natural_key(name: &str) -> Vec<(u8, String)> {
     }
     for (kind, run) in &mut key {
         if *kind == 0 {
-            // Without leading zeros, a longer number is a larger one.
+            // Without leading zeros, a longer number is larger.
             let digits = run.trim_start_matches('0');
             *run = format!("{:>40}", digits);
         }
@@ -88,12 +89,12 @@ fn natural_key(name: &str) -> Vec<(u8, String)> {
     key
 }
 
-/// Sorts paths as people sort file names.
+/// Sorts paths in natural order of their file names.
 pub(super) fn sort_naturally(paths: &mut [PathBuf]) {
     paths.sort_by_cached_key(|path| (natural_key(&path.to_string_lossy()), path.clone()));
 }
 
-/// The files of a folder with one of these extensions, in natural order; hidden ones do not count.
+/// Lists the files of a folder with one of these extensions, in natural order, without hidden ones.
 pub(super) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ViewsError> {
     let failed = |error| ViewsError::io(folder, "list", error);
     let mut found = Vec::new();
@@ -108,12 +109,12 @@ pub(super) fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, 
     Ok(found)
 }
 
-/// [`files`], none where there is no such folder.
+/// Does the same as [`files`], but returns none if the folder does not exist.
 pub(super) fn files_if_any(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     files(folder, extensions).unwrap_or_default()
 }
 
-/// The folders in a folder, in natural order.
+/// Lists the folders in a folder, in natural order.
 pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
@@ -126,7 +127,7 @@ pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extensions.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// File name without extension.
+/// Returns the file name without extension.
 pub(super) fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -135,34 +136,34 @@ pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The first of these names that is a folder in `root`.
+/// Returns the first of these names that is a folder in `root`.
 pub(super) fn folder_of(root: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| root.join(name)).find(|path| path.is_dir())
 }
 
-/// The first of these names that is a file in `root`.
+/// Returns the first of these names that is a file in `root`.
 pub(super) fn file_of(root: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| root.join(name)).find(|path| path.is_file())
 }
 
-/// The first of these keys that holds a number.
+/// Returns the first of these keys that holds a number.
 pub(super) fn json_number(value: &Value, keys: &[&str]) -> Option<f64> {
     keys.iter().find_map(|key| value.get(key)?.as_f64())
 }
 
-/// Width and height of a picture, if both are there and whole.
+/// Returns width and height of a picture, if both exist and are whole numbers.
 pub(super) fn json_size(value: &Value, width: &[&str], height: &[&str]) -> Option<[usize; 2]> {
     let side = |keys| json_number(value, keys).filter(|x| (1.0..=1e6).contains(x)).map(|x| x.round() as usize);
     Some([side(width)?, side(height)?])
 }
 
-/// The numbers of an array, flattened if it is one of arrays; `None` if something else is in it.
+/// Returns the numbers of an array, or of an array of arrays; `None` if it contains anything else.
 pub(super) fn json_numbers(value: &Value) -> Option<Vec<f64>> {
     let mut numbers = Vec::new();
     for element in value.as_array()? {
         match element {
             Value::Array(_) => numbers.extend(json_numbers(element)?),
-            // Null is how some writers put NaN.
+            // Some writers put null for NaN.
             Value::Null => numbers.push(f64::NAN),
             other => numbers.push(other.as_f64()?),
         }

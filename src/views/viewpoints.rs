@@ -1,4 +1,5 @@
-//! Views of a whole scan for a person to look at: overviews from outside, then the most telling of its cameras.
+//! Viewpoints of a whole scan for people to look at: overviews from outside, then the most informative of its
+//! cameras.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -14,47 +15,49 @@ use crate::ops::normals::cpu::{Orientation, normals as estimate_normals};
 use crate::ops::pinhole::Pinhole;
 use crate::ops::splat::cpu::splat;
 
-/// Horizontal field of view of overviews in degrees: narrower than that of the cameras within, so that little is
-/// distorted.
+/// Horizontal field of view of overviews in degrees. It is narrower than that of the cameras inside, to limit
+/// distortion.
 const FOV: f64 = 40.0;
-/// Share of the picture that is left free on every side of what an overview shows.
+/// Share of the picture left free on each side of an overview.
 const FREE: f32 = 0.03;
-/// Directions around the horizon among which the first overview is chosen.
+/// Number of directions around the horizon to choose the first overview from.
 const TURNS: usize = 16;
-/// Degrees below the horizon that overviews of interiors, of what a scanner saw, of land and of objects look.
+/// Angle in degrees by which overviews look down: of interiors, of scans from one viewpoint, of terrain, and
+/// of objects.
 const PITCH_INTERIOR: f32 = 55.0;
 const PITCH_SCANNER: f32 = 35.0;
 const PITCH_TERRAIN: f32 = 40.0;
 const PITCH_OBJECT: f32 = 25.0;
-/// Neighbours that the normals of sites are estimated from.
+/// Number of neighbours used to estimate normals of sites.
 const NEIGHBORS: usize = 12;
-/// Places of cameras that decide which side of a surface is its front: as many as a u64 has bits.
+/// Largest number of camera positions used to tell the front of a surface from its back: the bits of a u64.
 const MAX_EYES: usize = 64;
 /// Width of the pictures in which views are compared, in pixels.
 const TRIAL_WIDTH: usize = 160;
-/// What a site counts for every earlier view that shows it.
+/// Factor on a site's weight for each earlier view that shows it.
 const SEEN_BEFORE: f32 = 0.3;
-/// A view that adds less than this share of all sites tells nothing new.
+/// Smallest share of all sites that a view must add.
 const MIN_GAIN: f32 = 0.04;
-/// Two views are alike if the cosine of the angle between them and the share of sites they have in common are larger.
+/// Two views are alike if both the cosine of the angle between them and their share of common sites exceed
+/// these.
 const ALIKE: f32 = 0.94;
 const ALIKE_SEEN: f32 = 0.65;
-/// Share of the points at either end of each axis that an overview need not show: from inside, much is seen through
-/// windows and doors.
+/// Share of the points at either end of each axis that an overview may leave out. It is larger for interiors,
+/// which see much through windows and doors.
 const STRAY_OUTSIDE: f32 = 0.002;
 const STRAY_INSIDE: f32 = 0.01;
-/// Overviews of objects and land, at most; how different their directions are, as turns of [`TURNS`]; and how good they
-/// must be by the best.
+/// Limits for overviews of objects and terrain: their largest number, the least difference of their
+/// directions in units of [`TURNS`], and the least score relative to the best.
 const MAX_OVERVIEWS: usize = 4;
 const MIN_TURNS: usize = 3;
 const MIN_SCORE: f32 = 0.6;
 
-/// What a viewpoint is good for.
+/// Purpose of a viewpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewpointKind {
-    /// All of the scan, from outside.
+    /// Overview of the whole scan, from outside.
     Overview,
-    /// A part of it, as one who is there sees it.
+    /// View of a part of the scan, as seen by a person there.
     View,
 }
 
@@ -67,25 +70,31 @@ impl fmt::Display for ViewpointKind {
     }
 }
 
-/// A camera, and what it is to show.
+/// A camera, its purpose, and what it shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Viewpoint {
-    /// What it is good for.
+    /// Purpose of the viewpoint.
     pub kind: ViewpointKind,
     /// The camera.
     pub camera: VirtualCamera,
-    /// Whether each point, of meshes each triangle, is shown, as [`Renderer::showing`](super::render::Renderer::showing)
-    /// takes it; `None` where all are. What hides the inside of a room from outside is not.
+    /// One entry per point, or per triangle of meshes: true if it is drawn, see
+    /// [`Renderer::showing`](super::render::Renderer::showing). `None` if all are. Surfaces that hide the
+    /// inside of a room from outside are not drawn.
     pub shown: Option<Vec<bool>>,
 }
 
-/// At most `count` views of `scan` in pictures of `width` x `height` pixels, the most telling first.
+/// Returns at most `count` viewpoints of `scan` for pictures of `width` x `height` pixels, the most
+/// informative first. Returns none if the scan has no points.
 ///
-/// `cameras` are those of [`virtual_cameras`](super::virtual_cameras::virtual_cameras) for the same scan. First comes an
-/// overview that fills the picture: of interiors from above, without the surfaces that show it their back (the ceiling,
-/// and the walls on the near side); of what a scanner saw from one side that scanner's own view, and then
-/// an overview from above it; of objects and land several from different sides. Then those of the `cameras` that
-/// together show most, rather level than steep, as long as they show anything new. None where the scan has no points.
+/// `cameras` must come from [`virtual_cameras`](super::virtual_cameras::virtual_cameras) for the same scan.
+/// Overviews that fill the picture come first:
+/// - For interiors, one from above. Surfaces that turn their back to it are not drawn: the ceiling, and the
+///   walls on the near side.
+/// - For a scan from a single viewpoint, the scanner's own view if all of the scan is on one side, and one
+///   from above the scanner.
+/// - For objects and terrain, several from different sides.
+///
+/// Then follow those `cameras` that together show most, preferably level ones, until they show nothing new.
 #[must_use]
 pub fn viewpoints(
     scan: &Scan<'_>,
@@ -106,7 +115,7 @@ pub fn viewpoints(
     found
 }
 
-/// Finds views of one scan.
+/// Finds the viewpoints of one scan.
 struct Presenter<'a> {
     scan: &'a Scan<'a>,
     cameras: &'a VirtualCameras,
@@ -114,9 +123,9 @@ struct Presenter<'a> {
     sites: &'a Sites,
     surveyor: Surveyor<'a>,
     size: [usize; 2],
-    /// Where nearly all points are.
+    /// Bounds of nearly all points.
     bounds: [Vec3; 2],
-    /// Of interiors and of what a scanner saw.
+    /// Fronts of the surfaces, for interiors and scans from a single viewpoint only.
     fronts: Option<Fronts>,
 }
 
@@ -148,7 +157,7 @@ impl<'a> Presenter<'a> {
         let mut found: Vec<Viewpoint> = Vec::new();
         let turns = if let Some((view, forward)) = own_view {
             found.push(view);
-            // From behind the scanner.
+            // Score of directions by how far they come from behind the scanner.
             let along: Vec<f32> = directions.iter().map(|d| d.truncate().dot(forward.truncate())).collect();
             best(&along).into_iter().collect()
         } else {
@@ -161,7 +170,7 @@ impl<'a> Presenter<'a> {
         found
     }
 
-    /// The scanner's own view, and along what direction.
+    /// Returns the scanner's own view and its direction.
     fn own_view(&self) -> Option<(Viewpoint, Vec3)> {
         let [width, height] = self.size;
         let fov = self.cameras.cameras.first()?.intrinsics.horizontal_fov();
@@ -175,7 +184,7 @@ impl<'a> Presenter<'a> {
         Some((Viewpoint { kind: ViewpointKind::View, camera, shown: None }, forward))
     }
 
-    /// All of the scan along `direction`.
+    /// Returns the overview of the whole scan along `direction`.
     fn overview(&self, direction: Vec3) -> Option<Viewpoint> {
         let Overview { eye, axes, near, .. } = self.framed(direction, self.size)?;
         let [width, height] = self.size;
@@ -188,7 +197,7 @@ impl<'a> Presenter<'a> {
         Some(Viewpoint { kind: ViewpointKind::Overview, camera, shown })
     }
 
-    /// How much of the scan is seen along `direction`, and how large.
+    /// Returns the score of a direction, by how much of the scan it shows and how large.
     fn score(&self, direction: Vec3) -> f32 {
         let Some(overview) = self.framed(direction, self.trial_size()) else { return 0.0 };
         let lens = Lens::new(self.trial_size()[0], self.trial_size()[1], FOV.to_radians());
@@ -203,14 +212,15 @@ impl<'a> Presenter<'a> {
         [width, height].map(|side| ((side as f32 * scale) as usize).max(1))
     }
 
-    /// The nearest camera that has all of the scan before it and in its picture of `size`.
+    /// Returns the nearest camera along `direction` that has all of the scan in front of it and in its
+    /// picture of `size`.
     fn framed(&self, direction: Vec3, size: [usize; 2]) -> Option<Overview> {
         let axes = look(direction);
         let lens = Lens::new(size[0], size[1], FOV.to_radians());
         let reach = Vec2::new(size[0] as f32, size[1] as f32) * (0.5 - FREE) / lens.focal;
         let bounds = self.bounds;
         let inside = |p: &Vec3| p.clamp(bounds[0], bounds[1]).distance(*p) <= self.sites.cell;
-        // What is shown depends on where the camera is, but hardly.
+        // The drawn surfaces depend on the camera's position, but only slightly, so start from far away.
         let far =
             (bounds[0] + bounds[1]) / 2.0 - axes.z_axis * ((bounds[1] - bounds[0]).length() + self.sites.cell) * 2.0;
         let mut shown = self.shown_sites(far);
@@ -235,7 +245,7 @@ impl<'a> Presenter<'a> {
         }
     }
 
-    /// The cameras that show most that `before` do not.
+    /// Returns the cameras that show most of what `before` does not.
     fn views(&self, count: usize, before: &[Viewpoint]) -> Vec<Viewpoint> {
         let [width, height] = self.size;
         let trial = |camera: &VirtualCamera| {
@@ -258,7 +268,8 @@ impl<'a> Presenter<'a> {
             left.retain(|(_, trial)| !shown.iter().any(|other| trial.resembles(other)));
             let gain = |(_, trial): &(&VirtualCamera, Trial)| {
                 let seen = trial.seen.iter().map(|&site| counts[site as usize] * self.sites.weights[site as usize]);
-                // People look about them, not at the ground; and holes tell nothing.
+                // Level views are preferred, as people look around and not at the ground. Empty pixels show
+                // nothing.
                 seen.sum::<f32>() * trial.filled * (1.0 - trial.forward.z * trial.forward.z)
             };
             let gains: Vec<f32> = left.par_iter().map(gain).collect();
@@ -274,7 +285,7 @@ impl<'a> Presenter<'a> {
     }
 }
 
-/// Where the points are, without a share of `stray` at either end of each axis.
+/// Returns the bounds of the points, without a share of `stray` at either end of each axis.
 fn bounds(sites: &Sites, stray: f32) -> [Vec3; 2] {
     let total: f32 = sites.weights.iter().sum();
     let mut bounds = [Vec3::ZERO; 2];
@@ -297,13 +308,13 @@ fn bounds(sites: &Sites, stray: f32) -> [Vec3; 2] {
     bounds
 }
 
-/// The first of the largest.
+/// Returns the index of the largest score, the first of equal ones.
 fn best(scores: &[f32]) -> Option<usize> {
     (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a)))
 }
 
-/// The best of [`TURNS`] directions around the horizon, then those farthest from the ones before, if they are nearly
-/// as good.
+/// Returns the best of [`TURNS`] directions around the horizon, then those farthest from the earlier ones, if
+/// they are nearly as good.
 fn sides(scores: &[f32], count: usize) -> Vec<usize> {
     let mut chosen: Vec<usize> = best(scores).into_iter().collect();
     while let Some(&first) = chosen.first().filter(|_| chosen.len() < count) {
@@ -321,21 +332,21 @@ fn sides(scores: &[f32], count: usize) -> Vec<usize> {
     chosen
 }
 
-/// A camera that has all of the scan in its picture.
+/// A camera with all of the scan in its picture.
 struct Overview {
     eye: Vec3,
     axes: Mat3,
     near: f32,
-    /// By site.
+    /// One entry per site: true if it is drawn.
     shown: Vec<bool>,
 }
 
-/// The place nearest to all `positions` from which they are at most `reach` (|x/z|, |y/z|) from the middle of the picture
-/// and at least `least` in front, and half of the depth of the first of them; `None` without positions. All in
-/// the camera's axes.
+/// Finds the place nearest to all `positions` from which they are at most `reach` (|x/z|, |y/z|) from the
+/// centre of the picture and at least `least` in front. Returns it with half the depth of the nearest
+/// position; `None` without positions. All values are in the camera's axes.
 fn fit(positions: &[Vec3], reach: Vec2, least: f32) -> Option<(Vec3, f32)> {
     let nearest = positions.iter().map(|p| p.z).reduce(f32::min)?;
-    // Each side of the picture is a plane that the positions touch from within.
+    // Each side of the picture is a plane that the positions touch from inside.
     let (mut low, mut high) = (Vec2::INFINITY, Vec2::NEG_INFINITY);
     for p in positions {
         low = low.min(p.truncate() + reach * p.z);
@@ -357,11 +368,11 @@ fn pinhole(lens: &Lens, eye: Vec3, axes: &Mat3, near: f32) -> Pinhole {
     }
 }
 
-/// What a small picture shows.
+/// Result of drawing a small picture.
 struct Trial {
-    /// Sites in the picture that nothing hides.
+    /// Visible sites in the picture.
     seen: Vec<u32>,
-    /// Share of the pixels that show anything.
+    /// Share of the pixels that are not empty.
     filled: f32,
     forward: Vec3,
 }
@@ -389,7 +400,7 @@ impl Trial {
         Self { seen, filled: filled as f32 / drawn.index.len() as f32, forward }
     }
 
-    /// Whether both look the same way at nearly the same sites.
+    /// Returns true if both views look in the same direction at nearly the same sites.
     fn resembles(&self, other: &Self) -> bool {
         if self.forward.dot(other.forward) < ALIKE {
             return false;
@@ -399,15 +410,15 @@ impl Trial {
     }
 }
 
-/// From where the surfaces of a scan were seen, which tells front from back.
+/// Camera positions from which the surfaces of a scan were seen. They tell front from back.
 struct Fronts {
-    /// Where cameras are.
+    /// Positions of the cameras.
     eyes: Vec<Vec3>,
-    /// Of every site, the `eyes` that see it, one bit each.
+    /// For every site, the `eyes` that see it, as one bit each.
     seen_from: Vec<u64>,
-    /// Of every site, either way.
+    /// Normal of every site, on either side.
     normals: Vec<Vec3>,
-    /// Of every point, or triangle: position, normal either way, and the nearest site.
+    /// For every point or triangle: position, normal on either side, and index of the nearest site.
     elements: Vec<(Vec3, Vec3, u32)>,
 }
 
@@ -427,7 +438,7 @@ impl Fronts {
             visible.iter().for_each(|&site| seen_from[site as usize] |= 1 << bit);
         }
         let eyes: Vec<Vec3> = eyes.into_iter().map(|(eye, _)| eye).collect();
-        // Few are seen by none: what is nearest sees them.
+        // A few sites are seen by no camera. The nearest camera counts for them.
         for (seen_from, position) in
             seen_from.iter_mut().zip(&sites.positions).filter(|(seen_from, _)| **seen_from == 0)
         {
@@ -458,7 +469,7 @@ impl Fronts {
         Self { eyes, seen_from, normals, elements }
     }
 
-    /// Whether a camera at `from` is on the same side of a surface as one of those that see it.
+    /// Returns true if a position `from` is on the same side of a surface as one of the cameras that see it.
     fn faces(&self, from: Vec3, position: Vec3, normal: Vec3, site: usize) -> bool {
         let side = normal.dot(from - position);
         let mut seen_from = self.seen_from[site];
@@ -477,7 +488,7 @@ impl Fronts {
         sites.map(|(site, (position, normal))| self.faces(from, *position, *normal, site)).collect()
     }
 
-    /// By point, or triangle.
+    /// Returns one entry per point or triangle: true if it is drawn.
     fn shown(&self, from: Vec3) -> Vec<bool> {
         let shown = |(position, normal, site): &(Vec3, Vec3, u32)| self.faces(from, *position, *normal, *site as usize);
         self.elements.par_iter().with_min_len(1 << 12).map(shown).collect()
@@ -506,7 +517,7 @@ mod tests {
         (cameras, views)
     }
 
-    /// Which elements are seen at some pixel.
+    /// Returns true for each element that some pixel shows.
     fn seen(scan: &Scan<'_>, view: &Viewpoint) -> Vec<bool> {
         let radii = render::radii(scan.points);
         let colors = vec![[0; 3]; scan.points.len()];
@@ -523,7 +534,7 @@ mod tests {
         seen
     }
 
-    /// Least and largest column and row of the shown points, as shares of the picture.
+    /// Returns the smallest and largest column and row of the drawn points, as shares of the picture.
     fn extent(scan: &Scan<'_>, view: &Viewpoint) -> [f64; 4] {
         let mut extent = [f64::MAX, f64::MAX, f64::MIN, f64::MIN];
         for (i, point) in scan.points.iter().enumerate() {
@@ -564,7 +575,7 @@ mod tests {
         let floor = |p: &[f32; 3]| inner(p) && p[2] < -1.29;
         let ceiling = |p: &[f32; 3]| inner(p) && p[2] > 1.29;
         assert!(share(&floor, shown) > 0.97 && share(&ceiling, shown) < 0.03, "{}", share(&ceiling, shown));
-        // Of the floor 12 % are below the furniture.
+        // 12 % of the floor is below the furniture.
         let seen = seen(&scan, overview);
         assert!(share(&floor, &seen) > 0.7, "{}", share(&floor, &seen));
         assert_eq!(viewpoints(&scan, &cameras, 4, 640, 480), views);
@@ -572,7 +583,7 @@ mod tests {
 
     #[test]
     fn a_mesh_is_cut_open_by_triangles() {
-        // A room of two triangles a side, seen by cameras within.
+        // A room of two triangles per side, seen by cameras inside.
         let points: Vec<[f32; 3]> = (0..8)
             .map(|i| [(i & 1) as f32 * 6.0 - 3.0, (i >> 1 & 1) as f32 * 4.0 - 2.0, (i >> 2) as f32 * 2.6])
             .collect();
@@ -585,7 +596,7 @@ mod tests {
         let views = viewpoints(&scan, &cameras, 1, 640, 480);
         let shown = views[0].shown.as_ref().unwrap();
         assert_eq!(shown[..4], [true, true, false, false]);
-        // One wall or two are in the way.
+        // One or two walls are in the way.
         assert!((6..=8).contains(&shown.iter().filter(|shown| **shown).count()), "{shown:?}");
         assert_eq!(seen(&scan, &views[0]), *shown);
     }
@@ -598,7 +609,7 @@ mod tests {
             .collect();
         let scan = scan(&ball);
         let (_, views) = found(&scan, 6);
-        // What four sides have shown needs few views more.
+        // After overviews from four sides, few more views are needed.
         assert!((4..=6).contains(&views.len()), "{}", views.len());
         for view in &views[..4] {
             assert_eq!((view.kind, &view.shown), (ViewpointKind::Overview, &None));
@@ -614,7 +625,7 @@ mod tests {
     fn sides_are_good_and_far_apart() {
         assert_eq!(sides(&[1.0; TURNS], 4), [0, 8, 4, 12]);
         assert_eq!(sides(&[1.0; TURNS], 1), [0]);
-        // From one side only.
+        // Only one side has good directions.
         let scores: Vec<f32> = (0..TURNS).map(|turn| if (3..8).contains(&turn) { turn as f32 } else { 0.5 }).collect();
         assert_eq!(sides(&scores, 4), [7]);
         assert_eq!(sides(&[], 4), [0; 0]);
@@ -630,7 +641,7 @@ mod tests {
         assert!((most - 1.0).abs() < 1e-5, "{seen:?}");
         assert!((near - (4.0 - eye.z) / 2.0).abs() < 1e-6);
         assert_eq!(fit(&[], reach, 0.1), None);
-        // A single point is looked at from a little way off.
+        // A single point is viewed from a small distance.
         assert_eq!(fit(&positions[..1], reach, 0.1).unwrap().0.z, 4.9);
     }
 
@@ -644,13 +655,13 @@ mod tests {
         let scan = Scan { origin: [0.0, 0.0, 3.0], ..scan(&points) };
         let (cameras, views) = found(&scan, 3);
         assert_eq!(cameras.kind, SceneKind::SingleViewpoint);
-        // The other cameras show the same again.
+        // The other cameras show nothing new.
         let kinds: Vec<ViewpointKind> = views.iter().map(|view| view.kind).collect();
         assert_eq!(kinds, [ViewpointKind::View, ViewpointKind::Overview]);
         let own = &views[0].camera.pose;
         assert!((own.rotation() * DVec3::Z).z > 0.98 && own.center().truncate().length() < 0.1, "{own:?}");
         assert!(seen(&scan, &views[0]).iter().filter(|seen| **seen).count() * 10 > points.len() * 9);
-        // From behind and above, which is −y.
+        // It looks from behind and above, which is −y.
         let overview = &views[1].camera.pose;
         assert!(overview.center().y < -1.0 && overview.center().z < 2.0, "{overview:?}");
     }

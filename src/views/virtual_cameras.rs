@@ -1,9 +1,9 @@
-//! Cameras for scans that come without pictures.
+//! Placement of virtual cameras for scans without pictures.
 //!
-//! The scan is thinned to *sites*, spread evenly over its surfaces. Candidate cameras are placed by the kind of
-//! scene, what each would see of the sites is found by drawing them coarsely, and cameras are taken greedily
-//! until nearly every site that can be seen is seen by several. Nothing is random: the same scan gives the same
-//! cameras.
+//! The scan is thinned to *sites*, spread evenly over its surfaces. Candidate cameras are placed by the kind
+//! of scene. A coarse drawing of the sites shows which of them each candidate sees. Cameras are then selected
+//! greedily until nearly every visible site is seen by several. Nothing is random: the same scan gives the
+//! same cameras.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,54 +17,55 @@ use super::render::SLACK;
 use crate::ops::pinhole::Pinhole;
 use crate::ops::splat::cpu::{fill, splat};
 
-/// Sites that a scan is thinned to, at most.
+/// Largest number of sites of a scan.
 const MAX_SITES: usize = 24_000;
-/// Samples taken of the triangles of a mesh before thinning.
+/// Number of samples on the triangles of a mesh before thinning.
 const MESH_SAMPLES: f32 = 200_000.0;
-/// Places from which candidates look around, at most.
+/// Largest number of places for candidates.
 const MAX_PLACES: usize = 100;
-/// Pixels on each side of the six faces that show what is seen from a place.
+/// Edge in pixels of the six cube faces on which the view from a place is drawn.
 const FACE: usize = 160;
-/// Pixels across which gaps between sites are closed.
+/// Width in pixels of gaps between sites that are closed.
 const FILL_REACH: usize = 4;
-/// A site is hidden where something is nearer by more than this share, as points are when features are lifted.
+/// A site is hidden if something is nearer by more than this share. Lifting of features uses the same value.
 const DEPTH_TOLERANCE: f32 = 0.05;
-/// Part of the picture's width along its edges in which nothing counts as seen, as when features are lifted.
+/// Border of the picture, as a share of its width, in which sites do not count as seen. Lifting of features
+/// uses the same value.
 const BORDER: f32 = 10.0 / 648.0;
-/// What seeing a site for the first, second, third time counts; further times the last.
+/// Gain for seeing a site the first, second and third time. Further times count as the third.
 const GAINS: [f32; 3] = [1.0, 0.6, 0.4];
-/// A camera that adds less than this share of all sites is not worth a picture.
+/// Smallest share of all sites that a camera must add to be selected.
 const MIN_GAIN: f32 = 4e-4;
 /// Standing height, in metres.
 const EYE_HEIGHT: f32 = 1.5;
-/// Least and largest headroom of a place to stand, in metres.
+/// Smallest and largest headroom of a place to stand, in metres.
 const HEADROOM: [f32; 2] = [0.9, 8.0];
-/// How far from anything else, in metres.
+/// Smallest distance of a place from everything else, in metres.
 const CLEARANCE: f32 = 0.35;
-/// Share of the directions along the horizon in which someone in a room sees a wall.
+/// Smallest share of horizontal directions that must end at a wall for a place inside a room.
 const ENCLOSED: f32 = 0.6;
-/// A wall farther away, in metres, encloses nothing.
+/// Largest distance of a wall that encloses a place, in metres.
 const WALL_DISTANCE: f32 = 20.0;
-/// Share of the sites that must be visible from the origin of the coordinates for a scan from there.
+/// Smallest share of sites visible from the coordinate origin for a scan from a single viewpoint.
 const SINGLE_VIEWPOINT: f32 = 0.95;
-/// A scanner that stands amid what it sees, sees at least this far across, in metres.
+/// Smallest extent in metres of a scan around a scanner that stands in the middle of it.
 const AROUND_SCANNER: f32 = 3.0;
-/// Mean of the unit vectors from the scanner from which on all of a scan lies on one side of it.
+/// Smallest length of the mean unit vector from the scanner for a scan that lies on one side of it.
 const NARROW: f32 = 0.5;
-/// How far apart points of a terrain are in its pictures.
+/// Distance in pixels between neighbouring points of a terrain in its pictures.
 const PIXELS_PER_POINT: f32 = 4.0;
 
-/// What a scan shows, as far as it decides where cameras stand.
+/// Kind of scene, which decides where cameras are placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SceneKind {
     /// Rooms: cameras stand on the floor and look around.
     Interior,
-    /// Everything was seen from the coordinates' origin, by a scanner or one depth picture: cameras stand close
-    /// to it, elsewhere they would look at shadows.
+    /// Everything was seen from the coordinate origin, by a scanner or in one depth picture. Cameras stay
+    /// close to it, because elsewhere they would look at its shadows.
     SingleViewpoint,
-    /// An object, or a fragment of a scene: cameras circle around it.
+    /// An object or a fragment of a scene: cameras circle around it.
     Object,
-    /// Land from above: cameras fly over it.
+    /// Terrain from above: cameras fly over it.
     Terrain,
 }
 
@@ -79,34 +80,35 @@ impl fmt::Display for SceneKind {
     }
 }
 
-/// The scan that cameras are placed for. Positions are finite.
+/// A scan to place cameras for. Positions must be finite.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan<'a> {
     /// Positions relative to `origin`.
     pub points: &'a [[f32; 3]],
-    /// Where positions are relative to, in the frame of the resulting poses.
+    /// Origin of the positions, in the frame of the resulting poses.
     pub origin: [f64; 3],
-    /// Normals of the points, of any length, if the scan has them: surfaces are then seen from the front only.
+    /// Normals of the points, of any length, if the scan has them. Surfaces are then seen from the front
+    /// only.
     pub normals: Option<&'a [[f32; 3]]>,
-    /// Triangles as indices of points, all below their number; empty for clouds.
+    /// Triangles as point indices, all in range; empty for clouds.
     pub faces: &'a [[u32; 3]],
-    /// Metres per unit of the positions; 1 where it is not known.
+    /// Metres per unit of the positions; 1 if unknown.
     pub metres_per_unit: f64,
 }
 
-/// What is asked of the cameras.
+/// Options of the placement.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Which way is up in the scan; `None` guesses, see [`guess_up`].
+    /// Up direction of the scan; `None` to guess it, see [`guess_up`].
     pub up: Option<DVec3>,
-    /// What the scan shows; `None` decides by its shape. Where no camera of that kind would see anything, the
-    /// scan is circled like an object.
+    /// Kind of scene; `None` to decide it by shape. If no camera of that kind would see anything, cameras
+    /// circle around the scan as for an object.
     pub kind: Option<SceneKind>,
-    /// Most cameras.
+    /// Largest number of cameras.
     pub max_views: usize,
-    /// In how many pictures each point should be.
+    /// Number of pictures that should show each point.
     pub views_per_point: usize,
-    /// Share of the points that can be seen at all for which that should hold.
+    /// Share of the visible points that should be shown that often.
     pub coverage: f64,
     /// Width of the pictures in pixels, at most [`MAX_SIDE`](crate::ops::pinhole::MAX_SIDE).
     pub width: usize,
@@ -131,38 +133,39 @@ impl Default for Options {
     }
 }
 
-/// One virtual camera.
+/// A virtual camera.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VirtualCamera {
-    /// Size of the picture and the lens, the same for all.
+    /// Size of the picture and the lens, the same for all cameras.
     pub intrinsics: Intrinsics,
-    /// Where it is, in the frame of the scan's file.
+    /// Camera pose in the frame of the scan's file.
     pub pose: Pose,
-    /// What is nearer than this is not drawn, in the scan's unit.
+    /// Smallest distance that is drawn, in the scan's unit.
     pub near: f64,
 }
 
-/// The cameras for a scan, best first.
+/// The cameras of a scan, best first, and their coverage.
 #[derive(Clone, Debug)]
 pub struct VirtualCameras {
-    /// What the scan was taken for.
+    /// Kind of scene that was assumed.
     pub kind: SceneKind,
-    /// The direction taken for up, of length one.
+    /// Up direction that was assumed, of length one.
     pub up: DVec3,
     /// The cameras.
     pub cameras: Vec<VirtualCamera>,
-    /// Share of the points that some candidate sees; the rest is inside or behind something from everywhere.
+    /// Share of the points that some candidate sees. The rest is hidden from everywhere.
     pub reachable: f64,
-    /// Share of all points that at least one of the cameras sees.
+    /// Share of all points seen by at least one camera.
     pub seen_once: f64,
-    /// Share of all points that as many cameras see as was asked for.
+    /// Share of all points seen by as many cameras as requested.
     pub seen_enough: f64,
 }
 
-/// Places cameras for `scan`; none where it has no points, or where no camera is asked for.
+/// Places cameras for `scan`. Returns no cameras if it has no points or `max_views` is 0.
 ///
-/// Coverage is that of the sites, each standing for the points around it. It does not fail: degenerate scans
-/// (a single point, all points in one place, a line) are circled like objects.
+/// Coverage is measured on the sites, each of which represents the points around it. The function cannot
+/// fail: cameras circle around degenerate scans (a single point, all points in one place, a line) as around
+/// objects.
 #[must_use]
 pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
     let up = options.up.and_then(DVec3::try_normalize).unwrap_or_else(|| guess_up(scan));
@@ -200,8 +203,8 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
     let enough = u8::try_from(options.views_per_point.clamp(1, 200)).unwrap_or(u8::MAX);
     let mut times = vec![0_u8; sites.positions.len()];
     let mut taken: Vec<usize> = Vec::new();
-    // What a candidate adds only shrinks as others are taken: what it added before is enough to pass it over.
-    // The sum of nothing is −0, which as bits would be the largest.
+    // The gain of a candidate only shrinks as others are selected, so its earlier gain is an upper bound. The
+    // empty sum is −0, whose bits would be the largest, so `abs` is needed.
     let gain = |candidate: &Candidate, times: &[u8]| candidate.gain(&sites.weights, times, enough).abs().to_bits();
     let bounds: Vec<_> = candidates.par_iter().enumerate().map(|(i, c)| (gain(c, &times), Reverse(i))).collect();
     let mut bounds = BinaryHeap::from(bounds);
@@ -218,7 +221,7 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
             bounds.push(bound);
         };
         let Some((gain, best)) = best else { break };
-        // The first camera is taken whatever it sees, so that there is one.
+        // The first camera is always selected, so that there is one.
         if !taken.is_empty() && gain < MIN_GAIN * total as f32 {
             break;
         }
@@ -241,16 +244,16 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
     result
 }
 
-/// Which way is up: +z, as in most scans, unless the scan says otherwise.
+/// Guesses the up direction. It is +z, as in most scans, with these exceptions.
 ///
-/// −y is taken where the scan is in the axes of a camera (y down, z forward): all of it lies in a cone in front
-/// of the origin, or its normals face −z on the whole, and no scene is seen from below. +y is taken where
-/// far more normals point along +y than along any other axis.
+/// It is −y if the scan is in camera axes (y down, z forward). Then all of it lies in a cone in front of the
+/// origin, or its mean normal points to −z, which would mean a scene seen from below. It is +y if far more
+/// normals point along +y than along any other axis.
 #[must_use]
 pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
     let origin = DVec3::from_array(scan.origin).as_vec3();
     let step = scan.points.len().div_ceil(20_000).max(1);
-    // Smallest and largest x/z and y/z: a picture reaches to both sides, a far object does not.
+    // Smallest and largest x/z and y/z: a picture extends to both sides, a far object does not.
     let (mut low, mut high) = (Vec2::INFINITY, Vec2::NEG_INFINITY);
     let in_cone = scan.points.iter().step_by(step).all(|point| {
         let p = Vec3::from_array(*point) + origin;
@@ -281,16 +284,16 @@ pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
     }
 }
 
-/// The scan turned so that z is up, and scaled to a size at which no square overflows or vanishes.
+/// The scan's frame, rotated so that z is up, and scaled so that no square overflows or vanishes.
 pub(super) struct Frame {
-    /// From the scan's axes.
+    /// Rotation from the scan's axes.
     turn: DMat3,
     pub(super) scale: f64,
 }
 
 impl Frame {
     pub(super) fn new(up: DVec3, points: &[[f32; 3]]) -> Self {
-        // The axis least along `up` stays nearest to where it is.
+        // The axis least aligned with `up` moves as little as possible.
         let aside = if up.x.abs() <= up.y.abs().min(up.z.abs()) { DVec3::X } else { DVec3::Y };
         let x = if up == DVec3::Z { DVec3::X } else { aside.reject_from(up).normalize() };
         let largest = points.par_iter().map(|p| p.iter().fold(0.0_f32, |m, v| m.max(v.abs()))).reduce(|| 0.0, f32::max);
@@ -302,22 +305,23 @@ impl Frame {
         (self.turn * Vec3::from_array(v).as_dvec3() * self.scale).as_vec3()
     }
 
-    /// Where the origin of the scan's file is.
+    /// Returns the origin of the scan's file in this frame.
     fn scanner(&self, scan: &Scan<'_>) -> Vec3 {
         (self.turn * -DVec3::from_array(scan.origin) * self.scale).as_vec3()
     }
 
-    /// Where the camera of a pose is.
+    /// Returns the camera's centre of a pose in this frame.
     pub(super) fn eye(&self, origin: [f64; 3], pose: &Pose) -> Vec3 {
         (self.turn * (pose.center() - DVec3::from_array(origin)) * self.scale).as_vec3()
     }
 
-    /// The axes of the camera of a pose, as columns.
+    /// Returns the camera axes of a pose, as columns.
     pub(super) fn axes(&self, pose: &Pose) -> Mat3 {
         (self.turn * pose.rotation()).as_mat3()
     }
 
-    /// The pose of a camera; `None` if its axes are no rotation, which takes an origin beyond all measure.
+    /// Returns the pose of a camera. Returns `None` if the axes are not a rotation, which only happens with
+    /// an extremely large origin.
     pub(super) fn pose(&self, origin: [f64; 3], eye: Vec3, axes: &Mat3) -> Option<Pose> {
         let back = self.turn.transpose();
         let center = back * eye.as_dvec3() / self.scale + DVec3::from_array(origin);
@@ -325,16 +329,16 @@ impl Frame {
     }
 }
 
-/// Points spread evenly over the surfaces of the scan, in a frame with z up.
+/// Points spread evenly over the surfaces of the scan, in the frame with z up.
 pub(super) struct Sites {
     pub(super) positions: Vec<Vec3>,
-    /// Zero where the scan has no normal.
+    /// Normals; zero if the scan has none.
     normals: Vec<Vec3>,
-    /// How many points, or samples of a mesh, a site stands for.
+    /// Number of points or mesh samples that each site represents.
     pub(super) weights: Vec<f32>,
-    /// Edge of the cubes that hold one site each.
+    /// Edge of the cubes that contain one site each.
     pub(super) cell: f32,
-    /// Whether they are samples of triangles.
+    /// True if the sites are samples of triangles.
     are_faces: bool,
 }
 
@@ -359,7 +363,8 @@ impl Sites {
             sites.thin(1.0, low);
             return sites;
         }
-        // As fine as a surface across the whole scene would allow, then coarser until there are few enough.
+        // Start as fine as a surface across the whole scene would allow, then get coarser until there are few
+        // enough.
         let mut cell = extent / (MAX_SITES as f32).sqrt() / 2.0;
         loop {
             sites.thin(cell, low);
@@ -370,13 +375,13 @@ impl Sites {
         }
     }
 
-    /// Whether the front of a site is seen from `eye`, as far as the scan says which side that is.
+    /// Returns true if the front of a site faces `eye`, or if its front is unknown.
     pub(super) fn faces(&self, site: usize, eye: Vec3) -> bool {
         let normal = self.normals[site];
         normal == Vec3::ZERO || normal.dot(self.positions[site] - eye) < 0.0
     }
 
-    /// Samples of the triangles, so that large ones count and hide what is behind them.
+    /// Samples the triangles, so that large ones count more and hide what is behind them.
     fn on_faces(scan: &Scan<'_>, frame: &Frame, normal: impl Fn(usize) -> Vec3) -> Self {
         let corners = |face: &[u32; 3]| face.map(|i| frame.turned(scan.points[i as usize]));
         let area = |face: &[u32; 3]| {
@@ -390,11 +395,11 @@ impl Sites {
         for face in scan.faces {
             let [a, b, c] = corners(face);
             let normal = face.iter().map(|&i| normal(i as usize)).sum::<Vec3>().normalize_or_zero();
-            // n² triangles alike, each with a sample in its middle.
+            // n² equal triangles, each with a sample in its middle.
             let n = (area(face) * per_area).sqrt().ceil().clamp(1.0, 512.0) as usize;
             for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
                 let (u, v) = ((i as f32 + 1.0 / 3.0) / n as f32, (j as f32 + 1.0 / 3.0) / n as f32);
-                // The upper half of the square is turned onto the lower one.
+                // The upper half of the square is mirrored onto the lower one.
                 let (u, v) = if i + j < n { (u, v) } else { (1.0 - u, 1.0 - v) };
                 sites.positions.push(a + (b - a) * u + (c - a) * v);
                 sites.normals.push(normal);
@@ -404,10 +409,10 @@ impl Sites {
         sites
     }
 
-    /// Keeps the first position of every cube of edge `cell`, with the weight of all in it.
+    /// Keeps the first position in every cube of edge `cell`, with the total weight of the cube.
     fn thin(&mut self, cell: f32, low: Vec3) {
         let key = |p: &Vec3| {
-            // 21 bits each; absurd coordinates share the last cube.
+            // 21 bits each. Extremely large coordinates share the last cube.
             let [x, y, z] = ((*p - low) / cell).to_array().map(|v| (v as u64).min((1 << 21) - 1));
             x << 42 | y << 21 | z
         };
@@ -425,7 +430,7 @@ impl Sites {
     }
 }
 
-/// The lens all cameras share.
+/// The lens that all cameras share.
 pub(super) struct Lens {
     pub(super) width: usize,
     pub(super) height: usize,
@@ -449,36 +454,36 @@ impl Lens {
         }
     }
 
-    /// Largest |x/z| and |y/z| that count as seen.
+    /// Returns the largest |x/z| and |y/z| that count as seen.
     pub(super) fn reach(&self) -> Vec2 {
         let border = BORDER * self.width as f32;
         (Vec2::new(self.width as f32, self.height as f32) / 2.0 - border).max(Vec2::splat(0.5)) / self.focal
     }
 }
 
-/// A place, and the directions worth a candidate there.
+/// A place with the directions of its candidates.
 struct Place {
     eye: Vec3,
     directions: Vec<Vec3>,
-    /// From what distance on things are drawn.
+    /// Smallest distance that is drawn.
     near: f32,
-    /// Beyond this distance surfaces count less and less.
+    /// Distance beyond which surfaces count less and less.
     range: f32,
 }
 
-/// A camera that may be taken.
+/// A camera that may be selected.
 struct Candidate {
     eye: Vec3,
-    /// The camera's x, y and z axis as columns.
+    /// The camera's x, y and z axes as columns.
     axes: Mat3,
     near: f32,
-    /// Sites in the picture, each with what it counts.
+    /// Sites in the picture. `value` has the weight of each.
     seen: Vec<u32>,
     value: Vec<f32>,
 }
 
 impl Candidate {
-    /// What this camera adds to sites that were seen `times`.
+    /// Returns the gain of this camera if sites were seen `times` before.
     fn gain(&self, weights: &[f32], times: &[u8], enough: u8) -> f32 {
         let gain = |(site, value): (&u32, &f32)| {
             let times = times[*site as usize];
@@ -488,22 +493,22 @@ impl Candidate {
         self.seen.iter().zip(&self.value).map(gain).sum()
     }
 
-    /// Whether the two pictures would hardly differ.
+    /// Returns true if the two pictures would hardly differ.
     fn resembles(&self, other: &Self) -> bool {
         self.axes.z_axis.dot(other.axes.z_axis) > 0.97 && (self.eye - other.eye).length() < 3.0 * self.near
     }
 }
 
-/// The camera's x, y and z axis as columns, for a camera that looks along `forward` with its picture upright.
+/// Returns the x, y and z axes, as columns, of an upright camera that looks along `forward`.
 pub(super) fn look(forward: Vec3) -> Mat3 {
     let z = forward.normalize();
-    // Straight up and down there is no upright: y of the frame is then up in the picture.
+    // When looking straight up or down, y of the frame is up in the picture.
     let up = if z.z.abs() > 0.999 { Vec3::Y } else { Vec3::Z };
     let x = z.cross(up).normalize();
     Mat3::from_cols(x, z.cross(x), z)
 }
 
-/// Directions around the horizon, `turns` of them at each of some angles above it, in degrees.
+/// Returns directions around the horizon: `turns` of them at each pitch, in degrees above the horizon.
 pub(super) fn around(turns: usize, pitches: &[f32]) -> Vec<Vec3> {
     let direction = |pitch: f32, turn: usize| {
         let (yaw, pitch) = (turn as f32 / turns as f32 * std::f32::consts::TAU, pitch.to_radians());
@@ -512,21 +517,21 @@ pub(super) fn around(turns: usize, pitches: &[f32]) -> Vec<Vec3> {
     pitches.iter().flat_map(|&pitch| (0..turns).map(move |turn| direction(pitch, turn))).collect()
 }
 
-/// How sites are drawn to find what they hide.
+/// Size of the discs that are drawn to find hidden sites.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Discs {
-    /// As surfaces without gaps.
+    /// Large discs: surfaces have no gaps.
     Closed,
-    /// So that little is hidden by what is beside it.
+    /// Small discs: a site hides little of what is beside it.
     Loose,
 }
 
-/// Finds places, and what is seen from them.
+/// Finds places for cameras and the sites visible from them.
 pub(super) struct Surveyor<'a> {
     sites: &'a Sites,
-    /// Units per metre.
+    /// Number of units per metre.
     unit: f32,
-    /// Where the origin of the scan's file is.
+    /// Origin of the scan's file in the frame of the sites.
     scanner: Vec3,
 }
 
@@ -535,7 +540,7 @@ impl<'a> Surveyor<'a> {
         Self { sites, unit: (frame.scale / scan.metres_per_unit) as f32, scanner: frame.scanner(scan) }
     }
 
-    /// The kind of scene, and where candidates stand.
+    /// Returns the kind of scene and the places of candidates.
     fn places(&self, wanted: Option<SceneKind>, lens: &Lens) -> (SceneKind, Vec<Place>) {
         let wants = |kind| wanted.is_none_or(|wanted| wanted == kind);
         if wants(SceneKind::SingleViewpoint) && (wanted.is_some() || self.all_seen_by_scanner()) {
@@ -557,7 +562,7 @@ impl<'a> Surveyor<'a> {
         (SceneKind::Object, self.circling(bounds, lens))
     }
 
-    /// Where all but the outermost sites are.
+    /// Returns the bounds of all but the outermost sites.
     pub(super) fn bounds(&self) -> [Vec3; 2] {
         let mut bounds = [Vec3::ZERO; 2];
         for axis in 0..3 {
@@ -569,7 +574,7 @@ impl<'a> Surveyor<'a> {
         bounds
     }
 
-    /// Whether from the origin of the file's coordinates hardly anything hides anything.
+    /// Returns true if nearly all sites are visible from the origin of the file's coordinates.
     fn all_seen_by_scanner(&self) -> bool {
         let sites = &self.sites.positions;
         if sites.len() < 500 {
@@ -578,12 +583,12 @@ impl<'a> Surveyor<'a> {
         let near = sites.iter().map(|p| (*p - self.scanner).length()).fold(f32::INFINITY, f32::min);
         let bounds = self.bounds();
         let size = bounds[1] - bounds[0];
-        // From far away nothing hides anything in a flat scene, and closer than a cell all is hidden.
+        // From far away nothing is hidden in a flat scene, and from closer than a cell everything is.
         let outside = (self.scanner.clamp(bounds[0], bounds[1]) - self.scanner).length();
         if outside > size.length() || near < self.sites.cell {
             return false;
         }
-        // Objects are often centred on the origin, which then sees nothing but their inside.
+        // Objects are often centred on the origin, from where only their inside is visible.
         if outside == 0.0 && (self.sites.are_faces || size.max_element() < AROUND_SCANNER * self.unit) {
             return false;
         }
@@ -591,15 +596,15 @@ impl<'a> Surveyor<'a> {
         visible.len() as f32 > SINGLE_VIEWPOINT * sites.len() as f32
     }
 
-    /// The middle of all distances from the scanner.
+    /// Returns the median distance from the scanner.
     fn distance(&self) -> f32 {
         let mut distances: Vec<f32> = self.sites.positions.iter().map(|p| (*p - self.scanner).length()).collect();
         let middle = distances.len() / 2;
         *distances.select_nth_unstable_by(middle, f32::total_cmp).1
     }
 
-    /// The scanner's own view, where and along what direction, if all of the scan lies on one side of it: from as
-    /// near as it still fits a picture, up to a limit.
+    /// Returns position and direction of the scanner's own view, if all of the scan lies on one side of it.
+    /// The camera is moved forward, up to a limit, until the scan just fits into the picture.
     pub(super) fn own_view(&self, lens: &Lens) -> Option<(Vec3, Vec3)> {
         let (sites, distance) = (&self.sites.positions, self.distance());
         let towards: Vec3 = sites.iter().map(|p| (*p - self.scanner).normalize_or_zero()).sum();
@@ -620,8 +625,8 @@ impl<'a> Surveyor<'a> {
         Some((steps.take_while(|eye| fits(*eye)).last().unwrap_or(self.scanner), axes.z_axis))
     }
 
-    /// Where the middle of what the scanner sees appears to a camera with `axes` in its place, as (x/z, y/z); outermost
-    /// sites are left out.
+    /// Returns the centre of what the scanner sees, as (x/z, y/z) for a camera at its place with `axes`. The
+    /// outermost sites are left out.
     fn middle(&self, axes: &Mat3) -> Vec2 {
         let seen = self.sites.positions.iter().map(|p| axes.transpose() * (*p - self.scanner)).filter(|p| p.z > 0.0);
         let seen: Vec<Vec2> = seen.map(|p| p.truncate() / p.z).collect();
@@ -634,7 +639,7 @@ impl<'a> Surveyor<'a> {
         Vec2::new(middle(0), middle(1))
     }
 
-    /// Around the scanner, near enough that little shadow shows.
+    /// Returns places around the scanner, close enough to see little of its shadows.
     fn near_scanner(&self, lens: &Lens) -> Vec<Place> {
         let distance = self.distance();
         let own_view = self.own_view(lens);
@@ -654,13 +659,13 @@ impl<'a> Surveyor<'a> {
         offsets.map(place).collect()
     }
 
-    /// On circles around an object that show all of it, and on nearer ones.
+    /// Returns places on circles around an object that show all of it, and on smaller ones.
     fn circling(&self, bounds: [Vec3; 2], lens: &Lens) -> Vec<Place> {
         let middle = (bounds[0] + bounds[1]) / 2.0;
         let inside = self.sites.positions.iter().map(|p| p.clamp(bounds[0], bounds[1]));
         let radius = inside.map(|p| p.distance(middle)).fold(self.sites.cell, f32::max);
         let narrower = lens.reach().min_element();
-        // The sphere around the object touches the frame of the picture.
+        // The bounding sphere touches the frame of the picture.
         let distance = radius * (1.0 + 1.0 / (narrower * narrower)).sqrt();
         let mut places = Vec::new();
         for (scale, turns, pitches) in
@@ -674,10 +679,11 @@ impl<'a> Surveyor<'a> {
         places
     }
 
-    /// Over land, at a height from which points are a few pixels apart, looking down and at a slant.
+    /// Returns places above terrain that look down and at a slant. At their height, points are a few pixels
+    /// apart in the picture.
     fn over(&self, bounds: [Vec3; 2], lens: &Lens) -> Vec<Place> {
         let size = bounds[1] - bounds[0];
-        // The width and height of ground that a picture from straight above shows, per height.
+        // Width and height of the ground in a picture from straight above, per unit of height.
         let [wide, high] = (lens.reach() * 2.0).to_array();
         let mean_weight = self.sites.weights.iter().sum::<f32>() / self.sites.weights.len() as f32;
         let spacing = self.sites.cell / mean_weight.max(1.0).sqrt();
@@ -707,8 +713,8 @@ impl<'a> Surveyor<'a> {
         (0..rows).flat_map(|row| (0..columns).map(move |column| place(column, row))).collect()
     }
 
-    /// On floors, at eye height. Unless `anywhere`, only where there are walls around, and none if there are
-    /// next to no such places.
+    /// Returns places on floors at eye height. Unless `anywhere`, they must have walls around them, and if
+    /// there are hardly any such places, none is returned.
     fn standing(&self, bounds: [Vec3; 2], anywhere: bool) -> Vec<Place> {
         let grid = Occupancy::new(&self.sites.positions, bounds, (0.1 * self.unit).max(1.5 * self.sites.cell));
         let eyes: Vec<Vec3> = grid.eyes(self.unit);
@@ -756,11 +762,11 @@ impl<'a> Surveyor<'a> {
         places.par_iter().flat_map_iter(from).collect()
     }
 
-    /// The sites that nothing hides from `eye`, with normals only those whose front is seen: drawn as discs on
-    /// the faces of a cube around it.
+    /// Returns the sites that are visible from `eye`, found by drawing discs on the faces of a cube around
+    /// it. Sites with normals must face `eye`.
     pub(super) fn visible(&self, eye: Vec3, near: f32, discs: Discs) -> Vec<u32> {
         let positions: Vec<[f32; 3]> = self.sites.positions.iter().map(|p| (*p - eye).to_array()).collect();
-        // Two neighbouring sites may be nearly two cells apart.
+        // Neighbouring sites may be almost two cells apart.
         let radius = if discs == Discs::Closed { 1.0 } else { 0.75 };
         let radii = vec![radius * self.sites.cell; positions.len()];
         let mut visible = Vec::new();
@@ -798,7 +804,7 @@ impl<'a> Surveyor<'a> {
     }
 }
 
-/// Those of `places` that are `apart` from all before them.
+/// Selects those of `places` that are at least `apart` from all selected before.
 fn spread(places: &[Vec3], apart: f32) -> Vec<Vec3> {
     let mut kept: Vec<Vec3> = Vec::new();
     for place in places {
@@ -809,7 +815,7 @@ fn spread(places: &[Vec3], apart: f32) -> Vec<Vec3> {
     kept
 }
 
-/// Which cubes of a grid hold anything.
+/// Grid of cubes, which records the occupied ones.
 struct Occupancy {
     low: Vec3,
     cell: f32,
@@ -818,7 +824,7 @@ struct Occupancy {
 }
 
 impl Occupancy {
-    /// A grid over `bounds`, of cubes with an edge of at least `cell`.
+    /// Creates a grid over `bounds`, with cubes of an edge of at least `cell`.
     fn new(positions: &[Vec3], bounds: [Vec3; 2], cell: f32) -> Self {
         let cell = cell.max((bounds[1] - bounds[0]).max_element() / 255.0);
         let size = ((bounds[1] - bounds[0]) / cell).to_array().map(|cells| cells as usize + 1);
@@ -831,7 +837,7 @@ impl Occupancy {
         grid
     }
 
-    /// `None` outside the grid.
+    /// Returns the index of the cube at a position; `None` outside the grid.
     fn at(&self, position: Vec3) -> Option<usize> {
         let c = (position - self.low) / self.cell;
         if c.min_element() < 0.0 {
@@ -845,13 +851,13 @@ impl Occupancy {
         self.occupied.chunks_exact(self.size[2])
     }
 
-    /// Area of the columns that hold anything.
+    /// Returns the area of all columns with an occupied cube.
     fn footprint(&self) -> f32 {
         self.columns().filter(|column| column.contains(&true)).count() as f32 * self.cell * self.cell
     }
 
-    /// Places to stand, at eye height: above the floor in layers that are floor in many columns, with headroom,
-    /// and away from everything.
+    /// Finds places to stand, at eye height. They are above a floor, which is a layer occupied in many
+    /// columns, have headroom, and are clear of everything.
     fn eyes(&self, unit: f32) -> Vec<Vec3> {
         let height = self.size[2];
         let area: Vec<usize> = (0..height).map(|z| self.columns().filter(|column| column[z]).count()).collect();
@@ -884,7 +890,7 @@ impl Occupancy {
         eyes
     }
 
-    /// Whether nothing is within `distance`.
+    /// Returns true if nothing is within `distance`.
     fn is_clear(&self, eye: Vec3, distance: f32) -> bool {
         let reach = (distance / self.cell) as i32;
         let offsets = || (-reach..=reach).map(|offset| offset as f32 * self.cell);
@@ -893,10 +899,10 @@ impl Occupancy {
         !around.any(|offset| self.at(eye + offset).is_some_and(|at| self.occupied[at]))
     }
 
-    /// Share of the directions along the horizon in which something stands.
+    /// Returns the share of horizontal directions that end at an obstacle.
     fn walls_around(&self, eye: Vec3, unit: f32) -> f32 {
         let steps = (WALL_DISTANCE * unit / self.cell) as usize;
-        // A little above and below the horizon as well: walls have windows.
+        // Also a little above and below the horizon, because walls have windows.
         let heights = [0.0, 2.0, -2.0].map(|cells| Vec3::Z * cells * self.cell);
         let directions = around(32, &[0.0]);
         let blocked = |direction: &&Vec3| {
@@ -919,7 +925,7 @@ pub(super) mod tests {
         Scan { points, origin: [0.0; 3], normals: None, faces: &[], metres_per_unit: 1.0 }
     }
 
-    /// Points `step` apart on one side of a box.
+    /// Returns points `step` apart on one side of a box.
     fn side(low: [f32; 3], high: [f32; 3], axis: usize, upper: bool, step: f32) -> Vec<[f32; 3]> {
         let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
         let count = |axis: usize| ((high[axis] - low[axis]) / step) as usize;
@@ -931,8 +937,8 @@ pub(super) mod tests {
         (0..=count(u)).flat_map(|i| (0..=count(v)).map(move |j| point(i, j))).collect()
     }
 
-    /// A room of 6 x 4 x 2.6 m with a table and a cupboard, without the surfaces that these hide; z is up, and the
-    /// room's middle the origin.
+    /// Returns a room of 6 x 4 x 2.6 m with a table and a cupboard, without the surfaces that these hide. z
+    /// is up, and the origin is in the centre of the room.
     pub(in super::super) fn room(step: f32) -> Vec<[f32; 3]> {
         let (table, cupboard) = (([4.0, 1.0, 0.0], [5.2, 2.2, 0.75]), ([0.0, 1.0, 0.0], [0.6, 2.5, 2.0]));
         let outside = |p: &[f32; 3]| {
@@ -950,7 +956,7 @@ pub(super) mod tests {
         points.iter().map(|p| [p[0] - 3.0, p[1] - 2.0, p[2] - 1.3]).collect()
     }
 
-    /// In how many pictures each point is, drawn at full size.
+    /// Returns the number of pictures, drawn at full size, that show each point.
     fn times_seen(scan: &Scan<'_>, cameras: &VirtualCameras) -> Vec<usize> {
         let radii = render::radii(scan.points);
         let colors = vec![[0; 3]; scan.points.len()];
@@ -1023,7 +1029,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_single_depth_picture_is_looked_at_from_where_it_was_taken() {
-        // A wall with a box before it, as a camera at the origin sees them: y down, z forward.
+        // A wall with a box in front of it, as seen by a camera at the origin: y down, z forward.
         let mut points = Vec::new();
         for (x, y) in (-60..=60).flat_map(|x| (-45..=45).map(move |y| (x as f32 * 0.01, y as f32 * 0.01))) {
             let z = if x.abs() < 0.2 && y > 0.0 { 2.0 } else { 3.5 };

@@ -1,5 +1,5 @@
-//! The demo pack: small weights that are part of the program, so that it labels something on a machine where
-//! nothing is installed. They were trained by this project on rooms it made itself, and belong together.
+//! The demo pack: small weights inside the program, which label a scan without any installation. This project
+//! trained them together, on rooms it generated.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use flate2::read::GzDecoder;
 
 use super::{SafetensorsFile, WeightsError};
 
-/// Weights that are part of the program, in the form of the store. They are compressed: most rows of a vocabulary of which
-/// a few hundred words were met are 0.
+/// Weights inside the program, in the format of the store. They are compressed, because most rows of the
+/// vocabulary are 0: training met only a few hundred words.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltIn {
-    /// Name they can be asked for by, as those in the store.
+    /// Name to ask for them by, as for weights in the store.
     pub name: &'static str,
     /// Model they belong to.
     pub model: &'static str,
@@ -20,7 +20,7 @@ pub struct BuiltIn {
     bytes: &'static [u8],
 }
 
-/// The whole pack; empty in a program that was built without the feature `demo`.
+/// All weights of the pack; empty if the program was built without the feature `demo`.
 #[cfg(feature = "demo")]
 pub const PACK: &[BuiltIn] = &[
     BuiltIn {
@@ -40,27 +40,27 @@ pub const PACK: &[BuiltIn] = &[
     },
 ];
 
-/// The whole pack; empty in a program that was built without the feature `demo`.
+/// All weights of the pack; empty if the program was built without the feature `demo`.
 #[cfg(not(feature = "demo"))]
 pub const PACK: &[BuiltIn] = &[];
 
 impl BuiltIn {
-    /// The weights of this name.
+    /// Returns the weights of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         PACK.iter().copied().find(|built_in| built_in.name == name)
     }
 
-    /// The weights of this model.
+    /// Returns the weights of this model.
     #[must_use]
     pub fn of_model(model: &str) -> Option<Self> {
         PACK.iter().copied().find(|built_in| built_in.model == model)
     }
 
-    /// The file.
+    /// Opens the file.
     ///
     /// # Errors
-    /// [`WeightsError`] where the program was built with a damaged one.
+    /// [`WeightsError`] if the program was built with a damaged file.
     pub(super) fn open(self) -> Result<SafetensorsFile, WeightsError> {
         let path = PathBuf::from(format!("(built in)/{}.safetensors", self.name));
         let mut bytes = Vec::new();

@@ -11,7 +11,7 @@ pub enum Dtype {
     F32,
     /// IEEE half.
     F16,
-    /// The upper half of a single.
+    /// bfloat16: the upper half of an IEEE single.
     Bf16,
     /// Signed, 64 bits.
     I64,
@@ -28,7 +28,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes of one element.
+    /// Returns the size of one element in bytes.
     pub const fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -38,7 +38,7 @@ impl Dtype {
         }
     }
 
-    /// Whether the type is a floating-point one.
+    /// Returns true for floating-point types.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a file of weights.
+//! Errors of reading and writing weights.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::report::LoadReport;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{}: {source}", path.display())]
     Io {
         /// File concerned.
@@ -18,20 +18,20 @@ pub enum WeightsError {
         /// The system's error.
         source: io::Error,
     },
-    /// The file is of another kind than the one asked for.
+    /// The file is of another kind than expected.
     #[error("{}: {reason}", path.display())]
     WrongFormat {
         /// File concerned.
         path: PathBuf,
-        /// What it looks like, and what to do.
+        /// Kind of file it looks like, and how to proceed.
         reason: String,
     },
-    /// The file is well formed but uses something that is not read.
+    /// The file is valid but uses an unsupported feature.
     #[error("{}: not supported: {what}", path.display())]
     Unsupported {
         /// File concerned.
         path: PathBuf,
-        /// The feature, and what to do instead where there is something.
+        /// The feature, and an alternative if there is one.
         what: String,
     },
     /// The file contradicts itself or its format.
@@ -39,12 +39,12 @@ pub enum WeightsError {
     Malformed {
         /// File concerned.
         path: PathBuf,
-        /// Byte offset in the file at or after which the contradiction was seen.
+        /// Byte offset in the file at or after which the contradiction was found.
         offset: u64,
-        /// What is wrong.
+        /// Description of the problem.
         reason: String,
     },
-    /// The file asks for more memory than such a file can need.
+    /// The file would need more memory than any such file should.
     #[error("{}: {what} is {found}, above the limit of {limit}", path.display())]
     TooLarge {
         /// File concerned.
@@ -56,9 +56,9 @@ pub enum WeightsError {
         /// The largest value accepted.
         limit: u64,
     },
-    /// The stored bytes are not those that were written.
+    /// Checksum error: an archive entry differs from what was written.
     #[error(
-        "{}: {entry} is damaged: checksum {found:08x}, the archive says {expected:08x}",
+        "{}: {entry} is damaged: its checksum is {found:08x}, but the archive records {expected:08x}",
         path.display()
     )]
     Checksum {
@@ -71,27 +71,27 @@ pub enum WeightsError {
         /// CRC-32 of the bytes.
         found: u32,
     },
-    /// The file is not the one that was written.
-    #[error("{}: damaged: its SHA-256 is {found}, {expected} was recorded", path.display())]
+    /// Checksum error: the file differs from what was written.
+    #[error("{}: damaged: its SHA-256 is {found}, but {expected} was recorded", path.display())]
     Damaged {
         /// File concerned.
         path: PathBuf,
         /// SHA-256 recorded when the file was written, in hexadecimal.
         expected: String,
-        /// SHA-256 of what is there now.
+        /// SHA-256 of the file now.
         found: String,
     },
-    /// A key that is not in the file.
+    /// The file lacks a key.
     #[error("{}: no '{key}'; {hint}", path.display())]
     MissingKey {
         /// File concerned.
         path: PathBuf,
         /// The key asked for.
         key: String,
-        /// What the file has instead.
+        /// Hint at what the file has instead.
         hint: String,
     },
-    /// A tensor of another shape than expected.
+    /// A tensor has another shape than expected.
     #[error("{}: '{key}' has shape {found:?}, expected {expected:?}", path.display())]
     Shape {
         /// File concerned.
@@ -103,32 +103,32 @@ pub enum WeightsError {
         /// Shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor of another element type than expected.
+    /// A tensor has another element type than expected.
     #[error("{}: '{key}' is {found}, expected {expected}", path.display())]
     WrongDtype {
         /// File concerned.
         path: PathBuf,
         /// Tensor concerned.
         key: String,
-        /// Types that would do.
+        /// Types that would be accepted.
         expected: &'static str,
         /// Type in the file.
         found: Dtype,
     },
-    /// A read outside a tensor, or a write that does not fill or overfills what was declared.
+    /// A read lies outside a tensor, or a write does not match the declared length.
     #[error("{}: '{key}': {reason}", path.display())]
     Extent {
         /// File concerned.
         path: PathBuf,
         /// Tensor concerned.
         key: String,
-        /// What does not fit.
+        /// Description of the mismatch.
         reason: String,
     },
-    /// The file does not hold exactly the weights the model needs.
+    /// The weights in the file are not exactly those that the model needs.
     #[error("the weights do not fit the model\n{report}")]
     Incomplete {
-        /// Key by key account.
+        /// Report of every key.
         report: Box<LoadReport>,
     },
 }

@@ -1,7 +1,8 @@
-//! Downloads of published weights: resumed after a break, and checked before they count.
+//! Downloads of published weights. They resume after a break and are verified before use.
 //!
-//! What has arrived is in `<file>.part`, and beside it in `<file>.part.json` what a server needs to tell
-//! whether the rest still belongs to it. A file under its own name is complete and has the hash asked for.
+//! Bytes that have arrived are in `<file>.part`. Beside it, `<file>.part.json` holds what a server needs to
+//! tell whether the rest still belongs to them. A file under its own name is complete and has the expected
+//! hash.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -18,28 +19,28 @@ use crate::files::{free_space, is_full, write_atomic};
 
 /// Bytes read at once.
 const BLOCK: usize = 1 << 17;
-/// Bytes that must arrive for earlier failures to be forgotten, so that a server that sends a little and
-/// breaks off does not go on for ever.
+/// Bytes that must arrive before earlier failures are forgotten. Without it, a server that sends a little and
+/// breaks off would be asked forever.
 const PROGRESS: u64 = 1 << 20;
-/// Slowest download that is waited for, in bytes per second.
+/// Slowest accepted download speed, in bytes per second.
 const SLOWEST: u64 = 1 << 10;
-/// Most bytes of a file whose length nobody states.
+/// Largest accepted file whose length is unknown, in bytes.
 const LONGEST: u64 = 64 << 30;
 /// Longest wait before another attempt.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Space left free on the disk.
+/// Bytes left free on the disk.
 const MARGIN: u64 = 1 << 20;
 
-/// How patient a download is.
+/// Timeouts and retries of a download.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchSettings {
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
-    /// Longest wait for the next bytes, and the time over which a speed is judged.
+    /// Longest wait for the next bytes, and the time over which the speed is measured.
     pub stall_timeout: Duration,
-    /// Failures in a row, without a mebibyte between them, that end it.
+    /// Number of failures in a row, with less than a mebibyte received between them, that ends the download.
     pub attempts: u32,
-    /// Wait after the first failure; it doubles with each.
+    /// Wait after the first failure. It doubles with each further one.
     pub first_wait: Duration,
 }
 
@@ -54,19 +55,19 @@ impl Default for FetchSettings {
     }
 }
 
-/// What a download tells while it runs.
+/// Progress report of a running download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchEvent<'a> {
-    /// Bytes there are, of how many.
+    /// Number of bytes received so far.
     At {
         /// Bytes of the file on disk.
         done: u64,
-        /// Its length, where the server states it.
+        /// Length of the file, if the server states it.
         total: Option<u64>,
     },
-    /// A failure that another attempt follows.
+    /// An attempt failed and another one will follow.
     Retry {
-        /// What happened.
+        /// Description of the failure.
         reason: &'a str,
         /// Time until the next attempt.
         wait: Duration,
@@ -78,11 +79,11 @@ pub enum FetchEvent<'a> {
 pub struct Fetched {
     /// The file.
     pub path: PathBuf,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Its SHA-256: the one asked for, where there is one.
+    /// Its SHA-256. It equals the expected one, if one is known.
     pub sha256: String,
-    /// Bytes of it that were there before.
+    /// Bytes that were there from an earlier download.
     pub resumed_at: u64,
 }
 
@@ -90,86 +91,86 @@ pub struct Fetched {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// The file cannot be had without a browser.
+    /// The file cannot be downloaded without a browser.
     #[error("'{name}' has no direct address: {how}")]
     ByHand {
         /// Weights asked for.
         name: String,
-        /// What to do instead.
+        /// How to get it instead.
         how: String,
     },
-    /// Another process downloads the same file.
+    /// Another process is downloading the same file.
     #[error("{}: another process is downloading this file; wait for it", path.display())]
     Busy {
-        /// The lock.
+        /// Path of the lock file.
         path: PathBuf,
     },
-    /// The server refused.
-    #[error("{url}: the server answers {status}; look at {page}")]
+    /// The server refused the request.
+    #[error("{url}: the server answered {status}; see {page}")]
     Status {
         /// Address asked for.
         url: String,
-        /// The server's status.
+        /// HTTP status of the answer.
         status: StatusCode,
-        /// Page of the weights.
+        /// Web page of the weights.
         page: String,
     },
-    /// An address that cannot be asked for, or that leads nowhere.
+    /// The address is invalid or leads nowhere.
     #[error("{url}: {reason}")]
     Address {
         /// Address asked for.
         url: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         reason: String,
     },
-    /// No connection, or broken ones only.
+    /// All attempts to connect or to download failed.
     #[error("{url}: {reason}; {attempts} failures in a row. {kept} bytes are kept in {}: run the command again to \
         go on from there", part.display())]
     Connection {
         /// Address asked for.
         url: String,
-        /// The last failure.
+        /// Description of the last failure.
         reason: String,
-        /// Failures without progress.
+        /// Number of failures without progress.
         attempts: u32,
-        /// Bytes that have arrived.
+        /// Bytes received.
         kept: u64,
-        /// Where they are.
+        /// Path of the file with the received bytes.
         part: PathBuf,
     },
-    /// The server offers a file of another length than the registry states.
-    #[error("{url}: {found} bytes, {expected} are expected: not the file the registry describes")]
+    /// The file on the server has another length than the registry states.
+    #[error("{url}: the file has {found} bytes, but the registry expects {expected}: it is another file")]
     Length {
         /// Address asked for.
         url: String,
         /// Length expected.
         expected: u64,
-        /// Length offered, or bytes sent so far.
+        /// Length stated by the server, or bytes received so far.
         found: u64,
     },
-    /// What arrived is not the file asked for. It is removed.
+    /// The downloaded file has the wrong hash. It is removed.
     #[error("{url}: wrong SHA-256\n  expected {expected}\n  found    {found}\nthe file was removed")]
     WrongHash {
         /// Address asked for.
         url: String,
         /// Hash in the registry.
         expected: String,
-        /// Hash of what arrived.
+        /// Hash of the downloaded file.
         found: String,
     },
-    /// The disk is full, or would be. What has arrived is kept.
-    #[error("{}: {needed} more bytes are needed, {}; free some space and run the command again to go on, or set \
+    /// The disk is full, or would be. The received bytes are kept.
+    #[error("{}: {needed} more bytes are needed, {}; free some space and run the command again to resume, or set \
         GEOPURIFY_HOME to another disk",
         path.display(), match free { Some(free) => format!("{free} are free"), None => "the disk is full".to_owned() })]
     NoSpace {
-        /// File that was written.
+        /// Path of the file being written.
         path: PathBuf,
-        /// Bytes still to come.
+        /// Bytes still to be downloaded.
         needed: u64,
-        /// Bytes there are, where known.
+        /// Free bytes on the disk, if known.
         free: Option<u64>,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{}: {source}", path.display())]
     Io {
         /// File or directory concerned.
@@ -188,7 +189,7 @@ impl FetchError {
     }
 }
 
-/// Why an attempt ended before the file was complete.
+/// Reason why an attempt ended before the file was complete.
 enum Failure {
     Fatal(FetchError),
     Retry(String),
@@ -200,11 +201,11 @@ impl From<FetchError> for Failure {
     }
 }
 
-/// Downloads the file of `published` into the directory `downloads`, going on with what is there of it.
+/// Downloads the file of `published` into the folder `downloads`, resuming an earlier download.
 ///
 /// # Errors
 ///
-/// [`FetchError`]. What has arrived is kept, unless it has the wrong hash.
+/// [`FetchError`]. The received bytes are kept, unless they have the wrong hash.
 pub fn fetch(
     published: &Published,
     downloads: &Path,
@@ -219,7 +220,7 @@ pub fn fetch(
 
     let path = downloads.join(&published.file);
     if path.exists() {
-        // An earlier download that was not imported. Without a hash to compare nothing says what it is.
+        // The file of an earlier download that was not imported. It can only be verified if a hash is known.
         let sha256 = file_sha256(&path)?;
         if published.sha256.as_ref() == Some(&sha256) {
             let bytes = std::fs::metadata(&path).map_err(|error| FetchError::io(&path, error))?.len();
@@ -257,13 +258,13 @@ pub fn fetch(
     Ok(Fetched { path, bytes, sha256, resumed_at })
 }
 
-/// Whether the terms of these weights were accepted before.
+/// Returns true if the terms of these weights were accepted earlier.
 #[must_use]
 pub fn is_accepted(published: &Published, downloads: &Path) -> bool {
     std::fs::read_to_string(acceptance(published, downloads)).is_ok_and(|terms| terms == published.licence.to_string())
 }
 
-/// Remembers that the terms of these weights were accepted, until they change.
+/// Records that the terms of these weights were accepted. The record becomes void if the terms change.
 ///
 /// # Errors
 ///
@@ -285,7 +286,7 @@ fn lock(path: &Path) -> Result<File, FetchError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(FetchError::Busy { path: path.to_path_buf() }),
-        // A file system without locks.
+        // File systems without locks end up here.
         Err(std::fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
         Err(std::fs::TryLockError::Error(error)) => Err(FetchError::io(path, error)),
     }
@@ -299,7 +300,7 @@ fn agent(url: &str, settings: &FetchSettings) -> Agent {
         .timeout_per_read(Some(settings.stall_timeout))
         .http_status_as_error(false)
         .user_agent(concat!("geopurify/", env!("CARGO_PKG_VERSION")));
-    // A proxy cannot reach this machine's own addresses.
+    // A proxy cannot reach addresses of this machine.
     let host = url.split_once("://").map_or(url, |(_, rest)| rest);
     match ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local)) {
         true => config.proxy(None).build().into(),
@@ -307,30 +308,30 @@ fn agent(url: &str, settings: &FetchSettings) -> Agent {
     }
 }
 
-/// What of a file has arrived.
+/// Partly downloaded file.
 struct Part {
     path: PathBuf,
     file: File,
     len: u64,
     origin_path: PathBuf,
     origin: Origin,
-    /// Whether a wrong file would be noticed in the end.
+    /// True if a wrong file would be noticed at the end.
     hash_is_known: bool,
 }
 
-/// Where a part came from.
+/// Source of a partial download.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Origin {
     url: String,
-    /// The server's strong validator: two answers with the same one are the same bytes.
+    /// Strong validator of the server. Answers with the same validator have the same bytes.
     etag: Option<String>,
     /// Length of the whole file.
     total: Option<u64>,
 }
 
 impl Part {
-    /// Opens what is there of `target`. It begins anew if it came from another address, or if neither a
-    /// validator nor, in the end, a hash could tell that the rest belongs to it.
+    /// Opens the partial download of `target`. It starts anew if the part came from another address, or if
+    /// neither a validator nor a final hash can tell that the rest belongs to it.
     fn open(target: &Path, url: &str, hash_is_known: bool) -> Result<Self, FetchError> {
         let path = with_suffix(target, ".part");
         let origin_path = with_suffix(target, ".part.json");
@@ -348,12 +349,12 @@ impl Part {
         Ok(part)
     }
 
-    /// Whether the rest of the file may be asked for, rather than all of it.
+    /// Returns true if it is enough to request the rest of the file.
     fn can_go_on(&self) -> bool {
         (self.origin.etag.is_some() || self.hash_is_known) && self.origin.total.is_none_or(|total| self.len <= total)
     }
 
-    /// Throws away what has arrived.
+    /// Discards the received bytes.
     fn restart(&mut self, origin: Origin) -> Result<(), FetchError> {
         let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         emptied.map_err(|error| FetchError::io(&self.path, error))?;
@@ -372,7 +373,7 @@ impl Part {
         FetchError::NoSpace { path: self.path.clone(), needed, free }
     }
 
-    /// Asks once for what is missing and writes what comes.
+    /// Sends one request for the missing bytes and writes the answer.
     fn attempt(
         &mut self,
         agent: &Agent,
@@ -414,7 +415,7 @@ impl Part {
         self.receive(response, total.or(published.bytes), url, settings, observe)
     }
 
-    /// Judges the server's answer and brings the part in line with it. Whether a body is to be read.
+    /// Checks the server's answer and adapts the part to it. Returns true if there is a body to read.
     fn accept(&mut self, response: &Response<Body>, published: &Published, url: &str) -> Result<bool, Failure> {
         let headers = response.headers();
         let etag = header(headers, "etag").filter(|etag| etag.starts_with('"')).map(str::to_owned);
@@ -422,7 +423,8 @@ impl Part {
         let fresh = |etag, total| Origin { url: url.to_owned(), etag, total };
         match response.status() {
             StatusCode::OK => {
-                // All of it: nothing was there, the file has changed, or the server knows no ranges.
+                // The whole file: there was no part, the file has changed, or the server does not support
+                // ranges.
                 self.restart(fresh(etag, response.body().content_length()))?;
                 Ok(true)
             }
@@ -437,7 +439,7 @@ impl Part {
                     }
                     _ => {
                         self.restart(fresh(None, None))?;
-                        Err(Failure::Retry("the server answers with another part than the one asked for".to_owned()))
+                        Err(Failure::Retry("the server answered with another part than the one requested".to_owned()))
                     }
                 }
             }
@@ -446,13 +448,13 @@ impl Part {
                     return Ok(false);
                 }
                 self.restart(fresh(None, None))?;
-                Err(Failure::Retry("the file on the server is shorter than what has arrived".to_owned()))
+                Err(Failure::Retry("the file on the server is shorter than the part already downloaded".to_owned()))
             }
             status
                 if status.is_server_error()
                     || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) =>
             {
-                Err(Failure::Retry(format!("the server answers {status}")))
+                Err(Failure::Retry(format!("the server answered {status}")))
             }
             status => {
                 let (url, page) = (url.to_owned(), published.page.clone());
@@ -461,7 +463,7 @@ impl Part {
         }
     }
 
-    /// Writes the body to the end of the part.
+    /// Appends the body to the part.
     fn receive(
         &mut self,
         response: Response<Body>,
@@ -509,7 +511,7 @@ impl Part {
         }
     }
 
-    /// Checks the complete part and gives it its name. Returns its hash.
+    /// Verifies the complete part and renames it to its final name. Returns its hash.
     fn complete(self, target: &Path, published: &Published, url: &str) -> Result<String, FetchError> {
         self.file.sync_all().map_err(|error| match is_full(&error) {
             true => self.no_space(0),
@@ -538,7 +540,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Sorts an error of a request that got no answer.
+/// Classifies the error of a request that got no answer.
 fn refused(url: &str, error: ureq::Error) -> Failure {
     match error {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => {
@@ -552,7 +554,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// First byte and total length in a Content-Range: `bytes 5-9/10`, `bytes 5-9/*`, `bytes */10`.
+/// Parses a Content-Range into first byte and total length: `bytes 5-9/10`, `bytes 5-9/*`, `bytes */10`.
 fn content_range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let total = match total {

@@ -1,4 +1,4 @@
-//! Files of weights of either kind.
+//! Files of weights, PyTorch or safetensors.
 
 use std::borrow::Cow;
 use std::io::Read as _;
@@ -8,8 +8,8 @@ use super::pytorch::{Checkpoint, CheckpointTensors, read_pytorch};
 use super::source::{Inventory, TensorInfo, TensorSource};
 use super::{HostTensor, IntTensor, SafetensorsFile, StateDict, WeightsError};
 
-/// An open file of weights, of either kind. A tensor is read when it is taken, so memory holds the
-/// tensors a model has taken and no second copy of them.
+/// An open file of weights, PyTorch or safetensors. A tensor is read when it is taken, so memory never holds
+/// a second copy of the tensors.
 pub struct WeightsFile {
     inventory: Inventory,
     backing: Backing,
@@ -32,7 +32,8 @@ impl WeightsFile {
         std::fs::File::open(path)
             .and_then(|file| file.take(9).read_to_end(&mut start))
             .map_err(|error| WeightsError::io(path, error))?;
-        // A safetensors header is JSON behind its length; no PyTorch container has a brace there.
+        // A safetensors file starts with the header's length and then JSON. No PyTorch container has a brace
+        // there.
         if start.get(8) != Some(&b'{') {
             let (tensors, inventory) = CheckpointTensors::new(read_pytorch(path)?)?;
             return Ok(Self { inventory, backing: Backing::Pytorch(Box::new(tensors)) });
@@ -50,19 +51,19 @@ impl WeightsFile {
         Ok(Self { inventory, backing: Backing::Safetensors(file) })
     }
 
-    /// What the file holds.
+    /// Returns the names, shapes and types of the tensors.
     #[must_use]
     pub fn contents(&self) -> &Inventory {
         &self.inventory
     }
 
-    /// Path the file was opened from.
+    /// Returns the path the file was opened from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.inventory.source
     }
 
-    /// The checkpoint, where the file is one of PyTorch.
+    /// Returns the checkpoint, if the file is one of PyTorch.
     #[must_use]
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         match &self.backing {
@@ -71,7 +72,7 @@ impl WeightsFile {
         }
     }
 
-    /// A free-form text entry of a safetensors file.
+    /// Returns a free-form text entry of a safetensors file.
     pub(super) fn metadata(&self, entry: &str) -> Option<&str> {
         match &self.backing {
             Backing::Pytorch(_) => None,
@@ -79,7 +80,7 @@ impl WeightsFile {
         }
     }
 
-    /// Reads everything, integers too.
+    /// Reads all tensors, including integers.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A file's keys against those of a model.
+//! Comparison of a file's keys with those of a model.
 
 use std::collections::BTreeSet;
 
@@ -21,10 +21,10 @@ impl LoadReport {
     }
 }
 
-/// Compares the keys of `source` with those a model needs. No element is read.
+/// Compares the keys of `source` with those a model needs. Reads no elements.
 ///
-/// `expected` holds each key with its shape. `ignored` holds patterns ([`key_matches`]) for keys of
-/// the file that may be left over. A key the model expects is never ignored.
+/// `expected` holds each key with its shape. `ignored` holds patterns ([`key_matches`]) for keys of the file
+/// that are allowed to be unused. A key that the model expects is never ignored.
 pub fn match_keys(
     source: &(impl TensorSource + ?Sized),
     expected: &[(String, Vec<usize>)],
@@ -78,8 +78,8 @@ pub fn match_keys(
     report
 }
 
-/// Whether `pattern` stands for `key`: a pattern ending in `*` for a prefix, any other for the whole key
-/// or its last dotted parts (`num_batches_tracked` for `bn.num_batches_tracked`).
+/// Returns true if `pattern` matches `key`. A pattern that ends in `*` matches a prefix. Any other matches
+/// the whole key or its last dotted parts (`num_batches_tracked` matches `bn.num_batches_tracked`).
 #[must_use]
 pub fn key_matches(pattern: &str, key: &str) -> bool {
     match pattern.strip_suffix('*') {

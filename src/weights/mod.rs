@@ -1,12 +1,12 @@
-//! Weights on disk: PyTorch checkpoints and safetensors, read into plain host memory, and the store that
-//! keeps them ready.
+//! Weights on disk: readers of PyTorch checkpoints and safetensors into host memory, and the store of
+//! installed weights.
 //!
-//! Nothing here knows a model. A loader takes tensors from a [`TensorSource`], which is a whole
-//! [`StateDict`] or a [`WeightsFile`] read one tensor at a time, compares the keys with what the model
-//! expects ([`match_keys`]), and refuses to go on unless the [`LoadReport`] is complete.
+//! This module knows no model. A loader takes tensors from a [`TensorSource`], which is either a whole
+//! [`StateDict`] or a [`WeightsFile`] that is read one tensor at a time. It compares the keys with those the
+//! model expects ([`match_keys`]) and fails unless the [`LoadReport`] is complete.
 //!
-//! Checkpoints come from strangers. The readers execute nothing, check every declared size
-//! against the file before allocating, and answer any file with a value or a [`WeightsError`].
+//! Checkpoints may come from untrusted sources. The readers execute nothing and check every declared size
+//! against the file before allocating. Any file gives either a value or a [`WeightsError`].
 
 use std::path::Path;
 
@@ -39,8 +39,7 @@ pub use sha256::{bytes_sha256, file_sha256};
 pub use source::{Inventory, TensorInfo, TensorSource};
 pub use tensor::{HostTensor, IntTensor, StateDict};
 
-/// Reads the weights in a file of either kind whole: a PyTorch checkpoint by [`Checkpoint::state_dict`],
-/// safetensors as they are.
+/// Reads all weights in a file: a PyTorch checkpoint by [`Checkpoint::state_dict`], safetensors as they are.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! Names of weights.
 
-/// Whether `name` can be the name of a file in the store on every platform: letters, digits, `.`, `_`
-/// and `-`, no leading dot or dash, at most 100 bytes.
+/// Returns true if `name` can be a file name in the store on every platform: letters, digits, `.`, `_` and
+/// `-`, no leading dot or dash, at most 100 bytes.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     name.len() <= 100

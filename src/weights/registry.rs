@@ -1,4 +1,4 @@
-//! Where weights come from, and under which licence.
+//! Registry of published weights: their addresses and licences.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use super::name::is_name;
 
-/// The registry that comes with the program.
+/// Registry inside the program.
 const EMBEDDED: &str = include_str!("../../weights/registry.toml");
-/// Names a registry to use instead.
+/// Environment variable with the path of a registry to use instead.
 const REGISTRY_VARIABLE: &str = "GEOPURIFY_REGISTRY";
 
 /// Terms under which weights may be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Licence {
-    /// SPDX identifier, or words where there is none.
+    /// SPDX identifier, or a description if there is none.
     pub id: String,
-    /// Where its text or its statement is.
+    /// Address of the licence text or statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Whether commercial use is forbidden.
+    /// True if commercial use is forbidden.
     #[serde(default)]
     pub non_commercial: bool,
-    /// What else there is to know.
+    /// Further remarks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 impl fmt::Display for Licence {
-    /// Identifier, whether commercial use is forbidden, address and note in one sentence.
+    /// Writes identifier, ban on commercial use, address and note in one sentence.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.id)?;
         if self.non_commercial {
@@ -54,21 +54,21 @@ pub struct Published {
     pub name: String,
     /// Model they belong to.
     pub model: String,
-    /// What they are, in a few words.
+    /// Short description.
     pub about: String,
     /// Name of the published file.
     pub file: String,
-    /// Address of the file itself, where it can be had without a browser.
+    /// Address of the file, if it can be downloaded without a browser.
     pub url: Option<String>,
-    /// How to get it by hand, where it cannot.
+    /// How to get the file by hand, if it cannot.
     pub by_hand: Option<String>,
-    /// SHA-256 of the file in lower-case hexadecimal; `None` where it is not known for certain.
+    /// SHA-256 of the file in lower-case hexadecimal; `None` if it is not known for certain.
     pub sha256: Option<String>,
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub bytes: Option<u64>,
-    /// Page a person finds the file on.
+    /// Web page that links to the file.
     pub page: String,
-    /// Code the weights were published with.
+    /// Repository of the code that the weights were published with.
     pub repository: Option<String>,
     /// Paper to cite.
     pub paper: Option<String>,
@@ -77,13 +77,13 @@ pub struct Published {
 }
 
 impl Published {
-    /// Where the weights come from: the file's address, else the page.
+    /// Returns where the weights come from: the file's address, else the page.
     #[must_use]
     pub fn origin(&self) -> &str {
         self.url.as_deref().unwrap_or(&self.page)
     }
 
-    /// What to do to have these weights, in one sentence.
+    /// Returns how to get these weights, in one sentence.
     #[must_use]
     pub fn how_to_get(&self) -> String {
         match (&self.url, &self.by_hand) {
@@ -99,11 +99,11 @@ impl Published {
     }
 }
 
-/// Everything published that is known.
+/// List of all known published weights.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
-    /// In the registry's order.
+    /// Entries in the order of the registry.
     #[serde(rename = "weights")]
     pub entries: Vec<Published>,
 }
@@ -112,7 +112,7 @@ pub struct Registry {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("registry {}: {source}", path.display())]
     Io {
         /// File concerned.
@@ -120,26 +120,26 @@ pub enum RegistryError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// Not the form of a registry.
+    /// The text is not a valid registry.
     #[error("registry {origin}: {reason}")]
     Malformed {
-        /// The file, or that it is the embedded one.
+        /// Path of the file, or a note that it is the embedded registry.
         origin: String,
-        /// What is wrong, with the line where there is one.
+        /// Description of the problem, with the line if known.
         reason: String,
     },
-    /// A name that is not in the registry.
+    /// The registry has no entry of this name.
     #[error("the registry knows no weights '{name}'; it has {known}")]
     Unknown {
         /// The name asked for.
         name: String,
-        /// The names there are.
+        /// Names in the registry.
         known: String,
     },
 }
 
 impl Registry {
-    /// The registry that `file` names, else the one GEOPURIFY_REGISTRY names, else the embedded one.
+    /// Loads the registry in `file`, else the one that GEOPURIFY_REGISTRY names, else the embedded one.
     ///
     /// # Errors
     ///
@@ -164,11 +164,11 @@ impl Registry {
         let mut names = std::collections::HashSet::new();
         for entry in &registry.entries {
             if !is_name(&entry.name) || !is_name(&entry.file) {
-                // Both become names of files.
-                return Err(malformed(format!("'{}' or '{}' is no plain name", entry.name, entry.file)));
+                // Both are used as file names.
+                return Err(malformed(format!("'{}' or '{}' is not a plain name", entry.name, entry.file)));
             }
             if !names.insert(&entry.name) {
-                return Err(malformed(format!("'{}' is there twice", entry.name)));
+                return Err(malformed(format!("'{}' is listed twice", entry.name)));
             }
             let is_hash = |hash: &str| hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             if entry.sha256.as_deref().is_some_and(|hash| !is_hash(hash)) {
@@ -181,11 +181,11 @@ impl Registry {
         Ok(registry)
     }
 
-    /// The entry `name`.
+    /// Returns the entry `name`.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::Unknown`], with the names there are.
+    /// [`RegistryError::Unknown`], which lists the known names.
     pub fn get(&self, name: &str) -> Result<&Published, RegistryError> {
         self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| {
             let known: Vec<_> = self.entries.iter().map(|entry| entry.name.as_str()).collect();
@@ -228,8 +228,8 @@ mod tests {
         assert_eq!(Registry::parse(&entry("a", "a.pth", ""), "r").unwrap().entries.len(), 1);
         for (text, expected) in [
             ("weights = 3".to_owned(), "r"),
-            (entry("a", "../a.pth", ""), "no plain name"),
-            (entry("a/b", "a.pth", ""), "no plain name"),
+            (entry("a", "../a.pth", ""), "not a plain name"),
+            (entry("a/b", "a.pth", ""), "not a plain name"),
             (entry("a", "a.pth", "sha256 = 'ABC'"), "64 lower-case"),
             (entry("a", "a.pth", "uri = 'x'"), "uri"),
             (entry("a", "a.pth", "") + &entry("a", "a.pth", ""), "twice"),

@@ -1,11 +1,11 @@
-//! What a file of weights has against what a model needs, name by name.
+//! Report of how the tensors of a file match those of a model, by name.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::dtype::Dtype;
 
-/// A tensor whose shape is not the model's.
+/// A tensor with another shape than the model's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misshaped {
     /// Name of the tensor.
@@ -16,7 +16,7 @@ pub struct Misshaped {
     pub found: Vec<usize>,
 }
 
-/// A tensor whose element type is not f32.
+/// A tensor with another element type than f32.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cast {
     /// Name of the tensor.
@@ -25,16 +25,16 @@ pub struct Cast {
     pub from: Dtype,
 }
 
-/// Outcome of matching a [`TensorSource`] with a model, every list ordered by name.
+/// Result of matching a [`TensorSource`] with a model. Every list is ordered by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// File the weights came from.
     pub source: PathBuf,
-    /// Keys that are there with the right shape.
+    /// Keys that match, with the right shape.
     pub applied: Vec<String>,
-    /// Keys the model needs and the file lacks, with the shape. Fatal.
+    /// Keys that the model needs and the file lacks, with their shapes. Fatal.
     pub missing: Vec<(String, Vec<usize>)>,
-    /// Keys of the file that the model does not know. Fatal.
+    /// Keys of the file that the model does not have. Fatal.
     pub unused: Vec<String>,
     /// Keys with another shape. Fatal.
     pub misshaped: Vec<Misshaped>,
@@ -42,23 +42,23 @@ pub struct LoadReport {
     pub not_float: Vec<Cast>,
     /// Applied keys that were converted to f32.
     pub cast: Vec<Cast>,
-    /// Keys left aside on purpose.
+    /// Unused keys that are allowed.
     pub ignored: Vec<String>,
-    /// Entries that are no tensor, with what they are.
+    /// Entries that are not tensors, with their type.
     pub not_tensors: Vec<(String, String)>,
-    /// Prefix taken off every key of the file.
+    /// Prefix that was removed from every key of the file.
     pub stripped_prefix: Option<&'static str>,
 }
 
 impl LoadReport {
-    /// Whether every weight of the model is there and the file has no other.
+    /// Returns true if the file has every weight of the model and no other.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.unused.is_empty() && self.misshaped.is_empty() && self.not_float.is_empty()
     }
 }
 
 impl fmt::Display for LoadReport {
-    /// A summary line, then a line per key that is not simply applied. Problems come first.
+    /// Writes a summary line, then a line for each key that was not simply applied. Problems come first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -73,7 +73,7 @@ impl fmt::Display for LoadReport {
             self.ignored.len(),
         )?;
         if let Some(prefix) = self.stripped_prefix {
-            write!(f, "; prefix '{prefix}' taken off every key")?;
+            write!(f, "; prefix '{prefix}' removed from every key")?;
         }
         let mut line = |status: &str, detail: fmt::Arguments<'_>| write!(f, "\n  {status:<10} {detail}");
         for (key, shape) in &self.missing {

@@ -1,4 +1,4 @@
-//! Safetensors files: mapped reading of parts, streamed writing.
+//! Safetensors files: memory-mapped reading of blocks, streamed writing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
@@ -14,31 +14,31 @@ use super::tensor::{floats_from_le, ints_from_le};
 use super::{Dtype, StateDict, WeightsError, sha256};
 use crate::files::{AtomicFile, MappedFile};
 
-/// Bytes before the header that hold its length.
+/// Length in bytes of the field before the header, which holds the header's length.
 const LENGTH_LEN: usize = 8;
-/// Longest header accepted; those of large models take some 100 KiB. Parsing takes a few dozen
-/// times as much memory.
+/// Longest accepted header in bytes. Those of large models take some 100 KiB. Parsing takes a few dozen times
+/// as much memory.
 const MAX_HEADER: u64 = 8 << 20;
 /// Elements converted by one task of a parallel read.
 const TASK_ELEMENTS: usize = 1 << 16;
 
-/// Metadata entry of a sealed file: the SHA-256 of the whole file, this entry's own digits as zeros. It is
-/// within the file so that there is no second file to lose or to mismatch, and covers the header too.
+/// Metadata entry of a sealed file: the SHA-256 of the whole file, with zeros in place of this entry's own
+/// digits. It covers the header too. It is inside the file, so it cannot be lost or belong to another file.
 const SEAL: &str = "sha256";
 /// Hexadecimal digits of the seal.
 const SEAL_LEN: usize = 64;
 
-/// A safetensors file, mapped; tensors are read in place.
+/// A memory-mapped safetensors file. Tensors are read in place.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
     bytes: MappedFile,
     metadata: Metadata,
-    /// Where the data section begins.
+    /// Byte offset of the data section.
     data: usize,
 }
 
-/// One tensor of an open file, not copied.
+/// View of one tensor of an open file, without a copy.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
     path: &'a Path,
@@ -47,13 +47,13 @@ pub struct TensorView<'a> {
     pub dtype: Dtype,
     /// Extents, outermost first.
     pub shape: &'a [usize],
-    /// Elements, little-endian, row-major, with no alignment promised.
+    /// Elements, little-endian and row-major. They may be unaligned.
     pub bytes: &'a [u8],
 }
 
 impl SafetensorsFile {
-    /// Maps a file and checks its header: every tensor's extent fits its bytes, the tensors
-    /// lie one after the other, and together they are exactly as long as the file.
+    /// Maps a file and checks its header: the extents of every tensor match its bytes, the tensors follow
+    /// each other without gaps, and together they fill the file.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl SafetensorsFile {
         Self::new(path, bytes)
     }
 
-    /// Opens a file that is in memory; `path` names it in messages.
+    /// Opens a file that is in memory. `path` names it in messages.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl SafetensorsFile {
         };
         let rest = (bytes.len() - LENGTH_LEN) as u64;
         if len > rest {
-            let reason = format!("a header of {len} bytes is declared, {rest} follow");
+            let reason = format!("a header of {len} bytes is declared, but only {rest} follow");
             return Err(malformed(0, reason));
         }
         if len > MAX_HEADER {
@@ -92,45 +92,46 @@ impl SafetensorsFile {
                 limit: MAX_HEADER,
             });
         }
-        // Fits: it is at most the file's length.
+        // Fits into usize, because it is at most the file's length.
         let data = LENGTH_LEN + len as usize;
         let metadata: Metadata = serde_json::from_slice(&bytes[LENGTH_LEN..data])
             .map_err(|error| malformed(LENGTH_LEN, format!("header: {error}")))?;
         let held = bytes.len() - data;
         if metadata.data_len() != held {
             let declared = metadata.data_len();
-            let reason = format!("the header declares {declared} bytes of data, {held} follow");
+            let reason = format!("the header declares {declared} bytes of data, but {held} follow");
             return Err(malformed(data, reason));
         }
         Ok(Self { path: path.to_path_buf(), bytes, metadata, data })
     }
 
-    /// Path the file was opened from.
+    /// Returns the path the file was opened from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Names of the tensors, in the order of their data.
+    /// Returns the names of the tensors, in the order of their data.
     pub fn names(&self) -> Vec<String> {
         self.metadata.offset_keys()
     }
 
-    /// The file's free-form text entries.
+    /// Returns the file's free-form text entries.
     pub fn metadata(&self) -> Option<&HashMap<String, String>> {
         self.metadata.metadata().as_ref()
     }
 
-    /// Compares the file with the hash that [`SafetensorsWriter::create_sealed`] put into it, reading all of it.
+    /// Reads the whole file and compares it with the hash that [`SafetensorsWriter::create_sealed`] wrote
+    /// into it.
     ///
     /// # Errors
     ///
-    /// [`WeightsError::Damaged`] if any byte differs, [`WeightsError::Unsupported`] for a file without such a
+    /// [`WeightsError::Damaged`] if any byte differs, [`WeightsError::Unsupported`] if the file has no such
     /// hash.
     pub fn verify_seal(&self) -> Result<(), WeightsError> {
         let mut header = self.bytes[..self.data].to_vec();
         let expected = self.metadata().and_then(|metadata| metadata.get(SEAL));
         let Some((expected, at)) = expected.and_then(|seal| Some((seal, find_seal(&header, seal)?))) else {
-            return Err(WeightsError::unsupported(&self.path, "a file that holds no SHA-256 of itself"));
+            return Err(WeightsError::unsupported(&self.path, "a file without its own SHA-256"));
         };
         header[at..at + SEAL_LEN].fill(b'0');
         let mut hash = Sha256::new_with_prefix(&header);
@@ -142,12 +143,12 @@ impl SafetensorsFile {
         Err(WeightsError::Damaged { path: self.path.clone(), expected: expected.clone(), found })
     }
 
-    /// Length of the file in bytes.
+    /// Returns the length of the file in bytes.
     pub fn file_len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Gives back the memory behind a tensor, which is read again when touched again.
+    /// Frees the memory behind a tensor. It is read from the file again when next touched.
     pub(super) fn release(&self, name: &str) {
         if let Some(info) = self.metadata.info(name) {
             let (start, end) = info.data_offsets;
@@ -155,7 +156,7 @@ impl SafetensorsFile {
         }
     }
 
-    /// The tensor `name`.
+    /// Returns the tensor `name`.
     ///
     /// # Errors
     ///
@@ -176,29 +177,29 @@ impl SafetensorsFile {
     }
 }
 
-/// Where the digits of `seal` are in a header.
+/// Finds the offset of the digits of `seal` in a header.
 fn find_seal(header: &[u8], seal: &str) -> Option<usize> {
     if seal.len() != SEAL_LEN {
         return None;
     }
-    // Quotes within a JSON string are escaped, so this is nothing but the entry.
+    // Quotes inside a JSON string are escaped, so only the entry itself can match.
     let entry = format!("\"{SEAL}\":\"{seal}\"");
     let at = header.windows(entry.len()).position(|window| window == entry.as_bytes())?;
     Some(at + entry.len() - 1 - SEAL_LEN)
 }
 
 impl TensorView<'_> {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.dtype.size()
     }
 
-    /// Whether there is no element.
+    /// Returns true if the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// The whole tensor as f32, row-major.
+    /// Converts the whole tensor to f32, row-major.
     ///
     /// # Errors
     ///
@@ -213,7 +214,7 @@ impl TensorView<'_> {
         Ok(out)
     }
 
-    /// The whole tensor as i64, row-major; booleans are 0 or 1.
+    /// Converts the whole tensor to i64, row-major. Booleans become 0 or 1.
     ///
     /// # Errors
     ///
@@ -225,13 +226,13 @@ impl TensorView<'_> {
         Ok(ints_from_le(self.bytes, self.dtype))
     }
 
-    /// Reads rows `rows` and columns `cols` of a `[N, C]` tensor as f32 into `out`, row-major,
-    /// `rows.len() * cols.len()` elements. Only the pages that hold them are touched.
+    /// Reads rows `rows` and columns `cols` of a `[N, C]` tensor as f32 into `out`, row-major. `out` has
+    /// `rows.len() * cols.len()` elements. Only the memory pages that hold them are touched.
     ///
     /// # Errors
     ///
-    /// [`WeightsError::WrongDtype`] for integers; [`WeightsError::Extent`] if the tensor has
-    /// not two dimensions, the block lies outside it, or `out` has another length.
+    /// [`WeightsError::WrongDtype`] for integers; [`WeightsError::Extent`] if the tensor does not have two
+    /// dimensions, the block lies outside it, or `out` has another length.
     pub fn read_block(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]) -> Result<(), WeightsError> {
         self.require_float()?;
         let &[num_rows, num_cols] = self.shape else {
@@ -252,8 +253,7 @@ impl TensorView<'_> {
         if out.is_empty() {
             return Ok(());
         }
-        // The bytes of the whole tensor are in memory's address space, so no product of its
-        // indices overflows.
+        // The bytes of the whole tensor are in the address space, so no product of its indices overflows.
         let size = self.dtype.size();
         let pitch = num_cols * size;
         let width = cols.len() * size;
@@ -296,7 +296,7 @@ impl TensorView<'_> {
     }
 }
 
-/// A tensor to be written.
+/// Declaration of a tensor to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Name, unique in the file.
@@ -308,26 +308,26 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// A tensor of this name, type and shape.
+    /// Creates the declaration of a tensor.
     pub fn new(name: impl Into<String>, dtype: Dtype, shape: impl Into<Vec<usize>>) -> Self {
         Self { name: name.into(), dtype, shape: shape.into() }
     }
 }
 
-/// Writes a safetensors file front to back, so that it may be larger than memory.
+/// Writes a safetensors file front to back, so the file may be larger than memory.
 ///
-/// The tensors are declared first; their elements follow in the declared order, in pieces of
-/// any length, as f32 ([`write_f32`](Self::write_f32), converted to the declared type) or as
-/// raw little-endian bytes ([`Write`]). The file appears under its name only on
-/// [`finish`](Self::finish); dropping the writer before leaves nothing.
+/// The tensors are declared first. Their elements follow in the declared order, in pieces of any length: as
+/// f32 ([`write_f32`](Self::write_f32), converted to the declared type) or as raw little-endian bytes
+/// ([`Write`]). The file appears under its name only on [`finish`](Self::finish). Dropping the writer earlier
+/// leaves no file.
 ///
-/// Declare wide element types before narrow ones to keep every tensor aligned to its type,
-/// which some readers ask for.
+/// Declare wide element types before narrow ones, so that every tensor is aligned to its type. Some readers
+/// require it.
 #[derive(Debug)]
 pub struct SafetensorsWriter {
     file: AtomicFile,
     specs: Vec<TensorSpec>,
-    /// End of each tensor, in bytes of data.
+    /// End of each tensor, as a byte offset in the data section.
     ends: Vec<u64>,
     /// Bytes of data written.
     written: u64,
@@ -336,7 +336,7 @@ pub struct SafetensorsWriter {
     seal: Option<Seal>,
 }
 
-/// A hash under way, and where its digits go.
+/// A hash being computed, and the offset of its digits.
 #[derive(Debug)]
 struct Seal {
     hash: Sha256,
@@ -344,7 +344,7 @@ struct Seal {
 }
 
 impl SafetensorsWriter {
-    /// Writes the header. `metadata` holds free-form text, left out if empty.
+    /// Creates the file and writes the header. `metadata` holds free-form text; it is left out if empty.
     ///
     /// # Errors
     ///
@@ -359,8 +359,8 @@ impl SafetensorsWriter {
         Self::start(path.as_ref(), tensors, metadata, false)
     }
 
-    /// As [`create`](Self::create), with the SHA-256 of the whole file among the metadata, as `sha256`, for
-    /// [`SafetensorsFile::verify_seal`]. It is computed along the way.
+    /// Does the same as [`create`](Self::create), and stores the SHA-256 of the whole file as metadata entry
+    /// `sha256`, for [`SafetensorsFile::verify_seal`]. The hash is computed while writing.
     ///
     /// # Errors
     ///
@@ -387,7 +387,7 @@ impl SafetensorsWriter {
         let mut at = 0usize;
         for spec in tensors {
             if !names.insert(&spec.name) || spec.name == "__metadata__" {
-                return Err(WeightsError::extent(path, &spec.name, "the name is taken"));
+                return Err(WeightsError::extent(path, &spec.name, "another tensor has the same name"));
             }
             let end = spec
                 .shape
@@ -409,7 +409,7 @@ impl SafetensorsWriter {
         let invalid = |error: String| WeightsError::io(path, io::Error::other(error));
         let header = Metadata::new(text, infos).map_err(|error| invalid(error.to_string()))?;
         let mut header = serde_json::to_vec(&header).map_err(|error| invalid(error.to_string()))?;
-        // Spaces align the data, as the format allows.
+        // Spaces after the header align the data, as the format allows.
         header.resize(header.len().next_multiple_of(LENGTH_LEN), b' ');
         if header.len() as u64 > MAX_HEADER {
             return Err(WeightsError::TooLarge {
@@ -440,8 +440,8 @@ impl SafetensorsWriter {
         })
     }
 
-    /// Writes the next elements of the current tensor, converted to its type. They must not
-    /// run over into the next tensor.
+    /// Writes the next elements of the current tensor, converted to its type. They must not exceed what the
+    /// tensor has left.
     ///
     /// # Errors
     ///
@@ -478,7 +478,8 @@ impl SafetensorsWriter {
         Ok(())
     }
 
-    /// Writes the next elements of the current tensor, which must be of i32 and have as many left.
+    /// Writes the next elements of the current tensor, which must be of type i32. They must not exceed what
+    /// the tensor has left.
     ///
     /// # Errors
     ///
@@ -514,7 +515,7 @@ impl SafetensorsWriter {
         Ok(())
     }
 
-    /// Puts the complete file in place.
+    /// Finishes the file and moves it to its path.
     ///
     /// # Errors
     ///
@@ -536,7 +537,7 @@ impl SafetensorsWriter {
         self.file.commit().map_err(|error| WeightsError::io(&path, error))
     }
 
-    /// The tensor that the next byte belongs to.
+    /// Returns the index of the tensor that the next byte belongs to.
     fn current(&self) -> Option<usize> {
         let index = self.ends.partition_point(|&end| end <= self.written);
         (index < self.ends.len()).then_some(index)
@@ -548,7 +549,7 @@ impl SafetensorsWriter {
 }
 
 impl Write for SafetensorsWriter {
-    /// Writes raw data; bytes beyond the last declared tensor are refused.
+    /// Writes raw data. Bytes beyond the last declared tensor are an error.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let left = self.ends.last().copied().unwrap_or(0) - self.written;
         if buf.len() as u64 > left {
@@ -583,7 +584,7 @@ fn floats_to_le(values: &[f32], dtype: Dtype, out: &mut Vec<u8>) {
     }
 }
 
-/// Fills `out`, which is emptied before, so that the loop is over slices and becomes wide moves.
+/// Empties and refills `out`. The loop runs over slices, so the compiler vectorizes it.
 fn convert<const N: usize>(values: &[f32], out: &mut Vec<u8>, to_bytes: impl Fn(f32) -> [u8; N]) {
     out.clear();
     out.resize(values.len() * N, 0);
@@ -623,7 +624,8 @@ fn to_safetensors(dtype: Dtype) -> safetensors::Dtype {
     }
 }
 
-/// Writes a state dict sealed, floats in f32 and integers in i64, in the order of their names, whole or not at all.
+/// Writes a sealed file of all tensors in a state dict, ordered by name, floats as f32 and integers as i64.
+/// The file appears whole or not at all.
 ///
 /// # Errors
 ///

@@ -7,10 +7,10 @@ use sha2::{Digest as _, Sha256};
 use super::WeightsError;
 use crate::files::MappedFile;
 
-/// Bytes hashed before their memory is given back.
+/// Number of bytes to hash before their memory is freed.
 const STEP: usize = 16 << 20;
 
-/// SHA-256 of a file in lower-case hexadecimal, read front to back.
+/// Computes the SHA-256 of a file, in lower-case hexadecimal.
 ///
 /// # Errors
 ///
@@ -22,7 +22,7 @@ pub fn file_sha256(path: &Path) -> Result<String, WeightsError> {
     Ok(hex(hash))
 }
 
-/// SHA-256 of bytes in lower-case hexadecimal.
+/// Computes the SHA-256 of bytes, in lower-case hexadecimal.
 #[must_use]
 pub fn bytes_sha256(bytes: &[u8]) -> String {
     hex(Sha256::new_with_prefix(bytes))
@@ -38,7 +38,7 @@ pub(super) fn update(hash: &mut Sha256, bytes: &MappedFile, start: usize) {
     }
 }
 
-/// The finished hash in lower-case hexadecimal.
+/// Finishes a hash and returns it in lower-case hexadecimal.
 pub(super) fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

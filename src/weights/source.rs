@@ -1,4 +1,4 @@
-//! Where a model takes its tensors from.
+//! Sources of tensors that models are loaded from.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,21 +17,21 @@ pub struct TensorInfo {
     pub dtype: Dtype,
 }
 
-/// What a source of weights holds, without the elements.
+/// Names, shapes and types of the tensors in a source of weights, without their elements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// File the weights come from, for messages.
     pub source: PathBuf,
     /// Every tensor, floating-point or not, by name.
     pub tensors: BTreeMap<String, TensorInfo>,
-    /// Entries that are no tensor, with the name of what they are.
+    /// Names of entries that are not tensors, with their type.
     pub not_tensors: BTreeMap<String, String>,
-    /// The prefix that was taken off every key, if all had one.
+    /// Prefix that was removed from every key, if all keys had it.
     pub stripped_prefix: Option<&'static str>,
 }
 
 impl Inventory {
-    /// Shape of the tensor `key`.
+    /// Returns the shape of the tensor `key`.
     #[must_use]
     pub fn shape(&self, key: &str) -> Option<Vec<usize>> {
         self.tensors.get(key).map(|tensor| tensor.shape.clone())
@@ -60,20 +60,22 @@ impl Inventory {
 
 /// Named tensors that a model takes one at a time.
 pub trait TensorSource {
-    /// What there is to take.
+    /// Returns the list of tensors.
     fn inventory(&self) -> Cow<'_, Inventory>;
 
-    /// Hands over the floating-point tensor `key`, which must have exactly `shape`. A tensor is taken
-    /// once: a second time it may be gone.
+    /// Returns the floating-point tensor `key`, which must have exactly `shape`. Take each tensor only once,
+    /// because the source may give it away.
     ///
     /// # Errors
     ///
     /// [`WeightsError::MissingKey`], [`WeightsError::WrongDtype`] for an integer tensor,
+    /// [`WeightsError::Shape`], or the error of a damaged file.
     /// [`WeightsError::Shape`], or that the file is damaged.
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError>;
 
-    /// The tensor `key` of exactly `shape`, flat and row-major, where it is a parameter in training: on an autodiff
-    /// device, and with gradients. `None` where the source has values alone, to be [taken](Self::take).
+    /// Returns the tensor `key` of exactly `shape`, flat and row-major, if it is a parameter in training: on
+    /// an autodiff device, with gradients. Returns `None` if the source only has values, which
+    /// [`take`](Self::take) returns.
     ///
     /// # Errors
     ///
@@ -84,7 +86,8 @@ pub trait TensorSource {
 }
 
 impl StateDict {
-    /// What a source holds that has `floats` (key, shape, type) in the place of these floating-point tensors.
+    /// Lists the tensors of a source whose floating-point tensors are replaced by `floats` (key, shape,
+    /// type).
     pub(crate) fn inventory_with<'a>(
         &'a self,
         floats: impl Iterator<Item = (&'a String, &'a Vec<usize>, Dtype)>,
@@ -95,7 +98,7 @@ impl StateDict {
         };
         Cow::Owned(Inventory {
             source: self.source.clone(),
-            // A key that is in both is the floating-point one.
+            // If a key is in both, the floating-point tensor wins.
             tensors: integers.chain(floats).map(info).collect(),
             not_tensors: self.not_tensors.clone(),
             stripped_prefix: self.stripped_prefix,

@@ -1,9 +1,11 @@
-//! The store on disk: installed weights, ready to load.
+//! The store: installed weights on disk, ready to load.
 //!
-//! `<home>/weights/<name>.safetensors` is everything there is of one set of weights: tensors in f32 under the
-//! checkpoint's own keys, and a [`Manifest`] and the file's own SHA-256 in its metadata. A manifest beside it
-//! could be lost or belong to another file; one inside is written, replaced and removed with the tensors,
-//! by one rename. Loading maps the file, and the hash is compared only when asked for ([`Store::verify`]).
+//! `<home>/weights/<name>.safetensors` is one installed set of weights. It holds the tensors in f32 under the
+//! checkpoint's own keys. Its metadata holds a [`Manifest`] and the file's own SHA-256. The manifest is not a
+//! separate file, because that could be lost or belong to other weights. Inside, it is written, replaced and
+//! removed together with the tensors, by a single rename.
+//!
+//! Loading maps the file. The hash is compared only on request ([`Store::verify`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,15 +21,15 @@ use super::registry::{Licence, Registry, RegistryError};
 use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile};
 use crate::files::{PARTIAL, free_space, is_full};
 
-/// Names the directory of the store.
+/// Environment variable with the folder of the store.
 const HOME_VARIABLE: &str = "GEOPURIFY_HOME";
-/// Metadata entry with the manifest.
+/// Metadata entry that holds the manifest.
 const MANIFEST: &str = "geopurify";
 const EXTENSION: &str = "safetensors";
-/// Space a file system may take beyond a file's length.
+/// Bytes that a file system may need beyond a file's length.
 const MARGIN: u64 = 1 << 20;
 
-/// What is known of installed weights.
+/// Description of installed weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Model they belong to.
@@ -36,20 +38,20 @@ pub struct Manifest {
     pub config: Json,
     /// Terms of use, as recorded at import.
     pub licence: Licence,
-    /// Where they come from.
+    /// Where they come from: an address or a page.
     pub origin: String,
     /// Name of the file they were imported from.
     pub source_file: String,
     /// SHA-256 of that file.
     pub source_sha256: String,
-    /// Length of that file.
+    /// Length of that file in bytes.
     pub source_bytes: u64,
     /// Day of the import, UTC, as `2026-01-31`.
     pub imported: String,
 }
 
 impl Manifest {
-    /// That of a file which the store wrote; `None` for any other.
+    /// Returns the manifest of a file that the store wrote, `None` for any other file.
     #[must_use]
     pub fn within(weights: &WeightsFile) -> Option<Self> {
         serde_json::from_str(weights.metadata(MANIFEST)?).ok()
@@ -60,27 +62,29 @@ impl Manifest {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Nowhere to put a store.
-    #[error("this system names no cache directory; set {HOME_VARIABLE} to a directory for the weights")]
+    /// The system has no folder for a store.
+    #[error("this system has no cache directory; set {HOME_VARIABLE} to a directory for the weights")]
     NoHome,
-    /// A name that cannot be a file's.
-    #[error("'{name}' is no name for weights: letters, digits, '.', '_' and '-', beginning with a letter or digit")]
+    /// The name cannot be used as a file name.
+    #[error(
+        "'{name}' is not a valid name for weights: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
+    )]
     InvalidName {
         /// The name.
         name: String,
     },
-    /// Weights that are not installed.
+    /// The weights are not installed.
     #[error("no weights '{name}' in {}: {help}", home.display())]
     Missing {
         /// The name asked for.
         name: String,
-        /// Where they would be.
+        /// Folder in which they were looked for.
         home: PathBuf,
-        /// What they are, where they come from, their licence, and the command that gets them.
+        /// Description, origin and licence of the weights, and the command that gets them.
         help: String,
     },
-    /// Weights of another model than the one asked for.
-    #[error("{}: weights of the model {found}, {expected} is wanted", path.display())]
+    /// The weights belong to another model than expected.
+    #[error("{}: these are weights of the model {found}, but {expected} is needed", path.display())]
     WrongModel {
         /// File concerned.
         path: PathBuf,
@@ -89,26 +93,26 @@ pub enum StoreError {
         /// The model they belong to.
         found: String,
     },
-    /// A file that the store did not write.
-    #[error("{}: not written by `geopurify weights import` ({reason}); remove it or import it", path.display())]
+    /// The store did not write this file.
+    #[error("{}: not written by `geopurify weights import` ({reason}): import it, or remove it", path.display())]
     Foreign {
         /// File concerned.
         path: PathBuf,
-        /// What is missing.
+        /// Missing part of the file.
         reason: String,
     },
     /// The disk is full, or would be.
     #[error("{}: {needed} bytes are needed, {}; free some space or set {HOME_VARIABLE} to another disk",
         path.display(), match free { Some(free) => format!("{free} are free"), None => "the disk is full".to_owned() })]
     NoSpace {
-        /// File that was to be written.
+        /// Path of the file to be written.
         path: PathBuf,
-        /// Bytes it takes.
+        /// Bytes needed for it.
         needed: u64,
-        /// Bytes there are, where known.
+        /// Free bytes, if known.
         free: Option<u64>,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{}: {source}", path.display())]
     Io {
         /// File or directory concerned.
@@ -130,60 +134,61 @@ impl StoreError {
     }
 }
 
-/// Installed weights.
+/// Description of installed weights and of their file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Installed {
     /// Name in the store.
     pub name: String,
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub bytes: u64,
-    /// What is known of them.
+    /// Manifest of the weights.
     pub manifest: Manifest,
 }
 
-/// Installed weights, open: a [`TensorSource`] that reads each tensor from the mapped file when it is taken.
+/// Open installed weights. The tensors are a [`TensorSource`] that reads each one from the mapped file when
+/// it is taken.
 #[derive(Debug)]
 pub struct StoredWeights {
-    /// What is known of them.
+    /// Description of the weights.
     pub installed: Installed,
     /// Their tensors.
     pub tensors: WeightsFile,
 }
 
-/// The directory with the installed weights.
+/// The folder of installed weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     home: PathBuf,
 }
 
 impl Store {
-    /// The store in `$GEOPURIFY_HOME`, else in `geopurify` in the platform's cache directory. Nothing is
-    /// created yet.
+    /// Opens the store in `$GEOPURIFY_HOME`, else in `geopurify` in the platform's cache folder. Creates
+    /// nothing yet.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NoHome`] where there is no such directory.
+    /// [`StoreError::NoHome`] if there is no such folder.
     pub fn at_home() -> Result<Self, StoreError> {
         let named = std::env::var_os(HOME_VARIABLE).filter(|home| !home.is_empty()).map(PathBuf::from);
         let home = named.or_else(|| Some(dirs::cache_dir()?.join("geopurify"))).ok_or(StoreError::NoHome)?;
         Ok(Self { home })
     }
 
-    /// The store in a directory of its own.
+    /// Opens the store in the folder `home`.
     #[must_use]
     pub fn at(home: impl Into<PathBuf>) -> Self {
         Self { home: home.into() }
     }
 
-    /// Its directory.
+    /// Returns the folder of the store.
     #[must_use]
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// Where downloads are put until they are imported.
+    /// Returns the folder that holds downloads until they are imported.
     #[must_use]
     pub fn downloads(&self) -> PathBuf {
         self.home.join("downloads")
@@ -193,7 +198,7 @@ impl Store {
         self.home.join("weights")
     }
 
-    /// File of the weights `name`, installed or not.
+    /// Returns the path of the weights `name`, installed or not.
     ///
     /// # Errors
     ///
@@ -205,13 +210,13 @@ impl Store {
         Ok(self.directory().join(format!("{name}.{EXTENSION}")))
     }
 
-    /// Whether weights of this name are installed; those that are part of the program do not count.
+    /// Returns true if weights of this name are installed. Built-in weights do not count.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.path(name).is_ok_and(|path| path.is_file())
     }
 
-    /// Names of the installed weights, in order.
+    /// Lists the names of the installed weights, in order.
     ///
     /// # Errors
     ///
@@ -238,7 +243,7 @@ impl Store {
         Ok(names)
     }
 
-    /// What is known of the weights `name`, installed or [built in](super::demo). Their tensors are not read.
+    /// Describes the weights `name`, installed or [built in](super::demo), without reading their tensors.
     ///
     /// # Errors
     ///
@@ -262,7 +267,7 @@ impl Store {
         Ok((Installed { name: name.to_owned(), bytes: file.file_len(), path, manifest }, file))
     }
 
-    /// The error for weights that are not installed.
+    /// Returns the error for weights that are not installed.
     fn missing(&self, name: &str) -> Result<StoreError, StoreError> {
         let registry = Registry::load(None)?;
         let help = match registry.get(name) {
@@ -278,12 +283,12 @@ impl Store {
         Ok(StoreError::Missing { name: name.to_owned(), home: self.home.clone(), help })
     }
 
-    /// Opens the weights `name` of a model. The file is mapped, not read, and its hash is not compared.
+    /// Opens the weights `name` of a model. The file is mapped, not read. Its hash is not compared.
     ///
     /// # Errors
     ///
     /// [`StoreError::Missing`], which says how to get them, [`StoreError::WrongModel`],
-    /// [`StoreError::Foreign`], or [`StoreError::Weights`] for a file that is damaged visibly.
+    /// [`StoreError::Foreign`], or [`StoreError::Weights`] for a file that is visibly damaged.
     pub fn open(&self, name: &str, model: &str) -> Result<StoredWeights, StoreError> {
         let (installed, file) = self.read(name)?;
         if installed.manifest.model != model {
@@ -293,7 +298,7 @@ impl Store {
         Ok(StoredWeights { installed, tensors: WeightsFile::of_safetensors(file)? })
     }
 
-    /// Reads all of the weights `name` and compares them with the hash recorded at import.
+    /// Reads the whole file of the weights `name` and compares it with the hash recorded at import.
     ///
     /// # Errors
     ///
@@ -304,12 +309,13 @@ impl Store {
         Ok(installed)
     }
 
-    /// Writes the weights `name` to a file of the store's own form, their manifest included, with tensors of `dtype`:
-    /// what can be handed on and imported elsewhere, in 16 bits half as long.
+    /// Writes the weights `name` with their manifest to a file in the store's format, with tensors of type
+    /// `dtype`. The file can be imported on another machine. With a 16-bit type it is half as long.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open); [`StoreError::Weights`] where the file cannot be written, or `dtype` holds no fractions.
+    /// As [`open`](Self::open); [`StoreError::Weights`] if the file cannot be written or `dtype` is an
+    /// integer type.
     pub fn export(&self, name: &str, path: &Path, dtype: Dtype) -> Result<(), StoreError> {
         let (installed, file) = self.read(name)?;
         let shapes = file.names().into_iter().map(|name| Ok((file.tensor(&name)?.shape.to_vec(), name)));
@@ -322,7 +328,8 @@ impl Store {
         Ok(writer.finish()?)
     }
 
-    /// Removes the weights `name` and returns how many bytes that frees. Whoever has them open keeps them.
+    /// Removes the weights `name` and returns the number of bytes freed. Processes that have them open can
+    /// still read them.
     ///
     /// # Errors
     ///
@@ -339,13 +346,13 @@ impl Store {
     }
 
     /// Installs the tensors `keys` of `source` as `name`, in f32, one at a time. Installed weights of that
-    /// name are replaced when the new ones are complete, not before. `progress` is told the bytes written
-    /// and their total.
+    /// name are replaced only when the new ones are complete. `progress` receives the bytes written and their
+    /// total.
     ///
     /// # Errors
     ///
     /// [`StoreError::Weights`] if a key is missing or the source is damaged, [`StoreError::NoSpace`],
-    /// [`StoreError::Io`]; the store is then as it was.
+    /// [`StoreError::Io`]. The store is then unchanged.
     pub fn install(
         &self,
         name: &str,
@@ -387,22 +394,22 @@ impl Store {
         self.describe(name)
     }
 
-    /// Lets one import at a time into the store. Whoever holds the lock is alone, so the temporary files
-    /// there are what killed imports left, and go.
+    /// Locks the store, so that one import runs at a time. All temporary files found then are leftovers of
+    /// killed imports, and are removed.
     fn lock(&self, directory: &Path) -> Result<File, StoreError> {
         let path = directory.join(".lock");
         let file = File::options().create(true).append(true).open(&path);
         let file = file.map_err(|error| StoreError::io(&path, error))?;
         match file.lock() {
             Ok(()) => {}
-            // A file system without locks: imports are still whole, only not one after the other.
+            // On a file system without locks, imports are still atomic, but they may run at the same time.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
             Err(error) => return Err(StoreError::io(&path, error)),
         }
         let entries = std::fs::read_dir(directory).map_err(|error| StoreError::io(directory, error))?;
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-                // One that cannot be removed costs space and nothing else.
+                // A leftover that cannot be removed only costs space.
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -410,22 +417,22 @@ impl Store {
     }
 }
 
-/// A manifest as the metadata of a file.
+/// Converts a manifest to metadata of a file.
 fn manifest_entry(path: &Path, manifest: &Manifest) -> Result<BTreeMap<String, String>, StoreError> {
     let text = serde_json::to_string(manifest).map_err(|error| StoreError::io(path, error.into()))?;
     Ok(BTreeMap::from([(MANIFEST.to_owned(), text)]))
 }
 
-/// The day, UTC, as `2026-01-31`.
+/// Returns the current day in UTC, as `2026-01-31`.
 #[must_use]
 pub fn today() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     date(since.as_secs() / 86_400)
 }
 
-/// Days since 1970-01-01 as a date.
+/// Converts days since 1970-01-01 to a date.
 fn date(days: u64) -> String {
-    // Years begin in March here, so that the leap day is the last. An era is 400 years.
+    // Years begin in March here, so that the leap day is the last day. An era is 400 years.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use super::dtype::Dtype;
 use super::error::WeightsError;
 
-/// A floating-point tensor, in f32 whatever the file held.
+/// A floating-point tensor, always in f32, whatever type the file has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostTensor {
     /// Extents, outermost first; empty for a scalar.
@@ -40,9 +40,9 @@ pub struct StateDict {
     pub tensors: BTreeMap<String, HostTensor>,
     /// Integer and boolean tensors (counters, masks, index tables).
     pub integers: BTreeMap<String, IntTensor>,
-    /// Entries that are no tensor, with the name of what they are.
+    /// Names of entries that are not tensors, with their type.
     pub not_tensors: BTreeMap<String, String>,
-    /// The prefix that was taken off every key, if all had one.
+    /// Prefix that was removed from every key, if all keys had it.
     pub stripped_prefix: Option<&'static str>,
 }
 
@@ -52,7 +52,7 @@ impl StateDict {
     /// # Errors
     ///
     /// [`WeightsError::MissingKey`], [`WeightsError::WrongDtype`] for an integer tensor, or
-    /// [`WeightsError::Shape`]; the tensor then stays.
+    /// [`WeightsError::Shape`]. The tensor then stays in the dict.
     pub fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
         match self.tensors.remove(key) {
             Some(tensor) if tensor.shape == shape => Ok(tensor),
@@ -82,17 +82,17 @@ impl StateDict {
         }
     }
 
-    /// Number of tensors, of either kind.
+    /// Returns the number of tensors, of both kinds.
     pub fn len(&self) -> usize {
         self.tensors.len() + self.integers.len()
     }
 
-    /// Whether there is no tensor.
+    /// Returns true if there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty() && self.integers.is_empty()
     }
 
-    /// Path of the file, for messages.
+    /// Returns the path of the file, for messages.
     pub fn source(&self) -> &Path {
         &self.source
     }
@@ -100,7 +100,7 @@ impl StateDict {
 
 /// Converts little-endian elements of a floating-point type to f32.
 ///
-/// `bytes` holds `out.len()` elements. Integer types leave `out` untouched: callers check.
+/// `bytes` holds `out.len()` elements. Integer types leave `out` unchanged, so callers must check the type.
 pub(super) fn floats_from_le(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     match dtype {
         Dtype::F32 => {
@@ -127,7 +127,7 @@ pub(super) fn floats_from_le(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     }
 }
 
-/// Converts little-endian elements of an integer type to i64; a float type gives nothing.
+/// Converts little-endian elements of an integer type to i64. A float type gives an empty result.
 pub(super) fn ints_from_le(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
     match dtype {
         Dtype::I64 => collect(bytes, i64::from_le_bytes),

@@ -1,50 +1,50 @@
-//! Names written into regions.
+//! Captions: names written into regions of a picture.
 
 use super::text::{CAP_HEIGHT, Face};
 use crate::images::Rgb8Image;
 
-/// Side of a square with as many cells as the grid on which places are looked for.
+/// Captions are placed on a grid of square cells. The grid has as many cells as a square with this side.
 const GRID: f32 = 450.0;
 
-/// Share of a caption's cells that must lie in its region: specks of other labels do not matter.
+/// Share of a caption's cells that must lie in its region. Specks of other labels may cover the rest.
 const INSIDE: f64 = 0.97;
 
-/// Text sizes that are tried, as shares of the preferred one.
+/// Text sizes to try, as shares of the preferred one.
 const SIZES: [f32; 4] = [1.0, 0.85, 0.72, 0.6];
 
-/// Smallest text size that can be read, in pixels.
+/// Smallest readable text size, in pixels.
 const SMALLEST: f32 = 9.0;
 
-/// Longest caption in units of its size; longer names are shortened.
+/// Longest caption, in units of its text size. Longer names are shortened.
 const LONGEST: f32 = 11.0;
 
 const TEXT_COLOR: [u8; 3] = [255; 3];
 const HALO_COLOR: [u8; 3] = [18; 3];
 const HALO_OPACITY: f32 = 0.8;
 
-/// Length of a step in the distance transform, straight and diagonal.
+/// Length of a straight and of a diagonal step in the distance transform.
 const STRAIGHT: u32 = 5;
 const DIAGONAL: u32 = 7;
 
-/// A name and where it goes.
+/// A name, and where it is written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Caption {
     /// Index of the name.
     pub(super) label: usize,
-    /// The name, or as much of it as is written.
+    /// The name, shortened if it is long.
     pub(super) text: String,
-    /// The middle of the text, in pixels.
+    /// Centre of the text, in pixels.
     pub(super) center: [f32; 2],
     /// Text size in pixels.
     pub(super) size: f32,
 }
 
-/// Small text needs thicker strokes to be white at all.
+/// Returns the font for a text size. Small text needs thicker strokes to look white.
 fn face(size: f32) -> Face {
     Face { size, boldness: 0.04 + 0.3 / size }
 }
 
-/// Width and height of a caption in pixels, with the space around it.
+/// Returns width and height of a caption in pixels, with the space around it.
 fn extent(text: &str, size: f32) -> [f32; 2] {
     [face(size).width(text) + 0.5 * size, 1.3 * size]
 }
@@ -62,8 +62,8 @@ pub(super) fn paint(image: &mut Rgb8Image, captions: &[Caption]) {
     }
 }
 
-/// For each label the place of its name inside its largest connected region: where the text fits, as far from
-/// the region's border as possible. Labels whose text fits nowhere have none.
+/// Finds a place for the name of each label, inside the label's largest connected region. The text must fit
+/// and is put as far from the region's border as possible. Labels whose text fits nowhere get no caption.
 pub(super) fn place(labels: &[i32], width: usize, height: usize, names: &[&str], size: f32) -> Vec<Caption> {
     let grid = Grid::new(labels, width, height);
     let regions = grid.largest_regions(names.len());
@@ -87,7 +87,7 @@ pub(super) fn place(labels: &[i32], width: usize, height: usize, names: &[&str],
     captions
 }
 
-/// The labels at the centres of square cells.
+/// Labels at the centres of square cells.
 struct Grid {
     /// Side of a cell in pixels.
     step: usize,
@@ -107,14 +107,14 @@ struct Region {
 impl Grid {
     fn new(labels: &[i32], width: usize, height: usize) -> Self {
         let step = (((width * height) as f32).sqrt() / GRID).ceil() as usize;
-        // Cells that reach over the border count with what is there.
+        // A cell that reaches over the border takes the last pixel inside.
         let middle = |cell: usize, pixels: usize| (cell * step + step / 2).min(pixels - 1);
         let (columns, rows) = (width.div_ceil(step), height.div_ceil(step));
         let row = |y: usize| (0..columns).map(move |x| labels[middle(y, height) * width + middle(x, width)]);
         Self { step, width: columns, cells: (0..rows).flat_map(row).collect() }
     }
 
-    /// The largest connected region of each of the labels `0..count`.
+    /// Finds the largest connected region of each of the labels `0..count`.
     fn largest_regions(&self, count: usize) -> Vec<Option<Region>> {
         let mut largest: Vec<Option<Region>> = (0..count).map(|_| None).collect();
         let mut seen = vec![false; self.cells.len()];
@@ -151,7 +151,8 @@ impl Grid {
         largest
     }
 
-    /// Distance of each cell from the nearest cell of another label or outside, by steps in eight directions.
+    /// Returns the distance of each cell from the nearest cell of another label or outside, by steps in eight
+    /// directions.
     fn depth(&self) -> Vec<u32> {
         let (width, height) = (self.width as isize, (self.cells.len() / self.width) as isize);
         let mut depth = vec![u32::MAX; self.cells.len()];
@@ -176,13 +177,13 @@ impl Grid {
     }
 }
 
-/// A region's cells, countable in any rectangle.
+/// Cells of a region, which can be counted in any rectangle (summed-area table).
 struct Inside<'a> {
     region: &'a Region,
     grid_width: usize,
-    /// Columns of `sums`: one more than the region spans.
+    /// Number of columns of `sums`: one more than the region spans.
     columns: usize,
-    /// Number of the region's cells above and to the left of each corner of the cells it spans.
+    /// Number of the region's cells above and to the left of each cell corner.
     sums: Vec<u32>,
 }
 
@@ -202,7 +203,8 @@ impl<'a> Inside<'a> {
         Self { region, grid_width: grid.width, columns, sums }
     }
 
-    /// The middle, in cells of the grid, of the best rectangle of `width` x `height` cells inside the region.
+    /// Returns the centre, in cells of the grid, of the best rectangle of `width` x `height` cells inside the
+    /// region.
     fn best(&self, width: usize, height: usize, depth: impl Fn(usize) -> u32) -> Option<[f32; 2]> {
         let Region { left, top, right, bottom, .. } = *self.region;
         let needed = (INSIDE * (width * height) as f64).ceil() as u32;
@@ -215,7 +217,7 @@ impl<'a> Inside<'a> {
                     continue;
                 }
                 let cell = (top + y + height / 2) * self.grid_width + left + x + width / 2;
-                // Of places equally deep the one nearest to the middle of what the region spans.
+                // Of equally deep places, the one nearest to the centre of the region's bounding box wins.
                 let off = |at: usize, size: usize, from: usize, to: usize| (2 * at + size).abs_diff(to - from);
                 let off = off(x, width, left, right) + off(y, height, top, bottom);
                 let score = (depth(cell), std::cmp::Reverse(off));
@@ -233,12 +235,12 @@ impl<'a> Inside<'a> {
 mod tests {
     use super::*;
 
-    /// Labels of a `width` x `height` picture by a rule.
+    /// Makes the labels of a `width` x `height` picture by a rule.
     fn labels(width: usize, height: usize, rule: impl Fn(i32, i32) -> i32) -> Vec<i32> {
         (0..height as i32).flat_map(|y| (0..width as i32).map(move |x| (x, y))).map(|(x, y)| rule(x, y)).collect()
     }
 
-    /// Whether all pixels of the caption have its label.
+    /// Returns true if all pixels of the caption have its label.
     fn lies_inside(caption: &Caption, labels: &[i32], width: usize) -> bool {
         let [w, h] = extent(&caption.text, caption.size);
         let [x, y] = caption.center;
@@ -265,7 +267,8 @@ mod tests {
 
     #[test]
     fn the_largest_region_is_taken_also_in_a_large_picture() {
-        // A ring has its centre outside; the text goes into its thick side. A second, smaller region is ignored.
+        // The centre of a ring lies outside it; the text goes into its thick side. A second, smaller region
+        // is ignored.
         let (width, height) = (2000, 1500);
         let ring = |x: i32, y: i32| {
             let outer = (x - 900).pow(2) + (y - 700).pow(2) < 600 * 600;

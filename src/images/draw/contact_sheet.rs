@@ -1,4 +1,4 @@
-//! Many pictures on one sheet.
+//! Contact sheets: many pictures on one sheet.
 
 use super::legend::{
     BACKGROUND, BOLDNESS, GAP, LegendEntry, MARGIN, Panel, ROW, SHARE_COLOR, TEXT_COLOR, paste, sheet_text_size,
@@ -9,12 +9,12 @@ use crate::images::{ImageError, Rgb8Image};
 /// Size and boldness of titles, in units of the text size.
 const TITLE_SIZE: f32 = 1.25;
 const TITLE_BOLDNESS: f32 = 0.035;
-/// A column is at least this wide if its title needs it, in units of the text size.
+/// Least width of a column whose title needs it, in units of the text size.
 const MIN_COLUMN: f32 = 8.0;
-/// Height that a legend may have, in units of that of the pictures.
+/// Largest height of a legend, in units of the height of the pictures.
 const LEGEND_HEIGHT: f32 = 0.6;
 
-/// Where everything goes, in pixels.
+/// Positions of all parts of the sheet, in pixels.
 struct Layout {
     /// Text size.
     size: f32,
@@ -31,16 +31,16 @@ struct Layout {
     width: usize,
 }
 
-/// Lays out `rows` of pictures below one another: over each column its title, below them one legend for all, and
-/// last a line of text.
+/// Lays out `rows` of pictures below one another. Each column has its title above. Below the pictures is one
+/// legend for all, and last a line of text.
 ///
-/// A column is as wide as its widest picture, a row as high as its highest; smaller ones are in the middle. Rows may
-/// be of different lengths; empty ones, titles, legend and caption take no room. What is written grows with the sheet,
-/// and is shortened where it is too long. The legend keeps the order of `legend`; lines for which there is no room
-/// become one that sums them up.
+/// A column is as wide as its widest picture, a row as high as its highest. Smaller pictures are centred.
+/// Rows may have different lengths. Empty rows, titles, legend and caption take no room. Text grows with the
+/// sheet and is shortened if it is too long. The legend keeps the order of `legend`. Lines that do not fit
+/// are summed up in one line.
 ///
 /// # Errors
-/// [`ImageError::Size`] without any picture, or if the result would have too many pixels.
+/// [`ImageError::Size`] if there is no picture, or if the result would have too many pixels.
 pub fn contact_sheet(
     rows: &[Vec<Rgb8Image>],
     titles: &[&str],
@@ -74,7 +74,7 @@ pub fn contact_sheet(
     Ok(out)
 }
 
-/// `rows` have no empty ones.
+/// Computes the layout. `rows` must not contain empty rows.
 fn lay_out(
     rows: &[&[Rgb8Image]],
     titles: &[&str],
@@ -156,7 +156,7 @@ mod tests {
         (0..count).map(entry).collect()
     }
 
-    /// Dark pixels, which only text has, in a rectangle given by its columns and rows.
+    /// Counts dark pixels, which only text has, in a rectangle given by its columns and rows.
     fn ink(image: &Rgb8Image, [left, right]: [usize; 2], [top, bottom]: [usize; 2]) -> usize {
         let rows = image.pixels().chunks_exact(image.width()).take(bottom).skip(top);
         rows.flat_map(|row| &row[left..right]).filter(|pixel| pixel[0] < 85).count()
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!((out.width(), out.height()), (layout.columns[1][0] + 260 + size, layout.bottom));
         assert_eq!([layout.rows[0][1], layout.rows[1][1]], [200, 220]);
         assert_eq!(count_color(&out, GREY), 300 * 200 + 200 * 180 + 300 * 220 + 260 * 200);
-        // The smaller picture is in the middle of its cell.
+        // The smaller picture is in the centre of its cell.
         let at = |x: usize, y: usize| out.pixels()[y * out.width() + x];
         let ([left, _], [top, _]) = (layout.columns[1], layout.rows[0]);
         assert_eq!([at(left + 29, top + 100), at(left + 30, top + 100)], [BACKGROUND, GREY]);

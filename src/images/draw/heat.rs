@@ -1,14 +1,15 @@
-//! Colours for how much, and the scale that explains them.
+//! Heat colours for a share from 0 to 1, and the scale that explains them.
 
 use super::legend::{BACKGROUND, BOLDNESS, GAP, MARGIN, ROW, SHARE_COLOR, TEXT_COLOR, paste, sheet_text_size};
 use super::text::{CAP_HEIGHT, Face};
 use crate::images::{ImageError, Rgb8Image};
 
-// A straight line in Oklab's lightness, so that equal steps look equally large, through half the circle of hues:
-// from dark blue over magenta and orange to bright yellow.
+// The path runs straight in Oklab's lightness, so that equal steps look equally large, and through half of
+// the hue circle: from dark blue over magenta and orange to bright yellow.
 const LIGHTNESS: [f32; 2] = [0.16, 0.94];
 const HUE: [f32; 2] = [285.0, 465.0];
-/// Chroma at both ends, and how much more there is in the middle: about as much as sRGB has along the way.
+/// Chroma at both ends, and how much more the middle has. This is about as much as sRGB allows along the
+/// path.
 const CHROMA: [f32; 2] = [0.08, 0.13];
 const BULGE: f32 = 0.3;
 
@@ -20,8 +21,8 @@ const MIN_TITLE: f32 = 10.0;
 /// Length of the bar in units of the picture's width.
 const BAR: f32 = 0.3;
 
-/// The colour of a share, 0 to 1 (others are clamped, NaN is 0): from nearly black to bright yellow, in even steps
-/// of lightness.
+/// Returns the colour of a share, 0 to 1: from nearly black to bright yellow, in even steps of lightness.
+/// Other values are clamped; NaN counts as 0.
 #[must_use]
 pub fn heat_color(share: f32) -> [u8; 3] {
     let t = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
@@ -31,7 +32,7 @@ pub fn heat_color(share: f32) -> [u8; 3] {
     srgb([along(LIGHTNESS), chroma * cos, chroma * sin])
 }
 
-/// The sRGB colour of Oklab coordinates, as Ottosson defines them.
+/// Converts Oklab coordinates, as Ottosson defines them, to sRGB.
 fn srgb([lightness, a, b]: [f32; 3]) -> [u8; 3] {
     let l = (lightness + 0.396_337_78 * a + 0.215_803_76 * b).powi(3);
     let m = (lightness - 0.105_561_346 * a - 0.063_854_17 * b).powi(3);
@@ -47,8 +48,8 @@ fn srgb([lightness, a, b]: [f32; 3]) -> [u8; 3] {
     })
 }
 
-/// `image` with a panel below: `title`, and the scale of [`heat_color`] between the numbers `low` and `high` that
-/// its ends stand for.
+/// Draws a panel below `image`: `title`, and the scale of [`heat_color`] with the numbers `low` and `high` at
+/// its ends.
 ///
 /// # Errors
 /// [`ImageError::Size`] if the result would have too many pixels.
@@ -83,7 +84,7 @@ pub fn heat_bar(image: &Rgb8Image, title: &str, low: f32, high: f32) -> Result<R
     Ok(out)
 }
 
-/// A number with two digits of what `range` can tell apart.
+/// Formats a number with two significant digits of `range`.
 fn number(value: f32, range: f32) -> String {
     if !value.is_finite() {
         return "–".into();
@@ -105,7 +106,7 @@ mod tests {
     fn lightness_grows_evenly() {
         let lightness: Vec<f64> = (0..=255).map(|i| oklab(heat_color(i as f32 / 255.0))[0]).collect();
         let steps: Vec<f64> = lightness.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        // Up to the rounding to 8 bits, which matters most where it is dark.
+        // Even up to rounding to 8 bits, which matters most in dark colours.
         assert!(steps.iter().all(|step| (0.0..0.008).contains(step)), "{steps:?}");
         for (i, lightness) in lightness.iter().enumerate() {
             assert!((lightness - (0.16 + 0.78 * i as f64 / 255.0)).abs() < 0.006, "{i}: {lightness}");
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!([0.0, 0.5, 1.0].map(heat_color), [[13, 3, 45], [196, 51, 79], [248, 240, 133]]);
         assert_eq!(heat_color(f32::NAN), heat_color(-3.0));
         assert_eq!(heat_color(f32::INFINITY), heat_color(1.0));
-        // Neighbours are alike in hue as well: nothing was pushed back into the range of sRGB.
+        // Neighbours also have similar hues: no colour was clipped to the range of sRGB.
         for i in 0..100 {
             let [a, b] = [i, i + 1].map(|i| oklab(heat_color(i as f32 / 100.0)));
             let distance = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();

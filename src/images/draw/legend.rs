@@ -1,4 +1,4 @@
-//! The list of labels beside or below a picture.
+//! Legends: the list of labels beside or below a picture.
 
 use super::text::{CAP_HEIGHT, Face};
 use super::{UNLABELLED_COLOR, mix};
@@ -6,23 +6,23 @@ use crate::images::{ImageError, Rgb8Image};
 
 pub(super) const BACKGROUND: [u8; 3] = [255; 3];
 pub(super) const TEXT_COLOR: [u8; 3] = [38, 38, 42];
-/// Of what is less important.
+/// Colour of less important text.
 pub(super) const SHARE_COLOR: [u8; 3] = [104, 104, 110];
 
-/// Text size in units of the square root of the picture's area, and the least in pixels.
+/// Text size in units of the square root of the picture's area, and its minimum in pixels.
 const SIZE: f32 = 0.027;
 const SMALLEST: f32 = 11.0;
-/// Side of a square as large as the picture from which on the text of sheets grows more slowly: they are looked at from
-/// farther away, but closer than their size asks for.
+/// Text of sheets larger than a square with this side grows more slowly than the sheet. Large sheets are
+/// viewed from farther away, but not in proportion to their size.
 const SHEET_SIDE: f32 = 560.0;
 
-/// Most columns beside the picture.
+/// Largest number of columns beside the picture.
 const MAX_COLUMNS_BESIDE: usize = 2;
 
-/// Rows that a legend may have however small the picture is.
+/// Number of rows that a legend may have beside even a small picture.
 const MIN_ROWS: usize = 12;
 
-/// Pictures wider than this many heights have their legend below.
+/// Ratio of width to height above which the legend is below the picture.
 const WIDE: f32 = 1.6;
 
 // Lengths in units of the text size.
@@ -34,37 +34,37 @@ pub(super) const GAP: f32 = 0.55;
 const COLUMN_GAP: f32 = 1.8;
 const MAX_LABEL: f32 = 13.0;
 
-/// One line of a legend.
+/// One line of a legend: a label and its share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LegendEntry {
-    /// Colour of the swatch; `None` for what has no label.
+    /// Colour of the swatch; `None` for pixels without a label.
     pub color: Option<[u8; 3]>,
-    /// What is written; shortened where it is long.
+    /// Text of the line. It is shortened if it is too long.
     pub text: String,
     /// Share of the whole, 0 to 1.
     pub share: f64,
 }
 
-/// Text size on a sheet with `area` pixels of pictures.
+/// Returns the text size on a sheet with `area` pixels of pictures.
 pub(super) fn sheet_text_size(area: f32) -> f32 {
     let side = area.sqrt();
     (SIZE * (side * side.min(SHEET_SIDE)).sqrt()).max(SMALLEST).round()
 }
 
-/// A share in percent with the digits that matter.
+/// Formats a share in percent with its significant digits.
 pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         percent if percent <= 0.0 => "0%".into(),
         percent if percent < 0.1 => "<0.1%".into(),
-        // The rest rounds to 100.
+        // Larger values round to 100.
         percent if percent < 99.95 => format!("{percent:.1}%"),
         _ => "100%".into(),
     }
 }
 
-/// `image` with a panel that lists `entries` in their order: to the right, or below a wide picture.
+/// Adds a panel to `image` that lists `entries` in their order: to the right, or below a wide picture.
 ///
-/// Lines for which there is no room become one that counts them.
+/// Lines that do not fit are replaced by one line that counts them.
 pub(super) fn attach(image: &Rgb8Image, entries: &[LegendEntry]) -> Result<Rgb8Image, ImageError> {
     if entries.is_empty() {
         return Ok(image.clone());
@@ -83,14 +83,14 @@ pub(super) fn attach(image: &Rgb8Image, entries: &[LegendEntry]) -> Result<Rgb8I
     Ok(out)
 }
 
-/// Copies `image` into `canvas`, which holds it, with its upper left corner at pixel (x, y).
+/// Copies `image` into the larger `canvas`, with its upper left corner at pixel (x, y).
 pub(super) fn paste(canvas: &mut Rgb8Image, image: &Rgb8Image, [x, y]: [usize; 2]) {
     let (width, stride) = (image.width(), canvas.width());
     let rows = canvas.pixels_mut().chunks_exact_mut(stride).skip(y);
     rows.zip(image.pixels().chunks_exact(width)).for_each(|(to, from)| to[x..x + width].copy_from_slice(from));
 }
 
-/// Lines in columns, with a margin around them.
+/// Lines of a legend in columns, with a margin around them.
 pub(super) struct Panel {
     face: Face,
     lines: Vec<LegendEntry>,
@@ -101,12 +101,13 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// One column or two, at most `height` pixels high if these hold [`MIN_ROWS`] rows. Text is of `size` pixels.
+    /// Lays out one or two columns, at most `height` pixels high, but with at least [`MIN_ROWS`] rows. Text
+    /// is `size` pixels high.
     fn beside(entries: &[LegendEntry], size: f32, height: usize) -> Self {
         Self::new(entries, size, |_, rows| (entries.len().div_ceil(rows).min(MAX_COLUMNS_BESIDE), rows), height)
     }
 
-    /// As many columns as fit `width` pixels; else as [`beside`](Self::beside).
+    /// Lays out as many columns as fit into `width` pixels, or as [`beside`](Self::beside) if none fits.
     pub(super) fn below(entries: &[LegendEntry], size: f32, width: usize, height: usize) -> Self {
         let px = |units: f32| (units * size).round() as usize;
         let usable = (width + px(COLUMN_GAP)).saturating_sub(2 * px(MARGIN));
@@ -114,7 +115,8 @@ impl Panel {
         Self::new(entries, size, |column, rows| (columns(column), rows), height)
     }
 
-    /// `shape` gives the number of columns and of rows, by the width of a column and the most rows.
+    /// Lays out the lines. `shape` gives the number of columns and rows, from the width of a column and the
+    /// most rows.
     fn new(entries: &[LegendEntry], size: f32, shape: impl Fn(usize, usize) -> (usize, usize), height: usize) -> Self {
         let face = Face { size, boldness: BOLDNESS };
         let px = |units: f32| (units * size).round() as usize;
@@ -124,7 +126,7 @@ impl Panel {
         let widest = |lines: &mut dyn Iterator<Item = f32>| lines.fold(0.0, f32::max).ceil() as usize;
         let more_width = face.width(&more(entries.len()));
         let label_width = widest(&mut lines.iter().map(|line| face.width(&line.text)).chain([more_width]));
-        // Room for any two digits: what the last line sums up is more than any line has.
+        // Room for any two digits, because the last line may sum up more than any single line has.
         let shares = entries.iter().map(|entry| entry.share).chain([0.888]);
         let share_width = widest(&mut shares.map(|share| face.width(&percent(share))));
         let column = px(SWATCH) + px(GAP) + label_width + px(GAP) + share_width;
@@ -154,7 +156,7 @@ impl Panel {
         2 * self.px(MARGIN) + self.rows * self.px(ROW)
     }
 
-    /// Writes the lines onto `image`, with the upper left corner of the panel at pixel (x, y).
+    /// Draws the lines onto `image`, with the upper left corner of the panel at pixel (x, y).
     pub(super) fn paint(&self, image: &mut Rgb8Image, [left, top]: [usize; 2]) {
         let (face, size) = (self.face, self.face.size);
         for (i, LegendEntry { color, text, share }) in self.lines.iter().enumerate() {
@@ -176,7 +178,7 @@ fn more(count: usize) -> String {
     format!("{count} more")
 }
 
-/// A square of `side` pixels with round corners; pixels without a label have a hollow one.
+/// Draws a square of `side` pixels with round corners. It is hollow for pixels without a label.
 fn swatch(image: &mut Rgb8Image, left: usize, top: usize, side: usize, color: Option<[u8; 3]>) {
     let radius = 0.22 * side as f32;
     let stroke = (0.09 * side as f32).max(1.0);
@@ -249,7 +251,7 @@ mod tests {
         assert!((share - (201 - panel.lines.len()) as f64 / 200.0).abs() < 1e-9);
         assert!((panel.lines.iter().map(|line| line.share).sum::<f64>() - 1.0).abs() < 1e-9);
         assert!(panel.width() <= 300);
-        // All of it where there is room.
+        // All lines are listed if they fit.
         assert_eq!(Panel::below(&entries(200), 11.0, 2000, 1000).lines, entries(200));
     }
 
@@ -257,7 +259,7 @@ mod tests {
     fn what_has_no_room_is_counted() {
         let image = Rgb8Image::filled(64, 48, [1, 2, 3]).unwrap();
         let out = attach(&image, &entries(200)).unwrap();
-        // Two columns of twelve rows, the last of them for the rest.
+        // Two columns of twelve rows; the last row sums up the rest.
         let shown = (0..200).filter(|&i| count_color(&out, [200, i, 0]) > 20).count();
         assert_eq!(shown, 23);
         assert!(out.width() < 500 && out.height() < 260, "{} x {}", out.width(), out.height());

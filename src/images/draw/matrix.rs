@@ -1,18 +1,18 @@
-//! A matrix of shares with names along its edges.
+//! Drawing of a matrix of shares with names along its edges.
 
 use super::legend::{BACKGROUND, BOLDNESS, SHARE_COLOR, TEXT_COLOR};
 use super::mix;
 use super::text::{CAP_HEIGHT, Face};
 use crate::images::{ImageError, Rgb8Image, check_count};
 
-/// The colour of everything; nothing is [`BACKGROUND`].
+/// Colour of share 1. Share 0 is [`BACKGROUND`].
 const FULL: [u8; 3] = [8, 60, 125];
-/// Of rows that have no shares, and of the lines between cells.
+/// Colour of rows without shares, and of the lines between cells.
 const EMPTY: [u8; 3] = [240, 240, 243];
 const LINE: [u8; 3] = [226, 226, 232];
-/// What frames the cells where row and column have one name.
+/// Colour of the frames around cells whose row and column have the same name.
 const FRAME: [u8; 3] = [120, 120, 128];
-/// From this place on the way to [`FULL`] on, what is written in a cell is light.
+/// Share of the way to [`FULL`] above which the text in a cell is light.
 const DARK: f32 = 0.6;
 
 // Lengths in pixels.
@@ -25,12 +25,12 @@ const MAX_NAME: f32 = 190.0;
 struct Size {
     cell: usize,
     text: f32,
-    /// Of the numbers in the cells, if they fit.
+    /// Size of the numbers in the cells, if they fit.
     number: Option<f32>,
 }
 
 impl Size {
-    /// For a matrix with that many columns.
+    /// Returns the size for a number of columns.
     fn of(num_columns: usize) -> Self {
         match num_columns {
             0..=32 => Self { cell: 40, text: 16.0, number: Some(14.0) },
@@ -40,14 +40,15 @@ impl Size {
     }
 }
 
-/// Draws `shares [R][C]`, each 0 to 1, row-major, the darker the more, in percent where there is room. `None` in `shares`
-/// is nothing that could be shared out. Cells of row i and column i are framed.
+/// Draws `shares [R][C]`, row-major and each 0 to 1. Larger shares are darker, and are written in percent
+/// where there is room. `None` in `shares` means that the row has nothing to share out. Cells of row i and
+/// column i are framed.
 ///
-/// `title` stands above, `axes` are what rows and columns are called.
+/// `title` is written above. `axes` are the names of the rows' and the columns' axis.
 ///
 /// # Errors
-/// [`ImageError::Count`] unless there is a share per row and column, [`ImageError::Size`] if the result would have too many
-/// pixels.
+/// [`ImageError::Count`] unless there is a share for each row and column, [`ImageError::Size`] if the result
+/// would have too many pixels.
 pub fn matrix<S: AsRef<str>>(
     rows: &[S],
     columns: &[S],
@@ -91,7 +92,7 @@ pub fn matrix<S: AsRef<str>>(
         let (row, column) = (i / columns.len(), i % columns.len());
         let corner = [left + column * cell, top + row * cell];
         let share = share.map(|share| if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) });
-        // The root: a tenth is to be seen, and a half to be told from everything.
+        // The square root makes a tenth visible and keeps a half distinct from the whole.
         let depth = share.map(|share| share.sqrt() as f32);
         let color = depth.map_or(EMPTY, |depth| mix(BACKGROUND, FULL, depth));
         fill(&mut image, corner, cell, if row == column { FRAME } else { LINE });
@@ -110,7 +111,7 @@ pub fn matrix<S: AsRef<str>>(
     Ok(image)
 }
 
-/// Writes `text` turned a quarter to the left, its baseline running upwards from pixel `at`.
+/// Writes `text` rotated a quarter turn to the left. Its baseline runs upwards from pixel `at`.
 fn upwards(image: &mut Rgb8Image, face: Face, text: &str, at: [i32; 2], color: [u8; 3]) -> Result<(), ImageError> {
     let (length, height) = (face.width(text).ceil() as usize + 2, (1.6 * face.size).ceil() as usize);
     let baseline = (1.1 * face.size).round() as i32;
@@ -147,14 +148,14 @@ mod tests {
         let names = ["wall", "a chair", "lamp"];
         let shares = [Some(1.0), Some(0.0), Some(0.0), Some(0.25), Some(0.25), Some(0.5), None, None, None];
         let image = matrix(&names, &names, &shares, "Shares", ["truth", "prediction"]).unwrap();
-        // Cells end at the margins; a corner of each has nothing written.
+        // Cells end at the margins. A corner of each has no text.
         let (left, top) = (image.width() - MARGIN - 3 * 40, image.height() - MARGIN - 3 * 40);
         let at =
             |row: usize, column: usize| image.pixels()[(top + row * 40 + 3) * image.width() + left + column * 40 + 3];
         assert_eq!([at(0, 0), at(0, 1), at(2, 1)], [FULL, BACKGROUND, EMPTY]);
         assert_eq!((at(1, 0), at(1, 1)), (mix(BACKGROUND, FULL, 0.5), mix(BACKGROUND, FULL, 0.5)));
         assert!(at(1, 2)[0] < at(1, 1)[0]);
-        // Names stand beside and above the cells, and numbers in them.
+        // Names are beside and above the cells, and numbers in them.
         let dark = |xs: std::ops::Range<usize>, ys: std::ops::Range<usize>| {
             let pixel = |(x, y): (usize, usize)| image.pixels()[y * image.width() + x][0] < 120;
             ys.flat_map(|y| xs.clone().map(move |x| (x, y))).filter(|&at| pixel(at)).count()

@@ -1,6 +1,6 @@
-//! Pictures that show which pixel has which label, how well something was found, and many of them on one sheet.
+//! Drawing of pictures with results: labels of pixels, heat maps, and contact sheets of many pictures.
 //!
-//! Labels are one i32 per pixel, in row-major order: the index of a name, or negative for none.
+//! Labels are one i32 per pixel in row-major order: the index of a name, or negative for no label.
 
 mod captions;
 mod chart;
@@ -22,22 +22,22 @@ pub use palette::{class_color, palette};
 
 use super::{ImageError, Rgb8Image, check_count};
 
-/// Size of captions, in units of the square root of the picture's area, and the least in pixels.
+/// Size of captions, in units of the square root of the picture's area, and its minimum in pixels.
 const CAPTION_SIZE: f32 = 0.034;
 const SMALLEST_CAPTION: f32 = 10.0;
 
-/// The colour of what has no label.
+/// Colour of pixels without a label.
 pub const UNLABELLED_COLOR: [u8; 3] = [160, 160, 164];
 const UNLABELLED_TEXT: &str = "unlabelled";
 
-/// How a labelled picture looks.
+/// Style of a labelled picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Style {
     /// Strength of the tint over the photo, 0 to 1.
     pub opacity: f32,
-    /// Whether names are written into regions where they fit.
+    /// If true, names are written into regions where they fit.
     pub captions: bool,
-    /// Whether a list of names with their shares is attached, beside the picture or below a wide one.
+    /// If true, a list of names with their shares is attached: beside the picture, or below a wide one.
     pub legend: bool,
 }
 
@@ -47,14 +47,15 @@ impl Default for Style {
     }
 }
 
-/// Draws `image` with each pixel tinted by its label, lines between regions, names in the regions and a legend.
+/// Draws `image` with each pixel tinted by its label, with lines between regions, names in the regions and a
+/// legend.
 ///
-/// The colour of name i is [`class_color`] of i. The legend holds the names that occur, largest share first, and
-/// last the pixels without a label. With a legend the result is larger than `image`.
+/// The colour of name i is [`class_color`] of i. The legend lists the names that occur, largest share first,
+/// and the pixels without a label last. With a legend the result is larger than `image`.
 ///
 /// # Errors
-/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without a
-/// name, [`ImageError::Size`] if the result would have too many pixels.
+/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without
+/// a name, [`ImageError::Size`] if the result would have too many pixels.
 pub fn labelled_picture<S: AsRef<str>>(
     image: &Rgb8Image,
     labels: &[i32],
@@ -75,7 +76,7 @@ pub fn labelled_picture<S: AsRef<str>>(
     Ok(out)
 }
 
-/// The lines of the legend.
+/// Returns the lines of the legend.
 fn entries(labels: &[i32], names: &[&str]) -> Vec<LegendEntry> {
     let mut counts = vec![0_usize; names.len()];
     for &label in labels {
@@ -96,7 +97,7 @@ fn entries(labels: &[i32], names: &[&str]) -> Vec<LegendEntry> {
     named.chain((unlabelled > 0).then_some(rest)).collect()
 }
 
-/// Checks that every pixel has a label, and every label one of `count` names or colours.
+/// Checks that every pixel has a label, and that each label is negative or below `count`.
 fn check_labels(image: &Rgb8Image, labels: &[i32], count: usize) -> Result<(), ImageError> {
     check_count("labels", labels.len(), image.pixels().len(), image.width(), image.height())?;
     let unknown = |&label: &i32| usize::try_from(label).is_ok_and(|label| label >= count);
@@ -106,7 +107,7 @@ fn check_labels(image: &Rgb8Image, labels: &[i32], count: usize) -> Result<(), I
     }
 }
 
-/// `from` moved by `share`, 0 to 1, towards `to`.
+/// Mixes two colours: moves `from` by `share`, 0 to 1, towards `to`.
 fn mix(from: [u8; 3], to: [u8; 3], share: f32) -> [u8; 3] {
     std::array::from_fn(|c| {
         let (from, to) = (f32::from(from[c]), f32::from(to[c]));

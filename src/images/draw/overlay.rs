@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::{check_labels, mix};
 use crate::images::{ImageError, Rgb8Image};
 
-/// Share of its colour that the photo keeps under a tint: its own hues must not be taken for a class.
+/// Share of its colour that the photo keeps under a tint. The photo's own hues must not be mistaken for a
+/// class.
 const SATURATION_BELOW: f32 = 0.55;
 
 /// Share of its colour that an unlabelled pixel keeps.
@@ -17,12 +18,12 @@ const FADING: f32 = 0.12;
 const LINE_COLOR: [u8; 3] = [255; 3];
 const LINE_OPACITY: f32 = 0.9;
 
-/// Tints each pixel with the colour of its label, as strongly as `opacity` says (0 to 1, others are clamped). Pixels with
-/// a negative label only lose some colour.
+/// Tints each pixel with the colour of its label. `opacity` is the strength, clamped to 0 to 1. Pixels with a
+/// negative label only lose some colour.
 ///
 /// # Errors
-/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without a
-/// colour.
+/// [`ImageError::Count`] unless there is one label per pixel, [`ImageError::UnknownLabel`] for a label without
+/// a colour.
 pub fn tint(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f32) -> Result<Rgb8Image, ImageError> {
     check_labels(image, labels, colors.len())?;
     let opacity = if opacity.is_nan() { 0.0 } else { opacity.clamp(0.0, 1.0) };
@@ -37,7 +38,7 @@ pub fn tint(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f32)
     Ok(out)
 }
 
-/// As [`tint`], with thin lines where labels change.
+/// Does the same as [`tint`], and draws thin lines where labels change.
 ///
 /// # Errors
 /// As [`tint`].
@@ -54,13 +55,13 @@ pub fn overlay(image: &Rgb8Image, labels: &[i32], colors: &[[u8; 3]], opacity: f
     Ok(out)
 }
 
-/// Brightness of an sRGB colour.
+/// Returns the brightness of an sRGB colour.
 fn luma([red, green, blue]: [u8; 3]) -> u8 {
     ((u32::from(red) * 54 + u32::from(green) * 183 + u32::from(blue) * 19) >> 8) as u8
 }
 
-/// How much of each pixel, of 255, is covered by lines of `thickness` pixels drawn on the edges between pixels of
-/// different labels.
+/// Returns how much of each pixel, out of 255, is covered by lines between regions. The lines are `thickness`
+/// pixels wide and run along the edges between pixels of different labels.
 fn boundaries(labels: &[i32], width: usize, height: usize, thickness: f32) -> Vec<u8> {
     let reach = (thickness / 2.0 + 0.5).ceil() as isize;
     // Coverage around the edge between the pixels (0, 0) and (1, 0), by distance from that edge.

@@ -1,7 +1,7 @@
 //! Colours of classes.
 
-/// Chosen one after another: twelve by hand, then each as far as possible, in the Oklab space, from those before
-/// and from black, grey and white. Neither too pale nor too dark to be seen as a tint over a photo.
+/// Twelve colours chosen by hand. Each further one was chosen as far as possible, in Oklab space, from those
+/// before and from black, grey and white. None is too pale or too dark to be seen as a tint over a photo.
 const COLORS: [[u8; 3]; 64] = [
     [58, 124, 236],
     [242, 122, 30],
@@ -69,9 +69,9 @@ const COLORS: [[u8; 3]; 64] = [
     [184, 176, 16],
 ];
 
-/// The colour of a class. It does not depend on how many classes there are.
+/// Returns the colour of a class. It does not depend on the number of classes.
 ///
-/// The first 64 are clearly distinct, a darker and a lighter series follow; from 192 on they repeat.
+/// The first 64 are clearly distinct. A darker and a lighter series follow. From 192 on the colours repeat.
 #[must_use]
 pub fn class_color(class: usize) -> [u8; 3] {
     let color = COLORS[class % COLORS.len()];
@@ -83,7 +83,7 @@ pub fn class_color(class: usize) -> [u8; 3] {
     super::mix(color, [toward; 3], share)
 }
 
-/// The colours of the first `n` classes, see [`class_color`].
+/// Returns the colours of the first `n` classes, see [`class_color`].
 #[must_use]
 pub fn palette(n: usize) -> Vec<[u8; 3]> {
     (0..n).map(class_color).collect()
@@ -93,7 +93,7 @@ pub fn palette(n: usize) -> Vec<[u8; 3]> {
 pub(super) mod tests {
     use super::*;
 
-    /// Oklab coordinates of an sRGB colour, as Ottosson defines them.
+    /// Converts an sRGB colour to Oklab coordinates, as Ottosson defines them.
     pub(in super::super) fn oklab(color: [u8; 3]) -> [f64; 3] {
         let [r, g, b] = color.map(|value| {
             let value = f64::from(value) / 255.0;
@@ -118,7 +118,7 @@ pub(super) mod tests {
 
     #[test]
     fn colors_are_distinct() {
-        // A difference of 0.02 can just be seen side by side.
+        // A difference of 0.02 is just visible side by side.
         assert!(closest_pair(&palette(20)) > 0.12);
         assert!(closest_pair(&palette(64)) > 0.075);
         assert!(closest_pair(&palette(192)) > 0.005);

@@ -18,11 +18,11 @@ pub struct BlockShape {
     pub num_heads: usize,
     /// Hidden channels of its MLP.
     pub hidden: usize,
-    /// Whether queries, keys and values have a bias.
+    /// True if queries, keys and values have a bias.
     pub qkv_bias: bool,
 }
 
-/// Attention within patches of a curve, with its projections.
+/// Attention within patches of a space-filling curve, with its projections.
 #[derive(Clone, Debug)]
 pub struct Attention {
     qkv: PackedWeight,
@@ -31,7 +31,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `{prefix}qkv` and `{prefix}proj`.
+    /// Loads `{prefix}qkv` and `{prefix}proj`.
     ///
     /// # Errors
     /// [`ModelError::Weights`], [`ModelError::Op`].
@@ -49,7 +49,8 @@ impl Attention {
         Ok(Self { qkv, proj: loader.linear(&format!("{prefix}proj"), channels, channels)?, num_heads })
     }
 
-    /// `x [V, C]` → `[V, C]` within `patches`, one of a [`Level`]'s.
+    /// Maps `x [V, C]` to `[V, C]` by attention within `patches`, which are one entry of
+    /// [`Level::patches`](super::Level::patches).
     ///
     /// # Errors
     /// As [`serialized_attention`].
@@ -60,7 +61,8 @@ impl Attention {
     }
 }
 
-/// Convolution as position encoding, attention and MLP, each around an identity connection.
+/// Block of a stage: a convolution as position encoding, attention, and an MLP. Each has a residual
+/// connection.
 #[derive(Clone, Debug)]
 pub struct Block {
     cpe: (PackedKernel, PackedWeight, Norm),
@@ -71,7 +73,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The tensors below `prefix`, which ends with a dot where it is not empty.
+    /// Loads the tensors below `prefix`, which is empty or ends with a dot.
     ///
     /// # Errors
     /// [`ModelError::Weights`], [`ModelError::Op`].
@@ -109,11 +111,12 @@ impl Block {
         Ok(Self { cpe, norm1, attn, norm2, mlp })
     }
 
-    /// `x [V, C]` → `[V, C]`, as block `index` of a stage over the voxels of `level`. `observe` is shown what each part
-    /// gives, before it is added: `cpe_conv`, `cpe`, `norm1`, `attn`, `norm2`, `mlp`.
+    /// Maps `x [V, C]` to `[V, C]`, as block `index` of a stage over the voxels of `level`. `observe`
+    /// receives the output of each part before it is added: `cpe_conv`, `cpe`, `norm1`, `attn`, `norm2`,
+    /// `mlp`.
     ///
     /// # Errors
-    /// [`OpError`] where shapes disagree or a layer does not fit the device.
+    /// [`OpError`] if shapes disagree or a layer does not fit the device.
     pub fn forward(
         &self,
         x: Tensor<2>,
@@ -122,7 +125,7 @@ impl Block {
         observe: &mut dyn FnMut(&str, &Tensor<2>),
     ) -> Result<Tensor<2>, OpError> {
         let Some(patches) = level.patches.get(index % level.patches.len().max(1)) else {
-            return Err(OpError::Value { op: "sonata", message: "the level has patches for no block".to_owned() });
+            return Err(OpError::Value { op: "sonata", message: "the level has no patches".to_owned() });
         };
         let mut branch = |name, out: Tensor<2>| {
             observe(name, &out);

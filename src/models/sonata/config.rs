@@ -5,21 +5,21 @@ use crate::ops::serialized_attention::MAX_PATCH;
 
 /// Cells along each axis of the position encoding's kernel.
 const KERNEL: usize = 3;
-/// Most stages, blocks of a stage, and channels: far above any published variant, so that a checkpoint's own
-/// configuration cannot ask for an absurd network.
+/// Largest number of stages, of blocks in a stage, and of channels. They are far above any published variant
+/// and keep a checkpoint's own configuration from declaring an absurd network.
 const MAX_STAGES: usize = 8;
 const MAX_DEPTH: usize = 128;
 const MAX_CHANNELS: usize = 8192;
 
-/// Widths and depths of the encoder, with the names of the reference's constructor. Entries that only
-/// training or the choice of a kernel depends on are not read.
+/// Widths and depths of the encoder, named as in the reference's constructor. Entries that only affect
+/// training or the choice of a kernel are not read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SonataConfig {
     /// Input channels: position, colour, normal.
     pub in_channels: usize,
-    /// Serialisations that the blocks of a stage take in turn.
+    /// Serialization curves. The blocks of a stage use them in turn.
     pub order: Vec<String>,
-    /// Voxels along an axis that a pooling merges, between stages.
+    /// Number of voxels along an axis that pooling merges, between stages.
     pub stride: Vec<usize>,
     /// Blocks per stage.
     pub enc_depths: Vec<usize>,
@@ -27,25 +27,25 @@ pub struct SonataConfig {
     pub enc_channels: Vec<usize>,
     /// Attention heads per stage.
     pub enc_num_head: Vec<usize>,
-    /// Most voxels that attend to each other, per stage.
+    /// Largest number of voxels that attend to each other, per stage.
     pub enc_patch_size: Vec<usize>,
     /// Hidden channels of a block's MLP, as a multiple of its channels.
     pub mlp_ratio: f64,
-    /// Whether queries, keys and values have a bias.
+    /// True if queries, keys and values have a bias.
     pub qkv_bias: bool,
-    /// Norms before attention and MLP.
+    /// True if norms come before attention and MLP.
     #[serde(default = "yes")]
     pub pre_norm: bool,
-    /// Encoder without a decoder.
+    /// True for an encoder without a decoder.
     #[serde(default = "yes")]
     pub enc_mode: bool,
-    /// Relative position encoding in the attention.
+    /// True if attention has a relative position encoding.
     #[serde(default)]
     pub enable_rpe: bool,
-    /// A learned factor on every residual branch.
+    /// Learned factor on every residual branch, if there is one.
     #[serde(default)]
     pub layer_scale: Option<f64>,
-    /// Factor of the attention's scores, where it is not 1 / √(channels of a head).
+    /// Factor of the attention scores, if it is not 1 / √(channels of a head).
     #[serde(default)]
     pub qk_scale: Option<f64>,
 }
@@ -54,24 +54,24 @@ fn yes() -> bool {
     true
 }
 
-/// A configuration that this implementation does not run.
+/// Error for a configuration that this implementation does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Sonata configuration: {field} is {found}, expected {expected}")]
 pub struct ConfigError {
-    /// The entry.
+    /// Name of the entry.
     pub field: &'static str,
     /// Its value.
     pub found: String,
-    /// What runs.
+    /// Supported values.
     pub expected: String,
 }
 
 impl SonataConfig {
-    /// Keys of the checkpoint that inference has no use for, with the reason: a pattern as
-    /// [`key_matches`](crate::weights::key_matches) takes it.
+    /// Keys of the checkpoint that inference does not need, with the reason. Each is a pattern for
+    /// [`key_matches`](crate::weights::key_matches).
     pub const UNUSED: &[(&str, &str)] = &[("embedding.mask_token", "stands in for masked points in training")];
 
-    /// The published encoder: 108 million parameters.
+    /// Returns the configuration of the published encoder: 108 million parameters.
     #[must_use]
     pub fn published() -> Self {
         Self {
@@ -92,10 +92,10 @@ impl SonataConfig {
         }
     }
 
-    /// The published configuration with its input channels, depths and widths as the shapes of a checkpoint
-    /// tell, `None` where it is no Sonata encoder or its heads cannot be known: shapes do not show heads, so
-    /// every stage must be as wide as the published one. A checkpoint of the reference holds its
-    /// configuration, which goes before this.
+    /// Derives the configuration from the shapes of a checkpoint: the published one with other input
+    /// channels, depths and widths. Returns `None` if it is not a Sonata encoder, or if the number of heads
+    /// is unknown. Shapes do not show heads, so every stage must be as wide as the published one. A
+    /// checkpoint of the reference contains its configuration, which takes precedence.
     #[must_use]
     pub fn of(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Self> {
         let width = |key: &str| shape(key)?.last().copied();
@@ -115,22 +115,22 @@ impl SonataConfig {
         })
     }
 
-    /// Whether the shapes of a checkpoint are those of such an encoder, of whatever size.
+    /// Returns true if the shapes of a checkpoint are those of a Sonata encoder, of any size.
     #[must_use]
     pub fn recognises(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> bool {
         shape("embedding.stem.linear.weight").is_some() && shape("enc.enc0.block0.cpe.0.weight").is_some()
     }
 
-    /// Hidden channels of the MLPs of a stage.
+    /// Returns the number of hidden channels of the MLPs of a stage.
     #[must_use]
     pub fn hidden(&self, stage: usize) -> usize {
         (self.enc_channels[stage] as f64 * self.mlp_ratio) as usize
     }
 
-    /// Checks that this is a configuration that runs here.
+    /// Checks that this implementation supports the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] naming the first entry that does not.
+    /// [`ConfigError`] with the first entry that is not supported.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let check = |holds: bool, field, found: String, expected: &str| match holds {
             true => Ok(()),
@@ -172,12 +172,12 @@ impl SonataConfig {
         Ok(())
     }
 
-    /// Every key that inference needs with its shape, in the checkpoint's order. The configuration must be
-    /// [valid](Self::validate).
+    /// Returns every key that inference needs with its shape, in the checkpoint's order. The configuration
+    /// must be [valid](Self::validate).
     #[must_use]
     pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
         let mut keys = Vec::new();
-        // A layer with weight and bias; a norm's weight is as long as its bias.
+        // Adds a layer with weight and bias. A norm's weight is as long as its bias.
         let mut layer = |name: String, weight: Vec<usize>, bias: bool| {
             let num_out = weight[0];
             keys.push((format!("{name}.weight"), weight));
@@ -220,7 +220,7 @@ mod tests {
         let config = SonataConfig::published();
         config.validate().unwrap();
         let keys = config.keys();
-        // And the mask token, [1, 48].
+        // One more key is the mask token, [1, 48].
         assert_eq!(keys.len(), 452);
         let parameters: usize = keys.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         assert_eq!(parameters + 48, 108_461_376);

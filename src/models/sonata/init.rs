@@ -1,4 +1,4 @@
-//! The encoder before its first step of training.
+//! Initial weights of the encoder, before training.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,13 +7,14 @@ use super::SonataConfig;
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, StateDict};
 
-/// Of a stream of random numbers: the weights.
+/// Number of the random stream that draws the weights.
 const WEIGHTS: u64 = 0;
 
 impl SonataConfig {
-    /// An encoder that is small enough to be trained on a CPU, with 2.2 million parameters. Its voxels of 2 cm and its
-    /// cells of 8 cm are those of the published one; most of its width and depth is at the level of the cells, for two
-    /// cells beside each other share what the coarser ones say.
+    /// Returns the configuration of a small encoder with 2.2 million parameters, which can be trained on a
+    /// CPU. Its voxels of 2 cm and its cells of 8 cm are those of the published one. Most of its width and
+    /// depth is at the level of the cells, because two neighbouring cells share the features of the coarser
+    /// levels.
     #[must_use]
     pub fn small() -> Self {
         Self {
@@ -25,13 +26,14 @@ impl SonataConfig {
         }
     }
 
-    /// Weights as PyTorch's and spconv's layers start: weights and biases uniform in ±1 / √(inputs · cells of the kernel),
-    /// norms as the identity. The numbers follow from `seed` alone, a stream for each tensor in the checkpoint's order. The
-    /// configuration must be [valid](Self::validate).
+    /// Returns initial weights as those of PyTorch's and spconv's layers: weights and biases uniform in ±1 /
+    /// √(inputs · cells of the kernel), norms as the identity. The values depend on `seed` alone, with one
+    /// random stream for each tensor in the checkpoint's order. The configuration must be
+    /// [valid](Self::validate).
     #[must_use]
     pub fn initial(&self, seed: u64) -> StateDict {
         let mut tensors = BTreeMap::new();
-        // Of the layer whose weight was last; none of a norm's.
+        // Bound of the layer whose weight came last; `None` for a norm.
         let mut bound = None;
         for (number, (key, shape)) in self.keys().into_iter().enumerate() {
             let is_weight = key.ends_with(".weight");

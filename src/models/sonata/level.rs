@@ -8,22 +8,22 @@ use crate::ops::serialized_attention::Padding;
 /// Cells along each axis of the position encoding's kernel.
 const KERNEL: usize = 3;
 
-/// The voxels of a stage with all that its blocks need to know of them.
+/// The voxels of a stage with everything that its blocks need to know about them.
 #[derive(Clone, Debug)]
 pub struct Level {
     /// `[V, 4]` (batch, x, y, z), distinct.
     pub coords: Tensor<2, Int>,
-    /// Bits of a coordinate.
+    /// Number of bits of a coordinate.
     pub depth: u32,
-    /// `[V, 27]`, see [`kernel_map`].
+    /// `[V, 27]` neighbor indices, see [`kernel_map`].
     pub src_from_dst: Tensor<2, Int>,
-    /// `[P, K]` for each curve that a block takes, see [`Padding::patches`].
+    /// `[P, K]` for each curve that a block uses, see [`Padding::patches`].
     pub patches: Vec<Tensor<2, Int>>,
 }
 
 impl Level {
-    /// For `num_blocks` blocks, of which block i takes curve i modulo their number, with patches of `max_patch` voxels
-    /// at most.
+    /// Prepares a level for `num_blocks` blocks. Block i uses curve i modulo the number of curves. Patches
+    /// have at most `max_patch` voxels.
     ///
     /// # Errors
     /// As [`serialization`], [`kernel_map`] and [`Padding::patches`].

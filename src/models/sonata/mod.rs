@@ -1,7 +1,7 @@
 //! Sonata (Wu et al., CVPR 2025): a self-supervised Point Transformer V3 encoder, the student's teacher.
 //!
-//! Inference only. The published code shuffles the curves at random in every forward pass; here block i of a stage
-//! always takes curve i mod 4, so the same scan gives the same features.
+//! It is for inference only. The published code shuffles the curves at random in every forward pass. Here
+//! block i of a stage always uses curve i mod 4, so the same scan gives the same features.
 
 mod block;
 mod config;
@@ -29,7 +29,7 @@ use crate::weights::{LoadReport, TensorSource, match_keys};
 const EPSILON: f32 = 1e-5;
 /// Edge of a voxel that the encoder was trained with, in metres.
 pub const GRID_METRES: f32 = 0.02;
-/// Coarse levels that are taken up again into the finer one's channels.
+/// Number of coarse levels whose features are concatenated to those of the next finer one.
 const CONCATENATED_LEVELS: usize = 2;
 
 /// A Sonata encoder ready for inference.
@@ -51,27 +51,27 @@ struct Embedding {
 
 #[derive(Clone, Debug)]
 struct Stage {
-    /// From the stage before.
+    /// Pooling from the stage before.
     down: Option<GridPooling>,
     blocks: Vec<Block>,
     max_patch: usize,
 }
 
-/// Features of a cloud. They are constant over cubes of 2² voxels along each axis (8 cm): all points of a cell share
-/// one row.
+/// Features of a cloud. They are constant over cubes of 2² voxels along each axis (8 cm): all points of a
+/// cell share one row.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// `[M, C]` one row per cell: of the published encoder, 192 channels of the cell's own level, then 384 and 512 of
-    /// the two coarser ones.
+    /// `[M, C]` features, one row per cell. The published encoder has 192 channels of the cell's own level,
+    /// then 384 and 512 of the two coarser levels.
     pub features: Tensor<2>,
-    /// `[N]` the cell of every point.
+    /// `[N]` index of the cell of every point.
     pub cell_from_point: Vec<i32>,
-    /// `[M]` position of every cell in a grid of their edge.
+    /// `[M]` position of every cell, in units of its edge.
     pub cells: Vec<[i32; 3]>,
 }
 
 impl Encoded {
-    /// The features of every point, `[N, C]`.
+    /// Returns the features of every point, `[N, C]`.
     #[must_use]
     pub fn of_points(&self) -> Tensor<2> {
         let len = self.cell_from_point.len();
@@ -79,42 +79,42 @@ impl Encoded {
     }
 }
 
-/// What the forward pass gives.
+/// Result of the forward pass.
 #[derive(Clone, Debug)]
 pub struct Cells {
     /// `[M, C]` features of the cells.
     pub features: Tensor<2>,
     /// `[M, 4]` (batch, x, y, z) of the cells, in ascending order.
     pub coords: Tensor<2, Int>,
-    /// `[V]` the cell of every voxel.
+    /// `[V]` index of the cell of every voxel.
     pub cell_from_voxel: Tensor<1, Int>,
 }
 
-/// A part of the forward pass, for who looks on.
+/// Intermediate result of the forward pass, for observers.
 #[derive(Clone, Copy, Debug)]
 pub enum Observed<'a> {
-    /// Of the voxels, `[V, C]`.
+    /// Embedding of the voxels, `[V, C]`.
     Embedding(&'a Tensor<2>),
-    /// The result of a stage.
+    /// Output of a stage.
     Stage {
-        /// Counted from 0.
+        /// Index of the stage, from 0.
         index: usize,
         /// Its voxels.
         level: &'a Level,
         /// `[V, C]` at this level.
         features: &'a Tensor<2>,
-        /// The cell of every voxel of the level before; `None` for the first.
+        /// Index of the cell of every voxel of the level before; `None` for the first stage.
         cell_from_voxel: Option<&'a Tensor<1, Int>>,
     },
 }
 
 impl Sonata {
-    /// Builds the encoder from a source of the reference's tensors. Keys that inference has no use for are left out and
-    /// named in the report; anything missing, left over or of another shape is fatal.
+    /// Builds the encoder from a source of the reference's tensors. Keys that inference does not need are
+    /// skipped and listed in the report. A key that is missing, unknown or of another shape is an error.
     ///
     /// # Errors
-    /// [`ModelError::Sonata`] where the configuration does not run here, [`ModelError::Weights`] naming the file and the
-    /// key, [`ModelError::Op`] where a weight does not fit the device.
+    /// [`ModelError::Sonata`] if the configuration is not supported, [`ModelError::Weights`] with the file
+    /// and the key, [`ModelError::Op`] if a weight does not fit the device.
     pub fn load(
         mut weights: impl TensorSource,
         config: &SonataConfig,
@@ -156,23 +156,24 @@ impl Sonata {
         Ok((Self { config: config.clone(), embedding, stages, curves, device: device.clone() }, report))
     }
 
-    /// Channels of the result.
+    /// Returns the number of channels of the result.
     #[must_use]
     pub fn num_channels(&self) -> usize {
         let channels = &self.config.enc_channels;
         channels[channels.len().saturating_sub(1 + CONCATENATED_LEVELS)..].iter().sum()
     }
 
-    /// Features of a cloud: one point stands for each voxel of [`GRID_METRES`], the first in the cloud's order.
+    /// Computes the features of a cloud. Each voxel of edge [`GRID_METRES`] is represented by its first point
+    /// in the cloud's order.
     ///
     /// # Errors
-    /// [`SonataError`] where the cloud is empty, too long, or incomplete, or the encoder takes other channels than
-    /// position, colour and normal; [`SonataError::Op`] where a layer does not fit the device.
+    /// [`SonataError`] if the cloud is empty, too long, or incomplete, or if the encoder takes other channels
+    /// than position, colour and normal; [`SonataError::Op`] if a layer does not fit the device.
     pub fn encode(&self, cloud: Cloud<'_>) -> Result<Encoded, SonataError> {
         self.encode_observed(cloud, &mut |_| ())
     }
 
-    /// As [`encode`](Self::encode), with the parts shown to `observe`.
+    /// Does the same as [`encode`](Self::encode), and passes intermediate results to `observe`.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -193,11 +194,11 @@ impl Sonata {
         })
     }
 
-    /// Features of the cells over distinct voxels `coords [V, 4]` (batch, x, y, z), given theirs `[V, in_channels]`;
-    /// `observe` is shown the parts.
+    /// Computes the features of the cells of distinct voxels `coords [V, 4]` (batch, x, y, z) with input
+    /// features `[V, in_channels]`. `observe` receives intermediate results.
     ///
     /// # Errors
-    /// [`OpError`] where shapes disagree, a coordinate is above 2¹⁶ − 2, or a layer does not fit the device.
+    /// [`OpError`] if shapes disagree, a coordinate is above 2¹⁶ − 2, or a layer does not fit the device.
     pub fn forward(
         &self,
         features: Tensor<2>,
@@ -208,10 +209,10 @@ impl Sonata {
         let mut x = gelu(norm.layer(linear(features, layer, Activation::None)?)?);
         observe(Observed::Embedding(&x));
         let num_stages = self.stages.len();
-        // The level whose voxels are the cells of the result.
+        // Index of the level whose voxels are the cells of the result.
         let of_result = num_stages.saturating_sub(1 + CONCATENATED_LEVELS);
         let (mut coords, mut cells, mut cell_from_voxel) = (coords, None, None);
-        // From the result's level on: features, and the cell of each voxel of the level before.
+        // From that level on: features, and the cell of each voxel of the level before.
         let mut kept: Vec<(Tensor<2>, Option<Tensor<1, Int>>)> = Vec::new();
         for (index, stage) in self.stages.iter().enumerate() {
             let mut cluster = None;
@@ -258,7 +259,7 @@ impl Sonata {
     }
 }
 
-/// x · Φ(x), by the error function.
+/// Computes x · Φ(x), with the error function.
 fn gelu(x: Tensor<2>) -> Tensor<2> {
     burn::tensor::activation::gelu(x)
 }

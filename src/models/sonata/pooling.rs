@@ -9,7 +9,7 @@ use crate::ops::segment_reduce::{Reduction, segment_reduce};
 use crate::ops::voxel_grid::{VoxelOrder, voxel_grid_in};
 use crate::weights::TensorSource;
 
-/// Merges the voxels of each cell, between two stages.
+/// Pooling between two stages: merges the voxels of each cell.
 #[derive(Clone, Debug)]
 pub struct GridPooling {
     proj: PackedWeight,
@@ -17,19 +17,20 @@ pub struct GridPooling {
     stride: usize,
 }
 
-/// The voxels of the next stage.
+/// Voxels of the next stage, the result of pooling.
 #[derive(Clone, Debug)]
 pub struct Pooled {
-    /// `[M, C]`.
+    /// `[M, C]` features.
     pub features: Tensor<2>,
     /// `[M, 4]` (batch, x, y, z), ascending.
     pub coords: Tensor<2, Int>,
-    /// `[V]` the cell of every voxel.
+    /// `[V]` index of the cell of every voxel.
     pub cell_from_voxel: Tensor<1, Int>,
 }
 
 impl GridPooling {
-    /// `{prefix}proj` and `{prefix}norm.0`, from and to these widths, over cells of `stride` voxels along each axis.
+    /// Loads `{prefix}proj` and `{prefix}norm.0`, which map `num_in` to `num_out` channels. `stride` is the
+    /// number of voxels of a cell along each axis.
     ///
     /// # Errors
     /// [`ModelError::Weights`], [`ModelError::Op`].
@@ -45,10 +46,11 @@ impl GridPooling {
         Ok(Self { proj, norm: loader.norm(&format!("{prefix}norm.0"), num_out, EPSILON)?, stride: stride.max(1) })
     }
 
-    /// Pools `x [V, C]` of the voxels `coords [V, 4]`. `observe` is shown `max`, the largest values before the norm.
+    /// Pools `x [V, C]` of the voxels `coords [V, 4]`. `observe` receives `max`, the largest values before
+    /// the norm.
     ///
     /// # Errors
-    /// [`OpError`] where shapes disagree or a tensor does not fit the device.
+    /// [`OpError`] if shapes disagree or a tensor does not fit the device.
     pub fn forward(
         &self,
         x: Tensor<2>,

@@ -5,39 +5,39 @@ use crate::ops::serialization::MAX_DEPTH;
 use crate::ops::voxel_grid::cpu::voxel_grid;
 use crate::ops::{OpError, float_tensor, int_tensor};
 
-/// Position, colour and normal.
+/// Number of input channels: position, colour and normal.
 const NUM_CHANNELS: usize = 9;
 
-/// A cloud as the encoder takes it, every point with colour and normal.
+/// Input of the encoder: a cloud whose points all have colour and normal.
 #[derive(Clone, Copy, Debug)]
 pub struct Cloud<'a> {
     /// `[N]` positions in metres, z up.
     pub points: &'a [[f32; 3]],
-    /// `[N]` red, green and blue in 0..255. The published evaluation divides by 255 twice: colours in 0..1 here give
-    /// what it gives.
+    /// `[N]` red, green and blue in 0..255. The published evaluation divides by 255 twice. Pass colours in
+    /// 0..1 to get its results.
     pub colors: &'a [[f32; 3]],
     /// `[N]` unit normals.
     pub normals: &'a [[f32; 3]],
 }
 
-/// Why a cloud cannot be encoded.
+/// Reasons why a cloud cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SonataError {
-    /// A cloud without a point.
+    /// The cloud has no points.
     #[error("there are no points to encode")]
     Empty,
-    /// Attributes of other points.
-    #[error("{found} {attribute} for {points} points: one of each is wanted")]
+    /// The number of attributes differs from the number of points.
+    #[error("{found} {attribute} for {points} points; expected one per point")]
     Attributes {
-        /// Colours or normals.
+        /// Name of the attribute: colours or normals.
         attribute: &'static str,
-        /// How many there are.
+        /// Number of values.
         found: usize,
-        /// The points.
+        /// Number of points.
         points: usize,
     },
-    /// A point that has no position.
+    /// The position of a point is not finite.
     #[error("point {index} is not finite: {position:?}")]
     NotFinite {
         /// Index of the point.
@@ -45,18 +45,18 @@ pub enum SonataError {
         /// Its coordinates.
         position: [f32; 3],
     },
-    /// A cloud too long for the encoder's curves.
+    /// The cloud is too long for the encoder's curves.
     #[error(
         "the cloud is {extent} m long along axis {axis}, {voxels} voxels of {grid} m, expected fewer than 2^{MAX_DEPTH} - 1: cut it or use larger voxels"
     )]
     TooFar {
         /// 0, 1, 2 for x, y, z.
         axis: usize,
-        /// Its extent.
+        /// Its extent along the axis, in metres.
         extent: f32,
-        /// The same in voxels.
+        /// The extent in voxels.
         voxels: f32,
-        /// Edge of a voxel.
+        /// Edge of a voxel, in metres.
         grid: f32,
     },
     /// An operation failed.
@@ -64,50 +64,51 @@ pub enum SonataError {
     Op(#[from] OpError),
 }
 
-/// In which order voxels are rows. Features do not depend on it, but for rounding.
+/// Order of voxels in the rows of the input. It affects features only by rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RowOrder {
-    /// By Morton code: neighbours in space are near in memory.
+    /// By Morton code: spatial neighbours are close in memory.
     #[default]
     Morton,
-    /// By the 64-bit FNV-1 hash of the voxel, as the published code has them.
+    /// By the 64-bit FNV-1 hash of the voxel, as in the published code.
     Hashed,
 }
 
-/// A cloud as voxels.
+/// A cloud converted to voxels.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// `[V]` voxels from 0 on.
+    /// `[V]` voxel coordinates, from 0.
     pub voxels: Vec<[i32; 3]>,
-    /// `[V]` the point that stands for each voxel: its first.
+    /// `[V]` index of the first point of each voxel, which represents it.
     pub point_from_voxel: Vec<i32>,
-    /// `[N]` the voxel of every point.
+    /// `[N]` index of the voxel of every point.
     pub voxel_from_point: Vec<i32>,
-    /// `[V]` position from the cloud's middle and lowest point, colour in 0..1, normal.
+    /// `[V]` input features: position relative to the cloud's centre in x and y and to its lowest point in z,
+    /// colour in 0..1, normal.
     pub features: Vec<[f32; NUM_CHANNELS]>,
 }
 
 impl Prepared {
-    /// The voxels as `[V, 4]` of batch 0.
+    /// Returns the voxels of batch 0 as a tensor `[V, 4]`.
     #[must_use]
     pub fn coords(&self, device: &Device) -> Tensor<2, Int> {
         let coords = self.voxels.iter().flat_map(|&[x, y, z]| [0, x, y, z]).collect();
         int_tensor(coords, [self.voxels.len(), 4], device)
     }
 
-    /// The features as `[V, 9]`.
+    /// Returns the features as a tensor `[V, 9]`.
     #[must_use]
     pub fn features(&self, device: &Device) -> Tensor<2> {
         float_tensor(self.features.as_flattened().to_vec(), [self.features.len(), NUM_CHANNELS], device)
     }
 }
 
-/// Sonata's default transform, but that the first point of a voxel stands for it where the published code draws one:
-/// the cloud is moved so that its middle is at 0 in x and y and its lowest point in z, and cut into voxels of edge `grid`, all
-/// in f32.
+/// Sonata's default transform, with one difference: the first point of a voxel represents it, while the
+/// published code draws one at random. The cloud is moved so that its centre is at 0 in x and y and its
+/// lowest point at 0 in z. Then it is cut into voxels of edge `grid` metres. All of this is computed in f32.
 ///
 /// # Errors
-/// [`SonataError`] but [`SonataError::Op`].
+/// Any [`SonataError`] except [`SonataError::Op`].
 pub fn transform(cloud: Cloud<'_>, grid: f32, order: RowOrder) -> Result<Prepared, SonataError> {
     let Cloud { points, colors, normals } = cloud;
     for (attribute, found) in [("colours", colors.len()), ("normals", normals.len())] {
@@ -161,7 +162,7 @@ pub fn transform(cloud: Cloud<'_>, grid: f32, order: RowOrder) -> Result<Prepare
     })
 }
 
-/// FNV-1 over the three coordinates, each taken as one 64-bit word.
+/// Computes the FNV-1 hash of the three coordinates, each as one 64-bit word.
 fn hash(&[_, x, y, z]: &[i32; 4]) -> u64 {
     let step = |hash: u64, value: i32| hash.wrapping_mul(0x0100_0000_01b3) ^ value as u64;
     [x, y, z].into_iter().fold(0xcbf2_9ce4_8422_2325, step)

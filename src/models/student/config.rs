@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-/// Cells of a 3 × 3 × 3 kernel.
+/// Number of cells of a 3 × 3 × 3 kernel.
 pub(super) const KERNEL_VOLUME: usize = 27;
-/// Residual blocks.
+/// Number of residual blocks.
 pub(super) const NUM_BLOCKS: usize = 4;
 
 /// Widths of the student.
@@ -10,7 +10,7 @@ pub(super) const NUM_BLOCKS: usize = 4;
 pub struct StudentConfig {
     /// Input channels: semantic features, then colour, then normal.
     pub input_dim: usize,
-    /// Channels between.
+    /// Hidden channels.
     pub hidden_dim: usize,
     /// Channels of the embedding.
     pub embed_dim: usize,
@@ -20,11 +20,11 @@ impl StudentConfig {
     /// The published widths.
     pub const PUBLISHED: Self = Self { input_dim: 518, hidden_dim: 512, embed_dim: 128 };
 
-    /// Keys of the checkpoint that inference has no use for, with the reason: a pattern as
-    /// [`key_matches`](crate::weights::key_matches) takes it.
+    /// Keys of the checkpoint that inference does not need, with the reason. Each is a pattern for
+    /// [`key_matches`](crate::weights::key_matches).
     pub const UNUSED: &[(&str, &str)] = &[("num_batches_tracked", "batch norm's count of training steps")];
 
-    /// The widths that the shapes of a checkpoint tell, `None` where it is no student's.
+    /// Derives the widths from the shapes of a checkpoint. Returns `None` if it is not a student.
     #[must_use]
     pub fn of(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Self> {
         let input = shape("input_layer.0.kernel")?;
@@ -35,7 +35,7 @@ impl StudentConfig {
         }
     }
 
-    /// Every key of the checkpoint with its shape, in the checkpoint's order.
+    /// Returns every key of the checkpoint with its shape, in the checkpoint's order.
     #[must_use]
     pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
         let mut keys = Vec::new();

@@ -1,7 +1,8 @@
-//! The student, "AffinityPredictor": a sparse CNN that embeds every voxel by its geometry.
+//! The student ("AffinityPredictor"): a sparse CNN that embeds every voxel by its geometry.
 //!
-//! conv3 → BN → ReLU; four times (conv3 → BN → ReLU → conv3 → BN, plus identity, ReLU); conv1. The
-//! published weights take 518 channels (512 lifted, 3 colour in 0..1, 3 normal) and give 128.
+//! Its layers are conv3 → BN → ReLU, then four residual blocks (conv3 → BN → ReLU → conv3 → BN, plus
+//! identity, ReLU), then conv1. The published weights take 518 channels (512 lifted, 3 colour in 0..1, 3
+//! normal) and output 128.
 
 mod config;
 mod train;
@@ -17,10 +18,10 @@ use crate::weights::{HostTensor, LoadReport, TensorSource, WeightsError, match_k
 
 /// Batch norm's ε, as in the reference.
 const EPSILON: f64 = 1e-5;
-/// How far an output voxel sees, in voxels along an axis: nine 3 × 3 × 3 convolutions in a row.
+/// Receptive radius of an output voxel, in voxels along an axis: nine 3 × 3 × 3 convolutions in a row.
 pub const RECEPTIVE_RADIUS: usize = 1 + 2 * NUM_BLOCKS;
 
-/// A batch norm's parameters, and what it has seen; the latter never on an autodiff device.
+/// Parameters and running statistics of a batch norm. The statistics are never on an autodiff device.
 #[derive(Clone, Debug)]
 struct BatchNorm {
     weight: Tensor<1>,
@@ -29,22 +30,22 @@ struct BatchNorm {
     running_var: Tensor<1>,
 }
 
-/// A convolution without bias and its batch norm.
+/// A convolution without bias, and its batch norm.
 #[derive(Clone, Debug)]
 struct ConvNorm {
     kernel: Tensor<3>,
     bn: BatchNorm,
 }
 
-/// Two convolutions around an identity connection.
+/// Two convolutions with a residual connection.
 #[derive(Clone, Debug)]
 struct ResidualBlock {
     first: ConvNorm,
     second: ConvNorm,
 }
 
-/// The student with its batch norms as the checkpoint has them. On an autodiff device its parameters
-/// track gradients, and it can be trained.
+/// The student with separate batch norms, as in the checkpoint. On an autodiff device its parameters track
+/// gradients, so it can be trained.
 #[derive(Clone, Debug)]
 pub struct AffinityPredictor {
     input_layer: ConvNorm,
@@ -53,23 +54,23 @@ pub struct AffinityPredictor {
     num_batches_tracked: u64,
 }
 
-/// A tensor that tracks gradients where the device does.
+/// Makes a tensor track gradients if the device does.
 fn parameter<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     if tensor.device().is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
 impl AffinityPredictor {
-    /// Builds the student from the reference's weights, taken one tensor at a time. The report names
-    /// every key; anything missing, left over or of another shape is fatal. The count of training steps
+    /// Builds the student from the reference's weights, taken one tensor at a time. The report lists every
+    /// key. A key that is missing, unknown or of another shape is an error. The count of training steps
     /// starts at 0, see [`set_num_batches_tracked`](Self::set_num_batches_tracked).
     ///
     /// # Errors
-    /// [`WeightsError`] naming the file and the key.
+    /// [`WeightsError`] with the file and the key.
     pub fn load(
         mut weights: impl TensorSource,
         device: &Device,
     ) -> Result<(Self, StudentConfig, LoadReport), WeightsError> {
-        // Another model's checkpoint: the report against the published widths says what is missing.
+        // Another model's checkpoint: the report against the published widths lists what is missing.
         let held = weights.inventory().into_owned();
         let config = StudentConfig::of(&|key| held.shape(key)).unwrap_or(StudentConfig::PUBLISHED);
         let unused: Vec<_> = StudentConfig::UNUSED.iter().map(|(pattern, _)| *pattern).collect();
@@ -106,8 +107,9 @@ impl AffinityPredictor {
         Ok((Self { input_layer, res_blocks, output_layer, num_batches_tracked: 0 }, config, report))
     }
 
-    /// The network for inference, without autodiff: running statistics folded into kernels and biases, so
-    /// that a voxel's activations are written once per layer instead of once per step of the batch norm.
+    /// Returns the network for inference, without autodiff. The running statistics are folded into kernels
+    /// and biases, so a voxel's activations are written once per layer instead of once per step of the batch
+    /// norm.
     #[must_use]
     pub fn fold(&self) -> Student {
         let fold = |layer: &ConvNorm| {
@@ -137,7 +139,7 @@ impl FoldedConv {
     }
 }
 
-/// The student ready for inference, see [`AffinityPredictor::fold`].
+/// The student for inference, see [`AffinityPredictor::fold`].
 #[derive(Clone, Debug)]
 pub struct Student {
     input_layer: FoldedConv,
@@ -146,17 +148,17 @@ pub struct Student {
 }
 
 impl Student {
-    /// Embedding `[V, embed]` (not normalised) of voxels with `features [V, input]` at
-    /// `coords [V, 4]` (batch, x, y, z), distinct, in any order.
+    /// Computes the embedding `[V, embed]` (not normalised) of voxels with `features [V, input]` at `coords
+    /// [V, 4]` (batch, x, y, z), which are distinct and in any order.
     ///
     /// # Errors
-    /// [`OpError`] where shapes disagree or a layer does not fit the device.
+    /// [`OpError`] if shapes disagree or a layer does not fit the device.
     pub fn forward(&self, features: Tensor<2>, coords: Tensor<2, Int>) -> Result<Tensor<2>, OpError> {
         self.forward_observed(features, coords, |_, _| ())
     }
 
-    /// As [`forward`](Self::forward), showing the activations `[V, hidden]` after `input_layer` and
-    /// every `res_blocks.{i}` to `observe`.
+    /// Does the same as [`forward`](Self::forward), and passes to `observe` the activations `[V, hidden]`
+    /// after `input_layer` and after every `res_blocks.{i}`.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).

@@ -1,5 +1,5 @@
-//! The student in training: its start, its forward pass with batch statistics, its parameters by name,
-//! and its export under the reference's keys.
+//! Training of the student: initial weights, forward pass with batch statistics, access to parameters by
+//! name, and export under the reference's keys.
 
 use burn::prelude::*;
 use burn::tensor::Gradients;
@@ -13,13 +13,13 @@ use crate::ops::{OpError, float_tensor, float_values};
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, IntTensor, StateDict};
 
-/// Share of a new batch in the running statistics, as PyTorch's default.
+/// Weight of a new batch in the running statistics, PyTorch's default.
 const MOMENTUM: f64 = 0.1;
 
-/// Of a stream of random numbers: the weights.
+/// Number of the random stream that draws the weights.
 const WEIGHTS: u64 = 0;
 
-/// A parameter by its key in the checkpoint, to be read or replaced.
+/// A parameter of one rank, mutable.
 enum ParameterMut<'a> {
     Vector(&'a mut Tensor<1>),
     Matrix(&'a mut Tensor<2>),
@@ -27,9 +27,9 @@ enum ParameterMut<'a> {
 }
 
 impl AffinityPredictor {
-    /// A student before its first step, as the reference starts: kernels uniform in ±1 / √(inputs · cells of
-    /// the kernel), scales 1, shifts 0, running means 0 and variances 1. The numbers follow from `seed`
-    /// alone, a stream for each kernel in the checkpoint's order.
+    /// Creates an untrained student, initialized as in the reference: kernels uniform in ±1 / √(inputs ·
+    /// cells of the kernel), scales 1, shifts 0, running means 0 and variances 1. The values depend on `seed`
+    /// alone, with one random stream for each kernel in the checkpoint's order.
     #[must_use]
     pub fn new(config: &StudentConfig, seed: u64, device: &Device) -> Self {
         let inner = device.clone().without_autodiff();
@@ -61,32 +61,32 @@ impl AffinityPredictor {
         Self { input_layer, res_blocks, output_layer, num_batches_tracked: 0 }
     }
 
-    /// The student's widths.
+    /// Returns the student's widths.
     #[must_use]
     pub fn config(&self) -> StudentConfig {
         let ([_, input_dim, _], [hidden_dim, embed_dim]) = (self.input_layer.kernel.dims(), self.output_layer.dims());
         StudentConfig { input_dim, hidden_dim, embed_dim }
     }
 
-    /// Training steps whose statistics are in the running ones.
+    /// Returns the number of training steps in the running statistics.
     #[must_use]
     pub fn num_batches_tracked(&self) -> u64 {
         self.num_batches_tracked
     }
 
-    /// Sets the count of training steps, for a run that is resumed.
+    /// Sets the number of training steps, for a resumed run.
     pub fn set_num_batches_tracked(&mut self, num_batches: u64) {
         self.num_batches_tracked = num_batches;
     }
 
-    /// Embedding `[V, embed]` (not normalised) as in training: batch norms take mean and variance of these
-    /// voxels, and their running statistics move a tenth of the way there (unbiased variance). Gradients flow
-    /// to the parameters where they are on an autodiff device, on which `features [V, input]` and
-    /// `coords [V, 4]` (batch, x, y, z; distinct, in any order) then must be too.
+    /// Computes the embedding `[V, embed]` (not normalised) as in training. Batch norms use the mean and
+    /// variance of these voxels, and their running statistics move a tenth of the way there (unbiased
+    /// variance). `features [V, input]` and `coords [V, 4]` (batch, x, y, z; distinct, in any order) must be
+    /// on the device of the parameters. On an autodiff device gradients flow to the parameters.
     ///
     /// # Errors
-    /// [`OpError`] where shapes disagree, there are fewer than two voxels, or a layer does not fit the
-    /// device. The running statistics are then those of before.
+    /// [`OpError`] if shapes disagree, there are fewer than two voxels, or a layer does not fit the device.
+    /// The running statistics are then unchanged.
     pub fn forward_train(&mut self, features: Tensor<2>, coords: Tensor<2, Int>) -> Result<Tensor<2>, OpError> {
         let map = kernel_map(coords, 3)?;
         let mut seen = Vec::with_capacity(1 + 2 * NUM_BLOCKS);
@@ -112,13 +112,14 @@ impl AffinityPredictor {
         Ok(x.matmul(self.output_layer.clone()))
     }
 
-    /// Replaces every parameter by what `step` makes of it: it is given the parameter's key, its values and
-    /// its gradient, both flat and without autodiff, and gives the new values, as many. Parameters go in the
-    /// checkpoint's order; gradients are taken out of `gradients`, and a parameter without one is left alone.
+    /// Replaces every parameter by the result of `step`. `step` receives the parameter's key, its values and
+    /// its gradient, both flat and without autodiff, and returns as many new values. Parameters are visited
+    /// in the checkpoint's order. Gradients are taken out of `gradients`; a parameter without one is not
+    /// changed.
     ///
     /// # Errors
-    /// What `step` answers. The parameters before have then been replaced, the one under way is NaN, for values
-    /// have one owner, so that they can be changed in place; those behind are as they were.
+    /// The error of `step`. Earlier parameters have then been replaced, and later ones are unchanged. The
+    /// current one is NaN, because values have a single owner so that they can be changed in place.
     pub fn update<E>(
         &mut self,
         gradients: &mut Gradients,
@@ -150,11 +151,11 @@ impl AffinityPredictor {
         })
     }
 
-    /// The weights under the reference's keys, with the counts of training steps: what
-    /// [`load`](Self::load) reads.
+    /// Returns the weights under the reference's keys, with the counts of training steps, as
+    /// [`load`](Self::load) reads them.
     ///
     /// # Errors
-    /// [`OpError::Device`] where the values cannot be read back.
+    /// [`OpError::Device`] if the values cannot be read back.
     pub fn state_dict(&self) -> Result<StateDict, OpError> {
         fn host<const D: usize>(tensor: &Tensor<D>) -> Result<HostTensor, OpError> {
             let (shape, data) = (tensor.dims().to_vec(), float_values(super::plain(tensor.clone()))?);
@@ -189,7 +190,7 @@ impl AffinityPredictor {
         std::iter::once(&mut self.input_layer).chain(blocks)
     }
 
-    /// Every parameter in the checkpoint's order.
+    /// Calls `f` for every parameter in the checkpoint's order.
     fn try_for_each_parameter<E>(
         &mut self,
         mut f: impl FnMut(&str, ParameterMut<'_>) -> Result<(), E>,
@@ -206,7 +207,7 @@ impl AffinityPredictor {
 /// Key of the last layer's kernel.
 const OUTPUT_KEY: &str = "output_layer.kernel";
 
-/// Keys of the kernel and prefix of the batch norm of every layer with one.
+/// Returns, for every layer with a batch norm, the key of its kernel and the prefix of its norm.
 fn layer_keys() -> impl Iterator<Item = [String; 2]> {
     let blocks = (0..NUM_BLOCKS).flat_map(|block| {
         [1, 2]

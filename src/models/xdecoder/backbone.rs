@@ -13,10 +13,11 @@ use crate::ops::layer_norm::Fusion;
 
 const EPSILON: f32 = 1e-5;
 
-/// The context of every pixel, gathered in ever larger windows, times a query of the pixel itself.
+/// Focal modulation: the context of every pixel, gathered in ever larger windows, times a query of the pixel
+/// itself.
 #[derive(Clone, Debug)]
 struct FocalModulation {
-    // The reference's one layer `f`, in its three parts.
+    // The three parts of the reference's single layer `f`.
     query: PackedWeight,
     context: PackedWeight,
     gates: PackedWeight,
@@ -51,7 +52,7 @@ impl FocalModulation {
     }
 }
 
-/// A depthwise 3 × 3 convolution that is added to its input.
+/// A depthwise 3 × 3 convolution with a residual connection.
 #[derive(Clone, Debug)]
 struct Depthwise {
     weight: Tensor<2>,
@@ -68,10 +69,10 @@ impl Depthwise {
     }
 }
 
-/// Modulation, then MLP, each with a norm behind and a factor per channel on it.
+/// Focal block: modulation, then MLP. Each is followed by a norm and a factor per channel.
 #[derive(Clone, Debug)]
 struct FocalBlock {
-    /// In `focal_dw` alone: before the modulation and before the MLP.
+    /// Depthwise convolutions before the modulation and before the MLP, in `focal_dw` only.
     depthwise: Option<[Depthwise; 2]>,
     modulation: FocalModulation,
     norm1: Norm,
@@ -136,7 +137,7 @@ fn residual(x: Tensor<4>, gamma: &Tensor<1>) -> Fusion<Tensor<4>> {
     Fusion::Residual { residual: x, scale: gamma.clone().unsqueeze() }
 }
 
-/// A strided convolution and its norm: the stem, and the step from one stage to the next.
+/// A strided convolution and its norm: the stem, or the step from one stage to the next.
 #[derive(Clone, Debug)]
 struct PatchEmbed {
     proj: PackedWeight,
@@ -153,10 +154,10 @@ impl PatchEmbed {
 
 #[derive(Clone, Debug)]
 struct BasicLayer {
-    /// The stem before the first stage, the downsampling before every other.
+    /// The stem for the first stage, the downsampling for all others.
     embed: PatchEmbed,
     blocks: Vec<FocalBlock>,
-    /// Norm of what is given out; the next stage goes on without it.
+    /// Norm of the stage's output. The next stage takes the features before this norm.
     norm: Norm,
 }
 
@@ -175,7 +176,7 @@ impl FocalNet {
         let layers = config.backbone.depths.iter().enumerate().map(|(stage, &depth)| {
             let dim = config.stage_dim(stage);
             let embed = match stage.checked_sub(1) {
-                // The stem's padding is 2 in `focal`, not half its kernel.
+                // The padding of the stem is 2 in `focal`, not half its kernel.
                 None => PatchEmbed {
                     proj: loader.conv2d("backbone.patch_embed.proj", [dim, 3, 7], true)?,
                     norm: loader.norm("backbone.patch_embed.norm", dim, EPSILON)?,
@@ -200,11 +201,12 @@ impl FocalNet {
         Ok(Self { layers: layers.collect::<Result<_, ModelError>>()? })
     }
 
-    /// Normalised images `[B, H, W, 3]`, H and W multiples of 32, to the maps res2 to res5, `[B, H / 4, W / 4,
-    /// C]` and on by halves. `observe` sees `patch_embed` and `layer{i}_block{j}`.
+    /// Maps normalised images `[B, H, W, 3]`, with H and W multiples of 32, to the feature maps res2 to res5.
+    /// The first is `[B, H / 4, W / 4, C]`; each further one has half the height and width. `observe`
+    /// receives `patch_embed` and `layer{i}_block{j}`.
     ///
     /// # Errors
-    /// [`OpError`] where a layer does not fit the device.
+    /// [`OpError`] if a layer does not fit the device.
     pub fn forward(
         &self,
         images: Tensor<4>,

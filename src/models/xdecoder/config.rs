@@ -3,55 +3,55 @@ use serde::{Deserialize, Serialize};
 use super::tokenizer::VOCABULARY;
 use crate::ops::attention::MAX_HEAD_DIM;
 
-/// The Focal modulation backbone.
+/// Configuration of the Focal modulation backbone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackboneConfig {
-    /// `focal`, or `focal_dw`: with a depthwise convolution before the modulation and before the MLP of every block,
-    /// and norms over the sum of input and branch.
+    /// `focal` or `focal_dw`. Blocks of `focal_dw` have a depthwise convolution before the modulation and
+    /// before the MLP, and their norms are over the sum of input and branch.
     pub kind: String,
-    /// Channels of the first stage; every further stage has twice as many.
+    /// Channels of the first stage. Each further stage has twice as many.
     pub embed_dim: usize,
     /// Blocks per stage.
     pub depths: Vec<usize>,
-    /// Depthwise convolutions per block, by stage.
+    /// Number of depthwise convolutions per block, by stage.
     pub focal_levels: Vec<usize>,
-    /// Kernel of the first depthwise convolution, by stage.
+    /// Kernel size of the first depthwise convolution, by stage.
     pub focal_windows: Vec<usize>,
-    /// How much the kernel grows from one level to the next.
+    /// Growth of the kernel size from one level to the next.
     pub focal_factor: usize,
     /// Stride of the stem.
     pub patch_size: usize,
     /// Hidden channels of a block's MLP, as a multiple of its channels.
     pub mlp_ratio: f64,
-    /// Layer norm after the stem and every downsampling.
+    /// True if a layer norm follows the stem and every downsampling.
     pub patch_norm: bool,
-    /// Overlapping convolutions in the stem and between stages.
+    /// True for overlapping convolutions in the stem and between stages.
     pub use_conv_embed: bool,
-    /// Divide the modulator by the number of levels, the global one included.
+    /// True if the modulator is divided by the number of levels, including the global one.
     pub scaling_modulator: bool,
-    /// Norms behind the modulation and the MLP, not before.
+    /// True if norms come after the modulation and the MLP, not before.
     pub use_postln: bool,
-    /// One more norm inside the modulation.
+    /// True for one more norm inside the modulation.
     pub use_postln_in_modulation: bool,
-    /// A learned factor per channel on every residual branch.
+    /// True for a learned factor per channel on every residual branch.
     pub use_layerscale: bool,
 }
 
-/// The kind of the small models.
+/// Backbone kind of the small models.
 const FOCAL_DW: &str = "focal_dw";
 
 impl BackboneConfig {
-    /// Whether blocks have depthwise convolutions of their own, kind `focal_dw`.
+    /// Returns true if blocks have their own depthwise convolutions (kind `focal_dw`).
     #[must_use]
     pub fn has_depthwise(&self) -> bool {
         self.kind == FOCAL_DW
     }
 }
 
-/// The pixel decoder: a transformer encoder on the coarsest map, then a feature pyramid.
+/// Configuration of the pixel decoder: a transformer encoder on the coarsest map, then a feature pyramid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PixelDecoderConfig {
-    /// `transformer_encoder_fpn`: the one kind that runs here.
+    /// Must be `transformer_encoder_fpn`, the only supported kind.
     pub kind: String,
     /// Channels of every map.
     pub conv_dim: usize,
@@ -67,16 +67,16 @@ pub struct PixelDecoderConfig {
     pub heads: usize,
     /// Hidden channels of the feed-forward layers.
     pub ffn_dim: usize,
-    /// Norms before the layers; behind them here.
+    /// True if norms come before the layers. Only false (norms after the layers) is supported.
     pub pre_norm: bool,
 }
 
-/// The transformer decoder of the queries.
+/// Configuration of the transformer decoder of the queries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecoderConfig {
     /// Channels of the queries.
     pub hidden_dim: usize,
-    /// Queries, the class token (the last) included.
+    /// Number of queries, including the class token, which is the last.
     pub num_queries: usize,
     /// Attention heads.
     pub heads: usize,
@@ -84,15 +84,15 @@ pub struct DecoderConfig {
     pub ffn_dim: usize,
     /// Decoder layers.
     pub layers: usize,
-    /// Norms before the layers; behind them here.
+    /// True if norms come before the layers. Only false (norms after the layers) is supported.
     pub pre_norm: bool,
-    /// Tokens of a caption; only the unused captioning head depends on it.
+    /// Number of tokens of a caption. Only the unused captioning head depends on it.
     pub context_length: usize,
     /// Channels of class and text embeddings.
     pub dim_proj: usize,
 }
 
-/// The text transformer.
+/// Configuration of the text transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextConfig {
     /// Channels.
@@ -101,60 +101,60 @@ pub struct TextConfig {
     pub heads: usize,
     /// Layers.
     pub layers: usize,
-    /// Most tokens of a prompt.
+    /// Largest number of tokens of a prompt.
     pub context_length: usize,
-    /// Tokens of the vocabulary.
+    /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
     /// Channels of class and text embeddings.
     pub dim_proj: usize,
-    /// Every token sees only itself and those before it.
+    /// True if every token attends only to itself and to earlier tokens.
     pub autoregressive: bool,
 }
 
-/// Widths and depths of an X-Decoder.
+/// Configuration of an X-Decoder: widths and depths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct XDecoderConfig {
-    /// The image backbone.
+    /// Image backbone.
     pub backbone: BackboneConfig,
-    /// Maps for masks and attention.
+    /// Pixel decoder: from feature maps to mask features.
     pub pixel_decoder: PixelDecoderConfig,
-    /// Queries to masks and classes.
+    /// Query decoder: from queries to masks and classes.
     pub decoder: DecoderConfig,
-    /// Words to embeddings.
+    /// Text encoder: from words to embeddings.
     pub text: TextConfig,
     /// Channels of the backbone's last stage.
     pub backbone_dim: usize,
     /// Channels of class and text embeddings.
     pub dim_proj: usize,
-    /// Images are padded to a multiple of this.
+    /// Image sizes are padded to a multiple of this.
     pub size_divisibility: usize,
     /// Mean of the channels R, G, B, in 0..255.
     pub pixel_mean: [f32; 3],
     /// Standard deviation of the channels R, G, B, in 0..255.
     pub pixel_std: [f32; 3],
-    /// Longer edge of the pictures it was trained on: at which it sees things in the size it knows. `None` for the
-    /// published models, whose users choose it.
+    /// Longer edge of the pictures that the model was trained on. At this size objects have the size it
+    /// knows. `None` for the published models, whose users choose the size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_size: Option<u32>,
 }
 
-/// A configuration that this implementation does not run.
+/// Error for a configuration that this implementation does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("X-Decoder configuration: {field} is {found}, expected {expected}")]
 pub struct ConfigError {
-    /// The entry, with its path.
+    /// Path of the entry.
     pub field: &'static str,
     /// Its value.
     pub found: String,
-    /// What runs.
+    /// Supported values.
     pub expected: String,
 }
 
-/// Channels of the transformers in every published variant, in 8 heads.
+/// Channels of the transformers in every published variant. They have 8 heads.
 const PUBLISHED_WIDTH: usize = 512;
-/// Most channels of any layer.
+/// Largest number of channels of any layer.
 const MAX_WIDTH: usize = 1 << 16;
-/// Most layers of any kind, per stage.
+/// Largest number of layers of any kind, per stage.
 const MAX_LAYERS: usize = 128;
 
 const BACKBONE: &str = "backbone";
@@ -162,8 +162,8 @@ const PIXEL_DECODER: &str = "sem_seg_head.pixel_decoder";
 const PREDICTOR: &str = "sem_seg_head.predictor";
 
 impl XDecoderConfig {
-    /// Keys of the checkpoint that inference has no use for, with the reason: a pattern as
-    /// [`match_keys`](crate::weights::match_keys) takes it.
+    /// Keys of the checkpoint that inference does not need, with the reason. Each is a pattern for
+    /// [`match_keys`](crate::weights::match_keys).
     pub const UNUSED: &[(&str, &str)] = &[
         ("backbone_proj", "image-text retrieval"),
         ("sem_seg_head.predictor.caping_embed", "captioning"),
@@ -172,20 +172,22 @@ impl XDecoderConfig {
         ("sem_seg_head.predictor.self_attn_mask", "rebuilt from the number of queries"),
     ];
 
-    /// The published large model: Focal-L, 201 queries, 512-d embeddings.
+    /// Returns the configuration of the published large model: Focal-L, 201 queries, 512-d embeddings.
     #[must_use]
     pub fn focal_l() -> Self {
         Self::focal("focal", 192, vec![2, 2, 18, 2], 4, 201)
     }
 
-    /// The published small model: Focal-T with depthwise convolutions, 101 queries, 512-d embeddings.
+    /// Returns the configuration of the published small model: Focal-T with depthwise convolutions, 101
+    /// queries, 512-d embeddings.
     #[must_use]
     pub fn focal_t() -> Self {
         Self::focal(FOCAL_DW, 96, vec![2, 2, 6, 2], 3, 101)
     }
 
-    /// A model for pictures of about 200 pixels that two CPU cores train within hours. Three decoder layers look at each of
-    /// the three maps once; 40 queries and the class token are three times what a view of a room shows.
+    /// Returns the configuration of a model for pictures of about 200 pixels, which two CPU cores train
+    /// within hours. Its three decoder layers use each of the three maps once. It has 40 queries and the
+    /// class token, three times the number of objects in a view of a room.
     #[must_use]
     pub fn small() -> Self {
         const EMBED_DIM: usize = 32;
@@ -283,16 +285,16 @@ impl XDecoderConfig {
         }
     }
 
-    /// Whether the shapes are those of an X-Decoder with a Focal backbone, of whatever size.
+    /// Returns true if the shapes are those of an X-Decoder with a Focal backbone, of any size.
     #[must_use]
     pub fn recognises(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> bool {
         shape(&format!("{PREDICTOR}.query_feat.weight")).is_some()
             && shape(&format!("{BACKBONE}.layers.0.blocks.0.modulation.f.weight")).is_some()
     }
 
-    /// The configuration that the shapes of a checkpoint tell. `None` where they are no X-Decoder's, or one
-    /// of other widths than the published: shapes do not show the heads of an attention, so that such a
-    /// variant needs its configuration given.
+    /// Derives the configuration from the shapes of a checkpoint. Returns `None` if it is not an X-Decoder,
+    /// or one of other widths than the published models. Shapes do not show attention heads, so such a
+    /// variant needs an explicit configuration.
     #[must_use]
     pub fn of(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Self> {
         let dim = |key: &str, axis: usize| shape(key)?.get(axis).copied();
@@ -338,10 +340,10 @@ impl XDecoderConfig {
         widths.iter().all(|&width| width == PUBLISHED_WIDTH).then_some(config)
     }
 
-    /// Checks that this is a configuration that runs here.
+    /// Checks that this implementation supports the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] naming the first entry that does not.
+    /// [`ConfigError`] with the first entry that is not supported.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let check = |holds: bool, field, found: String, expected: &str| match holds {
             true => Ok(()),
@@ -396,7 +398,7 @@ impl XDecoderConfig {
         check(self.pixel_std.iter().all(|s| *s > 0.0), "pixel_std", format!("{:?}", self.pixel_std), "above 0")
     }
 
-    /// Checks every number against a bound far above all real ones, so that what is made of them fits memory.
+    /// Checks every number against a bound far above all real ones, so that the network fits into memory.
     fn validate_sizes(&self) -> Result<(), ConfigError> {
         let (b, p, d, t) = (&self.backbone, &self.pixel_decoder, &self.decoder, &self.text);
         let most = |values: &[usize]| values.iter().copied().max().unwrap_or(0);
@@ -434,19 +436,19 @@ impl XDecoderConfig {
         Ok(())
     }
 
-    /// Channels of a stage of the backbone, 0 to 3.
+    /// Returns the number of channels of a stage of the backbone, 0 to 3.
     #[must_use]
     pub fn stage_dim(&self, stage: usize) -> usize {
         self.backbone.embed_dim << stage
     }
 
-    /// Hidden channels of the MLPs of a stage of the backbone.
+    /// Returns the number of hidden channels of the MLPs of a stage of the backbone.
     #[must_use]
     pub fn mlp_dim(&self, stage: usize) -> usize {
         (self.stage_dim(stage) as f64 * self.backbone.mlp_ratio) as usize
     }
 
-    /// Every key that inference reads, with its shape.
+    /// Returns every key that inference reads, with its shape.
     #[must_use]
     pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
         let mut keys = Keys(Vec::new());
@@ -570,7 +572,7 @@ fn divides(divisor: usize, number: usize) -> bool {
     divisor > 0 && number > 0 && number.is_multiple_of(divisor)
 }
 
-/// Keys with their shapes, as they are collected.
+/// Collects keys with their shapes.
 struct Keys(Vec<(String, Vec<usize>)>);
 
 impl Keys {
@@ -641,7 +643,7 @@ mod tests {
             edit(&mut config);
             assert!(config.validate().is_err(), "{config:?}");
         }
-        // Blocks of no stage, as a broken file may have them.
+        // Blocks without a stage, as in a broken file.
         let few = |key: &str| ["patch_embed.proj.weight", "query_feat.weight"].iter().any(|k| key.ends_with(k));
         assert_eq!(XDecoderConfig::of(&|key| few(key).then(|| vec![96, 3, 7, 7])), None);
         assert_eq!(XDecoderConfig::of(&|_| None), None);

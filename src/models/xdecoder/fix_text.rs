@@ -1,8 +1,8 @@
-//! Clean-up of text before it is split into tokens, as ftfy 6.3.1 does it by default.
+//! Text clean-up before tokenization, equal to the defaults of ftfy 6.3.1.
 //!
-//! The text encoder saw only text cleaned this way, and so its tokenizer must see the same: entities of HTML, terminal
-//! escapes, text in a wrong encoding, ligatures, full-width and half-width forms, curly quotes, line breaks, controls,
-//! and the composition of accents.
+//! The text encoder was trained on text cleaned this way, so its tokenizer must see the same. The clean-up
+//! covers HTML entities, terminal escapes, wrong encodings, ligatures, full-width and half-width forms, curly
+//! quotes, line breaks, control characters, and the composition of accents.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -13,20 +13,20 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use super::mojibake::{fix_encoding, windows_1252};
 
-/// How often a line is cleaned at most, until nothing changes any more. Two or three times are enough for all but
-/// made-up input such as "&amp;amp;amp;...", which would cost quadratic time.
+/// Largest number of passes over a line. Passes repeat until nothing changes. Two or three suffice except for
+/// artificial input such as "&amp;amp;amp;...", which would take quadratic time.
 const ROUNDS: usize = 32;
 
 /// Lines longer than this many characters are cleaned in pieces.
 const LONGEST_LINE: usize = 1_000_000;
 
-/// The longest name or number of an entity, less its "&" and ";".
+/// Longest name or number of an entity, without "&" and ";".
 const LONGEST_ENTITY: usize = 24;
 
 /// Cleans a text, line by line.
 pub fn fix_text(text: &str) -> String {
     let mut fixed = String::with_capacity(text.len());
-    // A "<" means that this is HTML and its entities are meant to be there, from that line on.
+    // A "<" marks the text as HTML, so from that line on entities are kept.
     let mut entities = true;
     for line in text.split_inclusive('\n').flat_map(pieces) {
         entities = entities && !line.contains('<');
@@ -82,7 +82,7 @@ fn fix_once(text: &str, entities: bool) -> String {
     if is_nfc(&shown) { shown } else { shown.nfc().collect() }
 }
 
-/// The letters of a ligature, or of two letters that old encodings had as one.
+/// Returns the letters of a ligature, or of a character for two letters from an old encoding.
 fn ligature(character: char) -> Option<&'static str> {
     Some(match character {
         'Ĳ' => "IJ",
@@ -119,7 +119,7 @@ fn straight_quote(character: char) -> char {
     }
 }
 
-/// Whether a character shows nothing and does nothing to its neighbours.
+/// Returns true for a control character that is invisible and does not affect its neighbours.
 fn is_control(character: char) -> bool {
     matches!(
         character,
@@ -133,7 +133,7 @@ fn is_control(character: char) -> bool {
     )
 }
 
-/// Replaces the entities of HTML that end with ";".
+/// Replaces HTML entities that end with ";".
 fn unescape(text: &str) -> Cow<'_, str> {
     let mut fixed = String::new();
     let mut rest = text;
@@ -154,7 +154,7 @@ fn unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(fixed)
 }
 
-/// The length of the entity, known or not, that a text starts with.
+/// Returns the length of the entity, known or unknown, at the start of a text.
 fn entity_length(text: &str) -> Option<usize> {
     let name = text.strip_prefix('&')?;
     let name = name.strip_prefix('#').unwrap_or(name).as_bytes();
@@ -163,7 +163,7 @@ fn entity_length(text: &str) -> Option<usize> {
     whole.then(|| text.len() - name.len() + letters + 1)
 }
 
-/// What an entity stands for, by its name or number.
+/// Returns the text of an entity, by its name or number.
 fn entity_value(name: &str) -> Option<Cow<'static, str>> {
     let Some(number) = name.strip_prefix('#') else { return named(name) };
     let (digits, radix) = match number.strip_prefix(['x', 'X']) {
@@ -179,7 +179,7 @@ fn entity_value(name: &str) -> Option<Cow<'static, str>> {
     }
     Some(match char::from_u32(code).unwrap_or('\u{fffd}') {
         '\0' => "\u{fffd}".into(),
-        // An entity is only replaced if no ";" is left of it.
+        // An entity is not replaced if its value still contains a ";".
         ';' => return None,
         character @ '\u{80}'..='\u{9f}' => windows_1252(character).to_string().into(),
         '\x01'..='\x08' | '\x0b' | '\x0e'..='\x1f' | '\x7f' | '\u{fdd0}'..='\u{fdef}' => "".into(),
@@ -189,7 +189,8 @@ fn entity_value(name: &str) -> Option<Cow<'static, str>> {
 }
 
 fn named(name: &str) -> Option<Cow<'static, str>> {
-    /// Names that are also known without ";", so that longer ones in capitals are no capitals of others.
+    /// Names that are also valid without ";". Longer names in capitals that begin with one are not
+    /// capitalized variants.
     const OPEN: [&str; 8] = ["AMP", "COPY", "ETH", "GT", "LT", "QUOT", "REG", "THORN"];
     let find = |name: &str| {
         let found = NAMED_ENTITIES.binary_search_by_key(&name.as_bytes(), |(name, _)| name);

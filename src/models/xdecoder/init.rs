@@ -1,4 +1,4 @@
-//! Weights before training.
+//! Initial weights, before training.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
@@ -7,19 +7,20 @@ use super::config::XDecoderConfig;
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, StateDict};
 
-/// Factor of a block's residual branch where the model learns one: norms stand behind the branches, so that at 1 the
-/// image would be drowned by what is random yet.
+/// Initial factor of a block's residual branch, in models that learn one. Norms follow the branches, so with
+/// a factor of 1 the still random branches would drown the image.
 const LAYER_SCALE: f32 = 0.5;
-/// The learned scale of cosines at the start, CLIP's: ln(1 / 0.07).
+/// Initial value of the learned scale of cosines, as in CLIP: ln(1 / 0.07).
 const LOGIT_SCALE: f32 = 2.659_26;
-/// Standard deviation of token rows and of positions. Norms divide by it: it decides how fast they turn.
+/// Standard deviation of token rows and of positions. Norms divide by it, so it decides how fast their
+/// directions change.
 const TOKEN_STD: f64 = 0.05;
 const POSITION_STD: f64 = 0.02;
 
-/// Weights of `config` drawn from `seed`, as PyTorch's modules start: matrices and kernels uniform by the number of
-/// their inputs (and outputs), norms 1 and 0, biases 0, embeddings normal. Rows of the vocabulary that are not in
-/// `tokens` are 0, so that a word training never meets says nothing. A tensor depends on the seed, its key and its
-/// shape alone.
+/// Draws weights of `config` from `seed`, distributed as in PyTorch's modules: matrices and kernels uniform
+/// by the number of their inputs (and outputs), norms 1 and 0, biases 0, embeddings normal. Rows of the
+/// vocabulary that are not in `tokens` are 0, so a word that is never seen in training contributes nothing. A
+/// tensor depends only on the seed, its key and its shape.
 #[must_use]
 pub fn initial_weights(config: &XDecoderConfig, seed: u64, tokens: &BTreeSet<u32>) -> StateDict {
     let tensor = |(key, shape): (String, Vec<usize>)| {
@@ -58,10 +59,10 @@ fn values(key: &str, shape: &[usize], tokens: &BTreeSet<u32>, random: &mut Split
         return drawn(1.0);
     }
     match shape {
-        // What is multiplied from the right: [in, out].
+        // Matrices that are multiplied from the right: [in, out].
         [num_in, _] if ends("class_embed") || ends("lang_proj") => drawn((*num_in as f64).sqrt().recip()),
         [num_out, num_in] => {
-            // A packed projection is three of them.
+            // A packed input projection holds three matrices.
             let num_out = if ends("in_proj_weight") { num_out / 3 } else { *num_out };
             uniform(len, (6.0 / (num_in + num_out) as f64).sqrt(), random)
         }
@@ -75,7 +76,7 @@ fn uniform(len: usize, bound: f64, random: &mut SplitMix64) -> Vec<f32> {
     (0..len).map(|_| ((2.0 * random.unit() - 1.0) * bound) as f32).collect()
 }
 
-/// A standard normal number (Box and Muller, 1958).
+/// Draws a standard normal number (Box and Muller, 1958).
 fn normal(random: &mut SplitMix64) -> f64 {
     let radius = (-2.0 * (1.0 - random.unit()).ln()).sqrt();
     radius * (TAU * random.unit()).cos()

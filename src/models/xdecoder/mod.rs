@@ -1,7 +1,8 @@
-//! X-Decoder (Zou et al., CVPR 2023): masks with embeddings that live in the same space as text.
+//! X-Decoder (Zou et al., CVPR 2023): predicts masks with embeddings in the same space as text.
 //!
-//! Everything that GeoPurify asks of it: the Focal backbone, the pixel decoder, the decoder of the queries and
-//! the text encoder. The heads for captions, retrieval and grounding are left out. Maps are channels last.
+//! This module has the parts that GeoPurify uses: the Focal backbone, the pixel decoder, the query decoder
+//! and the text encoder. The heads for captions, retrieval and grounding are left out. Feature maps are
+//! channels last.
 
 mod backbone;
 mod config;
@@ -30,19 +31,19 @@ use crate::ops::conv2d::Precision;
 use crate::ops::{OpError, float_tensor, limits_of};
 use crate::weights::{LoadReport, TensorSource, match_keys};
 
-/// An X-Decoder, ready for inference; where it was loaded from
-/// [`Parameters`](crate::pretrain::parameters::Parameters), also for training.
+/// An X-Decoder for inference. If loaded from [`Parameters`](crate::pretrain::parameters::Parameters), it can
+/// also be trained.
 #[derive(Clone, Debug)]
 pub struct XDecoder {
-    /// Widths and depths.
+    /// Configuration of the model.
     pub config: XDecoderConfig,
-    /// Images to maps.
+    /// Backbone: from images to feature maps.
     pub backbone: FocalNet,
-    /// Maps to mask features.
+    /// Pixel decoder: from feature maps to mask features.
     pub pixel_decoder: PixelDecoder,
-    /// Mask features to queries.
+    /// Query decoder: from mask features to queries.
     pub predictor: Predictor,
-    /// Words to embeddings.
+    /// Text encoder: from words to embeddings.
     pub text_encoder: TextEncoder,
     device: Device,
 }
@@ -50,21 +51,21 @@ pub struct XDecoder {
 /// Embeddings of the labels to look for.
 #[derive(Clone, Debug)]
 pub struct TextEmbeddings {
-    /// The labels' words, without the background.
+    /// Words of the labels, without the background.
     pub labels: Vec<String>,
-    /// Rows of unit length, one per label and the background's last, `[labels + 1, dim_proj]`.
+    /// Rows of unit length `[labels + 1, dim_proj]`, one per label. The last is the background's.
     pub rows: Tensor<2>,
-    /// The factor of cosines between classes and rows.
+    /// Scale of the cosines between classes and rows.
     pub logit_scale: f32,
 }
 
 impl XDecoder {
-    /// Builds the model from a source of the reference's tensors. Keys that inference has no use for are left
-    /// out and named in the report; anything missing, left over or of another shape is fatal.
+    /// Builds the model from a source of the reference's tensors. Keys that inference does not need are
+    /// skipped and listed in the report. A key that is missing, unknown or of another shape is an error.
     ///
     /// # Errors
-    /// [`ModelError::Config`] where the configuration does not run here, [`ModelError::Weights`] naming the file
-    /// and the key, [`ModelError::Op`] where a weight does not fit the device.
+    /// [`ModelError::Config`] if the configuration is not supported, [`ModelError::Weights`] with the file
+    /// and the key, [`ModelError::Op`] if a weight does not fit the device.
     pub fn load(
         source: &mut dyn TensorSource,
         config: XDecoderConfig,
@@ -87,8 +88,8 @@ impl XDecoder {
         Ok((model, report))
     }
 
-    /// Loads the text encoder alone, for questions to features that are there already: of the source's other tensors
-    /// none is read.
+    /// Loads only the text encoder, for queries on features that exist already. No other tensor of the source
+    /// is read.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -102,37 +103,38 @@ impl XDecoder {
         TextEncoder::load(&mut Loader::new(source, device, precision), config, device)
     }
 
-    /// Embeds what to look for, see [`TextEncoder::embed_words`].
+    /// Embeds the words to look for, see [`TextEncoder::embed_words`].
     ///
     /// # Errors
-    /// [`OpError`] where the device fails.
+    /// [`OpError`] if the device fails.
     pub fn embed_text(&self, words: &[String]) -> Result<TextEmbeddings, OpError> {
         self.text_encoder.embed_words(words)
     }
 
-    /// Height and width after padding on the bottom and the right.
+    /// Returns height and width after padding at the bottom and the right.
     #[must_use]
     pub fn padded_size(&self, [height, width]: [usize; 2]) -> [usize; 2] {
         [height, width].map(|size| size.next_multiple_of(self.config.size_divisibility))
     }
 
-    /// Working memory of one view of `size` (height, width) beside the weights, in bytes: an estimate from the widths of
-    /// the layers that hold most at a time.
+    /// Estimates the working memory in bytes for one view of `size` (height, width), without the weights,
+    /// from the widths of the largest layers.
     #[must_use]
     pub fn view_bytes(&self, size: [usize; 2]) -> u64 {
         let (config, first) = (&self.config, self.config.stage_dim(0));
-        // Values per cell of the finest map: a block's MLP with its input, branch and residual, then the pyramid's
-        // maps and the mask features, which stay as such and packed, with the masks of all queries.
+        // Values per cell of the finest map. First a block's MLP with its input, branch and residual. Then
+        // the maps of the pyramid and the mask features, which are kept unpacked and packed, with the masks
+        // of all queries.
         let backbone = config.mlp_dim(0) + 4 * first;
         let pyramid = 3 * config.pixel_decoder.conv_dim + 2 * config.pixel_decoder.mask_dim;
         let masks = 2 * config.pixel_decoder.mask_dim + 3 * config.decoder.num_queries;
-        // The four maps given out by the backbone are together twice the first.
+        // The four output maps of the backbone together have twice the size of the first.
         let values = 2 * first + backbone.max(pyramid).max(masks);
         self.num_cells(size) * values as u64 * 4
     }
 
-    /// How many views of `size` go through together: as many as fit `budget` bytes of working memory and the device's
-    /// largest buffer, at least 1.
+    /// Returns the number of views of `size` that fit into one batch: within `budget` bytes of working memory
+    /// and the device's largest buffer, at least 1.
     #[must_use]
     pub fn views_in(&self, budget: u64, size: [usize; 2]) -> usize {
         let config = &self.config;
@@ -142,7 +144,8 @@ impl XDecoder {
         usize::try_from(memory.min(buffer)).unwrap_or(usize::MAX).max(1)
     }
 
-    /// Cells of the finest map, a quarter of the padded image in both directions.
+    /// Returns the number of cells of the finest map, which has a quarter of the padded image's height and
+    /// width.
     fn num_cells(&self, size: [usize; 2]) -> u64 {
         let [height, width] = self.padded_size(size);
         (height / 4) as u64 * (width / 4) as u64
@@ -152,7 +155,7 @@ impl XDecoder {
     /// size. The padding is 0, the mean colour.
     ///
     /// # Errors
-    /// [`OpError::Value`] where the values are not as many as the size tells, or an image has no pixel.
+    /// [`OpError::Value`] if the number of values does not match the size, or an image has no pixels.
     pub fn prepare(&self, images: &[f32], [height, width]: [usize; 2]) -> Result<Tensor<4>, OpError> {
         let image = height * width * 3;
         if image == 0 || !images.len().is_multiple_of(image) {
@@ -173,10 +176,10 @@ impl XDecoder {
         Ok(float_tensor(values, [batch, padded_height, padded_width, 3], &self.device))
     }
 
-    /// What the queries see in prepared images: the class token is dropped.
+    /// Runs the model on prepared images. The class token is dropped from the result.
     ///
     /// # Errors
-    /// [`OpError`] where a layer does not fit the device.
+    /// [`OpError`] if a layer does not fit the device.
     pub fn forward(&self, images: Tensor<4>, text: &TextEmbeddings) -> Result<Queries, OpError> {
         let maps = self.backbone.forward(images, &mut |_, _| ())?;
         let maps = self.pixel_decoder.forward(&maps, &mut |_, _| ())?;
@@ -184,14 +187,17 @@ impl XDecoder {
         Ok(queries.without_class_token())
     }
 
-    /// What the queries see before the decoder's first layer and after each, with gradients to the parameters the model
-    /// was loaded from, `text_rows [labels, dim_proj]` of unit length and `logit_scale [1]` (see
-    /// [`TextEncoder::embed_texts_tracked`] and [`TextEncoder::logit_scale_tracked`]): for a loss on every one of them.
-    /// The class token is dropped; no gradient flows through the masks of attention. With them come the mask features
-    /// `[B, H / 4, W / 4, mask_dim]`, for a loss of their own.
+    /// Runs the model for training. Returns the queries before the decoder's first layer and after each
+    /// layer, for a loss on each of them, and the mask features `[B, H / 4, W / 4, mask_dim]`, for their own
+    /// loss.
+    ///
+    /// Gradients flow to the parameters the model was loaded from, to `text_rows [labels, dim_proj]` of unit
+    /// length, and to `logit_scale [1]` (see [`TextEncoder::embed_texts_tracked`] and
+    /// [`TextEncoder::logit_scale_tracked`]). No gradient flows through the attention masks. The class token
+    /// is dropped.
     ///
     /// # Errors
-    /// [`OpError`] where a layer does not fit the device.
+    /// [`OpError`] if a layer does not fit the device.
     pub fn forward_train(
         &self,
         images: Tensor<4>,

@@ -1,7 +1,7 @@
-//! Repair of text that is UTF-8 read in a one-byte encoding: "cafÃ©" becomes "café".
+//! Repair of mojibake: text in UTF-8 that was decoded in a one-byte encoding. "cafÃ©" becomes "café".
 //!
-//! This does what the `fix_encoding` of ftfy 6.3.1 does to a text, because the text encoder's tokenizer calls it. Text is
-//! only touched where letters and signs meet in a way that hardly any language has but mojibake has all the time
+//! This equals `fix_encoding` of ftfy 6.3.1, which the text encoder's tokenizer calls. Text is changed only
+//! if it has combinations of letters and signs that are common in mojibake and very rare in any language
 //! (`is_garbled`).
 
 use std::borrow::Cow;
@@ -9,14 +9,15 @@ use std::sync::LazyLock;
 
 use regex::{Regex, bytes};
 
-/// How often a repair is repeated at most. Text is rarely garbled more than twice; the bound only keeps made-up input
-/// from costing more than linear time.
+/// Largest number of repeated repairs. Text is rarely garbled more than twice. The bound keeps artificial
+/// input from taking more than linear time.
 const ROUNDS: usize = 32;
 
-/// How deep repairs of parts of a text may nest.
+/// Largest nesting depth of repairs of parts of a text.
 const DEPTH: usize = 8;
 
-// The characters of the bytes 0x80 to 0xff. Bytes that a Windows encoding leaves out stand for themselves here.
+// Characters of the bytes 0x80 to 0xff. A byte that a Windows encoding leaves undefined is kept as the
+// character of that number.
 
 const WINDOWS_1252: &str = "\
     €\u{81}‚ƒ„…†‡ˆ‰Š‹Œ\u{8d}Ž\u{8f}\u{90}‘’“”•–—˜™š›œ\u{9d}žŸ\u{a0}¡¢£¤¥¦§¨©ª«¬\u{ad}®¯°±²³´µ¶·¸¹º»¼½¾¿\
@@ -64,13 +65,14 @@ const CP437: &str = "\
 
 /// A one-byte encoding whose lower half is ASCII.
 struct Encoding {
-    /// The characters of the bytes 0x80 to 0xff.
+    /// Characters of the bytes 0x80 to 0xff.
     upper: Vec<char>,
-    /// The same with their bytes, by character.
+    /// The same characters with their bytes, sorted by character.
     bytes: Vec<(char, u8)>,
-    /// Whether byte 0x1a stands for U+FFFD, as what a stricter program made of the bytes a Windows encoding leaves out.
+    /// True if byte 0x1a stands for U+FFFD. Stricter programs put it in place of bytes that a Windows
+    /// encoding leaves undefined.
     lossy: bool,
-    /// Whether a space may be a byte 0xa0 that some program took for one.
+    /// True if a space may have been a byte 0xa0 that some program replaced.
     spaces: bool,
 }
 
@@ -82,7 +84,7 @@ impl Encoding {
         Self { upper, bytes, lossy, spaces }
     }
 
-    /// The bytes of a text, if all of it is in this encoding.
+    /// Encodes a text. Returns `None` if a character is not in this encoding.
     fn encode(&self, text: &str) -> Option<Vec<u8>> {
         text.chars().map(|character| self.byte(character)).collect()
     }
@@ -97,7 +99,7 @@ impl Encoding {
     }
 }
 
-/// The encodings to try, most likely first: Latin-1, six of Windows, and three rare ones.
+/// Encodings to try, most likely first: Latin-1, six Windows encodings, and three rare ones.
 static ENCODINGS: LazyLock<[Encoding; 10]> = LazyLock::new(|| {
     let windows = |upper: &str| Encoding::new(upper.chars(), true, true);
     [
@@ -109,39 +111,39 @@ static ENCODINGS: LazyLock<[Encoding; 10]> = LazyLock::new(|| {
         windows(WINDOWS_1254),
         windows(WINDOWS_1257),
         Encoding::new(ISO_8859_2.chars(), false, true),
-        // A dash and a space are common there and look like such a pair.
+        // A dash followed by a space is common in MacRoman text and looks like such a pair.
         Encoding::new(MAC_ROMAN.chars(), false, false),
         Encoding::new(CP437.chars(), false, true),
     ]
 });
 
-// Kinds of characters that occur in mojibake, as ranges of a regular expression.
+// Classes of characters that occur in mojibake, as ranges of a regular expression.
 
-/// In any text: no sign of mojibake by themselves.
+/// Characters of any text, which are no sign of mojibake by themselves.
 const COMMON: &str = r"\u{a0}\u{ad}´·–—―’…";
-/// Controls nobody uses.
+/// Control characters that are not used.
 const CONTROLS: &str = r"\u{80}-\u{9f}";
-/// Hardly ever used on purpose.
+/// Characters that are rarely used on purpose.
 const RARE: &str = r"¤¦¨ª¬¯¸ºƒˆˇ˘˛˜†‡‰⌐◊\u{fffd}";
 const LAW: &str = "§¶";
 const CURRENCY: &str = "¢£¥₧€";
 const OPENING: &str = r"¡©«¿΄΅‘‚“„•‹\u{f8ff}";
 const CLOSING: &str = "®»˝”›™";
 const NUMERIC: &str = "±-³µ¹¼-¾×÷⁄№∂∆∏∑√∞∩∫≈≠≡≤≥";
-/// Letters that make faces such as "(°ō°)", in places where no letter would be.
+/// Letters in kaomoji such as "(°ō°)", at places where no letter is expected.
 const FACES: &str = "°Ò-ÖÙ-Üò-öø-üŌŐŪŲ";
 const UPPER_ACCENTED: &str = "À-ÑØÜÝĀĂĄĆČĎĐĒĖĘĚĞĢĪİĶĹĻĽŁŃŅŇŒŘŚŞŠŢŤŮŰŸŹŻŽҐ";
 const LOWER_ACCENTED: &str = "ß-ñüāăąćčďđēėęěğģīįķĺļľłœŕśşšťźżžґﬁﬂ";
 const UPPER_OTHER: &str = "ÞΆΈ-ΊΌΎΏΑ-ΫЁ-Я";
 const LOWER_OTHER: &str = "ά-ωа-џ";
-/// Parts of frames, less the plain line, which faces have too.
+/// Box-drawing characters, except the plain line, which kaomoji also have.
 const FRAMES: &str = "│┌┐┘├┤┬┼═-╬▀▄█▌▐-▓";
 
-/// What hardly stands in any text that was read in the right encoding.
+/// Patterns that hardly occur in text that was decoded correctly.
 static GARBLED: LazyLock<Regex> = LazyLock::new(|| {
     let signs = format!("{FRAMES}{OPENING}{CLOSING}{CURRENCY}{NUMERIC}{LAW}");
     let accented = format!("{LOWER_ACCENTED}{UPPER_ACCENTED}");
-    // Arabic in Windows-1252: two such pairs are asked for, since one may well be intended.
+    // Arabic decoded in Windows-1252. Two such pairs are required, because a single one may be intended.
     let arabic = format!("[ØÙ][{COMMON}{CURRENCY}{RARE}{NUMERIC}{OPENING}ŸŠ®°µ»]");
     let between = format!("{CONTROLS}{RARE}{OPENING}{CLOSING}{CURRENCY}°");
     let patterns = [
@@ -150,7 +152,7 @@ static GARBLED: LazyLock<Regex> = LazyLock::new(|| {
         format!("[{RARE}{accented}{signs}][{RARE}]"),
         format!("[a-zA-Z][{LOWER_OTHER}{UPPER_OTHER}][{RARE}]"),
         format!("[{RARE}][{accented}{signs}]"),
-        // Accented letters where no word has them.
+        // Accented letters at places where no word has them.
         format!("[{LOWER_ACCENTED}{LOWER_OTHER}{FRAMES}{CLOSING}{CURRENCY}{NUMERIC}][{UPPER_ACCENTED}]"),
         format!("[{FRAMES}{CLOSING}{CURRENCY}{NUMERIC}][{LOWER_ACCENTED}]"),
         format!("[{LOWER_ACCENTED}{FRAMES}{CLOSING}][{CURRENCY}]"),
@@ -189,12 +191,12 @@ static GARBLED: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&patterns.join("|")).expect("fixed pattern")
 });
 
-/// Whether a text looks as if it had been read in a wrong encoding.
+/// Returns true if a text seems to have been decoded in a wrong encoding.
 fn is_garbled(text: &str) -> bool {
     !text.is_ascii() && GARBLED.is_match(text)
 }
 
-/// Reads garbled text as the UTF-8 it was, as often as that helps, and leaves all other text as it is.
+/// Decodes garbled text as UTF-8, as often as that improves it. All other text is returned unchanged.
 pub fn fix_encoding(text: &str) -> Cow<'_, str> {
     fix_nested(text, 0)
 }
@@ -230,24 +232,26 @@ fn fix_once(text: &str, depth: usize) -> Option<String> {
             return Some(fixed);
         }
     }
-    // What remains may be Windows-1252 read as Latin-1, as a whole or in single characters: the same either way.
+    // The rest may be Windows-1252 decoded as Latin-1, completely or in single characters. The repair is the
+    // same.
     text.contains(is_control).then(|| text.chars().map(windows_1252).collect())
 }
 
-/// Whether a character is one of the controls that Latin-1 has where Windows-1252 has letters and signs.
+/// Returns true for the control characters of Latin-1 that are letters and signs in Windows-1252.
 fn is_control(character: char) -> bool {
     matches!(character, '\u{80}'..='\u{9f}')
 }
 
-/// A control of Latin-1 as the character that Windows-1252 has in its place; other characters as they are.
+/// Replaces a control character of Latin-1 by the Windows-1252 character of the same byte. Other characters
+/// are unchanged.
 pub fn windows_1252(character: char) -> char {
     if is_control(character) { ENCODINGS[1].upper[character as usize - 0x80] } else { character }
 }
 
-/// Puts bytes 0xa0 back where a space stands in what would otherwise be a UTF-8 character.
+/// Restores bytes 0xa0 where a space is inside what would otherwise be a UTF-8 character.
 fn restore_spaces(bytes: &mut Vec<u8>) {
     static ALTERED: LazyLock<bytes::Regex> = LazyLock::new(|| {
-        // Of the first bytes, those that hardly occur with a 0xa0 behind them are left out.
+        // First bytes that are rarely followed by 0xa0 are excluded.
         let byte = r"[\x80-\x84\x86-\x9f\xa1-\xbf]";
         let any = r"[\x80-\xbf]";
         let pattern = [
@@ -260,7 +264,8 @@ fn restore_spaces(bytes: &mut Vec<u8>) {
     if !ALTERED.is_match(bytes) {
         return;
     }
-    // "Ã la" was "à la", both of whose spaces fell into one. Words of Portuguese that begin with "à" are none of that.
+    // "Ã la" was "à la" before its two spaces were merged into one. Portuguese words that begin with "à" are
+    // excluded.
     let mut words = Vec::with_capacity(bytes.len());
     let mut rest = &bytes[..];
     while let [first, after @ ..] = rest {
@@ -280,7 +285,7 @@ fn restore_spaces(bytes: &mut Vec<u8>) {
     *bytes = ALTERED.replace_all(&words, whole).into_owned();
 }
 
-/// Puts U+FFFD in place of UTF-8 characters of which a byte is lost.
+/// Replaces UTF-8 characters that have lost a byte by U+FFFD.
 fn replace_lost(bytes: &[u8]) -> Cow<'_, [u8]> {
     static LOST: LazyLock<bytes::Regex> = LazyLock::new(|| {
         let any = r"[\x1a\x80-\xbf]";
@@ -298,7 +303,7 @@ fn replace_lost(bytes: &[u8]) -> Cow<'_, [u8]> {
     LOST.replace_all(bytes, "\u{fffd}".as_bytes())
 }
 
-/// Decodes UTF-8, and two variants of it: U+0000 as the bytes 0xc0 0x80, and characters as pairs of surrogates.
+/// Decodes UTF-8 and two variants of it: U+0000 as the bytes 0xc0 0x80, and characters as surrogate pairs.
 fn decode(bytes: &[u8]) -> Option<String> {
     let mut text = String::with_capacity(bytes.len());
     let mut plain = 0;
@@ -324,12 +329,12 @@ fn decode(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The byte of UTF-8 that a character may have been, read in Latin-1 or an encoding of Windows.
+/// Possible role of a character as a byte of UTF-8 that was decoded in Latin-1 or a Windows encoding.
 #[derive(Clone, Copy, Default)]
 struct Role {
-    /// Bytes that would follow it, if it may be a first one.
+    /// Number of bytes that would follow it, if it may be a first byte.
     follow: Option<usize>,
-    /// Whether it may be one of the bytes that follow.
+    /// True if it may be a continuation byte.
     follows: bool,
 }
 
@@ -358,13 +363,14 @@ fn role(character: char) -> Role {
     }
 }
 
-/// Repairs the parts of a text that look like UTF-8 each by itself, for text that was put together from several.
+/// Repairs each part of a text that looks like UTF-8 separately, for text that was joined from several
+/// sources.
 fn fix_parts(text: &str, depth: usize) -> String {
     let mut fixed = String::with_capacity(text.len());
     let mut rest = text;
     let mut inside = false;
     while let Some(character) = rest.chars().next() {
-        // A part is not begun amid what may be the rest of a character: that would only garble the text further.
+        // A part must not begin inside a possible character, because that would garble the text further.
         let length = if inside { 0 } else { part(rest) };
         let length = if length > 0 { length } else { character.len_utf8() };
         let (found, after) = rest.split_at(length);
@@ -373,14 +379,15 @@ fn fix_parts(text: &str, depth: usize) -> String {
         } else {
             fixed.push_str(found);
         }
-        // Spaces, dashes, quotes, bullets and ellipses mostly stand for themselves.
+        // Spaces, dashes, quotes, bullets and ellipses are usually meant as such.
         inside = found.chars().next_back().is_some_and(|last| role(last).follows && !" –—―‘’‚“”„•…".contains(last));
         rest = after;
     }
     fixed
 }
 
-/// How many bytes at the start of a text may be UTF-8 characters in a row, read in a one-byte encoding.
+/// Returns the length in bytes of the start of a text that may be UTF-8 characters decoded in a one-byte
+/// encoding.
 fn part(text: &str) -> usize {
     let mut characters = text.chars();
     loop {

@@ -15,7 +15,7 @@ use crate::ops::layer_norm::Fusion;
 const PREFIX: &str = "sem_seg_head.pixel_decoder";
 const EPSILON: f32 = 1e-5;
 
-/// A transformer encoder layer with its norms behind.
+/// A transformer encoder layer whose norms follow its parts.
 #[derive(Clone, Debug)]
 struct EncoderLayer {
     self_attn: MultiheadAttention,
@@ -51,12 +51,13 @@ impl ConvNorm {
     }
 }
 
-/// What the pixel decoder gives.
+/// Output of the pixel decoder.
 #[derive(Clone, Debug)]
 pub struct PixelMaps {
-    /// `[B, H / 4, W / 4, mask_dim]`: a mask is the dot product of a query with it.
+    /// `[B, H / 4, W / 4, mask_dim]` mask features. A mask is their dot product with a query.
     pub mask_features: Tensor<4>,
-    /// The three maps the queries look at, coarsest first: a 32nd, a 16th and an 8th of the image.
+    /// The three maps that the queries attend to, coarsest first: 1/32, 1/16 and 1/8 of the image's height
+    /// and width.
     pub multi_scale: Vec<Tensor<4>>,
 }
 
@@ -65,7 +66,7 @@ pub struct PixelMaps {
 pub struct PixelDecoder {
     input_proj: PackedWeight,
     encoder: Vec<EncoderLayer>,
-    /// `adapter_1` to `adapter_3`: to the pyramid's channels.
+    /// `adapter_1` to `adapter_3`, which map to the pyramid's channels.
     adapters: Vec<ConvNorm>,
     /// `layer_1` to `layer_4`.
     layers: Vec<ConvNorm>,
@@ -105,10 +106,10 @@ impl PixelDecoder {
         })
     }
 
-    /// From the backbone's maps res2 to res5. `observe` sees `pos_res5` and `transformer_encoder`.
+    /// Decodes the backbone's maps res2 to res5. `observe` receives `pos_res5` and `transformer_encoder`.
     ///
     /// # Errors
-    /// [`OpError`] where a layer does not fit the device.
+    /// [`OpError`] if a layer does not fit the device.
     pub fn forward(&self, maps: &[Tensor<4>], observe: &mut dyn FnMut(&str, &Tensor<4>)) -> Result<PixelMaps, OpError> {
         let [res2, res3, res4, res5] = maps else {
             let message = format!("{} maps, expected res2 to res5", maps.len());

@@ -7,13 +7,13 @@ use crate::ops::float_tensor;
 /// Base of the wavelengths.
 const TEMPERATURE: f64 = 10_000.0;
 
-/// Encoding `[1, height · width, dim]` of every pixel, rows first: half the channels for the row, half for the
-/// column. Positions 1..n of an axis become angles up to 2π; even channels are sines, odd ones cosines, of
-/// the angle divided by 10000^(2 ⌊i / 2⌋ / (dim / 2)).
+/// Returns the encoding `[1, height · width, dim]` of every pixel, row by row. Half of the channels encode
+/// the row, half the column. Positions 1..n of an axis become angles up to 2π. Even channels are sines and
+/// odd ones cosines of the angle divided by 10000^(2 ⌊i / 2⌋ / (dim / 2)).
 pub(super) fn sine_positions(height: usize, width: usize, dim: usize, device: &Device) -> Tensor<3> {
     let half = dim / 2;
     let axis = |n: usize| -> Vec<f32> {
-        // In f32 step by step, as the reference computes it.
+        // Each step is in f32, as in the reference.
         let scale = 2.0 * std::f32::consts::PI;
         let position = |i: usize| (i + 1) as f32 / (n as f32 + 1e-6) * scale;
         let wave = |c: usize| TEMPERATURE.powf(2.0 * (c / 2) as f64 / half as f64) as f32;

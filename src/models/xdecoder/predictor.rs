@@ -1,4 +1,5 @@
-//! The transformer decoder: queries look at the image through masks they predicted themselves.
+//! The query decoder, a transformer: queries attend to the image through masks that they predicted
+//! themselves.
 
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -16,7 +17,7 @@ use crate::ops::{OpError, int_tensor, plain};
 
 const PREFIX: &str = "sem_seg_head.predictor";
 const EPSILON: f32 = 1e-5;
-/// Added to a norm before it divides, as in the reference.
+/// Constant added to a norm before division, as in the reference.
 const NORM_EPSILON: f32 = 1e-7;
 
 #[derive(Clone, Debug)]
@@ -29,19 +30,19 @@ struct DecoderLayer {
     ffn_norm: Norm,
 }
 
-/// What the decoder gives for every query.
+/// Output of the decoder for every query.
 #[derive(Clone, Debug)]
 pub struct Queries {
     /// Logits of the labels `[B, Q, labels]`.
     pub pred_logits: Tensor<3>,
     /// Mask logits `[B, Q, H / 4, W / 4]`.
     pub pred_masks: Tensor<4>,
-    /// Embeddings in the space of the text, not normalised, `[B, Q, dim_proj]`.
+    /// Embeddings `[B, Q, dim_proj]` in the space of the text, not normalised.
     pub mask_embed: Tensor<3>,
 }
 
 impl Queries {
-    /// The queries of objects alone: all but the last.
+    /// Drops the class token, which is the last query.
     #[must_use]
     pub fn without_class_token(self) -> Self {
         let objects = 0..self.mask_embed.dims()[1].saturating_sub(1);
@@ -53,12 +54,13 @@ impl Queries {
     }
 }
 
-/// What the decoder shows of itself.
+/// Intermediate result of the decoder, for observers.
 #[derive(Clone, Copy, Debug)]
 pub enum Observed<'a> {
-    /// The mask before layer i, `[B, Q, h · w]`, 1 where a query may not look, before blind queries are freed.
+    /// Attention mask `[B, Q, h · w]` before layer i: 1 where a query must not attend. Queries blocked
+    /// everywhere are not yet unblocked.
     Mask(usize, &'a Tensor<3, Int>),
-    /// The queries after i layers, `[B, Q, C]`.
+    /// Queries `[B, Q, C]` after i layers.
     Queries(usize, &'a Tensor<3>),
 }
 
@@ -72,7 +74,7 @@ pub struct Predictor {
     level_embed: Tensor<2>,
     class_embed: PackedWeight,
     mask_embed: Vec<PackedWeight>,
-    /// `[1, Q, Q]`, 1 where a query does not see another.
+    /// Mask `[1, Q, Q]` of the self-attention: 1 where a query must not attend to another.
     self_attn_mask: Tensor<3, Int>,
 }
 
@@ -113,11 +115,12 @@ impl Predictor {
         })
     }
 
-    /// All queries, the class token last, on the maps of the pixel decoder; `text [labels, dim_proj]` of unit
-    /// rows, `logit_scale` the factor of their cosines. `observe` sees what [`Observed`] lists.
+    /// Decodes all queries, the class token last, from the maps of the pixel decoder. `text [labels,
+    /// dim_proj]` has rows of unit length. `logit_scale` is the scale of their cosines. `observe` receives
+    /// each [`Observed`].
     ///
     /// # Errors
-    /// [`OpError`] where a layer does not fit the device.
+    /// [`OpError`] if a layer does not fit the device.
     pub fn forward(
         &self,
         maps: &PixelMaps,
@@ -132,11 +135,12 @@ impl Predictor {
         Ok(Queries { pred_logits, pred_masks, mask_embed })
     }
 
-    /// As [`forward`](Self::forward), before the first layer and after each, with gradients to the predictor's
-    /// parameters, the maps, the text and `logit_scale [1]`; none flow through the attention masks.
+    /// Does the same as [`forward`](Self::forward), but returns the queries before the first layer and after
+    /// each layer. Gradients flow to the predictor's parameters, the maps, the text and `logit_scale [1]`.
+    /// None flow through the attention masks.
     ///
     /// # Errors
-    /// [`OpError`] where a layer does not fit the device.
+    /// [`OpError`] if a layer does not fit the device.
     pub fn forward_train(
         &self,
         maps: &PixelMaps,
@@ -156,8 +160,8 @@ impl Predictor {
         heads.collect()
     }
 
-    /// The decoded queries `[B, Q, C]` and masks `[B, Q, H / 4, W / 4]` after the last layer; those before every layer
-    /// go to `before`.
+    /// Returns the decoded queries `[B, Q, C]` and masks `[B, Q, H / 4, W / 4]` after the last layer. Those
+    /// before each layer are passed to `before`.
     fn decode(
         &self,
         maps: &PixelMaps,
@@ -184,7 +188,7 @@ impl Predictor {
             before(&decoded, &masks);
             let blocked = blocked(masks, *size)?;
             observe(Observed::Mask(i, &blocked));
-            // A query that sees nothing sees everything.
+            // A query that is blocked everywhere attends everywhere.
             let blind = blocked.clone().min_dim(2);
             let mask = Mask::Blocked(blocked - blind);
             let query = queries.clone() + embed.clone();
@@ -203,7 +207,8 @@ impl Predictor {
         Ok((decoded, masks))
     }
 
-    /// Normed queries, the class token replaced by the objects' mean under softmax of their cosines with it.
+    /// Returns the normalised queries. The class token is replaced by the mean of the object queries,
+    /// weighted by the softmax of their cosines with it.
     fn decoded(&self, queries: Tensor<3>) -> Result<Tensor<3>, OpError> {
         let decoded = self.decoder_norm.layer(queries)?;
         let [batch, num_queries, dim] = decoded.dims();
@@ -214,10 +219,13 @@ impl Predictor {
         Ok(Tensor::cat(vec![objects, mean], 1))
     }
 
-    /// Mask logits `[B, Q, H / 4, W / 4]` of decoded queries.
+    /// Returns the mask logits `[B, Q, H / 4, W / 4]` of decoded queries.
     fn masks(&self, decoded: Tensor<3>, features: &MaskFeatures) -> Result<Tensor<4>, OpError> {
         let [first, second, third] = &self.mask_embed[..] else {
-            return Err(OpError::Value { op: "predictor", message: "the mask MLP has not three layers".to_owned() });
+            return Err(OpError::Value {
+                op: "predictor",
+                message: "the mask MLP does not have three layers".to_owned(),
+            });
         };
         let hidden = linear(decoded, first, Activation::Relu)?;
         let hidden = linear(hidden, second, Activation::Relu)?;
@@ -225,7 +233,7 @@ impl Predictor {
     }
 }
 
-/// The pixel decoder's mask features, packed once as a weight that every head multiplies with.
+/// Mask features of the pixel decoder, packed once as a weight for all prediction heads.
 struct MaskFeatures {
     images: Vec<PackedWeight>,
     size: [usize; 2],
@@ -240,7 +248,7 @@ impl MaskFeatures {
         Self { images: images.collect(), size: [height, width] }
     }
 
-    /// `embed [B, Q, mask_dim]` → `[B, Q, h, w]`.
+    /// Returns the mask logits `[B, Q, h, w]` of `embed [B, Q, mask_dim]`.
     fn masks(&self, embed: Tensor<3>) -> Result<Tensor<4>, OpError> {
         let [_, num_queries, dim] = embed.dims();
         let [height, width] = self.size;
@@ -252,20 +260,20 @@ impl MaskFeatures {
     }
 }
 
-/// `[B, Q, h · w]`, 1 where the mask, resampled to `size`, is negative.
+/// Returns `[B, Q, h · w]`: 1 where the mask, resampled to `size`, is negative.
 fn blocked(masks: Tensor<4>, size: [usize; 2]) -> Result<Tensor<3, Int>, OpError> {
     let [batch, num_queries, height, width] = masks.dims();
     let resampled = bicubic_antialias(plain(masks).reshape([batch * num_queries, height, width]), size)?;
     Ok(resampled.lower_elem(0.0).int().reshape([batch, num_queries, size[0] * size[1]]))
 }
 
-/// Rows divided by (‖row‖₂ + 1e-7).
+/// Divides rows by (‖row‖₂ + 1e-7).
 pub(super) fn unit_rows<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let norm = x.clone().powi_scalar(2).sum_dim(D - 1).sqrt();
     x / (norm + NORM_EPSILON)
 }
 
-/// Objects do not see the class token, which sees only itself.
+/// Returns the self-attention mask. Objects do not attend to the class token, which attends only to itself.
 fn self_attn_mask(num_queries: usize, device: &Device) -> Tensor<3, Int> {
     let class_token = num_queries - 1;
     let blocked = (0..num_queries * num_queries).map(|i| {

@@ -1,16 +1,16 @@
-//! The sentences a label is put into before it is encoded.
+//! Prompts: the sentences that a label is inserted into before it is encoded.
 //!
-//! A word the user types is first wrapped by [`scene_label`], and that whole label is then put into every one of
-//! [`TEMPLATES`], so the text encoder really sees "a photo of a a wall in a scene.": this is what the weights are used
-//! with, and a smoother wording gives other features.
+//! A word from the user is first wrapped by [`scene_label`]. The result is then inserted into each of the
+//! [`TEMPLATES`], so the text encoder sees "a photo of a a wall in a scene.". The weights are used with these
+//! prompts; better wording would give other features.
 
-/// The label that stands for everything that is in no asked class; it is not wrapped by [`scene_label`].
+/// Label of everything that belongs to none of the classes asked for. It is not wrapped by [`scene_label`].
 pub const BACKGROUND: &str = "background";
 
-/// What data sets append to a class name and no sentence should hold.
+/// Suffixes that data sets append to class names. They are removed from the prompts.
 const SUFFIXES: [&str; 3] = ["-other", "-merged", "-stuff"];
 
-/// The sentences of a label, with `{}` in the label's place. The label's feature is the mean over all of them.
+/// Prompt templates, with `{}` in place of the label. The feature of a label is the mean over all of them.
 pub const TEMPLATES: [&str; 81] = [
     "{}.",
     "a photo of a {}.",
@@ -95,13 +95,13 @@ pub const TEMPLATES: [&str; 81] = [
     "a tattoo of the {}.",
 ];
 
-/// The label of a word: how it is asked for in a picture of a scene.
+/// Wraps a word into the label that is asked for in a picture of a scene.
 pub fn scene_label(word: &str) -> String {
     format!("a {word} in a scene")
 }
 
-/// Every sentence of a label, in the order of [`TEMPLATES`], after taking out the suffixes of data sets ("-other",
-/// "-merged", "-stuff"), wherever they stand in it.
+/// Returns the prompts of a label, in the order of [`TEMPLATES`]. Suffixes of data sets ("-other", "-merged",
+/// "-stuff") are removed first, wherever they occur in the label.
 pub fn prompts(label: &str) -> impl Iterator<Item = String> {
     let label = SUFFIXES.iter().fold(label.to_owned(), |label, suffix| label.replace(suffix, ""));
     TEMPLATES.iter().map(move |template| template.replace("{}", &label))

@@ -16,9 +16,9 @@ use crate::ops::conv2d::{Activation, PackedWeight, linear};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor};
 
 const PREFIX: &str = "sem_seg_head.predictor.lang_encoder";
-/// The text encoder's own layer norm.
+/// Epsilon of the text encoder's own layer norm.
 const EPSILON: f32 = 1e-12;
-/// Tokens of one pass through the transformer.
+/// Number of tokens in one pass through the transformer.
 const PASS_TOKENS: usize = 2048;
 
 #[derive(Clone, Debug)]
@@ -38,23 +38,24 @@ impl ResidualAttentionBlock {
     }
 }
 
-/// The number of a text and its tokens.
+/// Index of a text, and its tokens.
 type Tokens = (usize, Vec<u32>);
 
 /// The text encoder `sem_seg_head.predictor.lang_encoder.*`.
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
-    /// `[vocabulary, width]`; frozen it is on the host, for a prompt needs a dozen rows of it.
+    /// `[vocabulary, width]` token embeddings. Frozen ones stay on the host, because a prompt needs only a
+    /// dozen rows.
     token_embedding: Values<'static>,
-    /// `[context, width]`.
+    /// `[context, width]` position embeddings.
     positional_embedding: Values<'static>,
     vocab_size: usize,
     resblocks: Vec<ResidualAttentionBlock>,
     ln_final: Norm,
     lang_proj: PackedWeight,
     logit_scale: f32,
-    /// `[1]`, the same with its gradient.
+    /// `[1]` logit scale with its gradient.
     logit_scale_tracked: Tensor<1>,
     width: usize,
     device: Device,
@@ -97,20 +98,22 @@ impl TextEncoder {
         })
     }
 
-    /// The factor of cosines between classes and text: exp of the learned scale.
+    /// Returns the scale of cosines between classes and text: exp of the learned scale.
     #[must_use]
     pub fn logit_scale(&self) -> f32 {
         self.logit_scale
     }
 
-    /// As [`logit_scale`](Self::logit_scale), `[1]`, with the gradient to the learned scale where that is a parameter.
+    /// Returns the [`logit_scale`](Self::logit_scale) as `[1]`, with a gradient to the learned scale if that
+    /// is a parameter.
     #[must_use]
     pub fn logit_scale_tracked(&self) -> Tensor<1> {
         self.logit_scale_tracked.clone()
     }
 
-    /// The words with a token whose row of the vocabulary is zeros: such a token was in no text of training, so what the word is
-    /// embedded as says little of it. The published model's vocabulary has no such row, and in training no word is unknown.
+    /// Returns the words that have a token with a row of zeros in the vocabulary. Such a token was in no
+    /// training text, so the word's embedding says little about it. The published vocabulary has no such row.
+    /// In training no word is unknown.
     #[must_use]
     pub fn unknown_words<'a>(&self, words: &'a [String]) -> Vec<&'a str> {
         let Values::Host(rows) = &self.token_embedding else {
@@ -127,20 +130,20 @@ impl TextEncoder {
         words.iter().filter(unknown).map(String::as_str).collect()
     }
 
-    /// Embeds what to look for. Each label is the object's own word; it is wrapped and put into the prompts as
-    /// GeoPurify does, and the background joins as the last row.
+    /// Embeds the words to look for. Each word is wrapped and inserted into the prompts as in GeoPurify. The
+    /// background is added as the last row.
     ///
     /// # Errors
-    /// [`OpError`] where the device fails.
+    /// [`OpError`] if the device fails.
     pub fn embed_words(&self, words: &[String]) -> Result<TextEmbeddings, OpError> {
         let labels: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
         Ok(TextEmbeddings { labels: words.to_vec(), rows: self.embed_labels(&labels)?, logit_scale: self.logit_scale })
     }
 
-    /// One embedding of unit length per label, `[labels, dim_proj]`: the mean of those of its 81 prompts.
+    /// Returns one embedding of unit length per label, `[labels, dim_proj]`: the mean over its 81 prompts.
     ///
     /// # Errors
-    /// [`OpError`] where a layer fails on the device.
+    /// [`OpError`] if a layer fails on the device.
     pub fn embed_labels(&self, labels: &[String]) -> Result<Tensor<2>, OpError> {
         let texts: Vec<String> = labels.iter().flat_map(|label| prompts(label)).collect();
         let embeddings = float_values(self.embed_prompts(&texts, &mut |_, _| ())?)?;
@@ -157,12 +160,12 @@ impl TextEncoder {
         Ok(float_tensor(rows, [labels.len(), dim], &self.device))
     }
 
-    /// One embedding of unit length per text, `[texts, dim_proj]`. Texts of the same number of tokens go through
-    /// the transformer together, so that none is filled up. `observe` sees `block{i}` and `hidden` (before and
-    /// behind the final norm), `[texts, tokens, width]`, of every such group.
+    /// Returns one embedding of unit length per text, `[texts, dim_proj]`. Texts with the same number of
+    /// tokens are encoded together, so that none is padded. For each such group `observe` receives `block{i}`
+    /// and `hidden` (before and after the final norm), `[texts, tokens, width]`.
     ///
     /// # Errors
-    /// [`OpError`] where a layer fails on the device.
+    /// [`OpError`] if a layer fails on the device.
     pub fn embed_prompts(
         &self,
         texts: &[String],
@@ -188,17 +191,17 @@ impl TextEncoder {
         Ok(float_tensor(rows, [texts.len(), dim], &self.device))
     }
 
-    /// As [`embed_prompts`](Self::embed_prompts), with gradients to the encoder's parameters.
+    /// Does the same as [`embed_prompts`](Self::embed_prompts), with gradients to the encoder's parameters.
     ///
     /// # Errors
-    /// [`OpError`] where a layer fails on the device.
+    /// [`OpError`] if a layer fails on the device.
     pub fn embed_texts_tracked(&self, texts: &[String]) -> Result<Tensor<2>, OpError> {
         if texts.is_empty() {
             return Ok(Tensor::zeros([0, self.lang_proj.num_out()], &self.device));
         }
         let by_length = self.by_length(texts)?;
         let tokens: Vec<u32> = by_length.values().flatten().flat_map(|(_, tokens)| tokens).copied().collect();
-        // All at once, for the gradient of a selection is as large as the whole vocabulary.
+        // All rows at once, because the gradient of a selection is as large as the whole vocabulary.
         let rows = self.token_rows(&tokens);
         let (mut parts, mut part_from_text) = (Vec::new(), vec![0; texts.len()]);
         let (mut num_texts, mut num_tokens) = (0, 0);
@@ -218,12 +221,12 @@ impl TextEncoder {
         Ok(Tensor::cat(parts, 0).select(0, part_from_text))
     }
 
-    /// Number and tokens of every text, by how many tokens it has.
+    /// Groups the texts by their number of tokens. Returns index and tokens of each.
     fn by_length(&self, texts: &[String]) -> Result<BTreeMap<usize, Vec<Tokens>>, OpError> {
         let mut by_length: BTreeMap<usize, Vec<Tokens>> = BTreeMap::new();
         for (i, text) in texts.iter().enumerate() {
             let mut tokens = self.tokenizer.encode(text);
-            // The reference reads the first end of text; what follows cannot change it.
+            // The reference reads the first end-of-text token. Later tokens cannot change it.
             tokens.truncate(tokens.iter().position(|&token| token == EOS).map_or(tokens.len(), |end| end + 1));
             if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocab_size) {
                 let message = format!("token {token}, the vocabulary has {}", self.vocab_size);
@@ -234,7 +237,7 @@ impl TextEncoder {
         Ok(by_length)
     }
 
-    /// `[tokens, width]`, tokens of the vocabulary.
+    /// Returns the embeddings of tokens, `[tokens, width]`.
     fn token_rows(&self, tokens: &[u32]) -> Tensor<2> {
         let width = self.width;
         match &self.token_embedding {
@@ -251,12 +254,12 @@ impl TextEncoder {
         }
     }
 
-    /// `[1, length, width]`.
+    /// Returns the position embeddings `[1, length, width]`.
     fn positions(&self, length: usize) -> Tensor<3> {
         self.positional_embedding.part(0..length * self.width).into_tensor([1, length, self.width], &self.device)
     }
 
-    /// Embedded tokens `[texts, tokens, width]` to one row of unit length per text.
+    /// Encodes token embeddings `[texts, tokens, width]` to one row of unit length per text.
     fn encode(&self, rows: Tensor<3>, observe: &mut dyn FnMut(&str, &Tensor<3>)) -> Result<Tensor<2>, OpError> {
         let [num_texts, length, width] = rows.dims();
         let mut x = rows;

@@ -1,7 +1,7 @@
 //! COLMAP, text and binary: cameras, images and points3D.
 //!
-//! Poses are world-to-camera in OpenCV axes; the corner, not the centre, of the first pixel is at (0, 0). The scale of
-//! the world is arbitrary. Depth maps, where dense stereo made some, are floats in stereo/depth_maps.
+//! Poses are world-to-camera in OpenCV axes. The corner, not the centre, of the first pixel is at (0, 0). The
+//! scale of the world is arbitrary. Depth maps from dense stereo, if any, are floats in stereo/depth_maps.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const MODELS: &[&str] =
     &["sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "dense/0/sparse", "dense/sparse", "0", ""];
 const IMAGES: &[&str] = &["images", "../images", "../../images", "../../../images", "rgb", "color", ""];
 
-/// The names of the camera models and how many parameters they have, by their number in binary files.
+/// Names and numbers of parameters of the camera models, by their number in binary files.
 const CAMERA_MODELS: [(&str, usize); 11] = [
     ("SIMPLE_PINHOLE", 3),
     ("PINHOLE", 4),
@@ -34,7 +34,7 @@ const CAMERA_MODELS: [(&str, usize); 11] = [
     ("THIN_PRISM_FISHEYE", 12),
 ];
 
-/// The folder of the model, and whether it is binary.
+/// Returns the folder of the model, and true if it is binary.
 pub(super) fn model(root: &Path) -> Option<(PathBuf, bool)> {
     MODELS.iter().find_map(|name| {
         let folder = root.join(name);
@@ -70,7 +70,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     text::sort_naturally(&mut order);
     let rank: HashMap<PathBuf, usize> = order.into_iter().enumerate().map(|(i, name)| (name, i)).collect();
     images.sort_by_key(|image| rank.get(Path::new(&image.name)).copied());
-    // The folder that has the first picture that any of them has.
+    // The folder that has the first picture found in any of them.
     let folders = [root, folder.as_path()].into_iter().flat_map(|base| IMAGES.iter().map(|name| base.join(name)));
     let pictures = folders.into_iter().find(|folder| images.iter().any(|image| folder.join(&image.name).is_file()));
     let pictures = pictures.unwrap_or_else(|| root.join("images"));
@@ -78,7 +78,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     for image in images {
         let Some(camera) = cameras.get(&image.camera) else {
             let found = format!("{} (of {})", image.camera, image.name);
-            return Err(ViewsError::value(&file("images"), "a camera's number", found, "one that cameras lists"));
+            return Err(ViewsError::value(&file("images"), "a camera's number", found, "a number listed in cameras"));
         };
         let depth = maps.as_ref().and_then(|folder| {
             let kinds = ["geometric", "photometric"].map(|kind| folder.join(format!("{}.{kind}.bin", image.name)));
@@ -102,7 +102,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     Ok(listing)
 }
 
-/// What is known of a camera, or that its model is none that a pinhole can stand for.
+/// A camera of the model, or the error for a model that is not a pinhole.
 #[derive(Clone)]
 enum Camera {
     Known(Calibration),
@@ -142,7 +142,7 @@ impl Camera {
                 path,
                 "a camera's size",
                 format!("{} x {}", size[0], size[1]),
-                "that of a picture",
+                "the size of a picture",
             ));
         }
         let calibration = Calibration::of(pinhole).with_corner_at_zero().sized(size[0] as usize, size[1] as usize);
@@ -174,7 +174,7 @@ fn text_cameras(path: &Path) -> Result<HashMap<u32, Camera>, ViewsError> {
     Ok(cameras)
 }
 
-/// Two lines for each picture; the second, of the points in it, may be empty.
+/// Reads two lines for each picture. The second lists the points in it and may be empty.
 fn text_images(path: &Path) -> Result<Vec<Image>, ViewsError> {
     let content = text::read(path)?;
     let mut lines = content.lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
@@ -195,7 +195,7 @@ fn text_images(path: &Path) -> Result<Vec<Image>, ViewsError> {
         let parsed = numbers.as_deref().and_then(<[f64]>::first_chunk::<9>).filter(|_| !rest.is_empty());
         let Some(&[_, w, x, y, z, tx, ty, tz, camera]) = parsed else {
             let expected = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME";
-            return Err(ViewsError::line(path, i + 1, "something else", expected));
+            return Err(ViewsError::line(path, i + 1, "other content", expected));
         };
         images.push(Image { name: rest.to_owned(), camera: camera as u32, pose: pose([w, x, y, z], [tx, ty, tz]) });
         lines.next();
@@ -223,7 +223,7 @@ fn cloud(positions: Vec<[f64; 3]>, colors: Vec<[u8; 3]>) -> PointCloud {
     PointCloud { positions, colors: Some(colors), notes, ..PointCloud::default() }
 }
 
-/// Little-endian numbers one after another.
+/// Reader of consecutive little-endian numbers.
 struct Reader<'a> {
     path: &'a Path,
     bytes: &'a [u8],
@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
         Ok(numbers)
     }
 
-    /// A declared number of records of at least `size` bytes, which the rest of the file must have room for.
+    /// Reads a number of records of at least `size` bytes and checks that the rest of the file can hold them.
     fn count(&mut self, size: usize, what: &str) -> Result<usize, ViewsError> {
         let count = self.u64(what)?;
         let left = self.bytes.len() - self.at;

@@ -1,7 +1,7 @@
 //! ICL-NUIM in its TUM-compatible form: rgb/, depth/ and a *.gt.freiburg trajectory.
 //!
-//! Poses are camera-to-world, lines `number tx ty tz qx qy qz qw`; depth is in 1/5000 m. The scenes were rendered in
-//! left-handed axes, which shows as a negative vertical focal length.
+//! Poses are camera-to-world, in lines `number tx ty tz qx qy qz qw`. Depth is in 1/5000 m. The scenes were
+//! rendered in left-handed axes, which shows as a negative vertical focal length.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ fn trajectory(root: &Path) -> Option<PathBuf> {
         .filter(|path| text::has_extension(path, &["freiburg"]) || numbered(root))
 }
 
-/// Whether pictures are numbered from zero, not named by a time.
+/// Returns true if pictures are named by numbers from zero instead of times.
 fn numbered(root: &Path) -> bool {
     root.join("rgb/0.png").is_file() || root.join("rgb/1.png").is_file()
 }
@@ -68,7 +68,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     Ok(listing)
 }
 
-/// Numbers are not seconds: nothing lies between two of them.
+/// Returns the pose of a picture's number. Numbers are not times, so there is no interpolation.
 fn pose_of_number(poses: &[Timed<PoseState>], number: f64) -> PoseState {
     if number.is_finite() { pose_at(poses, number) } else { PoseState::Missing }
 }

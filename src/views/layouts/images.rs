@@ -1,4 +1,4 @@
-//! Pictures without poses: each frame stands alone.
+//! Pictures without poses. Each frame is used on its own.
 //!
 //! Depth, if there is any, is in millimetres.
 
@@ -39,9 +39,9 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     for (color, depth) in super::paired(colors, depths.unwrap_or_default(), &mut listing.notes) {
         listing.frames.push(Listed { depth: depth.map(DepthFile::integer), calibration, ..Listed::new(color) });
     }
-    listing.notes.push("there are no poses: each frame stands alone".into());
+    listing.notes.push("there are no poses: each frame is used on its own".into());
     if listing.frames.iter().any(|frame| frame.depth.is_some()) {
-        listing.notes.push("depth is taken for millimetres, and for seen by the colour camera".into());
+        listing.notes.push("depth is assumed to be in millimetres, as seen by the colour camera".into());
     }
     Ok(listing)
 }

@@ -1,9 +1,12 @@
 //! Matterport3D: 18 pictures from each place, with intrinsics for each camera.
 //!
-//! Three forms. Undistorted: a .conf file with camera-to-world matrices in OpenGL axes, and principal points
-//! counted from the lower left corner. Raw: poses camera-to-world in OpenCV axes, a file each, and lens distortion.
-//! Exported: folders color, depth, pose (OpenCV axes), and intrinsic with a file for each picture. Depth is in
-//! 1/4000 m.
+//! There are three forms:
+//! - Undistorted: a .conf file with camera-to-world matrices in OpenGL axes. Principal points are counted
+//!   from the lower left corner.
+//! - Raw: camera-to-world poses in OpenCV axes, one file each, and lens distortion.
+//! - Exported: folders color, depth, pose (OpenCV axes), and intrinsic with a file for each picture.
+//!
+//! Depth is in 1/4000 m.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +17,7 @@ use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 4000.0;
-/// Height of the pictures, from whose lower edge the undistorted principal points are counted.
+/// Size of the pictures. Undistorted principal points are counted from the lower edge of this height.
 const SIZE: [usize; 2] = [1280, 1024];
 
 enum Form {
@@ -39,7 +42,7 @@ fn form(root: &Path) -> Option<Form> {
         return Some(Form::Raw { color, depth, pose, intrinsic });
     }
     let exported = root.join("color").is_dir() && root.join("pose").is_dir() && root.join("intrinsic").is_dir();
-    // One file of intrinsics for a picture, not one for all.
+    // Checks for one file of intrinsics per picture, instead of one for all.
     let own_intrinsics = || {
         let first = text::files_if_any(&root.join("color"), text::COLOR).into_iter().next()?;
         text::file_of(&root.join("intrinsic"), &[&format!("{}.txt", text::stem(&first))])
@@ -55,7 +58,7 @@ pub(super) fn fits(root: &Path) -> bool {
     form(root).is_some()
 }
 
-/// Parts of a picture's name: place, camera and turn of `17de_i1_4`.
+/// Splits a picture's name such as `17de_i1_4` into place, camera and turn.
 fn parts(stem: &str) -> Option<(&str, &str, &str)> {
     let (rest, turn) = stem.rsplit_once('_')?;
     let (place, camera) = rest.rsplit_once('_')?;
@@ -106,7 +109,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     Ok(listing)
 }
 
-/// A line `width height fx fy cx cy k1 k2 p1 p2 k3`.
+/// Reads a line `width height fx fy cx cy k1 k2 p1 p2 k3`.
 fn raw_calibration(path: &Path) -> Result<Calibration, ViewsError> {
     let numbers = text::numbers(path)?;
     let (Some(&[width, height, fx, fy, cx, cy]), true) = (numbers.first_chunk(), numbers.iter().all(|x| x.is_finite()))
@@ -115,7 +118,7 @@ fn raw_calibration(path: &Path) -> Result<Calibration, ViewsError> {
         return Err(ViewsError::value(path, "the content", found, "width height fx fy cx cy k1 k2 p1 p2 k3"));
     };
     if !((1.0..1e6).contains(&width) && (1.0..1e6).contains(&height)) {
-        return Err(ViewsError::value(path, "the size", format!("{width} x {height}"), "that of a picture"));
+        return Err(ViewsError::value(path, "the size", format!("{width} x {height}"), "the size of a picture"));
     }
     let k = |i: usize| numbers.get(6 + i).copied().unwrap_or(0.0);
     let distortion = Distortion { k1: k(0), k2: k(1), p1: k(2), p2: k(3), k3: k(4) };

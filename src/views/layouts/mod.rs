@@ -1,4 +1,4 @@
-//! The layouts of recordings: how each is recognised and listed.
+//! Layouts of recordings: detection and listing of their files.
 
 mod colmap;
 mod icl;
@@ -23,21 +23,21 @@ use super::reread::Reread;
 use super::text;
 use super::{Dataset, Layout, Pose, PoseConvention, ViewsError};
 
-/// How a recording is to be read, where the user knows better.
+/// Options for opening a recording. They override what is detected.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OpenOptions {
-    /// The layout; `None` to go by the content.
+    /// Layout; `None` to detect it.
     pub layout: Option<Layout>,
-    /// Numbers in a depth map that make a metre; `None` for those of the layout.
+    /// Number of depth units per metre; `None` for the layout's own.
     pub depth_units_per_meter: Option<f64>,
-    /// How poses are written; `None` for the convention of the layout.
+    /// Convention of the stored poses; `None` for the layout's own.
     pub pose: Option<PoseConvention>,
 }
 
-/// Tells the layout of a recording by its content: which files and folders there are, and how files begin.
+/// Detects the layout of a recording from its files and folders and from the beginning of files.
 ///
 /// # Errors
-/// [`ViewsError::Io`] if there is nothing at `path`, [`ViewsError::UnknownLayout`] if it is of no known layout.
+/// [`ViewsError::Io`] if `path` does not exist, [`ViewsError::UnknownLayout`] if no layout matches.
 pub fn detect(path: &Path) -> Result<Layout, ViewsError> {
     std::fs::metadata(path).map_err(|error| ViewsError::io(path, "open", error))?;
     Layout::ALL.into_iter().find(|layout| layout.fits(path)).ok_or_else(|| {
@@ -46,13 +46,13 @@ pub fn detect(path: &Path) -> Result<Layout, ViewsError> {
     })
 }
 
-/// Opens a recording: a folder, or a file where the layout is one.
+/// Opens a recording: a folder, or a file for layouts that are one.
 ///
 /// # Errors
-/// As for [`detect`]; and if the recording is not complete enough to be used: no frame with a picture
-/// ([`ViewsError::NoFrames`]), no poses or intrinsics where the layout must have them ([`ViewsError::Missing`]), or a
-/// file of them that is damaged. Single frames without depth or with an invalid pose are no error:
-/// see [`Dataset::counts`].
+/// As for [`detect`]. Also if the recording is too incomplete: no frame with a picture
+/// ([`ViewsError::NoFrames`]), missing poses or intrinsics that the layout requires
+/// ([`ViewsError::Missing`]), or a damaged file of them. Single frames without depth or with an invalid pose
+/// are not an error, see [`Dataset::counts`].
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>, ViewsError> {
     if let Some(units) = options.depth_units_per_meter
         && !(units.is_finite() && units > 0.0)
@@ -115,7 +115,7 @@ impl Layout {
     }
 }
 
-/// What is in a folder that is no recording, and whether one lies in it.
+/// Describes a folder that is not a recording, and mentions a recording inside it.
 fn describe(folder: &Path) -> String {
     const LISTED: usize = 8;
     let Ok(entries) = std::fs::read_dir(folder) else { return "the folder cannot be listed".into() };
@@ -123,7 +123,7 @@ fn describe(folder: &Path) -> String {
     text::sort_naturally(&mut paths);
     let inner = paths.iter().filter(|path| path.is_dir()).find_map(|path| {
         let layout = Layout::ALL.into_iter().find(|layout| layout.fits(path))?;
-        Some(format!("; {} in it is one of layout {layout}", text::file_name(path)))
+        Some(format!("; {} inside it is a recording of layout {layout}", text::file_name(path)))
     });
     let names: Vec<String> = paths.iter().take(LISTED).map(|path| text::file_name(path)).collect();
     match paths.len() {
@@ -135,12 +135,12 @@ fn describe(folder: &Path) -> String {
     }
 }
 
-/// The files of a folder by their names without extension.
+/// Maps the files of a folder by their names without extension.
 fn by_stem(files: &[PathBuf]) -> HashMap<String, PathBuf> {
     files.iter().map(|path| (text::stem(path), path.clone())).collect()
 }
 
-/// The pose in a file of nothing but a matrix, row by row.
+/// Reads a pose from a file with only a matrix, row by row.
 fn pose_of_file(path: &Path, convention: PoseConvention) -> PoseState {
     if !path.is_file() {
         return PoseState::Missing;
@@ -151,7 +151,7 @@ fn pose_of_file(path: &Path, convention: PoseConvention) -> PoseState {
     }
 }
 
-/// Refuses a recording in which not a single frame has a pose, where the layout is one with poses.
+/// Returns an error if no frame has a pose, for layouts with poses.
 fn require_poses(listing: &Listing, what: &str, expected: &str) -> Result<(), ViewsError> {
     let posed = |frame: &Listed| !matches!(frame.pose, PoseState::Missing);
     if listing.frames.is_empty() || listing.frames.iter().any(posed) {
@@ -160,7 +160,8 @@ fn require_poses(listing: &Listing, what: &str, expected: &str) -> Result<(), Vi
     Err(ViewsError::missing(&listing.root, listing.layout, what, expected))
 }
 
-/// Pictures with their depth maps: by name, else by order where there are as many of both, else none.
+/// Pairs pictures with depth maps: by name, else by order if there are as many of both. Otherwise no picture
+/// gets a depth map.
 fn paired(colors: Vec<PathBuf>, depths: Vec<PathBuf>, notes: &mut Vec<String>) -> Vec<(PathBuf, Option<PathBuf>)> {
     let named = by_stem(&depths);
     let by_name = colors.iter().any(|color| named.contains_key(&text::stem(color)));

@@ -1,7 +1,7 @@
 //! nerfstudio, instant-ngp and Blender: transforms.json.
 //!
-//! Poses are camera-to-world in OpenGL axes; the corner, not the centre, of the first pixel is at (0, 0). Depth is in
-//! millimetres unless the file says otherwise.
+//! Poses are camera-to-world in OpenGL axes. The corner, not the centre, of the first pixel is at (0, 0).
+//! Depth is in millimetres unless the file says otherwise.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,13 @@ use crate::views::{Layout, Pose, PoseConvention, ViewsError, depth, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
 const NAMES: &[&str] = &["transforms.json", "transforms_train.json"];
-/// Points beside `transforms.json` that programs of this family write or start from, where it names none.
+/// Names of point files beside `transforms.json` that programs of this family write or start from. They are
+/// used if it names no file.
 const POINTS: &[&str] = &["sparse_pc.ply", "init.ply", "points3D.ply", "points3d.ply", "point_cloud.ply"];
-/// Tried in this order where a picture's name has no extension.
+/// Extensions to try, in this order, if a picture's name has none.
 const EXTENSIONS: [&str; 6] = ["", ".png", ".jpg", ".jpeg", ".JPG", ".PNG"];
 
-/// The file, if there is one.
+/// Returns the file, if there is one.
 pub(super) fn file(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         return text::file_of(path, NAMES);
@@ -45,7 +46,7 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
         if !(scale.is_finite() && scale > 0.0) {
             return Err(ViewsError::value(&file, "the scale of depth", scale, "a positive number of metres"));
         }
-        // Digits that a reciprocal adds (1 / 0.001) say nothing.
+        // Removes digits that only come from the reciprocal (1 / 0.001).
         let units = 1.0 / scale;
         listing.conventions.depth_units_per_meter =
             Some(if (units - units.round()).abs() < 1e-6 * units { units.round() } else { units });
@@ -65,7 +66,7 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
         let color = picture(folder, name);
         let calibration = match calibration(&file, &all, frame)? {
             Known::Camera(calibration) => Some(calibration),
-            // The field of view alone: the picture says how many pixels that is.
+            // Only the field of view is known. The picture gives the number of pixels.
             Known::Angles(angle_x, angle_y) => {
                 if size_of_first.is_none() && color.is_file() {
                     size_of_first = depth::file_image_size(&color).ok();
@@ -88,19 +89,19 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
         if points.is_file() {
             listing.points = Some(Points::scan(points));
         } else {
-            listing.notes.push(format!("ply_file_path names {name}, which is not there"));
+            listing.notes.push(format!("ply_file_path names {name}, which does not exist"));
         }
     } else if let Some(points) = text::file_of(folder, POINTS) {
-        listing.notes.push(format!("its points are taken from {}", text::file_name(&points)));
+        listing.notes.push(format!("the points are read from {}", text::file_name(&points)));
         listing.points = Some(Points::scan(points));
     }
     if text::file_name(&file) == "transforms_train.json" {
-        listing.notes.push("only the frames for training are used (transforms_train.json)".into());
+        listing.notes.push("only the training frames are used (transforms_train.json)".into());
     }
     Ok(listing)
 }
 
-/// Refuses cameras that are not pinholes.
+/// Returns an error for cameras that are not pinholes.
 fn check_model(file: &Path, value: &Value) -> Result<(), ViewsError> {
     let Some(model) = value.get("camera_model").and_then(Value::as_str) else { return Ok(()) };
     let known = ["PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL"];
@@ -111,7 +112,7 @@ fn check_model(file: &Path, value: &Value) -> Result<(), ViewsError> {
     Err(ViewsError::unsupported(file, format!("camera_model \"{}\"", model.escape_default()), known.join(", ")))
 }
 
-/// The picture of that name, with the extension that it may lack.
+/// Returns the picture of that name, with an extension added if the name lacks one.
 fn picture(folder: &Path, name: &str) -> PathBuf {
     let candidates = EXTENSIONS.map(|extension| folder.join(format!("{name}{extension}")));
     let found = candidates.iter().find(|path| path.is_file()).cloned();
@@ -124,7 +125,7 @@ enum Known {
     Nothing,
 }
 
-/// A frame's own intrinsics go before those for all.
+/// Returns the intrinsics of a frame. Its own take precedence over those for all frames.
 fn calibration(file: &Path, all: &Value, frame: &Value) -> Result<Known, ViewsError> {
     let find = |keys: &[&str]| json_number(frame, keys).or_else(|| json_number(all, keys));
     let size = json_size(frame, &["w"], &["h"]).or_else(|| json_size(all, &["w"], &["h"]));

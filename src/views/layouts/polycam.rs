@@ -1,7 +1,7 @@
 //! Polycam's raw export: keyframes/ with images, cameras, depth and confidence.
 //!
-//! Poses are camera-to-world in ARKit's axes, which are OpenGL's, in a world with y up; depth is in millimetres and
-//! coarser than the pictures. Where corrected cameras are there, they and their pictures are used.
+//! Poses are camera-to-world in ARKit's axes, which are OpenGL's, in a world with y up. Depth is in
+//! millimetres and coarser than the pictures. Corrected cameras and their pictures are used if they exist.
 
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
             ..Listed::new(color)
         });
     }
-    // A picture without camera takes the first one's intrinsics: it has no pose, so little hangs on it.
+    // A picture without a camera takes the first one's intrinsics. It has no pose, so it matters little.
     let any = listing.frames.iter().find_map(|frame| frame.calibration);
     listing.frames.iter_mut().for_each(|frame| frame.calibration = frame.calibration.or(any));
     require_poses(&listing, "every camera", "cameras/NAME.json for images/NAME.jpg")?;

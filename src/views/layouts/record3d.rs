@@ -1,8 +1,8 @@
-//! Record3D: an .r3d file, which is a zip archive, or what it unpacks to.
+//! Record3D: an .r3d file, which is a zip archive, or its unpacked content.
 //!
-//! The JSON text `metadata` has poses (qx qy qz qw tx ty tz), camera-to-world in ARKit's axes, which are OpenGL's, and
-//! intrinsics `K` column by column. rgbd/0.jpg is a picture, rgbd/0.depth its depth map, floats in metres compressed
-//! with LZFSE, and rgbd/0.conf how certain each depth is, 0 to 2.
+//! The JSON text `metadata` has poses (qx qy qz qw tx ty tz), camera-to-world in ARKit's axes, which are
+//! OpenGL's, and intrinsics `K` column by column. rgbd/0.jpg is a picture. rgbd/0.depth is its depth map:
+//! floats in metres, compressed with LZFSE. rgbd/0.conf is the confidence of each depth, 0 to 2.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -25,9 +25,9 @@ use crate::views::text::{json_numbers, json_size};
 use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, ViewsError, text};
 
 const METADATA: [&str; 2] = ["metadata", "metadata.json"];
-/// Longest member that is unpacked where its size is not known beforehand: a picture, or the list of poses.
+/// Largest unpacked size of a member whose size is not known beforehand: a picture or the list of poses.
 const LONGEST_MEMBER: u64 = 1 << 28;
-/// Sizes of depth maps by sensor, where the metadata do not say: LiDAR and the front camera.
+/// Sizes of depth maps by sensor, used if the metadata lack them: LiDAR and the front camera.
 const DEPTH_SIZES: [[usize; 2]; 2] = [[192, 256], [480, 640]];
 
 /// A file in an archive.
@@ -38,7 +38,7 @@ struct Member {
     crc: u32,
 }
 
-/// The files of a recording, packed or unpacked.
+/// Files of a recording, packed or unpacked.
 #[derive(Debug)]
 enum Files {
     Archive { path: PathBuf, bytes: MappedFile, members: HashMap<String, Member> },
@@ -87,7 +87,7 @@ impl Files {
                 let Ok(name) = std::str::from_utf8(entry.file_path().as_bytes()) else { continue };
                 let name = name.to_owned();
                 let crc = entry.crc32();
-                // A damaged entry is missed only if it is asked for.
+                // A damaged entry only matters if it is needed.
                 let Ok(local) = archive.get_entry(entry.wayfinder()) else { continue };
                 let (start, end) = local.compressed_data_range();
                 members.insert(name, Member { data: start as usize..end as usize, deflated, crc });
@@ -96,7 +96,7 @@ impl Files {
         Ok(Self::Archive { path, bytes, members })
     }
 
-    /// The file that errors name.
+    /// Returns the file name for errors.
     fn path(&self, name: &str) -> PathBuf {
         match self {
             Self::Archive { path, .. } => path.join(name),
@@ -139,12 +139,12 @@ impl Files {
     }
 }
 
-/// All that a decoder gives, unless it is more than `limit` bytes.
+/// Reads the decoder's whole output, up to `limit` bytes.
 fn read_limited(decoder: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     decoder.take(limit + 1).read_to_end(&mut unpacked)?;
     if unpacked.len() as u64 > limit {
-        return Err(std::io::Error::other(format!("more than {limit} bytes come out")));
+        return Err(std::io::Error::other(format!("the unpacked data exceed {limit} bytes")));
     }
     Ok(unpacked)
 }
@@ -235,12 +235,12 @@ pub(super) fn open(root: &Path) -> Result<impl Dataset + 'static, ViewsError> {
     }
     counts.frames = frames.len();
     if frames.is_empty() {
-        let found = format!("of {} poses none has a picture", poses.len());
+        let found = format!("none of {} poses has a picture", poses.len());
         return Err(ViewsError::NoFrames { path: root.to_path_buf(), layout: Layout::Record3d, found });
     }
     let mut notes = Vec::new();
     if let Some(why) = reason {
-        notes.push(format!("{} frames have an invalid pose; of the first, {why}", counts.invalid_poses));
+        notes.push(format!("{} frames have an invalid pose; for the first, {why}", counts.invalid_poses));
     }
     if counts.with_depth > 0 && files.has(&format!("rgbd/{}.conf", numbers[0])) {
         notes.push("depth of confidence 0 is left out".into());
@@ -257,7 +257,7 @@ pub(super) fn open(root: &Path) -> Result<impl Dataset + 'static, ViewsError> {
     Ok(Record3d { root: root.to_path_buf(), files, numbers, frames, conventions, counts, notes })
 }
 
-/// The size of a depth map of which only the number of values is known.
+/// Guesses the size of a depth map from its number of values.
 fn guessed_depth_size(files: &Files, number: usize, color: [usize; 2]) -> Result<[usize; 2], ViewsError> {
     let name = format!("rgbd/{number}.depth");
     let largest = DEPTH_SIZES.map(|[a, b]| a * b).into_iter().max().unwrap_or_default();
@@ -270,7 +270,7 @@ fn guessed_depth_size(files: &Files, number: usize, color: [usize; 2]) -> Result
     Ok(if color[0] < color[1] { [short, long] } else { [long, short] })
 }
 
-/// LZFSE to at most `limit` bytes.
+/// Unpacks LZFSE data, up to `limit` bytes.
 fn unpack(bytes: &[u8], limit: usize, path: &Path) -> Result<Vec<u8>, ViewsError> {
     let mut decoder = LzfseRingDecoder::default();
     read_limited(decoder.reader_bytes(bytes), limit as u64)
@@ -283,7 +283,7 @@ impl Record3d {
         self.frames.get(index).zip(self.numbers.get(index).copied()).ok_or(unknown)
     }
 
-    /// A map with `bytes` bytes for each pixel.
+    /// Reads a map with `bytes` bytes per pixel.
     fn map(&self, name: &str, camera: &Intrinsics, bytes: usize) -> Result<Vec<u8>, ViewsError> {
         let (path, needed) = (self.files.path(name), camera.width * camera.height * bytes);
         let values = unpack(&self.files.read(name)?, needed, &path)?;

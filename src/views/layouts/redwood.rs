@@ -1,7 +1,7 @@
 //! Redwood and Open3D: folders of pictures and depth maps, and a trajectory.log.
 //!
-//! The trajectory has a line of two or three integers and then a 4x4 matrix for each frame, camera-to-world in OpenCV
-//! axes; depth is in millimetres.
+//! The trajectory has a line of two or three integers and then a 4x4 matrix for each frame, camera-to-world
+//! in OpenCV axes. Depth is in millimetres.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ const CAMERA: &[&str] = &[
     "intrinsics.txt",
 ];
 const TRAJECTORY: &[&str] = &["trajectory.log", "scene/trajectory.log", "camera_trajectory.log", "traj.log"];
-/// What the Redwood benchmark calls its folders: livingroom1-color, livingroom1-depth-clean, livingroom1-traj.txt.
+/// Suffixes of the Redwood benchmark's names: livingroom1-color, livingroom1-depth-clean,
+/// livingroom1-traj.txt.
 const COLOR_SUFFIX: &str = "-color";
 
 pub(super) fn fits(root: &Path) -> bool {
@@ -47,14 +48,14 @@ fn trajectory(root: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Poses by the number that the trajectory gives the frame.
+/// Reads the poses, each with the frame number that the trajectory gives.
 fn read_trajectory(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, PoseState)>, ViewsError> {
     let content = text::read(path)?;
     let lines: Vec<(usize, &str)> = text::lines(&content).collect();
     let mut poses = Vec::with_capacity(lines.len() / 5);
     let blocks = lines.chunks_exact(5);
     if !blocks.remainder().is_empty() {
-        notes.push(format!("{} ends within a pose: it is cut off", text::file_name(path)));
+        notes.push(format!("{} ends inside a pose: it is cut off", text::file_name(path)));
     }
     for block in blocks {
         let (line_number, line) = block[0];
@@ -84,14 +85,14 @@ fn read_trajectory(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, P
         let pose = Pose::from_rows(&rows, PoseConvention::OPENCV_CAMERA_TO_WORLD);
         poses.push((*number as usize, pose.into()));
     }
-    // Where the numbers say nothing, the order does.
+    // If the numbers are not ascending, the order of the poses counts.
     if !poses.is_sorted_by(|a, b| a.0 < b.0) {
         poses.iter_mut().enumerate().for_each(|(i, pose)| pose.0 = i);
     }
     Ok(poses)
 }
 
-/// Lines `depth/0.png color/0.jpg`.
+/// Reads lines `depth/0.png color/0.jpg`.
 fn read_match(path: &Path) -> Result<Vec<(PathBuf, PathBuf)>, ViewsError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let content = text::read(path)?;

@@ -1,6 +1,6 @@
 //! Replica as rendered for NICE-SLAM: traj.txt and results/.
 //!
-//! traj.txt has a 4x4 matrix per line, camera-to-world in OpenCV axes; depth is in 1/6553.5 m.
+//! traj.txt has one 4x4 matrix per line, camera-to-world in OpenCV axes. Depth is in 1/6553.5 m.
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     for (i, path) in pictures.enumerate() {
         let stem = text::stem(&path);
         let digits = stem.trim_start_matches(|c: char| !c.is_ascii_digit()).to_owned();
-        // A picture's number is its line, also where only some pictures are kept.
+        // A picture's number is its line in the trajectory, even if only some pictures are kept.
         let line = digits.parse().unwrap_or(i);
         beyond += usize::from(line >= poses.len());
         listing.frames.push(Listed {
@@ -74,7 +74,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         });
     }
     if beyond > 0 {
-        listing.notes.push(format!("traj.txt has {} poses: {beyond} frames are beyond its end", poses.len()));
+        listing.notes.push(format!("traj.txt has only {} poses: the last {beyond} frames have none", poses.len()));
     }
     Ok(listing)
 }

@@ -1,7 +1,7 @@
 //! ScanNet, exported: folders color, depth, pose, intrinsic.
 //!
-//! Poses are camera-to-world in OpenCV axes, one 4x4 matrix per file, of infinities where tracking was lost; depth is
-//! in millimetres.
+//! Poses are camera-to-world in OpenCV axes, one 4x4 matrix per file, with infinities if tracking was lost.
+//! Depth is in millimetres.
 
 use std::path::{Path, PathBuf};
 
@@ -41,9 +41,9 @@ fn color_folder(root: &Path) -> Option<PathBuf> {
     text::folder_of(root, &["color", "rgb", "image", "images"])
 }
 
-/// The intrinsics of colour and depth, if there are any.
+/// Reads the intrinsics of colour and depth, if there are any.
 fn intrinsics(root: &Path) -> Result<(Option<Calibration>, Option<Calibration>), ViewsError> {
-    // ScanNet has them once more in a text named as the scene.
+    // ScanNet repeats them in a text file named like the scene.
     let scene = format!("{}.txt", text::file_name(root));
     let read = |names: &[&str], depth| {
         let file = text::file_of(root, names).or_else(|| text::file_of(root, &[scene.as_str()]));
@@ -56,7 +56,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     list_as(Layout::ScanNet, root, UNITS_PER_METER)
 }
 
-/// The same folders serve recordings with another scale of depth.
+/// Lists these folders for a layout with its own depth scale.
 pub(super) fn list_as(layout: Layout, root: &Path, units_per_meter: f64) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let Some(color) = color_folder(root) else {
@@ -86,13 +86,15 @@ pub(super) fn list_as(layout: Layout, root: &Path, units_per_meter: f64) -> Resu
         if let Some(path) = text::file_of(root, &[name])
             && !is_identity(&text::numbers(&path)?)
         {
-            listing.notes.push(format!("{name} is not the identity, and not used: the cameras count as one"));
+            listing.notes.push(format!(
+                "{name} is not the identity but is ignored: both cameras are assumed to be at the same place"
+            ));
         }
     }
     Ok(listing)
 }
 
-/// Whether 16 numbers say that two cameras are in the same place.
+/// Returns true if 16 numbers are the identity, so that two cameras are at the same place.
 pub(super) fn is_identity(matrix: &[f64]) -> bool {
     matrix.iter().enumerate().all(|(i, x)| (x - f64::from(u8::from(i % 5 == 0))).abs() < 1e-3)
 }

@@ -1,9 +1,9 @@
 //! ScanNet's own file, `.sens`, version 4.
 //!
-//! Little-endian: version, sensor's name, for colour and depth intrinsics and extrinsics (4x4, row by row), compression,
-//! sizes, units per metre, and the frames one after another: camera-to-world matrix in OpenCV axes (of infinities
-//! where tracking was lost), two times, and the compressed picture and depth map. Frames are read from the mapped file
-//! when asked for.
+//! Everything is little-endian. The header has the version, the sensor's name, intrinsics and extrinsics of
+//! colour and of depth (4x4, row by row), compressions, sizes, and units per metre. The frames follow. Each
+//! has a camera-to-world matrix in OpenCV axes (infinities if tracking was lost), two times, and the
+//! compressed picture and depth map. Frames are read on demand from the mapped file.
 
 use std::io::Read;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseCon
 
 const VERSION: u32 = 4;
 const LONGEST_NAME: u64 = 1 << 16;
-/// Matrix, two times and two lengths.
+/// Length of a frame's header in bytes: matrix, two times and two lengths.
 const FRAME_HEADER: usize = 64 + 4 * 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +45,14 @@ struct Sens {
     color_coding: ColorCoding,
     depth_coding: DepthCoding,
     frames: Vec<Frame>,
-    /// Where colour and depth of each frame lie.
+    /// Byte ranges of each frame's colour picture and depth map.
     blobs: Vec<[Range<usize>; 2]>,
     conventions: Conventions,
     counts: Counts,
     notes: Vec<String>,
 }
 
-/// The file, if `path` is one or is a folder with exactly one.
+/// Returns the file if `path` is one, or a folder with exactly one.
 pub(super) fn file(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         let files = text::files_if_any(path, &["sens"]);
@@ -64,7 +64,7 @@ pub(super) fn file(path: &Path) -> Option<PathBuf> {
     text::has_extension(path, &["sens"]).then(|| path.to_path_buf())
 }
 
-/// Numbers one after another.
+/// Reader of consecutive numbers.
 struct Reader<'a> {
     path: &'a Path,
     bytes: &'a [u8],
@@ -97,7 +97,7 @@ impl Reader<'_> {
         Ok(matrix)
     }
 
-    /// A piece of declared length, if the file has it.
+    /// Skips a part of declared length, if the file has it.
     fn skip(&mut self, len: u64) -> Option<Range<usize>> {
         let end = usize::try_from(len).ok().and_then(|len| self.at.checked_add(len))?;
         if end > self.bytes.len() {
@@ -165,14 +165,14 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
             .map_err(|error| ViewsError::value(&path, what, error, "usable intrinsics"))
     };
     let color = camera("the colour camera", color_size, &color_matrix)?;
-    // Recordings without depth exist; then its size is 0.
+    // A size of 0 marks a recording without depth.
     let depth = if depth_size == [0, 0] { None } else { Some(camera("the depth camera", depth_size, &depth_matrix)?) };
     let declared = reader.u64("the number of frames")?;
 
     let mut notes = Vec::new();
     let (mut frames, mut blobs) = (Vec::new(), Vec::new());
     let (mut counts, mut reason) = (Counts::default(), None);
-    // Not trusted: the loop ends with the file.
+    // The declared number is not trusted: the loop also ends with the file.
     for i in 0..declared {
         if bytes.len() - reader.at < FRAME_HEADER {
             break;
@@ -196,17 +196,20 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
     counts.frames = frames.len();
     counts.missing_color = usize::try_from(declared).unwrap_or(usize::MAX) - frames.len();
     if frames.is_empty() {
-        let found = format!("the file declares {declared} frames and holds none of them whole");
+        let found = format!("the file declares {declared} frames, but not one is complete");
         return Err(ViewsError::NoFrames { path, layout: Layout::Sens, found });
     }
     if (frames.len() as u64) < declared {
-        notes.push(format!("the file is cut off: {} of {declared} frames are whole", frames.len()));
+        notes.push(format!("the file is cut off: {} of {declared} frames are complete", frames.len()));
     }
     if let Some(why) = reason {
-        notes.push(format!("{} frames have an invalid pose; of the first, {why}", counts.invalid_poses));
+        notes.push(format!("{} frames have an invalid pose; for the first, {why}", counts.invalid_poses));
     }
     if !(is_identity(&color_extrinsic) && is_identity(&depth_extrinsic)) {
-        notes.push("the extrinsics are not the identity, and not used: the cameras count as one".into());
+        notes.push(
+            "the extrinsics are not the identity but are ignored: both cameras are assumed to be at the same place"
+                .into(),
+        );
     }
     let conventions = Conventions {
         pose: Some(PoseConvention::OPENCV_CAMERA_TO_WORLD),
@@ -214,7 +217,7 @@ pub(super) fn open(root: &Path, units_per_meter: Option<f64>) -> Result<impl Dat
         depth_units_per_meter: depth.map(|_| units_per_meter),
         metric: true,
     };
-    // What the headers lie in counts as memory of this process until then.
+    // Free the memory of the pages touched so far, which would count as the process's own.
     bytes.release(0..bytes.len());
     let root = root.to_path_buf();
     Ok(Sens { root, path, bytes, color_coding, depth_coding, frames, blobs, conventions, counts, notes })
@@ -273,7 +276,7 @@ impl Dataset for Sens {
                 .read_exact(&mut raw)
                 .map_err(|error| ViewsError::decode(&self.path, format!("depth map {index}"), error))?,
         }
-        // A depth map is what is read of a frame last.
+        // The depth map of a frame is read last, so its pages can be freed afterwards.
         if let Some([color, depth]) = self.blobs.get(index) {
             self.bytes.release(color.start..depth.end);
         }

@@ -1,7 +1,7 @@
 //! 7-Scenes: frame-000000.color.png, .depth.png and .pose.txt, in the folder or in seq-01, seq-02 and so on.
 //!
-//! Poses are camera-to-world in OpenCV axes; depth is in millimetres, 65535 where there is none. ScanNet's own tool
-//! exports the same names, with intrinsics in _info.txt.
+//! Poses are camera-to-world in OpenCV axes. Depth is in millimetres; 65535 means no depth. ScanNet's own
+//! tool exports the same names, with intrinsics in _info.txt.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
-/// The sensor's default; the authors calibrated nothing better.
+/// Default intrinsics of the sensor. The authors published no better calibration.
 const DEFAULT: [f64; 4] = [585.0, 585.0, 320.0, 240.0];
 const COLOR: &str = ".color";
 const CAMERA: &[&str] = &["intrinsics.txt", "camera.txt", "../intrinsics.txt", "../camera.txt"];
@@ -20,7 +20,7 @@ pub(super) fn fits(root: &Path) -> bool {
     sequences(root).iter().any(|folder| !pictures(folder).is_empty())
 }
 
-/// The folder itself or the sequences in it.
+/// Returns the folder itself or the sequences in it.
 fn sequences(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![root.to_path_buf()];
     found.extend(text::folders(root).into_iter().filter(|path| text::file_name(path).starts_with("seq")));

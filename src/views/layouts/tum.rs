@@ -1,7 +1,7 @@
-//! The TUM RGB-D benchmark: pictures, depth maps and poses, each with its time.
+//! The TUM RGB-D benchmark: pictures, depth maps and poses, each with a time.
 //!
-//! groundtruth.txt has lines `time tx ty tz qx qy qz qw`, camera-to-world in OpenCV axes; depth is in 1/5000 m.
-//! A picture belongs to the depth map nearest in time; poses are interpolated.
+//! groundtruth.txt has lines `time tx ty tz qx qy qz qw`, camera-to-world in OpenCV axes. Depth is in 1/5000
+//! m. A picture gets the depth map nearest in time. Poses are interpolated.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,9 @@ use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 5000.0;
-/// Furthest in time that two measurements belong together, in seconds.
+/// Largest time difference between measurements that belong together, in seconds.
 const MAX_DIFFERENCE: f64 = 0.02;
-/// Longest gap between two poses across which is interpolated, in seconds.
+/// Longest gap between two poses that is interpolated, in seconds.
 const MAX_GAP: f64 = 0.1;
 
 const ASSOCIATIONS: &[&str] = &["associations.txt", "associate.txt", "association.txt", "assoc.txt"];
@@ -28,7 +28,7 @@ const CAMERA: &[&str] = &[
     "calib.json",
 ];
 
-/// Published intrinsics for the three cameras of the benchmark, and for those who know nothing better.
+/// Published intrinsics of the benchmark's three cameras, and the fallback for others.
 const PUBLISHED: [(&str, [f64; 4]); 3] = [
     ("freiburg1", [517.3, 516.5, 318.6, 255.3]),
     ("freiburg2", [520.9, 521.0, 325.1, 249.7]),
@@ -41,21 +41,21 @@ pub(super) fn fits(root: &Path) -> bool {
         && (root.join("rgb.txt").is_file() || root.join("rgb").is_dir() || text::file_of(root, ASSOCIATIONS).is_some())
 }
 
-/// A file and when it was recorded.
+/// A file or value with its recording time.
 #[derive(Clone, Debug)]
 pub(super) struct Timed<T> {
     pub time: f64,
     pub what: T,
 }
 
-/// The nearest in time; `timed` is sorted by it.
+/// Returns the entry nearest in time. `timed` is sorted by time.
 fn nearest<T>(timed: &[Timed<T>], time: f64) -> Option<&Timed<T>> {
     let after = timed.partition_point(|other| other.time < time);
     let candidates = [after.checked_sub(1), Some(after)].into_iter().flatten().filter_map(|i| timed.get(i));
     candidates.min_by(|a, b| (a.time - time).abs().total_cmp(&(b.time - time).abs()))
 }
 
-/// A list of lines `time file`.
+/// Reads a list of lines `time file`.
 fn read_list(path: &Path) -> Result<Vec<Timed<PathBuf>>, ViewsError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let content = text::read(path)?;
@@ -71,13 +71,13 @@ fn read_list(path: &Path) -> Result<Vec<Timed<PathBuf>>, ViewsError> {
     Ok(list)
 }
 
-/// Two pictures that were taken together.
+/// Two pictures taken together.
 pub(super) struct Pair {
     pub color: Timed<PathBuf>,
     pub depth: Timed<PathBuf>,
 }
 
-/// A list of lines `time file time file`, colour or depth first.
+/// Reads a list of lines `time file time file`, with colour or depth first.
 pub(super) fn read_pairs(path: &Path) -> Result<Vec<Pair>, ViewsError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let content = text::read(path)?;
@@ -103,7 +103,7 @@ pub(super) fn read_pairs(path: &Path) -> Result<Vec<Pair>, ViewsError> {
     Ok(pairs)
 }
 
-/// A trajectory of lines `time tx ty tz qx qy qz qw`, sorted by time.
+/// Reads a trajectory of lines `time tx ty tz qx qy qz qw` and sorts it by time.
 pub(super) fn read_trajectory(path: &Path) -> Result<Vec<Timed<PoseState>>, ViewsError> {
     let content = text::read(path)?;
     let mut poses = Vec::new();
@@ -122,7 +122,8 @@ pub(super) fn read_trajectory(path: &Path) -> Result<Vec<Timed<PoseState>>, View
     Ok(poses)
 }
 
-/// Where the camera was: between the two poses around that time if both are near, else at the nearest.
+/// Returns the pose at a time. It is interpolated between the two poses around the time if both are near,
+/// else it is the nearest pose.
 pub(super) fn pose_at(poses: &[Timed<PoseState>], time: f64) -> PoseState {
     let after = poses.partition_point(|pose| pose.time < time);
     if let (Some(a), Some(b)) = (after.checked_sub(1).and_then(|i| poses.get(i)), poses.get(after))
@@ -136,7 +137,7 @@ pub(super) fn pose_at(poses: &[Timed<PoseState>], time: f64) -> PoseState {
     found.map_or(PoseState::Missing, |pose| pose.what)
 }
 
-/// The pictures of a folder, whose names are the times.
+/// Lists the pictures of a folder whose names are times.
 fn named_by_time(folder: &Path, extensions: &[&str]) -> Vec<Timed<PathBuf>> {
     let timed = |path: PathBuf| Some(Timed { time: finite(&text::stem(&path))?, what: path });
     let mut list: Vec<_> = text::files_if_any(folder, extensions).into_iter().filter_map(timed).collect();
@@ -144,7 +145,7 @@ fn named_by_time(folder: &Path, extensions: &[&str]) -> Vec<Timed<PathBuf>> {
     list
 }
 
-/// What a sequence is called, if its folder or the comments of its lists say so.
+/// Returns the name of the sequence from its folder or from comments in its lists.
 fn sequence_name(root: &Path) -> String {
     let mut name = root.canonicalize().unwrap_or_else(|_| root.to_path_buf()).to_string_lossy().into_owned();
     for list in ["rgb.txt", "depth.txt", "groundtruth.txt"] {
