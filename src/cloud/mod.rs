@@ -11,6 +11,7 @@ mod error;
 mod face_values;
 mod las;
 mod las_header;
+mod las_points;
 mod las_write;
 mod pcd;
 mod ply;
