@@ -510,6 +510,217 @@ mod las_files {
         }
     }
 
+    /// A file written byte by byte, with something in every place that a copy could lose: the points all alike.
+    fn by_hand(minor: u8, format: u8, points: usize) -> Vec<u8> {
+        let mut point = [-123_456_i32, 7, i32::MAX].map(i32::to_le_bytes).concat();
+        point.extend(60_001_u16.to_le_bytes());
+        if format < 6 {
+            point.extend([0b1101_0011, 0b1010_1100, -90_i8 as u8, 200]);
+        } else {
+            point.extend([0xa5, 0b1011_1010, 12, 200]);
+            point.extend((-15_000_i16).to_le_bytes());
+        }
+        point.extend(40_000_u16.to_le_bytes());
+        if !matches!(format, 0 | 2) {
+            point.extend(1_000_000_000.25_f64.to_le_bytes());
+        }
+        if matches!(format, 2 | 3 | 5 | 7 | 8 | 10) {
+            point.extend([256_u16, 513, 65_535].map(u16::to_le_bytes).concat());
+        }
+        if matches!(format, 8 | 10) {
+            point.extend(77_u16.to_le_bytes());
+        }
+        if matches!(format, 4 | 5 | 9 | 10) {
+            point.push(3);
+            point.extend((1_u64 << 60 | 1).to_le_bytes());
+            point.extend(513_u32.to_le_bytes());
+            point.extend([0.5_f32, -1.5, 2.5, f32::MIN_POSITIVE].map(f32::to_le_bytes).concat());
+        }
+        let size = [227, 227, 227, 235, 375, 393][usize::from(minor)] + 5;
+        // Whatever has no meaning here is in no order either: names with bytes behind their end, a date that
+        // there is not, all bits of the encoding, bounds that are not numbers.
+        let mut out: Vec<u8> = (0..size).map(|i| (i * 83 % 251) as u8).collect();
+        let mut put = |at: usize, value: &[u8]| out[at..at + value.len()].copy_from_slice(value);
+        put(0, b"LASF");
+        put(6, &[0xff; 2]);
+        put(24, &[1, minor]);
+        put(26, b"system\0rest");
+        put(90, &[0xff; 4]);
+        put(94, &(size as u16).to_le_bytes());
+        put(100, &2_u32.to_le_bytes());
+        put(104, &[format]);
+        put(105, &(point.len() as u16).to_le_bytes());
+        put(107, &(points as u32).to_le_bytes());
+        put(131, &[0.001_f64, 0.1, 1e-7].map(f64::to_le_bytes).concat());
+        put(155, &[636_000.0_f64, -0.5, 1e-3].map(f64::to_le_bytes).concat());
+        put(179, &[0xff; 48]);
+        let mut records = Vec::new();
+        for (user, data) in [("somebody\0else", vec![1; 300]), ("sixteen letters.", vec![])] {
+            let mut record = vec![0xaa; 54];
+            record[2..18].fill(0);
+            record[2..2 + user.len()].copy_from_slice(user.as_bytes());
+            record[20..22].copy_from_slice(&(data.len() as u16).to_le_bytes());
+            records.extend(record);
+            records.extend(data);
+        }
+        records.extend([0xcc, 0xdd, 0xcc, 0xdd]);
+        let point_offset = size + records.len();
+        put(96, &(point_offset as u32).to_le_bytes());
+        let end = (point_offset + points * point.len()) as u64;
+        let mut behind = Vec::new();
+        if minor >= 3 {
+            put(227, &[0; 8]);
+        }
+        if minor >= 4 {
+            for data in [vec![5; 70_000], b"the second".to_vec()] {
+                let mut record = vec![0xaa; 60];
+                record[2..18].copy_from_slice(&b"somebody\0trailing"[..16]);
+                record[20..28].copy_from_slice(&(data.len() as u64).to_le_bytes());
+                behind.extend(record);
+                behind.extend(data);
+            }
+            put(227, &(end + 70_060).to_le_bytes());
+            put(235, &end.to_le_bytes());
+            put(243, &2_u32.to_le_bytes());
+            put(247, &(points as u64).to_le_bytes());
+            behind.extend(b"behind all");
+        }
+        out.extend(records);
+        out.extend(point.repeat(points));
+        out.extend(behind);
+        out
+    }
+
+    const FORMATS_BY_HAND: [(u8, u8); 14] = [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (2, 3),
+        (3, 4),
+        (3, 5),
+        (4, 3),
+        (4, 6),
+        (4, 7),
+        (4, 8),
+        (4, 9),
+        (4, 10),
+        (5, 7),
+        (5, 10),
+    ];
+
+    #[test]
+    fn every_property_of_every_format() {
+        for (minor, format) in FORMATS_BY_HAND {
+            let cloud = read("a.las", by_hand(minor, format, 3)).unwrap();
+            assert_eq!(cloud.format, Format::Las { version: (1, minor), point_format: format });
+            let position = [635_876.544, 0.2, 214.749_364_7];
+            assert!(cloud.positions.iter().all(|p| p.iter().zip(position).all(|(a, b)| (a - b).abs() < 1e-9)));
+            let expected = [0.001 * -123_456.0 + 636_000.0, 0.1 * 7.0 - 0.5, 1e-7 * 2_147_483_647.0 + 1e-3];
+            assert_eq!(cloud.positions[2].map(f64::to_bits), expected.map(f64::to_bits));
+            let colored = matches!(format, 2 | 3 | 5 | 7 | 8 | 10);
+            assert_eq!(cloud.colors, colored.then(|| vec![[1, 2, 255]; 3]));
+            let bytes = |value: u8| AttributeData::from(vec![value; 3]);
+            let flags: Vec<(&str, AttributeData)> = if format < 6 {
+                let flags = [
+                    ("return_number", 3),
+                    ("number_of_returns", 2),
+                    ("scan_direction_flag", 1),
+                    ("edge_of_flight_line", 1),
+                    ("classification", 12),
+                    ("synthetic", 1),
+                    ("key_point", 0),
+                    ("withheld", 1),
+                ];
+                let angle = ("scan_angle_rank", vec![-90_i8; 3].into());
+                flags
+                    .map(|(name, value)| (name, bytes(value)))
+                    .into_iter()
+                    .chain([angle, ("user_data", bytes(200))])
+                    .collect()
+            } else {
+                let flags = [
+                    ("return_number", 5),
+                    ("number_of_returns", 10),
+                    ("synthetic", 0),
+                    ("key_point", 1),
+                    ("withheld", 0),
+                    ("overlap", 1),
+                    ("scanner_channel", 3),
+                    ("scan_direction_flag", 0),
+                    ("edge_of_flight_line", 1),
+                    ("classification", 12),
+                    ("user_data", 200),
+                ];
+                let angle = ("scan_angle", vec![-15_000_i16; 3].into());
+                flags.map(|(name, value)| (name, bytes(value))).into_iter().chain([angle]).collect()
+            };
+            let mut expected = vec![("intensity", vec![60_001_u16; 3].into())];
+            expected.extend(flags);
+            expected.push(("point_source_id", vec![40_000_u16; 3].into()));
+            if !matches!(format, 0 | 2) {
+                expected.push(("gps_time", vec![1_000_000_000.25; 3].into()));
+            }
+            if matches!(format, 8 | 10) {
+                expected.push(("nir", vec![77_u16; 3].into()));
+            }
+            if matches!(format, 4 | 5 | 9 | 10) {
+                expected.push(("wavepacket_index", bytes(3)));
+                expected.push(("wavepacket_offset", vec![1_u64 << 60 | 1; 3].into()));
+                expected.push(("wavepacket_size", vec![513_u32; 3].into()));
+                let names = ["return_point_wave_location", "x_t", "y_t", "z_t"];
+                let values = [0.5_f32, -1.5, 2.5, f32::MIN_POSITIVE];
+                expected.extend(names.into_iter().zip(values.map(|value| vec![value; 3].into())));
+            }
+            let found: Vec<_> = cloud.attributes.iter().map(|a| (a.name.as_str(), a.data.clone())).collect();
+            assert_eq!(found, expected, "1.{minor}, format {format}");
+        }
+    }
+
+    #[test]
+    fn a_copy_keeps_every_byte() {
+        let dir = dir();
+        for (minor, format) in FORMATS_BY_HAND {
+            let bytes = by_hand(minor, format, 60_000);
+            let source = put(&dir, "in.las", &bytes);
+            let (packed, dest) = (dir.path().join("out.laz"), dir.path().join("out.las"));
+            write_with_fields(&source, &dest, &[]).unwrap();
+            assert!(fs::read(&dest).unwrap() == bytes, "1.{minor}, format {format}");
+            // Compressed and back.
+            write_with_fields(&source, &packed, &[]).unwrap();
+            let compressed = PointCloud::read(&packed).unwrap();
+            assert_eq!(compressed.format, Format::Laz { version: (1, minor), point_format: format });
+            assert_kept(&PointCloud::read(&source).unwrap(), &compressed);
+            write_with_fields(&packed, &dest, &[]).unwrap();
+            assert!(fs::read(&dest).unwrap() == bytes, "1.{minor}, format {format}, compressed and back");
+        }
+    }
+
+    #[test]
+    fn an_added_field_moves_the_rest() {
+        let dir = dir();
+        let (source, dest) = (put(&dir, "in.las", by_hand(5, 10, 4)), dir.path().join("out.las"));
+        write_with_fields(&source, &dest, &[Field::new("label", vec![1_u16, 2, 3, 4])]).unwrap();
+        let (old, new) = (fs::read(&source).unwrap(), fs::read(&dest).unwrap());
+        // One description, and two bytes for each point.
+        let described = 54 + 192;
+        assert_eq!(new.len(), old.len() + described + 4 * 2);
+        let u32_at = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let u64_at = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        let start = u32_at(&old, 96) as usize;
+        assert_eq!(u32_at(&new, 96) as usize, start + described);
+        assert_eq!((u32_at(&new, 100), new[104], u32_at(&new, 105) & 0xffff), (3, 10, 69));
+        for at in [227, 235] {
+            assert_eq!(u64_at(&new, at), u64_at(&old, at) + described as u64 + 8);
+        }
+        let rest = |bytes: &[u8]| [&bytes[..96], &bytes[107..227], &bytes[243..398]].concat();
+        assert_eq!(rest(&new), rest(&old));
+        for i in 0..4 {
+            let (old, new) = (&old[start + 67 * i..], &new[start + described + 69 * i..]);
+            assert_eq!((&new[..67], new[67], new[68]), (&old[..67], i as u8 + 1, 0));
+        }
+        assert_eq!(new[start + described + 69 * 4..], old[start + 67 * 4..]);
+    }
+
     #[test]
     fn several_chunks() {
         let dir = dir();

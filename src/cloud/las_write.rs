@@ -1,19 +1,26 @@
 //! Adding fields to LAS and LAZ files.
+//!
+//! The writer of the `las` crate counts and measures anew, and drops what it has no name for. A copy keeps all
+//! of it, so points and records are copied as bytes here, and the crate writes the header and new records.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, Write};
+use std::io::{BufWriter, Error, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 
+use las::raw;
+use las::raw::header::Evlr;
+use las::raw::vlr::RecordLength;
 use laz::{LazVlr, LazVlrBuilder, ParLasZipCompressor};
 
 use super::data::{AttributeData, Endian, Field};
 use super::error::{CloudError, Origin};
-use super::las::{MOST_EXTRA_COMPRESSED, color_offset, for_each_batch, is_standard};
-use super::las_header::{COPC, EXTRA_BYTES, Extra, Header, LASZIP, VLR_HEADER, Vlr};
+use super::las::{color_offset, is_standard};
+use super::las_header::{EXTRA_BYTES, Extra, Header, LASZIP, Vlr};
+use super::las_points::{MOST_EXTRA_COMPRESSED, for_each_batch};
 use super::{check_length, extension, guarded, new_colors, write_atomic};
 use crate::files::MappedFile;
 
-const LONGEST_NAME: usize = 32;
 /// Points per compressed chunk, as all LAZ writers choose it.
 const CHUNK_POINTS: u64 = 50_000;
 
@@ -30,7 +37,7 @@ enum Target<'a> {
 struct Plan<'a> {
     targets: Vec<Target<'a>>,
     /// The parts of the old record that stay, in order.
-    kept: Vec<std::ops::Range<usize>>,
+    kept: Vec<Range<usize>>,
     record_length: usize,
     /// The new content of the Extra Bytes record.
     extra_bytes: Vec<u8>,
@@ -55,7 +62,7 @@ pub(super) fn append(
         "las" => false,
         _ => header.compressed,
     };
-    if fields.iter().any(|f| f.channel().is_some()) && color_offset(header.point_format).is_none() {
+    if fields.iter().any(|f| f.channel().is_some()) && color_offset(&header.format).is_none() {
         notes.push(format!("points of format {} have no colours: the new ones are left out", header.point_format));
     }
     if header.is_copc() {
@@ -77,17 +84,17 @@ fn plan<'a>(header: &Header, bytes: &[u8], dest: &Path, fields: &'a [Field]) -> 
         expected,
     };
     let mut targets = Vec::new();
-    if let (Some(colors), Some(at)) = (new_colors(dest, fields)?, color_offset(header.point_format)) {
+    if let (Some(colors), Some(at)) = (new_colors(dest, fields)?, color_offset(&header.format)) {
         targets.push(Target::Color(at, colors));
     }
     let mut added: Vec<&Field> = Vec::new();
     for field in fields.iter().filter(|f| f.channel().is_none()) {
         if !field.as_classification {
-            if field.name.len() > LONGEST_NAME || field.name.contains('\0') {
+            if field.name.len() > Extra::LONGEST_NAME || field.name.contains('\0') {
                 let found = format!("the name has {} bytes", field.name.len());
-                return Err(bad(field, found, format!("at most {LONGEST_NAME} in LAS, none of them 0")));
+                return Err(bad(field, found, format!("at most {} in LAS, none of them 0", Extra::LONGEST_NAME)));
             }
-            if is_standard(header.point_format, &field.name) {
+            if is_standard(&header.format, &field.name) {
                 let found = "the points have a standard property of this name".into();
                 return Err(bad(field, found, "another name (or the field for the classification)".into()));
             }
@@ -98,7 +105,7 @@ fn plan<'a>(header: &Header, bytes: &[u8], dest: &Path, fields: &'a [Field]) -> 
             let found = format!("the data are {}", field.data.scalar_type().name());
             return Err(bad(field, found, "u8 for a LAS classification".into()));
         };
-        let largest = if header.point_format < 6 { 31 } else { 255 };
+        let largest = if header.format.is_extended { 255 } else { 31 };
         if let Some(class) = classes.iter().find(|&&class| class > largest) {
             let expected = format!("0 to {largest} in point format {}", header.point_format);
             return Err(bad(field, format!("class {class}"), expected));
@@ -152,7 +159,7 @@ fn new_laszip(origin: Origin<'_>, header: &Header, plan: &Plan<'_>, dest: &Path)
     let chunk = header.points.clamp(1, CHUNK_POINTS) as u32;
     let builder = LazVlrBuilder::default()
         .with_point_format(header.point_format, extra as u16)
-        .map_err(|e| CloudError::io(dest, "write", std::io::Error::other(e.to_string())))?;
+        .map_err(|e| CloudError::io(dest, "write", Error::other(e.to_string())))?;
     Ok(builder.with_fixed_chunk_size(chunk).build())
 }
 
@@ -168,28 +175,37 @@ struct Copy<'a> {
 impl Copy<'_> {
     fn write(&self, laszip: Option<LazVlr>, out: &mut BufWriter<File>) -> Result<(), CloudError> {
         let failed = |source| CloudError::io(self.dest, "write", source);
-        let records = self.records(laszip.as_ref()).map_err(failed)?;
-        let header = self.header;
+        let (header, old) = (self.header, &self.header.raw);
+        let refused = |error: las::Error| failed(Error::other(error));
+        let records = self.records(laszip.as_ref()).map_err(refused)?;
         // Bytes between the records and the points (a signature in LAS 1.0) are kept.
-        let end = header.vlrs.last().map_or(header.header_size, |v| v.span.end);
+        let end = header.vlrs.last().map_or(old.header_size.into(), |v| v.span.end);
         let padding = self.bytes.get(end..header.point_offset).unwrap_or_default();
-        let point_offset = header.header_size + records.bytes.len() + padding.len();
-        let point_offset = u32::try_from(point_offset)
-            .map_err(|_| failed(std::io::Error::other("the records before the points reach 4 GiB")))?;
-        let mut head = self.bytes.get(..header.header_size).unwrap_or_default().to_vec();
-        put(&mut head, 96, &point_offset.to_le_bytes());
-        put(&mut head, 100, &records.count.to_le_bytes());
-        let flag = if laszip.is_some() { 0x80 } else { 0 };
-        put(&mut head, 104, &[header.point_format | flag]);
-        put(&mut head, 105, &(self.plan.record_length as u16).to_le_bytes());
-        out.write_all(&head).map_err(failed)?;
-        out.write_all(&records.bytes).map_err(failed)?;
+        // The header is written last: until then it is not known where the rest goes.
+        out.seek(SeekFrom::Start(old.header_size.into())).map_err(failed)?;
+        records.iter().try_for_each(|record| record.write_to(&mut *out)).map_err(refused)?;
         out.write_all(padding).map_err(failed)?;
+        let point_offset = u32::try_from(out.stream_position().map_err(failed)?)
+            .map_err(|_| failed(Error::other("the records before the points reach 4 GiB")))?;
+        let compressed = laszip.is_some();
         match laszip {
             Some(vlr) => self.compressed(vlr, out)?,
             None => self.points(|rows| out.write_all(rows).map_err(failed))?,
         }
-        self.tail(head, out)
+        let mut new = raw::Header {
+            offset_to_point_data: point_offset,
+            number_of_variable_length_records: records.len() as u32,
+            point_data_record_format: header.point_format | if compressed { 0x80 } else { 0 },
+            point_data_record_length: self.plan.record_length as u16,
+            ..old.clone()
+        };
+        self.tail(&mut new, out).map_err(failed)?;
+        let mut head = Vec::new();
+        new.write_to(&mut head).map_err(refused)?;
+        // The version that the crate does not know.
+        put(&mut head, 25, &[header.version.1]);
+        out.rewind().map_err(failed)?;
+        out.write_all(&head).map_err(failed)
     }
 
     fn points(&self, mut write: impl FnMut(&[u8]) -> Result<(), CloudError>) -> Result<(), CloudError> {
@@ -229,7 +245,7 @@ impl Copy<'_> {
             }
             Target::Class(classes) => {
                 let class = classes.get(index).copied().unwrap_or_default();
-                if self.header.point_format >= 6 {
+                if self.header.format.is_extended {
                     put(row, 16, &[class]);
                 } else if let Some(byte) = row.get_mut(15) {
                     // The upper bits are flags of the point.
@@ -240,7 +256,7 @@ impl Copy<'_> {
     }
 
     fn compressed(&self, vlr: LazVlr, out: &mut BufWriter<File>) -> Result<(), CloudError> {
-        let failed = |e: String| CloudError::io(self.dest, "write", std::io::Error::other(e));
+        let failed = |e: String| CloudError::io(self.dest, "write", Error::other(e));
         guarded(self.origin, self.header.point_offset as u64, "the points (compressing)", || {
             let mut compressor = ParLasZipCompressor::new(out, vlr).map_err(|e| failed(e.to_string()))?;
             self.points(|rows| compressor.compress_many(rows).map_err(|e| failed(e.to_string())))?;
@@ -248,107 +264,73 @@ impl Copy<'_> {
         })
     }
 
-    /// Writes what follows the points, and corrects the offsets to it.
-    fn tail(&self, mut head: Vec<u8>, out: &mut BufWriter<File>) -> Result<(), CloudError> {
-        let failed = |source| CloudError::io(self.dest, "write", source);
+    /// Writes what follows the points, and corrects the offsets to it. The octree of a COPC file stays behind, and
+    /// an extended Extra Bytes record, which is replaced.
+    fn tail(&self, new: &mut raw::Header, out: &mut BufWriter<File>) -> std::io::Result<()> {
         let header = self.header;
         let points = header.points.saturating_mul(header.record_length as u64);
         let uncompressed_end = (header.point_offset as u64).saturating_add(points);
-        let first = [header.first_evlr, header.waveform].into_iter().flatten().min();
-        let start = match (header.compressed, first) {
-            (false, _) => Some(uncompressed_end),
-            (true, first) => first,
+        let first = header.evlrs.first().map(|v| v.span.start as u64);
+        let start = match header.compressed {
+            false => uncompressed_end,
+            true => [first, header.waveform].into_iter().flatten().min().unwrap_or(self.bytes.len() as u64),
         };
-        let Some(start) = start else { return Ok(()) };
-        let moved_to = out.stream_position().map_err(failed)?;
-        let moved = |at: u64| at.wrapping_sub(start).wrapping_add(moved_to);
-        if self.drops_evlrs() {
-            let mut count = 0_u32;
-            for evlr in header.evlrs.iter().filter(|v| !self.dropped(v)) {
-                if header.waveform == Some(evlr.span.start as u64) {
-                    let at = out.stream_position().map_err(failed)?;
-                    put(&mut head, 227, &at.to_le_bytes());
-                }
-                out.write_all(self.bytes.get(evlr.span.clone()).unwrap_or_default()).map_err(failed)?;
-                count += 1;
-            }
-            put(&mut head, 235, &(if count > 0 { moved_to } else { 0 }).to_le_bytes());
-            put(&mut head, 243, &count.to_le_bytes());
-        } else {
-            let rest = usize::try_from(start).ok().and_then(|at| self.bytes.get(at..));
-            out.write_all(rest.unwrap_or_default()).map_err(failed)?;
-            if let Some(at) = header.first_evlr {
-                put(&mut head, 235, &moved(at).to_le_bytes());
-            }
-            if let Some(at) = header.waveform {
-                put(&mut head, 227, &moved(at).to_le_bytes());
-            }
+        let dropped = |v: &&Vlr| v.is_copc() || v.is(EXTRA_BYTES);
+        let dropped: Vec<Range<usize>> = header.evlrs.iter().filter(dropped).map(|v| v.span.clone()).collect();
+        let moved_to = out.stream_position()?;
+        let moved = |at: u64| {
+            let before = dropped.iter().filter(|span| (span.start as u64) < at).map(|span| span.len() as u64);
+            let before: u64 = before.sum();
+            at.wrapping_sub(start).wrapping_add(moved_to).wrapping_sub(before)
+        };
+        let mut from = start as usize;
+        for span in &dropped {
+            out.write_all(self.bytes.get(from..span.start).unwrap_or_default())?;
+            from = span.end;
         }
-        out.rewind().map_err(failed)?;
-        out.write_all(&head).map_err(failed)
-    }
-
-    /// The octree of a COPC file, and an extended Extra Bytes record, which is replaced.
-    fn dropped(&self, vlr: &Vlr) -> bool {
-        vlr.user() == COPC || vlr.is(EXTRA_BYTES)
-    }
-
-    fn drops_evlrs(&self) -> bool {
-        self.header.evlrs.iter().any(|v| self.dropped(v))
+        out.write_all(self.bytes.get(from..).unwrap_or_default())?;
+        if let Some(first) = first {
+            let number_of_evlrs = (header.evlrs.len() - dropped.len()) as u32;
+            let start_of_first_evlr = if number_of_evlrs > 0 { moved(first) } else { 0 };
+            new.evlr = Some(Evlr { start_of_first_evlr, number_of_evlrs });
+        }
+        if let Some(at) = header.waveform {
+            new.start_of_waveform_data_packet_record = Some(moved(at));
+        }
+        Ok(())
     }
 
     /// The records before the points.
-    fn records(&self, laszip: Option<&LazVlr>) -> std::io::Result<Records> {
-        let mut records = Records { bytes: Vec::new(), count: 0 };
+    fn records(&self, laszip: Option<&LazVlr>) -> las::Result<Vec<raw::Vlr>> {
+        let mut records = Vec::new();
         let mut described = self.plan.extra_bytes.is_empty();
-        for vlr in &self.header.vlrs {
-            let span = self.bytes.get(vlr.span.clone()).unwrap_or_default();
-            if vlr.is(EXTRA_BYTES) && self.plan.extra_bytes.is_empty() {
-                records.push(span);
-            } else if vlr.is(EXTRA_BYTES) && !described {
+        for vlr in self.header.vlrs.iter().filter(|v| !v.is(LASZIP) && !v.is_copc()) {
+            let mut record = raw::Vlr::read_from(self.bytes.get(vlr.span.clone()).unwrap_or_default(), false)?;
+            if vlr.is(EXTRA_BYTES) && !self.plan.extra_bytes.is_empty() {
+                if described {
+                    continue;
+                }
                 // Keeps its own header, but for the length.
-                let mut record = span.get(..VLR_HEADER).unwrap_or_default().to_vec();
-                put(&mut record, 20, &(self.plan.extra_bytes.len() as u16).to_le_bytes());
-                record.extend_from_slice(&self.plan.extra_bytes);
-                records.push(&record);
+                record.data.clone_from(&self.plan.extra_bytes);
+                record.record_length_after_header = RecordLength::Vlr(record.data.len() as u16);
                 described = true;
-            } else if !(vlr.is(LASZIP) || self.dropped(vlr)) {
-                records.push(span);
             }
+            records.push(record);
         }
+        let mut add = |(user, record_id): (&str, u16), description: &str, data| {
+            let record = las::Vlr { user_id: user.into(), record_id, description: description.into(), data };
+            record.into_raw(false).map(|record| records.push(record))
+        };
         if !described {
-            records.push(&record(EXTRA_BYTES, "Extra Bytes Record", &self.plan.extra_bytes));
+            add(EXTRA_BYTES, "Extra Bytes Record", self.plan.extra_bytes.clone())?;
         }
         if let Some(laszip) = laszip {
             let mut data = Vec::new();
             laszip.write_to(&mut data)?;
-            records.push(&record(LASZIP, LazVlr::DESCRIPTION, &data));
+            add(LASZIP, LazVlr::DESCRIPTION, data)?;
         }
         Ok(records)
     }
-}
-
-struct Records {
-    bytes: Vec<u8>,
-    count: u32,
-}
-
-impl Records {
-    fn push(&mut self, record: &[u8]) {
-        self.bytes.extend_from_slice(record);
-        self.count += 1;
-    }
-}
-
-/// A new variable length record.
-fn record((user, id): (&[u8], u16), description: &str, data: &[u8]) -> Vec<u8> {
-    let mut record = vec![0; VLR_HEADER];
-    put(&mut record, 2, user);
-    put(&mut record, 18, &id.to_le_bytes());
-    put(&mut record, 20, &(data.len() as u16).to_le_bytes());
-    put(&mut record, 22, description.as_bytes());
-    record.extend_from_slice(data);
-    record
 }
 
 /// Overwrites `bytes` from `at`; what does not fit is dropped.

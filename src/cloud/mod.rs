@@ -15,6 +15,8 @@ mod las;
 #[cfg(feature = "las")]
 mod las_header;
 #[cfg(feature = "las")]
+mod las_points;
+#[cfg(feature = "las")]
 mod las_write;
 mod pcd;
 mod ply;
