@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::about::About;
 use super::scene_file::Scenes;
@@ -15,7 +14,7 @@ use super::{Config, DistillError, TrainingScene};
 use crate::random::SplitMix64;
 use crate::training::checkpoint;
 use crate::training::{
-    EventWriter, LogError, CURVE_FILE, METRICS_FILE, MetricsLog, RunError, RunFolder, last_event_file, now, read_series,
+    CURVE_FILE, EventWriter, LogError, METRICS_FILE, MetricsLog, RunError, RunFolder, last_event_file, now, read_series,
 };
 use crate::weights::{WeightsFile, write_state_dict};
 

@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use crate::labels::Preset;
-
 /// Most classes of a [`Confusion`]: the matrix has the square of it.
 pub const MAX_CLASSES: usize = 4096;
 
@@ -340,23 +338,5 @@ mod tests {
         );
         assert_eq!(Confusion::new(0), Err(MetricsError::NumClasses(0)));
         assert!(Confusion::new(MAX_CLASSES + 1).is_err());
-    }
-
-    #[test]
-    fn protocols_divide_their_classes() {
-        for preset in Preset::ALL {
-            let protocol = Protocol::of_preset(&preset);
-            assert!(protocol.num_classes <= preset.labels.len());
-            let mut both = [protocol.base(), protocol.novel.to_vec()].concat();
-            both.sort_unstable();
-            assert_eq!(both, protocol.all(), "{}", protocol.name);
-            assert_eq!(protocol.foreground().len() + protocol.background.len(), protocol.num_classes);
-        }
-        assert_eq!(Protocol::SCANNET19.base(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 13]);
-        let labels = Preset::MATTERPORT21.labels;
-        assert_eq!(
-            Protocol::MATTERPORT21.background.iter().map(|&c| labels[c]).collect::<Vec<_>>(),
-            ["wall", "floor", "ceiling"]
-        );
     }
 }

@@ -98,7 +98,7 @@ pub fn tokens(context_length: usize) -> BTreeSet<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synth::SCANNET20;
+    use crate::labels::nyu40::SCANNET20;
 
     #[test]
     fn all_that_is_measured_is_named_and_no_name_is_twice() {

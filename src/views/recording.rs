@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::calibration::{Calibration, same_shape};
+use super::calibration::Calibration;
 use super::camera::{Distortion, InvalidPose};
 use super::dataset::{Conventions, Counts};
 use super::depth::{self, DepthImage};

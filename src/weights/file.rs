@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::pytorch::{Checkpoint, CheckpointTensors, read_pytorch};
 use super::source::{Inventory, TensorInfo, TensorSource};

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::tensor::Tensor;
 
-use super::{Dtype, HostTensor, IntTensor, StateDict, WeightsError};
+use super::{Dtype, HostTensor, StateDict, WeightsError};
 
 /// Shape and element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]

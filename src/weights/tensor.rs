@@ -1,7 +1,6 @@
 //! Tensors in host memory.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
