@@ -152,7 +152,7 @@ pub(crate) struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    pub fn line(&self, line: u64, found: impl Into<String>, expected: impl Into<String>) -> CloudError {
+    pub(super) fn line(&self, line: u64, found: impl Into<String>, expected: impl Into<String>) -> CloudError {
         CloudError::Line {
             path: self.path.to_path_buf(),
             format: self.format,
@@ -162,7 +162,7 @@ impl Origin<'_> {
         }
     }
 
-    pub fn value(
+    pub(super) fn value(
         &self,
         offset: u64,
         field: impl Into<String>,
@@ -179,7 +179,7 @@ impl Origin<'_> {
         }
     }
 
-    pub fn truncated(&self, offset: u64, what: impl Into<String>, needed: u64, available: u64) -> CloudError {
+    pub(super) fn truncated(&self, offset: u64, what: impl Into<String>, needed: u64, available: u64) -> CloudError {
         CloudError::Truncated {
             path: self.path.to_path_buf(),
             format: self.format,
@@ -190,7 +190,7 @@ impl Origin<'_> {
         }
     }
 
-    pub fn decode(&self, offset: u64, what: impl Into<String>, message: impl ToString) -> CloudError {
+    pub(super) fn decode(&self, offset: u64, what: impl Into<String>, message: impl ToString) -> CloudError {
         CloudError::Decode {
             path: self.path.to_path_buf(),
             format: self.format,
@@ -200,7 +200,7 @@ impl Origin<'_> {
         }
     }
 
-    pub fn unsupported(&self, offset: u64, what: impl Into<String>, expected: impl Into<String>) -> CloudError {
+    pub(super) fn unsupported(&self, offset: u64, what: impl Into<String>, expected: impl Into<String>) -> CloudError {
         CloudError::Unsupported {
             path: self.path.to_path_buf(),
             format: self.format,

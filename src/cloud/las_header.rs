@@ -46,11 +46,11 @@ pub(super) struct Vlr {
 }
 
 impl Vlr {
-    pub fn is(&self, (user, record): (&str, u16)) -> bool {
+    pub(super) fn is(&self, (user, record): (&str, u16)) -> bool {
         self.is_by(user) && self.record == record
     }
 
-    pub fn is_copc(&self) -> bool {
+    pub(super) fn is_copc(&self) -> bool {
         self.is_by(copc::USER_ID)
     }
 
@@ -60,7 +60,7 @@ impl Vlr {
 }
 
 impl Header {
-    pub fn parse(origin: Origin<'_>, bytes: &[u8]) -> Result<Self, CloudError> {
+    pub(super) fn parse(origin: Origin<'_>, bytes: &[u8]) -> Result<Self, CloudError> {
         let size = bytes.len() as u64;
         if size < 227 {
             return Err(origin.truncated(0, "the header", 227, size));
@@ -146,18 +146,18 @@ impl Header {
         })
     }
 
-    pub fn is_copc(&self) -> bool {
+    pub(super) fn is_copc(&self) -> bool {
         self.vlrs.first().is_some_and(|v| v.is((copc::USER_ID, copc::CopcInfoVlr::RECORD_ID)))
     }
 
     /// The data of the first record of a kind, extended or not.
-    pub fn find<'a>(&self, kind: (&str, u16), bytes: &'a [u8]) -> Option<&'a [u8]> {
+    pub(super) fn find<'a>(&self, kind: (&str, u16), bytes: &'a [u8]) -> Option<&'a [u8]> {
         let record = self.vlrs.iter().chain(&self.evlrs).find(|v| v.is(kind))?;
         bytes.get(record.data.clone())
     }
 
     /// What the extra bytes of a record mean, in order; gaps are described as plain bytes.
-    pub fn extra_fields(&self, bytes: &[u8]) -> Vec<Extra> {
+    pub(super) fn extra_fields(&self, bytes: &[u8]) -> Vec<Extra> {
         let mut at = self.standard_length;
         let mut extras = Vec::new();
         for record in self.find(EXTRA_BYTES, bytes).unwrap_or_default().chunks_exact(Extra::RECORD) {
@@ -234,8 +234,8 @@ const TYPES: [ScalarType; 10] = {
 };
 
 impl Extra {
-    pub const RECORD: usize = 192;
-    pub const LONGEST_NAME: usize = 32;
+    pub(super) const RECORD: usize = 192;
+    pub(super) const LONGEST_NAME: usize = 32;
 
     fn parse(record: &[u8], at: usize) -> Option<Self> {
         let [data_type, options] = take(record, 2);
@@ -261,12 +261,12 @@ impl Extra {
         Self { name, at, ty, elements, transform: None, opaque: true, record: Vec::new() }
     }
 
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.ty.size() * self.elements
     }
 
     /// Appends element `k` of each record in `rows`.
-    pub fn extend(&self, k: usize, rows: &[u8], stride: usize, out: &mut AttributeData) {
+    pub(super) fn extend(&self, k: usize, rows: &[u8], stride: usize, out: &mut AttributeData) {
         let at = self.at + k * self.ty.size();
         match (self.transform, &mut *out) {
             (Some((scale, offset)), AttributeData::F64(out)) => {
@@ -279,13 +279,13 @@ impl Extra {
     }
 
     /// The description of a new field.
-    pub fn describe(name: &str, ty: ScalarType) -> [u8; Self::RECORD] {
+    pub(super) fn describe(name: &str, ty: ScalarType) -> [u8; Self::RECORD] {
         let code = TYPES.iter().position(|&t| t == ty).map_or(0, |i| i as u8 + 1);
         Self::description(name, code, 0)
     }
 
     /// Descriptions of bytes that the file leaves undescribed: later fields count from the ones before.
-    pub fn describe_opaque(bytes: usize) -> Vec<u8> {
+    pub(super) fn describe_opaque(bytes: usize) -> Vec<u8> {
         let some = |i: usize| (bytes - 255 * i).min(255) as u8;
         let describe = |i| Self::description(&format!("undocumented {i}"), 0, some(i));
         (0..bytes.div_ceil(255)).flat_map(describe).collect()

@@ -41,14 +41,14 @@ pub(super) enum Kind {
 }
 
 impl Header {
-    pub fn endian(&self) -> Endian {
+    pub(super) fn endian(&self) -> Endian {
         match self.encoding {
             PlyEncoding::BinaryBigEndian => Endian::Big,
             _ => Endian::Little,
         }
     }
 
-    pub fn parse(origin: Origin<'_>, bytes: &[u8]) -> Result<Self, CloudError> {
+    pub(super) fn parse(origin: Origin<'_>, bytes: &[u8]) -> Result<Self, CloudError> {
         let mut encoding = None;
         let mut elements: Vec<Element> = Vec::new();
         let head = bytes.get(..LONGEST_HEADER).unwrap_or(bytes);
@@ -134,7 +134,7 @@ impl Header {
         Ok(Self { encoding, elements, body: at })
     }
 
-    pub fn vertex(&self) -> Option<usize> {
+    pub(super) fn vertex(&self) -> Option<usize> {
         (self.elements.iter()).position(|e| e.name.eq_ignore_ascii_case("vertex"))
     }
 }
@@ -144,7 +144,7 @@ const COLORS: [[&str; 3]; 3] = [CHANNELS, ["r", "g", "b"], ["diffuse_red", "diff
 
 impl Element {
     /// The properties that new colours take the place of; what is `None` has to be added.
-    pub fn color_slots(&self) -> [Option<usize>; 3] {
+    pub(super) fn color_slots(&self) -> [Option<usize>; 3] {
         let find = |name| self.properties.iter().position(|p| p.name.eq_ignore_ascii_case(name));
         let plain = CHANNELS.map(find);
         // With a part of the plain names in the file, others must not become these names a second time.
@@ -159,7 +159,7 @@ impl Element {
     }
 
     /// Bytes per row in binary files, if all rows are equally long.
-    pub fn stride(&self) -> Option<usize> {
+    pub(super) fn stride(&self) -> Option<usize> {
         self.properties
             .iter()
             .map(|p| match p.kind {
@@ -183,7 +183,7 @@ impl Element {
     }
 
     /// The number of rows, if the rest of the file from `at` can hold them.
-    pub fn rows(&self, origin: Origin<'_>, bytes: &[u8], at: usize, ascii: bool) -> Result<usize, CloudError> {
+    pub(super) fn rows(&self, origin: Origin<'_>, bytes: &[u8], at: usize, ascii: bool) -> Result<usize, CloudError> {
         let available = bytes.len().saturating_sub(at) as u64;
         let needed = self.count.saturating_mul(self.smallest_row(ascii));
         // The last value of a text file needs no separator.
@@ -207,7 +207,7 @@ pub(super) struct BinaryRows<'a> {
 
 impl BinaryRows<'_> {
     /// The end of the property at `at`.
-    pub fn property_end(&self, property: &Property, at: usize) -> Result<usize, CloudError> {
+    pub(super) fn property_end(&self, property: &Property, at: usize) -> Result<usize, CloudError> {
         let need = |at: usize, length: usize| match at.checked_add(length) {
             Some(end) if end <= self.bytes.len() => Ok(end),
             _ => Err(self.origin.truncated(
@@ -232,7 +232,7 @@ impl BinaryRows<'_> {
     }
 
     /// Calls `visit` with the start of every property of every row, and returns the end.
-    pub fn walk(
+    pub(super) fn walk(
         &self,
         element: &Element,
         mut at: usize,
@@ -248,7 +248,7 @@ impl BinaryRows<'_> {
     }
 
     /// The end of the element that starts at `at`.
-    pub fn skip(&self, element: &Element, at: usize) -> Result<usize, CloudError> {
+    pub(super) fn skip(&self, element: &Element, at: usize) -> Result<usize, CloudError> {
         match element.stride() {
             Some(stride) => Ok(at + element.rows(self.origin, self.bytes, at, false)? * stride),
             None => self.walk(element, at, |_, _| Ok(())),
@@ -265,12 +265,12 @@ pub(super) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    pub fn new(origin: Origin<'a>, bytes: &'a [u8], header: &Header) -> Self {
+    pub(super) fn new(origin: Origin<'a>, bytes: &'a [u8], header: &Header) -> Self {
         let head = bytes.get(..header.body).unwrap_or_default();
         Self { origin, bytes, at: header.body, line: head.iter().filter(|&&b| b == b'\n').count() as u64 + 1 }
     }
 
-    pub fn next(&mut self, what: &str) -> Result<&'a [u8], CloudError> {
+    pub(super) fn next(&mut self, what: &str) -> Result<&'a [u8], CloudError> {
         while let Some(&byte) = self.bytes.get(self.at) {
             if !byte.is_ascii_whitespace() {
                 break;
@@ -288,17 +288,17 @@ impl<'a> Words<'a> {
         Ok(rest.get(..length).unwrap_or_default())
     }
 
-    pub fn bad(&self, word: &[u8], expected: String) -> CloudError {
+    pub(super) fn bad(&self, word: &[u8], expected: String) -> CloudError {
         self.origin.line(self.line, quoted(word), expected)
     }
 
-    pub fn count(&mut self, property: &Property) -> Result<u64, CloudError> {
+    pub(super) fn count(&mut self, property: &Property) -> Result<u64, CloudError> {
         let word = self.next(&property.name)?;
         let count = std::str::from_utf8(word).ok().and_then(|w| w.parse().ok());
         count.ok_or_else(|| self.bad(word, format!("the length of list \"{}\"", property.name)))
     }
 
-    pub fn skip_property(&mut self, property: &Property) -> Result<(), CloudError> {
+    pub(super) fn skip_property(&mut self, property: &Property) -> Result<(), CloudError> {
         let words = match property.kind {
             Kind::Scalar(_) => 1,
             Kind::List { .. } => self.count(property)?,
@@ -309,7 +309,7 @@ impl<'a> Words<'a> {
         Ok(())
     }
 
-    pub fn skip(&mut self, element: &Element) -> Result<(), CloudError> {
+    pub(super) fn skip(&mut self, element: &Element) -> Result<(), CloudError> {
         for _ in 0..element.rows(self.origin, self.bytes, self.at, true)? {
             for property in &element.properties {
                 self.skip_property(property)?;

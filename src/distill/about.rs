@@ -32,11 +32,11 @@ mod in_toml {
 
     use super::Config;
 
-    pub fn serialize<S: Serializer>(config: &Config, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(config: &Config, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&config.to_toml().map_err(S::Error::custom)?)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Config, D::Error> {
         Config::parse(&String::deserialize(deserializer)?, None).map_err(D::Error::custom)
     }
 }

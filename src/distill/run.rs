@@ -21,7 +21,7 @@ use crate::weights::{WeightsFile, write_state_dict};
 /// Settings of a run, in its folder.
 pub const CONFIG_FILE: &str = "config.toml";
 /// The scenes of a run, in its folder.
-pub const SCENES_FILE: &str = "scenes.json";
+pub(super) const SCENES_FILE: &str = "scenes.json";
 /// The trained weights, under the reference's keys, in a run's folder.
 pub const STUDENT_FILE: &str = "student.safetensors";
 /// Of a stream of random numbers: the order of an epoch's scenes.

@@ -15,13 +15,13 @@ const FOLDER: &str = "checkpoints";
 /// Key of the description among a file's metadata.
 const ABOUT: &str = "geopurify-checkpoint";
 /// What a run counts: before the number in a checkpoint's name.
-pub const EPOCHS: &str = "epoch-";
+pub(crate) const EPOCHS: &str = "epoch-";
 /// As [`EPOCHS`], of runs that count the optimizer's steps.
-pub const STEPS: &str = "step-";
+pub(crate) const STEPS: &str = "step-";
 
 /// Where the checkpoint after so many epochs or steps is.
 #[must_use]
-pub fn path(run: &Path, unit: &str, done: usize) -> PathBuf {
+pub(crate) fn path(run: &Path, unit: &str, done: usize) -> PathBuf {
     run.join(FOLDER).join(format!("{unit}{done:05}.safetensors"))
 }
 
@@ -29,7 +29,7 @@ pub fn path(run: &Path, unit: &str, done: usize) -> PathBuf {
 ///
 /// # Errors
 /// [`RunError::Io`] where the folder is there and cannot be listed.
-pub fn list(run: &Path, unit: &str) -> Result<Vec<(usize, PathBuf)>, RunError> {
+pub(crate) fn list(run: &Path, unit: &str) -> Result<Vec<(usize, PathBuf)>, RunError> {
     let folder = run.join(FOLDER);
     let io = |source| RunError::Io { path: folder.clone(), source };
     let entries = match std::fs::read_dir(&folder) {
@@ -54,7 +54,7 @@ pub fn list(run: &Path, unit: &str) -> Result<Vec<(usize, PathBuf)>, RunError> {
 ///
 /// # Errors
 /// [`RunError::Io`].
-pub fn prune(run: &Path, unit: &str, keep: usize) -> Result<(), RunError> {
+pub(crate) fn prune(run: &Path, unit: &str, keep: usize) -> Result<(), RunError> {
     let all = list(run, unit)?;
     for (_, path) in &all[..all.len().saturating_sub(keep)] {
         std::fs::remove_file(path).map_err(|source| RunError::Io { path: path.clone(), source })?;
@@ -66,7 +66,7 @@ pub fn prune(run: &Path, unit: &str, keep: usize) -> Result<(), RunError> {
 ///
 /// # Errors
 /// [`RunError::Io`].
-pub fn make_folder(run: &Path) -> Result<(), RunError> {
+pub(crate) fn make_folder(run: &Path) -> Result<(), RunError> {
     let folder = run.join(FOLDER);
     std::fs::create_dir_all(&folder).map_err(|source| RunError::Io { path: folder, source })
 }
@@ -75,7 +75,7 @@ pub fn make_folder(run: &Path) -> Result<(), RunError> {
 ///
 /// # Errors
 /// [`RunError::Io`].
-pub fn remove_partials(run: &Path) -> Result<(), RunError> {
+pub(crate) fn remove_partials(run: &Path) -> Result<(), RunError> {
     let folder = run.join(FOLDER);
     let io = |source| RunError::Io { path: folder.clone(), source };
     for entry in std::fs::read_dir(&folder).map_err(io)? {
@@ -91,7 +91,7 @@ pub fn remove_partials(run: &Path) -> Result<(), RunError> {
 ///
 /// # Errors
 /// [`RunError::Run`] for a damaged file and for one that is no checkpoint.
-pub fn about<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
+pub(crate) fn about<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
     let wrong = |message: String| RunError::Run { path: path.to_path_buf(), message };
     let whole = || {
         let file = SafetensorsFile::open(path)?;
@@ -110,7 +110,7 @@ pub fn about<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
 ///
 /// # Errors
 /// [`RunError::Run`] naming `path`.
-pub fn metadata(path: &Path, about: &impl Serialize) -> Result<BTreeMap<String, String>, RunError> {
+pub(crate) fn metadata(path: &Path, about: &impl Serialize) -> Result<BTreeMap<String, String>, RunError> {
     let text = serde_json::to_string(about);
     let text = text.map_err(|error| RunError::Run { path: path.to_path_buf(), message: error.to_string() })?;
     Ok(BTreeMap::from([(ABOUT.to_owned(), text)]))

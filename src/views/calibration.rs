@@ -27,22 +27,22 @@ pub(super) struct Calibration {
 }
 
 impl Calibration {
-    pub fn of([fx, fy, cx, cy]: [f64; 4]) -> Self {
+    pub(super) fn of([fx, fy, cx, cy]: [f64; 4]) -> Self {
         Self { size: None, fx, fy, cx, cy, distortion: None }
     }
 
-    pub fn sized(self, width: usize, height: usize) -> Self {
+    pub(super) fn sized(self, width: usize, height: usize) -> Self {
         Self { size: Some([width, height]), ..self }
     }
 
     /// Converts a calibration in which the corner of the first pixel, not its centre, is at (0, 0), as in
     /// COLMAP and nerfstudio.
-    pub fn with_corner_at_zero(self) -> Self {
+    pub(super) fn with_corner_at_zero(self) -> Self {
         Self { cx: self.cx - 0.5, cy: self.cy - 0.5, ..self }
     }
 
     /// Guesses a camera with a horizontal field of view of 60 degrees and the principal point in the centre.
-    pub fn guess(size: [usize; 2]) -> Self {
+    pub(super) fn guess(size: [usize; 2]) -> Self {
         let [width, height] = size.map(|side| side as f64);
         let f = width / 2.0 / 30.0_f64.to_radians().tan();
         Self::of([f, f, (width - 1.0) / 2.0, (height - 1.0) / 2.0]).sized(size[0], size[1])
@@ -50,7 +50,7 @@ impl Calibration {
 
     /// Returns the picture size that the calibration is for: its own size, else `actual` if that fits, else
     /// the common size whose centre is the principal point.
-    pub fn size_or(&self, actual: [usize; 2]) -> [usize; 2] {
+    pub(super) fn size_or(&self, actual: [usize; 2]) -> [usize; 2] {
         if let Some(size) = self.size {
             return size;
         }
@@ -65,7 +65,7 @@ impl Calibration {
     }
 
     /// Returns the camera for a picture of another size.
-    pub fn fitted(&self, size: [usize; 2], actual: [usize; 2], path: &Path) -> Result<Intrinsics, ViewsError> {
+    pub(super) fn fitted(&self, size: [usize; 2], actual: [usize; 2], path: &Path) -> Result<Intrinsics, ViewsError> {
         if !same_shape(size, actual) {
             let (path, reason) = (path.to_path_buf(), "the intrinsics say, or the same aspect ratio");
             return Err(ViewsError::Size { path, found: actual, expected: size, reason });

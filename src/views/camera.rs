@@ -115,17 +115,17 @@ pub(super) struct Distortion {
 
 impl Distortion {
     /// Returns `None` if the distortion has no effect, so that pictures are not resampled.
-    pub fn unless_zero(self) -> Option<Self> {
+    pub(super) fn unless_zero(self) -> Option<Self> {
         (self != Self::default()).then_some(self)
     }
 
-    pub fn is_finite(&self) -> bool {
+    pub(super) fn is_finite(&self) -> bool {
         [self.k1, self.k2, self.k3, self.p1, self.p2].iter().all(|k| k.is_finite())
     }
 
     /// Maps the point (x, y) of an ideal camera to its place behind the lens, both at z = 1. Returns `None`
     /// beyond the point where the polynomial turns back, because it is not valid there.
-    pub fn distort(&self, x: f64, y: f64) -> Option<(f64, f64)> {
+    pub(super) fn distort(&self, x: f64, y: f64) -> Option<(f64, f64)> {
         let rr = x * x + y * y;
         let slope = 1.0 + rr * (3.0 * self.k1 + rr * (5.0 * self.k2 + rr * 7.0 * self.k3));
         let outward = slope > 0.0;

@@ -30,7 +30,7 @@ impl From<Result<Pose, InvalidPose>> for PoseState {
 }
 
 impl PoseState {
-    pub fn valid(self) -> Option<Pose> {
+    pub(super) fn valid(self) -> Option<Pose> {
         match self {
             Self::Valid(pose) => Some(pose),
             _ => None,
@@ -57,7 +57,7 @@ pub(super) enum DepthFormat {
 }
 
 impl DepthFile {
-    pub fn integer(path: PathBuf) -> Self {
+    pub(super) fn integer(path: PathBuf) -> Self {
         Self { path, confidence: None, format: DepthFormat::Integer }
     }
 
@@ -131,7 +131,7 @@ pub(super) struct Listed {
 
 impl Listed {
     /// Creates a frame with only a picture.
-    pub fn new(color: PathBuf) -> Self {
+    pub(super) fn new(color: PathBuf) -> Self {
         Self {
             name: super::text::stem(&color),
             color,
@@ -161,7 +161,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Creates a listing without frames.
-    pub fn new(layout: Layout, root: &Path, pose: Option<PoseConvention>, units_per_meter: Option<f64>) -> Self {
+    pub(super) fn new(layout: Layout, root: &Path, pose: Option<PoseConvention>, units_per_meter: Option<f64>) -> Self {
         Self {
             layout,
             root: root.to_path_buf(),
@@ -187,7 +187,7 @@ pub(super) struct Points {
 
 impl Points {
     /// Points in a scan file of any format that [`PointCloud::read`] knows.
-    pub fn scan(path: PathBuf) -> Self {
+    pub(super) fn scan(path: PathBuf) -> Self {
         Self { path, read: |path| PointCloud::read(path).map_err(|error: CloudError| error.into()) }
     }
 }
@@ -215,7 +215,7 @@ struct Source {
 impl Recording {
     /// Leaves out frames without a picture, finds the sizes of pictures and depth maps, and fits the
     /// intrinsics to them.
-    pub fn new(listing: Listing) -> Result<Self, ViewsError> {
+    pub(super) fn new(listing: Listing) -> Result<Self, ViewsError> {
         let Listing { layout, root, frames: mut listed, mut conventions, mut notes, points, .. } = listing;
         let (missing_color, missing_depth) = (listing.missing_color, listing.missing_depth);
         let mut counts = Counts { missing_color, missing_depth, ..Counts::default() };

@@ -16,7 +16,7 @@ pub(super) struct Reread {
 }
 
 impl Reread {
-    pub fn new(inner: Box<dyn Dataset>, convention: PoseConvention) -> Self {
+    pub(super) fn new(inner: Box<dyn Dataset>, convention: PoseConvention) -> Self {
         let mut conventions = *inner.conventions();
         let (mut frames, mut notes) = (inner.frames().to_vec(), inner.notes().to_vec());
         if let Some(stated) = conventions.pose.replace(convention) {

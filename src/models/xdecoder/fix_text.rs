@@ -24,7 +24,7 @@ const LONGEST_LINE: usize = 1_000_000;
 const LONGEST_ENTITY: usize = 24;
 
 /// Cleans a text, line by line.
-pub fn fix_text(text: &str) -> String {
+pub(super) fn fix_text(text: &str) -> String {
     let mut fixed = String::with_capacity(text.len());
     // A "<" marks the text as HTML, so from that line on entities are kept.
     let mut entities = true;

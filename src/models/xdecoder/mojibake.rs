@@ -197,7 +197,7 @@ fn is_garbled(text: &str) -> bool {
 }
 
 /// Decodes garbled text as UTF-8, as often as that improves it. All other text is returned unchanged.
-pub fn fix_encoding(text: &str) -> Cow<'_, str> {
+pub(super) fn fix_encoding(text: &str) -> Cow<'_, str> {
     fix_nested(text, 0)
 }
 
@@ -244,7 +244,7 @@ fn is_control(character: char) -> bool {
 
 /// Replaces a control character of Latin-1 by the Windows-1252 character of the same byte. Other characters
 /// are unchanged.
-pub fn windows_1252(character: char) -> char {
+pub(super) fn windows_1252(character: char) -> char {
     if is_control(character) { ENCODINGS[1].upper[character as usize - 0x80] } else { character }
 }
 
