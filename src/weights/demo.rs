@@ -22,7 +22,7 @@ pub struct BuiltIn {
 
 /// The whole pack; empty in a program that was built without the feature `demo`.
 #[cfg(feature = "demo")]
-pub const PACK: &[BuiltIn] = &[
+pub static PACK: &[BuiltIn] = &[
     BuiltIn {
         name: "sonata-demo",
         model: "sonata",
@@ -42,7 +42,7 @@ pub const PACK: &[BuiltIn] = &[
 
 /// The whole pack; empty in a program that was built without the feature `demo`.
 #[cfg(not(feature = "demo"))]
-pub const PACK: &[BuiltIn] = &[];
+pub static PACK: &[BuiltIn] = &[];
 
 impl BuiltIn {
     /// The weights of this name.
