@@ -22,7 +22,7 @@ pub struct BuiltIn {
 
 /// All weights of the pack; empty if the program was built without the feature `demo`.
 #[cfg(feature = "demo")]
-pub const PACK: &[BuiltIn] = &[
+pub static PACK: &[BuiltIn] = &[
     BuiltIn {
         name: "sonata-demo",
         model: "sonata",
@@ -42,7 +42,7 @@ pub const PACK: &[BuiltIn] = &[
 
 /// All weights of the pack; empty if the program was built without the feature `demo`.
 #[cfg(not(feature = "demo"))]
-pub const PACK: &[BuiltIn] = &[];
+pub static PACK: &[BuiltIn] = &[];
 
 impl BuiltIn {
     /// Returns the weights of this name.
