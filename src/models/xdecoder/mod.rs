@@ -4,6 +4,7 @@
 //! the text encoder. The heads for captions, retrieval and grounding are left out. Maps are channels last.
 
 mod backbone;
+mod byte_pairs;
 mod config;
 mod fix_text;
 mod init;
