@@ -10,27 +10,30 @@ use crate::images::Rgb8Image;
 /// Height of a capital letter, in units of the text size.
 pub(super) const CAP_HEIGHT: f32 = 0.69;
 
-/// What stands for the rest of a text that is too long.
+/// The character that stands for the rest of a text that is too long.
 const ELLIPSIS: char = '…';
 
 /// Advance of the box that stands for a missing glyph, in units of the text size.
 const BOX_ADVANCE: f32 = 0.6;
 
+const UBUNTU_LIGHT: &[u8] = include_bytes!("fonts/Ubuntu-Light.ttf");
+const HACK_REGULAR: &[u8] = include_bytes!("fonts/Hack-Regular.ttf");
+
 /// Fonts in the order in which a glyph is looked for. Both have Latin, Greek and Cyrillic letters.
 fn fonts() -> &'static [FontRef<'static>; 2] {
     static FONTS: OnceLock<[FontRef<'static>; 2]> = OnceLock::new();
     FONTS.get_or_init(|| {
-        [epaint_default_fonts::UBUNTU_LIGHT, epaint_default_fonts::HACK_REGULAR]
+        [UBUNTU_LIGHT, HACK_REGULAR]
             .map(|bytes| FontRef::try_from_slice(bytes).expect("the fonts are part of the program"))
     })
 }
 
-/// How a text is set.
+/// Size and weight of a text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Face {
     /// Size of the em square in pixels.
     pub(super) size: f32,
-    /// By how much strokes are thickened, in units of the size.
+    /// Thickening of strokes, in units of the size.
     pub(super) boldness: f32,
 }
 
@@ -142,7 +145,8 @@ impl Face {
     }
 }
 
-/// The characters that are drawn: any white space is a blank, what has no look of its own is left out.
+/// The characters that are drawn. White space becomes a blank; characters without a look of their own are
+/// left out.
 fn visible(text: &str) -> impl Iterator<Item = char> {
     let is_invisible = |c: char| {
         // Soft hyphens, joiners and marks of direction, variation selectors, byte order marks.
@@ -155,7 +159,7 @@ fn visible(text: &str) -> impl Iterator<Item = char> {
         .filter(move |&c| !c.is_control() && !is_invisible(c))
 }
 
-/// How much of each pixel of a rectangle is covered, 0 to 1.
+/// Coverage of each pixel of a rectangle, 0 to 1.
 pub(super) struct Ink {
     /// Column of the first pixel, relative to the start of the baseline.
     left: i32,
@@ -176,7 +180,7 @@ impl Ink {
         }
     }
 
-    /// The same for light text on a dark ground, where half covered pixels look darker than they should.
+    /// The same, lightened for light text on a dark ground: half covered pixels look too dark there.
     pub(super) fn lightened(mut self) -> Self {
         self.coverage.iter_mut().for_each(|coverage| *coverage = coverage.powf(0.55));
         self
@@ -205,7 +209,8 @@ impl Ink {
         spread
     }
 
-    /// Paints the ink onto `image`, with the start of the baseline at pixel (x, y); what lies outside is cut.
+    /// Paints the ink onto `image`, with the start of the baseline at pixel (x, y). Ink outside the image is
+    /// cut.
     pub(super) fn paint(&self, image: &mut Rgb8Image, (x, y): (i32, i32), color: [u8; 3], opacity: f32) {
         let (width, height) = (image.width(), image.height());
         for (row, coverage) in self.coverage.chunks_exact(self.width).enumerate() {

@@ -5,6 +5,7 @@
 //! channels last.
 
 mod backbone;
+mod byte_pairs;
 mod config;
 mod fix_text;
 mod init;

@@ -2,21 +2,21 @@
 
 use std::sync::LazyLock;
 
-use instant_clip_tokenizer::Tokenizer as Vocabulary;
 use regex::Regex;
 
+use super::byte_pairs::BytePairs;
 use super::fix_text::fix_text;
 
-/// The token a text starts with.
+/// The first token of every text.
 pub const BOS: u32 = 49406;
 
-/// The token a text ends with, and the one that fills it up to the length of the context.
+/// The last token of every text. It also fills a text up to the length of the context.
 pub const EOS: u32 = 49407;
 
-/// How many tokens there are.
+/// Number of tokens in the vocabulary.
 pub const VOCABULARY: usize = 49408;
 
-/// How many tokens the text encoder reads at most, with [`BOS`] and [`EOS`].
+/// Most tokens that the text encoder reads, [`BOS`] and [`EOS`] included.
 pub const CONTEXT_LENGTH: usize = 77;
 
 /// The text that stands for [`BOS`].
@@ -25,20 +25,17 @@ const BOS_TEXT: &str = "<|startoftext|>";
 /// The text that stands for [`EOS`].
 const EOS_TEXT: &str = "<|endoftext|>";
 
-/// The token of an apostrophe within a word.
-const APOSTROPHE: u32 = 6;
-
-/// The bytes of the longest token.
+/// Length of the longest token in bytes.
 const LONGEST_TOKEN: usize = 32;
 
-/// How many bytes ahead of its end a token may depend on, at most.
+/// Bytes beyond its own end on which a token can depend, rounded up.
 ///
-/// Merges are applied in the order of the vocabulary, so what follows can only change a token by a chain of merges, each
-/// of them later in the vocabulary and with a right part that starts with the left part of the one before. The longest
-/// such chain of this vocabulary takes 866 bytes.
+/// Merges are applied in the order of the vocabulary. Text further on can change a token only by a chain of
+/// merges: each is later in the vocabulary than the one before, and its right part starts with the left part
+/// of the one before. The longest chain in this vocabulary takes 866 bytes.
 const LOOK_AHEAD: usize = 1024;
 
-static VOCABULARY_OF_CLIP: LazyLock<Vocabulary> = LazyLock::new(Vocabulary::new);
+static BYTE_PAIRS: LazyLock<BytePairs> = LazyLock::new(BytePairs::of_clip);
 
 /// The words of a text in lower case.
 static WORDS: LazyLock<Regex> = LazyLock::new(|| {
@@ -51,10 +48,10 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
 /// Splits text into tokens as the text encoder was trained with: Hugging Face's `CLIPTokenizer` of
 /// openai/clip-vit-base-patch32 with ftfy 6.3.1.
 ///
-/// A text is cleaned as ftfy does, put in lower case, and split at white space into words, whose bytes are then
-/// merged. Any string is fine, at a cost linear in its length. The vocabulary is read once, by the first text, and
-/// shared by all tokenizers. The tokens are the reference's own but for characters so new that one side's tables of
-/// Unicode do not have them yet.
+/// A text is cleaned as ftfy does, put in lower case and split into words. Then the bytes of each word are
+/// merged. Any string is fine. The cost is linear in its length. The first text unpacks the vocabulary, which
+/// all tokenizers share. The tokens equal the reference's, except for characters so new that one side's
+/// tables of Unicode lack them.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokenizer {
     context_length: usize,
@@ -82,16 +79,15 @@ impl Tokenizer {
         Self { context_length }
     }
 
-    /// How many tokens a text has at most.
+    /// Most tokens of a text.
     pub fn context_length(&self) -> usize {
         self.context_length
     }
 
     /// The tokens of a text: [`BOS`], as many of the text's own as there is room for, and [`EOS`].
     ///
-    /// The text encoder's features are those of the first token of the largest id, that is [`EOS`]; whatever follows it
-    /// makes no difference, and so no padding is added. A text may spell [`BOS`] and [`EOS`] out as "<|startoftext|>" and
-    /// "<|endoftext|>".
+    /// No padding is added: the text encoder takes its features from the first [`EOS`], and later tokens make
+    /// no difference. A text may spell [`BOS`] and [`EOS`] out as "<|startoftext|>" and "<|endoftext|>".
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut tokens = Tokens { ids: vec![BOS], room: self.context_length - 1 };
         let mut rest = text;
@@ -118,7 +114,7 @@ impl Tokenizer {
 /// The tokens of a text so far.
 struct Tokens {
     ids: Vec<u32>,
-    /// How many there may be.
+    /// Most tokens that fit.
     room: usize,
 }
 
@@ -142,11 +138,6 @@ impl Tokens {
             match word.as_str() {
                 BOS_TEXT => self.push(BOS),
                 EOS_TEXT => self.push(EOS),
-                // A contraction, since "ſ" is an "s" in other letters. The vocabulary would split it as two words.
-                "'ſ" => {
-                    self.push(APOSTROPHE);
-                    self.push_word("ſ");
-                }
                 word => self.push_word(word),
             }
         }
@@ -156,9 +147,8 @@ impl Tokens {
         // Merging takes quadratic time, and only the first tokens of a word are needed.
         let bytes = self.missing().saturating_mul(LONGEST_TOKEN).saturating_add(LOOK_AHEAD);
         let word = &word[..word.floor_char_boundary(bytes)];
-        let mut ids = Vec::new();
-        VOCABULARY_OF_CLIP.encode(word, &mut ids);
-        self.ids.extend(ids.iter().take(self.missing()).map(|id| u32::from(id.to_u16())));
+        let tokens = BYTE_PAIRS.tokens(word);
+        self.ids.extend(tokens.into_iter().take(self.missing()).map(u32::from));
     }
 }
 
@@ -222,7 +212,7 @@ mod tests {
     fn contractions_are_words_of_their_own() {
         assert_eq!(inner("it's they've we'll I'm he'd"), inner("IT 'S they 've we 'll i 'm he 'd"));
         assert_eq!(inner("it’s"), inner("it's"));
-        // As a long "s": within signs none is split off.
+        // A long "s" is an "s" here; within signs none is split off.
         assert_eq!(inner("a'ſ"), [320, 6, 129, 379]);
         assert_eq!(inner("!'s"), inner("!' s"));
     }
@@ -251,9 +241,7 @@ mod tests {
             let alphabet: Vec<char> = alphabet.chars().collect();
             for length in [1000, 3000, 5000] {
                 let word: String = (0..length).map(|_| alphabet[random(&mut seed) % alphabet.len()]).collect();
-                let mut whole = Vec::new();
-                VOCABULARY_OF_CLIP.encode(&word, &mut whole);
-                let whole: Vec<u32> = whole.iter().take(75).map(|id| u32::from(id.to_u16())).collect();
+                let whole: Vec<u32> = BYTE_PAIRS.tokens(&word).into_iter().take(75).map(u32::from).collect();
                 assert_eq!(inner(&word), whole, "{length} of {alphabet:?}");
             }
         }

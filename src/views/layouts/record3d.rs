@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
 use glam::DVec3;
-use lzfse_rust::LzfseRingDecoder;
 use rawzip::{CompressionMethod, ZipArchive};
 
 use crate::files::MappedFile;
@@ -196,7 +195,12 @@ pub(super) fn open(root: &Path) -> Result<impl Dataset + 'static, ViewsError> {
             counts.missing_color += 1;
             continue;
         };
-        let has_depth = files.has(&format!("rgbd/{i}.depth"));
+        let depth_name = format!("rgbd/{i}.depth");
+        let has_depth = files.has(&depth_name);
+        #[cfg(not(feature = "record3d"))]
+        if has_depth {
+            return Err(without_lzfse(&files.path(&depth_name)));
+        }
         let (color_size, depth_size) = match sizes {
             Some(sizes) => sizes,
             None => {
@@ -271,10 +275,23 @@ fn guessed_depth_size(files: &Files, number: usize, color: [usize; 2]) -> Result
 }
 
 /// Unpacks LZFSE data, up to `limit` bytes.
+#[cfg(feature = "record3d")]
 fn unpack(bytes: &[u8], limit: usize, path: &Path) -> Result<Vec<u8>, ViewsError> {
-    let mut decoder = LzfseRingDecoder::default();
+    let mut decoder = lzfse_rust::LzfseRingDecoder::default();
     read_limited(decoder.reader_bytes(bytes), limit as u64)
         .map_err(|error| ViewsError::decode(path, "the LZFSE data", error))
+}
+
+#[cfg(not(feature = "record3d"))]
+fn unpack(_: &[u8], _: usize, path: &Path) -> Result<Vec<u8>, ViewsError> {
+    Err(without_lzfse(path))
+}
+
+/// The error of a build that has no decoder of LZFSE.
+#[cfg(not(feature = "record3d"))]
+fn without_lzfse(path: &Path) -> ViewsError {
+    let expected = "a build with the Cargo feature `record3d`";
+    ViewsError::unsupported(path, "a depth map of Record3D", expected)
 }
 
 impl Record3d {
@@ -342,5 +359,23 @@ impl Dataset for Record3d {
 
     fn notes(&self) -> &[String] {
         &self.notes
+    }
+}
+
+#[cfg(all(test, not(feature = "record3d")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_maps_need_the_feature() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("rgbd")).unwrap();
+        std::fs::write(folder.path().join("metadata"), r#"{"poses": [[0, 0, 0, 1, 0, 0, 0]]}"#).unwrap();
+        for name in ["0.jpg", "0.depth"] {
+            std::fs::write(folder.path().join("rgbd").join(name), b"").unwrap();
+        }
+        let Err(error) = open(folder.path()) else { panic!("LZFSE was decoded") };
+        assert!(matches!(error, ViewsError::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains("0.depth") && error.to_string().contains("`record3d`"), "{error}");
     }
 }

@@ -1,13 +1,12 @@
 //! PyTorch checkpoints (`torch.save`): the ZIP archive and the stream written before 1.6.
 //!
-//! The pickle inside is interpreted as data; nothing it names is looked up or
-//! called. Three rules bound memory for any file: archive entries must be stored uncompressed,
-//! the number of pickle operations is limited, and the tensors asked for may together take at
-//! most eight times the file's size, for a view with stride 0 would otherwise turn one
-//! element into any number.
+//! The pickle inside is read as data. Nothing it names is looked up or called.
+//!
+//! Three rules bound the memory that any file can take. Archive entries must be stored uncompressed.
+//! The number of pickle operations is limited. The tensors asked for may together take at most eight
+//! times the file's size, because a view with stride 0 turns one element into any number.
 
 mod container;
-mod crc32;
 mod pickle;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -84,8 +83,8 @@ impl Checkpoint {
         &self.path
     }
 
-    /// Names and kinds at the top, in the file's order; empty unless that is a dictionary.
-    /// At most 100,000 are given.
+    /// Names and kinds at the top, in the file's order: at most 100,000, and none unless the top is a
+    /// dictionary.
     pub fn entries(&self) -> Vec<(String, EntryKind)> {
         let Value::Dict(entries) = self.pickle.get(self.pickle.root()) else {
             return Vec::new();
@@ -119,7 +118,7 @@ impl Checkpoint {
         Ok(StateDict { stripped_prefix, ..self.read(leaves)? })
     }
 
-    /// Where the weights are, by name, and the prefix taken off.
+    /// Finds the weights by name. Also returns the prefix taken off.
     fn weights(&self) -> Result<(Leaves, Option<&'static str>), WeightsError> {
         let root = self.pickle.root();
         let nested = STATE_DICT_KEYS
@@ -148,8 +147,9 @@ impl Checkpoint {
         self.read(self.leaves(self.find(keys)?)?)
     }
 
-    /// The value at `keys` as JSON, such as a configuration or an epoch. Tuples become
-    /// arrays; integer keys become text; tensors and objects become null, as do infinities.
+    /// The value at `keys` as JSON, such as a configuration or an epoch.
+    ///
+    /// Tuples become arrays, integer keys become text. Tensors, objects and infinities become null.
     ///
     /// # Errors
     ///
@@ -170,8 +170,8 @@ impl Checkpoint {
         })
     }
 
-    /// Whether the dictionary `id` has a tensor among its values, down to `depth` levels and
-    /// among the first entries, for one dictionary may be held very many times.
+    /// Tells whether the dictionary `id` has a tensor among its values, down to `depth` levels.
+    /// Only the first entries are looked at, because a file may hold one dictionary many times over.
     fn holds_tensors(&self, id: Id, depth: usize) -> bool {
         fn search(pickle: &Pickle, id: Id, depth: usize, left: &mut usize) -> bool {
             let Value::Dict(entries) = pickle.get(id) else {
@@ -222,8 +222,8 @@ impl Checkpoint {
         WeightsError::TooLarge { path: self.path.clone(), what: what.to_owned(), found, limit }
     }
 
-    /// Everything at or below `id`, by name. The tensors among it are within the memory granted and
-    /// their storages in the file.
+    /// Everything at or below `id`, by name. Checks that the tensors fit the memory granted and that
+    /// their storages are in the file.
     fn leaves(&self, id: Id) -> Result<Leaves, WeightsError> {
         let mut leaves = Leaves::new();
         let mut visited = 0;
@@ -284,8 +284,8 @@ impl Checkpoint {
         Ok(state)
     }
 
-    /// Flattens nested dictionaries and lists. A pickle may hold a value many times over, or
-    /// within itself, so depth and number of visits are bounded.
+    /// Flattens nested dictionaries and lists. Depth and number of visits are bounded, because a
+    /// pickle may hold a value many times over or within itself.
     fn collect_leaves(
         &self,
         id: Id,
@@ -412,7 +412,7 @@ impl Checkpoint {
 pub(super) struct CheckpointTensors {
     checkpoint: Checkpoint,
     leaves: Leaves,
-    /// Storages whose checksum was compared.
+    /// Keys of the storages whose checksum was compared.
     verified: HashSet<String>,
 }
 
@@ -439,8 +439,8 @@ impl CheckpointTensors {
         &self.checkpoint
     }
 
-    /// Reads one floating-point tensor, `None` where there is none of this name. The file's pages
-    /// behind it are given back.
+    /// Reads one floating-point tensor, `None` where there is none of this name. Gives the file's
+    /// pages behind it back to the system.
     pub(super) fn read(&mut self, key: &str) -> Result<Option<HostTensor>, WeightsError> {
         let checkpoint = &self.checkpoint;
         let Some(&id) = self.leaves.get(key) else {
@@ -487,7 +487,7 @@ enum Leaf {
     Other(String),
 }
 
-/// What a conversion to JSON may still take.
+/// The budget left for a conversion to JSON.
 struct Budget {
     entries: usize,
     text: usize,
@@ -508,7 +508,7 @@ impl Budget {
     }
 }
 
-/// Whether the elements follow each other in row-major order. The stride of a dimension of
+/// Tells whether the elements follow each other in row-major order. The stride of a dimension of
 /// one element means nothing.
 fn is_contiguous(tensor: &Tensor) -> bool {
     let mut expected = 1;
