@@ -84,7 +84,7 @@ impl ColorNormal {
                 }
             }
         });
-        cpu::softmax(neighbors, &logits, k)
+        cpu::softmax(neighbors, &logits, k, geometry.len())
     }
 }
 

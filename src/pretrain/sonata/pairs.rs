@@ -77,7 +77,7 @@ pub fn draw_pairs(
     let total: f64 = members.iter().map(weight).sum();
     let largest = members.iter().max_by_key(|rows| rows.len()).filter(|_| !is_alone)?;
     let mut pairs = Pairs { anchors: Vec::new(), positives: Vec::new(), negatives: Vec::new() };
-    let mut around = Fusion::default();
+    let mut around = Around::default();
     for _ in 0..num_anchors {
         let is_at_border = random.below(2) == 0;
         let mut draw = || {
