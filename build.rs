@@ -109,7 +109,7 @@ fn shader_module(
             Some(first) if first.params != reflection.params => {
                 return Err(format!("{name}: parameters must not depend on defines"));
             }
-            // What a define changes is no constant of the shader.
+            // A value that a define changes is no constant of the shader.
             Some(first) => first.constants.retain(|c| reflection.constants.contains(c)),
         }
         let ident =
@@ -191,7 +191,7 @@ fn preprocess(
     Ok(out)
 }
 
-/// What Rust learns from a parsed shader.
+/// The facts about a parsed shader that Rust needs.
 struct Reflection {
     /// Rust source of the binding list.
     bindings: String,

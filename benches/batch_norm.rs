@@ -3,11 +3,10 @@
 
 mod common;
 
-use burn::backend::Dispatch;
 use burn::prelude::*;
 use common::{device, features, finish};
 use divan::counter::BytesCount;
-use geopurify::ops::batch_norm::{BatchNormBackend, batch_norm};
+use geopurify::ops::batch_norm::batch_norm;
 
 const DIM: usize = 512;
 const ROWS: [usize; 2] = [2_000, 20_000];
@@ -38,12 +37,14 @@ fn forward_residual(bencher: divan::Bencher<'_, '_>, rows: usize) {
 
 #[divan::bench(args = ROWS, sample_count = 10, sample_size = 1)]
 fn backward(bencher: divan::Bencher<'_, '_>, rows: usize) {
-    let x = features(rows, DIM).into_dispatch();
-    let statistics = Tensor::<2>::ones([2, DIM], &device()).into_dispatch();
-    bencher.counter(BytesCount::new(4 * rows * DIM * 4)).bench_local(|| {
-        let weight = vector().into_dispatch();
-        let (grad, y) = (x.clone(), x.clone());
-        let gradients = Dispatch::batch_norm_grad(grad, x.clone(), y, statistics.clone(), weight, 1e-5, true);
+    let x = features(rows, DIM).autodiff().require_grad();
+    let forward = || {
+        let normed = batch_norm(x.clone(), None, vector(), vector(), 1e-5, true).expect("valid input");
+        finish();
+        normed.y
+    };
+    bencher.counter(BytesCount::new(4 * rows * DIM * 4)).with_inputs(forward).bench_local_values(|y| {
+        let gradients = y.backward();
         finish();
         gradients
     });

@@ -4,11 +4,10 @@
 
 mod common;
 
-use burn::backend::Dispatch;
 use common::{device, features, finish, room_batched, sizes};
 use divan::counter::ItemsCount;
 use geopurify::ops::kernel_map::kernel_map;
-use geopurify::ops::sparse_conv::{SparseConvBackend, sparse_conv};
+use geopurify::ops::sparse_conv::sparse_conv;
 
 fn convolve(bencher: divan::Bencher<'_, '_>, n: usize, channels: usize) {
     let map = kernel_map(room_batched(n), 3).expect("valid input");
@@ -36,16 +35,19 @@ fn channels_512(bencher: divan::Bencher<'_, '_>, n: usize) {
 fn gradient(bencher: divan::Bencher<'_, '_>, n: usize, channels: usize, of_weight: bool) {
     let map = kernel_map(room_batched(n), 3).expect("valid input");
     let pairs: i64 = map.clone().greater_equal_elem(0).int().sum().into_scalar::<i64>();
-    let (x, map) = (features(n, channels).into_dispatch(), map.into_dispatch());
-    let weight = features(27 * channels, channels).reshape([27, channels, channels]).into_dispatch();
+    let x = features(n, channels).autodiff();
+    let weight = features(27 * channels, channels).reshape([27, channels, channels]).autodiff();
+    let (x, weight) = if of_weight { (x, weight.require_grad()) } else { (x.require_grad(), weight) };
     let flop = 2 * pairs as usize * channels * channels;
-    bencher.counter(ItemsCount::new(flop)).bench_local(|| {
-        let gradient = match of_weight {
-            true => Dispatch::sparse_conv_grad_weight(x.clone(), x.clone(), map.clone()),
-            false => Dispatch::sparse_conv_grad_x(x.clone(), weight.clone(), map.clone()),
-        };
+    let forward = || {
+        let out = sparse_conv(x.clone(), weight.clone(), None, map.clone()).expect("valid input");
         finish();
-        gradient
+        out
+    };
+    bencher.counter(ItemsCount::new(flop)).with_inputs(forward).bench_local_values(|out| {
+        let gradients = out.backward();
+        finish();
+        gradients
     });
 }
 

@@ -33,6 +33,18 @@ fn every_permutation_validates() {
 }
 
 #[test]
+fn workgroup_memory_is_what_webgpu_promises() {
+    for shader in shaders::ALL {
+        let name = format!("{} permutation {}", shader.name, shader.variant);
+        let module = naga::front::wgsl::parse_str(shader.source)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(shader.source)));
+        let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+        let bytes: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
+        assert!(bytes <= 16 << 10, "{name}: {bytes} bytes of workgroup memory");
+    }
+}
+
+#[test]
 fn every_file_is_reached_and_params_come_last() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let mut files = BTreeSet::new();

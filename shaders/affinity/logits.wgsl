@@ -1,11 +1,12 @@
 // logits[row, j] = sharpness * dot(embedding[first_row + row], embedding[neighbors[row, j]]). One
 // thread per (row, j).
-// `embedding` [num_voxels, num_channels], `neighbors` and `logits` [num_rows, k]; -1: none.
+// `embedding` [num_voxels, num_channels], `neighbors` and `logits` [num_rows, k]; a neighbour that is no voxel, such
+// as -1, is none.
 #import shared/linear_id
 
 const WG: u32 = 128u;
 
-struct Params { num_rows: u32, first_row: u32, k: u32, num_channels: u32, sharpness: f32 }
+struct Params { num_rows: u32, num_voxels: u32, first_row: u32, k: u32, num_channels: u32, sharpness: f32 }
 
 @group(0) @binding(0) var<storage, read> embedding: array<f32>;
 @group(0) @binding(1) var<storage, read> neighbors: array<i32>;
@@ -19,13 +20,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     if i >= params.num_rows * params.k {
         return;
     }
-    let n = neighbors[i];
-    if n < 0 {
+    let n = u32(neighbors[i]);
+    if n >= params.num_voxels {
         logits[i] = 0.0;
         return;
     }
     let own = (params.first_row + i / params.k) * params.num_channels;
-    let other = u32(n) * params.num_channels;
+    let other = n * params.num_channels;
     var sum = 0.0;
     for (var c = 0u; c < params.num_channels; c++) {
         sum = fma(embedding[own + c], embedding[other + c], sum);

@@ -1,10 +1,10 @@
-// Softmax of every row over its present neighbours; absent ones (-1) weigh 0. One workgroup per row,
-// one thread per neighbour. `neighbors`, `logits`, `weights` [num_rows, k].
+// Softmax of every row over its present neighbours; those that are no voxel, such as -1, weigh 0. One
+// workgroup per row, one thread per neighbour. `neighbors`, `logits`, `weights` [num_rows, k].
 #import shared/linear_id
 
 const WG: u32 = 128u;
 
-struct Params { num_rows: u32, k: u32 }
+struct Params { num_rows: u32, num_voxels: u32, k: u32 }
 
 @group(0) @binding(0) var<storage, read> neighbors: array<i32>;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     var present = false;
     var logit = -3.4028235e38;
     if inside {
-        present = neighbors[at] >= 0;
+        present = u32(neighbors[at]) < params.num_voxels;
         if present {
             logit = logits[at];
         }

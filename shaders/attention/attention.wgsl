@@ -80,7 +80,7 @@ fn sees(image: u32, query: u32, key: u32) -> bool {
 #endif
 }
 
-// Of the thread: the sum of the weights, and the mix of its sixteen channels.
+// The thread's sum of weights, and the mix of its sixteen channels.
 var<private> total: f32;
 var<private> mixed0: vec4<f32>;
 var<private> mixed1: vec4<f32>;

@@ -1,4 +1,4 @@
-// What speaks most for the label the views agree on, one thread per point: the TOP rows with the largest logit of
+// The rows that speak most for the label the views agree on, one thread per point: the TOP largest logits of
 // it, one per view, and the softmax of those. `row_from_point` [num_views, num_points] (-1: not seen), `logits`
 // [rows, num_labels], `consensus` [num_points], `row`, `agreement`, `weights` [num_points, TOP].
 #import shared/linear_id

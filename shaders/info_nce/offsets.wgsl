@@ -1,4 +1,4 @@
-// Where the contributions to every row begin among the sorted ones, and in how many pieces they are summed.
+// The start of every row's contributions among the sorted ones, and the number of pieces in which they are summed.
 // `row_from_entry` [num_entries], `order` [num_entries] sorts it; `offsets` and `num_pieces` [num_rows].
 #import shared/linear_id
 

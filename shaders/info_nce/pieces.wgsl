@@ -1,4 +1,4 @@
-// Where every piece begins among the sorted contributions. A piece ends where the next begins; those past the
+// The start of every piece among the sorted contributions. A piece ends where the next begins; those past the
 // last are empty. One thread per piece.
 // `offsets` [num_rows], `piece_offsets` [num_rows + 1], `piece_first` [max_pieces + 1].
 #import shared/linear_id

@@ -36,7 +36,7 @@ var<private> heap_dist: array<Scalar, MAX_K>;
 var<private> heap_index: array<u32, MAX_K>;
 var<private> heap_len: u32;
 
-// Whether (dist_a, index_a) comes after (dist_b, index_b).
+// Does (dist_a, index_a) come after (dist_b, index_b)?
 fn after(dist_a: Scalar, index_a: u32, dist_b: Scalar, index_b: u32) -> bool {
     return dist_a > dist_b || (dist_a == dist_b && index_a > index_b);
 }
@@ -44,7 +44,7 @@ fn after(dist_a: Scalar, index_a: u32, dist_b: Scalar, index_b: u32) -> bool {
 // The heap's walks are written out step by step, and candidates come in fours: Mesa's software driver ends
 // all loops of an invocation after 65,535 rounds in total, which a walk per candidate would use up.
 
-// Where (dist, idx) goes from `at` on its way down: a child's place, which moves up, or it stays.
+// The place to which (dist, idx) goes from `at` on its way down: a child's, which moves up, or it stays.
 fn down(at: u32, len: u32, dist: Scalar, idx: u32) -> u32 {
     var child = 2u * at + 1u;
     if child >= len {
@@ -75,7 +75,7 @@ fn replace_root(len: u32, dist: Scalar, idx: u32) {
     heap_index[at] = idx;
 }
 
-// Where (dist, idx) goes from `at` on its way up.
+// The place to which (dist, idx) goes from `at` on its way up.
 fn up(at: u32, dist: Scalar, idx: u32) -> u32 {
     if at == 0u {
         return at;
@@ -158,7 +158,7 @@ fn quantize(p: Position) -> vec3<u32> {
 #endif
 }
 
-// Whether every position outside the block around `cell` is farther than the K-th neighbour.
+// Is every position outside the block around `cell` farther than the K-th neighbour?
 fn is_final(p: Position, cell: vec3<u32>, level: u32) -> bool {
     if heap_len < params.k {
         return false;

@@ -1,14 +1,14 @@
 // Normal of every point: the direction of least variance among its neighbours and itself (PCA, Hoppe
 // et al. 1992), by eight cyclic Jacobi sweeps on the 3 x 3 covariance, turned towards the view point
 // or, without one, upwards. One thread per point.
-// `points` [N, 3]; `neighbors` [num_rows, k] (-1: none) and `normals` [num_rows, 3] of the points from
+// `points` [N, 3]; `neighbors` [num_rows, k] (not a point, such as -1: none) and `normals` [num_rows, 3] of the points from
 // first_row on.
 #import shared/linear_id
 
 const WG: u32 = 64u;
 const SWEEPS: u32 = 8u;
 
-struct Params { num_rows: u32, first_row: u32, k: u32, has_viewpoint: u32, view_x: f32, view_y: f32, view_z: f32 }
+struct Params { num_points: u32, num_rows: u32, first_row: u32, k: u32, has_viewpoint: u32, view_x: f32, view_y: f32, view_z: f32 }
 
 @group(0) @binding(0) var<storage, read> points: array<f32>;
 @group(0) @binding(1) var<storage, read> neighbors: array<i32>;
@@ -31,9 +31,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     var count = 1.0;
     var sum = vec3<f32>(0.0);
     for (var j = 0u; j < params.k; j++) {
-        let n = neighbors[i * params.k + j];
-        if n >= 0 {
-            sum += point(u32(n)) - p;
+        let n = u32(neighbors[i * params.k + j]);
+        if n < params.num_points {
+            sum += point(n) - p;
             count += 1.0;
         }
     }
@@ -42,11 +42,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     for (var j = 0u; j <= params.k; j++) {
         var d = -mean;
         if j < params.k {
-            let n = neighbors[i * params.k + j];
-            if n < 0 {
+            let n = u32(neighbors[i * params.k + j]);
+            if n >= params.num_points {
                 continue;
             }
-            d = point(u32(n)) - p - mean;
+            d = point(n) - p - mean;
         }
         a[0] += d.x * d;
         a[1] += d.y * d;

@@ -2,7 +2,8 @@
 // workgroup takes one head and QUERIES slots of a patch, a thread one of them: its query, its mix and the
 // scores of four keys stay in registers; a tile of keys and values is shared.
 // `qkv` [num_voxels, 3, num_heads, head_dim]; `voxel_from_slot` [num_patches, patch_size]: v where a slot is
-// voxel v's own, -1 - v where v is a key there alone; `out` [num_voxels, num_heads, head_dim].
+// voxel v's own, -1 - v where v is a key there alone; a slot that names
+// no voxel holds the last one, as a key alone. `out` [num_voxels, num_heads, head_dim].
 #import shared/linear_id
 
 const QUERIES: u32 = 64u;
@@ -16,7 +17,7 @@ const VECS: u32 = 4u;
 const KEYS: u32 = TILE / VECS;
 const NEVER: f32 = -3.4e38;
 
-struct Params { num_patches: u32, patch_size: u32, num_heads: u32, head_dim: u32, scale: f32 }
+struct Params { num_voxels: u32, num_patches: u32, patch_size: u32, num_heads: u32, head_dim: u32, scale: f32 }
 
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;
 @group(0) @binding(1) var<storage, read> voxel_from_slot: array<i32>;
@@ -31,7 +32,7 @@ var<private> mixed: array<vec4<f32>, VECS>;
 
 // First value of a head of q (0), k (1) or v (2) of the voxel in a slot, its own or not.
 fn first_value(slot: i32, part: u32, head: u32) -> u32 {
-    let voxel = u32(select(slot, -1 - slot, slot < 0));
+    let voxel = min(u32(select(slot, -1 - slot, slot < 0)), params.num_voxels - 1u);
     return ((voxel * 3u + part) * params.num_heads + head) * params.head_dim;
 }
 
@@ -86,7 +87,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let own_slot = index % blocks * QUERIES + lid;
     var slot = -1;
     if own_slot < params.patch_size && index / blocks / params.num_heads < params.num_patches {
-        slot = voxel_from_slot[first_slot + own_slot];
+        let voxel = voxel_from_slot[first_slot + own_slot];
+        slot = select(-1, voxel, u32(voxel) < params.num_voxels);
     }
     let first_query = first_value(max(slot, 0), 0u, head);
     for (var c = 0u; c < VECS; c++) {

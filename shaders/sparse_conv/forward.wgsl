@@ -1,7 +1,7 @@
 // Sparse convolution as an implicit GEMM: out[v] = sum_k x[src_from_dst[v, k]] . weight[k] (+ bias).
 // A workgroup makes a tile of ROWS output rows by COLS output channels, a thread 8 x 8 of it. Kernel
 // offsets at which no row of the tile has a neighbour are skipped whole; Morton-ordered voxels make
-// that common. A missing neighbour (-1) contributes nothing.
+// that common. A neighbour that is no voxel, such as -1, contributes nothing.
 // With TRANSPOSED, the gradient of `x`: out[u] = sum_k x[src_from_dst[u, k]] . weight[K - 1 - k]^T, for the map
 // of a voxel set is its own inverse under reversal of k; `weight` is then [kernel_volume, num_out, num_in].
 // `x` [num_src, num_in], `weight` [kernel_volume, num_in, num_out], `src_from_dst` [num_dst,
@@ -9,7 +9,7 @@
 #import shared/linear_id
 #import shared/gemm_tile
 
-struct Params { num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32 }
+struct Params { num_src: u32, num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
@@ -73,7 +73,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         if lid < ROWS {
             src[lid] = -1;
             if first_row + lid < params.num_dst {
-                src[lid] = src_from_dst[(first_row + lid) * params.kernel_volume + k];
+                let voxel = src_from_dst[(first_row + lid) * params.kernel_volume + k];
+                src[lid] = select(-1, voxel, u32(voxel) < params.num_src);
             }
         }
         workgroupBarrier();

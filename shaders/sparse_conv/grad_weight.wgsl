@@ -8,7 +8,7 @@
 #import shared/gemm_tile
 
 struct Params {
-    num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32,
+    num_src: u32, num_dst: u32, num_in: u32, num_out: u32, kernel_volume: u32,
     num_slices: u32, slice_rows: u32, first: u32, num_rows: u32,
 }
 
@@ -90,7 +90,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         if lid < DEPTH {
             src[lid] = -1;
             if first + lid < end {
-                src[lid] = src_from_dst[(first + lid) * params.kernel_volume + k];
+                let voxel = src_from_dst[(first + lid) * params.kernel_volume + k];
+                src[lid] = select(-1, voxel, u32(voxel) < params.num_src);
             }
         }
         workgroupBarrier();

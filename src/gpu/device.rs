@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use burn::tensor::wgpu::{WgpuInitError, WgpuSetup};
 use serde::Serialize;
 
-/// What an adapter is and offers.
+/// An adapter and its features.
 #[derive(Clone, Debug, Serialize)]
 pub struct AdapterReport {
     /// Number to name it by, `--device <index>`.
@@ -110,7 +110,7 @@ pub enum DeviceError {
     /// The text names no device.
     #[error("`{text}` names no device: expected auto, gpu, cpu or an adapter's index")]
     Syntax {
-        /// What was given.
+        /// The text as given.
         text: String,
     },
     /// The machine has no adapter.
@@ -119,7 +119,7 @@ pub enum DeviceError {
     /// There is no adapter of that index.
     #[error("no adapter {index}: there are {count} (`geopurify devices` lists them)")]
     NoSuchAdapter {
-        /// What was asked for.
+        /// The index asked for.
         index: usize,
         /// How many there are.
         count: usize,
@@ -129,7 +129,7 @@ pub enum DeviceError {
     Open {
         /// The adapter.
         name: String,
-        /// What the driver or runtime says.
+        /// The message of the driver or runtime.
         reason: String,
     },
 }
@@ -146,7 +146,7 @@ pub struct Choice {
 /// A device that is open for use.
 #[derive(Clone, Debug)]
 pub struct Selected {
-    /// Where tensors go.
+    /// The device that tensors go to.
     pub device: Device,
     /// Its name.
     pub name: String,

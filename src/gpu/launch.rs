@@ -1,12 +1,13 @@
 use burn::tensor::{DType, Shape};
-use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::{
     CubeKernel, PrecompiledSource,
     ir::{UIntKind, metadata::Info},
     prelude::*,
-    server::{Handle, KernelArguments, MetadataBindingInfo},
+    server::{KernelArguments, MetadataBindingInfo},
 };
-use burn_cubecl::tensor::CubeTensor;
+pub(crate) use burn_cubecl::cubecl::{client::Client, server::Handle};
+pub(crate) use burn_cubecl::kernel::into_contiguous;
+use burn_wgpu::CubeTensor;
 
 use super::{Access, Limits, Shader};
 
@@ -17,7 +18,7 @@ use super::{Access, Limits, Shader};
      split the scene, or use --device cpu"
 )]
 pub struct LaunchError {
-    /// What the tensor is.
+    /// Name of the tensor.
     pub tensor: String,
     /// Its size in bytes.
     pub bytes: u64,
@@ -120,6 +121,11 @@ pub(crate) fn empty_i32<const D: usize>(like: &CubeTensor, shape: [usize; D]) ->
 
 fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     burn_cubecl::ops::numeric::empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
+}
+
+/// The first `len` words of `words` as an i32 tensor `[len]` on the device of `like`.
+pub(crate) fn i32_tensor(like: &CubeTensor, words: Handle, len: usize) -> CubeTensor {
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), Shape::from([len]), words, DType::I32)
 }
 
 /// A buffer with a copy of `values`.

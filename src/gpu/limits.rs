@@ -1,8 +1,8 @@
 use std::cell::Cell;
 
-use burn_cubecl::cubecl::client::Client;
+use super::launch::Client;
 
-/// What a device allows in one launch.
+/// Limits of a device for one launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest buffer that can be allocated and bound, in bytes.

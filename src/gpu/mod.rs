@@ -11,8 +11,10 @@ mod limits;
 pub use device::{
     AdapterKind, AdapterReport, Choice, DeviceError, DeviceSelection, Selected, adapters, choose, select,
 };
+pub(crate) use launch::{
+    Client, Handle, empty_f32, empty_i32, i32_tensor, into_contiguous, launch, scalar_buffer, upload,
+};
 pub use launch::{LaunchError, check_binding};
-pub(crate) use launch::{empty_f32, empty_i32, launch, scalar_buffer, upload};
 pub use limits::{Limits, with_limits};
 
 /// How a shader uses a bound buffer.

@@ -21,7 +21,7 @@ const TASK_ROWS: usize = 512;
 /// Values of a packed matrix that stay in the cache of one core while it makes several tasks.
 const CACHED_VALUES: usize = 1 << 19;
 
-/// What is applied to every element of a product, after the bias.
+/// A function applied to every element of a product, after the bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
@@ -90,7 +90,7 @@ pub(crate) struct Product<'a, Src> {
     pub num_taps: usize,
     pub num_in: usize,
     pub num_out: usize,
-    /// Where in `x` the stretch of a row and tap begins.
+    /// The index in `x` at which the stretch of a row and tap begins.
     pub src: Src,
 }
 

@@ -1,11 +1,41 @@
-//! The operations: each a directory with its contract, tensor interface and the launch of its WGSL
-//! (`mod.rs`), and its CPU twin on plain slices (`cpu.rs`).
+//! The operations, each in a directory of its own.
 //!
-//! Every operation is a burn backend extension, so the same model code runs on a GPU and on the host:
-//! the twin is the oracle of the tests and what `--device cpu` runs. Shapes are checked at the door.
+//! `mod.rs` holds an operation's contract, the checks of shapes and the launch of its WGSL; `cpu.rs` its twin on plain
+//! slices. The same call runs on a GPU and on the host, so model code has no device in it. `--device cpu` runs the
+//! twins, and the tests compare the kernels with them.
 //!
-//! Vocabulary: voxels are `[V, 4]` integers (batch, x, y, z), 0 ≤ x, y, z < 2²¹; index tensors are
-//! i32 with -1 for "none", and named `dst_from_src`; features are f32, one row per point or voxel.
+//! Vocabulary: voxels are `[V, 4]` integers (batch, x, y, z), 0 ≤ x, y, z < 2²¹. Features are f32, one row per point or
+//! voxel. Index tensors are i32 and named `dst_from_src`; -1 stands for "none". An index from outside may be anything:
+//! an operation that takes indices refuses one that is out of range, or says what it stands for.
+//!
+//! # How to add an operation
+//!
+//! Five places, here for an operation `scale` that multiplies rows by factors:
+//!
+//! 1. `shaders/scale/scale.wgsl`, and a line in `shaders/permutations` where it has variants. `build.rs` makes
+//!    `crate::gpu::shaders::scale` of it: its `Params`, its constants and its permutations.
+//! 2. `src/ops/scale/cpu.rs`, the twin: plain slices in, a `Vec` out.
+//! 3. `src/ops/scale/mod.rs`, the public function. It checks shapes and sizes, then calls `run` with the launch and
+//!    the twin; an operation with gradients ties them to the result by `with_gradient`:
+//!
+//!    ```ignore
+//!    pub fn scale(x: Tensor<2>, factors: Tensor<1>) -> Result<Tensor<2>, OpError> {
+//!        let mut shapes = ShapeCheck::new("scale");
+//!        shapes.check("x", x.dims(), ["N".into(), "C".into()])?;
+//!        shapes.check("factors", factors.dims(), ["N".into()])?;
+//!        let shape = x.dims();
+//!        check_binding(limits_of(&x.device()), "scale: x", shape[0], shape[1] * 4)?;
+//!        let constants = plain(factors.clone());
+//!        let out = run(
+//!            (x.clone(), factors),
+//!            |(x, factors)| scale_wgsl(&x, &factors),
+//!            |(x, factors)| host_tensor(cpu::scale(&x, &factors), shape),
+//!        );
+//!        Ok(with_gradient((x,), out, move |grad, [wants]| (wants.then(|| grad * constants.unsqueeze_dim(1)),)))
+//!    }
+//!    ```
+//! 4. `pub mod scale;` below.
+//! 5. Its tests, and a benchmark where its speed matters.
 
 pub mod adamw;
 pub mod affinity;
@@ -43,14 +73,17 @@ pub mod sparse_conv;
 pub mod splat;
 pub mod voxel_grid;
 
+mod gradient;
+mod run;
 mod shape;
 
 use burn::prelude::*;
 use burn::tensor::{DType, IntDType, TensorData};
-use burn_cubecl::{CubeBackend, tensor::CubeTensor};
-use burn_flex::FlexTensor;
+use burn_wgpu::CubeBackend;
 
 use crate::gpu::{LaunchError, Limits};
+pub(crate) use gradient::with_gradient;
+pub(crate) use run::{host_tensor, rows, run, run_twin, run_wgsl};
 pub(crate) use shape::ShapeCheck;
 
 /// Why an operation refused its input or failed on the device.
@@ -73,7 +106,7 @@ pub enum OpError {
     Value {
         /// The operation.
         op: &'static str,
-        /// What was found and what was expected.
+        /// The value found, and the one expected.
         message: String,
     },
     /// A tensor is too large for one buffer of the device.
@@ -93,7 +126,7 @@ pub fn limits_of(device: &Device) -> Limits {
     }
 }
 
-/// Whether a tensor's device is the host, where the twins run.
+/// Is the device the host, where the twins run?
 pub(crate) fn is_host(device: &Device) -> bool {
     max_binding(device).is_none()
 }
@@ -152,52 +185,7 @@ pub(crate) fn plain_int<const D: usize>(tensor: Tensor<D, Int>) -> Tensor<D, Int
     if tensor.device().is_autodiff() { tensor.inner() } else { tensor }
 }
 
-/// Takes a tensor into the autodiff layer, as a constant, where `tracked` says that others are in it: burn
-/// does not mix the two.
-pub(crate) fn into_tracked<const D: usize>(tensor: Tensor<D>, tracked: bool) -> Tensor<D> {
-    if tracked && !tensor.device().is_autodiff() { Tensor::from_inner(tensor) } else { tensor }
-}
-
-/// A GPU tensor as one of burn's interface, in which backward passes are composed.
-pub(crate) fn from_cube<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
-    Tensor::from_primitive::<CubeBackend>(tensor)
-}
-
-/// The inverse of [`from_cube`].
-pub(crate) fn into_cube<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
-    tensor.try_into_primitive::<CubeBackend>().expect("what is computed from a GPU's tensors is one")
-}
-
-/// As [`into_cube`], of integers.
-pub(crate) fn into_cube_int<const D: usize>(tensor: Tensor<D, Int>) -> CubeTensor {
-    tensor.try_into_primitive::<CubeBackend>().expect("what is computed from a GPU's tensors is one")
-}
-
-/// The elements of a host tensor, in row-major order.
-pub(crate) struct Host<E> {
-    tensor: FlexTensor,
-    element: std::marker::PhantomData<E>,
-}
-
-impl<E: burn::tensor::Element + bytemuck::Pod> Host<E> {
-    pub(crate) fn new(tensor: FlexTensor) -> Self {
-        Self { tensor: tensor.to_contiguous(), element: std::marker::PhantomData }
-    }
-}
-
-impl<E: burn::tensor::Element + bytemuck::Pod> std::ops::Deref for Host<E> {
-    type Target = [E];
-
-    fn deref(&self) -> &[E] {
-        self.tensor.as_slice().expect("contiguous, and the dtype is fixed at the operation's door")
-    }
-}
-
-pub(crate) fn host_tensor<E: burn::tensor::Element, const D: usize>(values: Vec<E>, shape: [usize; D]) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, shape))
-}
-
-/// Rows divided by max(‖row‖₂, 1e-12), as PyTorch's `normalize`.
+/// Divides every row by max(‖row‖₂, 1e-12), as PyTorch's `normalize`.
 #[must_use]
 pub fn normalize_rows(x: Tensor<2>) -> Tensor<2> {
     // Below the root, so that a row of zeros has a gradient of zeros.
@@ -205,7 +193,8 @@ pub fn normalize_rows(x: Tensor<2>) -> Tensor<2> {
     x / norm
 }
 
-/// Rows of `N` consecutive elements.
-pub(crate) fn rows<E: bytemuck::Pod, const N: usize>(values: &[E]) -> &[[E; N]] {
-    bytemuck::cast_slice(values)
+/// An index that came from outside, where it is one of `count`; -1 and all else that is not, is no index.
+#[inline(always)]
+pub(crate) fn present(index: i32, count: usize) -> Option<usize> {
+    usize::try_from(index).ok().filter(|index| *index < count)
 }

@@ -21,9 +21,9 @@ pub struct Pinhole {
     pub principal: [f32; 2],
     /// The camera's x, y and z axis in the frame of the points.
     pub axes: [[f32; 3]; 3],
-    /// Where the camera is, in the frame of the points.
+    /// Position of the camera in the frame of the points.
     pub center: [f32; 3],
-    /// What is less far in front of the camera is not drawn; above 0.
+    /// Least distance in front of the camera at which anything is drawn; above 0.
     pub near: f32,
 }
 

@@ -42,7 +42,7 @@ impl Plane {
         vec![0.0; (self.height + 2 * self.border) * self.pitch()]
     }
 
-    /// Where the first pixel of a row is.
+    /// Index of the first pixel of a row.
     pub(crate) fn at(&self, y: usize) -> usize {
         (y + self.border) * self.pitch() + self.border * self.block
     }

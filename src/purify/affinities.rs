@@ -86,7 +86,7 @@ impl ColorNormal {
                 }
             }
         });
-        cpu::softmax(neighbors, &logits, k)
+        cpu::softmax(neighbors, &logits, k, geometry.len())
     }
 }
 

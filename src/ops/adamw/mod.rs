@@ -2,13 +2,12 @@
 
 pub(crate) mod cpu;
 
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
-use burn_flex::FlexTensor;
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain};
+use super::run::Host;
+use super::{OpError, ShapeCheck, limits_of, plain, run};
 use crate::gpu::shaders::adamw::adamw as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -27,7 +26,7 @@ pub struct Step {
     pub step_size: f32,
     /// √(1 − β₂ᵗ).
     pub sqrt_correction2: f32,
-    /// What keeps the denominator from zero.
+    /// A small number that keeps the denominator from zero.
     pub epsilon: f32,
 }
 
@@ -40,19 +39,6 @@ pub struct Stepped {
     pub exp_avg: Tensor<1>,
     /// Running mean of its gradient's square.
     pub exp_avg_sq: Tensor<1>,
-}
-
-/// Backend side of [`adamw`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait AdamWBackend: Backend {
-    /// Parameter and moments after the step, `[N]` each.
-    fn adamw(
-        param: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        exp_avg: FloatTensor<Self>,
-        exp_avg_sq: FloatTensor<Self>,
-        step: Step,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// One step of AdamW (Loshchilov and Hutter, 2019) along `grad [N]`, in PyTorch's order of operations:
@@ -69,80 +55,54 @@ pub fn adamw(state: Stepped, grad: Tensor<1>, step: Step) -> Result<Stepped, OpE
     shapes.check("exp_avg_sq", state.exp_avg_sq.dims(), ["N".into()])?;
     let Stepped { param, exp_avg, exp_avg_sq } = state;
     let [len] = param.dims();
-    let param = plain(param);
     if len == 0 {
-        return Ok(Stepped { param, exp_avg, exp_avg_sq });
+        return Ok(Stepped { param: plain(param), exp_avg, exp_avg_sq });
     }
     check_binding(limits_of(&param.device()), "adamw: param", len, 4)?;
-    let (exp_avg, exp_avg_sq) = (plain(exp_avg).into_dispatch(), plain(exp_avg_sq).into_dispatch());
-    let (param, exp_avg, exp_avg_sq) =
-        Dispatch::adamw(param.into_dispatch(), plain(grad).into_dispatch(), exp_avg, exp_avg_sq, step);
-    Ok(Stepped {
-        param: Tensor::from_dispatch(param),
-        exp_avg: Tensor::from_dispatch(exp_avg),
-        exp_avg_sq: Tensor::from_dispatch(exp_avg_sq),
-    })
+    let (param, exp_avg, exp_avg_sq) = run(
+        ([param, exp_avg, exp_avg_sq], grad),
+        |(state, grad)| adamw_wgsl(&state, &grad, step),
+        |(state, grad)| {
+            let [mut param, mut exp_avg, mut exp_avg_sq] = state.map(Host::into_tensor);
+            cpu::adamw(param.storage_mut(), &grad, exp_avg.storage_mut(), exp_avg_sq.storage_mut(), step);
+            (param, exp_avg, exp_avg_sq)
+        },
+    );
+    Ok(Stepped { param, exp_avg, exp_avg_sq })
 }
 
-impl AdamWBackend for CubeBackend {
-    fn adamw(
-        param: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        exp_avg: FloatTensor<Self>,
-        exp_avg_sq: FloatTensor<Self>,
-        step: Step,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [param, grad, exp_avg, exp_avg_sq] = [param, grad, exp_avg, exp_avg_sq].map(into_contiguous);
-        let len = param.shape()[0];
-        let [new_param, new_exp_avg, new_exp_avg_sq] = std::array::from_fn(|_| empty_f32(&param, [len]));
-        let Step { keep, one_minus_beta1, beta2, one_minus_beta2, step_size, sqrt_correction2, epsilon } = step;
-        launch(
-            &param.client,
-            &shader::BASE,
-            len.div_ceil(shader::WG as usize),
-            &shader::Params {
-                num_values: len as u32,
-                keep,
-                one_minus_beta1,
-                beta2,
-                one_minus_beta2,
-                step_size,
-                sqrt_correction2,
-                epsilon,
-            },
-            &[
-                &param.handle,
-                &grad.handle,
-                &exp_avg.handle,
-                &exp_avg_sq.handle,
-                &new_param.handle,
-                &new_exp_avg.handle,
-                &new_exp_avg_sq.handle,
-            ],
-        );
-        (new_param, new_exp_avg, new_exp_avg_sq)
-    }
-}
-
-impl AdamWBackend for Flex {
-    fn adamw(
-        param: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        exp_avg: FloatTensor<Self>,
-        exp_avg_sq: FloatTensor<Self>,
-        step: Step,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [mut param, mut exp_avg, mut exp_avg_sq] = [param, exp_avg, exp_avg_sq].map(whole);
-        cpu::adamw(param.storage_mut(), &Host::<f32>::new(grad), exp_avg.storage_mut(), exp_avg_sq.storage_mut(), step);
-        (param, exp_avg, exp_avg_sq)
-    }
-}
-
-/// The tensor with a storage of exactly its elements, in order.
-fn whole(tensor: FlexTensor) -> FlexTensor {
-    let len = tensor.layout().num_elements();
-    if tensor.layout().is_contiguous() && tensor.storage::<f32>().len() == len {
-        return tensor;
-    }
-    host_tensor(Host::<f32>::new(tensor).to_vec(), [len])
+/// Parameter and moments after the step, `[N]` each.
+fn adamw_wgsl(
+    [param, exp_avg, exp_avg_sq]: &[CubeTensor; 3],
+    grad: &CubeTensor,
+    step: Step,
+) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let len = param.shape()[0];
+    let [new_param, new_exp_avg, new_exp_avg_sq] = std::array::from_fn(|_| empty_f32(param, [len]));
+    let Step { keep, one_minus_beta1, beta2, one_minus_beta2, step_size, sqrt_correction2, epsilon } = step;
+    launch(
+        &param.client,
+        &shader::BASE,
+        len.div_ceil(shader::WG as usize),
+        &shader::Params {
+            num_values: len as u32,
+            keep,
+            one_minus_beta1,
+            beta2,
+            one_minus_beta2,
+            step_size,
+            sqrt_correction2,
+            epsilon,
+        },
+        &[
+            &param.handle,
+            &grad.handle,
+            &exp_avg.handle,
+            &exp_avg_sq.handle,
+            &new_param.handle,
+            &new_exp_avg.handle,
+            &new_exp_avg_sq.handle,
+        ],
+    );
+    (new_param, new_exp_avg, new_exp_avg_sq)
 }

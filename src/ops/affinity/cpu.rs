@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::ops::present;
+
 /// Partial sums of a dot product: enough of them to hide the latency of an addition in SIMD lanes.
 const LANES: usize = 32;
 
@@ -17,7 +19,8 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + tail
 }
 
-/// `sharpness` · ⟨e, e′⟩, `[R, k]`, of the voxels from `first_row` on and their neighbours; 0 beside -1.
+/// `sharpness` · ⟨e, e′⟩, `[R, k]`, of the voxels from `first_row` on and their neighbours, 0 for those that
+/// are no voxel.
 #[must_use]
 pub fn logits(
     embedding: &[f32],
@@ -27,13 +30,14 @@ pub fn logits(
     first_row: usize,
     sharpness: f32,
 ) -> Vec<f32> {
+    let num_voxels = embedding.len() / num_channels.max(1);
     let voxel = |i: usize| &embedding[i * num_channels..][..num_channels];
     let mut logits = vec![0.0; neighbors.len()];
     let rows = logits.par_chunks_exact_mut(k).with_min_len(16).zip(neighbors.par_chunks_exact(k));
     rows.enumerate().for_each(|(row, (logits, neighbors))| {
         let own = voxel(first_row + row);
         for (logit, &neighbor) in logits.iter_mut().zip(neighbors) {
-            if let Ok(neighbor) = usize::try_from(neighbor) {
+            if let Some(neighbor) = present(neighbor, num_voxels) {
                 *logit = sharpness * dot(own, voxel(neighbor));
             }
         }
@@ -41,22 +45,25 @@ pub fn logits(
     logits
 }
 
-/// Softmax of every row of `logits [R, k]` over its present neighbours; absent ones (-1) weigh 0.
+/// Softmax of every row of `logits [R, k]` over its present neighbours; those that are not among `num_voxels`
+/// weigh 0.
 #[must_use]
-pub fn softmax(neighbors: &[i32], logits: &[f32], k: usize) -> Vec<f32> {
+pub fn softmax(neighbors: &[i32], logits: &[f32], k: usize, num_voxels: usize) -> Vec<f32> {
     let mut weights = vec![0.0; logits.len()];
     let rows = neighbors.par_chunks_exact(k).zip(logits.par_chunks_exact(k));
     weights.par_chunks_exact_mut(k).with_min_len(64).zip(rows).for_each(|(weights, (neighbors, logits))| {
-        let present = || neighbors.iter().zip(logits).filter(|(neighbor, _)| **neighbor >= 0).map(|(_, logit)| *logit);
-        let largest = present().fold(f32::MIN, f32::max);
+        let is_present = |neighbor: i32| present(neighbor, num_voxels).is_some();
+        let of_present =
+            || neighbors.iter().zip(logits).filter(|(neighbor, _)| is_present(**neighbor)).map(|(_, logit)| *logit);
+        let largest = of_present().fold(f32::MIN, f32::max);
         let mut sum = 0.0;
         for (weight, (&neighbor, &logit)) in weights.iter_mut().zip(neighbors.iter().zip(logits)) {
-            if neighbor >= 0 {
+            if is_present(neighbor) {
                 *weight = (logit - largest).exp();
                 sum += *weight;
             }
         }
-        if present().next().is_some() {
+        if of_present().next().is_some() {
             weights.iter_mut().for_each(|weight| *weight /= sum);
         }
     });

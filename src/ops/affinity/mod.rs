@@ -2,35 +2,20 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int};
+use super::{OpError, ShapeCheck, host_tensor, limits_of, run};
 use crate::gpu::shaders::affinity::{logits as logits_shader, softmax};
 use crate::gpu::{check_binding, empty_f32, launch};
-
-/// Backend side of [`affinity`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait AffinityBackend: Backend {
-    /// `[R, K]`: `sharpness` · ⟨e, e′⟩ of the voxels `first_row..first_row + R` and their neighbours, 0 beside -1.
-    fn affinity_logits(
-        embedding: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        first_row: usize,
-        sharpness: f32,
-    ) -> FloatTensor<Self>;
-    /// Softmax of every row of `logits [R, K]` over its present neighbours.
-    fn affinity_softmax(neighbors: IntTensor<Self>, logits: FloatTensor<Self>) -> FloatTensor<Self>;
-}
 
 /// Weights `[R, K]` of the voxels `first_row..first_row + R`: softmax over their `neighbors [R, K]` of
 /// `sharpness` · ⟨e, e′⟩, with e the rows of the embedding `[V, D]` (of unit length for cosines).
 ///
 /// The embedding comes in one or more blocks of channels `[V, Dᵢ]`, for scenes whose embedding does not fit
-/// one buffer: dot products add up. Absent neighbours (-1) weigh 0 and every other row sums to 1; a row with
-/// no neighbour at all is 0.
+/// one buffer: dot products add up. A neighbour outside `0..V`, such as -1, is
+/// absent: it weighs 0. The weights of a row sum to 1; a row without a neighbour is 0.
 ///
 /// # Errors
 /// [`OpError::Shape`] where the shapes disagree; [`OpError::Value`] where K is more than
@@ -65,79 +50,62 @@ pub fn affinity(
     if num_rows == 0 || k == 0 {
         return Ok(Tensor::zeros([num_rows, k], &device));
     }
-    let neighbors = plain_int(neighbors);
     let mut logits: Option<Tensor<2>> = None;
     for block in embedding {
-        let block = plain(block.clone()).into_dispatch();
-        let part = Dispatch::affinity_logits(block, neighbors.clone().into_dispatch(), first_row, sharpness);
-        let part = Tensor::from_dispatch(part);
+        let part: Tensor<2> = run(
+            (block.clone(), neighbors.clone()),
+            |(block, neighbors)| logits_wgsl(&block, &neighbors, first_row, sharpness),
+            |(block, neighbors)| {
+                let num_channels = block.dims::<2>()[1];
+                let logits = cpu::logits(&block, num_channels, &neighbors, k, first_row, sharpness);
+                host_tensor(logits, [num_rows, k])
+            },
+        );
         logits = Some(match logits {
             Some(sum) => sum + part,
             None => part,
         });
     }
     let logits = logits.unwrap_or_else(|| Tensor::zeros([num_rows, k], &device));
-    Ok(Tensor::from_dispatch(Dispatch::affinity_softmax(neighbors.into_dispatch(), logits.into_dispatch())))
+    Ok(run(
+        (neighbors, logits),
+        |(neighbors, logits)| softmax_wgsl(&neighbors, &logits, num_voxels),
+        |(neighbors, logits)| host_tensor(cpu::softmax(&neighbors, &logits, k, num_voxels), [num_rows, k]),
+    ))
 }
 
-impl AffinityBackend for CubeBackend {
-    fn affinity_logits(
-        embedding: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        first_row: usize,
-        sharpness: f32,
-    ) -> FloatTensor<Self> {
-        let (embedding, neighbors) = (into_contiguous(embedding), into_contiguous(neighbors));
-        let num_channels = embedding.shape()[1];
-        let [rows, k] = neighbors.shape().dims();
-        let logits = empty_f32(&embedding, [rows, k]);
-        launch(
-            &embedding.client,
-            &logits_shader::BASE,
-            (rows * k).div_ceil(logits_shader::WG as usize),
-            &logits_shader::Params {
-                num_rows: rows as u32,
-                first_row: first_row as u32,
-                k: k as u32,
-                num_channels: num_channels as u32,
-                sharpness,
-            },
-            &[&embedding.handle, &neighbors.handle, &logits.handle],
-        );
-        logits
-    }
-
-    fn affinity_softmax(neighbors: IntTensor<Self>, logits: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (neighbors, logits) = (into_contiguous(neighbors), into_contiguous(logits));
-        let [rows, k] = neighbors.shape().dims();
-        let weights = empty_f32(&logits, [rows, k]);
-        launch(
-            &logits.client,
-            &softmax::BASE,
-            rows,
-            &softmax::Params { num_rows: rows as u32, k: k as u32 },
-            &[&neighbors.handle, &logits.handle, &weights.handle],
-        );
-        weights
-    }
+/// `[R, K]`: `sharpness` · ⟨e, e′⟩ of the voxels `first_row..first_row + R` and their neighbours, 0 where there is none.
+fn logits_wgsl(embedding: &CubeTensor, neighbors: &CubeTensor, first_row: usize, sharpness: f32) -> CubeTensor {
+    let [num_voxels, num_channels] = embedding.shape().dims();
+    let [rows, k] = neighbors.shape().dims();
+    let logits = empty_f32(embedding, [rows, k]);
+    launch(
+        &embedding.client,
+        &logits_shader::BASE,
+        (rows * k).div_ceil(logits_shader::WG as usize),
+        &logits_shader::Params {
+            num_rows: rows as u32,
+            num_voxels: num_voxels as u32,
+            first_row: first_row as u32,
+            k: k as u32,
+            num_channels: num_channels as u32,
+            sharpness,
+        },
+        &[&embedding.handle, &neighbors.handle, &logits.handle],
+    );
+    logits
 }
 
-impl AffinityBackend for Flex {
-    fn affinity_logits(
-        embedding: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        first_row: usize,
-        sharpness: f32,
-    ) -> FloatTensor<Self> {
-        let num_channels = embedding.shape()[1];
-        let [num_rows, k] = neighbors.shape().dims();
-        let logits = cpu::logits(&Host::new(embedding), num_channels, &Host::new(neighbors), k, first_row, sharpness);
-        host_tensor(logits, [num_rows, k])
-    }
-
-    fn affinity_softmax(neighbors: IntTensor<Self>, logits: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [num_rows, k] = neighbors.shape().dims();
-        let weights = cpu::softmax(&Host::new(neighbors), &Host::new(logits), k);
-        host_tensor(weights, [num_rows, k])
-    }
+/// Softmax of every row of `logits [R, K]` over its present neighbours.
+fn softmax_wgsl(neighbors: &CubeTensor, logits: &CubeTensor, num_voxels: usize) -> CubeTensor {
+    let [rows, k] = neighbors.shape().dims();
+    let weights = empty_f32(logits, [rows, k]);
+    launch(
+        &logits.client,
+        &softmax::BASE,
+        rows,
+        &softmax::Params { num_rows: rows as u32, num_voxels: num_voxels as u32, k: k as u32 },
+        &[&neighbors.handle, &logits.handle, &weights.handle],
+    );
+    weights
 }

@@ -24,6 +24,16 @@ pub(crate) enum Blocked<'a> {
     At(&'a [i32]),
 }
 
+impl<'a> Blocked<'a> {
+    pub(crate) fn new(blocked: Option<&'a [i32]>, causal: bool) -> Self {
+        match blocked {
+            Some(blocked) => Self::At(blocked),
+            None if causal => Self::Causal,
+            None => Self::None,
+        }
+    }
+}
+
 /// `q [B, Nq, E]`, `k`, `v [B, Nk, E]`, flat → `[B, Nq, E]`.
 pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], blocked: Blocked<'_>, extents: Extents) -> Vec<f32> {
     let Extents { num_queries, num_keys, num_heads, head_dim, .. } = extents;
@@ -197,7 +207,7 @@ pub(crate) fn attention_grad(
     let query = |image, row| (image * num_queries + row) * dim;
     let key = |image, row| (image * num_keys + row) * dim;
     let result = |image, row| Some(query(image, row));
-    let heads = attention_grad_of_rows([q, k, v], grad_out, query, key, result, blocked, extents, wanted);
+    let heads = attention_grad_of_rows([q, k, v], grad_out, RowsAt { query, key, result }, blocked, extents, wanted);
     [(0, num_queries), (1, num_keys), (2, num_keys)].map(|(part, num_rows)| {
         let mut grad = vec![0.0; if wanted[part] { extents.batch * num_rows * dim } else { 0 }];
         grad.par_chunks_exact_mut(dim).with_min_len(256).enumerate().for_each(|(i, grad)| {
@@ -210,19 +220,30 @@ pub(crate) fn attention_grad(
     })
 }
 
+/// At which value a row of an image begins.
+pub(crate) struct RowsAt<Q, K, R> {
+    /// A query's, in q.
+    pub(crate) query: Q,
+    /// A key's, in k and v.
+    pub(crate) key: K,
+    /// A query's result, in its gradient, where it has one.
+    pub(crate) result: R,
+}
+
 /// The gradients of every head of every image, `[B · num_heads]`: of q `[Nq, head_dim]`, k and v `[Nk, head_dim]`, empty
 /// where not `wanted`. Rows are found as in [`attention_of_rows`]; a query without a `result` in `grad_out` has a gradient
 /// of 0 and gives none.
 ///
 /// The weights are made again for a block of queries at a time. One task makes all of a head, so that sums over queries
 /// have one order.
-#[allow(clippy::too_many_arguments, reason = "three tensors, where their rows are, and what is asked for")]
 pub(crate) fn attention_grad_of_rows(
     inputs: [&[f32]; 3],
     grad_out: &[f32],
-    query: impl Fn(usize, usize) -> usize + Sync,
-    key: impl Fn(usize, usize) -> usize + Sync,
-    result: impl Fn(usize, usize) -> Option<usize> + Sync,
+    at: RowsAt<
+        impl Fn(usize, usize) -> usize + Sync,
+        impl Fn(usize, usize) -> usize + Sync,
+        impl Fn(usize, usize) -> Option<usize> + Sync,
+    >,
     blocked: Blocked<'_>,
     extents: Extents,
     wanted: [bool; 3],
@@ -233,9 +254,9 @@ pub(crate) fn attention_grad_of_rows(
     heads
         .map(|i| {
             let (image, first) = (i / num_heads, i % num_heads * head_dim);
-            let of_query = |row| Some((row, query(image, row) + first, result(image, row)? + first));
+            let of_query = |row| Some((row, (at.query)(image, row) + first, (at.result)(image, row)? + first));
             let queries = (0..num_queries).filter_map(of_query).collect();
-            let keys = (0..num_keys).map(|row| key(image, row) + first).collect();
+            let keys = (0..num_keys).map(|row| (at.key)(image, row) + first).collect();
             arch.dispatch(HeadGrad { inputs, grad_out, queries, keys, blocked, extents, image, wanted })
         })
         .collect()
@@ -246,7 +267,7 @@ struct HeadGrad<'a> {
     grad_out: &'a [f32],
     /// Number of a query, and where its head begins in q and in `grad_out`.
     queries: Vec<(usize, usize, usize)>,
-    /// Where the head of a key begins in k and v.
+    /// The first value of each key's head in k and v.
     keys: Vec<usize>,
     blocked: Blocked<'a>,
     extents: Extents,

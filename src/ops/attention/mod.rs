@@ -2,16 +2,13 @@
 
 pub mod cpu;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, host_tensor, into_cube, limits_of, plain_int};
+use super::run::Operands;
+use super::{OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int, run, run_twin, with_gradient};
 use crate::gpu::shaders::attention::attention as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -44,41 +41,6 @@ pub struct Extents {
     pub num_heads: usize,
     /// Channels of a head.
     pub head_dim: usize,
-}
-
-/// Backend side of [`attention`]; preconditions are checked there.
-#[backend_extension(Cube, Flex, Autodiff)]
-pub trait AttentionBackend: Backend {
-    /// `q [B, Nq, E]`, `k`, `v [B, Nk, E]` → `[B, Nq, E]`.
-    fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        extents: Extents,
-        causal: bool,
-    ) -> FloatTensor<Self>;
-
-    /// As `attention`, without the keys that `blocked [B or 1, Nq, Nk]` marks.
-    fn attention_blocked(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        blocked: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self>;
-}
-
-/// The backward side of [`attention`].
-pub trait AttentionGradBackend: Backend {
-    /// Gradients of `qkv`, those that are `wanted`, from that of the result, `[B, Nq, E]`.
-    fn attention_grad(
-        qkv: [FloatTensor<Self>; 3],
-        grad_out: FloatTensor<Self>,
-        blocked: Option<IntTensor<Self>>,
-        extents: Extents,
-        causal: bool,
-        wanted: [bool; 3],
-    ) -> [Option<FloatTensor<Self>>; 3];
 }
 
 /// Softmax(q · kᵀ / √d) · v per head, heads being consecutive blocks of d = E / `num_heads` channels:
@@ -115,26 +77,35 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, num_heads: usize, mas
         check_binding(limits, "attention: blocked", blocked.dims()[0] * num_queries, num_keys * 4)?;
     }
     let extents = Extents { batch, num_queries, num_keys, num_heads, head_dim: dim / num_heads };
-    let d = |x: Tensor<3>| x.into_dispatch();
-    Ok(Tensor::from_dispatch(match mask {
-        Mask::None => Dispatch::attention(d(q), d(k), d(v), extents, false),
-        Mask::Causal => Dispatch::attention(d(q), d(k), d(v), extents, true),
-        Mask::Blocked(blocked) => {
-            Dispatch::attention_blocked(d(q), d(k), d(v), plain_int(blocked).into_dispatch(), extents)
-        }
+    let (blocked, causal) = match mask {
+        Mask::None => (None, false),
+        Mask::Causal => (None, true),
+        Mask::Blocked(blocked) => (Some(plain_int(blocked)), false),
+    };
+    let qkv = [q.clone(), k.clone(), v.clone()].map(plain);
+    let out = run(
+        (qkv.clone(), blocked.clone()),
+        |(qkv, blocked)| forward_wgsl(&qkv, blocked.as_ref(), extents, causal),
+        |([q, k, v], blocked)| {
+            let out = cpu::attention(&q, &k, &v, cpu::Blocked::new(blocked.as_deref(), causal), extents);
+            host_tensor(out, [batch, num_queries, dim])
+        },
+    );
+    Ok(with_gradient((q, k, v), out, move |grad, wants| {
+        let [grad_q, grad_k, grad_v] = attention_grad(qkv, grad, blocked, extents, causal, wants);
+        (grad_q, grad_k, grad_v)
     }))
 }
 
-fn launch_wgsl(
-    [q, k, v]: [FloatTensor<CubeBackend>; 3],
-    blocked: Option<IntTensor<CubeBackend>>,
+/// q, k and v → `[B, Nq, E]`.
+fn forward_wgsl(
+    [q, k, v]: &[CubeTensor; 3],
+    blocked: Option<&CubeTensor>,
     extents: Extents,
     causal: bool,
-) -> FloatTensor<CubeBackend> {
-    let (q, k, v) = (into_contiguous(q), into_contiguous(k), into_contiguous(v));
-    let blocked = blocked.map(into_contiguous);
+) -> CubeTensor {
     let Extents { batch, num_queries, num_keys, num_heads, head_dim } = extents;
-    let out = empty_f32(&q, [batch, num_queries, num_heads * head_dim]);
+    let out = empty_f32(q, [batch, num_queries, num_heads * head_dim]);
     let params = shader::Params {
         batch: batch as u32,
         num_queries: num_queries as u32,
@@ -142,87 +113,39 @@ fn launch_wgsl(
         num_heads: num_heads as u32,
         head_dim: head_dim as u32,
         causal: causal.into(),
-        per_image: blocked.as_ref().is_some_and(|b| b.shape()[0] > 1).into(),
+        per_image: blocked.is_some_and(|b| b.shape()[0] > 1).into(),
         scale: 1.0 / (head_dim as f32).sqrt(),
     };
     let mut buffers = vec![&q.handle, &k.handle, &v.handle, &out.handle];
-    let shader_used = match &blocked {
-        Some(blocked) => {
-            buffers.push(&blocked.handle);
-            &shader::BLOCKED
-        }
-        None => &shader::BASE,
-    };
+    buffers.extend(blocked.map(|blocked| &blocked.handle));
+    let shader_used = if blocked.is_some() { &shader::BLOCKED } else { &shader::BASE };
     let groups = batch * num_heads * num_queries.div_ceil(shader::QUERIES as usize);
     launch(&q.client, shader_used, groups, &params, &buffers);
     out
 }
 
-impl AttentionBackend for CubeBackend {
-    fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        extents: Extents,
-        causal: bool,
-    ) -> FloatTensor<Self> {
-        launch_wgsl([q, k, v], None, extents, causal)
+/// The gradients of `qkv`, those that are `wanted`, from that of the result, `[B, Nq, E]`.
+fn attention_grad(
+    qkv: [Tensor<3>; 3],
+    grad_out: Tensor<3>,
+    blocked: Option<Tensor<3, Int>>,
+    extents: Extents,
+    causal: bool,
+    wanted: [bool; 3],
+) -> [Option<Tensor<3>>; 3] {
+    if !grad_out.is_on_host() {
+        return composed_grad(qkv, grad_out, blocked, extents, causal, wanted);
     }
-
-    fn attention_blocked(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        blocked: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self> {
-        launch_wgsl([q, k, v], Some(blocked), extents, false)
-    }
-}
-
-fn run_cpu(qkv: [FloatTensor<Flex>; 3], blocked: cpu::Blocked<'_>, extents: Extents) -> FloatTensor<Flex> {
-    let [q, k, v] = qkv.map(Host::<f32>::new);
-    let out = cpu::attention(&q, &k, &v, blocked, extents);
-    host_tensor(out, [extents.batch, extents.num_queries, extents.num_heads * extents.head_dim])
-}
-
-impl AttentionBackend for Flex {
-    fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        extents: Extents,
-        causal: bool,
-    ) -> FloatTensor<Self> {
-        run_cpu([q, k, v], if causal { cpu::Blocked::Causal } else { cpu::Blocked::None }, extents)
-    }
-
-    fn attention_blocked(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        blocked: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self> {
-        let blocked = Host::<i32>::new(blocked);
-        run_cpu([q, k, v], cpu::Blocked::At(&blocked), extents)
-    }
-}
-
-impl AttentionGradBackend for CubeBackend {
-    fn attention_grad(
-        qkv: [FloatTensor<Self>; 3],
-        grad_out: FloatTensor<Self>,
-        blocked: Option<IntTensor<Self>>,
-        extents: Extents,
-        causal: bool,
-        wanted: [bool; 3],
-    ) -> [Option<FloatTensor<Self>>; 3] {
-        let blocked = blocked.map(Tensor::from_primitive::<Self>);
-        let qkv = qkv.map(Tensor::from_primitive::<Self>);
-        let grads = composed_grad(qkv, Tensor::from_primitive::<Self>(grad_out), blocked, extents, causal, wanted);
-        grads.map(|grad| grad.map(into_cube))
-    }
+    let shapes = qkv.each_ref().map(Tensor::dims);
+    run_twin((qkv, grad_out, blocked), |([q, k, v], grad_out, blocked)| {
+        let blocked = cpu::Blocked::new(blocked.as_deref(), causal);
+        let grads = cpu::attention_grad([&q, &k, &v], &grad_out, blocked, extents, wanted);
+        let mut parts = wanted.into_iter().zip(shapes);
+        grads.map(|grad| {
+            let (is_wanted, shape) = parts.next()?;
+            is_wanted.then(|| host_tensor(grad, shape))
+        })
+    })
 }
 
 /// The gradients by matrix products over all scores, of plain tensors.
@@ -271,99 +194,4 @@ pub(crate) fn composed_grad(
     let grad_q = wants_q.then(|| joined(grad_scores.clone().matmul(k)));
     let grad_k = wants_k.then(|| joined(grad_scores.swap_dims(2, 3).matmul(q)));
     [grad_q, grad_k, grad_v]
-}
-
-impl AttentionGradBackend for Flex {
-    fn attention_grad(
-        qkv: [FloatTensor<Self>; 3],
-        grad_out: FloatTensor<Self>,
-        blocked: Option<IntTensor<Self>>,
-        extents: Extents,
-        causal: bool,
-        wanted: [bool; 3],
-    ) -> [Option<FloatTensor<Self>>; 3] {
-        let Extents { batch, num_queries, num_keys, num_heads, head_dim } = extents;
-        let [q, k, v] = qkv.map(Host::<f32>::new);
-        let blocked = blocked.map(Host::<i32>::new);
-        let hidden = match &blocked {
-            Some(blocked) => cpu::Blocked::At(blocked),
-            None if causal => cpu::Blocked::Causal,
-            None => cpu::Blocked::None,
-        };
-        let grads = cpu::attention_grad([&q, &k, &v], &Host::new(grad_out), hidden, extents, wanted);
-        let mut parts = wanted.into_iter().zip([num_queries, num_keys, num_keys]);
-        grads.map(|grad| {
-            let (is_wanted, num_rows) = parts.next()?;
-            is_wanted.then(|| host_tensor(grad, [batch, num_rows, num_heads * head_dim]))
-        })
-    }
-}
-
-/// What the backward pass needs.
-#[derive(Clone, Debug)]
-struct State<B: Backend> {
-    qkv: [FloatTensor<B>; 3],
-    blocked: Option<IntTensor<B>>,
-    extents: Extents,
-    causal: bool,
-}
-
-#[derive(Debug)]
-struct AttentionBackward;
-
-impl<B: AttentionGradBackend> Backward<B, 3> for AttentionBackward {
-    type State = State<B>;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let grad_out = grads.consume::<B>(&ops.node);
-        let State { qkv, blocked, extents, causal } = ops.state;
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let grads_of_inputs = B::attention_grad(qkv, grad_out, blocked, extents, causal, wanted);
-        for (parent, grad) in ops.parents.into_iter().zip(grads_of_inputs) {
-            if let (Some(parent), Some(grad)) = (parent, grad) {
-                grads.register::<B>(parent.id, grad);
-            }
-        }
-    }
-}
-
-fn run_tracked<B: AttentionBackend + AttentionGradBackend, C: CheckpointStrategy>(
-    qkv: [FloatTensor<Autodiff<B, C>>; 3],
-    blocked: Option<IntTensor<B>>,
-    extents: Extents,
-    causal: bool,
-) -> FloatTensor<Autodiff<B, C>> {
-    let prep = AttentionBackward.prepare::<C>(qkv.each_ref().map(|x| x.node())).compute_bound().stateful();
-    let qkv = qkv.map(|x| x.into_primitive());
-    let [q, k, v] = qkv.clone();
-    let out = match &blocked {
-        Some(blocked) => B::attention_blocked(q, k, v, blocked.clone(), extents),
-        None => <B as AttentionBackend>::attention(q, k, v, extents, causal),
-    };
-    match prep {
-        OpsKind::Tracked(prep) => prep.finish(State { qkv, blocked, extents, causal }, out),
-        OpsKind::UnTracked(prep) => prep.finish(out),
-    }
-}
-
-impl<B: AttentionBackend + AttentionGradBackend, C: CheckpointStrategy> AttentionBackend for Autodiff<B, C> {
-    fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        extents: Extents,
-        causal: bool,
-    ) -> FloatTensor<Self> {
-        run_tracked::<B, C>([q, k, v], None, extents, causal)
-    }
-
-    fn attention_blocked(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        blocked: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self> {
-        run_tracked::<B, C>([q, k, v], Some(blocked), extents, false)
-    }
 }

@@ -10,7 +10,7 @@ const TASK_ROWS: usize = 512;
 /// Rows whose sums are taken in f32, before they are added up in f64.
 const RUN_ROWS: usize = 32;
 
-/// What every pass needs to know besides its rows.
+/// Parameters of a norm that every pass needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm<'a> {
     pub weight: &'a [f32],

@@ -2,66 +2,16 @@
 
 pub(crate) mod cpu;
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use burn_wgpu::{CubeBackend, CubeTensor};
 
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain};
-use crate::gpu::shaders::batch_norm::{combine, grad, grad_sums, normalize, sums};
+use super::run::Operands;
+use super::{OpError, ShapeCheck, host_tensor, limits_of, plain, run, with_gradient};
+use crate::gpu::shaders::batch_norm::{combine, grad as grad_shader, grad_sums, normalize, sums};
 use crate::gpu::{check_binding, empty_f32, launch};
 
-/// Backend side of [`batch_norm`]; preconditions are checked there.
-#[backend_extension(Cube, Flex, Autodiff)]
-pub trait BatchNormBackend: Backend {
-    /// norm(x) of `x [V, C]`, and max(·, 0) of it with `relu`; `[2, C]`: mean and biased variance.
-    fn batch_norm_rows(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    /// norm(x) + `residual [V, C]`, else as `batch_norm_rows`.
-    fn batch_norm_add(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    /// Gradient of `x` from that of the result `y`; `[2, C]`: gradients of bias and weight.
-    fn batch_norm_grad(
-        grad: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        y: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    /// As `batch_norm_grad`, with the gradient of the residual in the middle.
-    fn batch_norm_add_grad(
-        grad: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        y: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-}
-
-/// What [`batch_norm`] gives.
+/// The result of [`batch_norm`].
 #[derive(Clone, Debug)]
 pub struct BatchNormed {
     /// The result `[V, C]`.
@@ -104,15 +54,62 @@ pub fn batch_norm(
         return Ok(BatchNormed { y: x, mean: none.clone(), unbiased_variance: none });
     }
     check_binding(limits_of(&x.device()), "batch_norm: x", num_rows, dim * 4)?;
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    let (y, statistics) = match residual {
-        Some(residual) => Dispatch::batch_norm_add(x, residual.into_dispatch(), weight, bias, epsilon, relu),
-        None => Dispatch::batch_norm_rows(x, weight, bias, epsilon, relu),
-    };
-    let statistics = plain(Tensor::<2>::from_dispatch(statistics));
-    let row = |i: usize| statistics.clone().slice([i..i + 1, 0..dim]).reshape([dim]);
-    let unbiased_variance = row(1) * (num_rows as f64 / (num_rows as f64 - 1.0));
-    Ok(BatchNormed { y: Tensor::from_dispatch(y), mean: row(0), unbiased_variance })
+    let options = Options { epsilon, relu };
+    let (plain_x, plain_weight) = (plain(x.clone()), plain(weight.clone()));
+    let (y, statistics): (Tensor<2>, Tensor<2>) = run(
+        (plain_x.clone(), residual.clone(), plain_weight.clone(), bias.clone()),
+        |(x, residual, weight, bias)| forward_wgsl(&x, residual.as_ref(), [&weight, &bias], options),
+        |(x, residual, weight, bias)| {
+            let norm = cpu::Norm { weight: &weight, epsilon, relu };
+            let statistics = cpu::statistics(&x, dim);
+            let y = cpu::normalize(&x, residual.as_deref(), &bias, &statistics, norm);
+            (host_tensor(y, [num_rows, dim]), host_tensor(statistics, [2, dim]))
+        },
+    );
+    let row = |i: usize| statistics.clone().narrow(0, i, 1).reshape([dim]);
+    let (mean, unbiased_variance) = (row(0), row(1) * (num_rows as f64 / (num_rows as f64 - 1.0)));
+    let adds = residual.is_some();
+    let forward = Forward { x: plain_x, y: y.clone(), statistics, weight: plain_weight, options };
+    let y = with_gradient((x, residual, weight, bias), y, move |grad_y: Tensor<2>, wants| {
+        let (grad_x, grad_residual, sums) = grad(grad_y.clone(), forward, adds);
+        let row = |i: usize| sums.clone().narrow(0, i, 1).reshape([dim]);
+        // The residual's gradient is the result's where nothing was cut off.
+        let grad_residual = wants[1].then(|| grad_residual.unwrap_or(grad_y));
+        (wants[0].then_some(grad_x), grad_residual, wants[2].then(|| row(1)), wants[3].then(|| row(0)))
+    });
+    Ok(BatchNormed { y, mean, unbiased_variance })
+}
+
+#[derive(Clone, Copy)]
+struct Options {
+    epsilon: f32,
+    relu: bool,
+}
+
+/// A forward pass, as the backward pass needs it.
+struct Forward {
+    x: Tensor<2>,
+    y: Tensor<2>,
+    /// `[2, C]`: mean and biased variance.
+    statistics: Tensor<2>,
+    weight: Tensor<1>,
+    options: Options,
+}
+
+/// Gradients of x; of the residual, where one was added and the result was cut; and of bias and weight, `[2, C]`.
+fn grad(grad: Tensor<2>, forward: Forward, adds: bool) -> (Tensor<2>, Option<Tensor<2>>, Tensor<2>) {
+    let Forward { x, y, statistics, weight, options } = forward;
+    let (shape, adds) = (x.dims(), adds && options.relu);
+    run(
+        ([grad, x, y, statistics], weight),
+        |(rows, weight)| grad_wgsl(&rows, &weight, options, adds),
+        |([grad, x, y, statistics], weight)| {
+            let norm = cpu::Norm { weight: &weight, epsilon: options.epsilon, relu: options.relu };
+            let (grad_x, grad_residual, sums) = cpu::grad(&grad, &x, &y, &statistics, norm, adds);
+            let grad_residual = adds.then(|| host_tensor(grad_residual, shape));
+            (host_tensor(grad_x, shape), grad_residual, host_tensor(sums, [2, shape[1]]))
+        },
+    )
 }
 
 /// Adds up the blocks of `partial [num_blocks, num_sums]` into `totals`, from element `first`.
@@ -128,20 +125,16 @@ fn combine_wgsl(partial: &CubeTensor, totals: &CubeTensor, first: usize, scale: 
 }
 
 fn forward_wgsl(
-    x: CubeTensor,
-    residual: Option<CubeTensor>,
-    weight: CubeTensor,
-    bias: CubeTensor,
-    epsilon: f32,
-    relu: bool,
+    x: &CubeTensor,
+    residual: Option<&CubeTensor>,
+    [weight, bias]: [&CubeTensor; 2],
+    Options { epsilon, relu }: Options,
 ) -> (CubeTensor, CubeTensor) {
-    let [x, weight, bias] = [x, weight, bias].map(into_contiguous);
-    let residual = residual.map(into_contiguous);
     let [num_rows, dim] = x.shape().dims();
     let num_blocks = num_rows.div_ceil(sums::BLOCK_ROWS as usize);
     let num_groups = num_blocks * dim.div_ceil(sums::CHANNELS as usize);
     let params = sums::Params { num_rows: num_rows as u32, num_channels: dim as u32 };
-    let (partial, statistics) = (empty_f32(&x, [num_blocks, dim]), empty_f32(&x, [2, dim]));
+    let (partial, statistics) = (empty_f32(x, [num_blocks, dim]), empty_f32(x, [2, dim]));
     let scale = 1.0 / num_rows as f32;
     launch(&x.client, &sums::BASE, num_groups, &params, &[&x.handle, &partial.handle]);
     combine_wgsl(&partial, &statistics, 0, scale);
@@ -149,9 +142,9 @@ fn forward_wgsl(
     launch(&x.client, &sums::CENTERED, num_groups, &params, &buffers);
     combine_wgsl(&partial, &statistics, dim, scale);
 
-    let y = empty_f32(&x, [num_rows, dim]);
+    let y = empty_f32(x, [num_rows, dim]);
     let mut buffers = vec![&x.handle, &statistics.handle, &weight.handle, &bias.handle, &y.handle];
-    buffers.extend(residual.iter().map(|residual| &residual.handle));
+    buffers.extend(residual.map(|residual| &residual.handle));
     let shader = if residual.is_some() { &normalize::ADD } else { &normalize::BASE };
     let num_values = num_rows * dim;
     launch(
@@ -164,25 +157,17 @@ fn forward_wgsl(
     (y, statistics)
 }
 
-/// The arguments of a backward pass.
-struct GradInput<T> {
-    grad: T,
-    x: T,
-    y: T,
-    statistics: T,
-    weight: T,
-    epsilon: f32,
-    relu: bool,
-}
-
-/// Gradients of x, of the residual with `add`, and of bias and weight.
-fn grad_wgsl(input: GradInput<CubeTensor>, add: bool) -> (CubeTensor, Option<CubeTensor>, CubeTensor) {
-    let GradInput { grad, x, y, statistics, weight, epsilon, relu } = input;
-    let [out_grad, x, y, statistics, weight] = [grad, x, y, statistics, weight].map(into_contiguous);
+/// Gradients of x, of the residual with `adds`, and of bias and weight, `[2, C]`.
+fn grad_wgsl(
+    [out_grad, x, y, statistics]: &[CubeTensor; 4],
+    weight: &CubeTensor,
+    Options { epsilon, relu }: Options,
+    adds: bool,
+) -> (CubeTensor, Option<CubeTensor>, CubeTensor) {
     let [num_rows, dim] = x.shape().dims();
     let (num_channels, relu) = (dim as u32, u32::from(relu));
     let num_blocks = num_rows.div_ceil(grad_sums::BLOCK_ROWS as usize);
-    let (partial, sums) = (empty_f32(&x, [num_blocks, 2 * dim]), empty_f32(&x, [2, dim]));
+    let (partial, sums) = (empty_f32(x, [num_blocks, 2 * dim]), empty_f32(x, [2, dim]));
     launch(
         &x.client,
         &grad_sums::BASE,
@@ -192,258 +177,21 @@ fn grad_wgsl(input: GradInput<CubeTensor>, add: bool) -> (CubeTensor, Option<Cub
     );
     combine_wgsl(&partial, &sums, 0, 1.0);
 
-    let grad_x = empty_f32(&x, [num_rows, dim]);
-    let grad_residual = add.then(|| empty_f32(&x, [num_rows, dim]));
-    let weight = CubeBackend::float_reshape(weight, Shape::from([1, dim]));
-    let factors = into_contiguous(CubeBackend::float_cat(vec![statistics, weight], 0));
+    let grad_x = empty_f32(x, [num_rows, dim]);
+    let grad_residual = adds.then(|| empty_f32(x, [num_rows, dim]));
+    let weight = Tensor::<1>::from_primitive::<CubeBackend>(weight.clone()).reshape([1, dim]);
+    let statistics = Tensor::<2>::from_primitive::<CubeBackend>(statistics.clone());
+    let factors = Tensor::cat(vec![statistics, weight], 0);
+    let factors = factors.into_gpu();
     let mut buffers = vec![&out_grad.handle, &x.handle, &y.handle, &factors.handle, &sums.handle, &grad_x.handle];
     buffers.extend(grad_residual.iter().map(|grad| &grad.handle));
     let num_values = num_rows * dim;
     launch(
         &x.client,
-        if add { &grad::ADD } else { &grad::BASE },
-        num_values.div_ceil(grad::WG as usize),
-        &grad::Params { num_values: num_values as u32, num_channels, num_rows: num_rows as f32, epsilon, relu },
+        if adds { &grad_shader::ADD } else { &grad_shader::BASE },
+        num_values.div_ceil(grad_shader::WG as usize),
+        &grad_shader::Params { num_values: num_values as u32, num_channels, num_rows: num_rows as f32, epsilon, relu },
         &buffers,
     );
     (grad_x, grad_residual, sums)
-}
-
-fn forward_cpu(
-    x: FloatTensor<Flex>,
-    residual: Option<FloatTensor<Flex>>,
-    weight: FloatTensor<Flex>,
-    bias: FloatTensor<Flex>,
-    epsilon: f32,
-    relu: bool,
-) -> (FloatTensor<Flex>, FloatTensor<Flex>) {
-    let [num_rows, dim] = x.shape().dims();
-    let (x, weight, bias) = (Host::<f32>::new(x), Host::<f32>::new(weight), Host::<f32>::new(bias));
-    let residual = residual.map(Host::<f32>::new);
-    let norm = cpu::Norm { weight: &weight, epsilon, relu };
-    let statistics = cpu::statistics(&x, dim);
-    let y = cpu::normalize(&x, residual.as_deref(), &bias, &statistics, norm);
-    (host_tensor(y, [num_rows, dim]), host_tensor(statistics, [2, dim]))
-}
-
-/// As [`grad_wgsl`].
-fn grad_cpu(
-    input: GradInput<FloatTensor<Flex>>,
-    add: bool,
-) -> (FloatTensor<Flex>, Option<FloatTensor<Flex>>, FloatTensor<Flex>) {
-    let GradInput { grad, x, y, statistics, weight, epsilon, relu } = input;
-    let [num_rows, dim] = x.shape().dims();
-    let [grad, x, y, statistics, weight] = [grad, x, y, statistics, weight].map(Host::<f32>::new);
-    let norm = cpu::Norm { weight: &weight, epsilon, relu };
-    let (grad_x, grad_residual, sums) = cpu::grad(&grad, &x, &y, &statistics, norm, add);
-    let grad_residual = add.then(|| host_tensor(grad_residual, [num_rows, dim]));
-    (host_tensor(grad_x, [num_rows, dim]), grad_residual, host_tensor(sums, [2, dim]))
-}
-
-/// The plain backends differ in two functions.
-macro_rules! implement {
-    ($backend:ty, $forward:ident, $grad:ident) => {
-        impl BatchNormBackend for $backend {
-            fn batch_norm_rows(
-                x: FloatTensor<Self>,
-                weight: FloatTensor<Self>,
-                bias: FloatTensor<Self>,
-                epsilon: f32,
-                relu: bool,
-            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                $forward(x, None, weight, bias, epsilon, relu)
-            }
-
-            fn batch_norm_add(
-                x: FloatTensor<Self>,
-                residual: FloatTensor<Self>,
-                weight: FloatTensor<Self>,
-                bias: FloatTensor<Self>,
-                epsilon: f32,
-                relu: bool,
-            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                $forward(x, Some(residual), weight, bias, epsilon, relu)
-            }
-
-            fn batch_norm_grad(
-                grad: FloatTensor<Self>,
-                x: FloatTensor<Self>,
-                y: FloatTensor<Self>,
-                statistics: FloatTensor<Self>,
-                weight: FloatTensor<Self>,
-                epsilon: f32,
-                relu: bool,
-            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-                let (grad_x, _, sums) = $grad(GradInput { grad, x, y, statistics, weight, epsilon, relu }, false);
-                (grad_x, sums)
-            }
-
-            fn batch_norm_add_grad(
-                grad: FloatTensor<Self>,
-                x: FloatTensor<Self>,
-                y: FloatTensor<Self>,
-                statistics: FloatTensor<Self>,
-                weight: FloatTensor<Self>,
-                epsilon: f32,
-                relu: bool,
-            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-                let input = GradInput { grad: grad.clone(), x, y, statistics, weight, epsilon, relu };
-                let (grad_x, grad_residual, sums) = $grad(input, relu);
-                // Nothing was cut off: the residual's gradient is the result's.
-                (grad_x, grad_residual.unwrap_or(grad), sums)
-            }
-        }
-    };
-}
-
-implement!(CubeBackend, forward_wgsl, grad_wgsl);
-implement!(Flex, forward_cpu, grad_cpu);
-
-/// What the backward pass needs.
-#[derive(Clone, Debug)]
-struct NormState<B: Backend> {
-    x: FloatTensor<B>,
-    y: FloatTensor<B>,
-    statistics: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    epsilon: f32,
-    relu: bool,
-}
-
-/// Hands out the gradients of weight and bias, `sums [2, C]`.
-fn register_sums<B: Backend>(
-    weight: Option<NodeId>,
-    bias: Option<NodeId>,
-    sums: FloatTensor<B>,
-    grads: &mut Gradients,
-) {
-    let dim = sums.shape()[1];
-    let row = |i: usize| {
-        let row = B::float_slice(sums.clone(), &[(i..i + 1).into(), (0..dim).into()]);
-        B::float_reshape(row, Shape::from([dim]))
-    };
-    if let Some(id) = bias {
-        grads.register::<B>(id, row(0));
-    }
-    if let Some(id) = weight {
-        grads.register::<B>(id, row(1));
-    }
-}
-
-#[derive(Debug)]
-struct NormBackward;
-
-impl<B: BatchNormBackend> Backward<B, 3> for NormBackward {
-    type State = NormState<B>;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x_id, weight_id, bias_id] = ops.parents.map(|node| node.map(|node| node.id));
-        let NormState { x, y, statistics, weight, epsilon, relu } = ops.state;
-        let grad = grads.consume::<B>(&ops.node);
-        let (grad_x, sums) = B::batch_norm_grad(grad, x, y, statistics, weight, epsilon, relu);
-        if let Some(id) = x_id {
-            grads.register::<B>(id, grad_x);
-        }
-        register_sums::<B>(weight_id, bias_id, sums, grads);
-    }
-}
-
-#[derive(Debug)]
-struct NormAddBackward;
-
-impl<B: BatchNormBackend> Backward<B, 4> for NormAddBackward {
-    type State = NormState<B>;
-
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x_id, residual_id, weight_id, bias_id] = ops.parents.map(|node| node.map(|node| node.id));
-        let NormState { x, y, statistics, weight, epsilon, relu } = ops.state;
-        let grad = grads.consume::<B>(&ops.node);
-        let (grad_x, grad_residual, sums) = B::batch_norm_add_grad(grad, x, y, statistics, weight, epsilon, relu);
-        if let Some(id) = x_id {
-            grads.register::<B>(id, grad_x);
-        }
-        if let Some(id) = residual_id {
-            grads.register::<B>(id, grad_residual);
-        }
-        register_sums::<B>(weight_id, bias_id, sums, grads);
-    }
-}
-
-impl<B: BatchNormBackend, C: CheckpointStrategy> BatchNormBackend for Autodiff<B, C> {
-    fn batch_norm_rows(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let prep = NormBackward.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful();
-        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        let (y, statistics) = B::batch_norm_rows(x.clone(), weight.clone(), bias, epsilon, relu);
-        let y = match prep {
-            OpsKind::Tracked(prep) => {
-                let state = NormState { x, y: y.clone(), statistics: statistics.clone(), weight, epsilon, relu };
-                prep.finish(state, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        };
-        (y, <Self as AutodiffBackend>::from_inner(statistics))
-    }
-
-    fn batch_norm_add(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let nodes = [x.node(), residual.node(), weight.node(), bias.node()];
-        let prep = NormAddBackward.prepare::<C>(nodes).compute_bound().stateful();
-        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        let residual = residual.into_primitive();
-        let (y, statistics) = B::batch_norm_add(x.clone(), residual, weight.clone(), bias, epsilon, relu);
-        let y = match prep {
-            OpsKind::Tracked(prep) => {
-                let state = NormState { x, y: y.clone(), statistics: statistics.clone(), weight, epsilon, relu };
-                prep.finish(state, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        };
-        (y, <Self as AutodiffBackend>::from_inner(statistics))
-    }
-
-    fn batch_norm_grad(
-        grad: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        y: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (grad, x, y) = (grad.into_primitive(), x.into_primitive(), y.into_primitive());
-        let (statistics, weight) = (statistics.into_primitive(), weight.into_primitive());
-        let (grad_x, sums) = B::batch_norm_grad(grad, x, y, statistics, weight, epsilon, relu);
-        (<Self as AutodiffBackend>::from_inner(grad_x), <Self as AutodiffBackend>::from_inner(sums))
-    }
-
-    fn batch_norm_add_grad(
-        grad: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        y: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (grad, x, y) = (grad.into_primitive(), x.into_primitive(), y.into_primitive());
-        let (statistics, weight) = (statistics.into_primitive(), weight.into_primitive());
-        let (grad_x, grad_residual, sums) = B::batch_norm_add_grad(grad, x, y, statistics, weight, epsilon, relu);
-        (
-            <Self as AutodiffBackend>::from_inner(grad_x),
-            <Self as AutodiffBackend>::from_inner(grad_residual),
-            <Self as AutodiffBackend>::from_inner(sums),
-        )
-    }
 }

@@ -4,22 +4,12 @@ pub mod cpu;
 
 use std::ops::Range;
 
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
-use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain};
+use super::{OpError, ShapeCheck, host_tensor, limits_of, run};
 use crate::gpu::shaders::bicubic_antialias::resample;
 use crate::gpu::{check_binding, empty_f32, launch, upload};
-
-/// Backend side of [`bicubic_antialias`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait BicubicAntialiasBackend: Backend {
-    /// `[N, h, w]` → `[N, height, width]`.
-    fn bicubic_antialias(planes: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self>;
-}
 
 /// Resamples every plane of `planes [N, h, w]` to `size` (height, width): `[N, height, width]`. The cubic kernel
 /// with a = −0.5 is stretched by the scale where an axis shrinks; weights are renormalised at the borders.
@@ -41,7 +31,15 @@ pub fn bicubic_antialias(planes: Tensor<3>, size: [usize; 2]) -> Result<Tensor<3
     if num_planes == 0 {
         return Ok(Tensor::zeros([0, height, width], &planes.device()));
     }
-    Ok(Tensor::from_dispatch(Dispatch::bicubic_antialias(plain(planes).into_dispatch(), height, width)))
+    Ok(run(
+        planes,
+        |planes| {
+            // The first pass gives [planes · h, width, 1], which the second reads as [planes, h, width].
+            let wide = along(&planes, 0..num_planes * h, [w, 1], &cpu::Axis::new(w, width));
+            along(&wide, 0..num_planes, [h, width], &cpu::Axis::new(h, height))
+        },
+        |planes| host_tensor(cpu::resample(&planes, (h, w), (height, width)), [num_planes, height, width]),
+    ))
 }
 
 /// `outer` of `x [.., num_in, inner]` resampled along one axis.
@@ -65,22 +63,4 @@ pub(crate) fn along(x: &CubeTensor, outer: Range<usize>, [num_in, inner]: [usize
         &[&x.handle, &first, &weights, &out.handle],
     );
     out
-}
-
-impl BicubicAntialiasBackend for CubeBackend {
-    fn bicubic_antialias(planes: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
-        let planes = into_contiguous(planes);
-        let [num_planes, h, w] = planes.shape().dims();
-        // The first pass gives [planes · h, width, 1], which the second reads as [planes, h, width].
-        let wide = along(&planes, 0..num_planes * h, [w, 1], &cpu::Axis::new(w, width));
-        along(&wide, 0..num_planes, [h, width], &cpu::Axis::new(h, height))
-    }
-}
-
-impl BicubicAntialiasBackend for Flex {
-    fn bicubic_antialias(planes: FloatTensor<Self>, height: usize, width: usize) -> FloatTensor<Self> {
-        let [num_planes, h, w] = planes.shape().dims();
-        let out = cpu::resample(&Host::<f32>::new(planes), (h, w), (height, width));
-        host_tensor(out, [num_planes, height, width])
-    }
 }

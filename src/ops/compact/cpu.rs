@@ -5,7 +5,7 @@ use rayon::prelude::*;
 /// Positions that one thread goes through at a time: few enough to stay in its nearest cache.
 const BLOCK: usize = 1 << 12;
 
-/// What [`compact`](super::compact) gives.
+/// The result of [`compact`](super::compact).
 pub(crate) struct Partitioned {
     pub(crate) position_from_place: Vec<i32>,
     pub(crate) place_from_position: Vec<i32>,

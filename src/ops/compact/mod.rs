@@ -4,13 +4,12 @@ pub mod cpu;
 
 use std::ops::Range;
 
-use burn::backend::tensor::IntTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::prefix_sum::prefix_sum;
-use super::{Host, OpError, host_tensor, int_tensor, int_values, limits_of, plain_int};
+use super::{OpError, host_tensor, int_tensor, int_values, limits_of, run};
 use crate::gpu::shaders::compact::{mark, place};
 use crate::gpu::{check_binding, empty_i32, launch, scalar_buffer};
 
@@ -47,13 +46,6 @@ impl Compacted {
     }
 }
 
-/// Backend side of [`compact`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait CompactBackend: Backend {
-    /// `index [N]` → position_from_place, place_from_position `[N]`, num_present `[1]`.
-    fn compact(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
-}
-
 /// Brings the positions of `index [N]` that have an index, one that is not negative, before those that have none. Both
 /// keep their order. Waits for the device, since the number of either is known only then.
 ///
@@ -67,50 +59,43 @@ pub fn compact(index: Tensor<1, Int>) -> Result<Compacted, OpError> {
         let none = int_tensor(Vec::new(), [0], &device);
         return Ok(Compacted { position_from_place: none.clone(), place_from_position: none, num_present: 0 });
     }
-    let (position_from_place, place_from_position, num_present) = Dispatch::compact(plain_int(index).into_dispatch());
-    let num_present = int_values::<1>(Tensor::from_dispatch(num_present))?[0] as usize;
-    Ok(Compacted {
-        position_from_place: Tensor::from_dispatch(position_from_place),
-        place_from_position: Tensor::from_dispatch(place_from_position),
-        num_present,
-    })
+    let (position_from_place, place_from_position, num_present): (_, _, Tensor<1, Int>) = run(
+        index,
+        |index| compact_wgsl(&index),
+        |index| {
+            let compacted = cpu::compact(&index);
+            (
+                host_tensor(compacted.position_from_place, [num_positions]),
+                host_tensor(compacted.place_from_position, [num_positions]),
+                host_tensor(vec![compacted.num_present as i32], [1]),
+            )
+        },
+    );
+    let num_present = int_values(num_present)?[0] as usize;
+    Ok(Compacted { position_from_place, place_from_position, num_present })
 }
 
-impl CompactBackend for CubeBackend {
-    fn compact(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let index = into_contiguous(index);
-        let n = index.shape()[0];
-        let num_positions = n as u32;
-        let marks = scalar_buffer(&index.client, n);
-        launch(
-            &index.client,
-            &mark::BASE,
-            n.div_ceil(mark::WG as usize),
-            &mark::Params { num_positions },
-            &[&index.handle, &marks],
-        );
-        let scanned = prefix_sum(&index.client, &marks, n);
-        let (position_from_place, place_from_position) = (empty_i32(&index, [n]), empty_i32(&index, [n]));
-        let num_present = empty_i32(&index, [1]);
-        launch(
-            &index.client,
-            &place::BASE,
-            n.div_ceil(place::WG as usize),
-            &place::Params { num_positions },
-            &[&scanned, &position_from_place.handle, &place_from_position.handle, &num_present.handle],
-        );
-        (position_from_place, place_from_position, num_present)
-    }
-}
-
-impl CompactBackend for Flex {
-    fn compact(index: IntTensor<Self>) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let index = Host::new(index);
-        let parted = cpu::compact(&index);
-        (
-            host_tensor(parted.position_from_place, [index.len()]),
-            host_tensor(parted.place_from_position, [index.len()]),
-            host_tensor(vec![parted.num_present as i32], [1]),
-        )
-    }
+/// `index [N]` → position_from_place, place_from_position `[N]`, num_present `[1]`.
+fn compact_wgsl(index: &CubeTensor) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let n = index.shape()[0];
+    let num_positions = n as u32;
+    let marks = scalar_buffer(&index.client, n);
+    launch(
+        &index.client,
+        &mark::BASE,
+        n.div_ceil(mark::WG as usize),
+        &mark::Params { num_positions },
+        &[&index.handle, &marks],
+    );
+    let scanned = prefix_sum(&index.client, &marks, n);
+    let (position_from_place, place_from_position) = (empty_i32(index, [n]), empty_i32(index, [n]));
+    let num_present = empty_i32(index, [1]);
+    launch(
+        &index.client,
+        &place::BASE,
+        n.div_ceil(place::WG as usize),
+        &place::Params { num_positions },
+        &[&scanned, &position_from_place.handle, &place_from_position.handle, &num_present.handle],
+    );
+    (position_from_place, place_from_position, num_present)
 }

@@ -107,7 +107,7 @@ fn similarity_of(key: u64) -> f32 {
     f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
 
-/// What is known of one anchor after some rows.
+/// Best candidates of one anchor among the rows seen so far.
 #[derive(Clone, Debug)]
 struct Running {
     /// Keys of the least similar rows, and of others since the last clearing.

@@ -2,14 +2,11 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{
-    Host, OpError, ShapeCheck, float_values, host_tensor, int_tensor, int_values, limits_of, plain, plain_int,
-};
+use super::{OpError, ShapeCheck, float_values, host_tensor, int_tensor, int_values, limits_of, plain, plain_int, run};
 use crate::gpu::shaders::contrastive_pairs::{
     macro_negatives as macro_shader, micro_negatives as micro_shader, norms as norms_shader, select, similarity,
 };
@@ -64,23 +61,6 @@ impl Pairs {
             _ => Tensor::cat(vec![self.macro_negatives, self.micro_negatives], 1),
         }
     }
-}
-
-/// Backend side of [`contrastive_pairs`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait ContrastivePairsBackend: Backend {
-    /// Euclidean length of every row of `features [N, D]`.
-    fn contrastive_pairs_norms(features: FloatTensor<Self>) -> FloatTensor<Self>;
-
-    /// (positive `[A]`, macro negatives `[A, num_macro]`, micro negatives `[A, num_micro]`, -1 where there are
-    /// too few) of `features [N, D]` with their `norms [N]`, `anchors [A]` and `neighbors [A, K]`.
-    fn contrastive_pairs(
-        features: FloatTensor<Self>,
-        norms: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        neighbors: IntTensor<Self>,
-        negatives: Negatives,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
 }
 
 /// Positive and negatives of every anchor by the cosine between rows of `features [N, D]`, a teacher's, of any
@@ -152,25 +132,30 @@ pub fn contrastive_pairs(
             )));
         }
     }
-    let norms = Dispatch::contrastive_pairs_norms(features.clone().into_dispatch());
-    let lengths = float_values(Tensor::<1>::from_dispatch(norms.clone()))?;
+    let norms: Tensor<1> = run(
+        features.clone(),
+        |features| norms_wgsl(&features),
+        |features| host_tensor(cpu::norms(&features, num_channels), [num_points]),
+    );
+    let lengths = float_values(norms.clone())?;
     if let Some(row) = lengths.iter().position(|length| !length.is_finite()) {
         return Err(
             shapes.value(format!("row {row} of the features has the length {}, expected a finite one", lengths[row]))
         );
     }
-    let (positive, macro_negatives, micro_negatives) = Dispatch::contrastive_pairs(
-        features.into_dispatch(),
-        norms,
-        anchors.clone().into_dispatch(),
-        neighbors.clone().into_dispatch(),
-        negatives,
+    let (positive, macro_negatives, micro_negatives) = run(
+        (features, norms, anchors.clone(), neighbors),
+        |(features, norms, anchors, neighbors)| pairs_wgsl([&features, &norms], [&anchors, &neighbors], negatives),
+        |(features, norms, anchors, neighbors)| {
+            let rows = cpu::contrastive_pairs(&features, &norms, &anchors, &neighbors, negatives);
+            (
+                host_tensor(rows.positive, [num_anchors]),
+                host_tensor(rows.macro_negatives, [num_anchors, num_macro]),
+                host_tensor(rows.micro_negatives, [num_anchors, num_micro]),
+            )
+        },
     );
-    let pairs = Pairs {
-        positive: Tensor::from_dispatch(positive),
-        macro_negatives: Tensor::from_dispatch(macro_negatives),
-        micro_negatives: Tensor::from_dispatch(micro_negatives),
-    };
+    let pairs = Pairs { positive, macro_negatives, micro_negatives };
     if num_micro > 0 && int_values(pairs.micro_negatives.clone().min())?[0] < 0 {
         let rows = int_values(pairs.micro_negatives)?;
         let counts = rows.chunks_exact(num_micro).map(|row| row.iter().filter(|n| **n >= 0).count());
@@ -191,134 +176,92 @@ fn block_rows(limits: Limits, num_anchors: usize) -> usize {
     (words / num_anchors / step * step).clamp(step, 64 * step)
 }
 
-impl ContrastivePairsBackend for CubeBackend {
-    fn contrastive_pairs_norms(features: FloatTensor<Self>) -> FloatTensor<Self> {
-        let features = into_contiguous(features);
-        let [num_rows, num_channels] = features.shape().dims();
-        let norms = empty_f32(&features, [num_rows]);
-        launch(
-            &features.client,
-            &norms_shader::BASE,
-            num_rows,
-            &norms_shader::Params { num_rows: num_rows as u32, num_channels: num_channels as u32 },
-            &[&features.handle, &norms.handle],
-        );
-        norms
-    }
-
-    fn contrastive_pairs(
-        features: FloatTensor<Self>,
-        norms: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        neighbors: IntTensor<Self>,
-        negatives: Negatives,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let Negatives { num_macro, num_micro } = negatives;
-        let (features, norms) = (into_contiguous(features), into_contiguous(norms));
-        let (anchors, neighbors) = (into_contiguous(anchors), into_contiguous(neighbors));
-        let client = &features.client;
-        let [num_points, num_channels] = features.shape().dims();
-        let [num_anchors, k] = neighbors.shape().dims();
-        let block = block_rows(Limits::of(client), num_anchors).min(num_points);
-        let similarities = empty_f32(&features, [num_anchors, block]);
-        let list_len = num_macro + 1;
-        let least = empty_f32(&features, [num_anchors, list_len]);
-        let least_row = empty_i32(&features, [num_anchors, list_len]);
-        let (most, positive) = (empty_f32(&features, [num_anchors]), empty_i32(&features, [num_anchors]));
-        for first_row in (0..num_points).step_by(block) {
-            let num_columns = block.min(num_points - first_row);
-            let tiles =
-                num_anchors.div_ceil(similarity::ROWS as usize) * num_columns.div_ceil(similarity::COLS as usize);
-            launch(
-                client,
-                &similarity::BASE,
-                tiles,
-                &similarity::Params {
-                    num_anchors: num_anchors as u32,
-                    num_channels: num_channels as u32,
-                    first_row: first_row as u32,
-                    num_columns: num_columns as u32,
-                },
-                &[&features.handle, &norms.handle, &anchors.handle, &similarities.handle],
-            );
-            launch(
-                client,
-                &select::BASE,
-                num_anchors,
-                &select::Params {
-                    num_anchors: num_anchors as u32,
-                    num_columns: num_columns as u32,
-                    first_row: first_row as u32,
-                    list_len: list_len as u32,
-                    first_block: u32::from(first_row == 0),
-                },
-                &[
-                    &similarities.handle,
-                    &anchors.handle,
-                    &least.handle,
-                    &least_row.handle,
-                    &most.handle,
-                    &positive.handle,
-                ],
-            );
-        }
-        let macro_negatives = empty_i32(&features, [num_anchors, num_macro]);
-        launch(
-            client,
-            &macro_shader::BASE,
-            (num_anchors * num_macro).div_ceil(macro_shader::WG as usize),
-            &macro_shader::Params { num_anchors: num_anchors as u32, num_negatives: num_macro as u32 },
-            &[&least_row.handle, &positive.handle, &macro_negatives.handle],
-        );
-        let micro_negatives = empty_i32(&features, [num_anchors, num_micro]);
-        launch(
-            client,
-            &micro_shader::BASE,
-            if num_micro == 0 { 0 } else { num_anchors },
-            &micro_shader::Params {
-                num_anchors: num_anchors as u32,
-                num_channels: num_channels as u32,
-                k: k as u32,
-                num_negatives: num_micro as u32,
-            },
-            &[
-                &features.handle,
-                &norms.handle,
-                &anchors.handle,
-                &positive.handle,
-                &neighbors.handle,
-                &micro_negatives.handle,
-            ],
-        );
-        (positive, macro_negatives, micro_negatives)
-    }
+/// Euclidean length of every row of `features [N, D]`.
+fn norms_wgsl(features: &CubeTensor) -> CubeTensor {
+    let [num_rows, num_channels] = features.shape().dims();
+    let norms = empty_f32(features, [num_rows]);
+    launch(
+        &features.client,
+        &norms_shader::BASE,
+        num_rows,
+        &norms_shader::Params { num_rows: num_rows as u32, num_channels: num_channels as u32 },
+        &[&features.handle, &norms.handle],
+    );
+    norms
 }
 
-impl ContrastivePairsBackend for Flex {
-    fn contrastive_pairs_norms(features: FloatTensor<Self>) -> FloatTensor<Self> {
-        let [num_rows, num_channels] = features.shape().dims();
-        host_tensor(cpu::norms(&Host::new(features), num_channels), [num_rows])
-    }
-
-    fn contrastive_pairs(
-        features: FloatTensor<Self>,
-        norms: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        neighbors: IntTensor<Self>,
-        negatives: Negatives,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let num_anchors = anchors.shape()[0];
-        let rows = cpu::contrastive_pairs(
-            &Host::new(features),
-            &Host::new(norms),
-            &Host::new(anchors),
-            &Host::new(neighbors),
-            negatives,
+/// The positive `[A]`, macro negatives `[A, num_macro]` and micro negatives `[A, num_micro]` of every anchor, -1 where
+/// there are too few.
+fn pairs_wgsl(
+    [features, norms]: [&CubeTensor; 2],
+    [anchors, neighbors]: [&CubeTensor; 2],
+    Negatives { num_macro, num_micro }: Negatives,
+) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let client = &features.client;
+    let [num_points, num_channels] = features.shape().dims();
+    let [num_anchors, k] = neighbors.shape().dims();
+    let block = block_rows(Limits::of(client), num_anchors).min(num_points);
+    let similarities = empty_f32(features, [num_anchors, block]);
+    let list_len = num_macro + 1;
+    let least = empty_f32(features, [num_anchors, list_len]);
+    let least_row = empty_i32(features, [num_anchors, list_len]);
+    let (most, positive) = (empty_f32(features, [num_anchors]), empty_i32(features, [num_anchors]));
+    for first_row in (0..num_points).step_by(block) {
+        let num_columns = block.min(num_points - first_row);
+        let tiles = num_anchors.div_ceil(similarity::ROWS as usize) * num_columns.div_ceil(similarity::COLS as usize);
+        launch(
+            client,
+            &similarity::BASE,
+            tiles,
+            &similarity::Params {
+                num_anchors: num_anchors as u32,
+                num_channels: num_channels as u32,
+                first_row: first_row as u32,
+                num_columns: num_columns as u32,
+            },
+            &[&features.handle, &norms.handle, &anchors.handle, &similarities.handle],
         );
-        (
-            host_tensor(rows.positive, [num_anchors]),
-            host_tensor(rows.macro_negatives, [num_anchors, negatives.num_macro]),
-            host_tensor(rows.micro_negatives, [num_anchors, negatives.num_micro]),
-        )
+        launch(
+            client,
+            &select::BASE,
+            num_anchors,
+            &select::Params {
+                num_anchors: num_anchors as u32,
+                num_columns: num_columns as u32,
+                first_row: first_row as u32,
+                list_len: list_len as u32,
+                first_block: u32::from(first_row == 0),
+            },
+            &[&similarities.handle, &anchors.handle, &least.handle, &least_row.handle, &most.handle, &positive.handle],
+        );
     }
+    let macro_negatives = empty_i32(features, [num_anchors, num_macro]);
+    launch(
+        client,
+        &macro_shader::BASE,
+        (num_anchors * num_macro).div_ceil(macro_shader::WG as usize),
+        &macro_shader::Params { num_anchors: num_anchors as u32, num_negatives: num_macro as u32 },
+        &[&least_row.handle, &positive.handle, &macro_negatives.handle],
+    );
+    let micro_negatives = empty_i32(features, [num_anchors, num_micro]);
+    launch(
+        client,
+        &micro_shader::BASE,
+        if num_micro == 0 { 0 } else { num_anchors },
+        &micro_shader::Params {
+            num_anchors: num_anchors as u32,
+            num_channels: num_channels as u32,
+            k: k as u32,
+            num_negatives: num_micro as u32,
+        },
+        &[
+            &features.handle,
+            &norms.handle,
+            &anchors.handle,
+            &positive.handle,
+            &neighbors.handle,
+            &micro_negatives.handle,
+        ],
+    );
+    (positive, macro_negatives, micro_negatives)
 }

@@ -77,7 +77,7 @@ impl WithSimd for Block<'_> {
                 for ((sum, value), gates) in sums.zip(to.chunks_exact(block)).zip(gates) {
                     sum.iter_mut().zip(value).for_each(|(sum, value)| *sum += value * gates[level]);
                 }
-                // What ran over the end of the row must be border again.
+                // Values past the end of the row must be border again.
                 next[at + width * block..at + layout.row_len()].fill(0.0);
             }
             std::mem::swap(&mut plane, &mut next);

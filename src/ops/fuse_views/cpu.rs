@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{Extents, TOP};
 
-/// What [`fuse_views`](super::fuse_views) gives, flat.
+/// The result of [`fuse_views`](super::fuse_views), flat.
 pub(crate) struct Fused {
     pub(crate) consensus: Vec<i32>,
     pub(crate) num_views: Vec<i32>,

@@ -1,13 +1,11 @@
-//! What the views agree on for every point.
+//! Fusion of views: the label they agree on for every point.
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, float_tensor, host_tensor, int_tensor, limits_of, plain, plain_int};
+use super::{OpError, ShapeCheck, float_tensor, host_tensor, int_tensor, int_values, limits_of, plain_int, run};
 use crate::gpu::shaders::fuse_views::consensus as consensus_shader;
 use crate::gpu::shaders::fuse_views::fuse_views as shader;
 use crate::gpu::{check_binding, empty_f32, empty_i32, launch};
@@ -28,7 +26,7 @@ pub struct Extents {
     pub num_labels: usize,
 }
 
-/// What the views say of every point; see [`fuse_views`].
+/// The views fused for every point; see [`fuse_views`].
 #[derive(Clone, Debug)]
 pub struct FusedViews {
     /// `[N]` the label the views agree on, -1 where no view sees the point.
@@ -41,18 +39,6 @@ pub struct FusedViews {
     pub agreement: Tensor<2>,
     /// `[N, 3]` softmax of those logits, 0 where there is no row.
     pub weights: Tensor<2>,
-}
-
-/// Backend side of [`fuse_views`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait FuseViewsBackend: Backend {
-    /// (consensus, num_views `[N]`, row, agreement, weights `[N, 3]`).
-    #[allow(clippy::type_complexity, reason = "the tensors of `FusedViews`, by their order")]
-    fn fuse_views(
-        row_from_point: IntTensor<Self>,
-        logits: FloatTensor<Self>,
-        extents: Extents,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// For every point: the label with the largest mean logit over the views that see it, the up to three views' rows with
@@ -85,82 +71,61 @@ pub fn fuse_views(row_from_point: Tensor<2, Int>, logits: Tensor<2>) -> Result<F
         });
     }
     let row_from_point = plain_int(row_from_point);
-    let most = super::int_values(row_from_point.clone().max())?[0];
+    let most = int_values(row_from_point.clone().max())?[0];
     if most >= num_rows as i32 {
         return Err(shapes.value(format!("row {most}, expected at most {num_rows} - 1")));
     }
     let extents = Extents { num_views, num_points, num_labels };
-    let (consensus, num_views, row, agreement, weights) =
-        Dispatch::fuse_views(row_from_point.into_dispatch(), plain(logits).into_dispatch(), extents);
-    Ok(FusedViews {
-        consensus: Tensor::from_dispatch(consensus),
-        num_views: Tensor::from_dispatch(num_views),
-        row: Tensor::from_dispatch(row),
-        agreement: Tensor::from_dispatch(agreement),
-        weights: Tensor::from_dispatch(weights),
-    })
+    let (consensus, num_views, row, agreement, weights) = run(
+        (row_from_point, logits),
+        |(row_from_point, logits)| fuse_wgsl(&row_from_point, &logits, extents),
+        |(row_from_point, logits)| {
+            let fused = cpu::fuse_views(&row_from_point, &logits, extents);
+            (
+                host_tensor(fused.consensus, [num_points]),
+                host_tensor(fused.num_views, [num_points]),
+                host_tensor(fused.row, [num_points, TOP]),
+                host_tensor(fused.agreement, [num_points, TOP]),
+                host_tensor(fused.weights, [num_points, TOP]),
+            )
+        },
+    );
+    Ok(FusedViews { consensus, num_views, row, agreement, weights })
 }
 
-impl FuseViewsBackend for CubeBackend {
-    fn fuse_views(
-        row_from_point: IntTensor<Self>,
-        logits: FloatTensor<Self>,
-        extents: Extents,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (row_from_point, logits) = (into_contiguous(row_from_point), into_contiguous(logits));
-        let Extents { num_views, num_points: n, num_labels } = extents;
-        let (best_sum, consensus, count) = (empty_f32(&logits, [n]), empty_i32(&logits, [n]), empty_i32(&logits, [n]));
-        // Four labels a round.
-        let block = (MAX_ROUNDS / num_views).max(1) * 4;
-        for first_label in (0..num_labels).step_by(block) {
-            launch(
-                &logits.client,
-                &consensus_shader::BASE,
-                n.div_ceil(consensus_shader::WG as usize),
-                &consensus_shader::Params {
-                    num_views: num_views as u32,
-                    num_points: n as u32,
-                    num_labels: num_labels as u32,
-                    first_label: first_label as u32,
-                    end_label: num_labels.min(first_label + block) as u32,
-                },
-                &[&row_from_point.handle, &logits.handle, &best_sum.handle, &consensus.handle, &count.handle],
-            );
-        }
-        let row = empty_i32(&logits, [n, TOP]);
-        let (agreement, weights) = (empty_f32(&logits, [n, TOP]), empty_f32(&logits, [n, TOP]));
+/// Consensus, number of views `[N]`, row, agreement and weights `[N, 3]`.
+fn fuse_wgsl(
+    row_from_point: &CubeTensor,
+    logits: &CubeTensor,
+    extents: Extents,
+) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+    let Extents { num_views, num_points: n, num_labels } = extents;
+    let (best_sum, consensus, count) = (empty_f32(logits, [n]), empty_i32(logits, [n]), empty_i32(logits, [n]));
+    // Four labels a round.
+    let block = (MAX_ROUNDS / num_views).max(1) * 4;
+    for first_label in (0..num_labels).step_by(block) {
         launch(
             &logits.client,
-            &shader::BASE,
-            n.div_ceil(shader::WG as usize),
-            &shader::Params { num_views: num_views as u32, num_points: n as u32, num_labels: num_labels as u32 },
-            &[
-                &row_from_point.handle,
-                &logits.handle,
-                &consensus.handle,
-                &row.handle,
-                &agreement.handle,
-                &weights.handle,
-            ],
+            &consensus_shader::BASE,
+            n.div_ceil(consensus_shader::WG as usize),
+            &consensus_shader::Params {
+                num_views: num_views as u32,
+                num_points: n as u32,
+                num_labels: num_labels as u32,
+                first_label: first_label as u32,
+                end_label: num_labels.min(first_label + block) as u32,
+            },
+            &[&row_from_point.handle, &logits.handle, &best_sum.handle, &consensus.handle, &count.handle],
         );
-        (consensus, count, row, agreement, weights)
     }
-}
-
-impl FuseViewsBackend for Flex {
-    fn fuse_views(
-        row_from_point: IntTensor<Self>,
-        logits: FloatTensor<Self>,
-        extents: Extents,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let fused = cpu::fuse_views(&Host::new(row_from_point), &Host::new(logits), extents);
-        let n = extents.num_points;
-        (
-            host_tensor(fused.consensus, [n]),
-            host_tensor(fused.num_views, [n]),
-            host_tensor(fused.row, [n, TOP]),
-            host_tensor(fused.agreement, [n, TOP]),
-            host_tensor(fused.weights, [n, TOP]),
-        )
-    }
+    let row = empty_i32(logits, [n, TOP]);
+    let (agreement, weights) = (empty_f32(logits, [n, TOP]), empty_f32(logits, [n, TOP]));
+    launch(
+        &logits.client,
+        &shader::BASE,
+        n.div_ceil(shader::WG as usize),
+        &shader::Params { num_views: num_views as u32, num_points: n as u32, num_labels: num_labels as u32 },
+        &[&row_from_point.handle, &logits.handle, &consensus.handle, &row.handle, &agreement.handle, &weights.handle],
+    );
+    (consensus, count, row, agreement, weights)
 }

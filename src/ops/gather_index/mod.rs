@@ -2,21 +2,11 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::IntTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, host_tensor, int_tensor, limits_of, plain_int};
+use super::{OpError, host_tensor, int_tensor, limits_of, run};
 use crate::gpu::shaders::gather_index::gather_index as shader;
 use crate::gpu::{check_binding, empty_i32, launch};
-
-/// Backend side of [`gather_index`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait GatherIndexBackend: Backend {
-    /// `c_from_b [B]`, `b_from_a [A]` → `[A]`.
-    fn gather_index(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self>;
-}
 
 /// `c_from_a [A]`, from `c_from_b [B]` and `b_from_a [A]`: what `c_from_b` has at every index of `b_from_a`, -1 where
 /// that is negative or not below B, or where `c_from_b` is negative there.
@@ -30,29 +20,19 @@ pub fn gather_index(c_from_b: Tensor<1, Int>, b_from_a: Tensor<1, Int>) -> Resul
     if num_a == 0 || num_b == 0 {
         return Ok(int_tensor(vec![-1; num_a], [num_a], &device));
     }
-    let (c_from_b, b_from_a) = (plain_int(c_from_b).into_dispatch(), plain_int(b_from_a).into_dispatch());
-    Ok(Tensor::from_dispatch(Dispatch::gather_index(c_from_b, b_from_a)))
-}
-
-impl GatherIndexBackend for CubeBackend {
-    fn gather_index(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self> {
-        let (c_from_b, b_from_a) = (into_contiguous(c_from_b), into_contiguous(b_from_a));
-        let (num_b, num_a) = (c_from_b.shape()[0], b_from_a.shape()[0]);
-        let c_from_a = empty_i32(&b_from_a, [num_a]);
-        launch(
-            &b_from_a.client,
-            &shader::BASE,
-            num_a.div_ceil(shader::WG as usize),
-            &shader::Params { num_a: num_a as u32, num_b: num_b as u32 },
-            &[&c_from_b.handle, &b_from_a.handle, &c_from_a.handle],
-        );
-        c_from_a
-    }
-}
-
-impl GatherIndexBackend for Flex {
-    fn gather_index(c_from_b: IntTensor<Self>, b_from_a: IntTensor<Self>) -> IntTensor<Self> {
-        let (c_from_b, b_from_a) = (Host::new(c_from_b), Host::new(b_from_a));
-        host_tensor(cpu::gather_index(&c_from_b, &b_from_a), [b_from_a.len()])
-    }
+    Ok(run(
+        (c_from_b, b_from_a),
+        |(c_from_b, b_from_a)| {
+            let c_from_a = empty_i32(&b_from_a, [num_a]);
+            launch(
+                &b_from_a.client,
+                &shader::BASE,
+                num_a.div_ceil(shader::WG as usize),
+                &shader::Params { num_a: num_a as u32, num_b: num_b as u32 },
+                &[&c_from_b.handle, &b_from_a.handle, &c_from_a.handle],
+            );
+            c_from_a
+        },
+        |(c_from_b, b_from_a)| host_tensor(cpu::gather_index(&c_from_b, &b_from_a), [num_a]),
+    ))
 }

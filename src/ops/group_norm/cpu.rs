@@ -3,7 +3,7 @@
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::{Epilogue, NormInput};
+use super::{Epilogue, Groups};
 
 /// Rows whose sums are taken in f32, before they are added up in f64.
 const TASK_ROWS: usize = 64;
@@ -14,8 +14,7 @@ pub(crate) fn group_norm(
     x: &[f32],
     weight: &[f32],
     bias: &[f32],
-    num_groups: usize,
-    epsilon: f32,
+    Groups { num_groups, epsilon }: Groups,
     [height, width]: [usize; 2],
     epilogue: Epilogue<&[f32]>,
 ) -> Vec<f32> {
@@ -109,10 +108,20 @@ impl NullaryFnOnce for Normalize<'_> {
     }
 }
 
+/// The input of a norm.
+#[derive(Clone, Copy)]
+pub(crate) struct NormInput<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) weight: &'a [f32],
+    pub(crate) bias: &'a [f32],
+    pub(crate) groups: Groups,
+    pub(crate) relu: bool,
+}
+
 /// Gradient of x, empty where nobody `wants_x`, and `[2, C]`: those of bias and weight; for images of
 /// `num_pixels` pixels, flat.
-pub(crate) fn grad(grad: &[f32], input: NormInput<&[f32]>, num_pixels: usize, wants_x: bool) -> (Vec<f32>, Vec<f32>) {
-    let NormInput { x, weight, bias, num_groups, epsilon, relu } = input;
+pub(crate) fn grad(grad: &[f32], input: NormInput<'_>, num_pixels: usize, wants_x: bool) -> (Vec<f32>, Vec<f32>) {
+    let NormInput { x, weight, bias, groups: Groups { num_groups, epsilon }, relu } = input;
     let dim = weight.len();
     let (group, count) = (dim / num_groups, (num_pixels * dim / num_groups) as f64);
     let (task, image_len) = (TASK_ROWS * dim, num_pixels * dim);
@@ -167,7 +176,7 @@ pub(crate) fn upsampled_grad(grad: &[f32], width: usize, dim: usize) -> Vec<f32>
     out
 }
 
-/// What is known of every channel of an image.
+/// Statistics and parameters of every channel of an image.
 #[derive(Clone, Copy)]
 struct Channels<'a> {
     means: &'a [f32],

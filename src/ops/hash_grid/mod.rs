@@ -2,22 +2,13 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::IntTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, limits_of, plain_int, rows};
+use super::{OpError, ShapeCheck, host_tensor, int_tensor, limits_of, rows, run};
 use crate::gpu::shaders::hash_grid::{clear, insert, lookup as lookup_shader};
 use crate::gpu::{check_binding, empty_i32, launch};
-
-/// Backend side of [`lookup`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait HashGridBackend: Backend {
-    /// See [`lookup`].
-    fn hash_grid_lookup(coords: IntTensor<Self>, queries: IntTensor<Self>) -> IntTensor<Self>;
-}
 
 /// Index of the voxel at every query, -1 where there is none: `coords [V, 4]`, `queries [Q, 4]` → `[Q]`.
 ///
@@ -39,10 +30,29 @@ pub fn lookup(coords: Tensor<2, Int>, queries: Tensor<2, Int>) -> Result<Tensor<
     if num_voxels == 0 || num_queries == 0 {
         return Ok(int_tensor(vec![-1; num_queries], [num_queries], &coords.device()));
     }
-    Ok(Tensor::from_dispatch(Dispatch::hash_grid_lookup(
-        plain_int(coords).into_dispatch(),
-        plain_int(queries).into_dispatch(),
-    )))
+    Ok(run(
+        (coords, queries),
+        |(coords, queries)| lookup_wgsl(&coords, &queries),
+        |(coords, queries)| {
+            let grid = cpu::HashGrid::build(rows(&coords));
+            let found: Vec<i32> = rows::<i32, 4>(&queries).iter().map(|query| grid.lookup(*query)).collect();
+            host_tensor(found, [num_queries])
+        },
+    ))
+}
+
+fn lookup_wgsl(coords: &CubeTensor, queries: &CubeTensor) -> CubeTensor {
+    let table = build(coords);
+    let num_queries = queries.shape()[0];
+    let found = empty_i32(coords, [num_queries]);
+    launch(
+        &coords.client,
+        &lookup_shader::BASE,
+        num_queries.div_ceil(lookup_shader::WG as usize),
+        &lookup_shader::Params { num_queries: num_queries as u32, mask: mask(&table) },
+        &[&table.handle, &coords.handle, &queries.handle, &found.handle],
+    );
+    found
 }
 
 /// The table of contiguous `coords [V, 4]`, V > 0; its capacity is a power of two.
@@ -70,31 +80,4 @@ pub(crate) fn build(coords: &CubeTensor) -> CubeTensor {
 /// The mask that turns a hash into a slot of `table`.
 pub(crate) fn mask(table: &CubeTensor) -> u32 {
     table.shape()[0] as u32 - 1
-}
-
-impl HashGridBackend for CubeBackend {
-    fn hash_grid_lookup(coords: IntTensor<Self>, queries: IntTensor<Self>) -> IntTensor<Self> {
-        let (coords, queries) = (into_contiguous(coords), into_contiguous(queries));
-        let table = build(&coords);
-        let num_queries = queries.shape()[0];
-        let found = empty_i32(&coords, [num_queries]);
-        launch(
-            &coords.client,
-            &lookup_shader::BASE,
-            num_queries.div_ceil(lookup_shader::WG as usize),
-            &lookup_shader::Params { num_queries: num_queries as u32, mask: mask(&table) },
-            &[&table.handle, &coords.handle, &queries.handle, &found.handle],
-        );
-        found
-    }
-}
-
-impl HashGridBackend for Flex {
-    fn hash_grid_lookup(coords: IntTensor<Self>, queries: IntTensor<Self>) -> IntTensor<Self> {
-        let (coords, queries) = (Host::<i32>::new(coords), Host::<i32>::new(queries));
-        let grid = cpu::HashGrid::build(rows(&coords));
-        let found: Vec<i32> = rows::<i32, 4>(&queries).iter().map(|query| grid.lookup(*query)).collect();
-        let num_queries = found.len();
-        host_tensor(found, [num_queries])
-    }
 }

@@ -2,18 +2,16 @@
 
 pub mod cpu;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::ops::IntTensorOps;
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::prefix_sum::prefix_sum;
 use super::radix_sort::radix_sort;
-use super::{Host, OpError, ShapeCheck, host_tensor, int_values, limits_of, plain, plain_int};
+use super::run::Operands;
+use super::{
+    OpError, ShapeCheck, host_tensor, int_values, limits_of, plain, plain_int, run, run_twin, run_wgsl, with_gradient,
+};
 use crate::gpu::shaders::info_nce::{anchor_grad, combine, mean, offsets, pieces, softmax, sum_pieces};
 use crate::gpu::{check_binding, empty_f32, launch, scalar_buffer};
 
@@ -24,27 +22,6 @@ pub struct InfoNce {
     pub loss: Tensor<1>,
     /// Share of the anchors whose positive is more similar than every negative, `[1]`; without a gradient.
     pub accuracy: Tensor<1>,
-}
-
-/// Backend side of [`info_nce`]; preconditions are checked there.
-#[backend_extension(Cube, Flex, Autodiff)]
-pub trait InfoNceBackend: Backend {
-    /// (loss `[1]`, accuracy `[1]`, derivative of the loss by every dot product `[A, T]`) of `embedding [V, E]`,
-    /// `anchors [A]` and `targets [A, T]`, the positive first.
-    fn info_nce(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        temperature: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    /// Gradient of the loss by the embedding, `[V, E]`, from the `coefficients [A, T]` of `info_nce`.
-    fn info_nce_grad(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        coefficients: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
 }
 
 /// Mean over the anchors of −log(exp(⟨a, p⟩ / τ) / (exp(⟨a, p⟩ / τ) + Σₘ exp(⟨a, nₘ⟩ / τ))): the cross entropy with the
@@ -101,231 +78,152 @@ pub fn info_nce(
             return Err(shapes.value(format!("{name} span {least} to {most}, expected rows within 0..{num_rows}")));
         }
     }
-    let (loss, accuracy, _) =
-        Dispatch::info_nce(embedding.into_dispatch(), anchors.into_dispatch(), targets.into_dispatch(), temperature);
-    Ok(InfoNce { loss: Tensor::from_dispatch(loss), accuracy: plain(Tensor::from_dispatch(accuracy)) })
+    let values = plain(embedding.clone());
+    let (loss, accuracy, coefficients): (_, _, Tensor<2>) = run(
+        (values.clone(), anchors.clone(), targets.clone()),
+        |(embedding, anchors, targets)| forward_wgsl(&embedding, &anchors, &targets, temperature),
+        |(embedding, anchors, targets)| {
+            let forward = cpu::forward(&embedding, num_channels, &anchors, &targets, num_targets, temperature);
+            (
+                host_tensor(vec![forward.loss], [1]),
+                host_tensor(vec![forward.accuracy], [1]),
+                host_tensor(forward.coefficients, [num_anchors, num_targets]),
+            )
+        },
+    );
+    let loss = with_gradient((embedding,), loss, move |scale: Tensor<1>, [wants]| {
+        // The coefficients carry the factor, so that it costs no pass over the gradient.
+        let coefficients = coefficients * scale.reshape([1, 1]);
+        (wants.then(|| grad(values, anchors, targets, coefficients)),)
+    });
+    Ok(InfoNce { loss, accuracy })
+}
+
+/// Gradient of the loss by the embedding, `[V, E]`, from its derivative by every dot product, `coefficients [A, T]`.
+fn grad(embedding: Tensor<2>, anchors: Tensor<1, Int>, targets: Tensor<2, Int>, coefficients: Tensor<2>) -> Tensor<2> {
+    let (shape, [num_anchors, num_targets]) = (embedding.dims(), targets.dims());
+    if embedding.is_on_host() {
+        return run_twin(
+            ([embedding, coefficients], anchors, targets),
+            |([embedding, coefficients], anchors, targets)| {
+                host_tensor(cpu::grad(&embedding, shape[1], &anchors, &targets, num_targets, &coefficients), shape)
+            },
+        );
+    }
+    let row_from_entry = Tensor::cat(vec![targets.clone().reshape([num_anchors * num_targets]), anchors.clone()], 0);
+    run_wgsl(([embedding, coefficients], [anchors, row_from_entry], targets), |(floats, rows, targets)| {
+        grad_wgsl(&floats, &rows, &targets)
+    })
 }
 
 /// Most contributions to a row that one thread adds up.
 const PIECE: usize = offsets::PIECE as usize;
 
-impl InfoNceBackend for CubeBackend {
-    fn info_nce(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        temperature: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (embedding, anchors, targets) =
-            (into_contiguous(embedding), into_contiguous(anchors), into_contiguous(targets));
-        let num_channels = embedding.shape()[1] as u32;
-        let [num_anchors, num_targets] = targets.shape().dims();
-        let coefficients = empty_f32(&embedding, [num_anchors, num_targets]);
-        let (losses, correct) = (empty_f32(&embedding, [num_anchors]), empty_f32(&embedding, [num_anchors]));
-        let (loss, accuracy) = (empty_f32(&embedding, [1]), empty_f32(&embedding, [1]));
-        launch(
-            &embedding.client,
-            &softmax::BASE,
-            num_anchors,
-            &softmax::Params {
-                num_anchors: num_anchors as u32,
-                num_targets: num_targets as u32,
-                num_channels,
-                temperature,
-            },
-            &[
-                &embedding.handle,
-                &anchors.handle,
-                &targets.handle,
-                &coefficients.handle,
-                &losses.handle,
-                &correct.handle,
-            ],
-        );
-        launch(
-            &embedding.client,
-            &mean::BASE,
-            1,
-            &mean::Params { num_anchors: num_anchors as u32 },
-            &[&losses.handle, &correct.handle, &loss.handle, &accuracy.handle],
-        );
-        (loss, accuracy, coefficients)
-    }
-
-    fn info_nce_grad(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        coefficients: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let (embedding, coefficients) = (into_contiguous(embedding), into_contiguous(coefficients));
-        let (anchors, targets) = (into_contiguous(anchors), into_contiguous(targets));
-        let client = &embedding.client;
-        let [num_rows, num_channels] = embedding.shape().dims();
-        let [num_anchors, num_targets] = targets.shape().dims();
-        let num_entries = num_anchors * (num_targets + 1);
-        let to_anchors = empty_f32(&embedding, [num_anchors, num_channels]);
-        launch(
-            client,
-            &anchor_grad::BASE,
-            (num_anchors * num_channels).div_ceil(anchor_grad::WG as usize),
-            &anchor_grad::Params {
-                num_anchors: num_anchors as u32,
-                num_targets: num_targets as u32,
-                num_channels: num_channels as u32,
-            },
-            &[&embedding.handle, &targets.handle, &coefficients.handle, &to_anchors.handle],
-        );
-
-        let flat = Self::int_reshape(targets, Shape::from([num_anchors * num_targets]));
-        let row_from_entry = into_contiguous(Self::int_cat(vec![flat, anchors.clone()], 0));
-        let row_bits = usize::BITS - (num_rows - 1).leading_zeros();
-        let order = radix_sort(client, &row_from_entry.handle, num_entries, &[row_bits]);
-        let (row_offsets, num_pieces) = (scalar_buffer(client, num_rows), scalar_buffer(client, num_rows));
-        launch(
-            client,
-            &offsets::BASE,
-            num_rows.div_ceil(offsets::WG as usize),
-            &offsets::Params { num_rows: num_rows as u32, num_entries: num_entries as u32 },
-            &[&row_from_entry.handle, &order, &row_offsets, &num_pieces],
-        );
-        let piece_offsets = prefix_sum(client, &num_pieces, num_rows);
-        // Every row that has contributions may leave one piece unfilled.
-        let max_pieces = num_entries.div_ceil(PIECE) + num_rows.min(num_entries);
-        let piece_first = scalar_buffer(client, max_pieces + 1);
-        launch(
-            client,
-            &pieces::BASE,
-            (max_pieces + 1).div_ceil(pieces::WG as usize),
-            &pieces::Params {
-                num_rows: num_rows as u32,
-                num_entries: num_entries as u32,
-                max_pieces: max_pieces as u32,
-                piece_len: offsets::PIECE,
-            },
-            &[&row_offsets, &piece_offsets, &piece_first],
-        );
-
-        let sums = scalar_buffer(client, max_pieces * num_channels);
-        launch(
-            client,
-            &sum_pieces::BASE,
-            max_pieces,
-            &sum_pieces::Params {
-                num_anchors: num_anchors as u32,
-                num_targets: num_targets as u32,
-                num_channels: num_channels as u32,
-                num_pieces: max_pieces as u32,
-            },
-            &[
-                &embedding.handle,
-                &anchors.handle,
-                &coefficients.handle,
-                &to_anchors.handle,
-                &order,
-                &piece_first,
-                &sums,
-            ],
-        );
-        let grad = empty_f32(&embedding, [num_rows, num_channels]);
-        launch(
-            client,
-            &combine::BASE,
-            (num_rows * num_channels).div_ceil(combine::WG as usize),
-            &combine::Params { num_rows: num_rows as u32, num_channels: num_channels as u32 },
-            &[&sums, &piece_offsets, &grad.handle],
-        );
-        grad
-    }
+/// Loss `[1]`, accuracy `[1]` and the derivative of the loss by every dot product, `[A, T]`; of the targets the
+/// positive comes first.
+fn forward_wgsl(
+    embedding: &CubeTensor,
+    anchors: &CubeTensor,
+    targets: &CubeTensor,
+    temperature: f32,
+) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let num_channels = embedding.shape()[1] as u32;
+    let [num_anchors, num_targets] = targets.shape().dims();
+    let coefficients = empty_f32(embedding, [num_anchors, num_targets]);
+    let (losses, correct) = (empty_f32(embedding, [num_anchors]), empty_f32(embedding, [num_anchors]));
+    let (loss, accuracy) = (empty_f32(embedding, [1]), empty_f32(embedding, [1]));
+    launch(
+        &embedding.client,
+        &softmax::BASE,
+        num_anchors,
+        &softmax::Params {
+            num_anchors: num_anchors as u32,
+            num_targets: num_targets as u32,
+            num_channels,
+            temperature,
+        },
+        &[&embedding.handle, &anchors.handle, &targets.handle, &coefficients.handle, &losses.handle, &correct.handle],
+    );
+    launch(
+        &embedding.client,
+        &mean::BASE,
+        1,
+        &mean::Params { num_anchors: num_anchors as u32 },
+        &[&losses.handle, &correct.handle, &loss.handle, &accuracy.handle],
+    );
+    (loss, accuracy, coefficients)
 }
 
-impl InfoNceBackend for Flex {
-    fn info_nce(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        temperature: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let num_channels = embedding.shape()[1];
-        let shape: [usize; 2] = targets.shape().dims();
-        let (embedding, anchors, targets) = (Host::new(embedding), Host::new(anchors), Host::new(targets));
-        let forward = cpu::forward(&embedding, num_channels, &anchors, &targets, shape[1], temperature);
-        (
-            host_tensor(vec![forward.loss], [1]),
-            host_tensor(vec![forward.accuracy], [1]),
-            host_tensor(forward.coefficients, shape),
-        )
-    }
+/// `row_from_entry` names the rows of all targets, then those of the anchors.
+fn grad_wgsl(
+    [embedding, coefficients]: &[CubeTensor; 2],
+    [anchors, row_from_entry]: &[CubeTensor; 2],
+    targets: &CubeTensor,
+) -> CubeTensor {
+    let client = &embedding.client;
+    let [num_rows, num_channels] = embedding.shape().dims();
+    let [num_anchors, num_targets] = targets.shape().dims();
+    let num_entries = num_anchors * (num_targets + 1);
+    let to_anchors = empty_f32(embedding, [num_anchors, num_channels]);
+    launch(
+        client,
+        &anchor_grad::BASE,
+        (num_anchors * num_channels).div_ceil(anchor_grad::WG as usize),
+        &anchor_grad::Params {
+            num_anchors: num_anchors as u32,
+            num_targets: num_targets as u32,
+            num_channels: num_channels as u32,
+        },
+        &[&embedding.handle, &targets.handle, &coefficients.handle, &to_anchors.handle],
+    );
 
-    fn info_nce_grad(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        coefficients: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let shape: [usize; 2] = embedding.shape().dims();
-        let num_targets = targets.shape()[1];
-        let (embedding, coefficients) = (Host::new(embedding), Host::new(coefficients));
-        let (anchors, targets) = (Host::new(anchors), Host::new(targets));
-        host_tensor(cpu::grad(&embedding, shape[1], &anchors, &targets, num_targets, &coefficients), shape)
-    }
-}
+    let row_bits = usize::BITS - (num_rows - 1).leading_zeros();
+    let order = radix_sort(client, &row_from_entry.handle, num_entries, &[row_bits]);
+    let (row_offsets, num_pieces) = (scalar_buffer(client, num_rows), scalar_buffer(client, num_rows));
+    launch(
+        client,
+        &offsets::BASE,
+        num_rows.div_ceil(offsets::WG as usize),
+        &offsets::Params { num_rows: num_rows as u32, num_entries: num_entries as u32 },
+        &[&row_from_entry.handle, &order, &row_offsets, &num_pieces],
+    );
+    let piece_offsets = prefix_sum(client, &num_pieces, num_rows);
+    // Every row that has contributions may leave one piece unfilled.
+    let max_pieces = num_entries.div_ceil(PIECE) + num_rows.min(num_entries);
+    let piece_first = scalar_buffer(client, max_pieces + 1);
+    launch(
+        client,
+        &pieces::BASE,
+        (max_pieces + 1).div_ceil(pieces::WG as usize),
+        &pieces::Params {
+            num_rows: num_rows as u32,
+            num_entries: num_entries as u32,
+            max_pieces: max_pieces as u32,
+            piece_len: offsets::PIECE,
+        },
+        &[&row_offsets, &piece_offsets, &piece_first],
+    );
 
-/// What the backward pass needs.
-#[derive(Clone, Debug)]
-struct State<B: Backend> {
-    embedding: FloatTensor<B>,
-    anchors: IntTensor<B>,
-    targets: IntTensor<B>,
-    coefficients: FloatTensor<B>,
-}
-
-#[derive(Debug)]
-struct InfoNceBackward;
-
-impl<B: InfoNceBackend> Backward<B, 1> for InfoNceBackward {
-    type State = State<B>;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [embedding] = ops.parents;
-        let scale = grads.consume::<B>(&ops.node);
-        if let Some(embedding) = embedding {
-            let State { embedding: values, anchors, targets, coefficients } = ops.state;
-            // The coefficients carry the factor, so that it costs no pass over the gradient.
-            let coefficients = B::float_mul(coefficients, B::float_reshape(scale, Shape::from([1, 1])));
-            grads.register::<B>(embedding.id, B::info_nce_grad(values, anchors, targets, coefficients));
-        }
-    }
-}
-
-impl<B: InfoNceBackend, C: CheckpointStrategy> InfoNceBackend for Autodiff<B, C> {
-    fn info_nce(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        temperature: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let prep = InfoNceBackward.prepare::<C>([embedding.node()]).compute_bound().stateful();
-        let embedding = embedding.into_primitive();
-        let (loss, accuracy, coefficients) =
-            B::info_nce(embedding.clone(), anchors.clone(), targets.clone(), temperature);
-        let loss = match prep {
-            OpsKind::Tracked(prep) => {
-                let coefficients = coefficients.clone();
-                prep.finish(State { embedding, anchors, targets, coefficients }, loss)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(loss),
-        };
-        (loss, <Self as AutodiffBackend>::from_inner(accuracy), <Self as AutodiffBackend>::from_inner(coefficients))
-    }
-
-    fn info_nce_grad(
-        embedding: FloatTensor<Self>,
-        anchors: IntTensor<Self>,
-        targets: IntTensor<Self>,
-        coefficients: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let (embedding, coefficients) = (embedding.into_primitive(), coefficients.into_primitive());
-        <Self as AutodiffBackend>::from_inner(B::info_nce_grad(embedding, anchors, targets, coefficients))
-    }
+    let sums = scalar_buffer(client, max_pieces * num_channels);
+    launch(
+        client,
+        &sum_pieces::BASE,
+        max_pieces,
+        &sum_pieces::Params {
+            num_anchors: num_anchors as u32,
+            num_targets: num_targets as u32,
+            num_channels: num_channels as u32,
+            num_pieces: max_pieces as u32,
+        },
+        &[&embedding.handle, &anchors.handle, &coefficients.handle, &to_anchors.handle, &order, &piece_first, &sums],
+    );
+    let grad = empty_f32(embedding, [num_rows, num_channels]);
+    launch(
+        client,
+        &combine::BASE,
+        (num_rows * num_channels).div_ceil(combine::WG as usize),
+        &combine::Params { num_rows: num_rows as u32, num_channels: num_channels as u32 },
+        &[&sums, &piece_offsets, &grad.handle],
+    );
+    grad
 }

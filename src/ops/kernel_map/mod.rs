@@ -2,21 +2,11 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::IntTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
-use super::{Host, OpError, ShapeCheck, hash_grid, host_tensor, int_tensor, plain_int, rows};
+use super::{OpError, ShapeCheck, hash_grid, host_tensor, int_tensor, limits_of, rows, run};
 use crate::gpu::shaders::kernel_map::kernel_map as shader;
 use crate::gpu::{check_binding, empty_i32, launch};
-
-/// Backend side of [`kernel_map`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait KernelMapBackend: Backend {
-    /// See [`kernel_map`].
-    fn kernel_map(coords: IntTensor<Self>, kernel_size: usize) -> IntTensor<Self>;
-}
 
 /// `src_from_dst [V, kernel_size³]` of a submanifold convolution over the voxels `coords [V, 4]`:
 /// the voxel at `coords[v] + offset(k)` in the same batch, or -1.
@@ -39,36 +29,25 @@ pub fn kernel_map(coords: Tensor<2, Int>, kernel_size: usize) -> Result<Tensor<2
     if num_voxels == 0 {
         return Ok(int_tensor(Vec::new(), [0, volume], &coords.device()));
     }
-    check_binding(super::limits_of(&coords.device()), "kernel_map: src_from_dst", num_voxels, volume * 4)?;
-    Ok(Tensor::from_dispatch(Dispatch::kernel_map(plain_int(coords).into_dispatch(), kernel_size)))
-}
-
-impl KernelMapBackend for CubeBackend {
-    fn kernel_map(coords: IntTensor<Self>, kernel_size: usize) -> IntTensor<Self> {
-        let coords = into_contiguous(coords);
-        let table = hash_grid::build(&coords);
-        let num_voxels = coords.shape()[0];
-        let volume = kernel_size.pow(3);
-        let map = empty_i32(&coords, [num_voxels, volume]);
-        launch(
-            &coords.client,
-            &shader::BASE,
-            (num_voxels * volume).div_ceil(shader::WG as usize),
-            &shader::Params {
-                num_voxels: num_voxels as u32,
-                kernel_size: kernel_size as u32,
-                mask: hash_grid::mask(&table),
-            },
-            &[&table.handle, &coords.handle, &map.handle],
-        );
-        map
-    }
-}
-
-impl KernelMapBackend for Flex {
-    fn kernel_map(coords: IntTensor<Self>, kernel_size: usize) -> IntTensor<Self> {
-        let coords = Host::<i32>::new(coords);
-        let map = cpu::kernel_map(rows(&coords), kernel_size);
-        host_tensor(map, [coords.len() / 4, kernel_size.pow(3)])
-    }
+    check_binding(limits_of(&coords.device()), "kernel_map: src_from_dst", num_voxels, volume * 4)?;
+    Ok(run(
+        coords,
+        |coords| {
+            let table = hash_grid::build(&coords);
+            let map = empty_i32(&coords, [num_voxels, volume]);
+            launch(
+                &coords.client,
+                &shader::BASE,
+                (num_voxels * volume).div_ceil(shader::WG as usize),
+                &shader::Params {
+                    num_voxels: num_voxels as u32,
+                    kernel_size: kernel_size as u32,
+                    mask: hash_grid::mask(&table),
+                },
+                &[&table.handle, &coords.handle, &map.handle],
+            );
+            map
+        },
+        |coords| host_tensor(cpu::kernel_map(rows(&coords), kernel_size), [num_voxels, volume]),
+    ))
 }

@@ -89,7 +89,7 @@ impl<T: Scalar> NullaryFnOnce for Alone<'_, '_, T> {
 trait Scalar: Copy + PartialOrd + Send + Sync {
     const ZERO: Self;
     const FARTHEST: Self;
-    /// Whether equal distances are common.
+    /// Equal distances are common.
     const MANY_TIES: bool;
     fn minus(self, other: Self) -> Self;
     /// Squared length, monotone in each |d|.

@@ -4,21 +4,18 @@ pub mod cpu;
 
 use std::ops::Range;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::cubecl::{client::Client, server::Handle};
-use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::radix_sort::radix_sort;
 use super::voxel_grid::COORDINATE_BITS;
 use super::{
-    Host, OpError, ShapeCheck, float_tensor, float_values, host_tensor, int_tensor, int_values, limits_of, plain,
-    plain_int, rows,
+    OpError, ShapeCheck, float_tensor, float_values, host_tensor, int_tensor, int_values, limits_of, plain, plain_int,
+    rows, run,
 };
 use crate::gpu::shaders::knn::{encode, gather, search};
-use crate::gpu::{Shader, check_binding, empty_f32, empty_i32, launch, scalar_buffer};
+use crate::gpu::{Handle, Shader, check_binding, empty_f32, empty_i32, launch, scalar_buffer};
 
 /// Most neighbours that can be asked for.
 pub const MAX_K: usize = search::MAX_K as usize;
@@ -41,44 +38,34 @@ pub struct PointNeighbors {
     pub sq_dist: Tensor<2>,
 }
 
-/// Where the search runs and what for: scalars of the backend call.
+/// The scalars of a search.
 #[derive(Clone, Copy, Debug)]
-pub struct Search {
+struct Search {
     /// Neighbours per row.
-    pub k: usize,
-    /// Whether a position is its own neighbour.
-    pub include_self: bool,
+    k: usize,
+    /// A position is its own neighbour.
+    include_self: bool,
     /// First position searched for.
-    pub first_query: usize,
+    first_query: usize,
     /// Number of positions searched for.
-    pub num_queries: usize,
+    num_queries: usize,
     /// Corner of the grid laid over real points.
-    pub origin: [f32; 3],
+    origin: [f32; 3],
     /// Finest cells per unit of length of that grid.
-    pub cells_per_unit: f32,
+    cells_per_unit: f32,
     /// Low bits of a grid coordinate that are in use.
-    pub coordinate_bits: u32,
+    coordinate_bits: u32,
 }
 
 impl Search {
     fn queries(&self) -> Range<usize> {
         self.first_query..self.first_query + self.num_queries
     }
-}
 
-/// Backend side of [`knn_voxels`] and [`knn_points`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait KnnBackend: Backend {
-    /// (index, squared distance), both `[num_queries, k]`, of `coords [V, 3]`.
-    fn knn_voxels(coords: IntTensor<Self>, search: Search) -> (IntTensor<Self>, IntTensor<Self>);
-    /// (index, squared distance), both `[num_queries, k]`, of `points [N, 3]`.
-    fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>);
-    /// As `knn_points`, for `queries [num_queries, 3]` that are other positions.
-    fn knn_between(
-        queries: FloatTensor<Self>,
-        points: FloatTensor<Self>,
-        search: Search,
-    ) -> (IntTensor<Self>, FloatTensor<Self>);
+    /// The shape of the result.
+    fn shape(&self) -> [usize; 2] {
+        [self.num_queries, self.k]
+    }
 }
 
 /// The `k` nearest voxels of the voxels `queries` among `coords [V, 3]`, exact.
@@ -123,8 +110,19 @@ pub fn knn_voxels(
         cells_per_unit: 1.0,
         coordinate_bits: i32::BITS - most.leading_zeros(),
     };
-    let (index, sq_dist) = Dispatch::knn_voxels(coords.into_dispatch(), search);
-    Ok(VoxelNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+    let (index, sq_dist) = run(
+        coords,
+        |coords| {
+            let (index, sq_dist) = (empty_i32(&coords, search.shape()), empty_i32(&coords, search.shape()));
+            search_wgsl(&coords, None, search, &VOXELS, [&index.handle, &sq_dist.handle]);
+            (index, sq_dist)
+        },
+        |coords| {
+            let found = cpu::knn_voxels(rows(&coords), k, include_self, search.queries());
+            (host_tensor(found.index, search.shape()), host_tensor(found.sq_dist, search.shape()))
+        },
+    );
+    Ok(VoxelNeighbors { index, sq_dist })
 }
 
 /// The `k` nearest points of the points `queries` among `points [N, 3]`, exact in f32.
@@ -148,8 +146,15 @@ pub fn knn_points(
         return Ok(no_neighbors(0, k, &device));
     }
     let search = Search { include_self, ..search_of(&check, &points, k, queries)? };
-    let (index, sq_dist) = Dispatch::knn_points(points.into_dispatch(), search);
-    Ok(PointNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+    let (index, sq_dist) = run(
+        points,
+        |points| points_wgsl(&points, None, search, &POINTS),
+        |points| {
+            let found = cpu::knn_points(rows(&points), k, include_self, search.queries());
+            (host_tensor(found.index, search.shape()), host_tensor(found.sq_dist, search.shape()))
+        },
+    );
+    Ok(PointNeighbors { index, sq_dist })
 }
 
 /// The `k` nearest of `points [N, 3]` to every one of `queries [Q, 3]`, which are other positions: index and squared
@@ -171,8 +176,15 @@ pub fn knn_between(queries: Tensor<2>, points: Tensor<2>, k: usize) -> Result<Po
         return Err(check.value("queries are not all finite"));
     }
     let search = search_of(&check, &points, k, 0..num_queries)?;
-    let (index, sq_dist) = Dispatch::knn_between(queries.into_dispatch(), points.into_dispatch(), search);
-    Ok(PointNeighbors { index: Tensor::from_dispatch(index), sq_dist: Tensor::from_dispatch(sq_dist) })
+    let (index, sq_dist) = run(
+        (queries, points),
+        |(queries, points)| points_wgsl(&points, Some(&queries.handle), search, &BETWEEN),
+        |(queries, points)| {
+            let found = cpu::knn_between(rows(&queries), rows(&points), k);
+            (host_tensor(found.index, search.shape()), host_tensor(found.sq_dist, search.shape()))
+        },
+    );
+    Ok(PointNeighbors { index, sq_dist })
 }
 
 fn no_neighbors(num_queries: usize, k: usize, device: &Device) -> PointNeighbors {
@@ -232,18 +244,28 @@ struct Permutation {
 
 static VOXELS: Permutation = Permutation { encode: &encode::VOXELS, gather: &gather::VOXELS, search: &search::VOXELS };
 static POINTS: Permutation = Permutation { encode: &encode::BASE, gather: &gather::BASE, search: &search::BASE };
-
 static BETWEEN: Permutation = Permutation { encode: &encode::BASE, gather: &gather::BASE, search: &search::BETWEEN };
 
+fn points_wgsl(
+    points: &CubeTensor,
+    queries: Option<&Handle>,
+    search: Search,
+    permutation: &Permutation,
+) -> (CubeTensor, CubeTensor) {
+    let (index, sq_dist) = (empty_i32(points, search.shape()), empty_f32(points, search.shape()));
+    search_wgsl(points, queries, search, permutation, [&index.handle, &sq_dist.handle]);
+    (index, sq_dist)
+}
+
+/// Writes index and squared distance, `found`.
 fn search_wgsl(
     positions: &CubeTensor,
     queries: Option<&Handle>,
     s: Search,
     permutation: &Permutation,
-    index: &Handle,
-    sq_dist: &Handle,
+    found: [&Handle; 2],
 ) {
-    let client: &Client = &positions.client;
+    let client = &positions.client;
     let n = positions.shape()[0];
     let num_positions = n as u32;
     let groups = n.div_ceil(encode::WG as usize);
@@ -269,7 +291,7 @@ fn search_wgsl(
         &gather::Params { num_positions },
         &[&positions.handle, &codes, &order, &sorted_codes, &sorted_positions],
     );
-    let mut buffers = vec![&sorted_codes, &order, &sorted_positions, index, sq_dist];
+    let mut buffers = vec![&sorted_codes, &order, &sorted_positions, found[0], found[1]];
     buffers.extend(queries);
     let num_threads = if queries.is_some() { s.num_queries } else { n };
     launch(
@@ -291,61 +313,4 @@ fn search_wgsl(
         },
         &buffers,
     );
-}
-
-impl KnnBackend for CubeBackend {
-    fn knn_voxels(coords: IntTensor<Self>, search: Search) -> (IntTensor<Self>, IntTensor<Self>) {
-        let coords = into_contiguous(coords);
-        let index = empty_i32(&coords, [search.num_queries, search.k]);
-        let sq_dist = empty_i32(&coords, [search.num_queries, search.k]);
-        search_wgsl(&coords, None, search, &VOXELS, &index.handle, &sq_dist.handle);
-        (index, sq_dist)
-    }
-
-    fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>) {
-        let points = into_contiguous(points);
-        let index = empty_i32(&points, [search.num_queries, search.k]);
-        let sq_dist = empty_f32(&points, [search.num_queries, search.k]);
-        search_wgsl(&points, None, search, &POINTS, &index.handle, &sq_dist.handle);
-        (index, sq_dist)
-    }
-
-    fn knn_between(
-        queries: FloatTensor<Self>,
-        points: FloatTensor<Self>,
-        search: Search,
-    ) -> (IntTensor<Self>, FloatTensor<Self>) {
-        let (queries, points) = (into_contiguous(queries), into_contiguous(points));
-        let index = empty_i32(&points, [search.num_queries, search.k]);
-        let sq_dist = empty_f32(&points, [search.num_queries, search.k]);
-        search_wgsl(&points, Some(&queries.handle), search, &BETWEEN, &index.handle, &sq_dist.handle);
-        (index, sq_dist)
-    }
-}
-
-impl KnnBackend for Flex {
-    fn knn_voxels(coords: IntTensor<Self>, search: Search) -> (IntTensor<Self>, IntTensor<Self>) {
-        let coords = Host::<i32>::new(coords);
-        let found = cpu::knn_voxels(rows(&coords), search.k, search.include_self, search.queries());
-        let shape = [search.num_queries, search.k];
-        (host_tensor(found.index, shape), host_tensor(found.sq_dist, shape))
-    }
-
-    fn knn_points(points: FloatTensor<Self>, search: Search) -> (IntTensor<Self>, FloatTensor<Self>) {
-        let points = Host::<f32>::new(points);
-        let found = cpu::knn_points(rows(&points), search.k, search.include_self, search.queries());
-        let shape = [search.num_queries, search.k];
-        (host_tensor(found.index, shape), host_tensor(found.sq_dist, shape))
-    }
-
-    fn knn_between(
-        queries: FloatTensor<Self>,
-        points: FloatTensor<Self>,
-        search: Search,
-    ) -> (IntTensor<Self>, FloatTensor<Self>) {
-        let (queries, points) = (Host::<f32>::new(queries), Host::<f32>::new(points));
-        let found = cpu::knn_between(rows(&queries), rows(&points), search.k);
-        let shape = [search.num_queries, search.k];
-        (host_tensor(found.index, shape), host_tensor(found.sq_dist, shape))
-    }
 }

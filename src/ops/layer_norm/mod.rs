@@ -2,20 +2,16 @@
 
 pub mod cpu;
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, from_cube, host_tensor, into_cube, into_tracked, limits_of};
+use super::run::Operands;
+use super::{OpError, ShapeCheck, host_tensor, limits_of, plain, run, run_twin, with_gradient};
 use crate::gpu::shaders::layer_norm::layer_norm as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
-/// What surrounds a norm, so that it needs no pass of its own.
+/// A sum before a norm or behind it, made in the same pass.
 #[derive(Clone, Copy, Debug)]
 pub enum Fusion<T> {
     /// norm(x).
@@ -29,52 +25,6 @@ pub enum Fusion<T> {
         /// A factor per channel, `[C]`.
         scale: T,
     },
-}
-
-/// Backend side of [`layer_norm`]; preconditions are checked there.
-#[backend_extension(Cube, Flex, Autodiff)]
-pub trait LayerNormBackend: Backend {
-    /// norm(x) of the rows of `x [R, C]`.
-    fn layer_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self>;
-
-    /// norm(x + other).
-    fn layer_norm_add(
-        x: FloatTensor<Self>,
-        other: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self>;
-
-    /// residual + scale · norm(x).
-    fn layer_norm_residual(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        scale: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self>;
-}
-
-/// Backward side of [`layer_norm`], on plain tensors.
-pub trait LayerNormGradBackend: LayerNormBackend {
-    /// Of y = norm(z), z = `x` or `x` + `other`, all `[R, C]`, with the factors `weight [C]`, the gradient of z
-    /// from `grad`, that of y, where `wants_z`; and `[2, C]`: Σ grad and Σ grad · (z − mean) / √(variance + ε) over
-    /// the rows.
-    fn layer_norm_grad(
-        grad: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        other: Option<FloatTensor<Self>>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        wants_z: bool,
-    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>);
 }
 
 /// (x − mean) / √(variance + ε) · weight + bias over the last dimension of `x [.., C]`, with the biased
@@ -113,338 +63,125 @@ pub fn layer_norm<const D: usize>(
     }
     check_binding(limits_of(&x.device()), "layer_norm: x", num_rows, dim * 4)?;
     let rows = |x: Tensor<D>| x.reshape([num_rows, dim]);
-    let fusion = match fusion {
-        Fusion::Nothing => Fusion::Nothing,
-        Fusion::Add(other) => Fusion::Add(rows(other)),
-        Fusion::Residual { residual, scale } => {
-            Fusion::Residual { residual: rows(residual), scale: scale.reshape([1, dim]) }
-        }
+    let (other, residual, scale) = match fusion {
+        Fusion::Nothing => (None, None, None),
+        Fusion::Add(other) => (Some(rows(other)), None, None),
+        Fusion::Residual { residual, scale } => (None, Some(rows(residual)), Some(scale.reshape([1, dim]))),
     };
-    let x = rows(x);
-    let tracked = [x.device(), weight.device(), bias.device()].iter().any(Device::is_autodiff)
-        || match &fusion {
-            Fusion::Nothing => false,
-            Fusion::Add(other) => other.device().is_autodiff(),
-            Fusion::Residual { residual, scale } => residual.device().is_autodiff() || scale.device().is_autodiff(),
-        };
-    let d = |x: Tensor<2>| into_tracked(x, tracked).into_dispatch();
-    let [weight, bias] = [weight, bias].map(|vector| into_tracked(vector.clone(), tracked).into_dispatch());
-    let out = match fusion {
-        Fusion::Nothing => Dispatch::layer_norm(d(x), weight, bias, epsilon),
-        Fusion::Add(other) => Dispatch::layer_norm_add(d(x), d(other), weight, bias, epsilon),
-        Fusion::Residual { residual, scale } => {
-            Dispatch::layer_norm_residual(d(x), d(residual), d(scale), weight, bias, epsilon)
-        }
+    let (x, weight, bias) = (rows(x), weight.clone(), bias.clone());
+    let input = NormInput {
+        x: plain(x.clone()),
+        other: other.clone().map(plain),
+        scale: scale.clone().map(|scale| plain(scale).reshape([dim])),
+        weight: plain(weight.clone()),
+        bias: plain(bias.clone()),
+        epsilon,
     };
-    Ok(Tensor::<2>::from_dispatch(out).reshape(dims))
+    let out: Tensor<2> = run(
+        (x.clone(), [weight.clone(), bias.clone()], [other.clone(), residual.clone(), scale.clone()]),
+        |(x, [weight, bias], surroundings)| {
+            forward_wgsl([&x, &weight, &bias], epsilon, fusion_of(surroundings.each_ref().map(Option::as_ref)))
+        },
+        |(x, [weight, bias], surroundings)| {
+            let fusion = fusion_of(surroundings.each_ref().map(Option::as_deref));
+            host_tensor(cpu::layer_norm(&x, &weight, &bias, epsilon, fusion), [num_rows, dim])
+        },
+    );
+    let parents = (x, other, residual, scale, weight, bias);
+    Ok(with_gradient(parents, out, move |grad, wants| gradients(input, grad, wants)).reshape(dims))
 }
 
-fn launch_wgsl(
-    x: FloatTensor<CubeBackend>,
-    weight: FloatTensor<CubeBackend>,
-    bias: FloatTensor<CubeBackend>,
-    epsilon: f32,
-    fusion: Fusion<FloatTensor<CubeBackend>>,
-) -> FloatTensor<CubeBackend> {
-    let (x, weight, bias) = (into_contiguous(x), into_contiguous(weight), into_contiguous(bias));
+/// The fusion that has these of: the other summand, the residual and its scale.
+fn fusion_of<T>([other, residual, scale]: [Option<T>; 3]) -> Fusion<T> {
+    match (other, residual, scale) {
+        (Some(other), _, _) => Fusion::Add(other),
+        (None, Some(residual), Some(scale)) => Fusion::Residual { residual, scale },
+        _ => Fusion::Nothing,
+    }
+}
+
+/// `x`, weight and bias → the result, shaped as `x`.
+fn forward_wgsl([x, weight, bias]: [&CubeTensor; 3], epsilon: f32, fusion: Fusion<&CubeTensor>) -> CubeTensor {
     let [num_rows, dim] = x.shape().dims();
-    let out = empty_f32(&x, [num_rows, dim]);
+    let out = empty_f32(x, [num_rows, dim]);
     let mut buffers = vec![&x.handle, &weight.handle, &bias.handle, &out.handle];
-    let (fusion, shader) = match fusion {
-        Fusion::Nothing => (vec![], &shader::BASE),
-        Fusion::Add(other) => (vec![into_contiguous(other)], &shader::ADD),
+    let shader = match fusion {
+        Fusion::Nothing => &shader::BASE,
+        Fusion::Add(other) => {
+            buffers.push(&other.handle);
+            &shader::ADD
+        }
         Fusion::Residual { residual, scale } => {
-            (vec![into_contiguous(residual), into_contiguous(scale)], &shader::RESIDUAL)
+            buffers.extend([&residual.handle, &scale.handle]);
+            &shader::RESIDUAL
         }
     };
-    buffers.extend(fusion.iter().map(|tensor| &tensor.handle));
     let params = shader::Params { num_rows: num_rows as u32, num_channels: dim as u32, epsilon };
     launch(&x.client, shader, num_rows, &params, &buffers);
     out
 }
 
-impl LayerNormBackend for CubeBackend {
-    fn layer_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, epsilon, Fusion::Nothing)
-    }
-
-    fn layer_norm_add(
-        x: FloatTensor<Self>,
-        other: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, epsilon, Fusion::Add(other))
-    }
-
-    fn layer_norm_residual(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        scale: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        launch_wgsl(x, weight, bias, epsilon, Fusion::Residual { residual, scale })
-    }
-}
-
-fn run_cpu(
-    x: FloatTensor<Flex>,
-    weight: FloatTensor<Flex>,
-    bias: FloatTensor<Flex>,
+/// The input of a norm, kept for the backward pass.
+struct NormInput {
+    x: Tensor<2>,
+    other: Option<Tensor<2>>,
+    scale: Option<Tensor<1>>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
     epsilon: f32,
-    fusion: Fusion<FloatTensor<Flex>>,
-) -> FloatTensor<Flex> {
-    let shape: [usize; 2] = x.shape().dims();
-    let (x, weight, bias) = (Host::<f32>::new(x), Host::<f32>::new(weight), Host::<f32>::new(bias));
-    let fusion = match fusion {
-        Fusion::Nothing => Fusion::Nothing,
-        Fusion::Add(other) => Fusion::Add(Host::<f32>::new(other)),
-        Fusion::Residual { residual, scale } => {
-            Fusion::Residual { residual: Host::new(residual), scale: Host::new(scale) }
-        }
-    };
-    let fusion = match &fusion {
-        Fusion::Nothing => Fusion::Nothing,
-        Fusion::Add(other) => Fusion::Add(&**other),
-        Fusion::Residual { residual, scale } => Fusion::Residual { residual: &**residual, scale: &**scale },
-    };
-    host_tensor(cpu::layer_norm(&x, &weight, &bias, epsilon, fusion), shape)
 }
 
-impl LayerNormBackend for Flex {
-    fn layer_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        run_cpu(x, weight, bias, epsilon, Fusion::Nothing)
-    }
+/// The gradients of x, other, residual, scale, weight and bias.
+type NormGradients =
+    (Option<Tensor<2>>, Option<Tensor<2>>, Option<Tensor<2>>, Option<Tensor<2>>, Option<Tensor<1>>, Option<Tensor<1>>);
 
-    fn layer_norm_add(
-        x: FloatTensor<Self>,
-        other: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        run_cpu(x, weight, bias, epsilon, Fusion::Add(other))
-    }
-
-    fn layer_norm_residual(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        scale: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        run_cpu(x, weight, bias, epsilon, Fusion::Residual { residual, scale })
-    }
+fn gradients(input: NormInput, grad: Tensor<2>, wants: [bool; 6]) -> NormGradients {
+    let NormInput { x, other, scale, weight, bias, epsilon } = input;
+    let [wants_x, wants_other, wants_residual, wants_scale, wants_weight, wants_bias] = wants;
+    let dim = weight.dims()[0];
+    let scaled = |tensor: Tensor<1>| match &scale {
+        Some(scale) => tensor * scale.clone(),
+        None => tensor,
+    };
+    let grad_residual = wants_residual.then(|| grad.clone());
+    let (grad_z, sums) = grad_z(grad, x, other, scaled(weight.clone()), epsilon, wants_x || wants_other);
+    let row = |i: usize| sums.clone().narrow(0, i, 1).reshape([dim]);
+    let grad_bias = wants_bias.then(|| scaled(row(0)));
+    let grad_weight = wants_weight.then(|| scaled(row(1)));
+    let grad_scale = wants_scale.then(|| (row(0) * bias + row(1) * weight).reshape([1, dim]));
+    let grad_x = grad_z.clone().filter(|_| wants_x);
+    (grad_x, grad_z.filter(|_| wants_other), grad_residual, grad_scale, grad_weight, grad_bias)
 }
 
-impl LayerNormGradBackend for CubeBackend {
-    fn layer_norm_grad(
-        grad: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        other: Option<FloatTensor<Self>>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        wants_z: bool,
-    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
-        let (grad, x, weight) = (from_cube::<2>(grad), from_cube::<2>(x), from_cube::<1>(weight).unsqueeze::<2>());
-        let z = match other {
-            Some(other) => x + from_cube(other),
-            None => x,
-        };
-        let centered = z.clone() - z.mean_dim(1);
-        let inverse = (centered.clone().square().mean_dim(1) + epsilon).sqrt().recip();
-        let normalized = centered * inverse.clone();
-        let sums = Tensor::cat(vec![grad.clone().sum_dim(0), (grad.clone() * normalized.clone()).sum_dim(0)], 0);
-        let grad_z = wants_z.then(|| {
-            let grad = grad * weight;
-            let along = (grad.clone() * normalized.clone()).mean_dim(1);
-            into_cube((grad.clone() - grad.mean_dim(1) - normalized * along) * inverse)
+/// For y = norm(z), z = `x` or `x` + `other`, all `[R, C]`, with the factors `weight [C]`: the gradient of z from
+/// `grad`, that of y, where `wants_z`; and `[2, C]`: Σ grad and Σ grad · (z − mean) / √(variance + ε) over the rows.
+fn grad_z(
+    grad: Tensor<2>,
+    x: Tensor<2>,
+    other: Option<Tensor<2>>,
+    weight: Tensor<1>,
+    epsilon: f32,
+    wants_z: bool,
+) -> (Option<Tensor<2>>, Tensor<2>) {
+    if grad.is_on_host() {
+        let shape = x.dims();
+        return run_twin(([grad, x], other, weight), |([grad, x], other, weight)| {
+            let (grad_z, sums) = cpu::grad(&grad, &x, other.as_deref(), &weight, epsilon, wants_z);
+            (wants_z.then(|| host_tensor(grad_z, shape)), host_tensor(sums, [2, shape[1]]))
         });
-        (grad_z, into_cube(sums))
     }
-}
-
-impl LayerNormGradBackend for Flex {
-    fn layer_norm_grad(
-        grad: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        other: Option<FloatTensor<Self>>,
-        weight: FloatTensor<Self>,
-        epsilon: f32,
-        wants_z: bool,
-    ) -> (Option<FloatTensor<Self>>, FloatTensor<Self>) {
-        let shape: [usize; 2] = x.shape().dims();
-        let [grad, x, weight] = [grad, x, weight].map(Host::<f32>::new);
-        let other = other.map(Host::<f32>::new);
-        let (grad_z, sums) = cpu::grad(&grad, &x, other.as_deref(), &weight, epsilon, wants_z);
-        (wants_z.then(|| host_tensor(grad_z, shape)), host_tensor(sums, [2, shape[1]]))
-    }
-}
-
-/// What the backward pass needs.
-#[derive(Clone, Debug)]
-struct NormState<B: Backend> {
-    x: FloatTensor<B>,
-    other: Option<FloatTensor<B>>,
-    /// `[1, C]`.
-    scale: Option<FloatTensor<B>>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    epsilon: f32,
-}
-
-/// Who asks for a gradient.
-#[derive(Default)]
-struct Parents {
-    x: Option<NodeId>,
-    other: Option<NodeId>,
-    residual: Option<NodeId>,
-    scale: Option<NodeId>,
-    weight: Option<NodeId>,
-    bias: Option<NodeId>,
-}
-
-impl<B: LayerNormGradBackend> NormState<B> {
-    fn register(self, parents: &Parents, grad: FloatTensor<B>, grads: &mut Gradients) {
-        let Self { x, other, scale, weight, bias, epsilon } = self;
-        if let Some(id) = parents.residual {
-            grads.register::<B>(id, grad.clone());
-        }
-        let dim = weight.shape()[0];
-        let vector = |tensor| B::float_reshape(tensor, Shape::from([dim]));
-        let scale = scale.map(vector);
-        let scaled = |tensor: FloatTensor<B>| match &scale {
-            Some(scale) => B::float_mul(tensor, scale.clone()),
-            None => tensor,
-        };
-        let wants_z = parents.x.is_some() || parents.other.is_some();
-        let (grad_z, sums) = B::layer_norm_grad(grad, x, other, scaled(weight.clone()), epsilon, wants_z);
-        for id in [parents.x, parents.other].into_iter().flatten() {
-            grads.register::<B>(id, grad_z.clone().expect("it was asked for"));
-        }
-        let row = |i: usize| vector(B::float_slice(sums.clone(), &[(i..i + 1).into(), (0..dim).into()]));
-        if let Some(id) = parents.bias {
-            grads.register::<B>(id, scaled(row(0)));
-        }
-        if let Some(id) = parents.weight {
-            grads.register::<B>(id, scaled(row(1)));
-        }
-        if let Some(id) = parents.scale {
-            let grad = B::float_add(B::float_mul(row(0), bias), B::float_mul(row(1), weight));
-            grads.register::<B>(id, B::float_reshape(grad, Shape::from([1, dim])));
-        }
-    }
-}
-
-#[derive(Debug)]
-struct NormBackward;
-
-impl<B: LayerNormGradBackend> Backward<B, 3> for NormBackward {
-    type State = NormState<B>;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x, weight, bias] = ops.parents.map(|node| node.map(|node| node.id));
-        let grad = grads.consume::<B>(&ops.node);
-        ops.state.register(&Parents { x, weight, bias, ..Default::default() }, grad, grads);
-    }
-}
-
-#[derive(Debug)]
-struct NormAddBackward;
-
-impl<B: LayerNormGradBackend> Backward<B, 4> for NormAddBackward {
-    type State = NormState<B>;
-
-    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x, other, weight, bias] = ops.parents.map(|node| node.map(|node| node.id));
-        let grad = grads.consume::<B>(&ops.node);
-        ops.state.register(&Parents { x, other, weight, bias, ..Default::default() }, grad, grads);
-    }
-}
-
-#[derive(Debug)]
-struct NormResidualBackward;
-
-impl<B: LayerNormGradBackend> Backward<B, 5> for NormResidualBackward {
-    type State = NormState<B>;
-
-    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x, residual, scale, weight, bias] = ops.parents.map(|node| node.map(|node| node.id));
-        let grad = grads.consume::<B>(&ops.node);
-        ops.state.register(&Parents { x, residual, scale, weight, bias, ..Default::default() }, grad, grads);
-    }
-}
-
-impl<B: LayerNormGradBackend, C: CheckpointStrategy> LayerNormBackend for Autodiff<B, C> {
-    fn layer_norm(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        let prep = NormBackward.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful();
-        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        let out = <B as LayerNormBackend>::layer_norm(x.clone(), weight.clone(), bias.clone(), epsilon);
-        match prep {
-            OpsKind::Tracked(prep) => {
-                prep.finish(NormState { x, other: None, scale: None, weight, bias, epsilon }, out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
-
-    fn layer_norm_add(
-        x: FloatTensor<Self>,
-        other: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        let nodes = [x.node(), other.node(), weight.node(), bias.node()];
-        let prep = NormAddBackward.prepare::<C>(nodes).compute_bound().stateful();
-        let (x, other) = (x.into_primitive(), other.into_primitive());
-        let (weight, bias) = (weight.into_primitive(), bias.into_primitive());
-        let out = B::layer_norm_add(x.clone(), other.clone(), weight.clone(), bias.clone(), epsilon);
-        match prep {
-            OpsKind::Tracked(prep) => {
-                prep.finish(NormState { x, other: Some(other), scale: None, weight, bias, epsilon }, out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
-
-    fn layer_norm_residual(
-        x: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        scale: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        let nodes = [x.node(), residual.node(), scale.node(), weight.node(), bias.node()];
-        let prep = NormResidualBackward.prepare::<C>(nodes).compute_bound().stateful();
-        let (x, residual, scale) = (x.into_primitive(), residual.into_primitive(), scale.into_primitive());
-        let (weight, bias) = (weight.into_primitive(), bias.into_primitive());
-        let out = B::layer_norm_residual(x.clone(), residual, scale.clone(), weight.clone(), bias.clone(), epsilon);
-        match prep {
-            OpsKind::Tracked(prep) => {
-                prep.finish(NormState { x, other: None, scale: Some(scale), weight, bias, epsilon }, out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
+    let z = match other {
+        Some(other) => x + other,
+        None => x,
+    };
+    let centered = z.clone() - z.mean_dim(1);
+    let inverse = (centered.clone().square().mean_dim(1) + epsilon).sqrt().recip();
+    let normalized = centered * inverse.clone();
+    let sums = Tensor::cat(vec![grad.clone().sum_dim(0), (grad.clone() * normalized.clone()).sum_dim(0)], 0);
+    let grad_z = wants_z.then(|| {
+        let grad = grad * weight.unsqueeze::<2>();
+        let along = (grad.clone() * normalized.clone()).mean_dim(1);
+        (grad.clone() - grad.mean_dim(1) - normalized * along) * inverse
+    });
+    (grad_z, sums)
 }

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::ops::present;
+
 /// Which way normals look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Orientation {
@@ -29,9 +31,9 @@ pub fn normals(
 ) -> Vec<[f32; 3]> {
     let normal = |row: usize| {
         let p = points[first_row + row];
-        let present = neighbors[row * k..(row + 1) * k].iter().filter_map(|n| usize::try_from(*n).ok());
+        let present_neighbors = neighbors[row * k..(row + 1) * k].iter().filter_map(|n| present(*n, points.len()));
         // Differences to the point itself: coordinates far from the origin lose nothing.
-        let offsets = || present.clone().map(|n| sub(points[n], p)).chain([[0.0; 3]]);
+        let offsets = || present_neighbors.clone().map(|n| sub(points[n], p)).chain([[0.0; 3]]);
         orient(least_variance(offsets), p, orientation)
     };
     (0..neighbors.len() / k).into_par_iter().with_min_len(64).map(normal).collect()

@@ -2,28 +2,15 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int, rows};
+use super::{OpError, ShapeCheck, host_tensor, limits_of, rows, run};
 use crate::gpu::shaders::normals::normals as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
 pub use cpu::Orientation;
-
-/// Backend side of [`normals`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait NormalsBackend: Backend {
-    /// See [`normals`].
-    fn normals(
-        points: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        first_row: usize,
-        orientation: Orientation,
-    ) -> FloatTensor<Self>;
-}
 
 /// Unit normals `[R, 3]` of the points `first_row..first_row + R` among `points [N, 3]`, from their
 /// `neighbors [R, K]` (-1: none).
@@ -55,61 +42,42 @@ pub fn normals(
     if num_rows == 0 {
         return Ok(Tensor::zeros([0, 3], &device));
     }
-    Ok(Tensor::from_dispatch(Dispatch::normals(
-        plain(points).into_dispatch(),
-        plain_int(neighbors).into_dispatch(),
-        first_row,
-        orientation,
-    )))
+    Ok(run(
+        (points, neighbors),
+        |(points, neighbors)| normals_wgsl(&points, &neighbors, first_row, orientation),
+        |(points, neighbors)| {
+            let normals = match k {
+                // Without neighbours there is nothing to tell the number of rows by.
+                0 => vec![[0.0, 0.0, 1.0]; num_rows],
+                _ => cpu::normals(rows(&points), &neighbors, k, first_row, orientation),
+            };
+            host_tensor(normals.into_flattened(), [num_rows, 3])
+        },
+    ))
 }
 
-impl NormalsBackend for CubeBackend {
-    fn normals(
-        points: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        first_row: usize,
-        orientation: Orientation,
-    ) -> FloatTensor<Self> {
-        let (points, neighbors) = (into_contiguous(points), into_contiguous(neighbors));
-        let [num_rows, k] = neighbors.shape().dims();
-        let normals = empty_f32(&points, [num_rows, 3]);
-        let (has_viewpoint, [view_x, view_y, view_z]) = match orientation {
-            Orientation::Viewpoint(view) => (1, view),
-            Orientation::Up => (0, [0.0; 3]),
-        };
-        launch(
-            &points.client,
-            &shader::BASE,
-            num_rows.div_ceil(shader::WG as usize),
-            &shader::Params {
-                num_rows: num_rows as u32,
-                first_row: first_row as u32,
-                k: k as u32,
-                has_viewpoint,
-                view_x,
-                view_y,
-                view_z,
-            },
-            &[&points.handle, &neighbors.handle, &normals.handle],
-        );
-        normals
-    }
-}
-
-impl NormalsBackend for Flex {
-    fn normals(
-        points: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        first_row: usize,
-        orientation: Orientation,
-    ) -> FloatTensor<Self> {
-        let [num_rows, k] = neighbors.shape().dims();
-        let (points, neighbors) = (Host::<f32>::new(points), Host::<i32>::new(neighbors));
-        // Without neighbours there is nothing to tell the number of rows by.
-        let normals = match k {
-            0 => vec![[0.0, 0.0, 1.0]; num_rows],
-            _ => cpu::normals(rows(&points), &neighbors, k, first_row, orientation),
-        };
-        host_tensor(normals.into_flattened(), [num_rows, 3])
-    }
+fn normals_wgsl(points: &CubeTensor, neighbors: &CubeTensor, first_row: usize, orientation: Orientation) -> CubeTensor {
+    let [num_rows, k] = neighbors.shape().dims();
+    let normals = empty_f32(points, [num_rows, 3]);
+    let (has_viewpoint, [view_x, view_y, view_z]) = match orientation {
+        Orientation::Viewpoint(view) => (1, view),
+        Orientation::Up => (0, [0.0; 3]),
+    };
+    launch(
+        &points.client,
+        &shader::BASE,
+        num_rows.div_ceil(shader::WG as usize),
+        &shader::Params {
+            num_points: points.shape()[0] as u32,
+            num_rows: num_rows as u32,
+            first_row: first_row as u32,
+            k: k as u32,
+            has_viewpoint,
+            view_x,
+            view_y,
+            view_z,
+        },
+        &[&points.handle, &neighbors.handle, &normals.handle],
+    );
+    normals
 }

@@ -2,14 +2,13 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::bicubic_antialias::along;
 use super::bicubic_antialias::cpu::Axis;
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, limits_of, plain};
+use super::{OpError, ShapeCheck, host_tensor, int_tensor, limits_of, run};
 use crate::gpu::shaders::pixel_queries::pixel_queries as shader;
 use crate::gpu::{Limits, check_binding, empty_f32, empty_i32, launch, upload};
 
@@ -21,7 +20,7 @@ const MAX_ROUNDS: usize = 1 << 15;
 /// Sizes of a contest for pixels, height and width.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// What the masks are resampled to.
+    /// Size to which the masks are resampled.
     pub resampled: [usize; 2],
     /// The part of it, from the upper left corner, that is the picture.
     pub picture: [usize; 2],
@@ -32,13 +31,6 @@ impl Sizes {
     fn axes(&self, mask_size: [usize; 2]) -> [Axis; 2] {
         [0, 1].map(|axis| Axis::new(mask_size[axis], self.resampled[axis]).cropped(self.picture[axis]))
     }
-}
-
-/// Backend side of [`pixel_queries`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait PixelQueriesBackend: Backend {
-    /// `masks [Q, h, w]`, `confidences [Q]` → `[H, W]`.
-    fn pixel_queries(masks: FloatTensor<Self>, confidences: FloatTensor<Self>, sizes: Sizes) -> IntTensor<Self>;
 }
 
 /// The query of every pixel of a picture `[H, W]`: the one with the largest product of confidence and mask
@@ -71,48 +63,47 @@ pub fn pixel_queries(masks: Tensor<3>, confidences: Tensor<1>, sizes: Sizes) -> 
     if num_queries == 0 {
         return Ok(int_tensor(vec![-1; picture[0] * picture[1]], picture, &device));
     }
-    let (masks, confidences) = (plain(masks).into_dispatch(), plain(confidences).into_dispatch());
-    Ok(Tensor::from_dispatch(Dispatch::pixel_queries(masks, confidences, sizes)))
+    let axes = sizes.axes([h, w]);
+    Ok(run(
+        (masks, confidences),
+        |(masks, confidences)| contest_wgsl(&masks, &confidences, &axes, picture),
+        |(masks, confidences)| {
+            let [rows, columns] = &axes;
+            host_tensor(cpu::pixel_queries(&masks, &confidences, [h, w], rows, columns), picture)
+        },
+    ))
 }
 
-impl PixelQueriesBackend for CubeBackend {
-    fn pixel_queries(masks: FloatTensor<Self>, confidences: FloatTensor<Self>, sizes: Sizes) -> IntTensor<Self> {
-        let (masks, confidences) = (into_contiguous(masks), into_contiguous(confidences));
-        let [num_queries, h, w] = masks.shape().dims();
-        let [rows, columns] = sizes.axes([h, w]);
-        let [height, width] = sizes.picture;
-        let client = &masks.client;
-        let (first, weights) = (upload(client, &rows.first), upload(client, &rows.weights));
-        let (best, query_from_pixel) = (empty_f32(&masks, sizes.picture), empty_i32(&masks, sizes.picture));
-        let bytes = STRETCHED_BYTES.min(Limits::of(client).max_binding_bytes);
-        let block = (bytes / (h * width * 4) as u64).min((MAX_ROUNDS / (rows.num_taps + 1)) as u64).max(1) as usize;
-        for first_query in (0..num_queries).step_by(block) {
-            let end = num_queries.min(first_query + block);
-            let stretched = along(&masks, first_query * h..end * h, [w, 1], &columns);
-            launch(
-                client,
-                &shader::BASE,
-                (height * width).div_ceil(shader::WG as usize),
-                &shader::Params {
-                    num_pixels: (height * width) as u32,
-                    width: width as u32,
-                    mask_height: h as u32,
-                    num_taps: rows.num_taps as u32,
-                    first_query: first_query as u32,
-                    num_queries: (end - first_query) as u32,
-                },
-                &[&stretched.handle, &confidences.handle, &first, &weights, &best.handle, &query_from_pixel.handle],
-            );
-        }
-        query_from_pixel
+/// `masks [Q, h, w]`, `confidences [Q]` → `[H, W]`, for the windows of rows and columns that make the picture.
+fn contest_wgsl(
+    masks: &CubeTensor,
+    confidences: &CubeTensor,
+    [rows, columns]: &[Axis; 2],
+    [height, width]: [usize; 2],
+) -> CubeTensor {
+    let [num_queries, h, w] = masks.shape().dims();
+    let client = &masks.client;
+    let (first, weights) = (upload(client, &rows.first), upload(client, &rows.weights));
+    let (best, query_from_pixel) = (empty_f32(masks, [height, width]), empty_i32(masks, [height, width]));
+    let bytes = STRETCHED_BYTES.min(Limits::of(client).max_binding_bytes);
+    let block = (bytes / (h * width * 4) as u64).min((MAX_ROUNDS / (rows.num_taps + 1)) as u64).max(1) as usize;
+    for first_query in (0..num_queries).step_by(block) {
+        let end = num_queries.min(first_query + block);
+        let stretched = along(masks, first_query * h..end * h, [w, 1], columns);
+        launch(
+            client,
+            &shader::BASE,
+            (height * width).div_ceil(shader::WG as usize),
+            &shader::Params {
+                num_pixels: (height * width) as u32,
+                width: width as u32,
+                mask_height: h as u32,
+                num_taps: rows.num_taps as u32,
+                first_query: first_query as u32,
+                num_queries: (end - first_query) as u32,
+            },
+            &[&stretched.handle, &confidences.handle, &first, &weights, &best.handle, &query_from_pixel.handle],
+        );
     }
-}
-
-impl PixelQueriesBackend for Flex {
-    fn pixel_queries(masks: FloatTensor<Self>, confidences: FloatTensor<Self>, sizes: Sizes) -> IntTensor<Self> {
-        let [_, h, w] = masks.shape().dims();
-        let [rows, columns] = sizes.axes([h, w]);
-        let (masks, confidences) = (Host::<f32>::new(masks), Host::<f32>::new(confidences));
-        host_tensor(cpu::pixel_queries(&masks, &confidences, [h, w], &rows, &columns), sizes.picture)
-    }
+    query_from_pixel
 }

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::CHANNEL_BLOCK as LANES;
+use crate::ops::present;
 
 /// Channels of a narrow block are padded to a multiple of this: a SIMD register.
 const PADDING: usize = 8;
@@ -118,12 +119,13 @@ impl Rows<'_> {
     /// The channels `first..first + WIDTH` of every row; gives WIDTH.
     #[inline(always)]
     fn block<const WIDTH: usize>(&mut self, first: usize) -> usize {
+        let num_voxels = self.x.len() / self.channels;
         let rows = self.neighbors.chunks_exact(self.k).zip(self.weights.chunks_exact(self.k));
         for (row, (pooled, (neighbors, weights))) in self.pooled.chunks_exact_mut(self.channels).zip(rows).enumerate() {
             let mut sums = [0.0_f32; WIDTH];
             let mut any_neighbor = false;
             for (&neighbor, &weight) in neighbors.iter().zip(weights) {
-                if let Ok(neighbor) = usize::try_from(neighbor) {
+                if let Some(neighbor) = present(neighbor, num_voxels) {
                     any_neighbor = true;
                     let values = &self.x[neighbor * self.channels + first..][..WIDTH];
                     for lane in 0..WIDTH {

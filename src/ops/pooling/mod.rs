@@ -2,12 +2,11 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int};
+use super::{OpError, ShapeCheck, host_tensor, limits_of, plain, run};
 use crate::gpu::shaders::pooling::pooling as shader;
 use crate::gpu::{check_binding, empty_f32, launch};
 
@@ -20,29 +19,10 @@ pub const CHANNEL_BLOCK: usize = 64;
 /// A scene whose matrix does not fit one buffer of the device comes in several of these.
 #[derive(Clone, Debug)]
 pub struct AffinityRows {
-    /// Voxel index, -1 for none.
+    /// Voxel index; one outside `0..V`, such as -1, is no neighbour.
     pub neighbors: Tensor<2, Int>,
-    /// Weight, 0 beside -1.
+    /// Weight, 0 where there is no neighbour.
     pub weights: Tensor<2>,
-}
-
-/// Backend side of [`pooling`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait PoolingBackend: Backend {
-    /// Rows `first_row..` of A·x, for `x [V, C]` and `R` rows of A.
-    fn pooling_rows(
-        x: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        weights: FloatTensor<Self>,
-        first_row: usize,
-    ) -> FloatTensor<Self>;
-    /// A applied `iterations` times to `x [V, C]`, for A given whole.
-    fn pooling(
-        x: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        weights: FloatTensor<Self>,
-        iterations: usize,
-    ) -> FloatTensor<Self>;
 }
 
 /// A applied `iterations` times to `features [V, C]`: each application replaces every row by the
@@ -73,95 +53,57 @@ pub fn pooling(features: Tensor<2>, matrix: &[AffinityRows], iterations: usize) 
         return Ok(features);
     }
     check_binding(limits_of(&features.device()), "pooling: features", num_voxels, num_channels * 4)?;
-    let mut x = plain(features);
-    if let [rows] = matrix {
-        return Ok(Tensor::from_dispatch(Dispatch::pooling(
-            x.into_dispatch(),
-            plain_int(rows.neighbors.clone()).into_dispatch(),
-            plain(rows.weights.clone()).into_dispatch(),
-            iterations,
-        )));
+    if let [AffinityRows { neighbors, weights }] = matrix {
+        let k = neighbors.dims()[1];
+        return Ok(run(
+            (features, neighbors.clone(), weights.clone()),
+            |(features, neighbors, weights)| {
+                (0..iterations).fold(features, |x, _| pooling_rows_wgsl(&x, &neighbors, &weights, 0))
+            },
+            |(features, neighbors, weights)| {
+                let pooled = cpu::pooling(&features, num_channels, &neighbors, &weights, k, iterations);
+                host_tensor(pooled, [num_voxels, num_channels])
+            },
+        ));
     }
+    let mut x = plain(features);
     for _ in 0..iterations {
         let mut first_row = 0;
         let parts = matrix.iter().filter(|rows| rows.neighbors.dims()[0] > 0).map(|rows| {
-            let part = Dispatch::pooling_rows(
-                x.clone().into_dispatch(),
-                plain_int(rows.neighbors.clone()).into_dispatch(),
-                plain(rows.weights.clone()).into_dispatch(),
-                first_row,
+            let [num_rows, k] = rows.neighbors.dims();
+            let part: Tensor<2> = run(
+                (x.clone(), rows.neighbors.clone(), rows.weights.clone()),
+                |(x, neighbors, weights)| pooling_rows_wgsl(&x, &neighbors, &weights, first_row),
+                |(x, neighbors, weights)| {
+                    let pooled = cpu::pooling_rows(&x, num_channels, &neighbors, &weights, k, first_row);
+                    host_tensor(pooled, [num_rows, num_channels])
+                },
             );
-            first_row += rows.neighbors.dims()[0];
-            Tensor::<2>::from_dispatch(part)
+            first_row += num_rows;
+            part
         });
         x = Tensor::cat(parts.collect(), 0);
     }
     Ok(x)
 }
 
-impl PoolingBackend for CubeBackend {
-    fn pooling_rows(
-        x: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        weights: FloatTensor<Self>,
-        first_row: usize,
-    ) -> FloatTensor<Self> {
-        let (x, neighbors, weights) = (into_contiguous(x), into_contiguous(neighbors), into_contiguous(weights));
-        let [num_rows, k] = neighbors.shape().dims();
-        let num_channels = x.shape()[1];
-        let pooled = empty_f32(&x, [num_rows, num_channels]);
-        launch(
-            &x.client,
-            &shader::BASE,
-            (num_rows * num_channels).div_ceil(shader::WG as usize),
-            &shader::Params {
-                num_rows: num_rows as u32,
-                first_row: first_row as u32,
-                k: k as u32,
-                num_channels: num_channels as u32,
-            },
-            &[&x.handle, &neighbors.handle, &weights.handle, &pooled.handle],
-        );
-        pooled
-    }
-
-    fn pooling(
-        mut x: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        weights: FloatTensor<Self>,
-        iterations: usize,
-    ) -> FloatTensor<Self> {
-        for _ in 0..iterations {
-            x = Self::pooling_rows(x, neighbors.clone(), weights.clone(), 0);
-        }
-        x
-    }
-}
-
-impl PoolingBackend for Flex {
-    fn pooling_rows(
-        x: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        weights: FloatTensor<Self>,
-        first_row: usize,
-    ) -> FloatTensor<Self> {
-        let num_channels = x.shape()[1];
-        let [num_rows, k] = neighbors.shape().dims();
-        let pooled =
-            cpu::pooling_rows(&Host::new(x), num_channels, &Host::new(neighbors), &Host::new(weights), k, first_row);
-        host_tensor(pooled, [num_rows, num_channels])
-    }
-
-    fn pooling(
-        x: FloatTensor<Self>,
-        neighbors: IntTensor<Self>,
-        weights: FloatTensor<Self>,
-        iterations: usize,
-    ) -> FloatTensor<Self> {
-        let [num_voxels, num_channels] = x.shape().dims();
-        let k = neighbors.shape()[1];
-        let pooled =
-            cpu::pooling(&Host::new(x), num_channels, &Host::new(neighbors), &Host::new(weights), k, iterations);
-        host_tensor(pooled, [num_voxels, num_channels])
-    }
+/// Rows `first_row..` of A·x, for `x [V, C]` and R rows of A.
+fn pooling_rows_wgsl(x: &CubeTensor, neighbors: &CubeTensor, weights: &CubeTensor, first_row: usize) -> CubeTensor {
+    let [num_rows, k] = neighbors.shape().dims();
+    let [num_voxels, num_channels] = x.shape().dims();
+    let pooled = empty_f32(x, [num_rows, num_channels]);
+    launch(
+        &x.client,
+        &shader::BASE,
+        (num_rows * num_channels).div_ceil(shader::WG as usize),
+        &shader::Params {
+            num_voxels: num_voxels as u32,
+            num_rows: num_rows as u32,
+            first_row: first_row as u32,
+            k: k as u32,
+            num_channels: num_channels as u32,
+        },
+        &[&x.handle, &neighbors.handle, &weights.handle, &pooled.handle],
+    );
+    pooled
 }

@@ -1,9 +1,7 @@
 //! Exclusive prefix sum of 32-bit counts on the GPU, a step of other operations.
 
-use burn_cubecl::cubecl::{client::Client, server::Handle};
-
 use crate::gpu::shaders::prefix_sum::{reduce, scan};
-use crate::gpu::{launch, scalar_buffer};
+use crate::gpu::{Client, Handle, launch, scalar_buffer};
 
 /// `scanned[i]` = sum of `values[..i]`, for `i` in `0..=len`: the last word is the total.
 ///

@@ -2,13 +2,12 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::pinhole::Pinhole;
-use super::{Host, OpError, ShapeCheck, host_tensor, limits_of, plain, rows};
+use super::{OpError, ShapeCheck, host_tensor, limits_of, rows, run};
 use crate::gpu::shaders::project::project as shader;
 use crate::gpu::{check_binding, empty_i32, launch};
 
@@ -75,20 +74,6 @@ impl Default for Visibility {
     }
 }
 
-/// Backend side of [`project`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait ProjectBackend: Backend {
-    /// `points [N, 3]`, `depth [H, W]` → `[N]`.
-    fn project(
-        points: FloatTensor<Self>,
-        depth: FloatTensor<Self>,
-        camera: Camera,
-        visibility: Visibility,
-    ) -> IntTensor<Self>;
-    /// `points [N, 3]` → `[N]`.
-    fn project_unhidden(points: FloatTensor<Self>, camera: Camera, border: usize) -> IntTensor<Self>;
-}
-
 /// The pixel (row · width + column) at which each of `points [N, 3]` is seen, -1 where it is not: it lies behind the
 /// camera, within `border` pixels of the edge or outside, or its distance along the axis differs from `depth
 /// [H, W]` at its pixel by more than the tolerance. Pixels are rounded to the nearest, halves to the even one; a
@@ -112,8 +97,11 @@ pub fn project(
     if num_points == 0 || camera.height * camera.width == 0 {
         return Ok(super::int_tensor(vec![-1; num_points], [num_points], &device));
     }
-    let (points, depth) = (plain(points).into_dispatch(), plain(depth).into_dispatch());
-    Ok(Tensor::from_dispatch(Dispatch::project(points, depth, camera, visibility)))
+    Ok(run(
+        (points, depth),
+        |(points, depth)| project_wgsl(&points, Some(&depth), camera, visibility),
+        |(points, depth)| host_tensor(cpu::project(rows(&points), &depth, &camera, visibility), [num_points]),
+    ))
 }
 
 /// As [`project`], for points that nothing hides.
@@ -129,18 +117,16 @@ pub fn project_unhidden(points: Tensor<2>, camera: Camera, border: usize) -> Res
     if num_points == 0 || camera.height * camera.width == 0 {
         return Ok(super::int_tensor(vec![-1; num_points], [num_points], &device));
     }
-    Ok(Tensor::from_dispatch(Dispatch::project_unhidden(plain(points).into_dispatch(), camera, border)))
+    Ok(run(
+        points,
+        |points| project_wgsl(&points, None, camera, Visibility { border, ..Visibility::default() }),
+        |points| host_tensor(cpu::project_unhidden(rows(&points), &camera, border), [num_points]),
+    ))
 }
 
-fn project_wgsl(
-    points: FloatTensor<CubeBackend>,
-    depth: Option<FloatTensor<CubeBackend>>,
-    camera: Camera,
-    visibility: Visibility,
-) -> IntTensor<CubeBackend> {
-    let points = into_contiguous(points);
+fn project_wgsl(points: &CubeTensor, depth: Option<&CubeTensor>, camera: Camera, visibility: Visibility) -> CubeTensor {
     let num_points = points.shape()[0];
-    let pixel_from_point = empty_i32(&points, [num_points]);
+    let pixel_from_point = empty_i32(points, [num_points]);
     let [[xx, xy, xz, xt], [yx, yy, yz, yt], [zx, zy, zz, zt]] = camera.world_to_camera;
     let params = shader::Params {
         xx,
@@ -166,8 +152,7 @@ fn project_wgsl(
         border: visibility.border as u32,
     };
     let mut buffers = vec![&points.handle, &pixel_from_point.handle];
-    let depth = depth.map(into_contiguous);
-    let shader = match &depth {
+    let shader = match depth {
         Some(depth) => {
             buffers.push(&depth.handle);
             &shader::BASE
@@ -176,38 +161,4 @@ fn project_wgsl(
     };
     launch(&points.client, shader, num_points.div_ceil(shader::WG as usize), &params, &buffers);
     pixel_from_point
-}
-
-impl ProjectBackend for CubeBackend {
-    fn project(
-        points: FloatTensor<Self>,
-        depth: FloatTensor<Self>,
-        camera: Camera,
-        visibility: Visibility,
-    ) -> IntTensor<Self> {
-        project_wgsl(points, Some(depth), camera, visibility)
-    }
-
-    fn project_unhidden(points: FloatTensor<Self>, camera: Camera, border: usize) -> IntTensor<Self> {
-        project_wgsl(points, None, camera, Visibility { border, ..Visibility::default() })
-    }
-}
-
-impl ProjectBackend for Flex {
-    fn project(
-        points: FloatTensor<Self>,
-        depth: FloatTensor<Self>,
-        camera: Camera,
-        visibility: Visibility,
-    ) -> IntTensor<Self> {
-        let num_points = points.shape()[0];
-        let (points, depth) = (Host::<f32>::new(points), Host::<f32>::new(depth));
-        host_tensor(cpu::project(rows(&points), &depth, &camera, visibility), [num_points])
-    }
-
-    fn project_unhidden(points: FloatTensor<Self>, camera: Camera, border: usize) -> IntTensor<Self> {
-        let num_points = points.shape()[0];
-        let points = Host::<f32>::new(points);
-        host_tensor(cpu::project_unhidden(rows(&points), &camera, border), [num_points])
-    }
 }

@@ -2,11 +2,9 @@
 
 pub mod cpu;
 
-use burn_cubecl::cubecl::{client::Client, server::Handle};
-
 use super::prefix_sum::prefix_sum;
 use crate::gpu::shaders::radix_sort::{count, iota, scatter};
-use crate::gpu::{launch, scalar_buffer};
+use crate::gpu::{Client, Handle, launch, scalar_buffer};
 
 /// The order that sorts `num_keys` keys of `word_bits.len()` words each, least significant word
 /// first; `word_bits[w]` is how many low bits of word `w` can differ between keys.

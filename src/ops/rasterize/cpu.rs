@@ -88,7 +88,7 @@ fn draw_row(
     }
 }
 
-/// What the ray of a pixel moves along `axis` (0 for columns, 1 for rows) per unit of depth.
+/// Movement of a pixel's ray along `axis` (0 for columns, 1 for rows) per unit of depth.
 #[inline]
 fn direction(camera: &Pinhole, pixel: usize, axis: usize) -> f32 {
     (pixel as f32 - camera.principal[axis]) * (1.0 / camera.focal[axis])

@@ -2,36 +2,16 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
 use burn::tensor::DType;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::pinhole::{Pinhole, pinhole_params};
 use super::splat::{Drawn, check_count, cleared, fill_wgsl};
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain, plain_int, rows};
+use super::{OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain, plain_int, rows, run};
 use crate::gpu::shaders::rasterize::{rasterize as shader, shade as shade_shader};
 use crate::gpu::{check_binding, empty_f32, empty_i32, launch};
-
-/// Backend side of [`rasterize`] and [`shade`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait RasterizeBackend: Backend {
-    /// See [`rasterize`]: depth and index.
-    fn rasterize(
-        vertices: FloatTensor<Self>,
-        triangles: IntTensor<Self>,
-        camera: Pinhole,
-    ) -> (FloatTensor<Self>, IntTensor<Self>);
-    /// See [`shade`].
-    fn shade(
-        vertices: FloatTensor<Self>,
-        triangles: IntTensor<Self>,
-        colors: FloatTensor<Self>,
-        index: IntTensor<Self>,
-        camera: Pinhole,
-    ) -> FloatTensor<Self>;
-}
 
 /// Triangles with their vertices on a device, looked through once, so that drawing them need not.
 #[derive(Clone, Debug)]
@@ -104,9 +84,48 @@ pub fn rasterize(mesh: &Mesh, camera: &Pinhole) -> Result<Drawn, OpError> {
     if num_triangles == 0 {
         return Ok(Drawn::empty(camera, &device));
     }
-    let (vertices, triangles) = (mesh.vertices.clone().into_dispatch(), mesh.triangles.clone().into_dispatch());
-    let (depth, index) = Dispatch::rasterize(vertices, triangles, *camera);
-    Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
+    let (depth, index) = run(
+        (mesh.vertices.clone(), mesh.triangles.clone()),
+        |(vertices, triangles)| rasterize_wgsl(&vertices, &triangles, *camera),
+        |(vertices, triangles)| {
+            // Corners are not negative, as `Mesh::new` checked: the bits are the same.
+            let seen = cpu::rasterize(camera, rows(&vertices), bytemuck::cast_slice(&triangles));
+            let size = [camera.height, camera.width];
+            (host_tensor(seen.depth, size), host_tensor(seen.index, size))
+        },
+    );
+    Ok(Drawn { depth, index })
+}
+
+fn rasterize_wgsl(vertices: &CubeTensor, triangles: &CubeTensor, camera: Pinhole) -> (CubeTensor, CubeTensor) {
+    let client = &vertices.client;
+    let (num_triangles, size) = (triangles.shape()[0], [camera.height, camera.width]);
+    let [nearest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
+    for (stage, large) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let num_workgroups = if large == 1 { num_triangles } else { num_triangles.div_ceil(shader::WG as usize) };
+        launch(
+            client,
+            &shader::BASE,
+            num_workgroups,
+            &pinhole_params!(
+                camera,
+                shader::Params {
+                    num_triangles: num_triangles as u32,
+                    stage,
+                    large,
+                    focal_x: camera.focal[0],
+                    focal_y: camera.focal[1],
+                    ray_x: 1.0 / camera.focal[0],
+                    ray_y: 1.0 / camera.focal[1],
+                    near: camera.near,
+                }
+            ),
+            &[&vertices.handle, &triangles.handle, &nearest, &index],
+        );
+    }
+    let (depth, seen) = (empty_f32(vertices, size), empty_i32(vertices, size));
+    fill_wgsl(client, size, (0, 0.0), [&nearest, &index], [&depth.handle, &seen.handle]);
+    (depth, seen)
 }
 
 /// The rows of `colors [V, C]` at the corners of the triangle each pixel shows, interpolated in space (not in
@@ -130,107 +149,40 @@ pub fn shade(mesh: &Mesh, colors: Tensor<2>, index: Tensor<2, Int>, camera: &Pin
     if mesh.triangles.dims()[0] == 0 || num_channels == 0 {
         return Ok(Tensor::zeros([camera.height, camera.width, num_channels], (&device, DType::F32)));
     }
-    Ok(Tensor::from_dispatch(Dispatch::shade(
-        mesh.vertices.clone().into_dispatch(),
-        mesh.triangles.clone().into_dispatch(),
-        plain(colors).into_dispatch(),
-        plain_int(index).into_dispatch(),
-        *camera,
-    )))
+    Ok(run(
+        (mesh.vertices.clone(), mesh.triangles.clone(), colors, index),
+        |(vertices, triangles, colors, index)| shade_wgsl(&vertices, &triangles, &colors, &index, *camera),
+        |(vertices, triangles, colors, index)| {
+            let triangles = bytemuck::cast_slice(&triangles);
+            let shaded = cpu::shade(camera, rows(&vertices), triangles, &colors, num_channels, &index);
+            host_tensor(shaded, [camera.height, camera.width, num_channels])
+        },
+    ))
 }
 
-impl RasterizeBackend for CubeBackend {
-    fn rasterize(
-        vertices: FloatTensor<Self>,
-        triangles: IntTensor<Self>,
-        camera: Pinhole,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let (vertices, triangles) = (into_contiguous(vertices), into_contiguous(triangles));
-        let client = &vertices.client;
-        let (num_triangles, size) = (triangles.shape()[0], [camera.height, camera.width]);
-        let [nearest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
-        for (stage, large) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let num_workgroups = if large == 1 { num_triangles } else { num_triangles.div_ceil(shader::WG as usize) };
-            launch(
-                client,
-                &shader::BASE,
-                num_workgroups,
-                &pinhole_params!(
-                    camera,
-                    shader::Params {
-                        num_triangles: num_triangles as u32,
-                        stage,
-                        large,
-                        focal_x: camera.focal[0],
-                        focal_y: camera.focal[1],
-                        ray_x: 1.0 / camera.focal[0],
-                        ray_y: 1.0 / camera.focal[1],
-                        near: camera.near,
-                    }
-                ),
-                &[&vertices.handle, &triangles.handle, &nearest, &index],
-            );
-        }
-        let (depth, seen) = (empty_f32(&vertices, size), empty_i32(&vertices, size));
-        fill_wgsl(client, size, (0, 0.0), [&nearest, &index], [&depth.handle, &seen.handle]);
-        (depth, seen)
-    }
-
-    fn shade(
-        vertices: FloatTensor<Self>,
-        triangles: IntTensor<Self>,
-        colors: FloatTensor<Self>,
-        index: IntTensor<Self>,
-        camera: Pinhole,
-    ) -> FloatTensor<Self> {
-        let (vertices, triangles) = (into_contiguous(vertices), into_contiguous(triangles));
-        let (colors, index) = (into_contiguous(colors), into_contiguous(index));
-        let num_channels = colors.shape()[1];
-        let out = empty_f32(&vertices, [camera.height, camera.width, num_channels]);
-        launch(
-            &vertices.client,
-            &shade_shader::BASE,
-            camera.num_pixels().div_ceil(shade_shader::WG as usize),
-            &pinhole_params!(
-                camera,
-                shade_shader::Params {
-                    num_triangles: triangles.shape()[0] as u32,
-                    num_channels: num_channels as u32,
-                    ray_x: 1.0 / camera.focal[0],
-                    ray_y: 1.0 / camera.focal[1],
-                }
-            ),
-            &[&vertices.handle, &triangles.handle, &colors.handle, &index.handle, &out.handle],
-        );
-        out
-    }
-}
-
-impl RasterizeBackend for Flex {
-    fn rasterize(
-        vertices: FloatTensor<Self>,
-        triangles: IntTensor<Self>,
-        camera: Pinhole,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let (vertices, triangles) = (Host::<f32>::new(vertices), Host::<i32>::new(triangles));
-        // Not negative, as checked at the door: the bits are the same.
-        let seen = cpu::rasterize(&camera, rows(&vertices), bytemuck::cast_slice(&triangles));
-        let size = [camera.height, camera.width];
-        (host_tensor(seen.depth, size), host_tensor(seen.index, size))
-    }
-
-    fn shade(
-        vertices: FloatTensor<Self>,
-        triangles: IntTensor<Self>,
-        colors: FloatTensor<Self>,
-        index: IntTensor<Self>,
-        camera: Pinhole,
-    ) -> FloatTensor<Self> {
-        let num_channels = colors.shape()[1];
-        let (vertices, triangles) = (Host::<f32>::new(vertices), Host::<i32>::new(triangles));
-        let (colors, index) = (Host::<f32>::new(colors), Host::<i32>::new(index));
-        let triangles = bytemuck::cast_slice(&triangles);
-        let out = cpu::shade(&camera, rows(&vertices), triangles, &colors, num_channels, &index);
-        host_tensor(out, [camera.height, camera.width, num_channels])
-    }
+fn shade_wgsl(
+    vertices: &CubeTensor,
+    triangles: &CubeTensor,
+    colors: &CubeTensor,
+    index: &CubeTensor,
+    camera: Pinhole,
+) -> CubeTensor {
+    let num_channels = colors.shape()[1];
+    let out = empty_f32(vertices, [camera.height, camera.width, num_channels]);
+    launch(
+        &vertices.client,
+        &shade_shader::BASE,
+        camera.num_pixels().div_ceil(shade_shader::WG as usize),
+        &pinhole_params!(
+            camera,
+            shade_shader::Params {
+                num_triangles: triangles.shape()[0] as u32,
+                num_channels: num_channels as u32,
+                ray_x: 1.0 / camera.focal[0],
+                ray_y: 1.0 / camera.focal[1],
+            }
+        ),
+        &[&vertices.handle, &triangles.handle, &colors.handle, &index.handle, &out.handle],
+    );
+    out
 }

@@ -2,50 +2,25 @@
 
 pub mod cpu;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use burn_wgpu::CubeTensor;
 
 use super::radix_sort::radix_sort;
-use super::{Host, OpError, ShapeCheck, as_i32, host_tensor, into_cube, into_cube_int, limits_of, plain_int};
+use super::run::Operands;
+use super::{
+    OpError, ShapeCheck, as_i32, host_tensor, limits_of, plain, plain_int, run, run_twin, run_wgsl, with_gradient,
+};
 use crate::gpu::shaders::segment_reduce::segment_reduce as shader;
-use crate::gpu::{check_binding, empty_f32, launch};
+use crate::gpu::{check_binding, empty_f32, i32_tensor, launch};
 
-/// What becomes of the rows of a segment, channel by channel.
+/// How the rows of a segment become one, channel by channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     /// Their mean.
     Mean,
     /// The largest value.
     Max,
-}
-
-/// Backend side of [`segment_reduce`]; preconditions are checked there.
-#[backend_extension(Cube, Flex, Autodiff)]
-pub trait SegmentReduceBackend: Backend {
-    /// See [`segment_reduce`].
-    fn segment_reduce(
-        features: FloatTensor<Self>,
-        point_from_sorted: IntTensor<Self>,
-        offsets: IntTensor<Self>,
-        reduction: Reduction,
-    ) -> FloatTensor<Self>;
-}
-
-/// The backward side of [`segment_reduce`].
-pub trait SegmentReduceGradBackend: Backend {
-    /// Gradient of the features, `[N, C]`, from that of the result, `[S, C]`: of the mean, or of the maximum where
-    /// `maximum` is given, the features and the result.
-    fn segment_reduce_grad(
-        grad_out: FloatTensor<Self>,
-        point_from_sorted: IntTensor<Self>,
-        offsets: IntTensor<Self>,
-        maximum: Option<[FloatTensor<Self>; 2]>,
-    ) -> FloatTensor<Self>;
 }
 
 /// Mean or maximum of the rows of `features [N, C]` in every segment.
@@ -81,168 +56,106 @@ pub fn segment_reduce(
     if num_offsets == 1 || num_channels == 0 {
         return Ok(Tensor::zeros([num_offsets - 1, num_channels], &features.device()));
     }
-    Ok(Tensor::from_dispatch(Dispatch::segment_reduce(
-        features.into_dispatch(),
-        plain_int(point_from_sorted).into_dispatch(),
-        plain_int(offsets).into_dispatch(),
-        reduction,
-    )))
+    let (order, offsets) = (plain_int(point_from_sorted), plain_int(offsets));
+    let plain_features = plain(features.clone());
+    let reduced = reduce(plain_features.clone(), order.clone(), offsets.clone(), reduction);
+    let maximum = (reduction == Reduction::Max).then(|| [plain_features, reduced.clone()]);
+    Ok(with_gradient((features,), reduced, move |grad, [wants]| {
+        (wants.then(|| reduce_grad(grad, order, offsets, maximum)),)
+    }))
 }
 
-impl SegmentReduceBackend for CubeBackend {
-    fn segment_reduce(
-        features: FloatTensor<Self>,
-        point_from_sorted: IntTensor<Self>,
-        offsets: IntTensor<Self>,
-        reduction: Reduction,
-    ) -> FloatTensor<Self> {
-        let (features, order, offsets) =
-            (into_contiguous(features), into_contiguous(point_from_sorted), into_contiguous(offsets));
-        let (num_segments, num_channels) = (offsets.shape()[0] - 1, features.shape()[1]);
-        let reduced = empty_f32(&features, [num_segments, num_channels]);
-        launch(
-            &features.client,
-            match reduction {
-                Reduction::Mean => &shader::BASE,
-                Reduction::Max => &shader::MAX,
-            },
-            (num_segments * num_channels).div_ceil(shader::WG as usize),
-            &shader::Params { num_segments: num_segments as u32, num_channels: num_channels as u32 },
-            &[&features.handle, &order.handle, &offsets.handle, &reduced.handle],
-        );
-        reduced
+/// [`segment_reduce`] of plain tensors that were checked.
+pub(crate) fn reduce(
+    features: Tensor<2>,
+    point_from_sorted: Tensor<1, Int>,
+    offsets: Tensor<1, Int>,
+    reduction: Reduction,
+) -> Tensor<2> {
+    let (num_channels, num_segments) = (features.dims()[1], offsets.dims()[0] - 1);
+    run(
+        (features, point_from_sorted, offsets),
+        |(features, order, offsets)| reduce_wgsl(&features, &order, &offsets, reduction),
+        |(features, order, offsets)| {
+            let reduced = cpu::segment_reduce(&features, num_channels, &order, &offsets, reduction);
+            host_tensor(reduced, [num_segments, num_channels])
+        },
+    )
+}
+
+fn reduce_wgsl(features: &CubeTensor, order: &CubeTensor, offsets: &CubeTensor, reduction: Reduction) -> CubeTensor {
+    let ([num_points, num_channels], num_segments) = (features.shape().dims(), offsets.shape()[0] - 1);
+    let reduced = empty_f32(features, [num_segments, num_channels]);
+    launch(
+        &features.client,
+        match reduction {
+            Reduction::Mean => &shader::BASE,
+            Reduction::Max => &shader::MAX,
+        },
+        (num_segments * num_channels).div_ceil(shader::WG as usize),
+        &shader::Params {
+            num_points: num_points as u32,
+            num_sorted: order.shape()[0] as u32,
+            num_segments: num_segments as u32,
+            num_channels: num_channels as u32,
+        },
+        &[&features.handle, &order.handle, &offsets.handle, &reduced.handle],
+    );
+    reduced
+}
+
+/// Gradient of the features, `[N, C]`, from that of the result, `[S, C]`. It is that of the maximum where `maximum` is
+/// given, the features and the result, else that of the mean.
+fn reduce_grad(
+    grad_out: Tensor<2>,
+    order: Tensor<1, Int>,
+    offsets: Tensor<1, Int>,
+    maximum: Option<[Tensor<2>; 2]>,
+) -> Tensor<2> {
+    let ([num_points], [num_segments, num_channels]) = (order.dims(), grad_out.dims());
+    if grad_out.is_on_host() {
+        let features = maximum.map(|[features, _]| features);
+        return run_twin((grad_out, order, offsets, features), |(grad_out, order, offsets, features)| {
+            let grad = cpu::segment_reduce_grad(&grad_out, num_channels, &order, &offsets, features.as_deref());
+            host_tensor(grad, [num_points, num_channels])
+        });
     }
-}
+    let starts = offsets.clone().slice(0..num_segments);
+    let ends = offsets.clone().slice(1..num_segments + 1);
+    let place = as_i32(Tensor::<1, Int>::arange(0..num_points as i64, &grad_out.device()));
 
-impl SegmentReduceBackend for Flex {
-    fn segment_reduce(
-        features: FloatTensor<Self>,
-        point_from_sorted: IntTensor<Self>,
-        offsets: IntTensor<Self>,
-        reduction: Reduction,
-    ) -> FloatTensor<Self> {
-        let num_channels = features.shape()[1];
-        let (features, order, offsets) = (Host::new(features), Host::new(point_from_sorted), Host::new(offsets));
-        let reduced = cpu::segment_reduce(&features, num_channels, &order, &offsets, reduction);
-        host_tensor(reduced, [offsets.len() - 1, num_channels])
+    // The last segment that does not begin behind a place, bit by bit.
+    let mut segment = place.zeros_like();
+    for bit in (0..usize::BITS - (num_segments - 1).leading_zeros()).rev() {
+        let next = segment.clone().add_scalar(1_i32 << bit);
+        let start = starts.clone().select(0, next.clone().clamp_max(num_segments as i32 - 1));
+        let begins = start.lower_equal(place.clone()).bool_and(next.clone().lower_elem(num_segments as i32));
+        segment = segment.mask_where(begins, next);
     }
-}
-
-impl SegmentReduceGradBackend for CubeBackend {
-    fn segment_reduce_grad(
-        grad_out: FloatTensor<Self>,
-        point_from_sorted: IntTensor<Self>,
-        offsets: IntTensor<Self>,
-        maximum: Option<[FloatTensor<Self>; 2]>,
-    ) -> FloatTensor<Self> {
-        let num_points = point_from_sorted.shape()[0];
-        let grad_out = Tensor::<2>::from_primitive::<Self>(grad_out);
-        let [num_segments, num_channels] = grad_out.dims();
-        let order = into_contiguous(point_from_sorted);
-        let offsets = Tensor::<1, Int>::from_primitive::<Self>(offsets);
-        let starts = offsets.clone().slice(0..num_segments);
-        let ends = offsets.clone().slice(1..num_segments + 1);
-        let place = as_i32(Tensor::<1, Int>::arange(0..num_points as i64, &grad_out.device()));
-
-        // The last segment that does not begin behind a place, bit by bit.
-        let mut segment = place.zeros_like();
-        for bit in (0..usize::BITS - (num_segments - 1).leading_zeros()).rev() {
-            let next = segment.clone().add_scalar(1_i32 << bit);
-            let start = starts.clone().select(0, next.clone().clamp_max(num_segments as i32 - 1));
-            let begins = start.lower_equal(place.clone()).bool_and(next.clone().lower_elem(num_segments as i32));
-            segment = segment.mask_where(begins, next);
+    let start = starts.clone().select(0, segment.clone());
+    let end = ends.select(0, segment.clone());
+    let is_outside = place.clone().lower(start.clone()).bool_or(place.clone().greater_equal(end.clone()));
+    let wide = |x: Tensor<1, Int>| x.unsqueeze_dim::<2>(1).expand([num_points, num_channels]);
+    let grad = grad_out.select(0, segment.clone());
+    let grad = match maximum {
+        None => grad / wide(end - start).float(),
+        Some([features, reduced]) => {
+            let point = order.clone().clamp(0, num_points as i32 - 1);
+            let is_largest = features.select(0, point).equal(reduced.select(0, segment.clone()));
+            // The first of the largest rows is the one whose distance from the segment's start, negated, is largest.
+            let nearness = wide(start - place.clone()).float();
+            let nearness = nearness.mask_fill(is_largest.clone().bool_not(), f32::MIN);
+            let first = reduce(nearness.clone(), place, offsets, Reduction::Max).select(0, segment);
+            grad.mask_fill(is_largest.bool_and(nearness.equal(first)).bool_not(), 0.0)
         }
-        let start = starts.clone().select(0, segment.clone());
-        let end = ends.select(0, segment.clone());
-        let is_outside = place.clone().lower(start.clone()).bool_or(place.clone().greater_equal(end.clone()));
-        let wide = |x: Tensor<1, Int>| x.unsqueeze_dim::<2>(1).expand([num_points, num_channels]);
-        let grad = grad_out.select(0, segment.clone());
-        let grad = match maximum {
-            None => grad / wide(end - start).float(),
-            Some(maximum) => {
-                let [features, reduced] = maximum.map(Tensor::<2>::from_primitive::<Self>);
-                let order = Tensor::<1, Int>::from_primitive::<Self>(order.clone());
-                let is_largest = features.select(0, order).equal(reduced.select(0, segment.clone()));
-                // Of the largest rows the one that comes first: whose distance from the segment's start, negated, is
-                // largest.
-                let nearness = wide(start - place.clone()).float();
-                let nearness = nearness.mask_fill(is_largest.clone().bool_not(), f32::MIN);
-                let [of_rows, sorted] = [into_cube(nearness.clone()), into_cube_int(place)];
-                let first = Self::segment_reduce(of_rows, sorted, into_cube_int(offsets), Reduction::Max);
-                let first = Tensor::<2>::from_primitive::<Self>(first).select(0, segment);
-                grad.mask_fill(is_largest.bool_and(nearness.equal(first)).bool_not(), 0.0)
-            }
-        };
-        let is_outside = is_outside.unsqueeze_dim::<2>(1).expand([num_points, num_channels]);
-        let grad = grad.mask_fill(is_outside, 0.0);
+    };
+    let is_outside = is_outside.unsqueeze_dim::<2>(1).expand([num_points, num_channels]);
+    let grad = grad.mask_fill(is_outside, 0.0);
 
-        // What sorts a permutation is its inverse.
+    // The order that sorts a permutation is its inverse.
+    let inverse: Tensor<1, Int> = run_wgsl(order, |order| {
         let bits = usize::BITS - num_points.saturating_sub(1).leading_zeros();
-        let inverse = radix_sort(&order.client, &order.handle, num_points, &[bits]);
-        let (client, device) = (order.client.clone(), order.device.clone());
-        let inverse = CubeTensor::new_contiguous(client, device, Shape::from([num_points]), inverse, order.dtype);
-        into_cube(grad.select(0, Tensor::from_primitive::<Self>(inverse)))
-    }
-}
-
-impl SegmentReduceGradBackend for Flex {
-    fn segment_reduce_grad(
-        grad_out: FloatTensor<Self>,
-        point_from_sorted: IntTensor<Self>,
-        offsets: IntTensor<Self>,
-        maximum: Option<[FloatTensor<Self>; 2]>,
-    ) -> FloatTensor<Self> {
-        let (num_points, num_channels) = (point_from_sorted.shape()[0], grad_out.shape()[1]);
-        let (order, offsets) = (Host::new(point_from_sorted), Host::new(offsets));
-        let features = maximum.map(|[features, _]| Host::<f32>::new(features));
-        let grad = cpu::segment_reduce_grad(&Host::new(grad_out), num_channels, &order, &offsets, features.as_deref());
-        host_tensor(grad, [num_points, num_channels])
-    }
-}
-
-/// What the backward pass needs.
-#[derive(Clone, Debug)]
-struct State<B: Backend> {
-    point_from_sorted: IntTensor<B>,
-    offsets: IntTensor<B>,
-    /// The features and the result, for a maximum.
-    maximum: Option<[FloatTensor<B>; 2]>,
-}
-
-#[derive(Debug)]
-struct SegmentReduceBackward;
-
-impl<B: SegmentReduceGradBackend> Backward<B, 1> for SegmentReduceBackward {
-    type State = State<B>;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [features] = ops.parents;
-        let grad_out = grads.consume::<B>(&ops.node);
-        if let Some(features) = features {
-            let State { point_from_sorted, offsets, maximum } = ops.state;
-            grads.register::<B>(features.id, B::segment_reduce_grad(grad_out, point_from_sorted, offsets, maximum));
-        }
-    }
-}
-
-impl<B: SegmentReduceBackend + SegmentReduceGradBackend, C: CheckpointStrategy> SegmentReduceBackend
-    for Autodiff<B, C>
-{
-    fn segment_reduce(
-        features: FloatTensor<Self>,
-        point_from_sorted: IntTensor<Self>,
-        offsets: IntTensor<Self>,
-        reduction: Reduction,
-    ) -> FloatTensor<Self> {
-        let prep = SegmentReduceBackward.prepare::<C>([features.node()]).compute_bound().stateful();
-        let features = features.into_primitive();
-        let reduced = B::segment_reduce(features.clone(), point_from_sorted.clone(), offsets.clone(), reduction);
-        match prep {
-            OpsKind::Tracked(prep) => {
-                let maximum = (reduction == Reduction::Max).then(|| [features, reduced.clone()]);
-                prep.finish(State { point_from_sorted, offsets, maximum }, reduced)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(reduced),
-        }
-    }
+        i32_tensor(&order, radix_sort(&order.client, &order.handle, num_points, &[bits]), num_points)
+    });
+    grad.select(0, inverse)
 }

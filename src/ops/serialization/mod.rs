@@ -4,16 +4,14 @@ pub mod cpu;
 
 use std::str::FromStr;
 
-use burn::backend::tensor::IntTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::radix_sort::radix_sort;
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain_int, rows};
+use super::{OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain_int, rows, run};
 use crate::gpu::shaders::serialization::{encode, invert};
-use crate::gpu::{check_binding, empty_i32, launch};
+use crate::gpu::{check_binding, empty_i32, i32_tensor, launch};
 
 /// Most bits of a coordinate: three of them and the batch fill 64 bits.
 pub const MAX_DEPTH: u32 = 16;
@@ -91,18 +89,6 @@ pub struct Serialization {
     pub sequences: Vec<Sequence>,
 }
 
-/// Backend side of [`serialization`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait SerializationBackend: Backend {
-    /// `coords [V, 4]` to keys `[V, 3]`, order `[V]`, inverse `[V]`.
-    fn serialization(
-        coords: IntTensor<Self>,
-        curve: Curve,
-        depth: u32,
-        batch_bits: u32,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
-}
-
 /// Puts the voxels `coords [V, 4]` (batch, x, y, z), which must be distinct, in the order of each of `curves`, batch
 /// after batch, as Point Transformer V3 does (Wu et al., CVPR 2024).
 ///
@@ -143,58 +129,42 @@ pub fn serialization(coords: Tensor<2, Int>, curves: &[Curve]) -> Result<Seriali
         }
     };
     let along = |&curve: &Curve| {
-        let (keys, order, inverse) =
-            Dispatch::serialization(coords.clone().into_dispatch(), curve, depth, bits(most[0]));
-        let [order, inverse] = [order, inverse].map(Tensor::from_dispatch);
-        Sequence { keys: Tensor::from_dispatch(keys), order, inverse }
+        let (keys, order, inverse) = run(
+            coords.clone(),
+            |coords| along_wgsl(&coords, curve, depth, bits(most[0])),
+            |coords| {
+                let (keys, order, inverse) = cpu::serialization(rows(&coords), curve, depth);
+                let keys = host_tensor(keys.into_flattened(), [num_voxels, 3]);
+                (keys, host_tensor(order, [num_voxels]), host_tensor(inverse, [num_voxels]))
+            },
+        );
+        Sequence { keys, order, inverse }
     };
     Ok(Serialization { depth, batch_sizes, sequences: curves.iter().map(along).collect() })
 }
 
-impl SerializationBackend for CubeBackend {
-    fn serialization(
-        coords: IntTensor<Self>,
-        curve: Curve,
-        depth: u32,
-        batch_bits: u32,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let coords = into_contiguous(coords);
-        let client = coords.client.clone();
-        let n = coords.shape()[0];
-        let keys = empty_i32(&coords, [n, encode::KEY_WORDS as usize]);
-        let params = encode::Params {
-            num_voxels: n as u32,
-            depth,
-            hilbert: curve.is_hilbert().into(),
-            transposed: curve.is_transposed().into(),
-        };
-        let groups = n.div_ceil(encode::WG as usize);
-        launch(&client, &encode::BASE, groups, &params, &[&coords.handle, &keys.handle]);
-        let bits = 3 * depth;
-        let order = radix_sort(&client, &keys.handle, n, &[bits.min(32), bits.saturating_sub(32), batch_bits]);
-        let inverse = empty_i32(&coords, [n]);
-        launch(
-            &client,
-            &invert::BASE,
-            n.div_ceil(invert::WG as usize),
-            &invert::Params { len: n as u32 },
-            &[&order, &inverse.handle],
-        );
-        let order = CubeTensor::new_contiguous(client, coords.device.clone(), Shape::from([n]), order, coords.dtype);
-        (keys, order, inverse)
-    }
-}
-
-impl SerializationBackend for Flex {
-    fn serialization(
-        coords: IntTensor<Self>,
-        curve: Curve,
-        depth: u32,
-        _batch_bits: u32,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let coords = Host::<i32>::new(coords);
-        let n = coords.len() / 4;
-        let (keys, order, inverse) = cpu::serialization(rows(&coords), curve, depth);
-        (host_tensor(keys.into_flattened(), [n, 3]), host_tensor(order, [n]), host_tensor(inverse, [n]))
-    }
+/// Keys `[V, 3]`, order `[V]` and inverse `[V]` of `coords [V, 4]`.
+fn along_wgsl(coords: &CubeTensor, curve: Curve, depth: u32, batch_bits: u32) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let client = &coords.client;
+    let n = coords.shape()[0];
+    let keys = empty_i32(coords, [n, encode::KEY_WORDS as usize]);
+    let params = encode::Params {
+        num_voxels: n as u32,
+        depth,
+        hilbert: curve.is_hilbert().into(),
+        transposed: curve.is_transposed().into(),
+    };
+    let groups = n.div_ceil(encode::WG as usize);
+    launch(client, &encode::BASE, groups, &params, &[&coords.handle, &keys.handle]);
+    let bits = 3 * depth;
+    let order = radix_sort(client, &keys.handle, n, &[bits.min(32), bits.saturating_sub(32), batch_bits]);
+    let inverse = empty_i32(coords, [n]);
+    launch(
+        client,
+        &invert::BASE,
+        n.div_ceil(invert::WG as usize),
+        &invert::Params { len: n as u32 },
+        &[&order, &inverse.handle],
+    );
+    (keys, i32_tensor(coords, order, n), inverse)
 }

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::Extents;
 use crate::ops::attention;
-use crate::ops::attention::cpu::{Blocked, attention_grad_of_rows, attention_of_rows};
+use crate::ops::attention::cpu::{Blocked, RowsAt, attention_grad_of_rows, attention_of_rows};
+use crate::ops::present;
 
 /// See [`super::serialized_attention`]: `[V, C]`, row-major.
 #[must_use]
@@ -12,10 +13,7 @@ pub fn serialized_attention(qkv: &[f32], patches: &[i32], num_voxels: usize, ext
     let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
     let dim = num_heads * head_dim;
     let parts = [0, 1, 2].map(|part| &qkv[part * dim..]);
-    let row = |patch: usize, slot: usize| {
-        let voxel = patches[patch * patch_size + slot];
-        (if voxel < 0 { -1 - voxel } else { voxel }) as usize * 3 * dim
-    };
+    let row = |patch: usize, slot: usize| voxel_in(patches[patch * patch_size + slot], num_voxels) * 3 * dim;
     let extents =
         attention::Extents { batch: num_patches, num_queries: patch_size, num_keys: patch_size, num_heads, head_dim };
     let mixed = attention_of_rows(parts, row, row, Blocked::None, extents);
@@ -29,11 +27,16 @@ pub fn serialized_attention(qkv: &[f32], patches: &[i32], num_voxels: usize, ext
     out
 }
 
-/// Where the result of every voxel is, `usize::MAX` where nowhere.
+/// The voxel of a slot, its own or not; the last one where it names none.
+fn voxel_in(slot: i32, num_voxels: usize) -> usize {
+    (if slot < 0 { -1 - slot } else { slot } as usize).min(num_voxels - 1)
+}
+
+/// The slot that holds the result of every voxel; `usize::MAX` for a voxel without one.
 fn slot_from_voxel(patches: &[i32], num_voxels: usize) -> Vec<usize> {
     let mut slot_from_voxel = vec![usize::MAX; num_voxels];
     for (slot, &voxel) in patches.iter().enumerate() {
-        if let Ok(voxel) = usize::try_from(voxel) {
+        if let Some(voxel) = present(voxel, num_voxels) {
             slot_from_voxel[voxel] = slot;
         }
     }
@@ -53,17 +56,18 @@ pub fn serialized_attention_grad(
     let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
     let dim = num_heads * head_dim;
     let parts = [0, 1, 2].map(|part| &qkv[part * dim..]);
-    let row = |patch: usize, slot: usize| {
-        let voxel = patches[patch * patch_size + slot];
-        (if voxel < 0 { -1 - voxel } else { voxel }) as usize * 3 * dim
-    };
-    let result = |patch: usize, slot: usize| {
-        let voxel = usize::try_from(patches[patch * patch_size + slot]).ok()?;
-        Some(voxel * dim)
-    };
+    let row = |patch: usize, slot: usize| voxel_in(patches[patch * patch_size + slot], num_voxels) * 3 * dim;
+    let result = |patch: usize, slot: usize| Some(present(patches[patch * patch_size + slot], num_voxels)? * dim);
     let of_patches =
         attention::Extents { batch: num_patches, num_queries: patch_size, num_keys: patch_size, num_heads, head_dim };
-    let heads = attention_grad_of_rows(parts, grad_out, row, row, result, Blocked::None, of_patches, [true; 3]);
+    let heads = attention_grad_of_rows(
+        parts,
+        grad_out,
+        RowsAt { query: row, key: row, result },
+        Blocked::None,
+        of_patches,
+        [true; 3],
+    );
     let of_slot = |slot: usize, part: usize, head: usize| {
         &heads[slot / patch_size * num_heads + head][part][slot % patch_size * head_dim..][..head_dim]
     };
@@ -76,8 +80,8 @@ pub fn serialized_attention_grad(
             }
         }
     });
-    for (slot, &voxel) in patches.iter().enumerate().filter(|(_, voxel)| **voxel < 0) {
-        let grad = &mut grad[(-1 - voxel) as usize * 3 * dim..][dim..3 * dim];
+    for (slot, &voxel) in patches.iter().enumerate().filter(|(_, voxel)| present(**voxel, num_voxels).is_none()) {
+        let grad = &mut grad[voxel_in(voxel, num_voxels) * 3 * dim..][dim..3 * dim];
         for (i, grad) in grad.chunks_exact_mut(head_dim).enumerate() {
             let borrowed = of_slot(slot, 1 + i / num_heads, i % num_heads);
             grad.iter_mut().zip(borrowed).for_each(|(grad, borrowed)| *grad += borrowed);

@@ -2,21 +2,20 @@
 
 pub mod cpu;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use burn_wgpu::CubeTensor;
 
 use super::attention::{self, MAX_HEAD_DIM, composed_grad};
 use super::radix_sort::radix_sort;
-use super::segment_reduce::{Reduction, SegmentReduceBackend};
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, into_cube, into_cube_int, limits_of, plain_int};
+use super::run::Operands;
+use super::segment_reduce::{Reduction, reduce};
+use super::{
+    OpError, ShapeCheck, host_tensor, int_tensor, limits_of, plain, plain_int, run, run_twin, run_wgsl, with_gradient,
+};
 use crate::gpu::shaders::info_nce::offsets as offsets_shader;
 use crate::gpu::shaders::serialized_attention::serialized_attention as shader;
-use crate::gpu::{Limits, check_binding, empty_f32, empty_i32, launch, scalar_buffer};
+use crate::gpu::{check_binding, empty_f32, empty_i32, i32_tensor, launch, scalar_buffer};
 
 /// Most slots of a patch.
 pub const MAX_PATCH: usize = 1 << 14;
@@ -95,29 +94,11 @@ pub struct Extents {
     pub head_dim: usize,
 }
 
-/// Backend side of [`serialized_attention`]; preconditions are checked there.
-#[backend_extension(Cube, Flex, Autodiff)]
-pub trait SerializedAttentionBackend: Backend {
-    /// See [`serialized_attention`].
-    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self>;
-}
-
-/// The backward side of [`serialized_attention`].
-pub trait SerializedAttentionGradBackend: Backend {
-    /// Gradient of `qkv`, `[V, 3 · C]`, from that of the result, `[V, C]`.
-    fn serialized_attention_grad(
-        qkv: FloatTensor<Self>,
-        grad_out: FloatTensor<Self>,
-        patches: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self>;
-}
-
 /// Softmax(q · kᵀ / √d) · v per head among the voxels of each patch: `qkv [V, 3 · C]`, in it q, k and v, each as
 /// `num_heads` blocks of d = C / `num_heads` channels → `[V, C]`.
 ///
 /// `patches [P, K]` holds v in exactly one slot for every voxel v, and −1 − v in slots where v is a key alone, as
-/// [`Padding::patches`] makes it. Rows are read where they lie, and scores exist for a tile only.
+/// [`Padding::patches`] makes it. A slot that names no voxel holds the last one, as a key alone. Rows are read where they lie, and scores exist for a tile only.
 ///
 /// The gradient flows to `qkv`; a voxel gets it from its own slot and from those where it is borrowed. Sums have a fixed
 /// order, so two runs on one device agree to the bit.
@@ -146,151 +127,90 @@ pub fn serialized_attention(qkv: Tensor<2>, patches: Tensor<2, Int>, num_heads: 
     check_binding(limits, "serialized_attention: qkv", num_voxels, width * 4)?;
     check_binding(limits, "serialized_attention: patches", num_patches, patch_size * 4)?;
     let extents = Extents { num_patches, patch_size, num_heads, head_dim: dim / num_heads };
-    Ok(Tensor::from_dispatch(Dispatch::serialized_attention(
-        qkv.into_dispatch(),
-        plain_int(patches).into_dispatch(),
-        extents,
-    )))
+    let (plain_qkv, patches) = (plain(qkv.clone()), plain_int(patches));
+    let out = run(
+        (plain_qkv.clone(), patches.clone()),
+        |(qkv, patches)| forward_wgsl(&qkv, &patches, extents),
+        |(qkv, patches)| host_tensor(cpu::serialized_attention(&qkv, &patches, num_voxels, extents), [num_voxels, dim]),
+    );
+    Ok(with_gradient((qkv,), out, move |grad, [wants]| (wants.then(|| qkv_grad(plain_qkv, grad, patches, extents)),)))
 }
 
-impl SerializedAttentionBackend for CubeBackend {
-    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self> {
-        let (qkv, patches) = (into_contiguous(qkv), into_contiguous(patches));
-        let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
-        let out = empty_f32(&qkv, [qkv.shape()[0], num_heads * head_dim]);
-        let params = shader::Params {
-            num_patches: num_patches as u32,
-            patch_size: patch_size as u32,
-            num_heads: num_heads as u32,
-            head_dim: head_dim as u32,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-        };
-        let shader_used = if head_dim <= NARROW_HEAD_DIM { &shader::BASE } else { &shader::WIDE };
-        let groups = num_patches * num_heads * patch_size.div_ceil(shader::QUERIES as usize);
-        launch(&qkv.client, shader_used, groups, &params, &[&qkv.handle, &patches.handle, &out.handle]);
-        out
-    }
+/// `qkv [V, 3 · C]`, `patches [P, K]` → `[V, C]`.
+fn forward_wgsl(qkv: &CubeTensor, patches: &CubeTensor, extents: Extents) -> CubeTensor {
+    let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
+    let num_voxels = qkv.shape()[0];
+    let out = empty_f32(qkv, [num_voxels, num_heads * head_dim]);
+    let params = shader::Params {
+        num_voxels: num_voxels as u32,
+        num_patches: num_patches as u32,
+        patch_size: patch_size as u32,
+        num_heads: num_heads as u32,
+        head_dim: head_dim as u32,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+    };
+    let shader_used = if head_dim <= NARROW_HEAD_DIM { &shader::BASE } else { &shader::WIDE };
+    let groups = num_patches * num_heads * patch_size.div_ceil(shader::QUERIES as usize);
+    launch(&qkv.client, shader_used, groups, &params, &[&qkv.handle, &patches.handle, &out.handle]);
+    out
 }
 
-impl SerializedAttentionBackend for Flex {
-    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self> {
-        let num_voxels = qkv.shape()[0];
-        let out = cpu::serialized_attention(&Host::new(qkv), &Host::new(patches), num_voxels, extents);
-        host_tensor(out, [num_voxels, extents.num_heads * extents.head_dim])
-    }
-}
-
-impl SerializedAttentionGradBackend for CubeBackend {
-    fn serialized_attention_grad(
-        qkv: FloatTensor<Self>,
-        grad_out: FloatTensor<Self>,
-        patches: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self> {
-        let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
-        let (num_voxels, dim) = (qkv.shape()[0], num_heads * head_dim);
-        let at_once = Limits::of(&qkv.client).rows(num_heads * patch_size * patch_size * 4).clamp(1, num_patches);
-        let (qkv, grad_out) = (Tensor::<2>::from_primitive::<Self>(qkv), Tensor::<2>::from_primitive::<Self>(grad_out));
-        let slots = Tensor::<2, Int>::from_primitive::<Self>(patches).reshape([num_patches * patch_size]);
-        let is_borrowed = slots.clone().lower_elem(0);
-        let voxels = slots.clone().mask_where(is_borrowed.clone(), slots.mul_scalar(-1).sub_scalar(1));
-        let of_patches = (0..num_patches).step_by(at_once).map(|first| {
-            let batch = at_once.min(num_patches - first);
-            let num_slots = batch * patch_size;
-            let range = first * patch_size..first * patch_size + num_slots;
-            let voxels = voxels.clone().slice([range.clone()]);
-            let is_borrowed = is_borrowed.clone().slice([range]).unsqueeze_dim::<2>(1).expand([num_slots, dim]);
-            let rows = qkv.clone().select(0, voxels.clone());
-            let part =
-                |i: usize| rows.clone().slice([0..num_slots, i * dim..(i + 1) * dim]).reshape([batch, patch_size, dim]);
-            let grad_out = grad_out.clone().select(0, voxels).mask_fill(is_borrowed, 0.0);
-            let grad_out = grad_out.reshape([batch, patch_size, dim]);
-            let extents =
-                attention::Extents { batch, num_queries: patch_size, num_keys: patch_size, num_heads, head_dim };
-            let grads = composed_grad([part(0), part(1), part(2)], grad_out, None, extents, false, [true; 3]);
-            Tensor::cat(grads.into_iter().flatten().collect(), 2).reshape([num_slots, 3 * dim])
+/// Gradient of `qkv`, `[V, 3 · C]`, from that of the result, `[V, C]`.
+fn qkv_grad(qkv: Tensor<2>, grad_out: Tensor<2>, patches: Tensor<2, Int>, extents: Extents) -> Tensor<2> {
+    let Extents { num_patches, patch_size, num_heads, head_dim } = extents;
+    let ([num_voxels, width], dim) = (qkv.dims(), num_heads * head_dim);
+    if qkv.is_on_host() {
+        return run_twin(([qkv, grad_out], patches), |([qkv, grad_out], patches)| {
+            let grad = cpu::serialized_attention_grad(&qkv, &grad_out, &patches, num_voxels, extents);
+            host_tensor(grad, [num_voxels, width])
         });
-        sum_by_voxel(Tensor::cat(of_patches.collect(), 0), voxels, num_voxels)
     }
+    let limits = limits_of(&qkv.device());
+    let at_once = limits.rows(num_heads * patch_size * patch_size * 4).clamp(1, num_patches);
+    let slots = patches.reshape([num_patches * patch_size]);
+    let last = num_voxels as i32 - 1;
+    let is_borrowed = slots.clone().lower_elem(0).bool_or(slots.clone().greater_elem(last));
+    let voxels = slots.clone().mask_where(slots.clone().lower_elem(0), slots.mul_scalar(-1).sub_scalar(1));
+    let voxels = voxels.clamp(0, last);
+    let of_patches = (0..num_patches).step_by(at_once).map(|first| {
+        let batch = at_once.min(num_patches - first);
+        let num_slots = batch * patch_size;
+        let range = first * patch_size..first * patch_size + num_slots;
+        let voxels = voxels.clone().slice([range.clone()]);
+        let is_borrowed = is_borrowed.clone().slice([range]).unsqueeze_dim::<2>(1).expand([num_slots, dim]);
+        let rows = qkv.clone().select(0, voxels.clone());
+        let part =
+            |i: usize| rows.clone().slice([0..num_slots, i * dim..(i + 1) * dim]).reshape([batch, patch_size, dim]);
+        let grad_out = grad_out.clone().select(0, voxels).mask_fill(is_borrowed, 0.0);
+        let grad_out = grad_out.reshape([batch, patch_size, dim]);
+        let extents = attention::Extents { batch, num_queries: patch_size, num_keys: patch_size, num_heads, head_dim };
+        let grads = composed_grad([part(0), part(1), part(2)], grad_out, None, extents, false, [true; 3]);
+        Tensor::cat(grads.into_iter().flatten().collect(), 2).reshape([num_slots, 3 * dim])
+    });
+    sum_by_voxel(Tensor::cat(of_patches.collect(), 0), voxels, num_voxels)
 }
 
 /// Sums of the rows of `grads [slots, C]` that belong to each voxel, `[V, C]`, in the order of the slots.
-fn sum_by_voxel(grads: Tensor<2>, voxels: Tensor<1, Int>, num_voxels: usize) -> CubeTensor {
+fn sum_by_voxel(grads: Tensor<2>, voxels: Tensor<1, Int>, num_voxels: usize) -> Tensor<2> {
     // One slot behind the last voxel, so that where it begins is where the last voxel's end.
     let end = int_tensor(vec![num_voxels as i32], [1], &voxels.device());
     let keys = Tensor::cat(vec![voxels, end], 0);
-    let num_keys = keys.dims()[0];
-    let keys = into_contiguous(into_cube_int(keys));
-    let client = &keys.client;
-    let order = radix_sort(client, &keys.handle, num_keys, &[usize::BITS - num_voxels.leading_zeros()]);
-    let num_offsets = num_voxels + 1;
-    let (offsets, num_pieces) = (empty_i32(&keys, [num_offsets]), scalar_buffer(client, num_offsets));
-    launch(
-        client,
-        &offsets_shader::BASE,
-        num_offsets.div_ceil(offsets_shader::WG as usize),
-        &offsets_shader::Params { num_rows: num_offsets as u32, num_entries: num_keys as u32 },
-        &[&keys.handle, &order, &offsets.handle, &num_pieces],
-    );
-    let order =
-        CubeTensor::new_contiguous(client.clone(), keys.device.clone(), Shape::from([num_keys]), order, keys.dtype);
-    let mean = CubeBackend::segment_reduce(into_cube(grads), order, offsets.clone(), Reduction::Mean);
-    let mean = Tensor::<2>::from_primitive::<CubeBackend>(mean);
-    let offsets = Tensor::<1, Int>::from_primitive::<CubeBackend>(offsets);
+    let ([num_keys], num_offsets) = (keys.dims(), num_voxels + 1);
+    let (order, offsets): (Tensor<1, Int>, Tensor<1, Int>) = run_wgsl(keys, |keys| {
+        let client = &keys.client;
+        let order = radix_sort(client, &keys.handle, num_keys, &[usize::BITS - num_voxels.leading_zeros()]);
+        let (offsets, num_pieces) = (empty_i32(&keys, [num_offsets]), scalar_buffer(client, num_offsets));
+        launch(
+            client,
+            &offsets_shader::BASE,
+            num_offsets.div_ceil(offsets_shader::WG as usize),
+            &offsets_shader::Params { num_rows: num_offsets as u32, num_entries: num_keys as u32 },
+            &[&keys.handle, &order, &offsets.handle, &num_pieces],
+        );
+        (i32_tensor(&keys, order, num_keys), offsets)
+    });
+    let mean = reduce(grads, order, offsets.clone(), Reduction::Mean);
     let counts = offsets.clone().slice(1..num_offsets) - offsets.slice(0..num_voxels);
     let counts = counts.unsqueeze_dim::<2>(1).expand(mean.dims());
-    into_cube((mean * counts.clone().float()).mask_fill(counts.equal_elem(0), 0.0))
-}
-
-impl SerializedAttentionGradBackend for Flex {
-    fn serialized_attention_grad(
-        qkv: FloatTensor<Self>,
-        grad_out: FloatTensor<Self>,
-        patches: IntTensor<Self>,
-        extents: Extents,
-    ) -> FloatTensor<Self> {
-        let shape: [usize; 2] = qkv.shape().dims();
-        let (qkv, grad_out, patches) = (Host::new(qkv), Host::new(grad_out), Host::new(patches));
-        host_tensor(cpu::serialized_attention_grad(&qkv, &grad_out, &patches, shape[0], extents), shape)
-    }
-}
-
-/// What the backward pass needs.
-#[derive(Clone, Debug)]
-struct State<B: Backend> {
-    qkv: FloatTensor<B>,
-    patches: IntTensor<B>,
-    extents: Extents,
-}
-
-#[derive(Debug)]
-struct SerializedAttentionBackward;
-
-impl<B: SerializedAttentionGradBackend> Backward<B, 1> for SerializedAttentionBackward {
-    type State = State<B>;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad_out = grads.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            let State { qkv, patches, extents } = ops.state;
-            grads.register::<B>(parent.id, B::serialized_attention_grad(qkv, grad_out, patches, extents));
-        }
-    }
-}
-
-impl<B, C> SerializedAttentionBackend for Autodiff<B, C>
-where
-    B: SerializedAttentionBackend + SerializedAttentionGradBackend,
-    C: CheckpointStrategy,
-{
-    fn serialized_attention(qkv: FloatTensor<Self>, patches: IntTensor<Self>, extents: Extents) -> FloatTensor<Self> {
-        let prep = SerializedAttentionBackward.prepare::<C>([qkv.node()]).compute_bound().stateful();
-        let qkv = qkv.into_primitive();
-        let out = B::serialized_attention(qkv.clone(), patches.clone(), extents);
-        match prep {
-            OpsKind::Tracked(prep) => prep.finish(State { qkv, patches, extents }, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
+    (mean * counts.clone().float()).mask_fill(counts.equal_elem(0), 0.0)
 }

@@ -5,6 +5,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::ops::gemm::{Activation, DEPTH, Panels, Product, multiply_add_rows, pack, panel_width};
+use crate::ops::present;
 
 /// Extents of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +33,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, map: &[i32], dim
 #[must_use]
 pub(crate) fn forward_packed(x: &[f32], panels: &[f32], bias: Option<&[f32]>, map: &[i32], dims: Dims) -> Vec<f32> {
     let Dims { kernel_volume, num_in, num_out } = dims;
+    let num_src = x.len() / num_in;
     let product = Product {
         x,
         panels: Panels::F32(panels),
@@ -40,7 +42,7 @@ pub(crate) fn forward_packed(x: &[f32], panels: &[f32], bias: Option<&[f32]>, ma
         num_taps: kernel_volume,
         num_in,
         num_out,
-        src: |dst: usize, k: usize| Some(usize::try_from(map[dst * kernel_volume + k]).ok()? * num_in),
+        src: |dst: usize, k: usize| Some(present(map[dst * kernel_volume + k], num_src)? * num_in),
     };
     product.run(map.len() / kernel_volume)
 }
@@ -50,6 +52,7 @@ pub(crate) fn forward_packed(x: &[f32], panels: &[f32], bias: Option<&[f32]>, ma
 pub fn grad_x(grad_out: &[f32], weight: &[f32], map: &[i32], dims: Dims) -> Vec<f32> {
     let Dims { kernel_volume, num_in, num_out } = dims;
     let panels = pack_reversed(weight, panel_width(), dims);
+    let num_src = grad_out.len() / num_out;
     let product = Product {
         x: grad_out,
         panels: Panels::F32(&panels),
@@ -58,7 +61,7 @@ pub fn grad_x(grad_out: &[f32], weight: &[f32], map: &[i32], dims: Dims) -> Vec<
         num_taps: kernel_volume,
         num_in: num_out,
         num_out: num_in,
-        src: |dst: usize, k: usize| Some(usize::try_from(map[dst * kernel_volume + k]).ok()? * num_out),
+        src: |dst: usize, k: usize| Some(present(map[dst * kernel_volume + k], num_src)? * num_out),
     };
     product.run(map.len() / kernel_volume)
 }
@@ -97,7 +100,7 @@ pub fn grad_weight(x: &[f32], grad_out: &[f32], map: &[i32], dims: Dims) -> Vec<
     let rows = num_in.div_ceil(num_in.div_ceil(TASK_INPUTS)).next_multiple_of(6);
     let mut grad = vec![0.0; kernel_volume * num_in * num_out];
     grad.par_chunks_mut(num_in * num_out).enumerate().for_each(|(k, grad)| {
-        let pairs = pairs(map, kernel_volume, k);
+        let pairs = pairs(map, kernel_volume, k, x.len() / num_in);
         grad.par_chunks_mut(rows * num_out).enumerate().for_each(|(block, grad)| {
             arch.dispatch(GradWeight { x, grad_out, pairs: &pairs, first_in: block * rows, grad, dims });
         });
@@ -106,9 +109,9 @@ pub fn grad_weight(x: &[f32], grad_out: &[f32], map: &[i32], dims: Dims) -> Vec<
 }
 
 /// Destination and source voxel wherever cell `k` holds a voxel.
-fn pairs(map: &[i32], kernel_volume: usize, k: usize) -> Vec<(usize, usize)> {
+fn pairs(map: &[i32], kernel_volume: usize, k: usize, num_src: usize) -> Vec<(usize, usize)> {
     let cells = map.iter().skip(k).step_by(kernel_volume).enumerate();
-    cells.filter_map(|(dst, src)| Some((dst, usize::try_from(*src).ok()?))).collect()
+    cells.filter_map(|(dst, src)| Some((dst, present(*src, num_src)?))).collect()
 }
 
 /// Rows `first_in..` of the gradient of one kernel cell.

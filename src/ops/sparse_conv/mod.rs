@@ -2,49 +2,16 @@
 
 pub mod cpu;
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use burn_wgpu::CubeTensor;
 
 use super::gemm::{pack, panel_width};
-use super::{Host, OpError, ShapeCheck, host_tensor, plain, plain_int};
-use crate::gpu::shaders::sparse_conv::{forward, grad_weight, sum_slices};
+use super::{OpError, ShapeCheck, float_tensor, host_tensor, is_host, limits_of, plain, plain_int, run, with_gradient};
+use crate::gpu::shaders::sparse_conv::{forward, grad_weight as grad_weight_shader, sum_slices};
 use crate::gpu::{Limits, Shader, check_binding, empty_f32, launch};
 
-/// Backend side of [`sparse_conv`]; preconditions are checked there.
-#[backend_extension(Cube, Flex, Autodiff)]
-pub trait SparseConvBackend: Backend {
-    /// `x [V, in]`, `weight [K, in, out]`, `src_from_dst [V, K]` → `[V, out]`.
-    fn sparse_conv(x: FloatTensor<Self>, weight: FloatTensor<Self>, src_from_dst: IntTensor<Self>)
-    -> FloatTensor<Self>;
-
-    /// As `sparse_conv`, plus `bias [out]` on every row.
-    fn sparse_conv_bias(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self>;
-
-    /// Gradient of `x`, `[V, in]`, from `grad_out [V, out]`.
-    fn sparse_conv_grad_x(
-        grad_out: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self>;
-
-    /// Gradient of the weight, `[K, in, out]`, from `x [V, in]` and `grad_out [V, out]`.
-    fn sparse_conv_grad_weight(
-        x: FloatTensor<Self>,
-        grad_out: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self>;
-}
+pub use cpu::Dims;
 
 /// out\[v\] = Σₖ x\[src_from_dst\[v, k\]\] · weight\[k\] (+ bias), the sum over kernel cells that hold a voxel.
 ///
@@ -71,18 +38,67 @@ pub fn sparse_conv(
     if let Some(bias) = &bias {
         shapes.check("bias", bias.dims(), ["out".into()])?;
     }
-    let ([num_voxels, num_in], [_, _, num_out]) = (x.dims(), weight.dims());
-    if num_voxels == 0 || num_in == 0 || num_out == 0 {
-        return Ok(Tensor::zeros([num_voxels, num_out], &x.device()));
+    let [kernel_volume, num_in, num_out] = weight.dims();
+    let dims = Dims { kernel_volume, num_in, num_out };
+    if !has_values(&x, dims)? {
+        return Ok(Tensor::zeros([x.dims()[0], num_out], &x.device()));
     }
-    let limits = super::limits_of(&x.device());
+    let map = plain_int(src_from_dst);
+    let (plain_x, plain_weight) = (plain(x.clone()), plain(weight.clone()));
+    let out = forward((plain_x.clone(), plain_weight.clone(), bias.clone(), map.clone()), dims);
+    Ok(with_gradient((x, weight, bias), out, move |grad: Tensor<2>, [wants_x, wants_weight, wants_bias]| {
+        let grad_x = wants_x.then(|| grad_x(grad.clone(), plain_weight, map.clone(), dims));
+        let grad_weight = wants_weight.then(|| grad_weight(plain_x, grad.clone(), map, dims));
+        (grad_x, grad_weight, wants_bias.then(|| grad.sum_dim(0).reshape([num_out])))
+    }))
+}
+
+/// Is there anything to compute? If so, it fits the device.
+fn has_values(x: &Tensor<2>, Dims { num_in, num_out, .. }: Dims) -> Result<bool, OpError> {
+    let [num_voxels, _] = x.dims();
+    if num_voxels == 0 || num_in == 0 || num_out == 0 {
+        return Ok(false);
+    }
+    let limits = limits_of(&x.device());
     check_binding(limits, "sparse_conv: x", num_voxels, num_in * 4)?;
     check_binding(limits, "sparse_conv: out", num_voxels, num_out * 4)?;
-    let (x, weight, map) = (x.into_dispatch(), weight.into_dispatch(), plain_int(src_from_dst).into_dispatch());
-    Ok(Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::sparse_conv_bias(x, weight, bias.into_dispatch(), map),
-        None => Dispatch::sparse_conv(x, weight, map),
-    }))
+    Ok(true)
+}
+
+/// `x [V, in]`, weight `[K, in, out]`, bias `[out]` and map `[V, K]` → `[V, out]`.
+fn forward(operands: (Tensor<2>, Tensor<3>, Option<Tensor<1>>, Tensor<2, Int>), dims: Dims) -> Tensor<2> {
+    run(
+        operands,
+        |(x, weight, bias, map)| {
+            let shader = if bias.is_some() { &forward::BIAS } else { &forward::BASE };
+            forward_wgsl(shader, [&x, &weight, &map], bias.as_ref(), [dims.num_in, dims.num_out])
+        },
+        |(x, weight, bias, map)| {
+            let out = cpu::forward(&x, &weight, bias.as_deref(), &map, dims);
+            host_tensor(out, [map.dims::<2>()[0], dims.num_out])
+        },
+    )
+}
+
+/// Gradient of `x`, `[V, in]`, from that of the result, `[V, out]`.
+fn grad_x(grad: Tensor<2>, weight: Tensor<3>, map: Tensor<2, Int>, dims: Dims) -> Tensor<2> {
+    run(
+        (grad, weight, map),
+        |(grad, weight, map)| {
+            forward_wgsl(&forward::TRANSPOSED, [&grad, &weight, &map], None, [dims.num_out, dims.num_in])
+        },
+        |(grad, weight, map)| host_tensor(cpu::grad_x(&grad, &weight, &map, dims), [map.dims::<2>()[0], dims.num_in]),
+    )
+}
+
+/// Gradient of the weight, `[K, in, out]`, from `x [V, in]` and the gradient of the result, `[V, out]`.
+fn grad_weight(x: Tensor<2>, grad: Tensor<2>, map: Tensor<2, Int>, dims: Dims) -> Tensor<3> {
+    let Dims { kernel_volume, num_in, num_out } = dims;
+    run(
+        (x, grad, map),
+        |(x, grad, map)| grad_weight_wgsl(&x, &grad, &map),
+        |(x, grad, map)| host_tensor(cpu::grad_weight(&x, &grad, &map, dims), [kernel_volume, num_in, num_out]),
+    )
 }
 
 /// A spconv weight `[out, kx, ky, kz, in]` (z fastest) as `[K, in, out]` with x fastest.
@@ -101,7 +117,7 @@ pub struct PackedKernel {
     weight: Tensor<3>,
     is_trained: bool,
     bias: Tensor<1>,
-    dims: cpu::Dims,
+    dims: Dims,
 }
 
 impl PackedKernel {
@@ -126,15 +142,15 @@ impl PackedKernel {
             )));
         }
         // A GPU reads whole rows: one panel.
-        let width = if super::is_host(device) { panel_width() } else { num_out };
+        let width = if is_host(device) { panel_width() } else { num_out };
         let num_panels = num_out.div_ceil(width.max(1));
-        check_binding(super::limits_of(device), "sparse_conv: weight", num_panels * depth, width * 4)?;
+        check_binding(limits_of(device), "sparse_conv: weight", num_panels * depth, width * 4)?;
         let zyx_from_xyz = |k: usize| (k % edge * edge + k / edge % edge) * edge + k / (edge * edge);
         let value = |d: usize, col: usize| weight[col * depth + zyx_from_xyz(d / num_in) * num_in + d % num_in];
-        let panels = super::float_tensor(pack(depth, num_out, width, value), [num_panels, depth, width], device);
-        let weight = if super::is_host(device) { panels } else { panels.reshape([kernel_volume, num_in, num_out]) };
-        let dims = cpu::Dims { kernel_volume, num_in, num_out };
-        Ok(Self { weight, is_trained: false, bias: super::float_tensor(bias, [num_out], device), dims })
+        let panels = float_tensor(pack(depth, num_out, width, value), [num_panels, depth, width], device);
+        let weight = if is_host(device) { panels } else { panels.reshape([kernel_volume, num_in, num_out]) };
+        let dims = Dims { kernel_volume, num_in, num_out };
+        Ok(Self { weight, is_trained: false, bias: float_tensor(bias, [num_out], device), dims })
     }
 
     /// Spconv's weight `[out, k, k, k, in]` and its bias `[out]`, which gradients flow to.
@@ -148,7 +164,7 @@ impl PackedKernel {
         shapes.check("bias", bias.dims(), ["out".into()])?;
         let weight = weight_from_spconv(weight);
         let [kernel_volume, num_in, num_out] = weight.dims();
-        Ok(Self { weight, is_trained: true, bias, dims: cpu::Dims { kernel_volume, num_in, num_out } })
+        Ok(Self { weight, is_trained: true, bias, dims: Dims { kernel_volume, num_in, num_out } })
     }
 }
 
@@ -164,79 +180,36 @@ pub fn sparse_conv_packed(
     if kernel.is_trained {
         return sparse_conv(x, kernel.weight.clone(), Some(kernel.bias.clone()), src_from_dst);
     }
-    let cpu::Dims { kernel_volume, num_in, num_out } = kernel.dims;
+    let (dims, weight, bias) = (kernel.dims, kernel.weight.clone(), kernel.bias.clone());
     let mut shapes = ShapeCheck::new("sparse_conv");
-    shapes.check("x", x.dims(), ["V".into(), num_in.into()])?;
-    shapes.check("src_from_dst", src_from_dst.dims(), ["V".into(), kernel_volume.into()])?;
-    let [num_voxels, _] = x.dims();
-    if num_voxels == 0 || num_in == 0 || num_out == 0 {
-        return Ok(Tensor::zeros([num_voxels, num_out], &x.device()));
+    shapes.check("x", x.dims(), ["V".into(), dims.num_in.into()])?;
+    shapes.check("src_from_dst", src_from_dst.dims(), ["V".into(), dims.kernel_volume.into()])?;
+    let out_shape = [x.dims()[0], dims.num_out];
+    if !has_values(&x, dims)? {
+        return Ok(Tensor::zeros(out_shape, &x.device()));
     }
-    let limits = super::limits_of(&x.device());
-    check_binding(limits, "sparse_conv: x", num_voxels, num_in * 4)?;
-    check_binding(limits, "sparse_conv: out", num_voxels, num_out * 4)?;
-    Ok(Tensor::from_dispatch(Dispatch::sparse_conv_packed(
-        plain(x).into_dispatch(),
-        kernel.weight.clone().into_dispatch(),
-        kernel.bias.clone().into_dispatch(),
-        plain_int(src_from_dst).into_dispatch(),
-        kernel.dims,
-    )))
+    Ok(run(
+        (x, weight, bias, src_from_dst),
+        |(x, weight, bias, map)| {
+            forward_wgsl(&forward::BIAS, [&x, &weight, &map], Some(&bias), [dims.num_in, dims.num_out])
+        },
+        |(x, weight, bias, map)| host_tensor(cpu::forward_packed(&x, &weight, Some(&bias), &map, dims), out_shape),
+    ))
 }
 
-/// Backend side of [`sparse_conv_packed`].
-#[backend_extension(Cube, Flex)]
-pub trait PackedSparseConvBackend: Backend {
-    /// `x [V, in]`, the packed weight, `bias [out]`, `src_from_dst [V, K]` → `[V, out]`.
-    fn sparse_conv_packed(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-        dims: cpu::Dims,
-    ) -> FloatTensor<Self>;
-}
-
-impl PackedSparseConvBackend for CubeBackend {
-    fn sparse_conv_packed(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-        _dims: cpu::Dims,
-    ) -> FloatTensor<Self> {
-        forward_wgsl(x, weight, Some(bias), src_from_dst)
-    }
-}
-
-impl PackedSparseConvBackend for Flex {
-    fn sparse_conv_packed(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-        dims: cpu::Dims,
-    ) -> FloatTensor<Self> {
-        let (weight, bias) = (Host::<f32>::new(weight), Host::<f32>::new(bias));
-        let map = Host::<i32>::new(src_from_dst);
-        let out = cpu::forward_packed(&Host::new(x), &weight, Some(&bias), &map, dims);
-        host_tensor(out, [map.len() / dims.kernel_volume, dims.num_out])
-    }
-}
-
-/// A product with every offset's matrix: `num_in`, `num_out` as the shader sees them.
-fn launch_forward(
+/// The products of `x` with every offset's matrix, added up, from `x`, weight and map; `num_in` and `num_out` are what
+/// the shader calls so.
+fn forward_wgsl(
     shader: &'static Shader,
-    x: &CubeTensor,
-    weight: &CubeTensor,
+    [x, weight, map]: [&CubeTensor; 3],
     bias: Option<&CubeTensor>,
-    map: &CubeTensor,
     [num_in, num_out]: [usize; 2],
 ) -> CubeTensor {
     let [num_dst, kernel_volume] = map.shape().dims();
     let out = empty_f32(x, [num_dst, num_out]);
     let groups = num_dst.div_ceil(forward::ROWS as usize) * num_out.div_ceil(forward::COLS as usize);
     let params = forward::Params {
+        num_src: x.shape()[0] as u32,
         num_dst: num_dst as u32,
         num_in: num_in as u32,
         num_out: num_out as u32,
@@ -248,19 +221,6 @@ fn launch_forward(
     out
 }
 
-fn forward_wgsl(
-    x: FloatTensor<CubeBackend>,
-    weight: FloatTensor<CubeBackend>,
-    bias: Option<FloatTensor<CubeBackend>>,
-    src_from_dst: IntTensor<CubeBackend>,
-) -> FloatTensor<CubeBackend> {
-    let (x, weight, map) = (into_contiguous(x), into_contiguous(weight), into_contiguous(src_from_dst));
-    let bias = bias.map(into_contiguous);
-    let [_, num_in, num_out] = weight.shape().dims();
-    let shader = if bias.is_some() { &forward::BIAS } else { &forward::BASE };
-    launch_forward(shader, &x, &weight, bias.as_ref(), &map, [num_in, num_out])
-}
-
 /// Workgroups that keep a large GPU busy: with fewer tiles than this, the voxels are shared out too.
 const ENOUGH_WORKGROUPS: usize = 1024;
 /// Fewest voxels of a workgroup of the weight's gradient.
@@ -269,22 +229,23 @@ const MIN_SLICE: usize = 2048;
 /// rounds, and a block of `DEPTH` voxels takes about 41.
 const LAUNCH_ROWS: usize = 16_384;
 
-fn grad_weight_wgsl(x: CubeTensor, grad_out: CubeTensor, map: CubeTensor) -> CubeTensor {
-    let (x, grad_out, map) = (into_contiguous(x), into_contiguous(grad_out), into_contiguous(map));
+fn grad_weight_wgsl(x: &CubeTensor, grad_out: &CubeTensor, map: &CubeTensor) -> CubeTensor {
     let [num_dst, kernel_volume] = map.shape().dims();
     let (num_in, num_out) = (x.shape()[1], grad_out.shape()[1]);
-    let tiles = num_in.div_ceil(grad_weight::ROWS as usize) * num_out.div_ceil(grad_weight::COLS as usize);
+    let tiles =
+        num_in.div_ceil(grad_weight_shader::ROWS as usize) * num_out.div_ceil(grad_weight_shader::COLS as usize);
     let num_values = kernel_volume * num_in * num_out;
     let most = Limits::of(&x.client).rows(num_values * 4).min(num_dst.div_ceil(MIN_SLICE));
     let num_slices = ENOUGH_WORKGROUPS.div_ceil(kernel_volume * tiles).min(most);
     let slice_rows = num_dst.div_ceil(num_slices);
-    let partial = empty_f32(&x, [num_slices * kernel_volume, num_in, num_out]);
+    let partial = empty_f32(x, [num_slices * kernel_volume, num_in, num_out]);
     for first in (0..slice_rows).step_by(LAUNCH_ROWS) {
         launch(
             &x.client,
-            &grad_weight::BASE,
+            &grad_weight_shader::BASE,
             num_slices * kernel_volume * tiles,
-            &grad_weight::Params {
+            &grad_weight_shader::Params {
+                num_src: x.shape()[0] as u32,
                 num_dst: num_dst as u32,
                 num_in: num_in as u32,
                 num_out: num_out as u32,
@@ -300,7 +261,7 @@ fn grad_weight_wgsl(x: CubeTensor, grad_out: CubeTensor, map: CubeTensor) -> Cub
     if num_slices == 1 {
         return partial;
     }
-    let grad = empty_f32(&x, [kernel_volume, num_in, num_out]);
+    let grad = empty_f32(x, [kernel_volume, num_in, num_out]);
     launch(
         &x.client,
         &sum_slices::BASE,
@@ -309,199 +270,4 @@ fn grad_weight_wgsl(x: CubeTensor, grad_out: CubeTensor, map: CubeTensor) -> Cub
         &[&partial.handle, &grad.handle],
     );
     grad
-}
-
-impl SparseConvBackend for CubeBackend {
-    fn sparse_conv(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        forward_wgsl(x, weight, None, src_from_dst)
-    }
-
-    fn sparse_conv_bias(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        forward_wgsl(x, weight, Some(bias), src_from_dst)
-    }
-
-    fn sparse_conv_grad_x(
-        grad_out: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let (grad_out, weight) = (into_contiguous(grad_out), into_contiguous(weight));
-        let [_, num_in, num_out] = weight.shape().dims();
-        let map = into_contiguous(src_from_dst);
-        launch_forward(&forward::TRANSPOSED, &grad_out, &weight, None, &map, [num_out, num_in])
-    }
-
-    fn sparse_conv_grad_weight(
-        x: FloatTensor<Self>,
-        grad_out: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        grad_weight_wgsl(x, grad_out, src_from_dst)
-    }
-}
-
-fn forward_cpu(
-    x: FloatTensor<Flex>,
-    weight: FloatTensor<Flex>,
-    bias: Option<FloatTensor<Flex>>,
-    src_from_dst: IntTensor<Flex>,
-) -> FloatTensor<Flex> {
-    let [kernel_volume, num_in, num_out] = weight.shape().dims();
-    let num_dst = src_from_dst.shape()[0];
-    let dims = cpu::Dims { kernel_volume, num_in, num_out };
-    let bias = bias.map(Host::<f32>::new);
-    let out = cpu::forward(&Host::new(x), &Host::new(weight), bias.as_deref(), &Host::new(src_from_dst), dims);
-    host_tensor(out, [num_dst, num_out])
-}
-
-impl SparseConvBackend for Flex {
-    fn sparse_conv(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        forward_cpu(x, weight, None, src_from_dst)
-    }
-
-    fn sparse_conv_bias(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        forward_cpu(x, weight, Some(bias), src_from_dst)
-    }
-
-    fn sparse_conv_grad_x(
-        grad_out: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let [kernel_volume, num_in, num_out] = weight.shape().dims();
-        let num_dst = src_from_dst.shape()[0];
-        let dims = cpu::Dims { kernel_volume, num_in, num_out };
-        let grad = cpu::grad_x(&Host::new(grad_out), &Host::new(weight), &Host::new(src_from_dst), dims);
-        host_tensor(grad, [num_dst, num_in])
-    }
-
-    fn sparse_conv_grad_weight(
-        x: FloatTensor<Self>,
-        grad_out: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let kernel_volume = src_from_dst.shape()[1];
-        let (num_in, num_out) = (x.shape()[1], grad_out.shape()[1]);
-        let dims = cpu::Dims { kernel_volume, num_in, num_out };
-        let grad = cpu::grad_weight(&Host::new(x), &Host::new(grad_out), &Host::new(src_from_dst), dims);
-        host_tensor(grad, [kernel_volume, num_in, num_out])
-    }
-}
-
-/// What the backward pass of a convolution needs.
-#[derive(Clone, Debug)]
-struct ConvState<B: Backend> {
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    src_from_dst: IntTensor<B>,
-}
-
-impl<B: SparseConvBackend> ConvState<B> {
-    fn register(&self, x_id: Option<NodeId>, weight_id: Option<NodeId>, grad: &FloatTensor<B>, grads: &mut Gradients) {
-        if let Some(id) = x_id {
-            let grad_x = B::sparse_conv_grad_x(grad.clone(), self.weight.clone(), self.src_from_dst.clone());
-            grads.register::<B>(id, grad_x);
-        }
-        if let Some(id) = weight_id {
-            let grad_weight = B::sparse_conv_grad_weight(self.x.clone(), grad.clone(), self.src_from_dst.clone());
-            grads.register::<B>(id, grad_weight);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct ConvBackward;
-
-impl<B: SparseConvBackend> Backward<B, 2> for ConvBackward {
-    type State = ConvState<B>;
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x, weight] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        ops.state.register(x.map(|n| n.id), weight.map(|n| n.id), &grad, grads);
-    }
-}
-
-#[derive(Debug)]
-struct ConvBiasBackward;
-
-impl<B: SparseConvBackend> Backward<B, 3> for ConvBiasBackward {
-    type State = ConvState<B>;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [x, weight, bias] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        ops.state.register(x.map(|n| n.id), weight.map(|n| n.id), &grad, grads);
-        if let Some(bias) = bias {
-            let num_out = grad.shape()[1];
-            grads.register::<B>(bias.id, B::float_reshape(B::float_sum_dim(grad, 0), Shape::from([num_out])));
-        }
-    }
-}
-
-impl<B: SparseConvBackend, C: CheckpointStrategy> SparseConvBackend for Autodiff<B, C> {
-    fn sparse_conv(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let prep = ConvBackward.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful();
-        let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let out = B::sparse_conv(x.clone(), weight.clone(), src_from_dst.clone());
-        match prep {
-            OpsKind::Tracked(prep) => prep.finish(ConvState { x, weight, src_from_dst }, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
-
-    fn sparse_conv_bias(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let prep = ConvBiasBackward.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful();
-        let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let out = B::sparse_conv_bias(x.clone(), weight.clone(), bias.into_primitive(), src_from_dst.clone());
-        match prep {
-            OpsKind::Tracked(prep) => prep.finish(ConvState { x, weight, src_from_dst }, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
-
-    fn sparse_conv_grad_x(
-        grad_out: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let grad = B::sparse_conv_grad_x(grad_out.into_primitive(), weight.into_primitive(), src_from_dst);
-        <Self as AutodiffBackend>::from_inner(grad)
-    }
-
-    fn sparse_conv_grad_weight(
-        x: FloatTensor<Self>,
-        grad_out: FloatTensor<Self>,
-        src_from_dst: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let grad = B::sparse_conv_grad_weight(x.into_primitive(), grad_out.into_primitive(), src_from_dst);
-        <Self as AutodiffBackend>::from_inner(grad)
-    }
 }

@@ -12,7 +12,7 @@ const CHUNK: usize = 1 << 15;
 /// Rows of a band: its images stay in the first-level cache.
 const BAND_ROWS: usize = 8;
 
-/// What is seen through each pixel, row by row.
+/// The image of a scene, row by row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Distance along the camera's z axis; 0 where there is nothing.
@@ -111,7 +111,7 @@ fn project(camera: &Pinhole, point: [f32; 3], radius: f32, index: u32) -> Option
     Some(Disc { at, radius, depth: z, index })
 }
 
-/// Of a number that an i32 holds, without the call that [`f32::floor`] is where processors are not known.
+/// The floor of a number that an i32 holds. [`f32::floor`] is a call where the processor is not known.
 #[inline]
 fn floor(value: f32) -> i32 {
     let towards_zero = value as i32;
@@ -162,7 +162,7 @@ pub fn fill(depth: &[f32], index: &[i32], width: usize, reach: usize, leak: f32)
             for x in 0..width {
                 let limit = if index[x] < 0 { f32::INFINITY } else { depth[x] * leak };
                 let found = sides.iter().filter(|side| side[x] < limit).count();
-                // Of eight directions one may have none, and so of these four.
+                // One of the eight directions may have none, so one of these four may too.
                 if found >= 3 || found > 0 && (at_border(x, width) || at_border(y, image.height)) {
                     let from = image.gap([x, y], reach, leak).unwrap_or(y * width + x);
                     (depth[x], index[x]) = (image.depth[from], image.index[from]);
@@ -190,7 +190,7 @@ fn nearest_beside(near: &[f32], width: usize, y: usize, reach: usize, sides: &mu
     rows(y + 1..y.saturating_add(reach).saturating_add(1)).for_each(|row| lower(below, row));
 }
 
-/// What is to be filled.
+/// An image with gaps.
 struct Image<'a> {
     depth: &'a [f32],
     index: &'a [i32],

@@ -2,18 +2,16 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::cubecl::{client::Client, server::Handle};
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::pinhole::{Pinhole, pinhole_params};
-use super::{Host, OpError, ShapeCheck, float_tensor, host_tensor, int_tensor, limits_of, plain, plain_int, rows};
+use super::{OpError, ShapeCheck, float_tensor, host_tensor, int_tensor, limits_of, rows, run};
 use crate::gpu::shaders::splat::{clear, fill as fill_shader, splat as shader};
-use crate::gpu::{check_binding, empty_f32, empty_i32, launch, scalar_buffer};
+use crate::gpu::{Client, Handle, check_binding, empty_f32, empty_i32, launch, scalar_buffer};
 
-/// What is seen through each pixel.
+/// The image of a scene: depth, and the point or triangle seen through each pixel.
 #[derive(Clone, Debug)]
 pub struct Drawn {
     /// `[height, width]`, distance along the camera's z axis; 0 where there is nothing.
@@ -28,26 +26,6 @@ impl Drawn {
         let (shape, len) = ([camera.height, camera.width], camera.num_pixels());
         Self { depth: float_tensor(vec![0.0; len], shape, device), index: int_tensor(vec![-1; len], shape, device) }
     }
-}
-
-/// Backend side of [`splat`] and [`fill`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait SplatBackend: Backend {
-    /// See [`splat`]: depth and index.
-    fn splat(
-        points: FloatTensor<Self>,
-        radii: FloatTensor<Self>,
-        camera: Pinhole,
-        slack: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>);
-    /// See [`fill`]: depth and index, of images of `[height, width]`.
-    fn fill(
-        depth: FloatTensor<Self>,
-        index: IntTensor<Self>,
-        size: [usize; 2],
-        reach: usize,
-        leak: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>);
 }
 
 /// Draws `points [N, 3]` as discs with `radii [N]` in the points' unit, which face the camera.
@@ -78,9 +56,44 @@ pub fn splat(points: Tensor<2>, radii: Tensor<1>, camera: &Pinhole, slack: f32) 
     if points.dims()[0] == 0 {
         return Ok(Drawn::empty(camera, &device));
     }
-    let (points, radii) = (plain(points).into_dispatch(), plain(radii).into_dispatch());
-    let (depth, index) = Dispatch::splat(points, radii, *camera, slack);
-    Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
+    let (depth, index) = run(
+        (points, radii),
+        |(points, radii)| splat_wgsl(&points, &radii, *camera, slack),
+        |(points, radii)| {
+            let seen = cpu::splat(camera, rows(&points), &radii, slack);
+            let size = [camera.height, camera.width];
+            (host_tensor(seen.depth, size), host_tensor(seen.index, size))
+        },
+    );
+    Ok(Drawn { depth, index })
+}
+
+fn splat_wgsl(points: &CubeTensor, radii: &CubeTensor, camera: Pinhole, slack: f32) -> (CubeTensor, CubeTensor) {
+    let client = &points.client;
+    let (num_points, size) = (points.shape()[0], [camera.height, camera.width]);
+    let [nearest, closest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
+    for stage in 0..4 {
+        launch(
+            client,
+            &shader::BASE,
+            num_points.div_ceil(shader::WG as usize),
+            &pinhole_params!(
+                camera,
+                shader::Params {
+                    num_points: num_points as u32,
+                    stage,
+                    focal_x: camera.focal[0],
+                    focal_y: camera.focal[1],
+                    near: camera.near,
+                    slack,
+                }
+            ),
+            &[&points.handle, &radii.handle, &nearest, &closest, &index],
+        );
+    }
+    let (depth, seen) = (empty_f32(points, size), empty_i32(points, size));
+    fill_wgsl(client, size, (0, 0.0), [&nearest, &index], [&depth.handle, &seen.handle]);
+    (depth, seen)
 }
 
 /// Closes gaps between what was drawn, in one pass that sees `reach` pixels far.
@@ -102,12 +115,24 @@ pub fn fill(drawn: Drawn, reach: usize, leak: f32) -> Result<Drawn, OpError> {
     if size[0] * size[1] == 0 || reach == 0 {
         return Ok(drawn);
     }
-    let (depth, index) = (plain(drawn.depth).into_dispatch(), plain_int(drawn.index).into_dispatch());
-    let (depth, index) = Dispatch::fill(depth, index, size, reach.min(size[0].max(size[1])), leak);
-    Ok(Drawn { depth: Tensor::from_dispatch(depth), index: Tensor::from_dispatch(index) })
+    let reach = reach.min(size[0].max(size[1]));
+    let (depth, index) = run(
+        (drawn.depth, drawn.index),
+        |(depth, index)| {
+            let filled = (empty_f32(&depth, size), empty_i32(&depth, size));
+            let (from, to) = ([&depth.handle, &index.handle], [&filled.0.handle, &filled.1.handle]);
+            fill_wgsl(&depth.client, size, (reach, leak), from, to);
+            filled
+        },
+        |(depth, index)| {
+            let filled = cpu::fill(&depth, &index, size[1], reach, leak);
+            (host_tensor(filled.depth, size), host_tensor(filled.index, size))
+        },
+    );
+    Ok(Drawn { depth, index })
 }
 
-/// Whether indices below `count` fit the index image.
+/// Refuses a `count` whose indices do not fit the index image.
 pub(crate) fn check_count(what: &str, shapes: &ShapeCheck, count: usize) -> Result<(), OpError> {
     match i32::try_from(count) {
         Ok(_) => Ok(()),
@@ -138,80 +163,4 @@ pub(crate) fn fill_wgsl(
         &fill_shader::Params { width: width as u32, height: height as u32, reach: reach as u32, leak },
         &[from[0], from[1], to[0], to[1]],
     );
-}
-
-impl SplatBackend for CubeBackend {
-    fn splat(
-        points: FloatTensor<Self>,
-        radii: FloatTensor<Self>,
-        camera: Pinhole,
-        slack: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let (points, radii) = (into_contiguous(points), into_contiguous(radii));
-        let client = &points.client;
-        let (num_points, size) = (points.shape()[0], [camera.height, camera.width]);
-        let [nearest, closest, index] = std::array::from_fn(|_| cleared(client, camera.num_pixels()));
-        for stage in 0..4 {
-            launch(
-                client,
-                &shader::BASE,
-                num_points.div_ceil(shader::WG as usize),
-                &pinhole_params!(
-                    camera,
-                    shader::Params {
-                        num_points: num_points as u32,
-                        stage,
-                        focal_x: camera.focal[0],
-                        focal_y: camera.focal[1],
-                        near: camera.near,
-                        slack,
-                    }
-                ),
-                &[&points.handle, &radii.handle, &nearest, &closest, &index],
-            );
-        }
-        let (depth, seen) = (empty_f32(&points, size), empty_i32(&points, size));
-        fill_wgsl(client, size, (0, 0.0), [&nearest, &index], [&depth.handle, &seen.handle]);
-        (depth, seen)
-    }
-
-    fn fill(
-        depth: FloatTensor<Self>,
-        index: IntTensor<Self>,
-        size: [usize; 2],
-        reach: usize,
-        leak: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let (depth, index) = (into_contiguous(depth), into_contiguous(index));
-        let filled = (empty_f32(&depth, size), empty_i32(&depth, size));
-        let (from, to) = ([&depth.handle, &index.handle], [&filled.0.handle, &filled.1.handle]);
-        fill_wgsl(&depth.client, size, (reach, leak), from, to);
-        filled
-    }
-}
-
-impl SplatBackend for Flex {
-    fn splat(
-        points: FloatTensor<Self>,
-        radii: FloatTensor<Self>,
-        camera: Pinhole,
-        slack: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let (points, radii) = (Host::<f32>::new(points), Host::<f32>::new(radii));
-        let seen = cpu::splat(&camera, rows(&points), &radii, slack);
-        let size = [camera.height, camera.width];
-        (host_tensor(seen.depth, size), host_tensor(seen.index, size))
-    }
-
-    fn fill(
-        depth: FloatTensor<Self>,
-        index: IntTensor<Self>,
-        size: [usize; 2],
-        reach: usize,
-        leak: f32,
-    ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let (depth, index) = (Host::<f32>::new(depth), Host::<i32>::new(index));
-        let filled = cpu::fill(&depth, &index, size[1], reach, leak);
-        (host_tensor(filled.depth, size), host_tensor(filled.index, size))
-    }
 }

@@ -111,7 +111,7 @@ pub struct VoxelGrid {
     pub voxel_from_point: Vec<i32>,
     /// Points grouped by voxel.
     pub point_from_sorted: Vec<i32>,
-    /// Where each voxel's points start, and the number of points.
+    /// Start of each voxel's points, then the number of points.
     pub offsets: Vec<i32>,
 }
 

@@ -2,16 +2,15 @@
 
 pub mod cpu;
 
-use burn::backend::tensor::IntTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::TensorMetadata;
 use burn::prelude::*;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+use burn_wgpu::CubeTensor;
 
 use super::prefix_sum::prefix_sum;
 use super::radix_sort::radix_sort;
-use super::{Host, OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain_int, rows};
+use super::{OpError, ShapeCheck, host_tensor, int_tensor, int_values, limits_of, plain_int, rows, run};
 use crate::gpu::shaders::voxel_grid::{assign, encode, mark};
-use crate::gpu::{check_binding, empty_i32, launch, scalar_buffer};
+use crate::gpu::{check_binding, empty_i32, i32_tensor, launch, scalar_buffer};
 
 pub use cpu::{QuantizeError, augmented, quantize, upright};
 
@@ -47,20 +46,6 @@ impl VoxelGrid {
     pub fn num_voxels(&self) -> usize {
         self.coords.dims()[0]
     }
-}
-
-/// Backend side of [`voxel_grid`]; preconditions are checked there.
-#[backend_extension(Cube, Flex)]
-pub trait VoxelGridBackend: Backend {
-    /// `coords [N, 4]` to (voxel coords `[≥ V, 4]`, voxel_from_point `[N]`, point_from_sorted `[N]`,
-    /// offsets `[≥ V + 1]`, V `[1]`); what lies past V is undefined.
-    #[allow(clippy::type_complexity, reason = "the extension's macro takes the types as they are written")]
-    fn voxel_grid(
-        coords: IntTensor<Self>,
-        order: VoxelOrder,
-        coordinate_bits: u32,
-        batch_bits: u32,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
 }
 
 /// Groups points by voxel: `coords [N, 4]` (batch, x, y, z) may repeat, the result's do not.
@@ -105,86 +90,69 @@ pub fn voxel_grid_in(order: VoxelOrder, coords: Tensor<2, Int>) -> Result<VoxelG
             shapes.value(format!("coordinates span {least:?} to {most:?}, expected 0 to 2^{COORDINATE_BITS} - 1"))
         );
     }
-    let (voxels, voxel_from_point, point_from_sorted, offsets, num_voxels) =
-        Dispatch::voxel_grid(coords.into_dispatch(), order, coordinate_bits, bits(&most[0]));
-    let num_voxels = int_values(Tensor::<1, Int>::from_dispatch(num_voxels))?[0] as usize;
+    let (voxels, [voxel_from_point, point_from_sorted], [offsets, num_voxels]): Grouped<Tensor<2, Int>, _> = run(
+        coords,
+        |coords| voxel_grid_wgsl(&coords, order, coordinate_bits, bits(&most[0])),
+        |coords| {
+            let grid = cpu::voxel_grid_in(order, rows(&coords));
+            let num_voxels = grid.coords.len();
+            (
+                host_tensor(grid.coords.into_flattened(), [num_voxels, 4]),
+                [host_tensor(grid.voxel_from_point, [num_points]), host_tensor(grid.point_from_sorted, [num_points])],
+                [host_tensor(grid.offsets, [num_voxels + 1]), host_tensor(vec![num_voxels as i32], [1])],
+            )
+        },
+    );
+    let num_voxels = int_values::<1>(num_voxels)?[0] as usize;
     Ok(VoxelGrid {
-        coords: Tensor::<2, Int>::from_dispatch(voxels).narrow(0, 0, num_voxels),
-        voxel_from_point: Tensor::from_dispatch(voxel_from_point),
-        point_from_sorted: Tensor::from_dispatch(point_from_sorted),
-        offsets: Tensor::<1, Int>::from_dispatch(offsets).narrow(0, 0, num_voxels + 1),
+        coords: voxels.narrow(0, 0, num_voxels),
+        voxel_from_point,
+        point_from_sorted,
+        offsets: offsets.narrow(0, 0, num_voxels + 1),
     })
 }
 
-impl VoxelGridBackend for CubeBackend {
-    fn voxel_grid(
-        coords: IntTensor<Self>,
-        order: VoxelOrder,
-        coordinate_bits: u32,
-        batch_bits: u32,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let coords = into_contiguous(coords);
-        let client = coords.client.clone();
-        let n = coords.shape()[0];
-        let groups = n.div_ceil(encode::WG as usize);
-        let num_points = n as u32;
+/// Voxels `[≥ V, 4]`; voxel_from_point and point_from_sorted `[N]`; offsets `[≥ V + 1]` and V `[1]`. What lies past V is
+/// undefined.
+type Grouped<T2, T1> = (T2, [T1; 2], [T1; 2]);
 
-        let code_bits = 3 * coordinate_bits;
-        let (encoder, word_bits) = match order {
-            VoxelOrder::Morton => (&encode::BASE, vec![code_bits.min(32), code_bits.saturating_sub(32), batch_bits]),
-            VoxelOrder::Lexicographic => {
-                (&encode::LEXICOGRAPHIC, vec![coordinate_bits, coordinate_bits, coordinate_bits, batch_bits])
-            }
-        };
-        let keys = scalar_buffer(&client, n * word_bits.len());
-        launch(&client, encoder, groups, &encode::Params { num_points }, &[&coords.handle, &keys]);
-        let order = radix_sort(&client, &keys, n, &word_bits);
+fn voxel_grid_wgsl(
+    coords: &CubeTensor,
+    order: VoxelOrder,
+    coordinate_bits: u32,
+    batch_bits: u32,
+) -> Grouped<CubeTensor, CubeTensor> {
+    let client = &coords.client;
+    let n = coords.shape()[0];
+    let groups = n.div_ceil(encode::WG as usize);
+    let num_points = n as u32;
 
-        let is_first = scalar_buffer(&client, n);
-        launch(&client, &mark::BASE, groups, &mark::Params { num_points }, &[&coords.handle, &order, &is_first]);
-        let num_before = prefix_sum(&client, &is_first, n);
+    let code_bits = 3 * coordinate_bits;
+    let (encoder, word_bits) = match order {
+        VoxelOrder::Morton => (&encode::BASE, vec![code_bits.min(32), code_bits.saturating_sub(32), batch_bits]),
+        VoxelOrder::Lexicographic => {
+            (&encode::LEXICOGRAPHIC, vec![coordinate_bits, coordinate_bits, coordinate_bits, batch_bits])
+        }
+    };
+    let keys = scalar_buffer(client, n * word_bits.len());
+    launch(client, encoder, groups, &encode::Params { num_points }, &[&coords.handle, &keys]);
+    let order = radix_sort(client, &keys, n, &word_bits);
 
-        let voxels = empty_i32(&coords, [n, 4]);
-        let voxel_from_point = empty_i32(&coords, [n]);
-        let offsets = empty_i32(&coords, [n + 1]);
-        launch(
-            &client,
-            &assign::BASE,
-            groups,
-            &assign::Params { num_points },
-            &[&coords.handle, &order, &num_before, &voxel_from_point.handle, &voxels.handle, &offsets.handle],
-        );
-        let int = |handle, len: usize| {
-            burn_cubecl::tensor::CubeTensor::new_contiguous(
-                client.clone(),
-                coords.device.clone(),
-                Shape::from([len]),
-                handle,
-                coords.dtype,
-            )
-        };
-        let num_voxels = int(num_before.offset_start(n as u64 * 4), 1);
-        let point_from_sorted = int(order, n);
-        (voxels, voxel_from_point, point_from_sorted, offsets, num_voxels)
-    }
-}
+    let is_first = scalar_buffer(client, n);
+    launch(client, &mark::BASE, groups, &mark::Params { num_points }, &[&coords.handle, &order, &is_first]);
+    let num_before = prefix_sum(client, &is_first, n);
 
-impl VoxelGridBackend for Flex {
-    fn voxel_grid(
-        coords: IntTensor<Self>,
-        order: VoxelOrder,
-        _coordinate_bits: u32,
-        _batch_bits: u32,
-    ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>) {
-        let coords = Host::<i32>::new(coords);
-        let grid = cpu::voxel_grid_in(order, rows(&coords));
-        let (num_points, num_voxels) = (grid.voxel_from_point.len(), grid.coords.len());
-        (
-            host_tensor(grid.coords.into_flattened(), [num_voxels, 4]),
-            host_tensor(grid.voxel_from_point, [num_points]),
-            host_tensor(grid.point_from_sorted, [num_points]),
-            host_tensor(grid.offsets, [num_voxels + 1]),
-            host_tensor(vec![num_voxels as i32], [1]),
-        )
-    }
+    let voxels = empty_i32(coords, [n, 4]);
+    let voxel_from_point = empty_i32(coords, [n]);
+    let offsets = empty_i32(coords, [n + 1]);
+    launch(
+        client,
+        &assign::BASE,
+        groups,
+        &assign::Params { num_points },
+        &[&coords.handle, &order, &num_before, &voxel_from_point.handle, &voxels.handle, &offsets.handle],
+    );
+    let num_voxels = i32_tensor(coords, num_before.offset_start(n as u64 * 4), 1);
+    let point_from_sorted = i32_tensor(coords, order, n);
+    (voxels, [voxel_from_point, point_from_sorted], [offsets, num_voxels])
 }
