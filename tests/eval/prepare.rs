@@ -21,7 +21,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use serde_json::Value;
 
 use crate::corner::corner;
-use crate::weights::{WeightFiles, tiny_weights};
+use crate::weights::{tiny_weights, weight_files};
 
 const STEP: f64 = 0.06;
 const SIZE: [usize; 2] = [320, 256];
@@ -63,12 +63,7 @@ fn fail(arguments: &[&str]) -> String {
 
 /// The report of an evaluation with small generated weights.
 fn eval(data: &Path, preset: &str) -> Value {
-    static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
-    let (_, files) = FILES.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let files = tiny_weights(folder.path()).unwrap();
-        (folder, files)
-    });
+    let files = weight_files();
     let report = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
     command.args(["eval", text(data), "-o", text(report.path()), "--preset", preset]).env("GEOPURIFY_DEVICE", "cpu");

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
@@ -13,17 +12,7 @@ use serde_json::Value;
 
 use crate::corner::corner;
 use crate::labelled_corner::{BOX, FLOOR, Made, SHOWER_CURTAIN, STEP, TABLE, WALL, write_recording, write_scene};
-use crate::weights::{WeightFiles, tiny_weights};
-
-fn weight_files() -> &'static WeightFiles {
-    static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
-    let (_, files) = FILES.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let files = tiny_weights(folder.path()).unwrap();
-        (folder, files)
-    });
-    files
-}
+use crate::weights::weight_files;
 
 fn run(arguments: &[&str]) -> Output {
     let files = weight_files();

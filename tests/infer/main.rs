@@ -6,6 +6,8 @@ mod common;
 #[path = "../common/corner.rs"]
 mod corner;
 mod demo;
+#[path = "../common/labelling.rs"]
+mod labelling;
 mod purify;
 mod scenes;
 #[path = "../common/weights.rs"]

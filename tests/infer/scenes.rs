@@ -1,186 +1,23 @@
 //! `infer` and `query` as a user runs them, on a furnished corner of a room, with small generated weights.
-//!
-//! `GEOPURIFY_DATA=DIR cargo test --test infer` also labels real scans and recordings, which are not part of this
-//! repository; where it is not set, that is said.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
 use geopurify::query::saved::Saved;
-use geopurify::views::render::{Renderer, Scene, pinhole, radii};
-use geopurify::views::{Intrinsics, Pose, PoseConvention};
-use glam::{DMat3, DVec3};
+use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
 use serde_json::Value;
 
 use crate::corner::corner;
-use crate::weights::{WeightFiles, tiny_weights};
-
-fn weight_files() -> &'static WeightFiles {
-    static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
-    let (_, files) = FILES.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let files = tiny_weights(folder.path()).unwrap();
-        (folder, files)
-    });
-    files
-}
-
-/// The command with the small networks, on the host unless the test says otherwise.
-fn command(arguments: &[&str]) -> Command {
-    let files = weight_files();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
-    command.args(arguments).env("GEOPURIFY_DEVICE", "cpu");
-    command.arg("--xdecoder").arg(&files.xdecoder).arg("--xdecoder-config").arg(&files.config);
-    if arguments[0] == "infer" {
-        command.arg("--student").arg(&files.student);
-    }
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
-}
-
-fn succeed(arguments: &[&str]) -> (String, String) {
-    let output = run(arguments);
-    let (out, err) = texts(&output);
-    assert!(output.status.success(), "{err}");
-    (out, err)
-}
-
-/// What a run that must fail with exit code 1 says.
-fn fail(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let (_, err) = texts(&output);
-    assert_eq!(output.status.code(), Some(1), "{err}");
-    assert!(!err.contains("panicked"), "{err}");
-    err
-}
-
-fn texts(output: &Output) -> (String, String) {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).into()
-}
-
-fn summary(folder: &Path) -> Value {
-    serde_json::from_slice(&fs::read(folder.join("summary.json")).unwrap()).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// No file of a run is left half-written.
-fn assert_no_partials(folder: &Path) {
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-    let partial: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".partial")).collect();
-    assert!(partial.is_empty(), "{partial:?}");
-}
-
-fn write_corner(path: &Path) {
-    corner(0.03).write_ply(path, &[]).unwrap();
-}
-
-/// Poses of a camera that walks around the corner and looks at the box.
-fn poses(count: usize) -> Vec<Pose> {
-    let pose = |i: usize| {
-        let angle = (0.2 + 0.6 * i as f64 / count as f64) * std::f64::consts::FRAC_PI_2;
-        let eye = DVec3::new(1.0 + 2.4 * angle.cos(), 1.0 + 2.4 * angle.sin(), 1.5);
-        let forward = (DVec3::new(1.0, 1.0, 0.5) - eye).normalize();
-        let right = forward.cross(DVec3::Z).normalize();
-        let rotation = DMat3::from_cols(right, forward.cross(right), forward);
-        Pose::new(rotation, eye, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap()
-    };
-    (0..count).map(pose).collect()
-}
-
-/// A recording of the corner in ScanNet's layout, 320 x 240, with depth in millimetres.
-fn write_recording(folder: &Path, count: usize) {
-    write_recording_of(folder, count, [320, 240]);
-}
-
-fn write_recording_of(folder: &Path, count: usize, [width, height]: [usize; 2]) {
-    let cloud = corner(0.03);
-    let (origin, points) = cloud.centered();
-    let radii = radii(&points);
-    let colors = cloud.colors.as_deref().unwrap();
-    let scene = Scene { points: &points, origin, colors, faces: &[], radii: &radii };
-    let renderer = Renderer::new(&scene, &Device::flex()).unwrap();
-    let (half_width, half_height) = (width as f64 / 2.0, height as f64 / 2.0);
-    let focal = 1.625 * half_width;
-    let lens = Intrinsics::new(width, height, focal, focal, half_width - 0.5, half_height - 0.5).unwrap();
-    let size = [width, height].map(|pixels| pixels as u32);
-    for name in ["color", "depth", "pose", "intrinsic"] {
-        fs::create_dir_all(folder.join(name)).unwrap();
-    }
-    let matrix = format!("{} 0 {} 0\n0 {} {} 0\n0 0 1 0\n0 0 0 1\n", lens.fx, lens.cx, lens.fy, lens.cy);
-    for name in ["intrinsic_color.txt", "intrinsic_depth.txt"] {
-        fs::write(folder.join("intrinsic").join(name), &matrix).unwrap();
-    }
-    for (i, pose) in poses(count).iter().enumerate() {
-        let picture = renderer.picture(&pinhole(&lens, pose, origin, 0.05), [90, 90, 90]).unwrap();
-        let mut jpeg = Vec::new();
-        let pixels = picture.colors.as_flattened();
-        JpegEncoder::new_with_quality(&mut jpeg, 95).encode(pixels, size[0], size[1], ExtendedColorType::Rgb8).unwrap();
-        fs::write(folder.join(format!("color/{i}.jpg")), jpeg).unwrap();
-        let depth: Vec<u8> = picture.depth.iter().flat_map(|d| ((d * 1000.0).round() as u16).to_ne_bytes()).collect();
-        let mut png = Vec::new();
-        PngEncoder::new(&mut png).write_image(&depth, size[0], size[1], ExtendedColorType::L16).unwrap();
-        fs::write(folder.join(format!("depth/{i}.png")), png).unwrap();
-        let rows = pose.rows().map(|row| row.map(|x| x.to_string()).join(" "));
-        fs::write(folder.join(format!("pose/{i}.txt")), format!("{}\n0 0 0 1\n", rows.join("\n"))).unwrap();
-    }
-}
-
-/// Checks what every run must leave: a label for each point, a summary that adds up, features, and a sheet.
-fn check_results(folder: &Path, num_points: usize, num_labels: usize) -> PointCloud {
-    assert_no_partials(folder);
-    let summary = summary(folder);
-    let labelled = PointCloud::read(Path::new(summary["output"].as_str().unwrap())).unwrap();
-    assert_eq!(labelled.len(), num_points);
-    let column = |name: &str| {
-        let data = &labelled.attribute(name).unwrap_or_else(|| panic!("no {name}")).data;
-        (0..num_points).map(|i| data.get_f64(i).unwrap()).collect::<Vec<f64>>()
-    };
-    let (labels, scores, margins) = (column("label"), column("score"), column("margin"));
-    assert!(labels.iter().all(|l| (-1.0..num_labels as f64).contains(l) && l.fract() == 0.0));
-    assert!(scores.iter().all(|s| (-1.0..=1.0 + 1e-5).contains(s)));
-    // Of one word alone the margin is the cosine itself.
-    let least = if num_labels == 1 { -1.0 } else { 0.0 };
-    assert!(margins.iter().all(|m| (least..=2.0).contains(m)));
-    let classes = summary["classes"].as_array().unwrap();
-    assert_eq!(classes.len(), num_labels + 1);
-    let total: u64 = classes.iter().map(|class| class["points"].as_u64().unwrap()).sum();
-    assert_eq!(total, summary["points"].as_u64().unwrap());
-    let share: f64 = classes.iter().map(|class| class["share"].as_f64().unwrap()).sum();
-    assert!((share - 1.0).abs() < 1e-9);
-    for (i, class) in classes.iter().enumerate() {
-        let label = class["label"].as_i64().unwrap();
-        assert_eq!(label, if i == num_labels { -1 } else { i as i64 });
-        let points = labels.iter().filter(|l| **l == label as f64).count();
-        // Points without a position are unlabelled in the file and not counted.
-        if label >= 0 {
-            assert_eq!(class["points"].as_u64().unwrap() as usize, points);
-        }
-    }
-    for weights in summary["weights"].as_array().unwrap() {
-        assert_eq!(weights["sha256"].as_str().unwrap().len(), 64);
-    }
-    let saved = Saved::read(&folder.join("features.safetensors")).unwrap();
-    assert_eq!((saved.voxel_from_point.len(), saved.num_channels), (num_points, 48));
-    assert_eq!(saved.coords.len() as u64, summary["voxels"].as_u64().unwrap());
-    let sheet = read_image(&folder.join("sheet.png"), Orientation::Upright).unwrap();
-    assert!(sheet.width() > 3 * 600 && sheet.height() > 400, "{} x {}", sheet.width(), sheet.height());
-    labelled
-}
+use crate::labelling::{
+    assert_no_partials, check_results, command, fail, poses, run, succeed, summary, text, texts, write_corner,
+    write_recording, write_recording_of,
+};
+use crate::weights::weight_files;
 
 #[test]
 fn a_scan_without_pictures_is_labelled_and_asked() {
@@ -487,44 +324,6 @@ fn a_full_disk_is_said_and_leaves_nothing_half_written() {
     assert!(!results.join("labelled.ply").exists());
 }
 
-/// Real scans and recordings, labelled by networks that know nothing: what is tested is that everything runs, and that
-/// every point gets an answer.
-#[test]
-fn real_data_runs_end_to_end() {
-    let Some(data) = std::env::var_os("GEOPURIFY_DATA").map(PathBuf::from) else {
-        eprintln!("GEOPURIFY_DATA is not set: real scans and recordings were NOT labelled");
-        return;
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let scans =
-        ["pcd/livingroom_fragment.pcd", "pcd/office1.pcd", "ply/livingroom_mesh_binary.ply", "las/autzen_trim.laz"];
-    for name in scans {
-        let (scan, results) = (data.join(name), folder.path().join(name));
-        succeed(&["infer", text(&scan), "-o", text(&results), "--views", "6"]);
-        let source = PointCloud::read(&scan).unwrap();
-        let labelled = check_results(&results, source.len(), 20);
-        let same = |(a, b): (&[f64; 3], &[f64; 3])| {
-            (0..3).all(|axis| a[axis] == b[axis] || (a[axis].is_nan() && b[axis].is_nan()))
-        };
-        assert!(source.positions.iter().zip(&labelled.positions).all(same), "{name}");
-        let extension = if name.ends_with("laz") { "laz" } else { "ply" };
-        assert!(summary(&results)["output"].as_str().unwrap().ends_with(extension));
-    }
-    for (name, least_points) in
-        [("icl-redwood-rgbd5", 20_000), ("tum-fr1-desk-5", 10_000), ("colmap-text-4", 1039), ("nerfstudio-1", 10)]
-    {
-        let (recording, results) = (data.join(name), folder.path().join(name));
-        succeed(&["infer", "--rgbd", text(&recording), "-o", text(&results)]);
-        let points = summary(&results)["points"].as_u64().unwrap() as usize;
-        assert!(points >= least_points, "{name}: {points}");
-        check_results(&results, points, 20);
-    }
-    let (recording, results) = (data.join("realsense-noposes-4"), folder.path().join("realsense"));
-    let (_, err) = succeed(&["infer", text(&recording), "-o", text(&results)]);
-    assert!(err.contains("no poses: 4 of its 4 frames are labelled, each alone"), "{err}");
-    assert_eq!(fs::read_dir(&results).unwrap().count(), 4);
-}
-
 /// Scans that hold fields of the results' names already, as the results themselves do.
 #[test]
 fn results_can_be_labelled_again() {
@@ -540,36 +339,4 @@ fn results_can_be_labelled_again() {
     let results = folder.path().join("results");
     succeed(&["infer", text(&scan), "--words", "floor, wall", "-o", text(&results), "--views", "3"]);
     check_results(&results, cloud.len(), 2);
-}
-
-#[test]
-fn every_adapter_gives_the_labels_of_the_host() {
-    if std::env::var("GEOPURIFY_DEVICE").is_ok_and(|device| device == "cpu") {
-        eprintln!("GEOPURIFY_DEVICE is cpu: graphics adapters were NOT compared");
-        return;
-    }
-    let adapters = geopurify::gpu::adapters();
-    assert!(!adapters.is_empty(), "no graphics adapter: install a Vulkan driver, or set GEOPURIFY_DEVICE=cpu");
-    let folder = tempfile::tempdir().unwrap();
-    let recording = folder.path().join("recording");
-    write_recording(&recording, 3);
-    let (scan, host) = (folder.path().join("corner.ply"), folder.path().join("host"));
-    write_corner(&scan);
-    let with = |views: &[&str], device: &str, results: &Path| {
-        let arguments = ["infer", text(&scan), "--words", "floor, wall, box", "--size", "192", "-o", text(results)];
-        succeed(&[&arguments[..], views, &["--device", device]].concat());
-        let labelled = check_results(results, corner(0.03).len(), 3);
-        let label = &labelled.attribute("label").unwrap().data;
-        (0..labelled.len()).map(|i| label.get_f64(i).unwrap() as i32).collect::<Vec<_>>()
-    };
-    for views in [&["--views", "2"][..], &["--rgbd", text(&recording)]] {
-        let expected = with(views, "cpu", &host);
-        for adapter in &adapters {
-            let found =
-                with(views, &adapter.index.to_string(), &folder.path().join(format!("adapter{}", adapter.index)));
-            // Products are summed in another order, so a pixel whose two best queries are equal may go to the other.
-            let same = found.iter().zip(&expected).filter(|(a, b)| a == b).count();
-            assert!(same * 100 >= expected.len() * 99, "{}: {same} of {}", adapter.name, expected.len());
-        }
-    }
 }

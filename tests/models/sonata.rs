@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use burn::prelude::*;
 use burn::tensor::Device;
@@ -14,7 +13,7 @@ use geopurify::ops::{OpError, float_tensor, float_values, int_tensor, int_values
 use geopurify::weights::{SafetensorsFile, read_state_dict};
 
 use crate::common::{Random, devices, rel_l2};
-use crate::weights::{WeightFiles, tiny_sonata, tiny_weights};
+use crate::weights::{tiny_sonata, weight_files};
 
 /// The whole encoder in f32, with sums in another order.
 const MODEL_ROUNDING: f64 = 2e-5;
@@ -24,16 +23,6 @@ fn coords(voxels: &[[i32; 4]], device: &Device) -> Tensor<2, Int> {
 }
 
 // ---- the encoder ----
-
-fn weight_files() -> &'static WeightFiles {
-    static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
-    let (_, files) = FILES.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let files = tiny_weights(folder.path()).unwrap();
-        (folder, files)
-    });
-    files
-}
 
 fn model(device: &Device) -> Sonata {
     let state = read_state_dict(&weight_files().sonata).unwrap();

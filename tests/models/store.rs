@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use geopurify::models::import::{ImportError, ImportOptions, Imported, import};
-use geopurify::models::sonata::SonataConfig;
 use geopurify::models::student::StudentConfig;
 use geopurify::weights::fetch::{FetchError, FetchEvent, FetchSettings, Fetched, accept, fetch, is_accepted};
 use geopurify::weights::registry::{Published, Registry};
@@ -21,25 +20,8 @@ use serde_json::Value;
 
 // ---- what the tests share ----
 
-fn golden_root() -> PathBuf {
-    std::env::var_os("GEOPURIFY_GOLDEN")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
-}
-
-/// A golden file; those of the student are always there.
-fn golden(name: &str) -> Option<PathBuf> {
-    let path = golden_root().join(name);
-    if path.is_file() {
-        return Some(path);
-    }
-    assert!(!name.starts_with("geopurify/student_tiny"), "{} is missing", path.display());
-    eprintln!("NOT TESTED: {} is not there; GEOPURIFY_GOLDEN names the directory with all cases", path.display());
-    None
-}
-
 fn student_checkpoint() -> PathBuf {
-    golden("geopurify/student_tiny_module.pth").unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/geopurify/student_tiny_module.pth")
 }
 
 /// SplitMix64.
@@ -139,80 +121,6 @@ fn text(bytes: &[u8]) -> String {
 }
 
 // ---- import ----
-
-#[test]
-fn checkpoints_arrive_bit_for_bit() {
-    let home = Home::new();
-    let config = golden("xdecoder/checkpoint_tiny/case.json").map(|case| {
-        let case: Value = serde_json::from_slice(&std::fs::read(case).unwrap()).unwrap();
-        home.write("xdecoder.json", case["config"]["model"].to_string().as_bytes())
-    });
-    for (model, file, dtype, num_skipped) in [
-        ("student", "geopurify/student_tiny.pth", Dtype::F32, 9),
-        ("student", "geopurify/student_tiny_module.pth", Dtype::F32, 9),
-        ("sonata", "sonata/sonata_tiny.pth", Dtype::F32, 1),
-        ("sonata", "sonata/sonata_tiny_legacy.pth", Dtype::F32, 1),
-        ("sonata", "sonata/sonata_tiny_f16.pth", Dtype::F16, 1),
-        ("xdecoder", "xdecoder/xdecoder_tiny.pt", Dtype::F32, 5),
-    ] {
-        let Some(path) = golden(file) else {
-            continue;
-        };
-        let config = config.clone().filter(|_| model == "xdecoder");
-        let imported = home.import_with(model, &path, &ImportOptions { config, ..ImportOptions::default() }).unwrap();
-        let state = read_state_dict(&path).unwrap();
-        let total = state.len();
-        assert_eq!(imported.report.applied.len() + num_skipped, total, "{file}");
-        assert_eq!(imported.skipped.iter().map(|group| group.keys.len()).sum::<usize>(), num_skipped, "{file}");
-        assert!(imported.skipped.iter().all(|group| !group.reason.is_empty()));
-        let num_cast = if dtype == Dtype::F32 { 0 } else { imported.report.applied.len() };
-        assert_eq!(imported.report.cast.len(), num_cast, "{file}");
-
-        let mut stored = home.store.open(model, model).unwrap();
-        assert_eq!(stored.tensors.contents().tensors.len(), imported.report.applied.len());
-        for key in &imported.report.applied {
-            let expected = &state.tensors[key];
-            let found = stored.tensors.take(key, &expected.shape).unwrap();
-            assert_eq!(found.dtype_in_file, Dtype::F32);
-            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&found.data), bits(&expected.data), "{file}: {key}");
-        }
-        let manifest = stored.installed.manifest;
-        assert_eq!(manifest.source_sha256, file_sha256(&path).unwrap());
-        assert_eq!(manifest.source_bytes, std::fs::metadata(&path).unwrap().len());
-        assert_eq!(manifest.source_file, path.file_name().unwrap().to_str().unwrap());
-        assert_eq!(manifest.licence.non_commercial, model == "sonata");
-        assert_eq!(manifest.imported.len(), 10);
-        home.store.verify(model).unwrap();
-    }
-    let student = home.store.describe("student").unwrap();
-    let config: StudentConfig = serde_json::from_value(student.manifest.config).unwrap();
-    assert_eq!(config, StudentConfig { input_dim: 22, hidden_dim: 32, embed_dim: 16 });
-}
-
-#[test]
-fn sonata_keys_are_those_of_the_reference() {
-    for file in ["sonata/sonata.weights.json", "sonata/sonata_tiny.weights.json"] {
-        let Some(path) = golden(file) else {
-            continue;
-        };
-        let manifest: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        let config: SonataConfig = serde_json::from_value(manifest["config"].clone()).unwrap();
-        config.validate().unwrap();
-        let mut expected: Vec<(String, Vec<usize>)> = manifest["tensors"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|t| (t["name"].as_str().unwrap().to_owned(), serde_json::from_value(t["shape"].clone()).unwrap()))
-            .collect();
-        let mask_token = expected.remove(0);
-        assert_eq!(mask_token.0, SonataConfig::UNUSED[0].0);
-        assert_eq!(config.keys(), expected, "{file}");
-        if file == "sonata/sonata.weights.json" {
-            assert_eq!(config, SonataConfig::published());
-        }
-    }
-}
 
 #[test]
 fn damaged_checkpoints_change_nothing() {

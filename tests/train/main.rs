@@ -9,5 +9,7 @@ mod log;
 mod pretrain_sonata;
 mod pretrain_xdecoder;
 mod runs;
+#[path = "../common/training.rs"]
+mod training;
 #[path = "../common/weights.rs"]
 mod weights;

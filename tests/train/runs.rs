@@ -1,106 +1,13 @@
 //! `train` as a user runs it: small scans, small generated weights, a small student.
-//!
-//! `GEOPURIFY_DATA=DIR cargo test --test train` also trains on real scans and recordings, which are not part of this
-//! repository; where it is not set, that is said.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use geopurify::weights::{SafetensorsFile, WeightsFile};
-use serde_json::Value;
 
-use crate::corner::corner;
-use crate::weights::{WeightFiles, tiny_weights};
-
-/// Settings of a student that trains in seconds.
-const SETTINGS: &str = "hidden_dim = 16\nembed_dim = 8\nepochs = 3\nanchors = 128\nwarmup_epochs = 1\n";
-
-struct Fixture {
-    folder: tempfile::TempDir,
-    weights: WeightFiles,
-}
-
-/// Three corners to learn from, one to validate on, the settings and the networks; scenes are prepared once for all tests.
-fn fixture() -> &'static Fixture {
-    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    FIXTURE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let weights = tiny_weights(folder.path()).unwrap();
-        for (place, name, step) in
-            [("scenes", "a", 0.05), ("scenes", "b", 0.055), ("scenes", "c", 0.06), ("held-out", "d", 0.058)]
-        {
-            fs::create_dir_all(folder.path().join(place)).unwrap();
-            corner(step).write_ply(&folder.path().join(place).join(format!("{name}.ply")), &[]).unwrap();
-        }
-        fs::write(folder.path().join("run.toml"), SETTINGS).unwrap();
-        Fixture { folder, weights }
-    })
-}
-
-impl Fixture {
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// `train` into the folder `run`, with the scenes and the settings unless `arguments` say otherwise.
-    fn command(&self, run: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
-        command.arg("train").arg("-o").arg(self.path(run)).args(["--views", "3", "--size", "160"]);
-        command.arg("--cache").arg(self.path("cache")).args(["--words", "wall, floor, box"]);
-        command.arg("--xdecoder").arg(&self.weights.xdecoder).arg("--xdecoder-config").arg(&self.weights.config);
-        command.arg("--teacher").arg(&self.weights.sonata).arg("--teacher-config").arg(&self.weights.sonata_config);
-        if !arguments.contains(&"--max-memory") {
-            command.args(["--max-memory", "2048"]);
-        }
-        if !arguments.contains(&"--scenes") {
-            command.arg("--scenes").arg(self.path("scenes"));
-        }
-        if !arguments.contains(&"--config") {
-            command.arg("--config").arg(self.path("run.toml"));
-        }
-        command.args(arguments).env("GEOPURIFY_DEVICE", "cpu").env("GEOPURIFY_HOME", self.path("home"));
-        command
-    }
-
-    fn succeed(&self, run: &str, arguments: &[&str]) -> String {
-        let (out, err) = texts(&self.command(run, arguments).output().unwrap());
-        assert!(self.path(run).join("student.safetensors").is_file(), "{err}");
-        out + &err
-    }
-
-    /// What a run that must fail with exit code 1 says.
-    fn fail(&self, run: &str, arguments: &[&str]) -> String {
-        let output = self.command(run, arguments).output().unwrap();
-        let (_, err) = texts(&output);
-        assert_eq!(output.status.code(), Some(1), "{err}");
-        assert!(!err.contains("panicked"), "{err}");
-        err
-    }
-
-    fn metrics(&self, run: &str) -> Vec<Value> {
-        let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn losses(&self, run: &str) -> Vec<f64> {
-        self.metrics(run).iter().filter_map(|line| line["loss"].as_f64()).collect()
-    }
-
-    fn student(&self, run: &str) -> Vec<u8> {
-        fs::read(self.path(run).join("student.safetensors")).unwrap()
-    }
-}
-
-fn texts(output: &Output) -> (String, String) {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).into()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use crate::training::{SETTINGS, fixture, text, texts};
 
 #[test]
 fn a_run_leaves_what_a_person_looks_at() {
@@ -275,26 +182,4 @@ fn two_processes_do_not_train_in_one_folder() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(error.contains("another process trains here"), "{error}");
-}
-
-#[test]
-fn real_scans_and_recordings_are_learnt_from() {
-    let Some(data) = std::env::var_os("GEOPURIFY_DATA").map(PathBuf::from) else {
-        eprintln!("GEOPURIFY_DATA is not set: real scans and recordings were NOT trained on");
-        return;
-    };
-    let fixture = fixture();
-    let (list, held_out, config) =
-        (fixture.path("real.txt"), fixture.path("real-held-out.txt"), fixture.path("real.toml"));
-    fs::write(&list, "icl-redwood-rgbd5\ntum-fr1-desk-5\nrealsense-noposes-4\npcd/livingroom_fragment.pcd\n").unwrap();
-    fs::write(&held_out, "ply/livingroom_mesh_binary.ply\n").unwrap();
-    fs::write(&config, SETTINGS.replace("epochs = 3", "epochs = 8")).unwrap();
-    let lists = ["--scenes", text(&list), "--validation", text(&held_out), "--data", text(&data)];
-    fixture.succeed("real", &[&lists[..], &["--config", text(&config)]].concat());
-    // Three frames without poses, as many as views are asked for, are three scenes.
-    let losses = fixture.losses("real");
-    assert_eq!(losses.len(), 8 * 6);
-    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    let (first, last) = (mean(&losses[..6]), mean(&losses[42..]));
-    assert!(last < 0.95 * first, "the loss went from {first} to {last}");
 }
