@@ -13,9 +13,9 @@ use geopurify::models::student::AffinityPredictor;
 use geopurify::models::xdecoder::XDecoder;
 use geopurify::ops::conv2d::Precision;
 use geopurify::ops::project::Visibility;
-use geopurify::pipeline::{Compat, LookOptions, Models, Options, Scene, Views, infer};
+use geopurify::pipeline::{Compat, Models, Options, Scene, SceneViews, ViewOptions, Views, infer};
 use geopurify::purify::{Affinities, Settings};
-use geopurify::stages::{Laps, peak_memory};
+use geopurify::stages::{StageTimer, peak_memory};
 use geopurify::views::render::Renderer;
 use geopurify::views::virtual_cameras::VirtualCamera;
 use geopurify::views::{Intrinsics, Pose, PoseConvention};
@@ -82,29 +82,27 @@ fn main() -> Result<()> {
     let text = xdecoder.embed_text(&words)?;
     let affinities = Affinities::Learned { student: &student, config: student_config };
     let models = Models { xdecoder: &xdecoder, affinities, text: &text, num_labels: words.len() };
-    let look =
-        LookOptions { compat: Compat::Fixed, longest: 648, visibility: Visibility::default(), working_bytes: 1 << 30 };
-    let options = Options { look, purify: Settings::default(), threshold: None };
+    let views =
+        ViewOptions { compat: Compat::Fixed, longest: 648, visibility: Visibility::default(), working_bytes: 1 << 30 };
+    let options = Options { views, purify: Settings::default(), threshold: None };
     for (num_points, num_views) in [(100_000, 100), (200_000, 50), (200_000, 100)] {
         let scene = Scene::new(room(num_points), None)?;
-        let mut laps = Laps::default();
+        let mut timer = StageTimer::default();
         let appearance = scene.appearance(DVec3::Z);
         let renderer = Renderer::new(&appearance.of(&scene), &selected.device)?;
-        laps.lap("radii");
+        timer.lap("radii");
         let cameras = cameras(num_views)?;
-        let views = Views::Virtual(&cameras);
-        let device = &selected.device;
-        let inferred =
-            infer(&scene, views, &renderer, &models, &options, device, &mut laps, &mut |_, _| (), &mut |_| Ok(()))
-                .context("the room is seen")?;
+        let input = SceneViews { scene: &scene, views: Views::Virtual(&cameras), renderer: &renderer };
+        let inferred = infer(input, &models, &options, &selected.device, &mut timer, &mut |_| Ok(()))
+            .context("the room is seen")?;
         println!(
             "\n{} points, {} voxels, {} views",
             scene.num_points(),
             inferred.purified.coords.len(),
-            inferred.look.looked_at
+            inferred.views.looked_at
         );
         let mut rest = 0.0;
-        for stage in laps.stages() {
+        for stage in timer.stages() {
             println!("  {:14} {:8.3} s", stage.name, stage.seconds);
             rest += if stage.name == "x-decoder" { 0.0 } else { stage.seconds };
         }

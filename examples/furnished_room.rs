@@ -13,6 +13,7 @@ use geopurify::cloud::PointCloud;
 use geopurify::gpu::{DeviceSelection, select};
 use geopurify::models::student::{AffinityPredictor, StudentConfig};
 use geopurify::purify::{Affinities, MemoryFeatures, Purified, Scan, Settings, purify};
+use geopurify::stages::StageTimer;
 use geopurify::weights::{Dtype, SafetensorsWriter, TensorSpec, read_state_dict};
 
 const CHANNELS: usize = 512;
@@ -253,7 +254,7 @@ fn main() -> Result<()> {
     let scan = Scan { positions: &cloud.positions, colors: cloud.colors.as_deref(), normals: cloud.normals.as_deref() };
     let affinities = Affinities::Learned { student: &student.fold(), config };
     let Purified { features: purified, voxel_from_point, report, .. } =
-        purify(scan, &features, affinities, Settings::default(), &selected.device, &mut |_, _| {})?;
+        purify(scan, &features, affinities, Settings::default(), &selected.device, &mut StageTimer::default())?;
     for stage in &report.stages {
         println!("{:12} {:7.2} s", stage.name, stage.seconds);
     }

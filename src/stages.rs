@@ -20,25 +20,68 @@ pub struct Stage {
     pub peak_bytes: Option<u64>,
 }
 
-/// Stages in the order in which each was first reached.
+/// Times the stages of a run, in the order in which each was first reached, and passes their progress on.
 ///
-/// Work that alternates (read a picture, look at it, read the next) adds up under its own names.
-#[derive(Clone, Debug)]
-pub struct Laps {
+/// Work that alternates (read a picture, encode it, read the next) adds up under its own names.
+pub struct StageTimer<'p> {
     start: Instant,
     last: Instant,
     stages: Vec<Stage>,
+    progress: Option<&'p mut Progress<'p>>,
 }
 
-impl Default for Laps {
+impl Default for StageTimer<'_> {
     fn default() -> Self {
         let now = Instant::now();
-        Self { start: now, last: now, stages: Vec::new() }
+        Self { start: now, last: now, stages: Vec::new(), progress: None }
     }
 }
 
-impl Laps {
-    /// What was done since the last lap was `name`.
+impl std::fmt::Debug for StageTimer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StageTimer").field("stages", &self.stages).finish_non_exhaustive()
+    }
+}
+
+impl<'p> StageTimer<'p> {
+    /// A timer that tells `progress` how far each stage is.
+    #[must_use]
+    pub fn with_progress(progress: &'p mut Progress<'p>) -> Self {
+        Self { progress: Some(progress), ..Self::default() }
+    }
+
+    /// Forgets what was timed so far.
+    pub fn restart(&mut self) {
+        let now = Instant::now();
+        (self.start, self.last) = (now, now);
+        self.stages.clear();
+    }
+
+    /// Tells how far the stage `name` is, 0 to 1.
+    pub fn progress(&mut self, name: &'static str, share: f64) {
+        if let Some(progress) = &mut self.progress {
+            progress(name, share);
+        }
+    }
+
+    /// Runs `body` as the stage `name`. The body may tell what share of it is done.
+    ///
+    /// # Errors
+    /// The error of `body`.
+    pub fn run<T, E>(
+        &mut self,
+        name: &'static str,
+        body: impl FnOnce(&mut dyn FnMut(f64)) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.last = Instant::now();
+        self.progress(name, 0.0);
+        let result = body(&mut |share| self.progress(name, share));
+        self.progress(name, 1.0);
+        self.lap(name);
+        result
+    }
+
+    /// Counts the time since the last stage ended as the stage `name`.
     pub fn lap(&mut self, name: &'static str) {
         let now = Instant::now();
         let seconds = (now - self.last).as_secs_f64();
@@ -53,13 +96,14 @@ impl Laps {
         }
     }
 
-    /// Takes stages that were timed elsewhere since the last lap.
-    pub fn extend(&mut self, stages: impl IntoIterator<Item = Stage>) {
-        self.last = Instant::now();
-        self.stages.extend(stages);
+    /// Says how many bytes the stage `name` has to read and write at least.
+    pub fn bytes(&mut self, name: &str, bytes: usize) {
+        if let Some(stage) = self.stages.iter_mut().find(|stage| stage.name == name) {
+            stage.bytes = bytes as u64;
+        }
     }
 
-    /// Seconds since the first.
+    /// Seconds since the start.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
@@ -100,13 +144,13 @@ mod tests {
 
     #[test]
     fn alternating_work_adds_up_under_its_name() {
-        let mut laps = Laps::default();
+        let mut timer = StageTimer::default();
         for name in ["read", "see", "read", "see", "write"] {
-            laps.lap(name);
+            timer.lap(name);
         }
-        let names: Vec<_> = laps.stages().iter().map(|stage| stage.name).collect();
+        let names: Vec<_> = timer.stages().iter().map(|stage| stage.name).collect();
         assert_eq!(names, ["read", "see", "write"]);
-        let total: f64 = laps.stages().iter().map(|stage| stage.seconds).sum();
-        assert!(total > 0.0 && total <= laps.seconds());
+        let total: f64 = timer.stages().iter().map(|stage| stage.seconds).sum();
+        assert!(total > 0.0 && total <= timer.seconds());
     }
 }

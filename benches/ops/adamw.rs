@@ -2,7 +2,7 @@
 
 use burn::prelude::*;
 use divan::counter::BytesCount;
-use geopurify::distill::optimizer::{AdamW, AdamWConfig};
+use geopurify::training::{AdamW, AdamWConfig};
 
 use crate::common::{device, finish};
 

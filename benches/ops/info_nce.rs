@@ -3,9 +3,9 @@
 
 use burn::prelude::*;
 use divan::counter::ItemsCount;
-use geopurify::models::student::normalize_rows;
 use geopurify::ops::info_nce::info_nce;
 use geopurify::ops::int_tensor;
+use geopurify::ops::normalize_rows;
 
 use crate::common::{device, features, finish, sizes};
 

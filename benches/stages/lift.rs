@@ -33,8 +33,8 @@ fn scene(bencher: divan::Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(POINTS)).bench_local(|| {
         let mut lifter = Lifter::new(positions.clone(), Visibility::default(), &device());
         for _ in 0..VIEWS {
-            let sight = lifter.see(camera(), camera(), &depth).expect("valid input");
-            lifter.add(&sight, &view).expect("valid input");
+            let projection = lifter.see(camera(), camera(), &depth).expect("valid input");
+            lifter.add(&projection, &view).expect("valid input");
         }
         let lifted = lifter.finish().expect("points are seen");
         for first in (0..512).step_by(64) {

@@ -2,9 +2,9 @@
 //! backward, AdamW. Items are voxels. The loss is the mean square of the embedding.
 
 use divan::counter::ItemsCount;
-use geopurify::distill::optimizer::{AdamW, AdamWConfig};
-use geopurify::distill::schedule::Schedule;
 use geopurify::models::student::{AffinityPredictor, StudentConfig};
+use geopurify::training::Schedule;
+use geopurify::training::{AdamW, AdamWConfig};
 
 use crate::common::{device, features, finish, room_batched};
 

@@ -1,9 +1,7 @@
 //! What the affinities come from, on the command line.
 
-use serde_json::{Value, json};
-
-use crate::models::student::{Student, StudentConfig};
-use crate::purify::{Affinities, ColorNormal, Settings};
+use crate::purify::{ColorNormal, Settings};
+use crate::session::AffinityKind;
 
 /// Arguments that say what decides how much a voxel takes of its neighbours.
 #[derive(clap::Args, Clone, Debug)]
@@ -33,31 +31,12 @@ enum Kind {
 }
 
 impl AffinityArgs {
-    /// Whether a student is needed.
-    pub(super) fn are_learned(&self) -> bool {
-        self.affinities == Kind::Learned
-    }
-
-    /// With the student where there is one.
-    pub(super) fn with<'a>(&self, student: Option<&'a (Student, StudentConfig)>) -> Affinities<'a> {
-        match (student, self.kernel()) {
-            (Some((student, config)), _) => Affinities::Learned { student, config: *config },
-            (None, Some(kernel)) => Affinities::ColorNormal(kernel),
-            (None, None) => Affinities::Uniform,
-        }
-    }
-
-    fn kernel(&self) -> Option<ColorNormal> {
+    pub(super) fn kind(&self) -> AffinityKind {
         let Self { color_sigma, normal_scale, .. } = *self;
-        (self.affinities == Kind::ColorNormal).then_some(ColorNormal { color_sigma, normal_scale })
-    }
-
-    /// For reports and keys.
-    pub(super) fn to_json(&self) -> Value {
-        match (self.affinities, self.kernel()) {
-            (_, Some(kernel)) => json!({ "color_normal": kernel }),
-            (Kind::Uniform, None) => "uniform".into(),
-            (Kind::Learned | Kind::ColorNormal, None) => "learned".into(),
+        match self.affinities {
+            Kind::Learned => AffinityKind::Learned,
+            Kind::Uniform => AffinityKind::Uniform,
+            Kind::ColorNormal => AffinityKind::ColorNormal(ColorNormal { color_sigma, normal_scale }),
         }
     }
 }

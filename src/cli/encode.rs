@@ -7,17 +7,16 @@ use anyhow::{Context, Result, bail};
 use glam::DVec3;
 use serde_json::json;
 
+use super::networks::{WayOut as _, open_session};
 use super::progress::Bars;
 use super::table::{bytes, table};
-use super::teacher::OpenTeacher;
 use super::viewing::UpArg;
-use super::weights::{demo_of, demo_stands_in};
 use crate::cloud::{Field, write_with_fields};
-use crate::gpu::{DeviceSelection, select};
+use crate::gpu::DeviceSelection;
 use crate::images::write_png;
-use crate::pipeline::{Compat, EncodeOptions, Encoding, HeatViews, Scene, encode, principal_colors, voxel_size};
-use crate::stages::{Laps, peak_memory};
-use crate::views::virtual_cameras::{Options, virtual_cameras};
+use crate::pipeline::{Encoding, HeatViews, Scene, principal_colors};
+use crate::session::{Encoded, Network, NetworkChoice, Networks};
+use crate::stages::{Stage, StageTimer, peak_memory};
 use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
 
 /// Rows written at a time where every point has one.
@@ -66,61 +65,60 @@ pub(super) struct EncodeArgs {
 }
 
 pub(super) fn run(args: &EncodeArgs) -> Result<()> {
-    let mut laps = Laps::default();
     check(args)?;
-    let weights = match &args.weights {
-        None if demo_stands_in(&["sonata"]) => demo_of("sonata"),
-        given => given.clone(),
-    };
-    let mut sonata = OpenTeacher::new(weights.as_deref(), args.config.as_deref())?;
-    let selected = select(args.device)?;
-    eprintln!("device: {} ({})", selected.name, selected.why);
-    let device = &selected.device;
-
-    let scene = Scene::read(&args.scan)?;
-    laps.lap("read scan");
+    let sonata = NetworkChoice { weights: args.weights.clone(), config: args.config.clone() };
+    let networks = Networks { sonata, ..Networks::default() };
+    let session = open_session(args.device, networks, &[Network::Sonata])?;
     let mut bars = Bars::new();
-    bars.show("load weights", 0.0);
-    let sonata = sonata.load(device).context("a variant of the model needs its configuration: --config FILE.json")?;
-    laps.lap("load weights");
+    let mut progress = |stage, share| bars.show(stage, share);
+    let mut timer = StageTimer::with_progress(&mut progress);
+    let scene = Scene::read(&args.scan)?;
+    timer.lap("read scan");
+    let up = args.up.map(DVec3::from);
+    let encoded = session.encode(&scene, args.voxel, up, &mut timer).or_configuration("--config");
+    let Encoded { encoding, voxel_size, up, mut notes } =
+        encoded.with_context(|| format!("encoding {}", args.scan.display()))?;
 
-    let mut notes = scene.notes.clone();
-    let (voxel, why) = args.voxel.map_or_else(|| voxel_size(&scene), |voxel| (voxel, None));
-    notes.extend(why);
-    let usual = Options { up: args.up.map(DVec3::from).or(scene.up), ..Options::default() };
-    let up = usual.up.unwrap_or_else(|| virtual_cameras(&scene.to_cameras(), &usual).up);
-    let options = EncodeOptions { voxel_size: voxel, up, compat: Compat::Fixed };
-    let result = encode(&scene, &sonata, &options, device, &mut laps, &mut |stage, share| bars.show(stage, share));
-    let encoding = result.with_context(|| format!("encoding {}", args.scan.display()))?;
-    notes.extend(encoding.notes.iter().cloned());
-
-    bars.show("write", 0.0);
-    let about = json!({ "scan": args.scan, "voxel_size": voxel, "up": up.to_array() });
+    timer.progress("write", 0.0);
+    let about = json!({ "scan": args.scan, "voxel_size": voxel_size, "up": up.to_array() });
     let cell_from_point = scene.for_all_points(encoding.cell_from_point.clone(), -1);
     write(args, &encoding, &cell_from_point, &about.to_string())?;
-    laps.lap("write");
+    timer.lap("write");
     let mut files = vec![args.output.as_path()];
     if args.picture.is_some() || args.colored.is_some() {
-        bars.show("components", 0.0);
+        timer.progress("components", 0.0);
         let colors = colors(&encoding);
-        laps.lap("components");
+        timer.lap("components");
         if let Some(path) = &args.colored {
             let all = scene.for_all_points(colors.clone(), [0; 3]);
             notes.extend(write_with_fields(&args.scan, path, &Field::colors(&all))?);
             files.push(path);
-            laps.lap("write");
+            timer.lap("write");
         }
         if let Some(path) = &args.picture {
-            bars.show("draw", 0.0);
+            timer.progress("draw", 0.0);
             let caption = format!("{} points in {} cells; principal components", colors.len(), encoding.cells.len());
+            let device = &session.device().device;
             let picture = HeatViews::new(&scene, up, device)?.beside_scan(&colors, "features", &caption)?;
             write_png(path, &picture)?;
             files.push(path);
-            laps.lap("draw");
+            timer.lap("draw");
         }
     }
+    let (stages, seconds) = (timer.stages().to_vec(), timer.seconds());
+    drop(timer);
     bars.finish();
-    report_run(args, &encoding, &selected.name, &notes, &laps, &files)
+    let run = Run { device: &session.device().name, notes: &notes, stages: &stages, seconds, files: &files };
+    report(args, &encoding, &run)
+}
+
+/// What a run did, for its report.
+struct Run<'a> {
+    device: &'a str,
+    notes: &'a [String],
+    stages: &'a [Stage],
+    seconds: f64,
+    files: &'a [&'a Path],
 }
 
 /// What can be known to fail should not cost a run.
@@ -190,21 +188,15 @@ fn colors(encoding: &Encoding) -> Vec<[u8; 3]> {
     encoding.cell_from_point.iter().map(|&cell| of_cell[cell as usize]).collect()
 }
 
-fn report_run(
-    args: &EncodeArgs,
-    encoding: &Encoding,
-    device: &str,
-    notes: &[String],
-    laps: &Laps,
-    files: &[&Path],
-) -> Result<()> {
-    let (peak, seconds) = (peak_memory(), laps.seconds());
+fn report(args: &EncodeArgs, encoding: &Encoding, run: &Run<'_>) -> Result<()> {
+    let Run { device, notes, stages, seconds, files } = *run;
+    let peak = peak_memory();
     let (points, cells, voxels) = (encoding.cell_from_point.len(), encoding.cells.len(), encoding.num_voxels);
     let mut out = std::io::stdout().lock();
     if args.json {
         let json = json!({
             "scan": args.scan, "files": files, "device": device, "points": points, "voxels": voxels, "cells": cells,
-            "channels": encoding.num_channels, "notes": notes, "stages": laps.stages(), "seconds": seconds,
+            "channels": encoding.num_channels, "notes": notes, "stages": stages, "seconds": seconds,
             "peak_memory_bytes": peak,
         });
         writeln!(out, "{json:#}")?;
@@ -213,8 +205,7 @@ fn report_run(
     for note in notes {
         writeln!(out, "note: {note}")?;
     }
-    let mut rows: Vec<Vec<String>> = laps
-        .stages()
+    let mut rows: Vec<Vec<String>> = stages
         .iter()
         .map(|stage| {
             let peak = stage.peak_bytes.map_or(String::new(), bytes);

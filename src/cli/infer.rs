@@ -1,4 +1,4 @@
-//! `geopurify infer`: from scans and recordings to labels, by words.
+//! `geopurify infer`: labels for every point of scans and recordings.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -6,21 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 
-use super::labelling::{Labelled, LabellingArgs, Loaded, without_prefix};
+use super::labelling::{LabellingArgs, without_prefix};
 use super::progress::Bars;
 use super::table::{bytes, table};
 use super::told_once;
-use super::viewing::{Look, Opened, Source, stem};
 use super::words::words;
 use crate::files::is_full;
-use crate::images::draw::{Style, labelled_picture, palette};
+use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
-use crate::pipeline::{PipelineError, Results, Scene, SeenView, Summary, sheet};
-use crate::query::presets::Preset;
-use crate::query::saved::About;
-use crate::stages::{Laps, peak_memory};
+use crate::labels::Preset;
+use crate::pipeline::{PipelineError, Scene, SeenView};
+use crate::session::{Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, stem};
+use crate::stages::StageTimer;
 use crate::views::Dataset;
 use crate::views::fuse::FuseOptions;
 
@@ -66,54 +64,39 @@ struct Job {
     output: PathBuf,
 }
 
-/// What is looked for, and how it is drawn.
-struct Labels {
-    names: Vec<String>,
-    colors: Vec<[u8; 3]>,
-    background: Vec<String>,
-}
-
-impl Labels {
-    fn new(args: &InferArgs) -> Result<Self> {
-        let (names, colors) = if args.words.is_empty() {
-            let preset = match args.preset {
-                Some(preset) => preset,
-                None => {
-                    eprintln!("no --words: looking for the classes of {USUAL_PRESET}");
-                    USUAL_PRESET.parse::<Preset>()?
-                }
-            };
-            let names: Vec<String> = preset.labels.iter().map(|&label| label.to_owned()).collect();
-            let colors = preset.colors.map_or_else(|| palette(names.len()), <[_]>::to_vec);
-            (names, colors)
-        } else {
-            let names = words(&args.words)?;
-            let colors = palette(names.len());
-            (names, colors)
+fn words_of(args: &InferArgs) -> Result<Words> {
+    let labels = if args.words.is_empty() {
+        let preset = match args.preset {
+            Some(preset) => preset,
+            None => {
+                eprintln!("no --words: looking for the classes of {USUAL_PRESET}");
+                USUAL_PRESET.parse::<Preset>()?
+            }
         };
-        let background = match &args.background {
-            Some(given) => words(std::slice::from_ref(given)).context("--background")?,
-            None => Vec::new(),
-        };
-        Ok(Self { names, colors, background })
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.names.iter().chain(&self.background).cloned().collect()
-    }
+        Words::of_preset(preset)
+    } else {
+        Words::new(words(&args.words)?)
+    };
+    let background = match &args.background {
+        Some(given) => words(std::slice::from_ref(given)).context("--background")?,
+        None => Vec::new(),
+    };
+    Ok(Words { background, ..labels })
 }
 
 pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
-    let labels = Labels::new(args)?;
+    let words = words_of(args)?;
     let jobs = jobs(args)?;
-    let loaded = args.labelling.load(&labels.all())?;
+    let session = args.labelling.session()?;
+    let labeller = args.labelling.labeller(&session, words)?;
+    let run = Run { args, labeller: &labeller };
     let mut failed: Vec<String> = Vec::new();
     for job in &jobs {
         if jobs.len() > 1 {
             eprintln!("== {}", job.name);
         }
         // One bad scan does not keep the others from being labelled.
-        if let Err(error) = run_job(args, job, &labels, &loaded) {
+        if let Err(error) = run.job(job) {
             eprintln!("error: {}: {}", job.name, without_prefix(&told_once(&error), &job.name));
             if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
                 eprintln!("the disk is full: nothing half-written was left; free some space, or give another -o");
@@ -142,9 +125,10 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
         let output = args.output.clone().unwrap_or_else(|| beside(named));
         return Ok(vec![Job { name: named.display().to_string(), source, output }]);
     }
+    let layout = args.labelling.options().views.layout;
     let mut sources: Vec<Source> = Vec::new();
     for path in &args.scans {
-        sources.extend(Source::at(path, args.labelling.viewing.layout)?);
+        sources.extend(Source::at(path, layout)?);
     }
     if sources.is_empty() {
         bail!("nothing to label: give a scan (geopurify infer scene.ply), or a recording (--rgbd DIR)");
@@ -177,25 +161,30 @@ fn beside(path: &Path) -> PathBuf {
     }
 }
 
-fn run_job(args: &InferArgs, job: &Job, labels: &Labels, loaded: &Loaded) -> Result<()> {
-    let mut laps = Laps::default();
-    let run = Run { args, labels, loaded };
-    match job.source.open(&args.labelling.viewing, &mut laps)? {
-        Opened::Scan(scene, dataset) => run.label(&scene, Look::of(dataset.as_deref()), &job.output, laps),
-        Opened::Frames(dataset) => run.label_frames(&*dataset, &job.output),
-    }
-}
-
 struct Run<'a> {
     args: &'a InferArgs,
-    labels: &'a Labels,
-    loaded: &'a Loaded,
+    labeller: &'a Labeller<'a>,
 }
 
 impl Run<'_> {
-    /// A recording without poses: each frame is a scan of its own.
+    fn job(&self, job: &Job) -> Result<()> {
+        let mut bars = Bars::new();
+        let mut progress = |stage, share| bars.show(stage, share);
+        let mut timer = StageTimer::with_progress(&mut progress);
+        match job.source.open(self.labeller.views(), &mut timer, &mut |line| eprintln!("{line}"))? {
+            Opened::Scan(scene, dataset) => {
+                let results = self.label(&scene, ViewSource::of(dataset.as_deref()), &job.output, &mut timer)?;
+                drop(timer);
+                bars.finish();
+                report(self.args, &results)
+            }
+            Opened::Frames(dataset) => self.label_frames(&*dataset, &job.output),
+        }
+    }
+
+    /// Labels each frame of a recording without poses as a scan of its own.
     fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
-        let frames = self.args.labelling.viewing.frames_alone(dataset);
+        let frames = self.labeller.views().frames_alone(dataset);
         eprintln!(
             "the recording has no poses: {} of its {} frames are labelled, each alone, in its own camera's axes",
             frames.len(),
@@ -205,13 +194,7 @@ impl Run<'_> {
         for &frame in &frames {
             let name = &dataset.frames()[frame].name;
             eprintln!("== frame {name}");
-            let mut laps = Laps::default();
-            let labelled = Scene::of_frame(dataset, frame, &FuseOptions::default()).map_err(anyhow::Error::from);
-            let labelled = labelled.and_then(|scene| {
-                laps.lap("fuse depth");
-                self.label(&scene, Look::Frame(dataset, frame), &output.join(name.replace(['/', '\\'], "-")), laps)
-            });
-            if let Err(error) = labelled {
+            if let Err(error) = self.label_frame(dataset, frame, &output.join(name.replace(['/', '\\'], "-"))) {
                 eprintln!("error: frame {name}: {}", told_once(&error));
                 num_failed += 1;
             }
@@ -222,79 +205,37 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn label(&self, scene: &Scene, look: Look<'_>, output: &Path, mut laps: Laps) -> Result<()> {
-        let Self { args, labels, loaded } = self;
+    fn label_frame(&self, dataset: &dyn Dataset, frame: usize, output: &Path) -> Result<()> {
+        let mut bars = Bars::new();
+        let mut progress = |stage, share| bars.show(stage, share);
+        let mut timer = StageTimer::with_progress(&mut progress);
+        let scene = Scene::of_frame(dataset, frame, &FuseOptions::default())?;
+        timer.lap("fuse depth");
+        let results = self.label(&scene, ViewSource::Frame(dataset, frame), output, &mut timer)?;
+        drop(timer);
+        bars.finish();
+        report(self.args, &results)
+    }
+
+    fn label(
+        &self,
+        scene: &Scene,
+        source: ViewSource<'_>,
+        output: &Path,
+        timer: &mut StageTimer<'_>,
+    ) -> Result<SavedResults> {
         create_folder(output)?;
-        let views_folder = args.save_views.as_deref().map(|folder| saved_views(folder, output, args));
+        let views_folder = self.args.save_views.as_deref().map(|folder| saved_views(folder, output, self.args));
         if let Some(folder) = &views_folder {
             create_folder(folder)?;
         }
-        let save_view = |seen: &SeenView<'_>| match &views_folder {
-            Some(folder) => save_view(folder, seen, &loaded.text.labels),
+        let words = &self.labeller.text().labels;
+        let mut save_view = |seen: &SeenView<'_>| match &views_folder {
+            Some(folder) => save_view(folder, seen, words),
             None => Ok(()),
         };
-        let num_labels = labels.names.len();
-        let labelled = args.labelling.label(scene, look, loaded, num_labels, &mut laps, &mut { save_view })?;
-        let Labelled { placed, inferred, options, mut notes } = labelled;
-
-        let mut bars = Bars::new();
-        bars.show("write", 0.0);
-        let results = Results::new(scene, &inferred, &labels.names, &labels.colors);
-        let (scan_file, scan_notes) = results.write_scan(output)?;
-        notes.extend(scan_notes);
-        bars.show("write", 0.3);
-        let about = About {
-            scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
-            voxel_size: options.purify.voxel_size,
-            up: placed.cameras.up.to_array(),
-            xdecoder: loaded.xdecoder_origin.source.clone(),
-            xdecoder_config: args.labelling.xdecoder.config_file().and_then(|path| path.canonicalize().ok()),
-            xdecoder_bytes: loaded.xdecoder_origin.bytes,
-            xdecoder_sha256: loaded.weights[0].sha256.clone(),
-        };
-        results.write_features(output, &about)?;
-        laps.lap("write");
-        bars.show("draw", 0.6);
-        let (classes, area_from) = results.classes();
-        let picture = sheet(
-            scene,
-            &placed.appearance,
-            &placed.renderer,
-            &placed.shown_from(),
-            &[("lifted", &inferred.lifted_label), ("purified", &results.of_point().label)],
-            &classes,
-        )?;
-        let sheet_file = output.join("sheet.png");
-        write_png(&sheet_file, &picture)?;
-        laps.lap("draw");
-        bars.finish();
-
-        let settings = json!({
-            "words": labels.names, "background": labels.background, "threshold": args.labelling.threshold,
-            "compat": args.labelling.viewing.compat.to_string(), "seed": args.labelling.seed, "size": loaded.viewing.size(), "views": args.labelling.viewing.views,
-            "purify": options.purify, "affinities": args.labelling.affinities.to_json(),
-        });
-        let summary = Summary {
-            geopurify: env!("CARGO_PKG_VERSION"),
-            scan: scene.path.clone(),
-            recording: placed.recording().map(Path::to_path_buf),
-            output: scan_file.clone(),
-            classes,
-            area_from,
-            area_unit: results.area_unit(),
-            settings,
-            weights: loaded.weights.clone(),
-            views: inferred.look.clone(),
-            points: scene.num_points(),
-            voxels: inferred.purified.coords.len(),
-            device: loaded.selected.name.clone(),
-            notes,
-            stages: laps.stages().to_vec(),
-            seconds: laps.seconds(),
-            peak_memory_bytes: peak_memory(),
-        };
-        let summary_file = summary.write(output)?;
-        report(args, &summary, &[scan_file, sheet_file, summary_file])
+        let labelled = self.labeller.label(scene, source, timer, &mut save_view)?;
+        labelled.save(output, timer).map_err(SessionError::into)
     }
 }
 
@@ -318,7 +259,8 @@ fn save_view(folder: &Path, seen: &SeenView<'_>, words: &[String]) -> Result<(),
     Ok(write_png(&folder.join(format!("{name}-labels.png")), &labelled)?)
 }
 
-fn report(args: &InferArgs, summary: &Summary, files: &[PathBuf]) -> Result<()> {
+fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
+    let SavedResults { files, summary } = results;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(summary)?)?;

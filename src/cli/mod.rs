@@ -1,23 +1,31 @@
 //! The command line: one file per subcommand. Results go to stdout, progress and logs to stderr.
 
+#[cfg(feature = "lab")]
+mod ablation;
 mod affinities;
 mod devices;
 mod encode;
 mod eval;
 mod infer;
 mod info;
+mod label_ids;
 mod labelling;
+mod manual;
+mod networks;
+#[cfg(feature = "lab")]
 mod prepare;
+#[cfg(feature = "lab")]
 mod pretrain;
 mod progress;
 mod purify;
 mod query;
 mod segment;
+#[cfg(feature = "train")]
 mod select;
-mod study;
+#[cfg(feature = "lab")]
 mod synth;
 mod table;
-mod teacher;
+#[cfg(feature = "train")]
 mod train;
 mod viewing;
 mod weights;
@@ -25,11 +33,11 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::files;
 
-/// Open-vocabulary 3D segmentation on any Vulkan GPU, or on none.
+/// Open-vocabulary 3D segmentation on any Vulkan GPU, or on none
 #[derive(Parser, Debug)]
 #[command(name = "geopurify", version, propagate_version = true)]
 struct Cli {
@@ -39,69 +47,95 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// List the devices work can run on, and which one is taken
-    Devices(devices::DevicesArgs),
-    /// Give the points of a scan the features of Sonata, and show them as colours
-    Encode(encode::EncodeArgs),
-    /// Say how good the labelling is, on scenes whose labels are known
-    Eval(Box<eval::EvalArgs>),
-    /// Label every point of scans and recordings, by words
+    /// Label every point of scans and recordings by words
     Infer(Box<infer::InferArgs>),
-    /// Say what a scan holds
-    Info(info::InfoArgs),
-    /// Unpack ScanNet or Matterport3D once, as they are downloaded
-    Prepare(prepare::PrepareArgs),
-    /// Train the image model or the teacher themselves, at small widths, on rooms that `synth` made
-    Pretrain(pretrain::PretrainArgs),
-    /// Clean the features of a scan's points by geometry
-    Purify(purify::PurifyArgs),
-    /// Find something in a scan that `infer` has labelled
-    Query(query::QueryArgs),
-    /// Label what pictures show, by words
+    /// Label the pixels of pictures by words
     Segment(segment::SegmentArgs),
-    /// Choose the scenes to train on, by what they hold
-    Select(select::SelectArgs),
-    /// Say what each part of the method is worth on rooms that nothing was learned from
-    Study(Box<study::StudyArgs>),
-    /// Make furnished rooms with labels and recorded views, to train on and to measure with
-    Synth(synth::SynthArgs),
+    /// Find something by text in a scan that `infer` labelled
+    Query(query::QueryArgs),
     /// Train a student from scans and recordings, without labels
+    #[cfg(feature = "train")]
     Train(Box<train::TrainArgs>),
-    /// Keep the networks' weights ready: import, list, verify, fetch, remove
+    /// Choose the scenes to train on
+    #[cfg(feature = "train")]
+    Select(select::SelectArgs),
+    /// Train the image model or the teacher on made rooms
+    #[cfg(feature = "lab")]
+    Pretrain(pretrain::PretrainArgs),
+    /// Measure the labels of scenes whose true labels are known
+    Eval(Box<eval::EvalArgs>),
+    /// Measure what each part of the method is worth
+    #[cfg(feature = "lab")]
+    Ablation(Box<ablation::AblationArgs>),
+    /// Unpack ScanNet or Matterport3D downloads into scenes
+    #[cfg(feature = "lab")]
+    Prepare(prepare::PrepareArgs),
+    /// Make furnished rooms with labels and recorded views
+    #[cfg(feature = "lab")]
+    Synth(synth::SynthArgs),
+    /// Describe what a scan holds
+    Info(info::InfoArgs),
+    /// Compute Sonata's features of a scan
+    Encode(encode::EncodeArgs),
+    /// Purify given features of a scan's points
+    Purify(purify::PurifyArgs),
+    /// Import, fetch, list and verify the networks' weights
     Weights(weights::WeightsArgs),
+    /// List the devices that can run the networks
+    Devices(devices::DevicesArgs),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Write manual pages into a folder
+    Man(manual::ManArgs),
 }
 
 /// Parses the arguments and runs the subcommand. 0: done, 1: failed, 2: wrong arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = manual::by_task(Cli::command()).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
     // A killed run leaves no half-written file: 130 is what shells expect of an interrupted program.
     let handled = ctrlc::set_handler(|| files::exit_without_partials(130));
     if let Err(error) = handled {
         log::warn!("signals are not handled: {error}");
     }
-    let result = match &cli.command {
-        Command::Devices(args) => devices::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Encode(args) => encode::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Eval(args) => eval::run(args),
-        Command::Infer(args) => infer::run(args),
-        Command::Info(args) => info::run(args),
-        Command::Prepare(args) => prepare::run(args),
-        Command::Pretrain(args) => pretrain::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Purify(args) => purify::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Query(args) => query::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Segment(args) => segment::run(args),
-        Command::Select(args) => select::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Study(args) => study::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Synth(args) => synth::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Train(args) => train::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Weights(args) => weights::run(args),
-    };
-    result.unwrap_or_else(|error| {
+    run(&cli.command).unwrap_or_else(|error| {
         eprintln!("error: {}", told_once(&error));
         ExitCode::FAILURE
     })
+}
+
+fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Infer(args) => return infer::run(args),
+        Command::Segment(args) => return segment::run(args),
+        Command::Query(args) => query::run(args)?,
+        #[cfg(feature = "train")]
+        Command::Train(args) => train::run(args)?,
+        #[cfg(feature = "train")]
+        Command::Select(args) => select::run(args)?,
+        #[cfg(feature = "lab")]
+        Command::Pretrain(args) => pretrain::run(args)?,
+        Command::Eval(args) => return eval::run(args),
+        #[cfg(feature = "lab")]
+        Command::Ablation(args) => ablation::run(args)?,
+        #[cfg(feature = "lab")]
+        Command::Prepare(args) => return prepare::run(args),
+        #[cfg(feature = "lab")]
+        Command::Synth(args) => synth::run(args)?,
+        Command::Info(args) => return info::run(args),
+        Command::Encode(args) => encode::run(args)?,
+        Command::Purify(args) => purify::run(args)?,
+        Command::Weights(args) => return weights::run(args),
+        Command::Devices(args) => devices::run(args)?,
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::pages(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The chain of an error in one line. An error of the library says its cause itself, so a cause that the text

@@ -1,19 +1,18 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::affinities::AffinityArgs;
+use super::networks::open_session;
 use super::progress::Bars;
 use super::table::{bytes, table};
-use super::weights::open_weights;
-use crate::gpu::{DeviceSelection, select};
-use crate::models::student::AffinityPredictor;
+use crate::gpu::DeviceSelection;
 use crate::pipeline::Scene;
-use crate::purify::{FileFeatures, Purified, Settings, purify};
-use crate::stages::peak_memory;
+use crate::purify::{FileFeatures, Purified, Settings};
+use crate::session::{AffinityKind, NetworkChoice, Networks};
+use crate::stages::{StageTimer, peak_memory};
 use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
 /// Arguments of `purify`.
@@ -57,15 +56,21 @@ pub(super) struct PurifyArgs {
 }
 
 pub(super) fn run(args: &PurifyArgs) -> Result<()> {
-    let start = Instant::now();
-    // A mistyped folder or missing weights should not cost a run.
+    // A mistyped folder should not cost a run.
     if let Some(folder) = args.output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
         bail!("{}: no such folder for the output", folder.display());
     }
-    let weights = args.affinities.are_learned().then(|| open_weights(args.student.as_deref(), "student"));
-    let weights = weights.transpose()?;
-    let selected = select(args.device)?;
-    eprintln!("device: {} ({})", selected.name, selected.why);
+    let student = NetworkChoice { weights: args.student.clone(), config: None };
+    let networks = Networks { student, ..Networks::default() };
+    let affinities = args.affinities.kind();
+    if affinities == AffinityKind::Learned {
+        // Nor should missing weights.
+        networks.open_student()?;
+    }
+    let session = open_session(args.device, networks, &[])?;
+    let mut bars = Bars::new();
+    let mut progress = |stage, share| bars.show(stage, share);
+    let mut timer = StageTimer::with_progress(&mut progress);
 
     let scene = Scene::read(&args.scan)?;
     let file = SafetensorsFile::open(&args.features)?;
@@ -81,14 +86,6 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         );
     }
     let features = FileFeatures::new(tensor, scene.kept())?;
-
-    let student = weights.map(|(weights, _)| -> Result<_> {
-        let (student, config, loaded) = AffinityPredictor::load(weights, &selected.device)?;
-        log::info!("{loaded}");
-        Ok((student.fold(), config))
-    });
-    let student = student.transpose()?;
-
     let settings = Settings {
         voxel_size: args.voxel,
         voxel_transform: None,
@@ -97,12 +94,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         iterations: args.iterations,
         working_bytes: args.working_memory as usize * (1 << 20),
     };
-    let mut bars = Bars::new();
-    let affinities = args.affinities.with(student.as_ref());
-    let result = purify(scene.to_purify(), &features, affinities, settings, &selected.device, &mut |stage, share| {
-        bars.show(stage, share);
-    });
-    bars.finish();
+    let result = session.purify(&scene, &features, affinities, settings, &mut timer);
     let mut purified = result.with_context(|| format!("purifying {}", args.scan.display()))?;
     if scene.kept().is_some() {
         let dropped = scene.cloud.len() - scene.num_points();
@@ -110,8 +102,10 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         purified.voxel_from_point = scene.for_all_points(purified.voxel_from_point, -1);
     }
     write(&args.output, &purified, &settings)?;
-
-    report(args, &purified, &selected.name, start.elapsed().as_secs_f64())
+    let seconds = timer.seconds();
+    drop(timer);
+    bars.finish();
+    report(args, &purified, &session.device().name, seconds)
 }
 
 /// The tensor asked for, or the file's only one, or the one called `features`.

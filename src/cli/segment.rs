@@ -5,25 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use burn::prelude::*;
 use serde_json::json;
 
-use super::labelling::note_of_unknown;
+use super::networks::{WayOut as _, XDecoderArgs, open_session};
 use super::table::{bytes, table};
 use super::told_once;
-use super::weights::{PrecisionArg, WeightsOrigin, configuration, demo_of, demo_stands_in, open_weights};
 use super::words::words;
-use crate::gpu::{DeviceSelection, select};
+use crate::gpu::DeviceSelection;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::resize::{fitted, resize_bicubic};
 use crate::images::{Orientation, Rgb8Image, read_image, write_png};
 use crate::lift::{Padding, View};
-use crate::models::ModelError;
-use crate::models::xdecoder::{Queries, TextEmbeddings, TextEncoder, XDecoder, XDecoderConfig};
-use crate::ops::conv2d::Precision;
+use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder};
 use crate::ops::float_values;
-use crate::stages::{Laps, peak_memory};
-use crate::weights::{Dtype, SafetensorsWriter, TensorSpec, WeightsFile};
+use crate::session::{Network, note_of_unknown};
+use crate::stages::{StageTimer, peak_memory};
+use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
 
 /// Arguments of `segment`.
 #[derive(clap::Args, Debug)]
@@ -60,119 +57,30 @@ pub(super) struct SegmentArgs {
     json: bool,
 }
 
-/// Which X-Decoder to load.
-#[derive(clap::Args, Clone, Debug)]
-pub(super) struct XDecoderArgs {
-    /// Weights of X-Decoder: .pt as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `xdecoder`, else the built-in `xdecoder-demo`]
-    #[arg(long, value_name = "FILE|NAME")]
-    xdecoder: Option<PathBuf>,
-    /// X-Decoder's configuration, where a file's shapes do not tell it (JSON)
-    #[arg(long, value_name = "FILE")]
-    xdecoder_config: Option<PathBuf>,
-    /// How its weights are held: f32 is the reference, f16 takes half the memory
-    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
-    precision: PrecisionArg,
-}
-
-/// The weights of an X-Decoder, open, with what is known of them.
-pub(super) struct OpenXDecoder {
-    pub(super) weights: WeightsFile,
-    pub(super) config: XDecoderConfig,
-    pub(super) precision: Precision,
-    pub(super) origin: WeightsOrigin,
-}
-
-impl XDecoderArgs {
-    /// Fills in what was not given.
-    pub(super) fn or(&mut self, xdecoder: &str, config: Option<&Path>) {
-        if self.xdecoder.is_none() {
-            self.xdecoder = Some(xdecoder.into());
-            self.xdecoder_config = self.xdecoder_config.take().or(config.map(Path::to_path_buf));
-        }
-    }
-
-    /// Takes the demo's weights.
-    pub(super) fn take_demo(&mut self) {
-        self.xdecoder = demo_of("xdecoder");
-    }
-
-    /// Whether no weights were given.
-    pub(super) fn is_usual(&self) -> bool {
-        self.xdecoder.is_none()
-    }
-
-    /// The configuration's file, if one was given.
-    pub(super) fn config_file(&self) -> Option<&Path> {
-        self.xdecoder_config.as_deref()
-    }
-
-    /// Opens the weights and finds out their configuration.
-    pub(super) fn open(&self) -> Result<OpenXDecoder> {
-        let (weights, manifest) = open_weights(self.xdecoder.as_deref(), "xdecoder")?;
-        let origin = WeightsOrigin::new(self.xdecoder.as_deref(), "xdecoder", manifest.as_ref());
-        let config = configuration(&weights, manifest, self.xdecoder_config.as_deref(), "xdecoder", |shapes| {
-            XDecoderConfig::of(shapes).unwrap_or_else(XDecoderConfig::focal_l)
-        })?;
-        let precision = match self.precision {
-            PrecisionArg::F32 => Precision::F32,
-            PrecisionArg::F16 => Precision::F16,
-        };
-        Ok(OpenXDecoder { weights, config, precision, origin })
-    }
-}
-
-impl OpenXDecoder {
-    /// Loads the model.
-    pub(super) fn load(&mut self, device: &Device) -> Result<XDecoder> {
-        let Self { weights, config, precision, .. } = self;
-        let (model, report) =
-            XDecoder::load(weights, config.clone(), *precision, device).map_err(needs_configuration)?;
-        log::info!("{report}");
-        Ok(model)
-    }
-
-    /// Loads the text encoder alone.
-    pub(super) fn load_text_encoder(&mut self, device: &Device) -> Result<TextEncoder> {
-        let Self { weights, config, precision, .. } = self;
-        XDecoder::load_text_encoder(weights, config, *precision, device).map_err(needs_configuration)
-    }
-}
-
-fn needs_configuration(error: ModelError) -> anyhow::Error {
-    match error {
-        ModelError::Weights(_) => anyhow::Error::from(error)
-            .context("a variant of the model needs its configuration: --xdecoder-config FILE.json"),
-        other => other.into(),
-    }
-}
-
 pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let words = words(&args.words)?;
     let outputs = Outputs::new(args)?;
-    let mut clock = Laps::default();
-    let selected = select(args.device)?;
-    eprintln!("device: {} ({})", selected.name, selected.why);
-    let mut model = args.model.clone();
-    if model.is_usual() && demo_stands_in(&["xdecoder"]) {
-        model.take_demo();
-    }
-    let model = model.open()?.load(&selected.device)?;
-    clock.lap("load the weights");
+    let mut timer = StageTimer::default();
+    let needed = &[Network::XDecoder];
+    let session = open_session(args.device, args.model.networks(), needed)?;
+    let opened = session.networks().with_demo(needed).open_xdecoder();
+    let model = opened.and_then(|mut opened| opened.load(&session.device().device));
+    let model = model.or_configuration("--xdecoder-config")?;
+    timer.lap("load the weights");
     if let Some(note) = note_of_unknown(&model.text_encoder, &words) {
         eprintln!("note: {note}");
     }
     let text = model.embed_text(&words)?;
     float_values(text.rows.clone())?;
-    clock.lap("embed the words");
+    timer.lap("embed the words");
 
     let style = Style { opacity: args.opacity, ..Style::default() };
     let budget = u64::from(args.working_memory) << 20;
     let mut results = Vec::with_capacity(args.images.len());
     let mut num_failed = 0;
     let mut batch: Vec<Picture> = Vec::new();
-    let mut see_all = |batch: &mut Vec<Picture<'_>>, clock: &mut Laps| -> Result<()> {
-        results.extend(see(&model, &text, std::mem::take(batch), &outputs, &style, clock)?);
+    let mut see_all = |batch: &mut Vec<Picture<'_>>, timer: &mut StageTimer<'_>| -> Result<()> {
+        results.extend(see(&model, &text, std::mem::take(batch), &outputs, &style, timer)?);
         Ok(())
     };
     for path in &args.images {
@@ -185,18 +93,18 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
                 continue;
             }
         };
-        clock.lap("read");
+        timer.lap("read");
         if batch.first().is_some_and(|first| first.seen_size != picture.seen_size) {
-            see_all(&mut batch, &mut clock)?;
+            see_all(&mut batch, &mut timer)?;
         }
         let views = model.views_in(budget, picture.seen_size);
         batch.push(picture);
         if batch.len() >= views {
-            see_all(&mut batch, &mut clock)?;
+            see_all(&mut batch, &mut timer)?;
         }
     }
-    see_all(&mut batch, &mut clock)?;
-    report(args, &words, &results, &clock, &selected.name);
+    see_all(&mut batch, &mut timer)?;
+    report(args, &words, &results, &timer, &session.device().name);
     Ok(if num_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -323,14 +231,14 @@ fn see(
     pictures: Vec<Picture<'_>>,
     outputs: &Outputs,
     style: &Style,
-    clock: &mut Laps,
+    timer: &mut StageTimer<'_>,
 ) -> Result<Vec<Found>> {
     let Some(seen_size) = pictures.first().map(|picture| picture.seen_size) else { return Ok(Vec::new()) };
     let images = pictures.iter().flat_map(|picture| &picture.seen).copied().collect::<Vec<_>>();
     let way_out = "a smaller --size or --working-memory needs less of the device; so does --device cpu";
     let queries = model.forward(model.prepare(&images, seen_size)?, text).context(way_out)?;
     float_values(queries.pred_logits.clone()).context(way_out)?;
-    clock.lap("see");
+    timer.lap("see");
     let mut found = Vec::with_capacity(pictures.len());
     for (index, picture) in pictures.into_iter().enumerate() {
         let view = View::new(&queries, index, text, seen_size, Padding::Cropped)?;
@@ -347,7 +255,7 @@ fn see(
         let shares = counts.iter().map(|&count| count as f64 / labels.len() as f64).collect();
         found.push(Found { path: picture.path.to_path_buf(), output, size, seen_size, shares });
     }
-    clock.lap("draw and write");
+    timer.lap("draw and write");
     Ok(found)
 }
 
@@ -397,11 +305,11 @@ fn write_features(path: &Path, queries: &Queries, index: usize, text: &TextEmbed
     Ok(())
 }
 
-fn report(args: &SegmentArgs, words: &[String], results: &[Found], clock: &Laps, device: &str) {
-    let seconds = clock.seconds();
+fn report(args: &SegmentArgs, words: &[String], results: &[Found], timer: &StageTimer<'_>, device: &str) {
+    let seconds = timer.seconds();
     if args.json {
         let images: Vec<_> = results.iter().map(|found| as_json(found, words)).collect();
-        let stages: Vec<_> = clock.stages().iter().map(|s| json!({ "stage": s.name, "seconds": s.seconds })).collect();
+        let stages: Vec<_> = timer.stages().iter().map(|s| json!({ "stage": s.name, "seconds": s.seconds })).collect();
         let report = json!({
             "images": images,
             "device": device,
@@ -422,7 +330,7 @@ fn report(args: &SegmentArgs, words: &[String], results: &[Found], clock: &Laps,
         rows.push(vec!["(nothing)".to_owned(), percent(found.unlabelled())]);
         println!("{}", table(&["label", "pixels"], &rows));
     }
-    let rows: Vec<_> = clock.stages().iter().map(|s| vec![s.name.to_owned(), format!("{:.2} s", s.seconds)]).collect();
+    let rows: Vec<_> = timer.stages().iter().map(|s| vec![s.name.to_owned(), format!("{:.2} s", s.seconds)]).collect();
     println!("{}", table(&["stage", "time"], &rows));
     let memory = peak_memory().map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
     println!("{seconds:.2} s on {device}{memory}");

@@ -8,15 +8,13 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
+use super::label_ids::LabelIds;
 use super::table::table;
-use crate::eval::labels::{
-    LARGEST_NYU40, LabelsError, NYU40_FROM_SCANNET20, SCANNET_LABELS, classes_from_nyu40, is_scannets, read_labels,
-};
-use crate::eval::select::{
+use crate::distill::select::{
     Kept, SceneMetrics, SelectError, SelectSettings, Selection, read_table, select, write_list, write_selection,
     write_table,
 };
-use crate::query::presets::Preset;
+use crate::labels::{LabelsError, Preset, SCANNET_LABELS, classes_from_nyu40, is_scannets, nyu40, read_labels};
 
 /// How deep scans are looked for: a folder of scenes, each a folder of its own.
 const DEPTH: usize = 3;
@@ -77,24 +75,6 @@ impl FromStr for Classes {
                 Ok(preset) => Ok(Self(preset.labels.len())),
                 Err(error) => Err(format!("not a number, and {error}")),
             },
-        }
-    }
-}
-
-/// What the numbers of labels are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum LabelIds {
-    Auto,
-    Class,
-    Nyu40,
-}
-
-impl LabelIds {
-    /// Whether the labels in `path` are NYU40's.
-    pub(super) fn are_nyu40(self, path: &Path) -> bool {
-        match self {
-            Self::Auto => is_scannets(path),
-            ids => ids == Self::Nyu40,
         }
     }
 }
@@ -217,7 +197,7 @@ fn scene_name(path: &Path) -> String {
 }
 
 /// What a user can do about it.
-pub(super) fn name_the_field(error: LabelsError) -> anyhow::Error {
+fn name_the_field(error: LabelsError) -> anyhow::Error {
     match error {
         LabelsError::NoField { .. } => anyhow::anyhow!("{error}; name the labels' property with --field"),
         other => other.into(),
@@ -228,7 +208,7 @@ fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<Scen
     let mut labels = read_labels(path, &args.field).map_err(name_the_field)?;
     let is_nyu40 = args.label_ids.are_nyu40(path);
     let Classes(num_classes) = args.classes;
-    if is_nyu40 && num_classes < NYU40_FROM_SCANNET20.len() {
+    if is_nyu40 && num_classes < nyu40::SCANNET20.len() {
         bail!(
             "{}: NYU40's labels give 20 classes, --classes says {num_classes}; say --label-ids class to count them as they are",
             path.display()
@@ -239,7 +219,7 @@ fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<Scen
         // Beyond what any label set uses, and not to be mistaken for a class.
         const OTHER: i64 = i64::MIN;
         ignore.push(OTHER);
-        classes_from_nyu40(&mut labels, &NYU40_FROM_SCANNET20, OTHER);
+        classes_from_nyu40(&mut labels, &nyu40::SCANNET20.map(i64::from), OTHER);
     }
     let counted = SceneMetrics::of_labels(scene, labels, num_classes, &ignore);
     counted.map_err(|error| match error {
@@ -247,7 +227,7 @@ fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<Scen
             "{}: point {point} has the label {label}; expected {}: say how many classes there are with --classes, what does \
              not count with --ignore, and that labels are NYU40's with --label-ids nyu40",
             path.display(),
-            if is_nyu40 { format!("NYU40's 0 to {LARGEST_NYU40}") } else { format!("0 to {}", num_classes - 1) },
+            if is_nyu40 { format!("NYU40's 0 to {}", nyu40::LARGEST) } else { format!("0 to {}", num_classes - 1) },
         ),
         other => other.into(),
     })

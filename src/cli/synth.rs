@@ -13,7 +13,7 @@ use serde_json::json;
 use super::progress::Bars;
 use super::table::{bytes, table};
 use crate::gpu::{DeviceSelection, select};
-use crate::query::presets::Preset;
+use crate::labels::Preset;
 use crate::stages::peak_memory;
 use crate::synth::{Outcome, SCANNET20, Settings, Split, SynthError, room_name, write_room};
 

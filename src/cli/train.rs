@@ -1,49 +1,36 @@
 //! `geopurify train`: a student of one's own, from scans and recordings, without labels.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use burn::prelude::Device;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value as Json, json};
 
+use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::Bars;
-use super::segment::{OpenXDecoder, XDecoderArgs};
 use super::table::table;
-use super::teacher::{OpenTeacher, TeacherArgs, frozen_models};
 use super::told_once;
-use super::viewing::{Look, Opened, Placed, SCAN_EXTENSIONS, Source, ViewingArgs, stem};
+use super::viewing::ViewingArgs;
 use super::words::words;
-use crate::distill::sampling::check_size;
 use crate::distill::{
-    Config, Event, Preset, RunOptions, SceneFile, Scenes, Trained, TrainingScene, read_config, read_scenes, train,
+    Config, DistillError, Event, PrepareSettings, Preparer, Preset, RunOptions, SceneFile, Scenes, Trained,
+    read_config, read_scenes, train,
 };
-use crate::gpu::{DeviceSelection, Selected, select};
+use crate::gpu::{DeviceSelection, Selected};
+use crate::labels::Preset as Words;
 use crate::models::import::{ImportOptions, import};
-use crate::models::sonata::Sonata;
-use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
-use crate::models::xdecoder::{TextEmbeddings, XDecoder};
-use crate::ops::float_values;
-use crate::pipeline::{Compat, Scene, Teachers, TrainingOptions, training_scene, voxel_size};
-use crate::query::presets::Preset as Words;
-use crate::stages::{Laps, available_memory};
-use crate::views::Dataset;
-use crate::views::fuse::FuseOptions;
+use crate::pipeline::Compat;
+use crate::session::{Network, Networks, SCAN_EXTENSIONS, Session, SessionError, Source};
+use crate::stages::available_memory;
+use crate::weights::is_name;
 use crate::weights::registry::Registry;
-use crate::weights::store::{Store, is_name};
-use crate::weights::{SafetensorsFile, bytes_sha256, file_sha256};
+use crate::weights::store::Store;
 
 /// By what words views are cut into masks where none are given.
 const USUAL_WORDS: &str = "scannet20";
 /// Folders below that of a list in which its entries are looked for.
 const LIST_DEPTH: usize = 3;
-/// Folders within folders of a recording that are looked at for changes.
-const MAX_DEPTH: usize = 8;
-/// Changes when what is computed of a scene does: files of before are not taken for it then.
-const CACHE_VERSION: u32 = 1;
 /// Memory for a step where the system does not tell how much there is, or it is a GPU's, in MiB.
 const USUAL_MEMORY: u64 = 8192;
 
@@ -119,16 +106,18 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     if let Some(name) = args.install.as_deref().filter(|name| !is_name(name)) {
         bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'");
     }
-    let selected = select(args.device)?;
-    eprintln!("device: {} ({})", selected.name, selected.why);
+    let needed: &[Network] = if args.scenes.is_some() { &[Network::XDecoder, Network::Sonata] } else { &[] };
+    let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
+    let session = open_session(args.device, networks, needed)?;
+    let selected = session.device();
     let scenes = match &args.scenes {
-        Some(scenes) => prepare_all(args, &config, scenes, &selected)?,
+        Some(scenes) => prepare_all(args, &config, scenes, &session)?,
         None => scenes_of(&args.output)?,
     };
     if scenes.training.is_empty() {
         bail!("no scene to learn from");
     }
-    let max_memory = args.max_memory.unwrap_or_else(|| usual_memory(&selected));
+    let max_memory = args.max_memory.unwrap_or_else(|| usual_memory(selected));
     let options = RunOptions {
         resume: args.resume,
         keep_last: args.keep_last as usize,
@@ -148,7 +137,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
             "a step may take {max_memory} MiB (--max-memory): where scenes are cropped, that decides what is seen of them"
         );
     }
-    if config.preset == Preset::Reference && args.viewing.compat == Compat::Fixed {
+    if config.preset == Preset::Reference && args.viewing.settings().compat == Compat::Fixed {
         eprintln!(
             "note: the scenes are prepared as --compat fixed does; --compat reference prepares them as published too"
         );
@@ -203,18 +192,26 @@ fn config(args: &TrainArgs) -> Result<Config> {
 }
 
 /// Computes what is not in the cache yet of all scenes.
-fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Selected) -> Result<Scenes> {
+fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
     let training = sources(scenes, args)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
     let words = if args.words.is_empty() { words_of(args.word_preset)? } else { words(&args.words)? };
-    let (xdecoder, teacher) = &frozen_models(&args.xdecoder, &args.teacher);
-    let prepared_by = PreparedBy { viewing: &args.viewing, xdecoder, teacher, cache: args.cache.as_deref() };
-    let mut preparer = Preparer::new(&prepared_by, words, config, selected)?;
+    let prepare = PrepareSettings {
+        views: args.viewing.settings(),
+        networks: session.networks().clone(),
+        words,
+        cache: cache_folder(args.cache.as_deref())?,
+    };
+    let mut say = |line: &str| eprintln!("{line}");
+    let mut preparer = Preparer::new(&prepare, config, session.device(), &mut say)?;
     let mut failed = Vec::new();
+    let mut bars = Bars::new();
     let mut prepare = |sources: &[Source]| -> Result<Vec<SceneFile>> {
         let mut files = Vec::new();
         for source in sources {
-            match preparer.prepare(source) {
+            let prepared = preparer.prepare(source, &mut |stage, share| bars.show(stage, share));
+            bars.finish();
+            match prepared.map_err(with_way_out) {
                 Ok(prepared) => files.extend(prepared),
                 // The others are computed all the same: nothing of that is lost.
                 Err(error) => {
@@ -226,7 +223,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Sele
         Ok(files)
     };
     let scenes = Scenes { training: prepare(&training)?, validation: prepare(&validation)? };
-    failed.append(&mut preparer.failed);
+    failed.extend_from_slice(preparer.failed());
     if let Some(both) = scenes.validation.iter().find(|held| scenes.training.iter().any(|scene| scene.key == held.key))
     {
         bail!("{}: a scene to learn from cannot be one to validate on", both.name);
@@ -239,9 +236,9 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, selected: &Sele
 
 /// What a folder or a list names.
 fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
-    let layout = args.viewing.layout;
+    let layout = args.viewing.settings().layout;
     if path.is_file() && !is_list(path) {
-        return Source::at(path, layout);
+        return Ok(Source::at(path, layout)?);
     }
     if path.is_file() {
         return list(path, args);
@@ -257,7 +254,7 @@ fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
         for folder in folders {
             match Source::at(&folder, layout) {
                 Ok(found) => sources.extend(found),
-                Err(error) => eprintln!("note: left out: {}", told_once(&error)),
+                Err(error) => eprintln!("note: left out: {error}"),
             }
         }
         Ok(sources)
@@ -269,10 +266,23 @@ fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
             Ok(sources)
         }
         Err(error) => match children()? {
-            none if none.is_empty() => Err(error),
+            none if none.is_empty() => Err(error.into()),
             sources => Ok(sources),
         },
     }
+}
+
+/// Adds the option that gives a configuration where one is needed.
+fn with_way_out(error: DistillError) -> anyhow::Error {
+    let option = match &error {
+        DistillError::Session(session) => match **session {
+            SessionError::NeedsConfiguration { model: "sonata", .. } => "--teacher-config",
+            SessionError::NeedsConfiguration { .. } => "--xdecoder-config",
+            _ => return error.into(),
+        },
+        _ => return error.into(),
+    };
+    anyhow::Error::from(error).context(format!("give the model's configuration with {option} FILE.json"))
 }
 
 fn is_list(path: &Path) -> bool {
@@ -306,7 +316,7 @@ fn list(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
         };
         match recording {
             Some(recording) => sources.push(Source::ScanInRecording { scan, recording }),
-            None => sources.extend(Source::at(&scan, args.viewing.layout)?),
+            None => sources.extend(Source::at(&scan, args.viewing.settings().layout)?),
         }
     }
     if sources.is_empty() {
@@ -342,21 +352,6 @@ fn below(folder: &Path, named: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The frozen models, loaded when the first scene needs them.
-struct LoadedTeachers {
-    xdecoder: XDecoder,
-    text: TextEmbeddings,
-    sonata: Sonata,
-}
-
-/// Arguments that decide how scenes are prepared, and where they are kept.
-pub(super) struct PreparedBy<'a> {
-    pub(super) viewing: &'a ViewingArgs,
-    pub(super) xdecoder: &'a XDecoderArgs,
-    pub(super) teacher: &'a TeacherArgs,
-    pub(super) cache: Option<&'a Path>,
-}
-
 /// The words of a benchmark by which views are cut into masks; of the usual one where none is named.
 pub(super) fn words_of(preset: Option<Words>) -> Result<Vec<String>> {
     let preset = preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
@@ -370,198 +365,8 @@ pub(super) fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
         None => dirs::cache_dir().context("no cache folder for this user: --cache DIR")?.join("geopurify/training"),
     };
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    // Who keeps a path finds the scene from any folder.
+    // A run's list of scenes must find them from any folder.
     std::path::absolute(&folder).with_context(|| folder.display().to_string())
-}
-
-/// Prepares scenes, or finds them prepared.
-pub(super) struct Preparer<'a> {
-    config: &'a Config,
-    selected: &'a Selected,
-    xdecoder: OpenXDecoder,
-    teacher: OpenTeacher,
-    words: Vec<String>,
-    /// What the result depends on beside the scene.
-    key: Json,
-    folder: PathBuf,
-    /// How scenes are looked at, as suits the model.
-    viewing: ViewingArgs,
-    teachers: Option<LoadedTeachers>,
-    /// Frames that could not be prepared.
-    failed: Vec<String>,
-}
-
-impl<'a> Preparer<'a> {
-    pub(super) fn new(
-        args: &PreparedBy<'_>,
-        words: Vec<String>,
-        config: &'a Config,
-        selected: &'a Selected,
-    ) -> Result<Self> {
-        let (xdecoder, teacher) = (args.xdecoder.open()?, args.teacher.open()?);
-        let viewing = args.viewing.for_model(&xdecoder.config);
-        let key = json!({
-            "version": CACHE_VERSION, "words": words, "viewing": viewing.key(), "samples": config.samples,
-            "xdecoder": [json!(xdecoder.origin.sha256()?), json!(xdecoder.config), json!(format!("{:?}", xdecoder.precision))],
-            "teacher": [json!(teacher.origin.sha256()?), json!(teacher.config)],
-        });
-        let folder = cache_folder(args.cache)?;
-        let (teachers, failed) = (None, Vec::new());
-        Ok(Self { config, selected, xdecoder, teacher, words, key, folder, viewing, teachers, failed })
-    }
-
-    /// The scenes of a source: one, or one for each frame of a recording without poses.
-    pub(super) fn prepare(&mut self, source: &Source) -> Result<Vec<SceneFile>> {
-        let name = stem(source.path());
-        let mut key = self.key.clone();
-        key["source"] = fingerprint(source)?;
-        let file = |name: String, key: &Json| {
-            let key = bytes_sha256(key.to_string().as_bytes());
-            SceneFile { path: self.folder.join(format!("{key}.safetensors")), name, key }
-        };
-        let whole = file(name.clone(), &key);
-        if self.is_prepared(&whole)? {
-            return Ok(vec![whole]);
-        }
-        let mut laps = Laps::default();
-        match source.open(&self.viewing, &mut laps)? {
-            Opened::Scan(scene, dataset) => {
-                self.compute(&scene, Look::of(dataset.as_deref()), &whole, laps)?;
-                Ok(vec![whole])
-            }
-            Opened::Frames(dataset) => {
-                let mut files = Vec::new();
-                for frame in self.viewing.frames_alone(&*dataset) {
-                    let mut key = key.clone();
-                    key["frame"] = frame.into();
-                    let file = {
-                        let key = bytes_sha256(key.to_string().as_bytes());
-                        let name = format!("{name}/{}", dataset.frames()[frame].name);
-                        SceneFile { path: self.folder.join(format!("{key}.safetensors")), name, key }
-                    };
-                    match self.prepare_frame(&*dataset, frame, &file) {
-                        Ok(()) => files.push(file),
-                        Err(error) => {
-                            eprintln!("error: {}: {}", file.name, told_once(&error));
-                            self.failed.push(file.name);
-                        }
-                    }
-                }
-                Ok(files)
-            }
-        }
-    }
-
-    fn prepare_frame(&mut self, dataset: &dyn Dataset, frame: usize, file: &SceneFile) -> Result<()> {
-        if self.is_prepared(file)? {
-            return Ok(());
-        }
-        let scene = Scene::of_frame(dataset, frame, &FuseOptions::default())?;
-        self.compute(&scene, Look::Frame(dataset, frame), file, Laps::default())
-    }
-
-    /// Whether the cache holds a scene, whole.
-    fn is_prepared(&self, file: &SceneFile) -> Result<bool> {
-        let is_whole = SafetensorsFile::open(&file.path).and_then(|file| file.verify_seal()).is_ok();
-        let Some(scene) = is_whole.then(|| TrainingScene::read(&file.path).ok()).flatten() else { return Ok(false) };
-        check_size(&file.name, scene.num_samples(), self.config)?;
-        eprintln!("{}: prepared before", file.name);
-        Ok(true)
-    }
-
-    fn compute(&mut self, scene: &Scene, look: Look<'_>, file: &SceneFile, mut laps: Laps) -> Result<()> {
-        let device: &Device = &self.selected.device;
-        let mut bars = Bars::new();
-        if self.teachers.is_none() {
-            bars.show("load weights", 0.0);
-            self.teachers = Some(self.load(device, &mut bars)?);
-            laps = Laps::default();
-        }
-        let Some(teachers) = &self.teachers else { bail!("the teachers were not loaded") };
-        let placed = Placed::new(scene, look, &self.viewing, device)?;
-        laps.lap("place cameras");
-        let (voxel_size, why) = voxel_size(scene);
-        let options = TrainingOptions {
-            look: self.viewing.look_options(),
-            samples: self.config.samples,
-            voxel_size,
-            up: placed.cameras.up,
-        };
-        let (prepared, report) = training_scene(
-            &file.name,
-            scene,
-            placed.views(),
-            &placed.renderer,
-            &Teachers { xdecoder: &teachers.xdecoder, text: &teachers.text, sonata: &teachers.sonata },
-            &options,
-            device,
-            &mut laps,
-            &mut |stage, share| bars.show(stage, share),
-        )?;
-        bars.finish();
-        prepared.write(&file.path)?;
-        check_size(&file.name, prepared.num_samples(), self.config)?;
-        for note in scene.notes.iter().chain(&placed.notes).chain(&why) {
-            log::info!("{}: {note}", file.name);
-        }
-        eprintln!(
-            "{}: {} samples in {} voxels, {} of {} views looked at, {:.1} s",
-            file.name,
-            prepared.num_samples(),
-            prepared.num_voxels(),
-            report.looked_at,
-            report.views,
-            laps.seconds()
-        );
-        Ok(())
-    }
-
-    fn load(&mut self, device: &Device, bars: &mut Bars) -> Result<LoadedTeachers> {
-        let xdecoder = self.xdecoder.load(device)?;
-        let sonata = self.teacher.load(device);
-        let sonata = sonata.context("a variant of the teacher needs its configuration: --teacher-config FILE.json")?;
-        bars.show("embed words", 0.0);
-        let encoder = &xdecoder.text_encoder;
-        let prompted = self.words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]);
-        let rows = encoder.embed_labels(&prompted.collect::<Vec<_>>())?;
-        let text = TextEmbeddings { labels: self.words.clone(), rows, logit_scale: encoder.logit_scale() };
-        float_values(text.rows.clone())?;
-        bars.finish();
-        Ok(LoadedTeachers { xdecoder, text, sonata })
-    }
-}
-
-/// What changes when a source does: the hash of a file, and of the files of a folder their names, lengths and times.
-pub(super) fn fingerprint(source: &Source) -> Result<Json> {
-    let one = |path: &Path| -> Result<Json> {
-        if path.is_file() {
-            return Ok(file_sha256(path)?.into());
-        }
-        let mut files = BTreeMap::new();
-        let mut folders = vec![(path.to_path_buf(), 0)];
-        while let Some((folder, depth)) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-                let entry = entry?;
-                let path_of = entry.path();
-                // Through links, which may lead in a circle.
-                let metadata = std::fs::metadata(&path_of).or_else(|_| entry.metadata())?;
-                if metadata.is_dir() {
-                    if depth < MAX_DEPTH {
-                        folders.push((path_of, depth + 1));
-                    }
-                    continue;
-                }
-                let since = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).duration_since(UNIX_EPOCH);
-                let name = entry.path().strip_prefix(path).unwrap_or(&entry.path()).to_string_lossy().into_owned();
-                files.insert(name, (metadata.len(), since.unwrap_or_default().as_nanos().to_string()));
-            }
-        }
-        Ok(bytes_sha256(serde_json::to_string(&files)?.as_bytes()).into())
-    };
-    Ok(match source {
-        Source::Scan(path) | Source::Recording(path) => json!([one(path)?]),
-        Source::ScanInRecording { scan, recording } => json!([one(scan)?, one(recording)?]),
-    })
 }
 
 /// The run on standard error: a bar where there is a terminal, else a line per epoch.
@@ -641,7 +446,7 @@ fn report(args: &TrainArgs, trained: &Trained) -> Result<()> {
         rows.push(vec!["with equal weights".to_owned(), format!("{:.4}", precision.uniform_precision)]);
     }
     write!(out, "{}", table(&["", ""], &rows))?;
-    for name in [crate::distill::METRICS_FILE, crate::distill::CURVE_FILE] {
+    for name in [crate::training::METRICS_FILE, crate::training::CURVE_FILE] {
         writeln!(out, "{}", args.output.join(name).display())?;
     }
     writeln!(out, "{}", trained.student.display())?;
@@ -668,18 +473,5 @@ mod tests {
         assert_eq!(duration(61.0), "1 min 01 s");
         assert_eq!(duration(7322.0), "2 h 02 min");
         assert_eq!(duration(f64::NAN), "0 s");
-    }
-
-    #[test]
-    fn a_source_that_changes_has_another_fingerprint() {
-        let folder = tempfile::tempdir().unwrap();
-        let source = Source::Recording(folder.path().to_path_buf());
-        std::fs::create_dir(folder.path().join("depth")).unwrap();
-        std::fs::write(folder.path().join("depth/1.png"), b"1").unwrap();
-        let before = fingerprint(&source).unwrap();
-        assert_eq!(fingerprint(&source).unwrap(), before);
-        std::fs::write(folder.path().join("depth/2.png"), b"2").unwrap();
-        assert_ne!(fingerprint(&source).unwrap(), before);
-        assert!(fingerprint(&Source::Scan(folder.path().join("none"))).is_err());
     }
 }

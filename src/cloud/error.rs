@@ -35,6 +35,16 @@ pub enum CloudError {
         /// What was seen instead.
         found: String,
     },
+    /// The format is known, but this build of the library leaves it out.
+    #[error("{}: a {format} file, which this build cannot read; build with the feature `{feature}`", .path.display())]
+    NotBuilt {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+        /// The Cargo feature that reads it.
+        feature: &'static str,
+    },
     /// A line of text (a header line or a point) is not what the format asks for.
     #[error("{}: {format}, line {line}: found {found}; expected {expected}", .path.display())]
     Line {
@@ -124,6 +134,11 @@ pub enum CloudError {
 }
 
 impl CloudError {
+    #[cfg(not(all(feature = "las", feature = "e57")))]
+    pub(super) fn not_built(path: &std::path::Path, format: &'static str, feature: &'static str) -> Self {
+        Self::NotBuilt { path: path.to_path_buf(), format, feature }
+    }
+
     pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), action, source }
     }

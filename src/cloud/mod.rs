@@ -6,11 +6,15 @@
 //! damaged file gives a [`CloudError`].
 
 mod data;
+#[cfg(feature = "e57")]
 mod e57;
 mod error;
 mod face_values;
+#[cfg(feature = "las")]
 mod las;
+#[cfg(feature = "las")]
 mod las_header;
+#[cfg(feature = "las")]
 mod las_write;
 mod pcd;
 mod ply;
@@ -216,9 +220,15 @@ impl PointCloud {
         let source = source::open(path)?;
         let mut cloud = match detect(path, &source)? {
             Kind::Ply => ply::read(path, &source),
+            #[cfg(feature = "las")]
             Kind::Las => las::read(path, &source),
+            #[cfg(not(feature = "las"))]
+            Kind::Las => Err(CloudError::not_built(path, "LAS", "las")),
             Kind::Pcd => pcd::read(path, &source),
+            #[cfg(feature = "e57")]
             Kind::E57 => e57::read(path, &source),
+            #[cfg(not(feature = "e57"))]
+            Kind::E57 => Err(CloudError::not_built(path, "E57", "e57")),
             Kind::Text => text::read(path, &source),
         }?;
         if cloud.is_empty() {
@@ -352,6 +362,7 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
     let kind = detect(source, &bytes)?;
     match (kind, extension(dest).as_str()) {
         (Kind::Ply, "ply") => ply_write::append(source, bytes, dest, fields),
+        #[cfg(feature = "las")]
         (Kind::Las, "las" | "laz") => las_write::append(source, bytes, dest, fields),
         (_, "ply") => {
             drop(bytes);

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::DistillError;
-use super::schedule::PUBLISHED_FACTORS;
+
 use crate::ops::contrastive_pairs::MAX_MACRO;
 use crate::ops::knn::MAX_K;
+use crate::training::PUBLISHED_FACTORS;
 
 /// A set of settings that belong together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

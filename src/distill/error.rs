@@ -1,9 +1,8 @@
-use std::path::PathBuf;
-
-use super::metrics_log::LogError;
-use crate::images::ImageError;
 use crate::ops::OpError;
 use crate::ops::voxel_grid::QuantizeError;
+use crate::pipeline::PipelineError;
+use crate::session::SessionError;
+use crate::training::{LogError, RunError};
 use crate::weights::WeightsError;
 
 /// Why a student could not be trained.
@@ -67,35 +66,40 @@ pub enum DistillError {
     /// There is nothing to train on.
     #[error("no scene to train on")]
     NoScenes,
-    /// A checkpoint, or the folder of a run, is not what this run needs.
-    #[error("{}: {message}", path.display())]
-    Run {
-        /// File or folder.
-        path: PathBuf,
-        /// What was found and what was expected.
-        message: String,
-    },
-    /// A file of a run cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    /// The folder of a run cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// The points of a scene do not fit the voxel grid.
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
     /// A file of tensors cannot be read or written.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A log of a run cannot be written or taken up again.
+    /// A scene cannot be read or seen, or weights are missing.
     #[error(transparent)]
-    Log(#[from] LogError),
-    /// The picture of the loss cannot be drawn.
+    Session(Box<SessionError>),
+    /// A scene cannot be prepared.
     #[error(transparent)]
-    Image(#[from] ImageError),
+    Pipeline(Box<PipelineError>),
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] OpError),
+}
+
+impl From<LogError> for DistillError {
+    fn from(error: LogError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+impl From<SessionError> for DistillError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(Box::new(error))
+    }
+}
+
+impl From<PipelineError> for DistillError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(Box::new(error))
+    }
 }

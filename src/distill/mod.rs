@@ -4,27 +4,27 @@
 //! decay. A [`Trainer`] runs epochs over [`TrainingScene`]s; everything random comes from the seed and the number of the
 //! step, so that a run that is resumed from a checkpoint goes on as if it had never stopped.
 
-pub(crate) mod checkpoint;
+mod about;
+pub mod affinity_precision;
 mod config;
-pub mod curve;
 mod error;
-pub mod events;
-pub mod metrics_log;
-pub mod optimizer;
+pub mod kmeans;
+mod preparation;
+mod preparer;
 mod run;
 pub mod sampling;
 mod scene;
-pub mod schedule;
+mod scene_file;
+pub mod select;
 mod trainer;
 mod validation;
 
 pub use config::{Config, Positives, Preset, Samples, Shown, UnknownPreset};
 pub use error::DistillError;
-pub(crate) use run::lock;
-pub use run::{
-    CONFIG_FILE, CURVE_FILE, Event, METRICS_FILE, RunOptions, STUDENT_FILE, SceneFile, Scenes, Trained, read_config,
-    read_scenes, train,
-};
+pub use preparation::{Teachers, TrainingOptions, training_scene};
+pub use preparer::{PrepareSettings, Preparer, fingerprint};
+pub use run::{CONFIG_FILE, Event, RunOptions, STUDENT_FILE, Trained, read_config, read_scenes, train};
 pub use scene::TrainingScene;
+pub use scene_file::{SceneFile, Scenes};
 pub use trainer::{StepReport, Trainer};
 pub use validation::Precision;

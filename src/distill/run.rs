@@ -1,24 +1,22 @@
 //! A training run in a folder of its own: logs, checkpoints, and the weights that come out.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, About};
-use super::curve::LossCurve;
-use super::events::{EventWriter, last_event_file, now};
-use super::metrics_log::{LogError, MetricsLog, read_series};
+use super::about::About;
+use super::scene_file::Scenes;
 use super::trainer::{StepReport, Trainer};
 use super::validation::{Precision, Validator};
 use super::{Config, DistillError, TrainingScene};
-use crate::files::{self, write_atomic};
-use crate::images::draw::Scale;
-use crate::images::write_png;
 use crate::random::SplitMix64;
+use crate::training::checkpoint;
+use crate::training::{
+    EventWriter, LogError, METRICS_FILE, MetricsLog, RunError, RunFolder, last_event_file, now, read_series,
+};
 use crate::weights::{WeightsFile, write_state_dict};
 
 /// Settings of a run, in its folder.
@@ -27,32 +25,8 @@ pub const CONFIG_FILE: &str = "config.toml";
 pub const SCENES_FILE: &str = "scenes.json";
 /// The trained weights, under the reference's keys, in a run's folder.
 pub const STUDENT_FILE: &str = "student.safetensors";
-/// A line per step and per validation.
-pub const METRICS_FILE: &str = "metrics.jsonl";
-/// The loss as a picture.
-pub const CURVE_FILE: &str = "loss.png";
 /// Of a stream of random numbers: the order of an epoch's scenes.
 const ORDER: u64 = 1;
-
-/// A prepared scene on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SceneFile {
-    /// For messages and logs.
-    pub name: String,
-    /// Where [`TrainingScene::write`] put it.
-    pub path: PathBuf,
-    /// What it was made of: two files of one key hold the same.
-    pub key: String,
-}
-
-/// The scenes of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scenes {
-    /// To learn from.
-    pub training: Vec<SceneFile>,
-    /// To look how well that goes.
-    pub validation: Vec<SceneFile>,
-}
 
 /// How a run is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,20 +86,20 @@ pub struct Trained {
 /// The scenes of the run in `folder`.
 ///
 /// # Errors
-/// [`DistillError::Io`], [`DistillError::Run`].
+/// [`DistillError::Run`].
 pub fn read_scenes(folder: &Path) -> Result<Scenes, DistillError> {
     let path = folder.join(SCENES_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| DistillError::Io { path: path.clone(), source })?;
-    serde_json::from_str(&text).map_err(|error| DistillError::Run { path, message: error.to_string() })
+    let text = std::fs::read_to_string(&path).map_err(|source| RunError::Io { path: path.clone(), source })?;
+    serde_json::from_str(&text).map_err(|error| RunError::Run { path, message: error.to_string() })
 }
 
 /// The settings of the run in `folder`.
 ///
 /// # Errors
-/// [`DistillError::Io`], [`DistillError::Config`], [`DistillError::Setting`].
+/// [`DistillError::Run`], [`DistillError::Config`], [`DistillError::Setting`].
 pub fn read_config(folder: &Path) -> Result<Config, DistillError> {
     let path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| DistillError::Io { path, source })?;
+    let text = std::fs::read_to_string(&path).map_err(|source| RunError::Io { path, source })?;
     Config::parse(&text, None)
 }
 
@@ -143,12 +117,10 @@ pub fn train(
 ) -> Result<Trained, DistillError> {
     config.validate()?;
     let Some(first) = scenes.training.first() else { return Err(DistillError::NoScenes) };
-    checkpoint::make_folder(folder)?;
-    let _alone = lock(folder)?;
-    checkpoint::remove_partials(folder)?;
+    let folder = RunFolder::open(folder)?;
     let input_dim = TrainingScene::read(&first.path)?.num_channels;
     let mut run = Run {
-        folder,
+        folder: &folder,
         device,
         config,
         scenes,
@@ -170,20 +142,13 @@ fn steps_per_epoch(config: &Config, num_scenes: usize) -> usize {
     num_scenes.div_ceil(config.accumulate)
 }
 
-/// Keeps a second process out of the folder of a run, as long as the file is open.
-pub(crate) fn lock(folder: &Path) -> Result<File, DistillError> {
-    let locked = files::lock(folder).map_err(|source| DistillError::Io { path: folder.join(".lock"), source })?;
-    let taken = || DistillError::Run { path: folder.to_path_buf(), message: "another process trains here".to_owned() };
-    locked.ok_or_else(taken)
-}
-
 struct Logs {
     metrics: MetricsLog,
     events: EventWriter,
 }
 
 struct Run<'a, 'e> {
-    folder: &'a Path,
+    folder: &'a RunFolder,
     device: &'a Device,
     config: &'a Config,
     scenes: &'a Scenes,
@@ -199,10 +164,6 @@ struct Run<'a, 'e> {
 }
 
 impl Run<'_, '_> {
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
     fn about(&self, epochs: usize) -> About {
         About {
             epochs,
@@ -217,10 +178,10 @@ impl Run<'_, '_> {
 
     /// Prepares the folder or takes it up where it was left. Gives the epochs that are done.
     fn start(&mut self) -> Result<usize, DistillError> {
-        let last = checkpoint::list(self.folder, checkpoint::EPOCHS)?.pop();
+        let last = checkpoint::list(self.folder.path(), checkpoint::EPOCHS)?.pop();
         match last {
-            Some(_) if !self.options.resume => Err(DistillError::Run {
-                path: self.folder.to_path_buf(),
+            Some(_) if !self.options.resume => Err(RunError::Run {
+                path: self.folder.path().to_path_buf(),
                 message: "a run is here already: --resume goes on with it, or give another folder".to_owned(),
             }),
             Some((_, path)) => self.take_up(&path),
@@ -229,15 +190,15 @@ impl Run<'_, '_> {
                     (self.on_event)(Event::Note("there is no checkpoint yet: training starts anew".to_owned()));
                 }
                 self.refuse_other_files()?;
-                self.write(CONFIG_FILE, self.config.to_toml()?.as_bytes())?;
+                self.folder.write(CONFIG_FILE, self.config.to_toml()?.as_bytes())?;
                 self.write_scenes()?;
                 // What a run left that was killed before its first checkpoint.
-                while let Some(stale) = last_event_file(self.folder)? {
-                    std::fs::remove_file(&stale).map_err(|source| DistillError::Io { path: stale, source })?;
+                while let Some(stale) = last_event_file(self.folder.path())? {
+                    std::fs::remove_file(&stale).map_err(|source| RunError::Io { path: stale, source })?;
                 }
                 self.logs = Some(Logs {
-                    metrics: MetricsLog::create(&self.path(METRICS_FILE))?,
-                    events: EventWriter::create(self.folder)?,
+                    metrics: MetricsLog::create(&self.folder.file(METRICS_FILE))?,
+                    events: EventWriter::create(self.folder.path())?,
                 });
                 Ok(0)
             }
@@ -246,12 +207,12 @@ impl Run<'_, '_> {
 
     /// Where nothing can be taken up, only what a run left that was killed before its first checkpoint may be replaced.
     fn refuse_other_files(&self) -> Result<(), DistillError> {
-        let is_there = |name: &str| self.path(name).exists();
+        let is_there = |name: &str| self.folder.file(name).exists();
         let is_early_run = is_there(SCENES_FILE) && !is_there(STUDENT_FILE);
         let others = [CONFIG_FILE, METRICS_FILE, STUDENT_FILE, CURVE_FILE];
         match others.into_iter().find(|name| is_there(name)) {
-            Some(name) if !is_early_run => Err(DistillError::Run {
-                path: self.path(name),
+            Some(name) if !is_early_run => Err(RunError::Run {
+                path: self.folder.file(name),
                 message: "this would be replaced, and there is no checkpoint to go on from: give another folder".into(),
             }),
             _ => Ok(()),
@@ -260,19 +221,13 @@ impl Run<'_, '_> {
 
     fn write_scenes(&self) -> Result<(), DistillError> {
         let scenes = serde_json::to_vec_pretty(self.scenes)
-            .map_err(|error| DistillError::Run { path: self.path(SCENES_FILE), message: error.to_string() })?;
-        self.write(SCENES_FILE, &scenes)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DistillError> {
-        let path = self.path(name);
-        write_atomic(&path, |file| std::io::Write::write_all(file, bytes))
-            .map_err(|source| DistillError::Io { path, source })
+            .map_err(|error| RunError::Run { path: self.folder.file(SCENES_FILE), message: error.to_string() })?;
+        Ok(self.folder.write(SCENES_FILE, &scenes)?)
     }
 
     fn take_up(&mut self, path: &Path) -> Result<usize, DistillError> {
         let found: About = checkpoint::about(path)?;
-        let wrong = |message: String| Err(DistillError::Run { path: path.to_path_buf(), message });
+        let wrong = |message: String| Err(RunError::Run { path: path.to_path_buf(), message });
         let expected = self.about(found.epochs);
         if found.config != expected.config {
             return wrong(format!(
@@ -304,18 +259,18 @@ impl Run<'_, '_> {
         self.write_scenes()?;
         let steps = found.steps;
         self.trainer.restore(WeightsFile::open(path)?.state_dict()?, steps)?;
-        let events = match last_event_file(self.folder)? {
-            None => EventWriter::create(self.folder)?,
+        let events = match last_event_file(self.folder.path())? {
+            None => EventWriter::create(self.folder.path())?,
             Some(path) => match EventWriter::resume(&path, steps as u64) {
                 // A power failure may leave one that was never written out.
                 Err(LogError::Format { .. }) => {
                     (self.on_event)(Event::Note(format!("{}: damaged, a new event file is started", path.display())));
-                    EventWriter::create(self.folder)?
+                    EventWriter::create(self.folder.path())?
                 }
                 resumed => resumed?,
             },
         };
-        self.logs = Some(Logs { metrics: MetricsLog::resume(&self.path(METRICS_FILE), steps as u64)?, events });
+        self.logs = Some(Logs { metrics: MetricsLog::resume(&self.folder.file(METRICS_FILE), steps as u64)?, events });
         (self.on_event)(Event::Note(format!("going on after epoch {} of {}", found.epochs, self.config.epochs)));
         Ok(found.epochs)
     }
@@ -332,16 +287,16 @@ impl Run<'_, '_> {
             let is_due = epochs.is_multiple_of(self.options.validate_every) || epochs == self.config.epochs;
             let found = if is_due { self.validate(&validator)? } else { None };
             self.save(epochs)?;
-            self.draw()?;
+            self.folder.draw_curve("affinity_precision", "affinity precision")?;
             (self.on_event)(Event::Epoch { epochs, loss, validation: found.as_ref() });
             validation = found.or(validation);
         }
         if done == self.config.epochs {
-            self.draw()?;
+            self.folder.draw_curve("affinity_precision", "affinity precision")?;
         }
-        let path = self.path(STUDENT_FILE);
+        let path = self.folder.file(STUDENT_FILE);
         write_state_dict(&path, &self.trainer.weights()?, &BTreeMap::new())?;
-        let losses = read_series(&self.path(METRICS_FILE), "loss")?;
+        let losses = read_series(&self.folder.file(METRICS_FILE), "loss")?;
         let last = &losses[losses.len().saturating_sub(steps_per_epoch(self.config, self.scenes.training.len()))..];
         let mean = last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len().max(1) as f64;
         let first = losses.first().map_or(f64::NAN, |(_, loss)| *loss);
@@ -402,25 +357,10 @@ impl Run<'_, '_> {
 
     /// Writes the checkpoint after `epochs` and removes old ones.
     fn save(&self, epochs: usize) -> Result<(), DistillError> {
-        let path = checkpoint::path(self.folder, checkpoint::EPOCHS, epochs);
+        let path = checkpoint::path(self.folder.path(), checkpoint::EPOCHS, epochs);
         let metadata = checkpoint::metadata(&path, &self.about(epochs))?;
         write_state_dict(&path, &self.trainer.state()?, &metadata)?;
-        checkpoint::prune(self.folder, checkpoint::EPOCHS, self.options.keep_last.max(1))
-    }
-
-    fn draw(&self) -> Result<(), DistillError> {
-        let metrics = self.path(METRICS_FILE);
-        let [loss, learning_rate, validation] =
-            ["loss", "learning_rate", "affinity_precision"].map(|field| read_series(&metrics, field));
-        let title = self.folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let curve = LossCurve {
-            title: &title,
-            loss: &loss?,
-            learning_rate: &learning_rate?,
-            validation: Some(("affinity precision", &validation?)),
-            scale: Scale::Linear,
-        };
-        Ok(write_png(&self.path(CURVE_FILE), &curve.draw()?)?)
+        checkpoint::prune(self.folder.path(), checkpoint::EPOCHS, self.options.keep_last.max(1))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{DistillError, Samples};
+use crate::training::RunError;
 use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
 /// Key of the description among a file's metadata.
@@ -140,7 +141,7 @@ impl TrainingScene {
         ];
         let about = About { name: self.name.clone(), samples: self.samples, voxel_size: self.voxel_size };
         let about = serde_json::to_string(&about)
-            .map_err(|error| DistillError::Run { path: path.to_path_buf(), message: error.to_string() })?;
+            .map_err(|error| RunError::Run { path: path.to_path_buf(), message: error.to_string() })?;
         let mut file = SafetensorsWriter::create_sealed(path, &specs, &BTreeMap::from([(ABOUT.to_owned(), about)]))?;
         file.write_f32(self.positions.as_flattened())?;
         file.write_f32(&self.features)?;
@@ -157,7 +158,7 @@ impl TrainingScene {
     /// [`DistillError::Weights`] or [`DistillError::Run`] naming the file, [`DistillError::Mismatch`] where its parts do
     /// not fit together.
     pub fn read(path: &Path) -> Result<Self, DistillError> {
-        let wrong = |message: String| DistillError::Run { path: path.to_path_buf(), message };
+        let wrong = |message: String| RunError::Run { path: path.to_path_buf(), message };
         let file = SafetensorsFile::open(path)?;
         let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
         let about = about.ok_or_else(|| wrong("this is no training scene".to_owned()))?;

@@ -7,14 +7,14 @@ use burn::prelude::*;
 use burn::tensor::Gradients;
 use serde::Serialize;
 
-use super::optimizer::{AdamW, AdamWConfig, AdamWState, Group, HostMoments};
 use super::sampling::{Batch, batch, least_samples};
-use super::schedule::Schedule;
 use super::{Config, DistillError, TrainingScene};
-use crate::models::student::{AffinityPredictor, Student, StudentConfig, normalize_rows};
+use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::ops::info_nce::info_nce;
+use crate::ops::normalize_rows;
 use crate::ops::{float_tensor, float_values, int_tensor, limits_of, plain};
 use crate::random::SplitMix64;
+use crate::training::{AdamW, AdamWConfig, AdamWState, Group, HostMoments, Schedule};
 use crate::weights::{Dtype, HostTensor, StateDict};
 
 /// Of a stream of random numbers: what a step draws of a scene.

@@ -3,14 +3,14 @@
 use burn::prelude::*;
 use serde::Serialize;
 
-use super::run::SceneFile;
+use super::scene_file::SceneFile;
 use super::{Config, DistillError, TrainingScene};
-use crate::eval::affinity_precision::{ClusterSettings, affinity_precision, cluster_features};
+use crate::distill::affinity_precision::{ClusterSettings, affinity_precision, cluster_features};
 use crate::models::student::{Student, StudentConfig};
 use crate::ops::affinity::affinity;
 use crate::ops::knn::knn_voxels;
 use crate::ops::{float_tensor, float_values, int_tensor, int_values, limits_of};
-use crate::purify::{self, embed_voxels};
+use crate::purify::{self, Embedder};
 
 /// Strongest neighbours of a voxel that are looked at.
 const TOP: usize = 8;
@@ -59,7 +59,8 @@ impl<'a> Validator<'a> {
             let settings = purify::Settings::default();
             let num_voxels = scene.num_voxels();
             let coords = &scene.voxel_coords;
-            let embedding = embed_voxels(&scene.features, coords, student, self.student, settings, device)?;
+            let embedder = Embedder { student, config: self.student, device };
+            let embedding = embedder.embed_voxels(&scene.features, coords, settings)?;
             let embedding = float_tensor(embedding, [num_voxels, self.student.embed_dim], device);
             let flat = coords.iter().flatten().copied().collect();
             let voxels = int_tensor(flat, [num_voxels, 3], device);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::query::presets::Preset;
+use crate::labels::Preset;
 
 /// Published figures of a method, in percent, as its authors count them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics::{AbsentClasses, ClassCounts, Confusion, MetricsError, Protocol, Scores};
+use super::metrics::{AbsentClasses, ClassCounts, Confusion, MetricsError, Scores};
 use super::published::{Published, published};
+use crate::labels::Protocol;
 use crate::pipeline::Weights;
 
 /// Scenes that are listed as the worst.

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::benchmarks::{
-    MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, SCANNET_TABLE, ScanNetFiles, ScanNetTable, find_table,
-    matterport_labels, scannet_labels,
-};
-use super::labels::{LabelsError, SCANNET_LABELS, is_scannets, nyu40_from_class, read_labels};
 use crate::cloud::PointCloud;
-use crate::query::presets::Preset;
+use crate::labels::benchmarks::{
+    MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, REGIONS, SCANNET_TABLE, ScanNetFiles, ScanNetTable,
+    find_table, matterport_labels, region_meshes, scannet_labels,
+};
+use crate::labels::{LabelsError, Preset, SCANNET_LABELS, is_scannets, nyu40_from_class, read_labels};
 use crate::views::{Layout, detect};
 
 /// How deep scenes are looked for: a folder of splits, each of scenes, each a folder of its own.
@@ -17,9 +16,6 @@ const DEPTH: usize = 3;
 
 /// What ScanNet's reduced meshes have behind the scene's name.
 const SCANNET_MESH: &str = "_vh_clean_2";
-
-/// Matterport3D's folder of labelled meshes, a room each.
-pub const REGIONS: &str = "region_segmentations";
 
 /// How the labels of a scene are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,27 +173,6 @@ fn raw(folder: &Path, entries: &[PathBuf], found: &mut BTreeMap<String, Labelled
         insert(scene, found)?;
     }
     Ok(())
-}
-
-/// The meshes `region_segmentations/regionN.ply` of a scan of Matterport3D, by name.
-///
-/// # Errors
-/// [`ScenesError::Io`] where the folder is there but cannot be read.
-pub fn region_meshes(scan: &Path) -> Result<Vec<PathBuf>, ScenesError> {
-    let folder = scan.join(REGIONS);
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let io = |source| ScenesError::Io { path: folder.clone(), source };
-    let entries = std::fs::read_dir(&folder).map_err(io)?;
-    let mut meshes: Vec<PathBuf> =
-        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>().map_err(io)?;
-    meshes.retain(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("region") && name.ends_with(".ply") && !name.contains("..")
-    });
-    meshes.sort();
-    Ok(meshes)
 }
 
 impl LabelledScene {

@@ -3,6 +3,7 @@
 //! [`read_image`] opens JPEG and PNG files; files are not trusted. [`resize`] holds the two 8-bit
 //! resamplings that lie between a recorded frame and the network, [`draw`] the pictures with labels.
 
+#[cfg(feature = "session")]
 pub mod draw;
 mod error;
 pub mod resize;

@@ -42,7 +42,7 @@ pub enum LiftError {
     /// The pixels were found for other points.
     #[error("pixels of {found} points for a scan of {expected}")]
     Points {
-        /// Points of the sight.
+        /// Points of the projection.
         found: usize,
         /// Points of the scan.
         expected: usize,
@@ -84,7 +84,7 @@ pub enum LiftError {
 
 /// The pixels at which a camera sees the points, on the device.
 #[derive(Clone, Debug)]
-pub struct Sight {
+pub struct Projection {
     /// `[N]`.
     pixel_from_point: Tensor<1, Int>,
     /// The points that have a pixel, and those that have none.
@@ -92,7 +92,7 @@ pub struct Sight {
     size: [usize; 2],
 }
 
-impl Sight {
+impl Projection {
     /// How many points are seen.
     #[must_use]
     pub fn num_visible(&self) -> usize {
@@ -199,7 +199,7 @@ impl Lifter {
     ///
     /// # Errors
     /// [`LiftError::Size`] where the depth map has not its camera's size; [`LiftError::Op`].
-    pub fn see(&self, color: Camera, depth_camera: Camera, depth: &[f32]) -> Result<Sight, LiftError> {
+    pub fn see(&self, color: Camera, depth_camera: Camera, depth: &[f32]) -> Result<Projection, LiftError> {
         let depth_size = [depth_camera.height, depth_camera.width];
         if depth_camera.height.checked_mul(depth_camera.width) != Some(depth.len()) {
             return Err(LiftError::Size { what: "the depth map", found: depth.len(), expected: depth_size });
@@ -215,22 +215,22 @@ impl Lifter {
             pixel_from_point.mask_fill(depth_pixel_from_point.lower_elem(0), -1)
         };
         let points = compact(pixel_from_point.clone())?;
-        Ok(Sight { pixel_from_point, points, size: [color.height, color.width] })
+        Ok(Projection { pixel_from_point, points, size: [color.height, color.width] })
     }
 
-    /// Adds what a model says of the pixels of `sight`. A visible point whose pixel no query claims takes the query of
+    /// Adds what a model says of the pixels of `projection`. A visible point whose pixel no query claims takes the query of
     /// the nearest point, in space, of the same view that has one; a view without any such point adds nothing.
     ///
     /// # Errors
-    /// [`LiftError::Size`] where the view is not of the camera's size, [`LiftError::Points`] where the sight is of
+    /// [`LiftError::Size`] where the view is not of the camera's size, [`LiftError::Points`] where the projection is of
     /// other points, [`LiftError::Tables`] where the view has other channels or labels than those before it,
     /// [`LiftError::Spill`], [`LiftError::Op`].
-    pub fn add(&mut self, sight: &Sight, view: &View) -> Result<ViewReport, LiftError> {
-        if view.size() != sight.size {
+    pub fn add(&mut self, projection: &Projection, view: &View) -> Result<ViewReport, LiftError> {
+        if view.size() != projection.size {
             let found = view.size()[0] * view.size()[1];
-            return Err(LiftError::Size { what: "the view", found, expected: sight.size });
+            return Err(LiftError::Size { what: "the view", found, expected: projection.size });
         }
-        let [found] = sight.pixel_from_point.dims();
+        let [found] = projection.pixel_from_point.dims();
         if found != self.num_points() {
             return Err(LiftError::Points { found, expected: self.num_points() });
         }
@@ -239,14 +239,14 @@ impl Lifter {
         if self.num_views() > 0 && found != expected {
             return Err(LiftError::Tables { found, expected });
         }
-        let num_visible = sight.num_visible();
+        let num_visible = projection.num_visible();
         let nothing = ViewReport { num_visible, num_filled: 0 };
         if num_visible == 0 {
             return Ok(nothing);
         }
         let query_from_pixel = view.query_from_pixel_tensor().to_device(&self.device);
-        let point_from_visible = sight.points.present();
-        let pixel_from_visible = gather_index(sight.pixel_from_point.clone(), point_from_visible.clone())?;
+        let point_from_visible = projection.points.present();
+        let pixel_from_visible = gather_index(projection.pixel_from_point.clone(), point_from_visible.clone())?;
         let query_from_visible = gather_index(query_from_pixel, pixel_from_visible)?;
         let claimed = compact(query_from_visible.clone())?;
         if claimed.num_present == 0 {
@@ -255,7 +255,7 @@ impl Lifter {
         let visible_points = self.points.clone().select(0, point_from_visible);
         let query_from_visible = gather_index(query_from_visible, nearest_present(visible_points, &claimed)?)?;
         // Places past the visible points are no place among them.
-        let query_from_point = gather_index(query_from_visible, sight.points.place_from_position.clone())?;
+        let query_from_point = gather_index(query_from_visible, projection.points.place_from_position.clone())?;
         self.keep(view, &int_values(query_from_point)?)?;
         Ok(ViewReport { num_visible, num_filled: num_visible - claimed.num_present })
     }

@@ -8,5 +8,5 @@ mod lifter;
 mod row_numbers;
 mod view;
 
-pub use lifter::{LiftError, Lifted, Lifter, MEMORY_BUDGET, Sight, ViewReport};
+pub use lifter::{LiftError, Lifted, Lifter, MEMORY_BUDGET, Projection, ViewReport};
 pub use view::{MAX_QUERIES, Padding, View, ViewError};

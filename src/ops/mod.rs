@@ -197,6 +197,14 @@ pub(crate) fn host_tensor<E: burn::tensor::Element, const D: usize>(values: Vec<
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
+/// Rows divided by max(‖row‖₂, 1e-12), as PyTorch's `normalize`.
+#[must_use]
+pub fn normalize_rows(x: Tensor<2>) -> Tensor<2> {
+    // Below the root, so that a row of zeros has a gradient of zeros.
+    let norm = x.clone().powi_scalar(2).sum_dim(1).clamp_min(1e-24).sqrt();
+    x / norm
+}
+
 /// Rows of `N` consecutive elements.
 pub(crate) fn rows<E: bytemuck::Pod, const N: usize>(values: &[E]) -> &[[E; N]] {
     bytemuck::cast_slice(values)

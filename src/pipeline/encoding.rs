@@ -7,9 +7,9 @@ use super::{Compat, PipelineError, Scene};
 use crate::models::sonata::{Cloud, GRID_METRES, Observed, Sonata};
 use crate::ops::{OpError, float_values};
 use crate::purify::estimate_normals;
-use crate::stages::{Laps, Progress};
+use crate::stages::StageTimer;
 
-/// Laps of the encoder's stages, as many as a configuration may have.
+/// Names of the encoder's stages, as many as a configuration may have.
 const STAGE_NAMES: [&str; 8] = ["stage 0", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "stage 6", "stage 7"];
 /// Colour of the points of a scan that has none.
 const GREY: [f32; 3] = [127.5; 3];
@@ -52,11 +52,10 @@ pub fn encode(
     sonata: &Sonata,
     options: &EncodeOptions,
     device: &Device,
-    laps: &mut Laps,
-    progress: &mut Progress<'_>,
+    timer: &mut StageTimer<'_>,
 ) -> Result<Encoding, PipelineError> {
     let mut notes = Vec::new();
-    progress("prepare", 0.0);
+    timer.progress("prepare", 0.0);
     let turn = match options.up {
         DVec3::Z => DMat3::IDENTITY,
         up => DMat3::from_quat(DQuat::from_rotation_arc(up.normalize_or(DVec3::Z), DVec3::Z)),
@@ -84,7 +83,7 @@ pub fn encode(
     if options.compat == Compat::Reference {
         colors.as_flattened_mut().iter_mut().for_each(|value| *value /= 255.0);
     }
-    laps.lap("prepare");
+    timer.lap("prepare");
 
     let num_stages = sonata.config.enc_depths.len();
     let (mut failed, mut num_voxels) = (None, 0);
@@ -94,12 +93,12 @@ pub fn encode(
         match part {
             Observed::Embedding(x) => {
                 num_voxels = x.dims()[0];
-                laps.lap("embed");
-                progress("encode", 0.0);
+                timer.lap("embed");
+                timer.progress("encode", 0.0);
             }
             Observed::Stage { index, .. } => {
-                laps.lap(STAGE_NAMES[index.min(STAGE_NAMES.len() - 1)]);
-                progress("encode", (index + 1) as f64 / num_stages as f64);
+                timer.lap(STAGE_NAMES[index.min(STAGE_NAMES.len() - 1)]);
+                timer.progress("encode", (index + 1) as f64 / num_stages as f64);
             }
         }
     };
@@ -110,7 +109,7 @@ pub fn encode(
     }
     let [_, num_channels] = encoded.features.dims();
     let features = float_values(encoded.features)?;
-    laps.lap("upcast");
+    timer.lap("upcast");
     let (cells, cell_from_point) = (encoded.cells, encoded.cell_from_point);
     Ok(Encoding { features, num_channels, cells, cell_from_point, num_voxels, notes })
 }

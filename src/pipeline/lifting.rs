@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::compat::Compat;
 use super::{PipelineError, Scene};
 use crate::images::Rgb8Image;
-use crate::lift::{Lifted, Lifter, Sight, View};
+use crate::lift::{Lifted, Lifter, Projection, View};
 use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder};
 use crate::ops::project::{Camera, Visibility};
-use crate::stages::{Laps, Progress};
+use crate::stages::StageTimer;
 use crate::views::render::{self, Renderer};
 use crate::views::virtual_cameras::VirtualCamera;
 use crate::views::{Dataset, DepthImage, Pose, ViewsError};
@@ -67,9 +67,29 @@ impl Views<'_> {
     }
 }
 
-/// How views are looked at.
+/// A scan with the views it is seen from, and what draws it.
+#[derive(Clone, Copy)]
+pub struct SceneViews<'a> {
+    /// The scan.
+    pub scene: &'a Scene,
+    /// Where it is seen from.
+    pub views: Views<'a>,
+    /// Draws the scan: pictures for virtual cameras, and depth where a frame has no depth map.
+    pub renderer: &'a Renderer,
+}
+
+/// The vision-language model and the words it looks for.
+#[derive(Clone, Copy)]
+pub struct ViewEncoder<'a> {
+    /// Sees pictures.
+    pub model: &'a XDecoder,
+    /// The words, as the model embeds them.
+    pub text: &'a TextEmbeddings,
+}
+
+/// How views are encoded.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LookOptions {
+pub struct ViewOptions {
     /// Where the published code and this project differ.
     pub compat: Compat,
     /// Longer edge at which the model sees recorded pictures; 0 for that of the picture.
@@ -82,7 +102,7 @@ pub struct LookOptions {
 
 /// What became of the views.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LookReport {
+pub struct ViewReport {
     /// Views there were.
     pub views: usize,
     /// Views the model looked at.
@@ -124,7 +144,7 @@ struct Loaded {
 struct Pending {
     name: String,
     image: Rgb8Image,
-    sight: Sight,
+    projection: Projection,
 }
 
 impl Pending {
@@ -133,71 +153,53 @@ impl Pending {
     }
 }
 
-/// Looks at `scene` from all `views` and gathers what the model says of every point. `renderer` draws the scan.
+/// Encodes all views of a scan and gathers what the model says of every point. `on_view` is called with every view.
 ///
 /// # Errors
 /// [`PipelineError::NothingSeen`] if no view shows a point, and what the device, the model or `on_view` give. A frame
 /// that cannot be read is left out and counted.
-#[allow(clippy::too_many_arguments, reason = "one call site, all of it the state of the run")]
-pub fn look(
-    scene: &Scene,
-    views: Views<'_>,
-    renderer: &Renderer,
-    model: &XDecoder,
-    text: &TextEmbeddings,
-    options: &LookOptions,
+pub fn encode_views(
+    input: SceneViews<'_>,
+    encoder: ViewEncoder<'_>,
+    options: &ViewOptions,
     device: &Device,
-    laps: &mut Laps,
-    progress: &mut Progress<'_>,
+    timer: &mut StageTimer<'_>,
     on_view: &mut OnView<'_>,
-) -> Result<(Lifted, LookReport), PipelineError> {
-    let report = LookReport { views: views.len(), points: scene.num_points(), ..LookReport::default() };
+) -> Result<(Lifted, ViewReport), PipelineError> {
+    let SceneViews { scene, views, renderer } = input;
+    let report = ViewReport { views: views.len(), points: scene.num_points(), ..ViewReport::default() };
     let lifter = Lifter::new(scene.points().to_vec(), options.visibility, device);
-    let mut looker = Looker {
-        scene,
-        renderer,
-        model,
-        text,
-        options,
-        lifter,
-        report,
-        waiting: Vec::new(),
-        on_device: None,
-        laps,
-        progress,
-        on_view,
-    };
-    looker.see_all(views)?;
-    looker.flush()?;
-    looker.take_back()?;
-    let Looker { lifter, mut report, laps, .. } = looker;
+    let mut run =
+        Run { scene, renderer, encoder, options, lifter, report, waiting: Vec::new(), on_device: None, timer, on_view };
+    run.see_all(views)?;
+    run.flush()?;
+    run.take_back()?;
+    let Run { lifter, mut report, timer, .. } = run;
     if lifter.num_views() == 0 {
-        let LookReport { views, unreadable, first_error, .. } = report;
+        let ViewReport { views, unreadable, first_error, .. } = report;
         return Err(PipelineError::NothingSeen { views, unreadable, first_error });
     }
     let lifted = lifter.finish()?;
     report.unseen_points = lifted.num_unseen;
-    laps.lap("fuse views");
+    timer.lap("fuse views");
     Ok((lifted, report))
 }
 
-struct Looker<'a, 'p, 'v> {
+struct Run<'a, 'p, 'v> {
     scene: &'a Scene,
     renderer: &'a Renderer,
-    model: &'a XDecoder,
-    text: &'a TextEmbeddings,
-    options: &'a LookOptions,
+    encoder: ViewEncoder<'a>,
+    options: &'a ViewOptions,
     lifter: Lifter,
-    report: LookReport,
+    report: ViewReport,
     waiting: Vec<Pending>,
     /// Handed to the device, not read back yet.
     on_device: Option<(Queries, Vec<Pending>)>,
-    laps: &'a mut Laps,
-    progress: &'a mut Progress<'p>,
+    timer: &'a mut StageTimer<'p>,
     on_view: &'a mut OnView<'v>,
 }
 
-impl Looker<'_, '_, '_> {
+impl Run<'_, '_, '_> {
     fn see_all(&mut self, views: Views<'_>) -> Result<(), PipelineError> {
         let compat = self.options.compat;
         match views {
@@ -224,9 +226,9 @@ impl Looker<'_, '_, '_> {
             let (sender, receiver): (_, Receiver<Loaded>) = sync_channel(AHEAD);
             threads.spawn(move || load(dataset, frames, compat, longest, &sender));
             for (number, loaded) in receiver.into_iter().enumerate() {
-                self.laps.lap("read pictures");
+                self.timer.lap("read pictures");
                 self.see_frame(dataset, loaded, pose)?;
-                (self.progress)("look", (number + 1) as f64 / frames.len() as f64);
+                self.timer.progress("encode views", (number + 1) as f64 / frames.len() as f64);
             }
             Ok(())
         })
@@ -246,7 +248,7 @@ impl Looker<'_, '_, '_> {
         let size = [image.height(), image.width()];
         let lens = self.options.compat.lens(&frame.color, size);
         let camera = placed(lens, &color_pose, self.scene.origin());
-        let sight = match depth.zip(frame.depth) {
+        let projection = match depth.zip(frame.depth) {
             Some((map, own_lens)) => {
                 let depth_pose = pose.or(frame.pose_of_depth()).unwrap_or(color_pose);
                 let (depth_lens, depth) = self.options.compat.depth(&map, &own_lens, &lens);
@@ -262,33 +264,33 @@ impl Looker<'_, '_, '_> {
                 self.lifter.see(camera, Camera::from(&pinhole), &drawn.depth)?
             }
         };
-        self.laps.lap("project");
-        self.wait(Pending { name: frame.name.clone(), image, sight })
+        self.timer.lap("project");
+        self.wait(Pending { name: frame.name.clone(), image, projection })
     }
 
     fn see_virtual(&mut self, number: usize, camera: &VirtualCamera) -> Result<(), PipelineError> {
         let pinhole = render::pinhole(&camera.intrinsics, &camera.pose, self.scene.origin(), camera.near);
         let picture = self.renderer.picture(&pinhole, BACKGROUND)?;
         let image = Rgb8Image::new(pinhole.width, pinhole.height, picture.colors)?;
-        self.laps.lap("render");
+        self.timer.lap("render");
         let camera = Camera::from(&pinhole);
-        let sight = self.lifter.see(camera, camera, &picture.depth)?;
-        self.laps.lap("project");
-        self.wait(Pending { name: format!("{number:04}"), image, sight })?;
-        (self.progress)("look", (number + 1) as f64 / self.report.views as f64);
+        let projection = self.lifter.see(camera, camera, &picture.depth)?;
+        self.timer.lap("project");
+        self.wait(Pending { name: format!("{number:04}"), image, projection })?;
+        self.timer.progress("encode views", (number + 1) as f64 / self.report.views as f64);
         Ok(())
     }
 
     /// Queues a view, and hands the queue to the model once it is as long as fits.
     fn wait(&mut self, view: Pending) -> Result<(), PipelineError> {
-        if view.sight.num_visible() < self.options.compat.min_visible(self.scene.num_points()) {
+        if view.projection.num_visible() < self.options.compat.min_visible(self.scene.num_points()) {
             self.report.without_points += 1;
             return Ok(());
         }
         if self.waiting.first().is_some_and(|first| first.size() != view.size()) {
             self.flush()?;
         }
-        let capacity = self.model.views_in(self.options.working_bytes, view.size());
+        let capacity = self.encoder.model.views_in(self.options.working_bytes, view.size());
         self.waiting.push(view);
         if self.waiting.len() >= capacity { self.flush() } else { Ok(()) }
     }
@@ -298,8 +300,8 @@ impl Looker<'_, '_, '_> {
         let views = std::mem::take(&mut self.waiting);
         let bytes = views.iter().flat_map(|view| view.image.pixels().as_flattened());
         let pixels: Vec<f32> = bytes.map(|&value| f32::from(value)).collect();
-        let queries = self.model.forward(self.model.prepare(&pixels, size)?, self.text)?;
-        self.laps.lap("x-decoder");
+        let queries = self.encoder.model.forward(self.encoder.model.prepare(&pixels, size)?, self.encoder.text)?;
+        self.timer.lap("x-decoder");
         self.take_back()?;
         self.on_device = Some((queries, views));
         Ok(())
@@ -310,15 +312,15 @@ impl Looker<'_, '_, '_> {
         let Some((queries, views)) = self.on_device.take() else { return Ok(()) };
         for (index, pending) in views.into_iter().enumerate() {
             let padding = self.options.compat.padding();
-            let view = View::new(&queries, index, self.text, pending.size(), padding)?;
-            self.laps.lap("x-decoder");
+            let view = View::new(&queries, index, self.encoder.text, pending.size(), padding)?;
+            self.timer.lap("x-decoder");
             let num_views = self.lifter.num_views();
-            self.lifter.add(&pending.sight, &view)?;
+            self.lifter.add(&pending.projection, &view)?;
             self.report.looked_at += 1;
             self.report.without_points += usize::from(self.lifter.num_views() == num_views);
-            self.laps.lap("lift");
+            self.timer.lap("lift");
             (self.on_view)(&SeenView { name: &pending.name, image: &pending.image, view: &view })?;
-            self.laps.lap("save views");
+            self.timer.lap("save views");
         }
         Ok(())
     }

@@ -2,32 +2,29 @@
 
 mod compat;
 mod components;
+mod contact_sheet;
 mod encoding;
 mod error;
 mod lifting;
 mod results;
 mod scene;
-mod sheet;
-mod training;
 
 pub use compat::{Compat, UnknownCompat};
 pub use components::principal_colors;
+pub use contact_sheet::{HeatViews, contact_sheet, recorded_cameras};
 pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
-pub use lifting::{LookOptions, LookReport, OnView, SeenView, Views, look};
+pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
 pub use results::{Class, Results, Summary, Weights};
 pub use scene::{Appearance, Scene};
-pub use sheet::{HeatViews, recorded_cameras, sheet};
-pub use training::{Teachers, TrainingOptions, training_scene};
 
 use burn::prelude::*;
 
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::OpError;
 use crate::purify::{self, Affinities, Purified, purify};
-use crate::query::{Answers, answer};
-use crate::stages::{Laps, Progress};
-use crate::views::render::Renderer;
+use crate::query::{Predictions, predict};
+use crate::stages::StageTimer;
 
 /// Edge of a voxel, in metres, that the student was made for.
 pub const VOXEL_METRES: f64 = 0.02;
@@ -51,8 +48,8 @@ pub struct Models<'a> {
 /// How a scan is labelled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// How views are looked at.
-    pub look: LookOptions,
+    /// How views are encoded.
+    pub views: ViewOptions,
     /// How features are purified.
     pub purify: purify::Settings,
     /// Points whose cosine with the nearest label is lower stay unlabelled.
@@ -66,19 +63,19 @@ pub struct Inferred {
     /// with a position.
     pub lifted_label: Vec<i32>,
     /// What every voxel is nearest to after purification.
-    pub of_voxel: Answers,
+    pub of_voxel: Predictions,
     /// The purified features and the voxel of every point.
     pub purified: Purified,
-    /// What became of the views.
-    pub look: LookReport,
+    /// How many views were used and why others were not.
+    pub views: ViewReport,
 }
 
 impl Inferred {
     /// Label, score and margin of every point with a position.
     #[must_use]
-    pub fn of_point(&self) -> Answers {
+    pub fn of_point(&self) -> Predictions {
         let voxels = || self.purified.voxel_from_point.iter().map(|&voxel| voxel as usize);
-        Answers {
+        Predictions {
             label: voxels().map(|voxel| self.of_voxel.label[voxel]).collect(),
             score: voxels().map(|voxel| self.of_voxel.score[voxel]).collect(),
             margin: voxels().map(|voxel| self.of_voxel.margin[voxel]).collect(),
@@ -114,32 +111,26 @@ pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
 ///
 /// # Errors
 /// [`PipelineError`].
-#[allow(clippy::too_many_arguments, reason = "one call site, all of it the state of the run")]
 pub fn infer(
-    scene: &Scene,
-    views: Views<'_>,
-    renderer: &Renderer,
+    input: SceneViews<'_>,
     models: &Models<'_>,
     options: &Options,
     device: &Device,
-    laps: &mut Laps,
-    progress: &mut Progress<'_>,
+    timer: &mut StageTimer<'_>,
     on_view: &mut OnView<'_>,
 ) -> Result<Inferred, PipelineError> {
-    let look_options = &options.look;
-    let (lifted, look) =
-        look(scene, views, renderer, models.xdecoder, models.text, look_options, device, laps, progress, on_view)?;
+    let encoder = ViewEncoder { model: models.xdecoder, text: models.text };
+    let (lifted, views) = encode_views(input, encoder, &options.views, device, timer, on_view)?;
     let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < models.num_labels);
     let lifted_label = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
-    let purified = purify(scene.to_purify(), &lifted, models.affinities, options.purify, device, progress)?;
+    let purified = purify(input.scene.to_purify(), &lifted, models.affinities, options.purify, device, timer)?;
     drop(lifted);
-    laps.extend(purified.report.stages.iter().cloned());
     let num_words = models.text.labels.len();
     let words = models.text.rows.clone().slice_dim(0, 0..num_words);
-    let of_voxel = answer(&purified.features, &words, models.num_labels, options.threshold)?;
+    let of_voxel = predict(&purified.features, &words, models.num_labels, options.threshold)?;
     device.sync().map_err(|error| OpError::Device(format!("{error:?}")))?;
-    laps.lap("answer");
-    Ok(Inferred { lifted_label, of_voxel, purified, look })
+    timer.lap("predict");
+    Ok(Inferred { lifted_label, of_voxel, purified, views })
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use glam::Vec3;
 use serde::Serialize;
 
-use super::{Inferred, LookReport, PipelineError, Scene};
+use super::{Inferred, PipelineError, Scene, ViewReport};
 use crate::cloud::{Field, Format, write_with_fields};
 use crate::files::write_atomic;
 use crate::images::draw::UNLABELLED_COLOR;
-use crate::query::Answers;
+use crate::query::Predictions;
 use crate::query::saved::{self, About};
 use crate::stages::Stage;
 
@@ -68,8 +68,8 @@ pub struct Summary {
     pub settings: serde_json::Value,
     /// Networks as they were used.
     pub weights: Vec<Weights>,
-    /// What became of the views.
-    pub views: LookReport,
+    /// How many views were used and why others were not.
+    pub views: ViewReport,
     /// Points and voxels.
     pub points: usize,
     /// Voxels.
@@ -92,7 +92,7 @@ pub struct Results<'a> {
     inferred: &'a Inferred,
     names: &'a [String],
     colors: &'a [[u8; 3]],
-    of_point: Answers,
+    of_point: Predictions,
 }
 
 impl<'a> Results<'a> {
@@ -104,7 +104,7 @@ impl<'a> Results<'a> {
 
     /// Label, score and margin of every point with a position.
     #[must_use]
-    pub fn of_point(&self) -> &Answers {
+    pub fn of_point(&self) -> &Predictions {
         &self.of_point
     }
 

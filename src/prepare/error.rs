@@ -4,9 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cloud::CloudError;
-use crate::eval::labels::LabelsError;
-use crate::eval::scenes::ScenesError;
 use crate::images::ImageError;
+use crate::labels::LabelsError;
 use crate::views::ViewsError;
 
 /// Why a scene could not be prepared.
@@ -83,9 +82,6 @@ pub enum PrepareError {
     /// The labels cannot be read.
     #[error(transparent)]
     Labels(#[from] LabelsError),
-    /// The folders cannot be looked through.
-    #[error(transparent)]
-    Scenes(#[from] ScenesError),
 }
 
 impl PrepareError {

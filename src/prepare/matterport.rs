@@ -11,9 +11,10 @@ use super::frames::{Cameras, FOLDERS, link, write_frames};
 use super::unzip::unzip;
 use super::{Manifest, Outcome, PrepareError, Progress, Settings, Target, check_whole};
 use crate::cloud::{CloudError, Field, PointCloud, write_with_fields};
-use crate::eval::benchmarks::{MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, find_table, matterport_labels};
-use crate::eval::labels::SCANNET_LABELS;
-use crate::eval::scenes::{REGIONS, region_meshes};
+use crate::labels::SCANNET_LABELS;
+use crate::labels::benchmarks::{
+    MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, REGIONS, find_table, matterport_labels, region_meshes,
+};
 use crate::views::{Dataset, Layout, OpenOptions, open};
 
 /// What is needed of a scan.

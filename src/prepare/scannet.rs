@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use super::frames::{Cameras, link, write_frames};
 use super::{Manifest, Outcome, PrepareError, Progress, Settings, Target, check_whole};
 use crate::cloud::{CloudError, Field, write_with_fields};
-use crate::eval::benchmarks::{SCANNET_TABLE, ScanNetFiles, ScanNetTable, find_table, scannet_labels};
-use crate::eval::labels::{LabelsError, SCANNET_LABELS};
-use crate::query::presets::Preset;
+use crate::labels::Preset;
+use crate::labels::benchmarks::{SCANNET_TABLE, ScanNetFiles, ScanNetTable, find_table, scannet_labels};
+use crate::labels::{LabelsError, SCANNET_LABELS};
 use crate::views::{Layout, OpenOptions, open};
 
 /// Folders within folders in which scenes are looked for.

@@ -1,15 +1,14 @@
 use std::path::PathBuf;
 
 use crate::cloud::CloudError;
-use crate::distill::DistillError;
-use crate::distill::metrics_log::LogError;
-use crate::eval::labels::LabelsError;
 use crate::eval::metrics::MetricsError;
 use crate::images::ImageError;
+use crate::labels::LabelsError;
 use crate::models::ModelError;
 use crate::models::sonata::SonataError;
 use crate::ops::OpError;
 use crate::pipeline::PipelineError;
+use crate::training::{LogError, RunError};
 use crate::views::ViewsError;
 use crate::weights::WeightsError;
 
@@ -56,7 +55,7 @@ pub enum PretrainError {
     },
     /// The folder of a run or a checkpoint is not what this run needs.
     #[error(transparent)]
-    Run(#[from] DistillError),
+    Run(#[from] RunError),
     /// A log cannot be written or taken up again.
     #[error(transparent)]
     Log(#[from] LogError),

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use burn::prelude::*;
 use burn::tensor::Gradients;
 
-use crate::distill::optimizer::AdamW;
 use crate::ops::{OpError, float_tensor, float_values};
+use crate::training::AdamW;
 use crate::weights::{Dtype, HostTensor, Inventory, StateDict, TensorSource, WeightsError};
 
 /// How far one parameter moves in a step.

@@ -9,10 +9,10 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 
 use super::PretrainError;
-use crate::eval::labels::read_labels;
 use crate::files::AtomicFolder;
 use crate::images::resize::{fitted, resize_bicubic};
 use crate::images::{ImageError, Orientation, Rgb8Image, read_image, write_png};
+use crate::labels::read_labels;
 use crate::pipeline::Scene;
 use crate::views::decode_grey8;
 use crate::views::render::{Renderer, pinhole};

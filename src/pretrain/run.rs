@@ -12,18 +12,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::PretrainError;
-use crate::distill::checkpoint;
-use crate::distill::curve::LossCurve;
-use crate::distill::metrics_log::{MetricsLog, read_series};
-use crate::distill::optimizer::{AdamW, AdamWConfig, AdamWState, Group, HostMoments};
-use crate::distill::schedule::Schedule;
-use crate::distill::{CURVE_FILE, DistillError, METRICS_FILE, lock};
-use crate::files::write_atomic;
-use crate::images::draw::Scale;
-use crate::images::write_png;
 use crate::ops::{OpError, float_tensor, float_values};
 use crate::pretrain::parameters::{Parameters, Rate};
 use crate::random::SplitMix64;
+use crate::training::checkpoint;
+use crate::training::{
+    AdamW, AdamWConfig, AdamWState, Group, HostMoments, METRICS_FILE, MetricsLog, RunError, RunFolder, Schedule,
+    read_series,
+};
 use crate::weights::{Dtype, HostTensor, SafetensorsWriter, StateDict, TensorSpec, WeightsFile, write_state_dict};
 
 /// The averaged weights, under the reference's keys, in a run's folder.
@@ -357,17 +353,15 @@ pub fn train(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Trained, PretrainError> {
     settings.validate()?;
-    checkpoint::make_folder(folder)?;
-    let _alone = lock(folder)?;
-    checkpoint::remove_partials(folder)?;
+    let run_folder = RunFolder::open(folder)?;
     let device = if device.is_autodiff() { device.clone() } else { device.clone().autodiff() };
-    let wrong = |message: &str| DistillError::Run { path: folder.to_path_buf(), message: message.to_owned() };
+    let wrong = |message: &str| RunError::Run { path: folder.to_path_buf(), message: message.to_owned() };
     let last = checkpoint::list(folder, checkpoint::STEPS)?.pop();
     let mut run = match last {
         Some(_) if !options.resume => {
             return Err(wrong("a run is here already: --resume goes on with it, or give another folder").into());
         }
-        Some((_, path)) => Run::take_up(folder, task, settings, options, &device, &path, on_event)?,
+        Some((_, path)) => Run::take_up(&run_folder, task, settings, options, &device, &path, on_event)?,
         None if folder.join(MODEL_FILE).exists() => {
             return Err(wrong("model.safetensors is here, without a checkpoint: give another folder").into());
         }
@@ -375,14 +369,14 @@ pub fn train(
             if options.resume {
                 on_event(Event::Note("there is no checkpoint yet: training starts anew".to_owned()));
             }
-            Run::start(folder, task, settings, options, &device)?
+            Run::start(&run_folder, task, settings, options, &device)?
         }
     };
     run.train(on_event)
 }
 
 struct Run<'a> {
-    folder: &'a Path,
+    folder: &'a RunFolder,
     task: &'a mut dyn Task,
     settings: &'a LoopSettings,
     options: &'a RunOptions,
@@ -403,7 +397,7 @@ fn adamw(settings: &LoopSettings) -> AdamWConfig {
 
 impl<'a> Run<'a> {
     fn start(
-        folder: &'a Path,
+        folder: &'a RunFolder,
         task: &'a mut dyn Task,
         settings: &'a LoopSettings,
         options: &'a RunOptions,
@@ -411,8 +405,8 @@ impl<'a> Run<'a> {
     ) -> Result<Self, PretrainError> {
         let parameters = Parameters::new(task.initial(settings.seed)?, device);
         let average = parameters.values().map(|(key, values)| (key.to_owned(), values)).collect();
-        write_text(&folder.join(SETTINGS_FILE), &task.settings()?)?;
-        let log = MetricsLog::create(&folder.join(METRICS_FILE))?;
+        folder.write(SETTINGS_FILE, task.settings()?.as_bytes())?;
+        let log = MetricsLog::create(&folder.file(METRICS_FILE))?;
         Ok(Self {
             factors: factors(task, &parameters),
             schedule: settings.schedule(),
@@ -431,7 +425,7 @@ impl<'a> Run<'a> {
     }
 
     fn take_up(
-        folder: &'a Path,
+        folder: &'a RunFolder,
         task: &'a mut dyn Task,
         settings: &'a LoopSettings,
         options: &'a RunOptions,
@@ -440,14 +434,14 @@ impl<'a> Run<'a> {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Self, PretrainError> {
         let found: About = checkpoint::about(path)?;
-        let wrong = |message: String| DistillError::Run { path: path.to_path_buf(), message };
+        let wrong = |message: String| RunError::Run { path: path.to_path_buf(), message };
         if found.task != task.name() {
             return Err(wrong(format!("the run trains {}, not {}", found.task, task.name())).into());
         }
         let asked = task.settings()?;
         if found.settings != asked {
             on_event(Event::Note("the run goes on with other settings than it had: it is another run".to_owned()));
-            write_text(&folder.join(SETTINGS_FILE), &asked)?;
+            folder.write(SETTINGS_FILE, asked.as_bytes())?;
         }
         if found.device != options.device_name {
             let (before, now) = (&found.device, &options.device_name);
@@ -490,7 +484,7 @@ impl<'a> Run<'a> {
             step: found.steps,
             skipped: found.skipped,
             figures: BTreeMap::new(),
-            log: MetricsLog::resume(&folder.join(METRICS_FILE), found.steps)?,
+            log: MetricsLog::resume(&folder.file(METRICS_FILE), found.steps)?,
             folder,
             task,
             settings,
@@ -528,11 +522,11 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        let losses = read_series(&self.folder.join(METRICS_FILE), "loss")?;
+        let losses = read_series(&self.folder.file(METRICS_FILE), "loss")?;
         let last = &losses[losses.len() - losses.len().div_ceil(10)..];
         let mean = last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len().max(1) as f64;
         Ok(Trained {
-            model: self.folder.join(MODEL_FILE),
+            model: self.folder.file(MODEL_FILE),
             steps: self.step,
             losses: [losses.first().map_or(f64::NAN, |(_, loss)| *loss), mean],
             figures: self.figures.clone(),
@@ -597,7 +591,7 @@ impl<'a> Run<'a> {
 
     fn validate(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), PretrainError> {
         let start = Instant::now();
-        let figures = self.task.validate(self.averaged()?, self.step, self.folder)?;
+        let figures = self.task.validate(self.averaged()?, self.step, self.folder.path())?;
         self.log.write(self.step, &figures)?;
         on_event(Event::Validation { step: self.step, figures: &figures, seconds: start.elapsed().as_secs_f64() });
         self.figures = figures;
@@ -613,7 +607,7 @@ impl<'a> Run<'a> {
                 tensors.insert(key.to_owned(), HostTensor { shape: shape.to_vec(), dtype_in_file: Dtype::F32, data });
             }
         }
-        Ok(StateDict { source: self.folder.join(MODEL_FILE), tensors, ..StateDict::default() })
+        Ok(StateDict { source: self.folder.file(MODEL_FILE), tensors, ..StateDict::default() })
     }
 
     /// Writes a checkpoint, then what is exported.
@@ -645,29 +639,15 @@ impl<'a> Run<'a> {
             settings: self.task.settings()?,
             device: self.options.device_name.clone(),
         };
-        let path = checkpoint::path(self.folder, checkpoint::STEPS, usize::try_from(self.step).unwrap_or(usize::MAX));
+        let path =
+            checkpoint::path(self.folder.path(), checkpoint::STEPS, usize::try_from(self.step).unwrap_or(usize::MAX));
         let metadata = checkpoint::metadata(&path, &about)?;
         write_state_dict(&path, &StateDict { tensors, ..StateDict::default() }, &metadata)?;
-        checkpoint::prune(self.folder, checkpoint::STEPS, self.settings.keep_last.max(1))?;
-        export(&self.folder.join(MODEL_FILE), &averaged, self.settings.export_f16)?;
-        write_text(&self.folder.join(CONFIG_FILE), &self.task.model_config()?)?;
-        self.draw()
-    }
-
-    fn draw(&self) -> Result<(), PretrainError> {
-        let metrics = self.folder.join(METRICS_FILE);
+        checkpoint::prune(self.folder.path(), checkpoint::STEPS, self.settings.keep_last.max(1))?;
+        export(&self.folder.file(MODEL_FILE), &averaged, self.settings.export_f16)?;
+        self.folder.write(CONFIG_FILE, self.task.model_config()?.as_bytes())?;
         let figure = self.task.main_figure();
-        let [loss, learning_rate, validation] =
-            ["loss", "learning_rate", figure].map(|field| read_series(&metrics, field));
-        let title = self.folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let curve = LossCurve {
-            title: &title,
-            loss: &loss?,
-            learning_rate: &learning_rate?,
-            validation: Some((figure, &validation?)),
-            scale: Scale::Linear,
-        };
-        Ok(write_png(&self.folder.join(CURVE_FILE), &curve.draw()?)?)
+        Ok(self.folder.draw_curve(figure, figure)?)
     }
 }
 
@@ -701,9 +681,4 @@ fn export(path: &Path, state: &StateDict, as_f16: bool) -> Result<(), PretrainEr
         writer.write_f32(&tensor.data)?;
     }
     Ok(writer.finish()?)
-}
-
-fn write_text(path: &Path, text: &str) -> Result<(), PretrainError> {
-    write_atomic(path, |file| std::io::Write::write_all(file, text.as_bytes()))
-        .map_err(|source| PretrainError::Io { path: path.to_path_buf(), source })
 }

@@ -14,18 +14,18 @@ use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views
 use super::run::{Factors, LoopSettings, Loss, StepContext, Task, settings_over};
 use super::view_pool::ViewPool;
 use super::words::{CLASSES, class_of, draw_prompts, tokens, usual_prompts};
-use crate::eval::labels::{classes_from_nyu40, nyu40_from_class};
 use crate::eval::metrics::{AbsentClasses, Confusion};
-use crate::images::draw::{LegendEntry, overlay, palette, sheet};
+use crate::images::draw::{LegendEntry, contact_sheet, overlay, palette};
 use crate::images::{Rgb8Image, write_png};
+use crate::labels::Preset;
+use crate::labels::{classes_from_nyu40, nyu40_from_class};
 use crate::lift::{Padding, View};
 use crate::models::ModelError;
-use crate::models::student::normalize_rows;
 use crate::models::xdecoder::prompts::TEMPLATES;
 use crate::models::xdecoder::{XDecoder, XDecoderConfig, initial_weights};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
-use crate::query::presets::Preset;
+use crate::ops::normalize_rows;
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, StateDict, TensorSource as _};
 
@@ -420,7 +420,7 @@ impl Task for XDecoderTask {
             let legend: Vec<LegendEntry> = legend.map(entry).collect();
             let miou = figures.get("val_miou").copied().unwrap_or_default();
             let caption = format!("step {step}, mean IoU {miou:.3}");
-            let drawn = sheet(&rows, &["picture", "truth", "found"], &legend, &caption)?;
+            let drawn = contact_sheet(&rows, &["picture", "truth", "found"], &legend, &caption)?;
             write_png(&folder.join(PREVIEW_FILE), &drawn)?;
         }
         Ok(figures)

@@ -4,7 +4,9 @@ use burn::prelude::*;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{GEOMETRY_CHANNELS, PurifyError, setting};
+use super::PurifyError;
+use super::geometry::GEOMETRY_CHANNELS;
+use super::settings::setting;
 use crate::models::student::{Student, StudentConfig};
 use crate::ops::affinity::{affinity, cpu};
 use crate::ops::pooling::AffinityRows;

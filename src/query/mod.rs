@@ -2,14 +2,13 @@
 //!
 //! Features and words live in one space, and what counts is the cosine between them.
 
-pub mod presets;
 pub mod regions;
 pub mod saved;
 
 use burn::prelude::*;
 use rayon::prelude::*;
 
-use crate::models::student::normalize_rows;
+use crate::ops::normalize_rows;
 use crate::ops::{OpError, ShapeCheck, float_tensor, float_values};
 
 /// Rows of features that are on the device at a time.
@@ -17,7 +16,7 @@ const BLOCK_ROWS: usize = 1 << 15;
 
 /// What each row of features is nearest to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answers {
+pub struct Predictions {
     /// `[V]` the label, -1 for unlabelled rows.
     pub label: Vec<i32>,
     /// `[V]` cosine with the nearest word, -1 to 1.
@@ -34,17 +33,17 @@ pub struct Answers {
 ///
 /// # Errors
 /// [`OpError::Shape`] where the channels differ, [`OpError::Value`] without words, and what the device gives.
-pub fn answer(
+pub fn predict(
     features: &[f32],
     words: &Tensor<2>,
     num_labels: usize,
     threshold: Option<f32>,
-) -> Result<Answers, OpError> {
+) -> Result<Predictions, OpError> {
     let [num_words, _] = words.dims();
     if num_words == 0 {
-        return Err(OpError::Value { op: "answer", message: "there are no words".to_owned() });
+        return Err(OpError::Value { op: "predict", message: "there are no words".to_owned() });
     }
-    let mut answers = Answers::default();
+    let mut predictions = Predictions::default();
     cosines(features, words, &mut |cosines| {
         let best_two = |row: &[f32]| {
             let mut best = (0, row[0]);
@@ -66,18 +65,18 @@ pub fn answer(
         };
         let found: Vec<_> = cosines.par_chunks_exact(num_words).map(best_two).collect();
         for (label, score, margin) in found {
-            answers.label.push(label);
-            answers.score.push(score);
-            answers.margin.push(margin);
+            predictions.label.push(label);
+            predictions.score.push(score);
+            predictions.margin.push(margin);
         }
     })?;
-    Ok(answers)
+    Ok(predictions)
 }
 
 /// Cosine `[V]` of each row of `features [V, C]` with the one row of `word [1, C]`; 0 for a row of zeros.
 ///
 /// # Errors
-/// As for [`answer`].
+/// As for [`predict`].
 pub fn similarity(features: &[f32], word: &Tensor<2>) -> Result<Vec<f32>, OpError> {
     ShapeCheck::new("similarity").check("word", word.dims(), [1.into(), "C".into()])?;
     let mut all = Vec::new();
@@ -90,7 +89,7 @@ fn cosines(features: &[f32], words: &Tensor<2>, take: &mut dyn FnMut(&[f32])) ->
     let [_, num_channels] = words.dims();
     if num_channels == 0 || !features.len().is_multiple_of(num_channels) {
         let message = format!("{} values do not make rows of {num_channels} channels", features.len());
-        return Err(OpError::Value { op: "answer", message });
+        return Err(OpError::Value { op: "predict", message });
     }
     let words_transposed = normalize_rows(words.clone()).transpose();
     for rows in features.chunks(BLOCK_ROWS * num_channels) {
@@ -112,30 +111,30 @@ mod tests {
     #[test]
     fn a_row_takes_the_nearest_word_whatever_the_lengths() {
         let features = [3.0, 0.0, 0.0, 0.2, 3.0, 4.0];
-        let answers = answer(&features, &words(&[[1.0, 0.0], [0.0, 5.0]]), 2, None).unwrap();
-        assert_eq!(answers.label, [0, 1, 1]);
+        let predictions = predict(&features, &words(&[[1.0, 0.0], [0.0, 5.0]]), 2, None).unwrap();
+        assert_eq!(predictions.label, [0, 1, 1]);
         let near = |values: &[f32], expected: &[f32]| {
             assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
         };
-        near(&answers.score, &[1.0, 1.0, 0.8]);
-        near(&answers.margin, &[1.0, 1.0, 0.2]);
+        near(&predictions.score, &[1.0, 1.0, 0.8]);
+        near(&predictions.margin, &[1.0, 1.0, 0.2]);
     }
 
     #[test]
     fn background_threshold_and_empty_rows_leave_rows_unlabelled() {
         let (features, two) = ([1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0], words(&[[1.0, 0.0], [0.0, 1.0]]));
-        assert_eq!(answer(&features, &two, 1, None).unwrap().label, [0, -1, 0, -1]);
-        assert_eq!(answer(&features, &two, 2, Some(0.8)).unwrap().label, [0, 1, -1, -1]);
-        let alone = answer(&features[..4], &words(&[[1.0, 0.0]]), 1, None).unwrap();
+        assert_eq!(predict(&features, &two, 1, None).unwrap().label, [0, -1, 0, -1]);
+        assert_eq!(predict(&features, &two, 2, Some(0.8)).unwrap().label, [0, 1, -1, -1]);
+        let alone = predict(&features[..4], &words(&[[1.0, 0.0]]), 1, None).unwrap();
         assert_eq!((alone.label, alone.margin), (vec![0, -1], vec![1.0, 0.0]));
         assert_eq!(similarity(&features, &words(&[[0.0, 2.0]])).unwrap()[..2], [0.0, 1.0]);
     }
 
     #[test]
     fn what_does_not_belong_together_is_refused() {
-        assert!(answer(&[1.0, 2.0, 3.0], &words(&[[1.0, 0.0]]), 1, None).is_err());
-        assert!(answer(&[1.0, 2.0], &words(&[]), 0, None).is_err());
+        assert!(predict(&[1.0, 2.0, 3.0], &words(&[[1.0, 0.0]]), 1, None).is_err());
+        assert!(predict(&[1.0, 2.0], &words(&[]), 0, None).is_err());
         assert!(similarity(&[1.0, 2.0], &words(&[[1.0, 0.0], [0.0, 1.0]])).is_err());
-        assert_eq!(answer(&[], &words(&[[1.0, 0.0]]), 1, None).unwrap(), Answers::default());
+        assert_eq!(predict(&[], &words(&[[1.0, 0.0]]), 1, None).unwrap(), Predictions::default());
     }
 }

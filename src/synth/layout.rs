@@ -2,12 +2,12 @@
 
 use glam::{Affine3A, Vec2, Vec2Swizzles as _, Vec3, vec2, vec3};
 
-use super::classes::{CEILING, CORE, FLOOR, WALL};
 use super::draw::Draw;
 use super::furniture::{self as make, Opening, OpeningKind, Piece, Studio};
 use super::mesh::{Bounds, Builder, Mesh, placed};
 use super::style::Style;
 use super::texture::{Material, Pattern};
+use crate::labels::nyu40::{CEILING, CORE, FLOOR, WALL};
 
 /// Thickness of walls.
 const WALL_THICKNESS: f32 = 0.14;

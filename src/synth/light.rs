@@ -6,11 +6,11 @@ use glam::{Affine3A, Mat3, Vec3, vec3};
 use rayon::prelude::*;
 
 use super::bvh::Bvh;
-use super::classes::CORE;
 use super::draw::Draw;
 use super::layout::{Home, Pane};
 use super::mesh::{Bounds, Mesh, Surface};
 use super::texture::Material;
+use crate::labels::nyu40::CORE;
 
 /// Directions in which a vertex looks around.
 const RAYS: usize = 20;

@@ -20,11 +20,11 @@
 //! | `synth.json` | what the room was made from, and how many points each class has |
 //!
 //! Frames count by 20, as an export of every 20th frame of a recording. Of NYU40's classes the twenty of the benchmark are there
-//! ([`SCANNET20`]), and what a benchmark does not count: ceilings (22), pillows (18), books (23), lamps (35), small
+//! ([`SCANNET20`](crate::labels::nyu40::SCANNET20)), and what a benchmark does not count: ceilings (22), pillows (18), books (23), lamps (35), small
 //! things (40) and the like.
 
 mod bvh;
-mod classes;
+
 mod draw;
 mod error;
 mod furniture;
@@ -46,7 +46,6 @@ use burn::tensor::Device;
 use glam::{Affine3A, DMat3, vec3};
 use serde::{Deserialize, Serialize};
 
-pub use classes::SCANNET20;
 pub use error::SynthError;
 
 use draw::Draw;

@@ -360,7 +360,10 @@ pub(super) fn instance_ids(home: &Home) -> std::collections::HashMap<(u8, u16), 
             let count = &mut counts[usize::from(surface.class) % 64];
             // Surfaces that go on are one object.
             if *count == 0
-                || !matches!(surface.class, super::classes::WALL | super::classes::FLOOR | super::classes::CEILING)
+                || !matches!(
+                    surface.class,
+                    crate::labels::nyu40::WALL | crate::labels::nyu40::FLOOR | crate::labels::nyu40::CEILING
+                )
             {
                 *count += 1;
             }

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use glam::{DVec3, Vec3};
 use rayon::prelude::*;
 
-use super::classes::CORE;
 use super::draw::{Draw, noise, normal_of};
 use super::layout::Home;
 use super::record::View;
+use crate::labels::nyu40::CORE;
 use crate::random::SplitMix64;
 use crate::views::{Intrinsics, Pose};
 

@@ -9,12 +9,12 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 
-use super::classes::SCANNET20;
 use super::record::View;
 use super::{Made, RECIPE, RoomInfo, Settings, Split, SynthError};
 use crate::cloud::{Field, PointCloud};
 use crate::files::AtomicFolder;
-use crate::query::presets::Preset;
+use crate::labels::Preset;
+use crate::labels::nyu40::SCANNET20;
 use crate::views::Intrinsics;
 
 /// Quality of the colour pictures, as of ScanNet's recordings.

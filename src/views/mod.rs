@@ -9,12 +9,14 @@
 //! [`virtual_cameras`](mod@virtual_cameras) places cameras for a scan, [`render`] draws what they see, and
 //! [`viewpoints`](mod@viewpoints) chooses and frames views for people.
 
+mod calibration;
 pub mod camera;
 pub mod check;
 mod dataset;
 mod depth;
 mod error;
 pub mod fuse;
+mod layout;
 mod layouts;
 mod recording;
 pub mod render;
@@ -24,8 +26,9 @@ pub mod viewpoints;
 pub mod virtual_cameras;
 
 pub use camera::{Axes, Direction, Intrinsics, InvalidPose, Pose, PoseConvention};
-pub use dataset::{Conventions, Counts, Dataset, Frame, Layout, Stored, UnknownLayoutName};
+pub use dataset::{Conventions, Counts, Dataset, Frame, Stored};
 pub use depth::DepthImage;
 pub(crate) use depth::decode_grey8;
 pub use error::ViewsError;
+pub use layout::{Layout, UnknownLayoutName};
 pub use layouts::{OpenOptions, detect, open};

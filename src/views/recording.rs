@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::camera::{Distortion, InvalidPose};
+use super::calibration::{Calibration, same_shape};
+use super::camera::InvalidPose;
 use super::dataset::{Conventions, Counts};
 use super::depth::{self, DepthImage};
 use super::{Dataset, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError};
@@ -10,81 +11,8 @@ use crate::cloud::{CloudError, PointCloud};
 use crate::files::MappedFile;
 use crate::images::{Orientation, Rgb8Image, read_image};
 
-/// Sizes of pictures that recordings come in, for intrinsics that do not say theirs.
-const COMMON_SIZES: [[usize; 2]; 9] =
-    [[1296, 968], [640, 480], [648, 484], [1280, 1024], [1280, 720], [1920, 1440], [960, 720], [320, 240], [1200, 680]];
-
 /// Pictures that are tried for their size before a recording counts as damaged.
 const SIZE_TRIES: usize = 8;
-
-/// A camera as a file has it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Calibration {
-    /// Size of the picture it is made for, if that is said.
-    pub size: Option<[usize; 2]>,
-    pub fx: f64,
-    /// Negative in left-handed recordings.
-    pub fy: f64,
-    /// The principal point, with the centre of the first pixel at (0, 0).
-    pub cx: f64,
-    pub cy: f64,
-    pub distortion: Option<Distortion>,
-}
-
-impl Calibration {
-    pub fn of([fx, fy, cx, cy]: [f64; 4]) -> Self {
-        Self { size: None, fx, fy, cx, cy, distortion: None }
-    }
-
-    pub fn sized(self, width: usize, height: usize) -> Self {
-        Self { size: Some([width, height]), ..self }
-    }
-
-    /// From one whose first pixel has its corner, not its centre, at (0, 0): COLMAP, nerfstudio.
-    pub fn with_corner_at_zero(self) -> Self {
-        Self { cx: self.cx - 0.5, cy: self.cy - 0.5, ..self }
-    }
-
-    /// A guess: 60 degrees wide, looking through the middle.
-    pub fn guess(size: [usize; 2]) -> Self {
-        let [width, height] = size.map(|side| side as f64);
-        let f = width / 2.0 / 30.0_f64.to_radians().tan();
-        Self::of([f, f, (width - 1.0) / 2.0, (height - 1.0) / 2.0]).sized(size[0], size[1])
-    }
-
-    /// The size it is made for: what it says, what fits `actual`, or the common size that its principal point is
-    /// the middle of.
-    fn size_or(&self, actual: [usize; 2]) -> [usize; 2] {
-        if let Some(size) = self.size {
-            return size;
-        }
-        let middle = [self.cx, self.cy].map(|c| 2.0 * c + 1.0);
-        let fits = |size: [usize; 2], tolerance: f64| {
-            (0..2).all(|axis| (middle[axis] / size[axis] as f64 - 1.0).abs() <= tolerance)
-        };
-        if fits(actual, 0.2) {
-            return actual;
-        }
-        COMMON_SIZES.into_iter().find(|&size| fits(size, 0.1) && same_shape(size, actual)).unwrap_or(actual)
-    }
-
-    /// The camera for a picture of another size.
-    pub fn fitted(&self, size: [usize; 2], actual: [usize; 2], path: &Path) -> Result<Intrinsics, ViewsError> {
-        if !same_shape(size, actual) {
-            let (path, reason) = (path.to_path_buf(), "the intrinsics say, or the same shape");
-            return Err(ViewsError::Size { path, found: actual, expected: size, reason });
-        }
-        Intrinsics::new(size[0], size[1], self.fx, self.fy.abs(), self.cx, self.cy)
-            .map(|intrinsics| intrinsics.scaled_to(actual[0], actual[1]))
-            .map_err(|error| ViewsError::value(path, "the camera", error, "usable intrinsics"))
-    }
-}
-
-/// Whether two sizes have the same aspect ratio but for rounding and a cropped edge.
-fn same_shape(a: [usize; 2], b: [usize; 2]) -> bool {
-    let ratio = |[width, height]: [usize; 2]| width as f64 / height as f64;
-    (ratio(a) / ratio(b) - 1.0).abs() <= 0.03
-}
 
 /// A pose as far as a file has it.
 #[derive(Clone, Copy, Debug, Default)]

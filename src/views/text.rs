@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::ViewsError;
-use super::recording::Calibration;
 use crate::files::MappedFile;
 
 /// Extensions of colour pictures that are read.
@@ -146,54 +145,6 @@ pub(super) fn file_of(root: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| root.join(name)).find(|path| path.is_file())
 }
 
-/// A file that says what the camera is: JSON or text, in any of the common ways.
-///
-/// JSON: `intrinsic_matrix` (Open3D, column by column), `K`, or `fx fy cx cy` (`fl_x`, `ppx` and such), in the
-/// object itself or in `camera`; `width height` or `w h`. Text: a 3x3 or 4x4 matrix, four numbers fx fy cx cy, or
-/// lines `fx_color = 1170.1` (ScanNet), where `depth` chooses `fx_depth`.
-pub(super) fn calibration(path: &Path, depth: bool) -> Result<Calibration, ViewsError> {
-    if has_extension(path, &["json"]) {
-        let value = read_json(path)?;
-        return calibration_of_json(&value).ok_or_else(|| {
-            ViewsError::value(path, "the content", "other", "intrinsic_matrix, K, or fx, fy, cx and cy as numbers")
-        });
-    }
-    let text = read(path)?;
-    if text.contains('=') {
-        return calibration_of_pairs(&text, depth).ok_or_else(|| {
-            let expected = "lines \"fx_color = ...\", fy_, mx_, my_, or m_calibrationColorIntrinsic";
-            ViewsError::value(path, "the content", "other", expected)
-        });
-    }
-    let numbers = numbers(path)?;
-    let calibration = match numbers.len() {
-        4 => Some(Calibration::of([numbers[0], numbers[1], numbers[2], numbers[3]])),
-        9 | 16 => of_matrix(&numbers),
-        _ => None,
-    };
-    calibration.ok_or_else(|| {
-        ViewsError::value(
-            path,
-            "the content",
-            format!("{} numbers", numbers.len()),
-            "a 3x3 or 4x4 matrix, or fx fy cx cy",
-        )
-    })
-}
-
-/// A 3x3 or 4x4 matrix row by row, or its transpose.
-fn of_matrix(m: &[f64]) -> Option<Calibration> {
-    let side = match m.len() {
-        9 => 3,
-        16 => 4,
-        _ => return None,
-    };
-    let at = |row: usize, column: usize| m[row * side + column];
-    let transposed = at(0, 2) == 0.0 && at(1, 2) == 0.0 && (at(2, 0) != 0.0 || at(2, 1) != 0.0);
-    let (cx, cy) = if transposed { (at(2, 0), at(2, 1)) } else { (at(0, 2), at(1, 2)) };
-    Some(Calibration::of([at(0, 0), at(1, 1), cx, cy]))
-}
-
 /// The first of these keys that holds a number.
 pub(super) fn json_number(value: &Value, keys: &[&str]) -> Option<f64> {
     keys.iter().find_map(|key| value.get(key)?.as_f64())
@@ -217,47 +168,6 @@ pub(super) fn json_numbers(value: &Value) -> Option<Vec<f64>> {
         }
     }
     Some(numbers)
-}
-
-fn calibration_of_json(value: &Value) -> Option<Calibration> {
-    let value = ["camera", "intrinsic", "color"]
-        .iter()
-        .find_map(|key| value.get(key).filter(|v| v.is_object()))
-        .unwrap_or(value);
-    let size = json_size(value, &["width", "w"], &["height", "h"]);
-    let matrix = ["intrinsic_matrix", "K", "camera_matrix"].iter().find_map(|key| json_numbers(value.get(key)?));
-    let calibration = match matrix {
-        Some(matrix) => of_matrix(&matrix)?,
-        None => Calibration::of([
-            json_number(value, &["fx", "fl_x"])?,
-            json_number(value, &["fy", "fl_y"])?,
-            json_number(value, &["cx", "ppx"])?,
-            json_number(value, &["cy", "ppy"])?,
-        ]),
-    };
-    Some(Calibration { size, ..calibration })
-}
-
-/// Lines `key = value` as ScanNet writes them beside a recording.
-fn calibration_of_pairs(text: &str, depth: bool) -> Option<Calibration> {
-    let find = |name: &str| {
-        let mut pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
-    };
-    let scalar = |name: String| find(&name).and_then(number);
-    let size = |width: String, height: String| {
-        let side = |name| scalar(name).filter(|x| (1.0..=1e6).contains(x)).map(|x| x.round() as usize);
-        Some([side(width)?, side(height)?])
-    };
-    let (kind, upper) = if depth { ("depth", "Depth") } else { ("color", "Color") };
-    if let Some(matrix) = find(&format!("m_calibration{upper}Intrinsic")) {
-        let numbers: Option<Vec<f64>> = matrix.split_whitespace().map(number).collect();
-        let size = size(format!("m_{kind}Width"), format!("m_{kind}Height"));
-        return Some(Calibration { size, ..of_matrix(&numbers?)? });
-    }
-    let [fx, fy, cx, cy] = ["fx", "fy", "mx", "my"].map(|name| scalar(format!("{name}_{kind}")));
-    let size = size(format!("{kind}Width"), format!("{kind}Height"));
-    Some(Calibration { size, ..Calibration::of([fx?, fy?, cx?, cy?]) })
 }
 
 #[cfg(test)]
@@ -284,53 +194,5 @@ mod tests {
         }
         assert_eq!(number("+3.08668e-005"), Some(3.08668e-5));
         assert_eq!(number("x"), None);
-    }
-
-    #[test]
-    fn intrinsics_in_all_their_forms() {
-        let folder = tempfile::tempdir().unwrap();
-        let forms = [
-            (
-                "a.json",
-                r#"{"width": 640, "height": 480, "intrinsic_matrix": [525.0, 0, 0, 0, 526.0, 0, 319.5, 239.5, 1]}"#,
-            ),
-            (
-                "b.json",
-                r#"{"camera": {"w": 640, "h": 480, "fx": 525, "fy": 526, "cx": 319.5, "cy": 239.5, "scale": 6553.5}}"#,
-            ),
-            ("c.json", r#"{"width": 640, "height": 480, "fx": 525, "fy": 526, "ppx": 319.5, "ppy": 239.5}"#),
-            ("d.json", r#"{"w": 640, "h": 480, "K": [[525, 0, 319.5], [0, 526, 239.5], [0, 0, 1]]}"#),
-            ("e.txt", "525 0 319.5 0\n0 526 239.5 0\n0 0 1 0\n0 0 0 1\n"),
-            ("f.txt", "5.25e+02,0,319.5\n0,526,239.5\n0,0,1"),
-            ("g.txt", "# fx fy cx cy\n525 526 319.5 239.5"),
-            (
-                "h.txt",
-                "colorWidth = 640\ncolorHeight = 480\nfx_color = 525\nfy_color = 526\nmx_color = 319.5\nmy_color = 239.5\n",
-            ),
-            (
-                "i.txt",
-                "m_colorWidth = 640\nm_colorHeight = 480\nm_calibrationColorIntrinsic = 525 0 319.5 0 0 526 239.5 0 0 0 1 0 0 0 0 1\n",
-            ),
-        ];
-        for (name, content) in forms {
-            let path = folder.path().join(name);
-            std::fs::write(&path, content).unwrap();
-            let read = calibration(&path, false).unwrap();
-            assert_eq!([read.fx, read.fy, read.cx, read.cy], [525.0, 526.0, 319.5, 239.5], "{name}");
-            assert!(matches!(read.size, None | Some([640, 480])), "{name}");
-        }
-        for (name, content) in [
-            ("j.json", "{}"),
-            ("k.json", "{"),
-            ("l.txt", "1 2 3"),
-            ("m.txt", "fx = 3"),
-            ("n.txt", "a b c d"),
-            ("o.txt", ""),
-        ] {
-            let path = folder.path().join(name);
-            std::fs::write(&path, content).unwrap();
-            let error = calibration(&path, false).unwrap_err().to_string();
-            assert!(error.contains(name), "{error}");
-        }
     }
 }

@@ -20,8 +20,9 @@ pub struct BuiltIn {
     bytes: &'static [u8],
 }
 
-/// The whole pack.
-pub const PACK: [BuiltIn; 3] = [
+/// The whole pack; empty in a program that was built without the feature `demo`.
+#[cfg(feature = "demo")]
+pub const PACK: &[BuiltIn] = &[
     BuiltIn {
         name: "sonata-demo",
         model: "sonata",
@@ -39,17 +40,21 @@ pub const PACK: [BuiltIn; 3] = [
     },
 ];
 
+/// The whole pack; empty in a program that was built without the feature `demo`.
+#[cfg(not(feature = "demo"))]
+pub const PACK: &[BuiltIn] = &[];
+
 impl BuiltIn {
     /// The weights of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        PACK.into_iter().find(|built_in| built_in.name == name)
+        PACK.iter().copied().find(|built_in| built_in.name == name)
     }
 
     /// The weights of this model.
     #[must_use]
     pub fn of_model(model: &str) -> Option<Self> {
-        PACK.into_iter().find(|built_in| built_in.model == model)
+        PACK.iter().copied().find(|built_in| built_in.model == model)
     }
 
     /// The file.

@@ -11,8 +11,13 @@
 use std::path::Path;
 
 pub mod demo;
+mod dtype;
 mod error;
+#[cfg(feature = "download")]
 pub mod fetch;
+mod file;
+mod matching;
+mod name;
 mod pytorch;
 pub mod registry;
 mod report;
@@ -23,12 +28,16 @@ pub mod store;
 mod tensor;
 
 pub use self::safetensors::{SafetensorsFile, SafetensorsWriter, TensorSpec, TensorView, write_state_dict};
+pub use dtype::Dtype;
 pub use error::WeightsError;
+pub use file::WeightsFile;
+pub use matching::{key_matches, match_keys};
+pub use name::is_name;
 pub use pytorch::{Checkpoint, EntryKind, read_pytorch};
-pub use report::{Cast, LoadReport, Misshaped, key_matches, match_keys};
+pub use report::{Cast, LoadReport, Misshaped};
 pub use sha256::{bytes_sha256, file_sha256};
-pub use source::{Inventory, TensorInfo, TensorSource, WeightsFile};
-pub use tensor::{Dtype, HostTensor, IntTensor, StateDict};
+pub use source::{Inventory, TensorInfo, TensorSource};
+pub use tensor::{HostTensor, IntTensor, StateDict};
 
 /// Reads the weights in a file of either kind whole: a PyTorch checkpoint by [`Checkpoint::state_dict`],
 /// safetensors as they are.

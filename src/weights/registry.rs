@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::store::is_name;
+use super::name::is_name;
 
 /// The registry that comes with the program.
 const EMBEDDED: &str = include_str!("../../weights/registry.toml");

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::demo::BuiltIn;
+use super::name::is_name;
 use super::registry::{Licence, Registry, RegistryError};
 use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile};
 use crate::files::{PARTIAL, free_space, is_full};
@@ -25,15 +26,6 @@ const MANIFEST: &str = "geopurify";
 const EXTENSION: &str = "safetensors";
 /// Space a file system may take beyond a file's length.
 const MARGIN: u64 = 1 << 20;
-
-/// Whether `name` can be the name of a file in the store on every platform: letters, digits, `.`, `_`
-/// and `-`, no leading dot or dash, at most 100 bytes.
-#[must_use]
-pub fn is_name(name: &str) -> bool {
-    name.len() <= 100
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-}
 
 /// What is known of installed weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -459,16 +451,6 @@ mod tests {
             (20_454, "2026-01-01"),
         ] {
             assert_eq!(date(days), expected);
-        }
-    }
-
-    #[test]
-    fn names() {
-        for name in ["student", "my-student_2.1", "7"] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in ["", ".", "..", "-x", ".x", "a/b", "a\\b", "a b", "ü", &"x".repeat(101)] {
-            assert!(!is_name(name), "{name}");
         }
     }
 }

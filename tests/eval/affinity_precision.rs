@@ -1,6 +1,6 @@
 //! Affinity precision over the neighbours and weights that the operations give.
 
-use geopurify::eval::affinity_precision::{ClusterSettings, affinity_precision, cluster_features};
+use geopurify::distill::affinity_precision::{ClusterSettings, affinity_precision, cluster_features};
 use geopurify::ops::affinity::affinity;
 use geopurify::ops::knn::knn_voxels;
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values};

@@ -1,5 +1,6 @@
 //! Labelled scenes: making, preparing and choosing them, and measuring on them.
 
+mod ablation;
 mod affinity_precision;
 #[path = "../common/mod.rs"]
 mod common;
@@ -10,7 +11,6 @@ mod labelled_corner;
 mod prepare;
 mod reports;
 mod select;
-mod study;
 mod synth;
 #[path = "../common/weights.rs"]
 mod weights;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
-use geopurify::query::presets::Preset;
+use geopurify::labels::Preset;
 use geopurify::views::render::{Renderer, Scene, pinhole, radii};
 use geopurify::views::{Intrinsics, Layout, OpenOptions, Pose, PoseConvention, open};
 use glam::{DMat3, DVec3};

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
-use geopurify::query::presets::Preset;
+use geopurify::labels::Preset;
 use serde_json::Value;
 
 use crate::corner::corner;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use geopurify::cloud::{AttributeData, Field, PointCloud};
-use geopurify::eval::select::{
+use geopurify::distill::select::{
     SceneMetrics, SelectError, SelectSettings, keep, read_table, scores, select, write_list, write_selection,
     write_table,
 };

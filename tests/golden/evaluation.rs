@@ -1,9 +1,9 @@
 //! Evaluation and selection, which run on the host whatever the device is.
 
 use burn::tensor::Device;
-use geopurify::eval::kmeans::kmeans;
+use geopurify::distill::kmeans::kmeans;
+use geopurify::distill::select::{SceneMetrics, SelectSettings, keep, pick, scores, select};
 use geopurify::eval::metrics::{AbsentClasses, ClassCounts, Confusion};
-use geopurify::eval::select::{SceneMetrics, SelectSettings, keep, pick, scores, select};
 use serde_json::Value;
 
 use crate::Line;

@@ -59,15 +59,15 @@ pub fn lift_xdecoder(case: &Case, device: &Device) -> Vec<Line> {
         let row = |r: usize| std::array::from_fn(|c| transform[c * 4 + r]);
         let camera = Camera { world_to_camera: [row(0), row(1), row(2)], ..camera };
         let depth: Vec<f32> = depth.iter().map(|&mm| mm as f32 / 1000.0).collect();
-        let sight = lifter.see(camera, camera, &depth).unwrap();
-        let pixel_from_point = sight.pixel_from_point().unwrap();
+        let projection = lifter.see(camera, camera, &depth).unwrap();
+        let pixel_from_point = projection.pixel_from_point().unwrap();
         for &pixel in &pixel_from_point {
             let seen = pixel >= 0;
             mapping.extend(if seen { [pixel / width as i32, pixel % width as i32, 1] } else { [0; 3] });
         }
         let view = View::new(&queries, v, &text, [height, width], Padding::Kept).unwrap();
-        let report = lifter.add(&sight, &view).unwrap();
-        assert_eq!(report.num_visible, sight.num_visible());
+        let report = lifter.add(&projection, &view).unwrap();
+        assert_eq!(report.num_visible, projection.num_visible());
         let queries = lifter.query_from_point(v).unwrap();
         let query_from_pixel = view.query_from_pixel().unwrap();
         found_queries.extend(queries.iter().map(|query| query.map_or(-1, |query| query as i32)));

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use burn::prelude::*;
 use burn::tensor::Device;
-use geopurify::models::student::{AffinityPredictor, normalize_rows};
+use geopurify::models::student::AffinityPredictor;
 use geopurify::ops::affinity::affinity;
 use geopurify::ops::knn::{knn_points, knn_voxels};
+use geopurify::ops::normalize_rows;
 use geopurify::ops::pooling::{AffinityRows, pooling as pool};
 use geopurify::ops::segment_reduce::{Reduction, segment_reduce};
 use geopurify::ops::sparse_conv::{sparse_conv, weight_from_spconv};

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use burn::prelude::*;
 use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
-use geopurify::distill::optimizer::{AdamW, AdamWConfig, Group};
-use geopurify::distill::schedule::Schedule;
-use geopurify::models::student::{AffinityPredictor, normalize_rows};
+use geopurify::models::student::AffinityPredictor;
+use geopurify::ops::normalize_rows;
 use geopurify::ops::{float_tensor, float_values, int_tensor};
+use geopurify::training::Schedule;
+use geopurify::training::{AdamW, AdamWConfig, Group};
 
 use crate::Line;
 use crate::case::Case;

@@ -7,6 +7,7 @@ use geopurify::gpu::{Limits, with_limits};
 use geopurify::models::student::AffinityPredictor;
 use geopurify::ops::voxel_grid::QuantizeError;
 use geopurify::purify::{Affinities, ColorNormal, MemoryFeatures, Purified, PurifyError, Scan, Settings, purify};
+use geopurify::stages::StageTimer;
 use geopurify::weights::read_state_dict;
 
 use crate::common::{Random, devices, rel_l2};
@@ -48,7 +49,7 @@ impl Room {
         let (student, config, report) = AffinityPredictor::load(read_state_dict(&checkpoint).unwrap(), device).unwrap();
         assert!(report.is_complete(), "{report}");
         let affinities = Affinities::Learned { student: &student.fold(), config };
-        purify(scan, &self.features, affinities, settings, device, &mut |_, _| {})
+        purify(scan, &self.features, affinities, settings, device, &mut StageTimer::default())
     }
 }
 
@@ -189,7 +190,7 @@ fn baselines_are_means_of_neighbours_by_their_definitions() {
     let room = room(600);
     let settings = Settings { neighbors: K, iterations: 1, ..Settings::default() };
     let run = |affinities: Affinities<'_>, settings: Settings, device: &Device| {
-        purify(room.scan(), &room.features, affinities, settings, device, &mut |_, _| {})
+        purify(room.scan(), &room.features, affinities, settings, device, &mut StageTimer::default())
     };
     let before = run(Affinities::Uniform, Settings { iterations: 0, ..settings }, &Device::flex()).unwrap();
     let num_voxels = before.coords.len();

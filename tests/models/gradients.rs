@@ -8,12 +8,12 @@ use burn::tensor::Device;
 use burn::tensor::activation::{gelu, relu, sigmoid};
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
-use geopurify::distill::optimizer::{AdamW, AdamWConfig};
 use geopurify::models::sonata::{Sonata, SonataConfig};
 use geopurify::models::xdecoder::{Observed, XDecoder, XDecoderConfig};
 use geopurify::ops::conv2d::{Activation, PackedWeight, Precision, conv2d, linear};
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values};
 use geopurify::pretrain::parameters::{Parameters, Rate};
+use geopurify::training::{AdamW, AdamWConfig};
 use geopurify::weights::{Dtype, HostTensor, StateDict, TensorSource, WeightsError};
 
 use crate::common::{Random, devices, rel_l2};

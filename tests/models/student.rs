@@ -4,10 +4,10 @@
 use std::io::Write as _;
 
 use burn::tensor::{Device, Gradients};
-use geopurify::distill::optimizer::{AdamW, AdamWConfig, AdamWState, Group};
-use geopurify::distill::schedule::Schedule;
 use geopurify::models::student::{AffinityPredictor, StudentConfig};
 use geopurify::ops::{OpError, float_tensor, float_values, int_tensor};
+use geopurify::training::Schedule;
+use geopurify::training::{AdamW, AdamWConfig, AdamWState, Group};
 use geopurify::weights::{Dtype, SafetensorsWriter, StateDict, TensorSpec, WeightsFile};
 
 use crate::common::{Random, devices};

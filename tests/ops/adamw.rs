@@ -2,8 +2,8 @@
 
 use burn::prelude::*;
 use burn::tensor::Device;
-use geopurify::distill::optimizer::{AdamW, AdamWConfig, AdamWState, HostMoments};
 use geopurify::ops::{OpError, float_tensor, float_values};
+use geopurify::training::{AdamW, AdamWConfig, AdamWState, HostMoments};
 
 use crate::common::{Random, devices, rel_l2};
 

@@ -4,8 +4,8 @@ use burn::prelude::*;
 use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
 use geopurify::gpu::{Limits, shaders, with_limits};
-use geopurify::models::student::normalize_rows;
 use geopurify::ops::info_nce::info_nce;
+use geopurify::ops::normalize_rows;
 use geopurify::ops::{OpError, float_tensor, float_values, int_tensor};
 
 use crate::common::{Random, devices, rel_l2};

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use geopurify::distill::curve::LossCurve;
-use geopurify::distill::events::{EventWriter, last_event_file, now};
-use geopurify::distill::metrics_log::{LogError, MetricsLog, read_series};
 use geopurify::images::draw::{Scale, class_color};
 use geopurify::images::{Orientation, read_image, write_png};
+use geopurify::training::LossCurve;
+use geopurify::training::{EventWriter, last_event_file, now};
+use geopurify::training::{LogError, MetricsLog, read_series};
 use serde::Serialize;
 
 /// CRC-32C bit by bit, from its polynomial.

@@ -32,9 +32,9 @@ fn points_without_a_query_or_a_view_take_the_nearest() {
         // Left and right of the middle in sight, and one behind the camera, nearest to the right one.
         let at = vec![[2.0, 0.3, 0.0], [2.0, -0.3, 0.0], [-2.0, -0.4, 0.0]];
         let mut lifter = Lifter::new(at, Visibility::default(), device);
-        let sight = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
-        assert_eq!(sight.num_visible(), 2, "{name}");
-        let report = lifter.add(&sight, &half_view(2, device)).unwrap();
+        let projection = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        assert_eq!(projection.num_visible(), 2, "{name}");
+        let report = lifter.add(&projection, &half_view(2, device)).unwrap();
         assert_eq!((report.num_visible, report.num_filled), (2, 1), "{name}");
         assert_eq!(lifter.query_from_point(0).unwrap(), [Some(0), Some(0), None], "{name}");
         // Two bytes a point, and the one row that is used.
@@ -68,9 +68,9 @@ fn a_depth_camera_of_its_own_says_only_what_is_hidden() {
     let expected: Vec<i32> = cases.iter().map(|case| case.1).collect();
     everywhere(|name, device| {
         let lifter = Lifter::new(at.clone(), Visibility::default(), device);
-        let sight = lifter.see(color, CAMERA, &vec![2.0; 60 * 80]).unwrap();
-        assert_eq!(sight.pixel_from_point().unwrap(), expected, "{name}");
-        assert_eq!(sight.num_visible(), 3, "{name}");
+        let projection = lifter.see(color, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        assert_eq!(projection.pixel_from_point().unwrap(), expected, "{name}");
+        assert_eq!(projection.num_visible(), 3, "{name}");
         let error = lifter.see(color, CAMERA, &vec![2.0; 160 * 160]).unwrap_err();
         assert_eq!(error.to_string(), "the depth map has 25600 pixels, the camera 80 x 60", "{name}");
         // Seen at any depth, but not from behind.
@@ -89,9 +89,9 @@ fn six_views(budget: Option<u64>, device: &Device) -> Lifter {
     }
     for v in 0..6 {
         let depth = vec![1.0 + 0.1 * v as f32; 60 * 80];
-        let sight = lifter.see(CAMERA, CAMERA, &depth).unwrap();
+        let projection = lifter.see(CAMERA, CAMERA, &depth).unwrap();
         let pixels = |i: usize| if i % 7 == v { -1 } else { (i / 80 / 4 + v) as i32 };
-        lifter.add(&sight, &view(pixels, 20 + v, device)).unwrap();
+        lifter.add(&projection, &view(pixels, 20 + v, device)).unwrap();
     }
     assert_eq!(lifter.num_views(), 6);
     lifter
@@ -139,8 +139,8 @@ fn a_temporary_file_that_cannot_be_written_is_named() {
     if std::env::var_os(MARK).is_some() {
         let device = Device::flex();
         let mut lifter = Lifter::new(vec![[2.0, 0.3, 0.0]], Visibility::default(), &device).with_memory_budget(0);
-        let sight = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
-        let error = lifter.add(&sight, &half_view(2, &device)).unwrap_err();
+        let projection = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        let error = lifter.add(&projection, &half_view(2, &device)).unwrap_err();
         assert!(matches!(&error, LiftError::Spill { bytes: 2, .. }), "{error:?}");
         assert!(error.to_string().starts_with("2 bytes of views are past the memory budget"), "{error}");
         assert!(error.to_string().contains("/dev/null/nowhere"), "{error}");
@@ -163,33 +163,33 @@ fn views_that_do_not_fit_are_refused_or_add_nothing() {
         let mut lifter = Lifter::new(at, Visibility::default(), device);
         let error = lifter.see(CAMERA, CAMERA, &[1.0; 7]).unwrap_err();
         assert_eq!(error.to_string(), "the depth map has 7 pixels, the camera 80 x 60");
-        let sight = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        let projection = lifter.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
         let small = View::from_parts(int_tensor(vec![0; 48], [6, 8], device), vec![1.0; 2], vec![1.0; 3], 1).unwrap();
-        assert!(lifter.add(&sight, &small).unwrap_err().to_string().starts_with("the view has 48 pixels"));
+        assert!(lifter.add(&projection, &small).unwrap_err().to_string().starts_with("the view has 48 pixels"));
         // Views in which no query claims anything, or no point is in sight.
-        assert_eq!(lifter.add(&sight, &view(|_| -1, 2, device)).unwrap().num_filled, 0, "{name}");
-        assert_eq!(lifter.add(&sight, &view(|_| -5, 0, device)).unwrap().num_visible, 2, "{name}");
+        assert_eq!(lifter.add(&projection, &view(|_| -1, 2, device)).unwrap().num_filled, 0, "{name}");
+        assert_eq!(lifter.add(&projection, &view(|_| -5, 0, device)).unwrap().num_visible, 2, "{name}");
         let dark = lifter.see(CAMERA, CAMERA, &vec![0.0; 60 * 80]).unwrap();
         assert_eq!(lifter.add(&dark, &half_view(2, device)).unwrap().num_visible, 0, "{name}");
         assert_eq!((lifter.num_views(), lifter.bytes_in_memory()), (0, 0), "{name}");
-        lifter.add(&sight, &half_view(2, device)).unwrap();
+        lifter.add(&projection, &half_view(2, device)).unwrap();
         // Views may have different numbers of queries, but not of channels or labels.
-        lifter.add(&sight, &half_view(3, device)).unwrap();
+        lifter.add(&projection, &half_view(3, device)).unwrap();
         let pixels = int_tensor(vec![0; 60 * 80], SIZE, device);
         let narrow = View::from_parts(pixels, vec![1.0; 1], vec![1.0; 3], 1).unwrap();
-        let error = lifter.add(&sight, &narrow).unwrap_err();
+        let error = lifter.add(&projection, &narrow).unwrap_err();
         assert_eq!(error.to_string(), "a view of [1, 3] channels and labels after one of [2, 3]");
         let other = Lifter::new(vec![[2.0, 0.3, 0.0]], Visibility::default(), device);
-        let sight = other.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
-        let error = lifter.add(&sight, &half_view(2, device)).unwrap_err();
+        let projection = other.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        let error = lifter.add(&projection, &half_view(2, device)).unwrap_err();
         assert_eq!(error.to_string(), "pixels of 1 points for a scan of 2");
         assert_eq!(lifter.finish().unwrap().num_views_of_point, [2, 2], "{name}");
 
         let error = other.finish().unwrap_err();
         assert!(error.to_string().contains("none of the 0 views sees any of the 1 points"), "{error}");
         let mut empty = Lifter::new(Vec::new(), Visibility::default(), device);
-        let sight = empty.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
-        assert_eq!(empty.add(&sight, &half_view(2, device)).unwrap().num_visible, 0, "{name}");
+        let projection = empty.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
+        assert_eq!(empty.add(&projection, &half_view(2, device)).unwrap().num_visible, 0, "{name}");
         assert!(empty.finish().is_err(), "{name}");
     });
 }

@@ -111,9 +111,9 @@ fn virtual_views_give_a_scan_its_own_colours() {
     for (name, device) in devices() {
         let mut lifter = Lifter::new(points.clone(), Visibility::default(), &device);
         for (camera, picture) in &pictures {
-            let sight = lifter.see(*camera, *camera, &picture.depth).unwrap();
+            let projection = lifter.see(*camera, *camera, &picture.depth).unwrap();
             let view = color_view(&picture.colors, |pixel| picture.index[pixel] >= 0, camera, &device);
-            lifter.add(&sight, &view).unwrap();
+            lifter.add(&projection, &view).unwrap();
         }
         assert_colors(&name, &lifter.finish().unwrap(), &colors);
     }
@@ -188,9 +188,9 @@ fn a_recording_gives_the_cloud_fused_from_it_its_colours() {
             let color = camera(&frame.color, frame.pose);
             let depth = camera(&frame.depth.unwrap(), frame.pose_of_depth());
             assert_ne!(color, depth);
-            let sight = lifter.see(color, depth, dataset.depth(i).unwrap().unwrap().meters()).unwrap();
+            let projection = lifter.see(color, depth, dataset.depth(i).unwrap().unwrap().meters()).unwrap();
             let view = color_view(dataset.color(i).unwrap().pixels(), |_| true, &color, &device);
-            lifter.add(&sight, &view).unwrap();
+            lifter.add(&projection, &view).unwrap();
         }
         assert!(lifter.bytes_spilled() > 0, "{name}");
         assert_colors(&name, &lifter.finish().unwrap(), cloud.colors.as_ref().unwrap());

@@ -4,21 +4,21 @@
 
 mod captions;
 mod chart;
+mod contact_sheet;
 mod heat;
 mod legend;
 mod matrix;
 mod overlay;
 mod palette;
-mod sheet;
 mod text;
 
 pub use chart::{Axis, Chart, Curve, Panel, Scale};
+pub use contact_sheet::contact_sheet;
 pub use heat::{heat_bar, heat_color};
 pub use legend::LegendEntry;
 pub use matrix::matrix;
 pub use overlay::{overlay, tint};
 pub use palette::{class_color, palette};
-pub use sheet::sheet;
 
 use super::{ImageError, Rgb8Image, check_count};
 

@@ -52,7 +52,7 @@ pub trait InfoNceBackend: Backend {
 /// 2018).
 ///
 /// `anchors [A]`, `positives [A]` and `negatives [A, M]` are rows of `embedding [V, E]`, which the caller has
-/// normalised if cosines are meant (see [`normalize_rows`](crate::models::student::normalize_rows)); `temperature`
+/// normalised if cosines are meant (see [`normalize_rows`](crate::ops::normalize_rows)); `temperature`
 /// is τ. Any row may be named any number of times, and a negative that is named twice counts twice.
 /// The gradient flows to `embedding`. Its rows are sums in a fixed order, so two runs on one device agree to the
 /// bit; neither it nor the loss needs memory for A × M × E values.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::cloud::PointCloud;
-use crate::eval::labels::read_labels;
+use crate::labels::read_labels;
 use crate::pretrain::PretrainError;
 
 /// Ends of the names of a room's files, after the folder's name.

@@ -4,7 +4,7 @@ use glam::{Affine3A, vec2, vec3};
 
 use super::kitchen::tap;
 use super::{Handle, Kind, Piece, Studio, Top, Use, front, handle};
-use crate::synth::classes::{
+use crate::labels::nyu40::{
     BATHTUB, CABINET, COUNTER, FLOOR_MAT, MIRROR, OTHER_FURNITURE, OTHER_PROP, SHOWER_CURTAIN, SINK, TOILET, TOWEL,
 };
 use crate::synth::draw::noise;

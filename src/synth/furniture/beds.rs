@@ -3,7 +3,7 @@
 use glam::{Affine3A, vec2, vec3};
 
 use super::{Handle, Kind, Leg, Piece, Studio, Use, front, handle, leg};
-use crate::synth::classes::{BED, NIGHT_STAND, PILLOW};
+use crate::labels::nyu40::{BED, NIGHT_STAND, PILLOW};
 use crate::synth::draw::noise;
 use crate::synth::mesh::Builder;
 

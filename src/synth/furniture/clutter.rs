@@ -2,9 +2,9 @@
 
 use glam::{Affine3A, Vec2, Vec3, vec2, vec3};
 
-use super::storage::spine;
+use super::books::spine;
 use super::{Kind, Piece, Studio, Top, Use};
-use crate::synth::classes::{
+use crate::labels::nyu40::{
     BAG, BOOKS, BOX, CLOTHES, FLOOR_MAT, LAMP, OTHER_FURNITURE, OTHER_PROP, PAPER, TELEVISION, WHITEBOARD,
 };
 use crate::synth::draw::noise;
@@ -701,7 +701,7 @@ fn cutting_board(s: &mut Studio<'_>, b: &mut Builder, at: Vec3) {
 }
 
 fn folded_towel(s: &mut Studio<'_>, b: &mut Builder, at: Vec3) {
-    b.class(crate::synth::classes::TOWEL).paint(s.draw.pick(&s.palette().towels));
+    b.class(crate::labels::nyu40::TOWEL).paint(s.draw.pick(&s.palette().towels));
     for k in 0..s.draw.count(1, 3) {
         b.rounded_block(at + vec3(0.0, 0.0, 0.045 * k as f32), vec3(0.24, 0.17, 0.045), 0.02);
     }

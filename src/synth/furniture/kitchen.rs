@@ -4,7 +4,7 @@ use glam::{Vec3, vec2, vec3};
 
 use super::clutter::storage_box;
 use super::{Handle, Kind, Piece, Studio, Top, Use, front, handle};
-use crate::synth::classes::{BOX, CABINET, COUNTER, OTHER_FURNITURE, OTHER_PROP, REFRIGERATOR, SINK, WALL};
+use crate::labels::nyu40::{BOX, CABINET, COUNTER, OTHER_FURNITURE, OTHER_PROP, REFRIGERATOR, SINK, WALL};
 use crate::synth::mesh::Builder;
 use crate::synth::style::rgb;
 use crate::synth::texture::Material;

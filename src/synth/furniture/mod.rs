@@ -6,6 +6,7 @@
 
 mod bath;
 mod beds;
+mod books;
 mod clutter;
 mod kitchen;
 mod openings;

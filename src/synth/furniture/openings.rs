@@ -3,7 +3,7 @@
 use glam::{Affine3A, Vec3, vec2, vec3};
 
 use super::{Kind, Piece, Studio};
-use crate::synth::classes::{CURTAIN, DOOR, PICTURE, WINDOW};
+use crate::labels::nyu40::{CURTAIN, DOOR, PICTURE, WINDOW};
 use crate::synth::draw::noise;
 use crate::synth::mesh::Builder;
 use crate::synth::style::rgb;

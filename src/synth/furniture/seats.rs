@@ -3,7 +3,7 @@
 use glam::{Affine3A, vec2, vec3};
 
 use super::{Kind, Leg, Piece, Studio, leg};
-use crate::synth::classes::{CHAIR, OTHER_FURNITURE, PILLOW, SOFA};
+use crate::labels::nyu40::{CHAIR, OTHER_FURNITURE, PILLOW, SOFA};
 use crate::synth::mesh::{Builder, ring, round};
 
 /// A chair to sit at a table.

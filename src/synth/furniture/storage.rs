@@ -2,18 +2,11 @@
 
 use glam::{Affine3A, Vec3, vec2, vec3};
 
+use super::books::spine;
 use super::clutter::{ornament, storage_box};
 use super::{Handle, Kind, Leg, Piece, Studio, Use, front, handle, leg};
-use crate::synth::classes::{BOOKSHELF, CABINET, OTHER_FURNITURE, SHELVES};
+use crate::labels::nyu40::{BOOKSHELF, CABINET, OTHER_FURNITURE, SHELVES};
 use crate::synth::mesh::{Builder, placed};
-use crate::synth::style::rgb;
-use crate::synth::texture::{Material, Pattern};
-
-/// Cloths and papers of books.
-const SPINES: [u32; 14] = [
-    0x7a2a26, 0x2b4a6f, 0x2f5a3c, 0xc9b48a, 0xe8e4d8, 0x1e1e22, 0xb5762e, 0x5a3a5f, 0x9aa5ad, 0xd0553a, 0x3f8a8c,
-    0xd8b93e, 0x6a4a32, 0xf1f1ee,
-];
 
 /// A row of books on a board from `x0` to `x1` at `z`, backs at `y`, no higher than `room`; of the current class.
 pub(in crate::synth) fn books(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f32; 2], y: f32, z: f32, room: f32) {
@@ -44,21 +37,6 @@ pub(in crate::synth) fn books(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f3
             x += 0.1;
         }
     }
-}
-
-/// One of the spines of the room's books.
-pub(super) fn spine(s: &mut Studio<'_>) -> u16 {
-    let book = |material: &Material| matches!(material.pattern, Pattern::Book);
-    let known = s.materials.iter().filter(|material| book(material)).count();
-    if known >= 24 {
-        let nth = s.draw.count(0, known - 1);
-        let place = s.materials.iter().enumerate().filter(|(_, material)| book(material)).nth(nth);
-        return place.map_or(0, |(place, _)| place as u16);
-    }
-    let main = rgb(s.draw.pick(&SPINES)) * s.draw.range(0.7, 1.15);
-    let second = rgb(s.draw.pick(&SPINES));
-    let seed = s.draw.seed() as u32;
-    s.material(Material::new(Pattern::Book, [main, second, main], seed))
 }
 
 /// Books, boxes and ornaments on a board.

@@ -3,7 +3,7 @@
 use glam::{Affine3A, vec2, vec3};
 
 use super::{Handle, Kind, Leg, Piece, Studio, Use, front, handle, leg};
-use crate::synth::classes::{DESK, TABLE};
+use crate::labels::nyu40::{DESK, TABLE};
 use crate::synth::draw::Draw;
 use crate::synth::mesh::{Builder, ring, round};
 

@@ -10,8 +10,9 @@ use glam::DVec3;
 
 use crate::cloud::PointCloud;
 use crate::files::MappedFile;
+use crate::views::calibration::Calibration;
 use crate::views::camera::Distortion;
-use crate::views::recording::{Calibration, DepthFile, DepthFormat, Listed, Listing, Points, PoseState};
+use crate::views::recording::{DepthFile, DepthFormat, Listed, Listing, Points, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
 const MODELS: &[&str] =

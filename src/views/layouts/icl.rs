@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::tum::{Timed, pose_at, read_pairs, read_trajectory};
 use super::{by_stem, require_poses};
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing, PoseState};
+use crate::views::calibration::Calibration;
+use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 5000.0;
@@ -38,7 +39,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Icl, root, Some(convention), Some(UNITS_PER_METER));
     let calibration = match text::file_of(root, CAMERA) {
-        Some(path) => text::calibration(&path, false)?,
+        Some(path) => calibration::read_calibration(&path, false)?,
         None => {
             listing.notes.push("the intrinsics are those published for ICL-NUIM (f 481.2, -480)".into());
             Calibration::of([481.2, -480.0, 319.5, 239.5]).sized(640, 480)

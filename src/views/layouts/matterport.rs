@@ -8,8 +8,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{pose_of_file, require_poses};
+use crate::views::calibration::Calibration;
 use crate::views::camera::Distortion;
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing};
+use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 4000.0;
@@ -94,7 +95,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
                 let file = |folder: &str| root.join(folder).join(format!("{stem}.txt"));
                 listing.frames.push(Listed {
                     depth: depth.map(DepthFile::integer),
-                    calibration: Some(text::calibration(&file("intrinsic"), false)?),
+                    calibration: Some(calibration::read_calibration(&file("intrinsic"), false)?),
                     pose: pose_of_file(&file("pose"), convention),
                     ..Listed::new(path)
                 });

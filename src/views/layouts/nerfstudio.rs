@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::views::calibration::Calibration;
 use crate::views::camera::{Distortion, InvalidPose};
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing, Points, PoseState};
+use crate::views::recording::{DepthFile, Listed, Listing, Points, PoseState};
 use crate::views::text::{json_number, json_numbers, json_size};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, depth, text};
 

@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{by_stem, require_poses};
+use crate::views::calibration::Calibration;
 use crate::views::camera::InvalidPose;
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing, PoseState};
+use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::text::{json_number, json_size};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 

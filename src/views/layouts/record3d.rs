@@ -16,10 +16,11 @@ use rawzip::{CompressionMethod, ZipArchive};
 
 use crate::files::MappedFile;
 use crate::images::{Orientation, Rgb8Image, decode_image};
+use crate::views::calibration::Calibration;
 use crate::views::camera::InvalidPose;
 use crate::views::dataset::{Conventions, Counts};
 use crate::views::depth::{image_size, num_pixels};
-use crate::views::recording::{Calibration, PoseState, check_size};
+use crate::views::recording::{PoseState, check_size};
 use crate::views::text::{json_numbers, json_size};
 use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, ViewsError, text};
 

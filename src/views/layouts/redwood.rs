@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing, PoseState};
+use crate::views::calibration::Calibration;
+use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
@@ -112,7 +113,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let mut listing = Listing::new(Layout::Redwood, root, Some(convention), Some(UNITS_PER_METER));
     let poses: HashMap<usize, PoseState> = read_trajectory(&trajectory, &mut listing.notes)?.into_iter().collect();
     let calibration = match text::file_of(root, CAMERA) {
-        Some(path) => text::calibration(&path, false)?,
+        Some(path) => calibration::read_calibration(&path, false)?,
         None => {
             listing
                 .notes

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use super::scannet;
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing, PoseState};
+use crate::views::calibration::Calibration;
+use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 6553.5;
@@ -47,7 +48,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
                 }
                 listing.conventions.depth_units_per_meter = Some(scale);
             }
-            text::calibration(&path, false)?
+            calibration::read_calibration(&path, false)?
         }
         None => {
             listing.notes.push("there is no cam_params.json: the camera of the published renderings is assumed".into());

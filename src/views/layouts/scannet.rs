@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{by_stem, pose_of_file, require_poses};
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing};
+use crate::views::calibration::Calibration;
+use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
@@ -46,7 +47,7 @@ fn intrinsics(root: &Path) -> Result<(Option<Calibration>, Option<Calibration>),
     let scene = format!("{}.txt", text::file_name(root));
     let read = |names: &[&str], depth| {
         let file = text::file_of(root, names).or_else(|| text::file_of(root, &[scene.as_str()]));
-        file.map(|path| text::calibration(&path, depth)).transpose()
+        file.map(|path| calibration::read_calibration(&path, depth)).transpose()
     };
     Ok((read(COLOR_INTRINSICS, false)?, read(DEPTH_INTRINSICS, true)?))
 }

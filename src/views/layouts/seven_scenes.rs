@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{pose_of_file, require_poses};
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing};
+use crate::views::calibration::Calibration;
+use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
@@ -37,8 +38,10 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let mut listing = Listing::new(Layout::SevenScenes, root, Some(convention), Some(UNITS_PER_METER));
     let info = text::file_of(root, &["_info.txt"]);
     let (calibration, depth_calibration) = match (&info, text::file_of(root, CAMERA)) {
-        (Some(path), _) => (text::calibration(path, false)?, Some(text::calibration(path, true)?)),
-        (None, Some(path)) => (text::calibration(&path, false)?, None),
+        (Some(path), _) => {
+            (calibration::read_calibration(path, false)?, Some(calibration::read_calibration(path, true)?))
+        }
+        (None, Some(path)) => (calibration::read_calibration(&path, false)?, None),
         (None, None) => {
             listing.notes.push("the intrinsics are the sensor's default, f 585, c 320 240, as published".into());
             (Calibration::of(DEFAULT).sized(640, 480), None)

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use glam::DVec3;
 
-use crate::views::recording::{Calibration, DepthFile, Listed, Listing, PoseState};
+use crate::views::calibration::Calibration;
+use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 5000.0;
@@ -162,7 +163,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Tum, root, Some(convention), Some(UNITS_PER_METER));
     let calibration = match text::file_of(root, CAMERA) {
-        Some(path) => text::calibration(&path, false)?,
+        Some(path) => calibration::read_calibration(&path, false)?,
         None => {
             let name = sequence_name(root);
             let published = PUBLISHED.into_iter().find(|(camera, _)| name.contains(camera));

@@ -1,0 +1,92 @@
+use std::path::{Path, PathBuf};
+
+use crate::distill::DistillError;
+use crate::eval::metrics::MetricsError;
+use crate::eval::truth::TruthError;
+use crate::images::ImageError;
+use crate::labels::LabelsError;
+use crate::ops::OpError;
+use crate::pipeline::PipelineError;
+use crate::purify::PurifyError;
+use crate::session::SessionError;
+use crate::weights::WeightsError;
+
+/// Why an ablation stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AblationError {
+    /// Settings and rooms do not fit together.
+    #[error("{message}")]
+    Settings {
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// A lifted room is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Room {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// A file or folder cannot be written or read.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Labels and predictions cannot be counted.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The labels of a room cannot be read.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
+    /// Labels and points are not of one room.
+    #[error(transparent)]
+    Truth(#[from] TruthError),
+    /// A room cannot be read or seen, or weights are missing.
+    #[error(transparent)]
+    Session(Box<SessionError>),
+    /// A room cannot be lifted.
+    #[error(transparent)]
+    Pipeline(Box<PipelineError>),
+    /// A file of tensors cannot be read or written.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A student cannot be trained.
+    #[error(transparent)]
+    Distill(#[from] DistillError),
+    /// A room cannot be purified.
+    #[error(transparent)]
+    Purify(#[from] PurifyError),
+    /// The picture cannot be drawn.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// An operation failed.
+    #[error(transparent)]
+    Op(#[from] OpError),
+}
+
+impl AblationError {
+    pub(super) fn json(path: &Path, error: &serde_json::Error) -> Self {
+        Self::Room { path: path.to_path_buf(), message: error.to_string() }
+    }
+
+    pub(super) fn settings(message: impl Into<String>) -> Self {
+        Self::Settings { message: message.into() }
+    }
+}
+
+impl From<SessionError> for AblationError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(Box::new(error))
+    }
+}
+
+impl From<PipelineError> for AblationError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(Box::new(error))
+    }
+}

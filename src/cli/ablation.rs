@@ -1,0 +1,258 @@
+//! `geopurify ablation`: what each part of the method is worth on rooms that nothing was learned from.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::networks::{TeacherArgs, XDecoderArgs, open_session};
+use super::progress::Bars;
+use super::table::table;
+use super::train::{cache_folder, words_of};
+use super::viewing::ViewingArgs;
+use crate::ablation::{
+    AblationEvent, AblationInputs, AblationOrigin, AblationReport, AblationRooms, AblationSettings, AblationWords,
+    CHART_FILE, JSON_FILE, MARKDOWN_FILE, RoomLifter, ablation,
+};
+use crate::distill::{self, Config, PrepareSettings, Preparer, SceneFile};
+use crate::eval::scenes::{LabelledScene, find_scenes};
+use crate::gpu::DeviceSelection;
+use crate::labels::{Preset, Protocol};
+use crate::pipeline::Weights;
+use crate::purify;
+use crate::session::{Network, Networks, Source};
+
+/// Arguments of `ablation`.
+#[derive(clap::Args, Debug)]
+pub(super) struct AblationArgs {
+    /// Rooms as `synth` makes them, in folders train, val and test
+    #[arg(long, value_name = "DIR")]
+    rooms: PathBuf,
+    /// Folder for the students, the results and the table. What is done there is not done again
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Classes: scannet20 (whose last, "other", is not counted), matterport21
+    #[arg(long, value_name = "NAME", default_value = "scannet20")]
+    preset: Preset,
+    /// Students of each kind
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    seeds: u32,
+    /// From how many rooms students learn; the largest is the usual one
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "5,10,20,50")]
+    scenes: Vec<usize>,
+    /// T, as the paper counts: affinities are applied T + 1 times
+    #[arg(long, value_name = "T,..", value_delimiter = ',', default_value = "1,18,36")]
+    iterations: Vec<usize>,
+    /// T beside these that are tried on validation rooms, for learned affinities and for baselines
+    #[arg(long, value_name = "T,..", value_delimiter = ',', default_value = "0,2,4,8,12,24,54")]
+    candidates: Vec<usize>,
+    /// Most rooms to measure [default: all of DIR/test]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    test_rooms: Option<u32>,
+    /// Most rooms to choose settings by, of DIR/val
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    validation_rooms: u32,
+    /// Steps of the optimizer, the same for all students but for whole epochs
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Channels within the students
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    hidden: usize,
+    /// Channels of their embeddings
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    embed: usize,
+    /// Anchors of a training scene
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    anchors: usize,
+    /// Settings of training beside these (TOML), as `train --config` takes them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Memory for a step, in MiB; of rooms that need more, parts are taken
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    max_memory: u64,
+    /// Neighbours per voxel, 1 to 128
+    #[arg(long, default_value_t = purify::Settings::default().neighbors)]
+    neighbors: usize,
+    /// Folder for what is computed of rooms once [default: training in the cache folder of the user]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    #[command(flatten)]
+    viewing: ViewingArgs,
+    #[command(flatten)]
+    teacher: TeacherArgs,
+    #[command(flatten)]
+    xdecoder: XDecoderArgs,
+    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
+    device: DeviceSelection,
+    /// Print the table as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &AblationArgs) -> Result<()> {
+    let settings = settings(args)?;
+    let training = found(&args.rooms.join("train"), settings.most_scenes())?;
+    settings.check(training.len())?;
+    let test = found(&args.rooms.join("test"), args.test_rooms.map_or(usize::MAX, |n| n as usize))?;
+    let held_out = args.rooms.join("val");
+    let validation = match args.validation_rooms as usize {
+        count if count > 0 && held_out.is_dir() => found(&held_out, count)?,
+        _ => {
+            eprintln!("note: no validation rooms: nothing is chosen for the baselines");
+            Vec::new()
+        }
+    };
+    let protocol = Protocol::of_preset(&args.preset);
+    let labels: Vec<String> = args.preset.labels[..protocol.num_classes].iter().map(|&l| l.to_owned()).collect();
+    let needed = &[Network::XDecoder, Network::Sonata];
+    let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
+    let session = open_session(args.device, networks.clone(), needed)?;
+    let selected = session.device();
+    let prepare = PrepareSettings {
+        views: args.viewing.settings(),
+        networks,
+        words: words_of(Some(args.preset))?,
+        cache: cache_folder(args.cache.as_deref())?,
+    };
+
+    let mut bars = Bars::new();
+    let mut say = |line: &str| eprintln!("{line}");
+    let mut preparer = Preparer::new(&prepare, &settings.training, selected, &mut say)?;
+    let mut rooms = AblationRooms::default();
+    for scene in &training {
+        let source = Source::of(&scene.scan, scene.recording.as_deref());
+        let prepared = preparer.prepare(&source, &mut |stage, share| bars.show(stage, share));
+        bars.finish();
+        let [mut prepared] = <[SceneFile; 1]>::try_from(prepared.with_context(|| scene.name.clone())?)
+            .map_err(|files| anyhow::anyhow!("{}: {} scenes in a recording, expected one", scene.name, files.len()))?;
+        prepared.name.clone_from(&scene.name);
+        rooms.training.push(prepared);
+    }
+    drop(preparer);
+
+    let mut lifter =
+        RoomLifter::new(&prepare, args.preset, &settings, selected, &mut |stage, share| bars.show(stage, share))?;
+    for (scenes, files) in [(&validation, &mut rooms.validation), (&test, &mut rooms.test)] {
+        for scene in scenes {
+            let lifted = lifter.lifted(scene, &mut |stage, share| bars.show(stage, share), &mut say);
+            bars.finish();
+            files.push(lifted.with_context(|| scene.name.clone())?);
+        }
+    }
+    let rows = lifter.words();
+    let sonata = prepare.networks.with_demo(needed).open_sonata()?;
+    let origins = [("xdecoder", lifter.origin()), ("sonata", &sonata.origin)];
+    let weights = origins
+        .into_iter()
+        .map(|(model, origin)| Ok(Weights { model, source: origin.source.clone(), sha256: origin.sha256()? }))
+        .collect::<Result<_>>()?;
+    let origin = AblationOrigin { weights, device: selected.name.clone() };
+    drop(lifter);
+
+    let words = AblationWords { labels: &labels, rows, protocol };
+    let mut shown = Shown { bars, is_terminal: std::io::stderr().is_terminal() };
+    let inputs = AblationInputs { rooms: &rooms, words: &words, origin: &origin };
+    let report = ablation(&args.output, &settings, inputs, &selected.device, &mut |event| shown.show(event))?;
+    shown.bars.finish();
+    print(args, &report)
+}
+
+fn settings(args: &AblationArgs) -> Result<AblationSettings> {
+    let base = match &args.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            Config::parse(&text, None).with_context(|| path.display().to_string())?
+        }
+        None => Config::of(distill::Preset::Paper),
+    };
+    let training = Config { hidden_dim: args.hidden, embed_dim: args.embed, anchors: args.anchors, ..base };
+    training.validate()?;
+    Ok(AblationSettings {
+        seeds: args.seeds as usize,
+        scenes: args.scenes.clone(),
+        iterations: args.iterations.clone(),
+        candidates: args.candidates.clone(),
+        kernels: AblationSettings::usual_kernels(),
+        sharpness: AblationSettings::USUAL_SHARPNESS.to_vec(),
+        steps: args.steps as usize,
+        training,
+        max_memory: args.max_memory << 20,
+        purify: purify::Settings {
+            neighbors: args.neighbors,
+            working_bytes: (args.viewing.working_memory as usize) << 20,
+            ..purify::Settings::default()
+        },
+    })
+}
+
+/// The first scenes of a folder.
+fn found(folder: &Path, most: usize) -> Result<Vec<LabelledScene>> {
+    let mut scenes = find_scenes(folder)?;
+    scenes.truncate(most);
+    Ok(scenes)
+}
+
+/// The ablation on standard error: bars where there is a terminal, and a line for what is done.
+struct Shown {
+    bars: Bars,
+    is_terminal: bool,
+}
+
+impl Shown {
+    fn show(&mut self, event: &AblationEvent<'_>) {
+        match event {
+            AblationEvent::Training { event: distill::Event::Step { report, num_steps, .. }, .. }
+                if self.is_terminal =>
+            {
+                self.bars.show("train", report.step as f64 / *num_steps as f64);
+            }
+            AblationEvent::Training { run, event: distill::Event::Note(note) } => log::info!("{run}: {note}"),
+            AblationEvent::Training { .. } => {}
+            AblationEvent::Trained { run, seconds } => {
+                self.bars.finish();
+                eprintln!("{run}: {}", took("trained", *seconds));
+            }
+            AblationEvent::Measured { way, room, seconds } => {
+                if seconds.is_some() {
+                    eprintln!("{room}, {way}: {}", took("measured", *seconds));
+                }
+            }
+        }
+    }
+}
+
+fn took(done: &str, seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| format!("{done} before"), |seconds| format!("{done} in {seconds:.1} s"))
+}
+
+fn print(args: &AblationArgs, report: &AblationReport) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+        return Ok(());
+    }
+    let count = |value: Option<usize>| value.map_or_else(String::new, |value| value.to_string());
+    let rows: Vec<Vec<String>> = report
+        .rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.group.to_owned(),
+                row.name.clone(),
+                count(row.iterations),
+                count(row.scenes),
+                format!("{:.2} %", 100.0 * row.mean_iou.mean),
+                format!("{:.2}", 100.0 * row.mean_iou.deviation),
+                format!("{:+.2}", row.gain.mean),
+                format!("{:+.2} to {:+.2}", row.gain.least, row.gain.most),
+            ]
+        })
+        .collect();
+    let header = ["what", "", "T", "scenes", "mIoU", "deviation", "gain", "least to largest"];
+    write!(out, "{}", table(&header, &rows))?;
+    for name in [JSON_FILE, MARKDOWN_FILE, CHART_FILE] {
+        writeln!(out, "{}", args.output.join(name).display())?;
+    }
+    Ok(())
+}

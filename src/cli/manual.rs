@@ -1,0 +1,90 @@
+//! Help by task, shell completions and manual pages.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Command, CommandFactory as _};
+
+use super::Cli;
+
+/// The commands by what a person wants to do.
+const TASKS: [(&str, &[&str]); 5] = [
+    ("Label", &["infer", "segment"]),
+    ("Search", &["query"]),
+    ("Train", &["train", "select", "pretrain"]),
+    ("Evaluate", &["eval", "ablation", "prepare", "synth"]),
+    ("Tools", &["info", "encode", "purify", "weights", "devices", "completions", "man", "help"]),
+];
+
+/// Arguments of `completions`.
+#[derive(clap::Args, Debug)]
+pub(super) struct CompletionsArgs {
+    /// The shell: bash, zsh, fish, powershell or elvish
+    shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(clap::Args, Debug)]
+pub(super) struct ManArgs {
+    /// The folder; it is made where it is missing
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// The program with its commands listed by task.
+pub(super) fn by_task(command: Command) -> Command {
+    let mut list = String::new();
+    for (task, names) in TASKS {
+        let lines: Vec<String> = names
+            .iter()
+            .filter_map(|name| {
+                let about = match *name {
+                    "help" => "Explain a command: geopurify help infer".to_owned(),
+                    name => command.find_subcommand(name)?.get_about()?.to_string(),
+                };
+                Some(format!("  {name:<12} {about}\n"))
+            })
+            .collect();
+        if !lines.is_empty() {
+            list += &format!("{task}:\n{}\n", lines.concat());
+        }
+    }
+    command.help_template(format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}"))
+}
+
+/// Prints the completions of a shell.
+pub(super) fn completions(args: &CompletionsArgs) {
+    clap_complete::generate(args.shell, &mut Cli::command(), "geopurify", &mut std::io::stdout());
+}
+
+/// Writes a manual page of the program, and one of each command.
+pub(super) fn pages(args: &ManArgs) -> Result<()> {
+    let folder = &args.folder;
+    std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make this folder", folder.display()))?;
+    clap_mangen::generate_to(Cli::command(), folder).with_context(|| folder.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_listed_under_one_task() {
+        let listed: Vec<&str> = TASKS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        for command in Cli::command().get_subcommands() {
+            let count = listed.iter().filter(|name| **name == command.get_name()).count();
+            assert_eq!(count, 1, "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn every_option_has_a_line_of_help() {
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Scenes prepared for training, kept in a cache.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use burn::prelude::Device;
+use serde_json::{Value as Json, json};
+
+use super::preparation::{Teachers, TrainingOptions, training_scene};
+use super::sampling::check_size;
+use super::{Config, DistillError, SceneFile, TrainingScene};
+use crate::gpu::Selected;
+use crate::models::sonata::Sonata;
+use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
+use crate::models::xdecoder::{TextEmbeddings, XDecoder};
+use crate::ops::float_values;
+use crate::pipeline::{Scene, voxel_size};
+use crate::session::{
+    Network, Networks, OpenSonata, OpenXDecoder, Opened, Placed, SessionError, Source, ViewSettings, ViewSource,
+};
+use crate::stages::{Progress, StageTimer};
+use crate::training::RunError;
+use crate::views::Dataset;
+use crate::views::fuse::FuseOptions;
+use crate::weights::{SafetensorsFile, bytes_sha256, file_sha256};
+
+/// Folders within folders of a recording that are looked at for changes.
+const MAX_DEPTH: usize = 8;
+/// Changes when what is computed of a scene does. Files of another version are computed again.
+const CACHE_VERSION: u32 = 1;
+
+/// What decides how scenes are prepared, and where they are kept.
+#[derive(Clone, Debug)]
+pub struct PrepareSettings {
+    /// How scans and recordings are seen.
+    pub views: ViewSettings,
+    /// The frozen models.
+    pub networks: Networks,
+    /// The words by which views are cut into masks.
+    pub words: Vec<String>,
+    /// The cache.
+    pub cache: PathBuf,
+}
+
+/// The frozen models, loaded when the first scene needs them.
+struct LoadedTeachers {
+    xdecoder: XDecoder,
+    text: TextEmbeddings,
+    sonata: Sonata,
+}
+
+/// Prepares scenes, or finds them prepared.
+pub struct Preparer<'a> {
+    config: &'a Config,
+    selected: &'a Selected,
+    xdecoder: OpenXDecoder,
+    sonata: OpenSonata,
+    words: Vec<String>,
+    /// What the result depends on beside the scene.
+    key: Json,
+    folder: PathBuf,
+    /// How scenes are seen, as suits the model.
+    views: ViewSettings,
+    teachers: Option<LoadedTeachers>,
+    say: &'a mut dyn FnMut(&str),
+    /// Frames that could not be prepared.
+    failed: Vec<String>,
+}
+
+impl<'a> Preparer<'a> {
+    /// Opens the frozen models. `say` hears of every scene that is prepared.
+    ///
+    /// # Errors
+    /// [`DistillError::Session`] where weights are missing or cannot be read.
+    pub fn new(
+        settings: &PrepareSettings,
+        config: &'a Config,
+        selected: &'a Selected,
+        say: &'a mut dyn FnMut(&str),
+    ) -> Result<Self, DistillError> {
+        let networks = settings.networks.with_demo(&[Network::XDecoder, Network::Sonata]);
+        let (xdecoder, sonata) = (networks.open_xdecoder()?, networks.open_sonata()?);
+        let views = settings.views.for_model(&xdecoder.config);
+        let words = settings.words.clone();
+        let key = json!({
+            "version": CACHE_VERSION, "words": words, "viewing": views.key(), "samples": config.samples,
+            "xdecoder": [json!(xdecoder.origin.sha256()?), json!(xdecoder.config), json!(format!("{:?}", xdecoder.precision))],
+            "teacher": [json!(sonata.origin.sha256()?), json!(sonata.config)],
+        });
+        let folder = settings.cache.clone();
+        let (teachers, failed) = (None, Vec::new());
+        Ok(Self { config, selected, xdecoder, sonata, words, key, folder, views, teachers, say, failed })
+    }
+
+    /// Names of the frames that could not be prepared so far.
+    #[must_use]
+    pub fn failed(&self) -> &[String] {
+        &self.failed
+    }
+
+    /// The scenes of a source: one, or one for each frame of a recording without poses.
+    ///
+    /// # Errors
+    /// [`DistillError`]. A single frame that fails is named by [`failed`](Self::failed).
+    pub fn prepare(&mut self, source: &Source, progress: &mut Progress<'_>) -> Result<Vec<SceneFile>, DistillError> {
+        let name = source.name();
+        let mut key = self.key.clone();
+        key["source"] = fingerprint(source)?;
+        let whole = self.file(name.clone(), &key);
+        if self.is_prepared(&whole)? {
+            return Ok(vec![whole]);
+        }
+        let mut timer = StageTimer::with_progress(&mut *progress);
+        match source.open(&self.views, &mut timer, &mut self.say)? {
+            Opened::Scan(scene, dataset) => {
+                self.compute(&scene, ViewSource::of(dataset.as_deref()), &whole, timer)?;
+                Ok(vec![whole])
+            }
+            Opened::Frames(dataset) => {
+                let mut files = Vec::new();
+                for frame in self.views.frames_alone(&*dataset) {
+                    let mut key = key.clone();
+                    key["frame"] = frame.into();
+                    let file = self.file(format!("{name}/{}", dataset.frames()[frame].name), &key);
+                    match self.prepare_frame(&*dataset, frame, &file, progress) {
+                        Ok(()) => files.push(file),
+                        Err(error) => {
+                            (self.say)(&format!("error: {}: {error}", file.name));
+                            self.failed.push(file.name);
+                        }
+                    }
+                }
+                Ok(files)
+            }
+        }
+    }
+
+    fn file(&self, name: String, key: &Json) -> SceneFile {
+        let key = bytes_sha256(key.to_string().as_bytes());
+        SceneFile { path: self.folder.join(format!("{key}.safetensors")), name, key }
+    }
+
+    fn prepare_frame(
+        &mut self,
+        dataset: &dyn Dataset,
+        frame: usize,
+        file: &SceneFile,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), DistillError> {
+        if self.is_prepared(file)? {
+            return Ok(());
+        }
+        let scene = Scene::of_frame(dataset, frame, &FuseOptions::default())?;
+        self.compute(&scene, ViewSource::Frame(dataset, frame), file, StageTimer::with_progress(progress))
+    }
+
+    /// Whether the cache holds a scene, whole.
+    fn is_prepared(&mut self, file: &SceneFile) -> Result<bool, DistillError> {
+        let is_whole = SafetensorsFile::open(&file.path).and_then(|file| file.verify_seal()).is_ok();
+        let Some(scene) = is_whole.then(|| TrainingScene::read(&file.path).ok()).flatten() else { return Ok(false) };
+        check_size(&file.name, scene.num_samples(), self.config)?;
+        (self.say)(&format!("{}: prepared before", file.name));
+        Ok(true)
+    }
+
+    fn compute(
+        &mut self,
+        scene: &Scene,
+        source: ViewSource<'_>,
+        file: &SceneFile,
+        mut timer: StageTimer<'_>,
+    ) -> Result<(), DistillError> {
+        let device: &Device = &self.selected.device;
+        if self.teachers.is_none() {
+            timer.progress("load weights", 0.0);
+            self.teachers = Some(self.load(device, &mut timer)?);
+            timer.restart();
+        }
+        let Some(LoadedTeachers { xdecoder, text, sonata }) = &self.teachers else {
+            return Err(SessionError::Thread.into());
+        };
+        let placed = Placed::new(scene, source, &self.views, device)?;
+        timer.lap("place cameras");
+        let (voxel_size, why) = voxel_size(scene);
+        let options = TrainingOptions {
+            views: self.views.view_options(),
+            samples: self.config.samples,
+            voxel_size,
+            up: placed.cameras.up,
+        };
+        let teachers = Teachers { xdecoder, text, sonata };
+        let (prepared, report) =
+            training_scene(&file.name, placed.views(scene), &teachers, &options, device, &mut timer)?;
+        prepared.write(&file.path)?;
+        check_size(&file.name, prepared.num_samples(), self.config)?;
+        for note in scene.notes.iter().chain(&placed.notes).chain(&why) {
+            log::info!("{}: {note}", file.name);
+        }
+        (self.say)(&format!(
+            "{}: {} samples in {} voxels, {} of {} views used, {:.1} s",
+            file.name,
+            prepared.num_samples(),
+            prepared.num_voxels(),
+            report.looked_at,
+            report.views,
+            timer.seconds()
+        ));
+        Ok(())
+    }
+
+    fn load(&mut self, device: &Device, timer: &mut StageTimer<'_>) -> Result<LoadedTeachers, DistillError> {
+        let xdecoder = self.xdecoder.load(device)?;
+        let sonata = self.sonata.load(device)?;
+        timer.progress("embed words", 0.0);
+        let encoder = &xdecoder.text_encoder;
+        let prompted = self.words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]);
+        let rows = encoder.embed_labels(&prompted.collect::<Vec<_>>())?;
+        let text = TextEmbeddings { labels: self.words.clone(), rows, logit_scale: encoder.logit_scale() };
+        float_values(text.rows.clone())?;
+        Ok(LoadedTeachers { xdecoder, text, sonata })
+    }
+}
+
+/// What changes when a source does: the hash of a file, and of the files of a folder their names, lengths and times.
+///
+/// # Errors
+/// [`DistillError::Run`] or [`DistillError::Weights`] where a file or folder cannot be read.
+pub fn fingerprint(source: &Source) -> Result<Json, DistillError> {
+    Ok(match source {
+        Source::Scan(path) | Source::Recording(path) => json!([of_path(path)?]),
+        Source::ScanInRecording { scan, recording } => json!([of_path(scan)?, of_path(recording)?]),
+    })
+}
+
+fn of_path(path: &Path) -> Result<Json, DistillError> {
+    if path.is_file() {
+        return Ok(file_sha256(path)?.into());
+    }
+    let mut files = BTreeMap::new();
+    let mut folders = vec![(path.to_path_buf(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let io = |source| RunError::Io { path: folder.clone(), source };
+        for entry in std::fs::read_dir(&folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let path_of = entry.path();
+            // Through links, which may lead in a circle.
+            let metadata = std::fs::metadata(&path_of).or_else(|_| entry.metadata()).map_err(io)?;
+            if metadata.is_dir() {
+                if depth < MAX_DEPTH {
+                    folders.push((path_of, depth + 1));
+                }
+                continue;
+            }
+            let since = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).duration_since(UNIX_EPOCH);
+            let name = path_of.strip_prefix(path).unwrap_or(&path_of).to_string_lossy().into_owned();
+            files.insert(name, (metadata.len(), since.unwrap_or_default().as_nanos().to_string()));
+        }
+    }
+    Ok(bytes_sha256(json!(files).to_string().as_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_changes_has_another_fingerprint() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Source::Recording(folder.path().to_path_buf());
+        std::fs::create_dir(folder.path().join("depth")).unwrap();
+        std::fs::write(folder.path().join("depth/1.png"), b"1").unwrap();
+        let before = fingerprint(&source).unwrap();
+        assert_eq!(fingerprint(&source).unwrap(), before);
+        std::fs::write(folder.path().join("depth/2.png"), b"2").unwrap();
+        assert_ne!(fingerprint(&source).unwrap(), before);
+        assert!(fingerprint(&Source::Scan(folder.path().join("none"))).is_err());
+    }
+}

@@ -1,0 +1,398 @@
+//! The evaluation of many scenes: each labelled, counted and drawn once, and kept in the report's folder.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+
+use super::report::{About, Counts, Failure, Figures, Report, ReportError, SceneResult};
+use super::scenes::{LabelSource, LabelledScene, SceneLabels};
+use super::truth::{Truth, TruthError};
+use crate::files::write_atomic;
+use crate::images::draw::{matrix, palette};
+use crate::images::{ImageError, Rgb8Image, write_png};
+use crate::labels::{LabelsError, Preset, Protocol, nyu40_from_class, read_labels};
+use crate::pipeline::{PipelineError, Results, Scene, contact_sheet};
+use crate::session::{LabelOptions, Labelled, Labeller, Opened, SessionError, Source, ViewSource, Words};
+use crate::stages::StageTimer;
+use crate::weights::{WeightsError, bytes_sha256, file_sha256};
+
+/// Results of another format are done again.
+const FORMAT: u32 = 1;
+/// Worst scenes whose contact sheets are copied.
+const NUM_SHEETS: usize = 3;
+
+const SCENES_FOLDER: &str = "scenes";
+const WORST_FOLDER: &str = "worst";
+const JSON_FILE: &str = "report.json";
+const MARKDOWN_FILE: &str = "report.md";
+const CONFUSION_FILE: &str = "confusion.png";
+
+/// Why a scene or a report failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluationError {
+    /// The classes of the label set are not NYU40's.
+    #[error("the classes of {0} are not taken from NYU40's")]
+    NotNyu40(&'static str),
+    /// A source is a recording without a scan.
+    #[error("{}: a recording, not a scan", .0.display())]
+    NoScan(PathBuf),
+    /// A folder cannot be made.
+    #[error("{}: cannot make this folder", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The labels cannot be read.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
+    /// Labels and predictions cannot be compared.
+    #[error(transparent)]
+    Truth(#[from] TruthError),
+    /// The scene cannot be read or labelled.
+    #[error(transparent)]
+    Session(Box<SessionError>),
+    /// The contact sheet cannot be drawn.
+    #[error(transparent)]
+    Pipeline(Box<PipelineError>),
+    /// A picture cannot be drawn or written.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The report cannot be made or written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A file cannot be hashed.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+impl From<SessionError> for EvaluationError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(Box::new(error))
+    }
+}
+
+impl From<PipelineError> for EvaluationError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(Box::new(error))
+    }
+}
+
+/// What the numbers of labels are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LabelIds {
+    /// NYU40's where the label set's classes are taken from them, else classes.
+    #[default]
+    Auto,
+    /// Numbers of classes.
+    Class,
+    /// NYU40's numbers.
+    Nyu40,
+}
+
+/// What is evaluated, and where the report goes.
+#[derive(Clone, Debug)]
+pub struct EvaluationSettings {
+    /// Folder of labelled scenes.
+    pub folder: PathBuf,
+    /// Folder of the report.
+    pub output: PathBuf,
+    /// The classes.
+    pub preset: Preset,
+    /// What the labels are.
+    pub label_ids: LabelIds,
+    /// The property of points that holds the labels, where it is not the usual one.
+    pub field: Option<String>,
+    /// Labels that are not counted, beside those that the benchmark leaves out.
+    pub ignore: Vec<i64>,
+}
+
+/// An evaluation under way.
+pub struct Evaluation {
+    settings: EvaluationSettings,
+    protocol: Protocol,
+    words: Words,
+    /// NYU40's number of each class, where labels are NYU40's.
+    nyu40: Option<Vec<i64>>,
+    /// Settings that figures depend on.
+    used: Json,
+    /// What the result of any scene depends on.
+    key: Json,
+}
+
+impl Evaluation {
+    /// Makes the report's folders.
+    ///
+    /// # Errors
+    /// [`EvaluationError::NotNyu40`], [`EvaluationError::Folder`].
+    pub fn new(settings: EvaluationSettings, options: &LabelOptions) -> Result<Self, EvaluationError> {
+        let preset = settings.preset;
+        let protocol = Protocol::of_preset(&preset);
+        let nyu40 = match (settings.label_ids, nyu40_from_class(&preset)) {
+            (LabelIds::Auto, nyu40) => nyu40,
+            (LabelIds::Class, _) => None,
+            (LabelIds::Nyu40, Some(nyu40)) => Some(nyu40),
+            (LabelIds::Nyu40, None) => return Err(EvaluationError::NotNyu40(preset.name)),
+        };
+        let labels: Vec<String> = preset.labels[..protocol.num_classes].iter().map(|&label| label.to_owned()).collect();
+        let colors = preset.colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
+        let LabelOptions { affinities, sharpness, threshold, seed, voxel, neighbors, iterations, views } = options;
+        let used = json!({
+            "label_ids": if nyu40.is_some() { "nyu40" } else { "class" },
+            "field": settings.field.as_deref().unwrap_or("auto"), "ignore": settings.ignore,
+            "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "iterations": iterations,
+            "affinities": affinities.to_json(), "sharpness": sharpness,
+            "compat": views.compat.to_string(), "views": views.max_views,
+        });
+        for path in [settings.output.clone(), settings.output.join(SCENES_FOLDER), settings.output.join(WORST_FOLDER)] {
+            std::fs::create_dir_all(&path).map_err(|source| EvaluationError::Folder { path, source })?;
+        }
+        let words = Words { labels, colors, background: Vec::new() };
+        Ok(Self { settings, protocol, words, nyu40, used, key: Json::Null })
+    }
+
+    /// The words that scenes are labelled by.
+    #[must_use]
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// How labels are counted.
+    #[must_use]
+    pub fn protocol(&self) -> &Protocol {
+        &self.protocol
+    }
+
+    /// Takes up the networks: what results depend on.
+    pub fn with_labeller(mut self, labeller: &Labeller<'_>) -> Self {
+        self.used["size"] = labeller.views().size().into();
+        let mut key = json!({
+            "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": self.protocol,
+            "labels": self.words.labels, "nyu40": self.nyu40, "settings": self.used,
+        });
+        if let (Json::Object(key), Json::Object(of_labeller)) = (&mut key, labeller.key()) {
+            key.extend(of_labeller);
+        }
+        self.key = key;
+        self
+    }
+
+    /// What the result of `scene` depends on. Of a recording it is the place and, if it is a file, the length.
+    fn scene_key(&self, scene: &LabelledScene) -> Result<String, EvaluationError> {
+        let EvaluationSettings { folder, preset, .. } = &self.settings;
+        let recording = scene.recording.as_ref().map(|path| {
+            let bytes = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+            json!({ "path": path.strip_prefix(folder).unwrap_or(path).to_string_lossy(), "bytes": bytes })
+        });
+        let mut files = vec![file_sha256(&scene.scan)?];
+        for path in scene.label_files(folder, preset) {
+            files.push(file_sha256(&path)?);
+        }
+        let key = json!({ "of_all": self.key, "name": scene.name, "files": files, "recording": recording });
+        Ok(bytes_sha256(key.to_string().as_bytes()))
+    }
+
+    fn truth(&self, scene: &LabelledScene) -> Result<Truth, EvaluationError> {
+        let EvaluationSettings { folder, preset, field, label_ids, ignore, .. } = &self.settings;
+        let SceneLabels { labels, are_nyu40 } = match (field, label_ids, &scene.source) {
+            (None, LabelIds::Auto, _) | (_, _, LabelSource::Segments(_) | LabelSource::Faces) => {
+                scene.read_labels(folder, preset)?
+            }
+            (field, ..) => {
+                let labels = read_labels(&scene.labels, field.as_deref().unwrap_or("label"))?;
+                SceneLabels { labels, are_nyu40: self.nyu40.is_some() }
+            }
+        };
+        let nyu40 = self.nyu40.as_deref().filter(|_| are_nyu40);
+        Ok(Truth::new(&scene.labels, labels, nyu40, ignore, &self.protocol)?)
+    }
+
+    /// Labels a scene and counts. The picture of it is there before the result is.
+    fn evaluate(
+        &self,
+        scene: &LabelledScene,
+        key: String,
+        labeller: &Labeller<'_>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<SceneResult, EvaluationError> {
+        let mut timer = StageTimer::default();
+        let truth = self.truth(scene)?;
+        timer.lap("read labels");
+        let source = Source::of(&scene.scan, scene.recording.as_deref());
+        let Opened::Scan(scan, dataset) = source.open(labeller.views(), &mut timer, say)? else {
+            return Err(EvaluationError::NoScan(source.path().to_path_buf()));
+        };
+        let scan: &Scene = &scan;
+        truth.check(&scene.scan, scan.cloud.len())?;
+        let source = ViewSource::of(dataset.as_deref());
+        let labelled = labeller.label(scan, source, &mut timer, &mut |_| Ok(()))?;
+        let Labelled { placed, inferred, notes, .. } = labelled;
+
+        let results = Results::new(scan, &inferred, &self.words.labels, &self.words.colors);
+        let (lifted, purified) = (&inferred.lifted_label, &results.of_point().label);
+        // Points without a position have no prediction, but a label.
+        let count = |labels: &[i32]| truth.count(&scan.for_all_points(labels.to_vec(), -1), &self.protocol);
+        let counts = [count(lifted)?, count(purified)?];
+        let (classes, _) = results.classes();
+        let truth = truth.classes(&self.protocol);
+        let truth = scan.kept().map_or_else(|| truth.clone(), |kept| kept.iter().map(|&i| truth[i as usize]).collect());
+        let columns: [(&str, &[i32]); 3] = [("truth", &truth), ("lifted", lifted), ("purified", purified)];
+        let cameras = placed.shown_from();
+        let picture = contact_sheet(scan, &placed.appearance, &placed.renderer, &cameras, &columns, &classes)?;
+        write_png(&self.scene_file(&scene.name, "png"), &picture)?;
+        timer.lap("draw");
+        let [lifted, purified] = counts.each_ref().map(Counts::from);
+        Ok(SceneResult {
+            key,
+            scene: scene.name.clone(),
+            points: scan.cloud.len() as u64,
+            views: inferred.views.looked_at as u64,
+            recorded: scene.recording.is_some(),
+            notes,
+            lifted,
+            purified,
+            seconds: timer.seconds(),
+        })
+    }
+
+    fn scene_file(&self, name: &str, extension: &str) -> PathBuf {
+        // Not `with_extension`: a scene's name may hold dots.
+        self.settings.output.join(SCENES_FOLDER).join(format!("{name}.{extension}"))
+    }
+
+    /// The result of a scene that is done, if it was done with the same.
+    fn done(&self, name: &str, key: &str) -> Option<SceneResult> {
+        let text = std::fs::read(self.scene_file(name, "json")).ok()?;
+        let result: SceneResult = serde_json::from_slice(&text).ok()?;
+        let is_whole =
+            |counts: &Counts| counts.rows.len() == self.protocol.num_classes && counts.to_confusion().is_ok();
+        let is_same = result.key == key && result.scene == name;
+        (is_same && is_whole(&result.lifted) && is_whole(&result.purified) && self.scene_file(name, "png").is_file())
+            .then_some(result)
+    }
+
+    /// The result of a scene, done now or before; and whether it was done now. `say` hears what a user should know of
+    /// its recording.
+    ///
+    /// # Errors
+    /// [`EvaluationError`]; what was done before stays.
+    pub fn result(
+        &self,
+        scene: &LabelledScene,
+        labeller: &Labeller<'_>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(SceneResult, bool), EvaluationError> {
+        let key = self.scene_key(scene)?;
+        if let Some(result) = self.done(&scene.name, &key) {
+            return Ok((result, false));
+        }
+        let path = self.scene_file(&scene.name, "json");
+        // A result of other settings must not be taken for that of the picture which is about to be drawn.
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(ReportError::Write { path, source }.into());
+            }
+            _ => {}
+        }
+        let result = self.evaluate(scene, key, labeller, say)?;
+        write_json(&path, |out| serde_json::to_writer(out, &result))?;
+        Ok((result, true))
+    }
+
+    /// The report over `results`, and the scenes that `failed`.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Report`].
+    pub fn report(
+        &self,
+        labeller: &Labeller<'_>,
+        results: &[SceneResult],
+        failed: Vec<Failure>,
+    ) -> Result<Report, EvaluationError> {
+        let about = About {
+            geopurify: env!("CARGO_PKG_VERSION"),
+            preset: self.settings.preset.name,
+            labels: self.words.labels.clone(),
+            protocol: self.protocol,
+            settings: self.used.clone(),
+            weights: labeller.weights().to_vec(),
+            device: labeller.device().name.clone(),
+        };
+        Ok(Report::new(about, results, failed)?)
+    }
+
+    /// Writes everything but the scenes' own files, `report.json` last. Gives the files.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Report`], [`EvaluationError::Image`].
+    pub fn write(&self, report: &Report) -> Result<Vec<PathBuf>, EvaluationError> {
+        let folder = &self.settings.output;
+        let sheets = self.write_worst(&report.worst[..report.worst.len().min(NUM_SHEETS)])?;
+        let confusion = folder.join(CONFUSION_FILE);
+        write_png(&confusion, &self.confusion_picture(&report.purified)?)?;
+        let markdown = folder.join(MARKDOWN_FILE);
+        let mut text = report.to_markdown();
+        let links: Vec<String> =
+            report.worst.iter().zip(&sheets).map(|(name, _)| format!("[{name}]({WORST_FOLDER}/{name}.png)")).collect();
+        if !links.is_empty() {
+            text += &format!("\nSheets of the worst scenes: {}\n", links.join(", "));
+        }
+        let written = write_atomic(&markdown, |out| out.write_all(text.as_bytes()));
+        written.map_err(|source| ReportError::Write { path: markdown.clone(), source })?;
+        let json = folder.join(JSON_FILE);
+        write_json(&json, |out| serde_json::to_writer_pretty(out, report))?;
+        Ok([vec![json, markdown, confusion], sheets].concat())
+    }
+
+    /// Copies the contact sheets of the worst scenes, and removes those that an earlier report copied.
+    fn write_worst(&self, worst: &[String]) -> Result<Vec<PathBuf>, ReportError> {
+        let folder = self.settings.output.join(WORST_FOLDER);
+        let at = |path: &Path, source| ReportError::Write { path: path.to_path_buf(), source };
+        for entry in std::fs::read_dir(&folder).map_err(|source| at(&folder, source))? {
+            let path = entry.map_err(|source| at(&folder, source))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_copy = self.settings.output.join(SCENES_FOLDER).join(&name).is_file() && name.ends_with(".png");
+            let is_worst = worst.iter().any(|scene| name == format!("{scene}.png"));
+            if is_copy && !is_worst {
+                std::fs::remove_file(&path).map_err(|source| at(&path, source))?;
+            }
+        }
+        let copy = |name: &String| {
+            let (from, to) = (self.scene_file(name, "png"), folder.join(format!("{name}.png")));
+            let bytes = std::fs::read(&from).map_err(|source| at(&from, source))?;
+            write_atomic(&to, |out| out.write_all(&bytes)).map_err(|source| at(&to, source))?;
+            Ok(to)
+        };
+        worst.iter().map(copy).collect()
+    }
+
+    fn confusion_picture(&self, figures: &Figures) -> Result<Rgb8Image, ImageError> {
+        let labels = &self.words.labels;
+        let columns: Vec<String> = labels.iter().cloned().chain(["unlabelled".to_owned()]).collect();
+        let shares: Vec<Option<f64>> = figures
+            .confusion
+            .rows
+            .iter()
+            .flat_map(|row| {
+                let total: u64 = row.iter().sum();
+                row.iter().map(move |&count| (total > 0).then(|| count as f64 / total as f64))
+            })
+            .collect();
+        let title = "Where the points of each class go, percent of the row";
+        matrix(labels, &columns, &shares, title, ["truth", "prediction"])
+    }
+}
+
+fn write_json(
+    path: &Path,
+    write: impl FnOnce(&mut std::io::BufWriter<std::fs::File>) -> serde_json::Result<()>,
+) -> Result<(), ReportError> {
+    let written = write_atomic(path, |out| {
+        write(out)?;
+        out.write_all(b"\n")
+    });
+    written.map_err(|source| ReportError::Write { path: path.to_path_buf(), source })
+}

@@ -1,0 +1,65 @@
+//! Questions to the file system: locks, free space, and whether a disk is full.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Bytes that can still be written below `directory`, `None` where the system does not tell.
+#[must_use]
+pub fn free_space(directory: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = std::ffi::CString::new(directory.as_os_str().as_bytes()).ok()?;
+        let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: `path` ends in a zero byte and `stat` is large enough; it is read only after success.
+        let stat = unsafe {
+            if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+                return None;
+            }
+            stat.assume_init()
+        };
+        #[allow(clippy::unnecessary_cast, reason = "the fields are narrower on some systems")]
+        Some((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = directory;
+        None
+    }
+}
+
+/// Keeps other processes that ask as well out of `folder`, as long as the file is open. `None` where one is there already. A
+/// file system without locks keeps nobody out.
+///
+/// # Errors
+///
+/// Whatever making or locking the file `.lock` in the folder gives.
+pub fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).append(true).open(folder.join(".lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(file)),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether an error says that no more can be written: a full disk, a quota, a limit on a file's size.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn free_space_is_known_on_unix() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(free_space(dir.path()).unwrap() > 0);
+        assert_eq!(free_space(&dir.path().join("none")), None);
+    }
+}

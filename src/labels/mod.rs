@@ -1,0 +1,14 @@
+//! Label sets: their names, colours and splits, the numbers that benchmarks give them, and labels read from files.
+
+pub mod benchmarks;
+mod error;
+pub mod nyu40;
+mod points;
+mod preset;
+mod protocol;
+
+pub use error::LabelsError;
+pub use nyu40::{classes_from_nyu40, nyu40_from_class};
+pub use points::{SCANNET_LABELS, is_scannets, read_labels};
+pub use preset::{Preset, UnknownPreset};
+pub use protocol::Protocol;

@@ -1,0 +1,177 @@
+//! Pictures of results for a person: the scan, and what was found in it, from good viewpoints.
+
+use burn::prelude::*;
+use glam::DVec3;
+
+use super::{Appearance, Class, PipelineError, Scene};
+use crate::images::Rgb8Image;
+use crate::images::draw::{self, LegendEntry, heat_bar, tint};
+use crate::views::Dataset;
+use crate::views::render::{self, Picture, Renderer, points_seen, shaded};
+use crate::views::viewpoints::{Viewpoint, viewpoints};
+use crate::views::virtual_cameras::{Options, SceneKind, VirtualCamera, VirtualCameras, virtual_cameras};
+
+/// Height and width of each picture.
+const SIZE: [usize; 2] = [484, 648];
+/// Rows of pictures of a sheet.
+const ROWS: usize = 3;
+/// Pictures of a heat map, side by side.
+const HEAT_COLUMNS: usize = 2;
+/// Strength of the labels' colours.
+const OPACITY: f32 = 0.68;
+/// Share of a heat map's brightness that shading takes away at most.
+const SHADE: f32 = 0.4;
+/// Nearest that is drawn where no virtual camera says, in metres.
+const NEAR: f64 = 0.01;
+/// What is seen where the scan is not.
+const BACKGROUND: [u8; 3] = [255; 3];
+
+/// One viewpoint drawn.
+struct Shot {
+    image: Rgb8Image,
+    /// The point at each pixel, see [`points_seen`]; -1 where nothing is.
+    point: Vec<i32>,
+}
+
+/// Draws `scene` as it appears in `drawn`, which `renderer` has, from the best `count` viewpoints.
+fn shots(
+    scene: &Scene,
+    drawn: &render::Scene<'_>,
+    renderer: &Renderer,
+    cameras: &VirtualCameras,
+    count: usize,
+) -> Result<Vec<Shot>, PipelineError> {
+    let found = viewpoints(&scene.to_cameras(), cameras, count, SIZE[1], SIZE[0]);
+    let shot = |viewpoint: &Viewpoint| {
+        let VirtualCamera { intrinsics, pose, near } = viewpoint.camera;
+        let pinhole = render::pinhole(&intrinsics, &pose, scene.origin(), near);
+        let Picture { colors, index, .. } = match &viewpoint.shown {
+            Some(shown) => renderer.showing(shown)?.picture(&pinhole, BACKGROUND)?,
+            None => renderer.picture(&pinhole, BACKGROUND)?,
+        };
+        let point = points_seen(drawn, &pinhole, &index);
+        Ok(Shot { image: Rgb8Image::new(pinhole.width, pinhole.height, colors)?, point })
+    };
+    found.iter().map(shot).collect()
+}
+
+/// The cameras of a recording, for pictures of a scan that was seen by them: no good view is from where nobody has been.
+/// `placed` are the virtual cameras of the same scan.
+#[must_use]
+pub fn recorded_cameras(dataset: &dyn Dataset, frames: &[usize], placed: &VirtualCameras) -> VirtualCameras {
+    let near = placed.cameras.first().map_or(NEAR, |camera| camera.near);
+    let camera = |&frame: &usize| {
+        let frame = &dataset.frames()[frame];
+        Some(VirtualCamera { intrinsics: frame.color, pose: frame.pose?, near })
+    };
+    let kind = if placed.kind == SceneKind::Terrain { SceneKind::Terrain } else { SceneKind::Interior };
+    VirtualCameras { kind, cameras: frames.iter().filter_map(camera).collect(), ..placed.clone() }
+}
+
+/// The sheet of a run: for each viewpoint the scan, and beside it its labels as each of `columns` has them, with one
+/// legend of `classes` (labels in their order, what is unlabelled last).
+///
+/// `renderer` draws `scene` with this `appearance`. A column is a title and labels `[N]` of the points with a position, -1 for
+/// none. The legend lists what any column shows, with the shares that `classes` have.
+///
+/// # Errors
+/// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
+pub fn contact_sheet(
+    scene: &Scene,
+    appearance: &Appearance,
+    renderer: &Renderer,
+    cameras: &VirtualCameras,
+    columns: &[(&str, &[i32])],
+    classes: &[Class],
+) -> Result<Rgb8Image, PipelineError> {
+    let colors: Vec<[u8; 3]> = classes.iter().filter(|class| class.label >= 0).map(|class| class.color).collect();
+    let mut rows = Vec::new();
+    for Shot { image, point } in shots(scene, &appearance.of(scene), renderer, cameras, ROWS)? {
+        let labelled = |labels: &[i32]| {
+            let of_pixel: Vec<i32> =
+                point.iter().map(|&point| usize::try_from(point).map_or(-1, |point| labels[point])).collect();
+            let mut drawn = tint(&image, &of_pixel, &colors, OPACITY)?;
+            // What is no part of the scan is not unlabelled, it is nothing.
+            for (pixel, &point) in drawn.pixels_mut().iter_mut().zip(&point) {
+                if point < 0 {
+                    *pixel = BACKGROUND;
+                }
+            }
+            Ok::<_, PipelineError>(drawn)
+        };
+        let pictures = columns.iter().map(|(_, labels)| labelled(labels)).collect::<Result<Vec<_>, _>>()?;
+        rows.push(std::iter::once(image).chain(pictures).collect());
+    }
+    let is_shown = |class: &&Class| columns.iter().any(|(_, labels)| labels.contains(&class.label));
+    let mut shown: Vec<&Class> = classes.iter().filter(is_shown).collect();
+    shown.sort_by_key(|class| (class.label < 0, std::cmp::Reverse(class.points), class.label));
+    let legend: Vec<LegendEntry> = shown
+        .into_iter()
+        .map(|class| LegendEntry {
+            color: (class.label >= 0).then_some(class.color),
+            text: class.name.clone(),
+            share: class.share,
+        })
+        .collect();
+    let caption = format!("{} points; shares of the points, after purification", scene.num_points());
+    let titles: Vec<&str> = std::iter::once("scan").chain(columns.iter().map(|&(title, _)| title)).collect();
+    Ok(draw::contact_sheet(&rows, &titles, &legend, &caption)?)
+}
+
+/// A scan seen from good viewpoints, ready to be painted with the answer to a question: what it takes can be done
+/// before the answer is there.
+pub struct HeatViews {
+    shots: Vec<Shot>,
+    /// `[N]` how bright each point is, from `1 - SHADE` to 1.
+    light: Vec<f32>,
+}
+
+impl HeatViews {
+    /// Looks at `scene`, whose `up` is known, from two viewpoints.
+    ///
+    /// # Errors
+    /// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
+    pub fn new(scene: &Scene, up: DVec3, device: &Device) -> Result<Self, PipelineError> {
+        let options = Options { up: Some(up), max_views: HEAT_COLUMNS * 4, ..Options::default() };
+        let cameras = virtual_cameras(&scene.to_cameras(), &options);
+        let appearance = scene.appearance(up);
+        let drawn = appearance.of(scene);
+        let renderer = Renderer::new(&drawn, device)?;
+        let shots = shots(scene, &drawn, &renderer, &cameras, HEAT_COLUMNS)?;
+        // Shaded, so that one sees what it is that is hot.
+        let greys = shaded(scene.points(), scene.normals(), scene.faces(), up);
+        let light = greys.iter().map(|grey| 1.0 - SHADE + SHADE * f32::from(grey[0]) / 255.0).collect();
+        Ok(Self { shots, light })
+    }
+
+    /// The picture of the answer: `colors [N]` of the points with a position, and the scale of their scores, whose ends
+    /// are `range`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Image`].
+    pub fn picture(&self, colors: &[[u8; 3]], question: &str, range: [f32; 2]) -> Result<Rgb8Image, PipelineError> {
+        let row = self.shots.iter().map(|shot| self.painted(shot, colors)).collect::<Result<Vec<_>, _>>()?;
+        let pictures = draw::contact_sheet(&[row], &[], &[], "")?;
+        Ok(heat_bar(&pictures, question, range[0], range[1])?)
+    }
+
+    /// From each viewpoint the scan, and beside it its points in `colors [N]`, titled `title`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Image`].
+    pub fn beside_scan(&self, colors: &[[u8; 3]], title: &str, caption: &str) -> Result<Rgb8Image, PipelineError> {
+        let row = |shot: &Shot| Ok::<_, PipelineError>(vec![shot.image.clone(), self.painted(shot, colors)?]);
+        let rows = self.shots.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        Ok(draw::contact_sheet(&rows, &["scan", title], &[], caption)?)
+    }
+
+    /// A shot with its points in other colours, shaded.
+    fn painted(&self, shot: &Shot, colors: &[[u8; 3]]) -> Result<Rgb8Image, PipelineError> {
+        let pixel = |&point: &i32| {
+            let point = usize::try_from(point).ok();
+            point.map_or(BACKGROUND, |i| colors[i].map(|value| (f32::from(value) * self.light[i]) as u8))
+        };
+        let pixels = shot.point.iter().map(pixel).collect();
+        Ok(Rgb8Image::new(shot.image.width(), shot.image.height(), pixels)?)
+    }
+}

@@ -1,0 +1,279 @@
+//! A teacher of Sonata's architecture that learns from rooms whose objects are known.
+
+mod measure;
+mod pairs;
+mod scan;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use measure::{ObjectPrecision, object_precision};
+pub use pairs::{Cell, Pairs, draw_pairs, majority};
+pub use scan::LabelledScan;
+pub use view::{Setting, Shown, disturbed, part};
+
+use super::PretrainError;
+use super::rooms::find_rooms;
+use super::run::{LoopSettings, Loss, StepContext, Task, settings_over};
+use crate::models::ModelError;
+use crate::models::sonata::{Sonata, SonataConfig};
+use crate::ops::info_nce::{InfoNce, info_nce};
+use crate::ops::normalize_rows;
+use crate::ops::{float_tensor, float_values, int_tensor, int_values};
+use crate::random::SplitMix64;
+use crate::weights::StateDict;
+
+/// Of the random numbers of a step: what it draws. Of those of the run: the order of the rooms.
+const DRAWN: u64 = 0;
+const ORDER: u64 = u64::MAX;
+/// Copies of a part that a step compares.
+const COPIES: usize = 2;
+/// The layer that takes position, colour and normal, and how many values these are.
+const STEM: &str = "embedding.stem.linear.weight";
+const NUM_CHANNELS: usize = 9;
+/// The validation's figure that matters most.
+const FIGURE: &str = "val_border_precision";
+
+/// How a teacher is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SonataSettings {
+    /// Points of the part of a room that a step sees.
+    pub points: usize,
+    /// Anchors of a step.
+    pub anchors: usize,
+    /// Negatives of an anchor.
+    pub negatives: usize,
+    /// Temperature of the contrastive loss.
+    pub temperature: f32,
+    /// Most rooms that are learned from, the first ones.
+    pub training_rooms: usize,
+    /// Most rooms that are validated on.
+    pub validation_rooms: usize,
+    /// The loop.
+    pub training: LoopSettings,
+    /// The encoder.
+    pub model: SonataConfig,
+}
+
+impl Default for SonataSettings {
+    fn default() -> Self {
+        let training = LoopSettings {
+            steps: 2400,
+            learning_rate: 2e-3,
+            warmup: 40,
+            weight_decay: 0.02,
+            average_decay: 0.99,
+            validate_every: 100,
+            checkpoint_every: 100,
+            ..LoopSettings::default()
+        };
+        Self {
+            points: 15_000,
+            anchors: 768,
+            negatives: 64,
+            temperature: 0.07,
+            training_rooms: 100,
+            validation_rooms: 3,
+            training,
+            model: SonataConfig::small(),
+        }
+    }
+}
+
+impl SonataSettings {
+    /// Reads settings; what the text does not name is as by default, in its tables too.
+    ///
+    /// # Errors
+    /// [`PretrainError::Config`].
+    pub fn parse(text: &str) -> Result<Self, PretrainError> {
+        settings_over(&Self::default(), text)
+    }
+
+    /// Checks what would make a run senseless; the loop checks its own.
+    ///
+    /// # Errors
+    /// [`PretrainError::Setting`] naming the first; [`PretrainError::Model`] where the encoder does not run here.
+    pub fn validate(&self) -> Result<(), PretrainError> {
+        self.model.validate().map_err(ModelError::from)?;
+        let is_temperature = self.temperature > 0.0 && self.temperature.is_finite();
+        for (name, holds, value, expected) in [
+            ("points", self.points >= 100, self.points.to_string(), "100 at least"),
+            ("training_rooms", self.training_rooms > 0, self.training_rooms.to_string(), "1 or more"),
+            ("anchors", (1..1 << 20).contains(&self.anchors), self.anchors.to_string(), "from 1 to a million"),
+            ("negatives", (1..1 << 12).contains(&self.negatives), self.negatives.to_string(), "from 1 to 4095"),
+            ("temperature", is_temperature, self.temperature.to_string(), "above 0"),
+            (
+                "in_channels",
+                self.model.in_channels == NUM_CHANNELS,
+                self.model.in_channels.to_string(),
+                "9: position, colour, normal",
+            ),
+        ] {
+            if !holds {
+                return Err(PretrainError::Setting { name, value, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Teaches an encoder which surfaces belong together.
+///
+/// A step takes a part of one room's scan around a point of an object that is drawn, and two copies of it, each
+/// [disturbed] in its own way: turned, mirrored, scaled, thinned, with holes, and with noise in positions, normals
+/// and colours. Both go through the encoder together. The loss is InfoNCE over cosines of the cells' features:
+///
+/// * An anchor is a cell, most of which is of one object; its object is drawn with the root of its surface. Every second
+///   one has another object within 0.25 m, where there is one: that is where purification needs a border.
+/// * Its positive is another cell of the same object: three times of four one within 0.25 m, else anywhere in the part, as
+///   often of the other copy as of its own. Features depend on the object rather than on how it was scanned. Of what goes
+///   around the room it faces the same way: every wall is for itself.
+/// * Half of its negatives are cells of other objects within 0.25 m and a quarter within 0.5 m, where there are such.
+/// * The others are cells of other objects within 1 m, and beyond that only where one of the two objects goes around
+///   the room, as floors, walls and ceilings do. A thing far away may be another of the same kind, and nothing near it
+///   tells a second chair from the first: pushing them apart would ask for features of the place, not of the thing. The
+///   surfaces around a room are there once. Both follow from the objects' extents; classes are not used.
+#[derive(Debug)]
+pub struct SonataTask {
+    settings: SonataSettings,
+    rooms: Vec<PathBuf>,
+    validation: Vec<PathBuf>,
+    device: Device,
+}
+
+impl SonataTask {
+    /// A task over the rooms in `rooms/train`, validated on `device` on the first of those in `rooms/val`.
+    ///
+    /// # Errors
+    /// As [`SonataSettings::validate`] and [`find_rooms`].
+    pub fn new(settings: SonataSettings, rooms: &Path, device: &Device) -> Result<Self, PretrainError> {
+        settings.validate()?;
+        let mut validation = find_rooms(&rooms.join("val"))?;
+        validation.truncate(settings.validation_rooms);
+        let mut rooms = find_rooms(&rooms.join("train"))?;
+        rooms.truncate(settings.training_rooms);
+        Ok(Self { settings, rooms, validation, device: device.clone().without_autodiff() })
+    }
+
+    /// Rooms to learn from, and to validate on.
+    #[must_use]
+    pub fn num_rooms(&self) -> [usize; 2] {
+        [self.rooms.len(), self.validation.len()]
+    }
+
+    /// The room of `step`: every room once before any comes again.
+    fn room(&self, seed: u64, step: u64) -> &Path {
+        let (round, at) = (step / self.rooms.len() as u64, (step % self.rooms.len() as u64) as usize);
+        let order = SplitMix64::stream(seed, &[ORDER, round]).permutation(self.rooms.len());
+        &self.rooms[order[at]]
+    }
+}
+
+impl Task for SonataTask {
+    fn name(&self) -> &'static str {
+        "sonata"
+    }
+
+    fn settings(&self) -> Result<String, PretrainError> {
+        toml::to_string(&self.settings).map_err(|error| PretrainError::Config(error.to_string()))
+    }
+
+    fn model_config(&self) -> Result<String, PretrainError> {
+        let json = serde_json::to_string_pretty(&self.settings.model);
+        json.map(|json| json + "\n").map_err(|error| PretrainError::Config(error.to_string()))
+    }
+
+    fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
+        let mut state = self.settings.model.initial(seed);
+        // In x and y parts are moved by metres: of these a random layer would make most of what it gives, and little of
+        // colours and normals.
+        if let Some(stem) = state.tensors.get_mut(STEM) {
+            stem.data.chunks_exact_mut(NUM_CHANNELS).for_each(|row| row[..2].fill(0.0));
+        }
+        Ok(state)
+    }
+
+    fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {
+        let mut random = context.random(&[DRAWN]);
+        let folder = self.room(context.seed, context.step);
+        let scan = LabelledScan::read(folder)?;
+        let kept = part(&scan, self.settings.points, &mut random);
+        let (mut coords, mut features, mut points) = (Vec::new(), Vec::new(), Vec::new());
+        let setting = Setting::draw(&mut random);
+        for copy in 0..COPIES {
+            let shown = disturbed(&scan, &kept, &setting, &mut random)?;
+            coords.extend(shown.prepared.voxels.iter().flat_map(|&[x, y, z]| [copy as i32, x, y, z]));
+            features.extend_from_slice(shown.prepared.features.as_flattened());
+            points.extend(shown.points);
+        }
+        let SonataSettings { anchors, negatives, temperature, ref model, .. } = self.settings;
+        let device = context.parameters.device().clone();
+        let num_voxels = points.len();
+        let (encoder, _) = Sonata::load(context.parameters, model, &device)?;
+        let features = float_tensor(features, [num_voxels, model.in_channels], &device);
+        let encoded = encoder.forward(features, int_tensor(coords, [num_voxels, 4], &device), &mut |_| ())?;
+        let cells = cells(&scan, &points, &int_values(encoded.cell_from_voxel)?, &int_values(encoded.coords)?);
+        let Some(pairs) = draw_pairs(&cells, &scan.spans_room, [anchors, negatives], &mut random) else {
+            let message = format!("no two objects in a part of {} voxels", num_voxels / COPIES);
+            return Err(PretrainError::Rooms { path: folder.to_path_buf(), message });
+        };
+        let num_anchors = pairs.anchors.len();
+        let InfoNce { loss, accuracy } = info_nce(
+            normalize_rows(encoded.features),
+            int_tensor(pairs.anchors, [num_anchors], &device),
+            int_tensor(pairs.positives, [num_anchors], &device),
+            int_tensor(pairs.negatives, [num_anchors, negatives], &device),
+            temperature,
+        )?;
+        let accuracy = float_values(accuracy)?.first().copied().map_or(f64::NAN, f64::from);
+        let parts = [("accuracy", accuracy), ("voxels", num_voxels as f64), ("cells", cells.len() as f64)];
+        Ok(Loss { total: loss, parts: parts.map(|(name, value)| (name.to_owned(), value)).into() })
+    }
+
+    fn validate(
+        &mut self,
+        weights: StateDict,
+        _step: u64,
+        _folder: &Path,
+    ) -> Result<BTreeMap<String, f64>, PretrainError> {
+        let (model, _) = Sonata::load(weights, &self.settings.model, &self.device)?;
+        let of_room = |room: &PathBuf| object_precision(&model, &LabelledScan::read(room)?);
+        let of_rooms: Vec<ObjectPrecision> = self.validation.iter().map(of_room).collect::<Result<_, _>>()?;
+        Ok(ObjectPrecision::mean(&of_rooms).figures())
+    }
+
+    fn main_figure(&self) -> &'static str {
+        FIGURE
+    }
+}
+
+/// The cells of a step: `points [V]` of the scan stand for its voxels, `coords [M, 4]` are the cells'.
+fn cells(scan: &LabelledScan, points: &[u32], cell_from_voxel: &[i32], coords: &[i32]) -> Vec<Cell> {
+    let coords = coords.as_chunks::<4>().0;
+    let instances = points.iter().map(|&point| scan.instances[point as usize]);
+    let of_cells = majority(cell_from_voxel, instances, coords.len());
+    let mut sums = vec![([0.0_f32; 6], 0.0_f32); coords.len()];
+    for (&point, &cell) in points.iter().zip(cell_from_voxel) {
+        let (sum, count) = &mut sums[cell as usize];
+        let values = scan.points[point as usize].iter().chain(&scan.normals[point as usize]);
+        sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
+        *count += 1.0;
+    }
+    let mut cells = Vec::with_capacity(coords.len());
+    for ((&[copy, ..], (instance, share)), ([x, y, z, i, j, k], count)) in coords.iter().zip(of_cells).zip(sums) {
+        let length = (i * i + j * j + k * k).sqrt().max(1e-12);
+        cells.push(Cell {
+            copy: copy.unsigned_abs(),
+            instance,
+            share,
+            position: [x, y, z].map(|sum| sum / count.max(1.0)),
+            normal: [i, j, k].map(|sum| sum / length),
+        });
+    }
+    cells
+}

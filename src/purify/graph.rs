@@ -1,0 +1,132 @@
+//! The neighbours of voxels and what weighs them.
+
+use burn::prelude::*;
+
+use super::PurifyError;
+use super::affinities::{Affinities, Basis};
+use super::columns::channel_blocks;
+use super::embedding::Embedder;
+use super::geometry::GEOMETRY_CHANNELS;
+use super::settings::{Settings, setting};
+use super::voxels::Voxelized;
+use crate::gpu::Limits;
+use crate::ops::knn::{self, knn_voxels};
+use crate::ops::pooling::AffinityRows;
+use crate::ops::{OpError, int_tensor, limits_of};
+use crate::stages::StageTimer;
+
+/// What A is computed from, and the tiles that the student ran in.
+pub(super) fn basis(
+    affinities: Affinities<'_>,
+    voxelized: &Voxelized,
+    num_channels: usize,
+    settings: Settings,
+    device: &Device,
+    timer: &mut StageTimer<'_>,
+) -> Result<(Basis, usize), OpError> {
+    let Voxelized { matrix, coords, .. } = voxelized;
+    let (num_voxels, width) = (coords.len(), num_channels + GEOMETRY_CHANNELS);
+    let (student, config) = match affinities {
+        Affinities::Learned { student, config } => (student, config),
+        Affinities::Uniform => return Ok((Basis::uniform(num_voxels, device), 0)),
+        Affinities::ColorNormal(kernel) => return Ok((Basis::color_normal(kernel, matrix, width), 0)),
+    };
+    let limits = limits_of(device);
+    let embedder = Embedder { student, config, device };
+    let tiles = embedder.tiles(coords, settings);
+    let embedding = timer.run("student", |tick| embedder.embed(&tiles, matrix, coords, tick))?;
+    timer.bytes("student", num_voxels * 4 * (width + config.hidden_dim * 26 + config.embed_dim));
+    Ok((Basis::Embedding(channel_blocks(&embedding, config.embed_dim, limits, device)), tiles.len()))
+}
+
+/// The neighbours `[R, K]` of all voxels, in runs of as many as the device binds.
+pub(super) fn neighbor_parts(
+    coords: &[[i32; 3]],
+    neighbors: usize,
+    limits: Limits,
+    device: &Device,
+    tick: &mut dyn FnMut(f64),
+) -> Result<Vec<Tensor<2, Int>>, OpError> {
+    let num_voxels = coords.len();
+    let rows_per_part = limits.rows(neighbors * 4).min(num_voxels);
+    let mut parts = Vec::new();
+    let flat: Vec<i32> = coords.iter().flatten().copied().collect();
+    let voxels = int_tensor(flat, [num_voxels, 3], device);
+    for first in (0..num_voxels).step_by(rows_per_part) {
+        let queries = first..(first + rows_per_part).min(num_voxels);
+        parts.push(knn_voxels(voxels.clone(), neighbors, false, queries.clone())?.index);
+        tick(queries.end as f64 / num_voxels as f64);
+    }
+    device.sync().map_err(|e| OpError::Device(format!("{e:?}")))?;
+    Ok(parts)
+}
+
+/// Voxels whose neighbours are known, for who compares several ways to weigh them.
+pub struct Graph {
+    voxelized: Voxelized,
+    num_channels: usize,
+    parts: Vec<Tensor<2, Int>>,
+}
+
+impl Graph {
+    /// Finds the neighbours of `voxelized`, which [`voxel_means`] made of features of `num_channels` channels.
+    ///
+    /// # Errors
+    /// [`PurifyError::Empty`] without voxels, [`PurifyError::Setting`], [`PurifyError::Op`].
+    pub fn new(
+        voxelized: Voxelized,
+        num_channels: usize,
+        settings: Settings,
+        device: &Device,
+    ) -> Result<Self, PurifyError> {
+        check(Affinities::Uniform, num_channels, settings)?;
+        if voxelized.coords.is_empty() {
+            return Err(PurifyError::Empty);
+        }
+        let coords = &voxelized.coords;
+        let parts = neighbor_parts(coords, settings.neighbors, limits_of(device), device, &mut |_| ())?;
+        Ok(Self { voxelized, num_channels, parts })
+    }
+
+    /// The voxels.
+    #[must_use]
+    pub fn voxelized(&self) -> &Voxelized {
+        &self.voxelized
+    }
+
+    /// A, as [`purify`] would apply it.
+    ///
+    /// # Errors
+    /// As [`purify`].
+    pub fn rows(
+        &self,
+        affinities: Affinities<'_>,
+        settings: Settings,
+        device: &Device,
+    ) -> Result<Vec<AffinityRows>, PurifyError> {
+        check(affinities, self.num_channels, settings)?;
+        let mut timer = StageTimer::default();
+        let (basis, _) = basis(affinities, &self.voxelized, self.num_channels, settings, device, &mut timer)?;
+        Ok(basis.rows(self.parts.clone(), self.voxelized.coords.len(), settings.sharpness)?.0)
+    }
+}
+
+pub(super) fn check(affinities: Affinities<'_>, num_channels: usize, settings: Settings) -> Result<(), PurifyError> {
+    if !(1..=knn::MAX_K).contains(&settings.neighbors) {
+        return setting("neighbors", &settings.neighbors, "1 to 128");
+    }
+    if !settings.sharpness.is_finite() {
+        return setting("sharpness", &settings.sharpness, "a finite number");
+    }
+    match affinities {
+        Affinities::Learned { config, .. } if num_channels + GEOMETRY_CHANNELS != config.input_dim => {
+            Err(PurifyError::ChannelCount {
+                features: num_channels,
+                student: config.input_dim,
+                expected: config.input_dim.saturating_sub(GEOMETRY_CHANNELS),
+            })
+        }
+        Affinities::Learned { .. } | Affinities::Uniform => Ok(()),
+        Affinities::ColorNormal(kernel) => kernel.check(),
+    }
+}

@@ -1,0 +1,174 @@
+use std::path::PathBuf;
+
+use crate::files::is_full;
+use crate::gpu::DeviceError;
+use crate::images::ImageError;
+use crate::models::ModelError;
+use crate::models::import::ImportError;
+use crate::models::sonata::SonataError;
+use crate::ops::OpError;
+use crate::pipeline::PipelineError;
+use crate::purify::PurifyError;
+use crate::query::saved::SavedError;
+use crate::views::ViewsError;
+use crate::weights::WeightsError;
+use crate::weights::store::StoreError;
+
+/// Why a session could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// There is no such device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The store of weights cannot be used, or lacks a network.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The configuration inside a file of weights cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A configuration is not valid.
+    #[error("{place}: {source}")]
+    Configuration {
+        /// The file, and what in it.
+        place: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The weights do not fit the configuration that their shapes tell.
+    #[error("a variant of the model {model} needs its configuration: {source}")]
+    NeedsConfiguration {
+        /// The network.
+        model: &'static str,
+        /// What does not fit.
+        source: WeightsError,
+    },
+    /// Student and image model do not belong together.
+    #[error(
+        "{student}: the student takes {found} channels, X-Decoder's embeddings have {embedding} and colour and normal {geometry}: these weights do not belong together"
+    )]
+    OtherStudent {
+        /// The student's weights.
+        student: String,
+        /// Channels that it takes.
+        found: usize,
+        /// Channels of X-Decoder's embeddings.
+        embedding: usize,
+        /// Channels of colour and normal.
+        geometry: usize,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A folder holds neither a scan nor a recording.
+    #[error("{}: no scan in this folder: {source}", folder.display())]
+    NoScan {
+        /// The folder.
+        folder: PathBuf,
+        /// Why it is no recording.
+        source: Box<ViewsError>,
+    },
+    /// A recording without poses says nothing about a scan.
+    #[error("{}: the recording has no poses, so nothing says where in the scan its frames are", recording.display())]
+    NoPoses {
+        /// The recording.
+        recording: PathBuf,
+    },
+    /// The question has no words.
+    #[error("the question has no words")]
+    NoQuestion,
+    /// A folder is not one of results.
+    #[error("{}: no {}: expected the folder of results that a labelling left", folder.display(), crate::query::saved::FILE_NAME)]
+    NoResults {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Saved features were made with other weights.
+    #[error("{}: the features were made with other weights of X-Decoder ({made_with}, SHA-256 {sha256}) than {given}", features.display())]
+    OtherWeights {
+        /// The saved features.
+        features: PathBuf,
+        /// The weights they were made with.
+        made_with: String,
+        /// Their hash.
+        sha256: String,
+        /// The weights that are loaded.
+        given: String,
+    },
+    /// Scan and saved features are not of one run.
+    #[error("{}: has {points} points, the features are of {features}: both must be of one run", scan.display())]
+    OtherScan {
+        /// The scan.
+        scan: PathBuf,
+        /// Its points.
+        points: usize,
+        /// Points of the features.
+        features: usize,
+    },
+    /// Saved features and words have different channels.
+    #[error("{}: {found} channels, the words have {words}", features.display())]
+    OtherChannels {
+        /// The saved features.
+        features: PathBuf,
+        /// Their channels.
+        found: usize,
+        /// Channels of the words.
+        words: usize,
+    },
+    /// Reading or checking a recording failed.
+    #[error(transparent)]
+    Views(Box<ViewsError>),
+    /// A model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Sonata cannot be built or cannot encode the scan.
+    #[error(transparent)]
+    Sonata(#[from] SonataError),
+    /// Labelling or drawing failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// Purification failed.
+    #[error(transparent)]
+    Purify(#[from] PurifyError),
+    /// Saved features cannot be read.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// A picture cannot be written.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The device failed.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// A thread of the session ended early.
+    #[error("a thread ended early")]
+    Thread,
+}
+
+impl From<ViewsError> for SessionError {
+    fn from(error: ViewsError) -> Self {
+        Self::Views(Box::new(error))
+    }
+}
+
+impl SessionError {
+    /// True where no more can be written: a full disk, a quota, a limit on a file's size.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<std::io::Error>().is_some_and(is_full) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}

@@ -1,0 +1,173 @@
+//! A labelled scan and the files that keep it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::SessionError;
+use super::labeller::Labeller;
+use super::placed::{Placed, ViewSource};
+use crate::images::write_png;
+use crate::pipeline::{Inferred, Models, OnView, Options, Results, Scene, Summary, contact_sheet, infer, voxel_size};
+use crate::query::Predictions;
+use crate::query::saved::About;
+use crate::stages::{StageTimer, peak_memory};
+
+/// The contact sheet in a folder of results.
+const SHEET_FILE: &str = "sheet.png";
+
+/// A scan with its labels.
+pub struct Labelled<'a> {
+    pub(super) labeller: &'a Labeller<'a>,
+    pub(super) scene: &'a Scene,
+    /// Where it was seen from.
+    pub placed: Placed<'a>,
+    /// Labels by voxel and by point.
+    pub inferred: Inferred,
+    /// The options as they were used.
+    pub options: Options,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// What [`Labelled::save`] wrote.
+#[derive(Clone, Debug)]
+pub struct SavedResults {
+    /// The labelled scan, the contact sheet, and the summary.
+    pub files: Vec<PathBuf>,
+    /// What the summary says.
+    pub summary: Summary,
+}
+
+impl Labeller<'_> {
+    /// Labels `scene`, seen from `source`. `on_view` is called with every view.
+    ///
+    /// # Errors
+    /// [`SessionError::Pipeline`], [`SessionError::Op`].
+    pub fn label<'a>(
+        &'a self,
+        scene: &'a Scene,
+        source: ViewSource<'a>,
+        timer: &mut StageTimer<'_>,
+        on_view: &mut OnView<'_>,
+    ) -> Result<Labelled<'a>, SessionError> {
+        let device = &self.selected.device;
+        let mut notes: Vec<String> = self.notes.iter().chain(&scene.notes).cloned().collect();
+        timer.progress("place cameras", 0.0);
+        let placed = Placed::new(scene, source, &self.views, device)?;
+        notes.extend(placed.notes.iter().cloned());
+        timer.lap("place cameras");
+
+        let (voxel, why) = self.options.voxel.map_or_else(|| voxel_size(scene), |voxel| (voxel, None));
+        notes.extend(why);
+        let options = self.options.of_pipeline(voxel, &self.views);
+        let models = Models {
+            xdecoder: &self.xdecoder,
+            affinities: self.options.affinities.with(self.student.as_ref()),
+            text: &self.text,
+            num_labels: self.words.labels.len(),
+        };
+        let inferred = infer(placed.views(scene), &models, &options, device, timer, on_view)?;
+        notes.extend(inferred.purified.report.notes.iter().cloned());
+        notes.extend(notes_of(&inferred));
+        Ok(Labelled { labeller: self, scene, placed, inferred, options, notes })
+    }
+}
+
+/// What the user should know of the views.
+fn notes_of(inferred: &Inferred) -> Vec<String> {
+    let views = &inferred.views;
+    let mut notes = Vec::new();
+    if views.without_points > 0 {
+        notes.push(format!("{} of {} views show too little and were left out", views.without_points, views.views));
+    }
+    if let Some(error) = &views.first_error {
+        notes.push(format!("{} frames could not be read, the first: {error}", views.unreadable));
+    }
+    if views.without_depth > 0 {
+        notes.push(format!(
+            "{} frames have no depth map: depth drawn from the scan decided which points they hide",
+            views.without_depth
+        ));
+    }
+    if views.unseen_points > 0 {
+        notes.push(format!(
+            "{} of {} points are in no view: they take what the nearest seen point has",
+            views.unseen_points, views.points
+        ));
+    }
+    notes
+}
+
+impl Labelled<'_> {
+    /// Label, score and margin of every point with a position.
+    #[must_use]
+    pub fn of_point(&self) -> Predictions {
+        self.inferred.of_point()
+    }
+
+    /// Writes into `folder`, which is made where it is missing: the labelled scan, the features that questions are asked
+    /// of, the contact sheet, and `summary.json`. Every file is written whole or not at all.
+    ///
+    /// # Errors
+    /// [`SessionError::Io`], [`SessionError::Pipeline`], [`SessionError::Image`].
+    pub fn save(&self, folder: &Path, timer: &mut StageTimer<'_>) -> Result<SavedResults, SessionError> {
+        let Self { labeller, scene, placed, inferred, options, notes } = self;
+        let mut notes = notes.clone();
+        std::fs::create_dir_all(folder).map_err(|source| SessionError::Io { path: folder.to_path_buf(), source })?;
+        timer.progress("write", 0.0);
+        let results = Results::new(scene, inferred, &labeller.words.labels, &labeller.words.colors);
+        let (scan_file, scan_notes) = results.write_scan(folder)?;
+        notes.extend(scan_notes);
+        timer.progress("write", 0.3);
+        let origin = &labeller.xdecoder_origin;
+        let about = About {
+            scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
+            voxel_size: options.purify.voxel_size,
+            up: placed.cameras.up.to_array(),
+            xdecoder: origin.source.clone(),
+            xdecoder_config: labeller.xdecoder_config.as_ref().and_then(|path| path.canonicalize().ok()),
+            xdecoder_bytes: origin.bytes,
+            xdecoder_sha256: labeller.weights[0].sha256.clone(),
+        };
+        results.write_features(folder, &about)?;
+        timer.lap("write");
+        timer.progress("draw", 0.6);
+        let (classes, area_from) = results.classes();
+        let columns: [(&str, &[i32]); 2] =
+            [("lifted", &inferred.lifted_label), ("purified", &results.of_point().label)];
+        let cameras = placed.shown_from();
+        let picture = contact_sheet(scene, &placed.appearance, &placed.renderer, &cameras, &columns, &classes)?;
+        let sheet_file = folder.join(SHEET_FILE);
+        write_png(&sheet_file, &picture)?;
+        timer.lap("draw");
+
+        let used = &labeller.options;
+        let settings = json!({
+            "words": labeller.words.labels, "background": labeller.words.background, "threshold": used.threshold,
+            "compat": used.views.compat.to_string(), "seed": used.seed, "size": labeller.views.size(),
+            "views": used.views.max_views, "purify": options.purify, "affinities": used.affinities.to_json(),
+        });
+        let summary = Summary {
+            geopurify: env!("CARGO_PKG_VERSION"),
+            scan: scene.path.clone(),
+            recording: placed.recording().map(Path::to_path_buf),
+            output: scan_file.clone(),
+            classes,
+            area_from,
+            area_unit: results.area_unit(),
+            settings,
+            weights: labeller.weights.clone(),
+            views: inferred.views.clone(),
+            points: scene.num_points(),
+            voxels: inferred.purified.coords.len(),
+            device: labeller.selected.name.clone(),
+            notes,
+            stages: timer.stages().to_vec(),
+            seconds: timer.seconds(),
+            peak_memory_bytes: peak_memory(),
+        };
+        let summary_file = summary.write(folder)?;
+        Ok(SavedResults { files: vec![scan_file, sheet_file, summary_file], summary })
+    }
+}

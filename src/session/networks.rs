@@ -1,0 +1,329 @@
+//! Which weights a session uses, and what is known of them.
+
+use std::path::{Path, PathBuf};
+
+use burn::prelude::Device;
+use serde::de::DeserializeOwned;
+
+use super::SessionError;
+use crate::models::ModelError;
+use crate::models::import::config_in;
+use crate::models::sonata::{Sonata, SonataConfig};
+use crate::models::student::{AffinityPredictor, Student, StudentConfig};
+use crate::models::xdecoder::{TextEncoder, XDecoder, XDecoderConfig};
+use crate::ops::conv2d::Precision;
+use crate::weights::store::{Manifest, Store, StoredWeights};
+use crate::weights::{TensorSource as _, WeightsError, WeightsFile, demo, file_sha256, is_name};
+
+/// The weights of one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkChoice {
+    /// A file, or a name in the store; `None` for the store's weights under the network's own name, else the demo's.
+    pub weights: Option<PathBuf>,
+    /// The configuration (JSON), where neither the file nor its shapes tell it.
+    pub config: Option<PathBuf>,
+}
+
+/// The weights of all networks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Networks {
+    /// The vision-language model.
+    pub xdecoder: NetworkChoice,
+    /// The student; its configuration follows from its shapes.
+    pub student: NetworkChoice,
+    /// The teacher of geometry.
+    pub sonata: NetworkChoice,
+    /// How X-Decoder's weights are held.
+    pub precision: Precision,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        let [xdecoder, student, sonata] = [(); 3].map(|()| NetworkChoice::default());
+        Self { xdecoder, student, sonata, precision: Precision::F32 }
+    }
+}
+
+/// One of the networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// X-Decoder: pictures and words.
+    XDecoder,
+    /// The student: affinities of voxels.
+    Student,
+    /// Sonata: features of a scan's geometry.
+    Sonata,
+}
+
+impl Network {
+    /// Its name in the store.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::XDecoder => "xdecoder",
+            Self::Student => "student",
+            Self::Sonata => "sonata",
+        }
+    }
+}
+
+impl Networks {
+    fn choice(&self, network: Network) -> &NetworkChoice {
+        match network {
+            Network::XDecoder => &self.xdecoder,
+            Network::Student => &self.student,
+            Network::Sonata => &self.sonata,
+        }
+    }
+
+    /// True where the demo stands in for `networks`: none of them was given and none is installed. They are trained to
+    /// work together, so the demo takes the place of all or of none.
+    #[must_use]
+    pub fn are_demo(&self, networks: &[Network]) -> bool {
+        let is_built_in = |network: &Network| demo::BuiltIn::of_model(network.name()).is_some();
+        networks.iter().all(|&network| self.choice(network).weights.is_none())
+            && networks.iter().all(is_built_in)
+            // Without a place for a store nothing is installed.
+            && !Store::at_home().is_ok_and(|store| networks.iter().any(|network| store.contains(network.name())))
+    }
+
+    /// These choices, with the demo's weights where it stands in for `networks`.
+    #[must_use]
+    pub fn with_demo(&self, networks: &[Network]) -> Self {
+        let mut chosen = self.clone();
+        if self.are_demo(networks) {
+            for &network in networks {
+                let weights = demo::BuiltIn::of_model(network.name()).map(|built_in| built_in.name.into());
+                let choice = match network {
+                    Network::XDecoder => &mut chosen.xdecoder,
+                    Network::Student => &mut chosen.student,
+                    Network::Sonata => &mut chosen.sonata,
+                };
+                choice.weights = weights;
+            }
+        }
+        chosen
+    }
+
+    /// Opens X-Decoder's weights and finds out their configuration.
+    ///
+    /// # Errors
+    /// [`SessionError::Store`], [`SessionError::Weights`], [`SessionError::Configuration`].
+    pub fn open_xdecoder(&self) -> Result<OpenXDecoder, SessionError> {
+        let OpenWeights { weights, manifest, origin } = self.open(Network::XDecoder)?;
+        let config = configuration(&weights, manifest, self.xdecoder.config.as_deref(), "xdecoder", |shapes| {
+            XDecoderConfig::of(shapes).unwrap_or_else(XDecoderConfig::focal_l)
+        })?;
+        Ok(OpenXDecoder { weights, config, precision: self.precision, origin })
+    }
+
+    /// Opens Sonata's weights and finds out their configuration.
+    ///
+    /// # Errors
+    /// As [`open_xdecoder`](Self::open_xdecoder).
+    pub fn open_sonata(&self) -> Result<OpenSonata, SessionError> {
+        let OpenWeights { weights, manifest, origin } = self.open(Network::Sonata)?;
+        let config = configuration(&weights, manifest, self.sonata.config.as_deref(), "sonata", |shapes| {
+            SonataConfig::of(shapes).unwrap_or_else(SonataConfig::published)
+        })?;
+        Ok(OpenSonata { weights, config, origin })
+    }
+
+    /// Opens the student's weights.
+    ///
+    /// # Errors
+    /// [`SessionError::Store`], [`SessionError::Weights`].
+    pub fn open_student(&self) -> Result<OpenStudent, SessionError> {
+        let OpenWeights { weights, origin, .. } = self.open(Network::Student)?;
+        Ok(OpenStudent { weights, origin })
+    }
+
+    /// The file given, or the stored weights of the name given, or those stored under the network's name.
+    fn open(&self, network: Network) -> Result<OpenWeights, SessionError> {
+        let (given, model) = (self.choice(network).weights.as_deref(), network.name());
+        let (weights, manifest) = match name_in_store(given, model)? {
+            Some(name) => {
+                let StoredWeights { installed, tensors } = Store::at_home()?.open(name, model)?;
+                (tensors, Some(installed.manifest))
+            }
+            None => (WeightsFile::open(given.unwrap_or(Path::new(model)))?, None),
+        };
+        let origin = WeightsOrigin::new(given, model, manifest.as_ref());
+        Ok(OpenWeights { weights, manifest, origin })
+    }
+}
+
+/// The name in the store that `given` means; `None` where it is a file.
+fn name_in_store<'a>(given: Option<&'a Path>, model: &'a str) -> Result<Option<&'a str>, SessionError> {
+    let Some(path) = given else { return Ok(Some(model)) };
+    let Some(name) = path.to_str().filter(|name| is_name(name) && !path.is_file()) else { return Ok(None) };
+    // What is no file may be a name; what has a dot was more likely meant as a file.
+    let is_known = !name.contains('.') || Store::at_home()?.contains(name);
+    Ok(is_known.then_some(name))
+}
+
+struct OpenWeights {
+    weights: WeightsFile,
+    manifest: Option<Manifest>,
+    origin: WeightsOrigin,
+}
+
+/// The configuration of a model's weights: given as a file, else of the store, else the file's own, else as the shapes
+/// tell, else that of the published model.
+fn configuration<C: DeserializeOwned>(
+    weights: &WeightsFile,
+    manifest: Option<Manifest>,
+    given: Option<&Path>,
+    model: &str,
+    of_shapes: impl FnOnce(&dyn Fn(&str) -> Option<Vec<usize>>) -> C,
+) -> Result<C, SessionError> {
+    if let Some(path) = given {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| SessionError::Io { path: path.to_path_buf(), source })?;
+        let place = path.display().to_string();
+        return serde_json::from_str(&text).map_err(|source| SessionError::Configuration { place, source });
+    }
+    let own = match manifest {
+        Some(manifest) => Some(manifest.config),
+        None => config_in(weights, model)?,
+    };
+    match own {
+        Some(json) => serde_json::from_value(json).map_err(|source| {
+            let place = format!("{}: its configuration", weights.path().display());
+            SessionError::Configuration { place, source }
+        }),
+        None => {
+            let inventory = weights.inventory().into_owned();
+            Ok(of_shapes(&|key| inventory.shape(key)))
+        }
+    }
+}
+
+/// Which weights were opened, for reports.
+#[derive(Clone, Debug)]
+pub struct WeightsOrigin {
+    /// The file's full path, or the name in the store.
+    pub source: String,
+    /// Length of the file the weights came in, in bytes.
+    pub bytes: u64,
+    /// What the store knows, else what has to be computed.
+    hash: Hash,
+}
+
+#[derive(Clone, Debug)]
+enum Hash {
+    Known(String),
+    Of(PathBuf),
+}
+
+impl WeightsOrigin {
+    fn new(given: Option<&Path>, model: &str, manifest: Option<&Manifest>) -> Self {
+        match (given, manifest) {
+            (given, Some(manifest)) => Self {
+                source: given.map_or(model.into(), |name| name.to_string_lossy().into_owned()),
+                bytes: manifest.source_bytes,
+                hash: Hash::Known(manifest.source_sha256.clone()),
+            },
+            (given, None) => {
+                let path = given.unwrap_or(Path::new(model));
+                let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+                let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+                Self { source: path.to_string_lossy().into_owned(), bytes, hash: Hash::Of(path) }
+            }
+        }
+    }
+
+    /// SHA-256 of the file the weights came in. Reads the whole file where the store does not know it.
+    ///
+    /// # Errors
+    /// [`WeightsError`] where the file cannot be read.
+    pub fn sha256(&self) -> Result<String, WeightsError> {
+        match &self.hash {
+            Hash::Known(hash) => Ok(hash.clone()),
+            Hash::Of(path) => file_sha256(path),
+        }
+    }
+}
+
+/// An X-Decoder whose weights are open but not loaded.
+pub struct OpenXDecoder {
+    weights: WeightsFile,
+    /// How it is built.
+    pub config: XDecoderConfig,
+    /// How its weights will be held.
+    pub precision: Precision,
+    /// Where its weights come from.
+    pub origin: WeightsOrigin,
+}
+
+impl OpenXDecoder {
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// [`SessionError::NeedsConfiguration`] where the weights do not fit, [`SessionError::Model`].
+    pub fn load(&mut self, device: &Device) -> Result<XDecoder, SessionError> {
+        let Self { weights, config, precision, .. } = self;
+        let (model, report) = XDecoder::load(weights, config.clone(), *precision, device)
+            .map_err(|error| needs_configuration("xdecoder", error))?;
+        log::info!("{report}");
+        Ok(model)
+    }
+
+    /// Loads the text encoder alone.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_text_encoder(&mut self, device: &Device) -> Result<TextEncoder, SessionError> {
+        let Self { weights, config, precision, .. } = self;
+        XDecoder::load_text_encoder(weights, config, *precision, device)
+            .map_err(|error| needs_configuration("xdecoder", error))
+    }
+}
+
+fn needs_configuration(model: &'static str, error: ModelError) -> SessionError {
+    match error {
+        ModelError::Weights(source) => SessionError::NeedsConfiguration { model, source },
+        other => other.into(),
+    }
+}
+
+/// A Sonata whose weights are open but not loaded.
+pub struct OpenSonata {
+    weights: WeightsFile,
+    /// How it is built.
+    pub config: SonataConfig,
+    /// Where its weights come from.
+    pub origin: WeightsOrigin,
+}
+
+impl OpenSonata {
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// [`SessionError::NeedsConfiguration`] where the weights do not fit, [`SessionError::Model`].
+    pub fn load(&mut self, device: &Device) -> Result<Sonata, SessionError> {
+        let loaded = Sonata::load(&mut self.weights, &self.config, device);
+        let (model, report) = loaded.map_err(|error| needs_configuration("sonata", error))?;
+        log::info!("{report}");
+        Ok(model)
+    }
+}
+
+/// A student whose weights are open but not loaded.
+pub struct OpenStudent {
+    weights: WeightsFile,
+    /// Where its weights come from.
+    pub origin: WeightsOrigin,
+}
+
+impl OpenStudent {
+    /// Loads the student, with its batch norms folded into its convolutions.
+    ///
+    /// # Errors
+    /// [`SessionError::Weights`].
+    pub fn load(self, device: &Device) -> Result<(Student, StudentConfig), SessionError> {
+        let (predictor, config, report) = AffinityPredictor::load(self.weights, device)?;
+        log::info!("{report}");
+        Ok((predictor.fold(), config))
+    }
+}

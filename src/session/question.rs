@@ -1,0 +1,217 @@
+//! Questions to a scan that was labelled.
+
+use std::path::{Path, PathBuf};
+
+use glam::DVec3;
+
+use super::SessionError;
+use super::labeller::note_of_unknown;
+use super::networks::{Network, Networks};
+use crate::cloud::{Field, PointCloud};
+use crate::gpu::Selected;
+use crate::images::draw::heat_color;
+use crate::images::write_png;
+use crate::models::xdecoder::prompts::scene_label;
+use crate::pipeline::{HeatViews, PipelineError, Scene};
+use crate::query::regions::{Region, regions, usual_level};
+use crate::query::saved::{FILE_NAME, Saved};
+use crate::query::similarity;
+use crate::stages::StageTimer;
+
+/// Share of the scores below which all is coldest, and above which all is hottest.
+const COLDEST: f64 = 0.05;
+const HOTTEST: f64 = 0.999;
+
+/// Where something is in a scan.
+pub struct Answer {
+    /// The question, each run of white space as one space.
+    pub question: String,
+    /// Connected places above the level, best first.
+    pub places: Vec<Region>,
+    /// The cosine from which on a place counts as found.
+    pub level: f32,
+    /// `[N]` cosine of every point with the question; not a number for points without a position.
+    pub score: Vec<f32>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    heat: Heat,
+    scene: Scene,
+    views: HeatViews,
+}
+
+pub(super) fn ask(
+    selected: &Selected,
+    networks: &Networks,
+    results: &Path,
+    question: &str,
+    level: Option<f32>,
+    timer: &mut StageTimer<'_>,
+) -> Result<Answer, SessionError> {
+    let question = question.split_whitespace().collect::<Vec<_>>().join(" ");
+    if question.is_empty() {
+        return Err(SessionError::NoQuestion);
+    }
+    let features = results.join(FILE_NAME);
+    if !features.is_file() {
+        return Err(SessionError::NoResults { folder: results.to_path_buf() });
+    }
+    let saved = Saved::read(&features)?;
+    let mut networks = networks.clone();
+    if networks.xdecoder.weights.is_none() {
+        networks.xdecoder.weights = Some(PathBuf::from(&saved.about.xdecoder));
+        networks.xdecoder.config = networks.xdecoder.config.or_else(|| saved.about.xdecoder_config.clone());
+    }
+    let mut opened = networks.with_demo(&[Network::XDecoder]).open_xdecoder()?;
+    timer.lap("read features");
+
+    // The length tells enough where the very file of the run is used again. Another file has to be read whole.
+    let origin = opened.origin.clone();
+    let is_same_source = origin.source == saved.about.xdecoder && origin.bytes == saved.about.xdecoder_bytes;
+    let is_same = || Ok::<_, SessionError>(is_same_source || origin.sha256()? == saved.about.xdecoder_sha256);
+    // The scan is read and drawn while the words go through the model.
+    let scan_path = results.join(&saved.about.scan);
+    let up = DVec3::from_array(saved.about.up);
+    let mut notes = Vec::new();
+    let (text, (scene, views), is_same) = std::thread::scope(|threads| {
+        let scene = threads.spawn(|| {
+            let scene = Scene::read(&scan_path)?;
+            let views = HeatViews::new(&scene, up, &selected.device)?;
+            Ok::<_, PipelineError>((scene, views))
+        });
+        let is_same = threads.spawn(is_same);
+        let text = opened.load_text_encoder(&selected.device).and_then(|encoder| {
+            notes.extend(note_of_unknown(&encoder, std::slice::from_ref(&question)));
+            Ok(encoder.embed_labels(&[scene_label(&question)])?)
+        });
+        let scene = scene.join().map_err(|_| SessionError::Thread)?;
+        let is_same = is_same.join().map_err(|_| SessionError::Thread)?;
+        Ok::<_, SessionError>((text?, scene?, is_same?))
+    })?;
+    if !is_same {
+        let (made_with, sha256) = (saved.about.xdecoder, saved.about.xdecoder_sha256);
+        return Err(SessionError::OtherWeights { features, made_with, sha256, given: origin.source });
+    }
+    if scene.cloud.len() != saved.voxel_from_point.len() {
+        let (points, features) = (scene.cloud.len(), saved.voxel_from_point.len());
+        return Err(SessionError::OtherScan { scan: scan_path, points, features });
+    }
+    let [_, words] = text.dims();
+    if words != saved.num_channels {
+        return Err(SessionError::OtherChannels { features, found: saved.num_channels, words });
+    }
+    timer.lap("embed words");
+
+    let score = similarity(&saved.features, &text)?;
+    let level = level.unwrap_or_else(|| usual_level(&score));
+    let places = regions(&saved.coords, &score, level, &scene.cloud.positions, &saved.voxel_from_point);
+    timer.lap("score");
+    let heat = Heat::new(&score);
+    let score = saved
+        .voxel_from_point
+        .iter()
+        .map(|&voxel| usize::try_from(voxel).map_or(f32::NAN, |voxel| score[voxel]))
+        .collect();
+    Ok(Answer { question, places, level, score, notes, heat, scene, views })
+}
+
+impl Answer {
+    /// The largest cosine.
+    #[must_use]
+    pub fn best(&self) -> f32 {
+        self.heat.best
+    }
+
+    /// A file name made of the question: letters and digits of any script, the rest as dashes.
+    #[must_use]
+    pub fn slug(&self) -> String {
+        slug(&self.question)
+    }
+
+    /// Writes the scan in colours of heat, with the cosine of every point as `score`, as PLY.
+    ///
+    /// # Errors
+    /// [`SessionError::Pipeline`].
+    pub fn write_cloud(&self, path: &Path) -> Result<(), SessionError> {
+        let color = |&score: &f32| if score.is_finite() { self.heat.color(score) } else { [0; 3] };
+        let cloud = PointCloud {
+            positions: self.scene.cloud.positions.clone(),
+            colors: Some(self.score.iter().map(color).collect()),
+            normals: self.scene.cloud.normals.clone(),
+            faces: self.scene.cloud.faces.clone(),
+            ..PointCloud::default()
+        };
+        cloud.write_ply(path, &[Field::new("score", self.score.clone())]).map_err(PipelineError::from)?;
+        Ok(())
+    }
+
+    /// Draws the heat from good viewpoints and writes it as PNG.
+    ///
+    /// # Errors
+    /// [`SessionError::Pipeline`], [`SessionError::Image`].
+    pub fn write_picture(&self, path: &Path) -> Result<(), SessionError> {
+        let with_position = self.score.iter().zip(0..).filter(|(_, i)| self.scene.cloud.is_finite(*i));
+        let colors: Vec<[u8; 3]> = with_position.map(|(&score, _)| self.heat.color(score)).collect();
+        let picture = self.views.picture(&colors, &self.question, [self.heat.low, self.heat.high])?;
+        Ok(write_png(path, &picture)?)
+    }
+}
+
+/// Scores to colours.
+struct Heat {
+    low: f32,
+    high: f32,
+    best: f32,
+}
+
+impl Heat {
+    fn new(score: &[f32]) -> Self {
+        let mut sorted = score.to_vec();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let at = |share: f64| sorted.get(((sorted.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(0.0);
+        Self { low: at(COLDEST), high: at(HOTTEST), best: at(1.0) }
+    }
+
+    fn color(&self, score: f32) -> [u8; 3] {
+        let span = self.high - self.low;
+        heat_color(if span > 0.0 { ((score - self.low) / span).clamp(0.0, 1.0) } else { 0.0 })
+    }
+}
+
+fn slug(question: &str) -> String {
+    let mut slug = String::new();
+    for character in question.to_lowercase().chars() {
+        if character.is_alphanumeric() {
+            slug.push(character);
+        } else if !slug.ends_with('-') {
+            slug.push('-');
+        }
+        // File systems hold 255 bytes.
+        if slug.len() > 100 {
+            break;
+        }
+    }
+    let slug = slug.trim_matches('-');
+    if slug.is_empty() { "question".to_owned() } else { slug.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_name_files_in_any_script() {
+        assert_eq!(slug("Something to sit on?"), "something-to-sit-on");
+        assert_eq!(slug("椅子 или стул"), "椅子-или-стул");
+        assert_eq!(slug("../.."), "question");
+        assert!(slug(&"long ".repeat(100)).len() < 120);
+    }
+
+    #[test]
+    fn heat_spans_the_scores() {
+        let heat = Heat::new(&(0..=1000).map(|i| i as f32 / 1000.0).collect::<Vec<_>>());
+        assert_eq!((heat.low, heat.high, heat.best), (0.05, 0.999, 1.0));
+        assert_eq!(heat.color(-3.0), heat_color(0.0));
+        assert_eq!(heat.color(1.0), heat_color(1.0));
+        assert_eq!(Heat::new(&[0.3]).color(0.3), heat_color(0.0));
+    }
+}

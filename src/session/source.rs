@@ -1,0 +1,290 @@
+//! Scans and recordings as files, and how they are read.
+
+use std::path::{Path, PathBuf};
+
+use glam::DVec3;
+
+use super::SessionError;
+use crate::models::xdecoder::XDecoderConfig;
+use crate::ops::project::Visibility;
+use crate::pipeline::{Compat, Scene, ViewOptions};
+use crate::stages::StageTimer;
+use crate::views::check::{Verdict, check};
+use crate::views::fuse::FuseOptions;
+use crate::views::virtual_cameras::{self, SceneKind};
+use crate::views::{Dataset, Layout, OpenOptions, PoseConvention, detect, open};
+
+/// Extensions of scans, for folders of them. Files of plain text may be anything and have to be named.
+pub const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
+
+/// Longer edge of pictures for the published model, as the reference has it.
+const USUAL_SIZE: u32 = 648;
+
+/// How scans and recordings are read and seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewSettings {
+    /// Most views; `None` for 60 drawn ones, or every 20th frame of a recording and 60 at least.
+    pub max_views: Option<usize>,
+    /// Layout of recordings, where their content does not tell.
+    pub layout: Option<Layout>,
+    /// Numbers in a depth map that make a metre, where they are not those of the layout.
+    pub depth_units: Option<f64>,
+    /// How a recording's poses are written, where that is not as in its layout.
+    pub poses: Option<PoseConvention>,
+    /// What the scan shows, where its shape does not tell.
+    pub kind: Option<SceneKind>,
+    /// Which way is up, where the scan does not tell.
+    pub up: Option<DVec3>,
+    /// Where the published code and this project differ.
+    pub compat: Compat,
+    /// Longer edge, in pixels, at which the model sees pictures; 0 leaves recorded ones as they are, `None` is the edge
+    /// that suits the model.
+    pub size: Option<u32>,
+    /// Memory for temporary values, in MiB. Results do not depend on it.
+    pub working_memory: u32,
+}
+
+impl Default for ViewSettings {
+    fn default() -> Self {
+        Self {
+            max_views: None,
+            layout: None,
+            depth_units: None,
+            poses: None,
+            kind: None,
+            up: None,
+            compat: Compat::default(),
+            size: None,
+            working_memory: 1024,
+        }
+    }
+}
+
+impl ViewSettings {
+    /// These settings, with the size of pictures that suits the model where none was given.
+    #[must_use]
+    pub fn for_model(&self, model: &XDecoderConfig) -> Self {
+        Self { size: Some(self.size.or(model.image_size).unwrap_or(USUAL_SIZE)), ..self.clone() }
+    }
+
+    /// Longer edge at which the model sees pictures, in pixels.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.size.unwrap_or(USUAL_SIZE)
+    }
+
+    /// A text that differs where results may differ.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{:?}", Self { working_memory: 0, ..self.clone() })
+    }
+
+    /// The frames of a recording without poses that are used, each as a scan of its own.
+    #[must_use]
+    pub fn frames_alone(&self, dataset: &dyn Dataset) -> Vec<usize> {
+        let all: Vec<usize> = (0..dataset.len()).collect();
+        self.compat.frames(&all, self.max_views)
+    }
+
+    /// Memory for temporary values, in bytes.
+    #[must_use]
+    pub fn working_bytes(&self) -> u64 {
+        u64::from(self.working_memory) << 20
+    }
+
+    /// How views are encoded.
+    #[must_use]
+    pub fn view_options(&self) -> ViewOptions {
+        ViewOptions {
+            compat: self.compat,
+            longest: self.size() as usize,
+            visibility: Visibility::default(),
+            working_bytes: self.working_bytes(),
+        }
+    }
+
+    /// How cameras are placed for a scan.
+    pub(super) fn camera_options(&self, scene: &Scene) -> virtual_cameras::Options {
+        let usual = virtual_cameras::Options::default();
+        let [height, width] = drawn_size(self.size());
+        virtual_cameras::Options {
+            up: self.up.or(scene.up),
+            kind: self.kind,
+            max_views: self.max_views.unwrap_or(usual.max_views),
+            width,
+            height,
+            ..usual
+        }
+    }
+
+    /// Opens a recording, and tells `say` what is known of it.
+    fn open_recording(&self, path: &Path, say: &mut dyn FnMut(&str)) -> Result<Box<dyn Dataset>, SessionError> {
+        let options = OpenOptions { layout: self.layout, depth_units_per_meter: self.depth_units, pose: self.poses };
+        let dataset = open(path, &options)?;
+        say(&format!("recording: {}, {}; {}", dataset.layout(), dataset.counts(), dataset.conventions()));
+        for note in dataset.notes() {
+            say(&format!("note: {note}"));
+        }
+        if dataset.counts().with_depth > 0 && dataset.conventions().pose.is_some() {
+            let checked = check(&*dataset)?;
+            let is_wrong = matches!(checked.verdict, Verdict::Contradicted(_)) || checked.depth_factor.is_some();
+            say(&format!("{}: {checked}", if is_wrong { "warning" } else { "note" }));
+            if is_wrong {
+                say("--poses and --depth-units correct what the recording says wrongly");
+            }
+        }
+        Ok(dataset)
+    }
+}
+
+/// Height and width of drawn pictures.
+fn drawn_size(longest: u32) -> [usize; 2] {
+    let usual = virtual_cameras::Options::default();
+    match longest as usize {
+        0 => [usual.height, usual.width],
+        longest => [(longest * usual.height / usual.width).max(1), longest],
+    }
+}
+
+/// The files a scene comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A scan without pictures.
+    Scan(PathBuf),
+    /// A scan in the world of a recording.
+    ScanInRecording {
+        /// The scan.
+        scan: PathBuf,
+        /// The recording.
+        recording: PathBuf,
+    },
+    /// A recording without a scan.
+    Recording(PathBuf),
+}
+
+/// What a [`Source`] turns out to be.
+pub enum Opened {
+    /// One scan, and the recording that it is seen in.
+    Scan(Box<Scene>, Option<Box<dyn Dataset>>),
+    /// A recording without poses: each frame is a scan of its own.
+    Frames(Box<dyn Dataset>),
+}
+
+impl Source {
+    /// What `path` holds: a recording, a scan, or the scans of a folder.
+    ///
+    /// # Errors
+    /// [`SessionError::NoScan`], [`SessionError::Io`].
+    pub fn at(path: &Path, layout: Option<Layout>) -> Result<Vec<Self>, SessionError> {
+        if !path.is_dir() {
+            let is_recording = detect(path).is_ok();
+            return Ok(vec![if is_recording { Self::Recording(path.into()) } else { Self::Scan(path.into()) }]);
+        }
+        let scans = scans_in(path)?;
+        match layout.map_or_else(|| detect(path), Ok) {
+            Ok(layout) if layout != Layout::Images || scans.is_empty() => Ok(vec![Self::Recording(path.into())]),
+            Err(error) if scans.is_empty() => {
+                Err(SessionError::NoScan { folder: path.to_path_buf(), source: Box::new(error) })
+            }
+            _ => Ok(scans.into_iter().map(Self::Scan).collect()),
+        }
+    }
+
+    /// A scan, in its recording where there is one.
+    #[must_use]
+    pub fn of(scan: &Path, recording: Option<&Path>) -> Self {
+        match recording {
+            Some(recording) => Self::ScanInRecording { scan: scan.into(), recording: recording.into() },
+            None => Self::Scan(scan.into()),
+        }
+    }
+
+    /// The file or folder that names it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Scan(path) | Self::Recording(path) | Self::ScanInRecording { scan: path, .. } => path,
+        }
+    }
+
+    /// The name of the scan's file or of the recording's folder.
+    #[must_use]
+    pub fn name(&self) -> String {
+        stem(self.path())
+    }
+
+    /// Reads the scan and opens the recording. `say` hears what a user should know of the recording.
+    ///
+    /// # Errors
+    /// [`SessionError::Pipeline`], [`SessionError::Views`], [`SessionError::NoPoses`].
+    pub fn open(
+        &self,
+        settings: &ViewSettings,
+        timer: &mut StageTimer<'_>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Opened, SessionError> {
+        match self {
+            Self::Scan(path) => {
+                let scene = Scene::read(path)?;
+                timer.lap("read scan");
+                Ok(Opened::Scan(Box::new(scene), None))
+            }
+            Self::ScanInRecording { scan, recording } => {
+                let mut scene = Scene::read(scan)?;
+                timer.lap("read scan");
+                let dataset = settings.open_recording(recording, say)?;
+                if dataset.conventions().pose.is_none() {
+                    return Err(SessionError::NoPoses { recording: recording.clone() });
+                }
+                if dataset.conventions().mirrored {
+                    scene = scene.mirrored();
+                }
+                timer.lap("open recording");
+                Ok(Opened::Scan(Box::new(scene), Some(dataset)))
+            }
+            Self::Recording(path) => {
+                let dataset = settings.open_recording(path, say)?;
+                timer.lap("open recording");
+                if dataset.conventions().pose.is_none() {
+                    return Ok(Opened::Frames(dataset));
+                }
+                let scene = Scene::of_recording(&*dataset, &FuseOptions::default())?;
+                timer.lap("fuse depth");
+                Ok(Opened::Scan(Box::new(scene), Some(dataset)))
+            }
+        }
+    }
+}
+
+/// The scans in a folder, by name.
+fn scans_in(folder: &Path) -> Result<Vec<PathBuf>, SessionError> {
+    let entries =
+        std::fs::read_dir(folder).map_err(|source| SessionError::Io { path: folder.to_path_buf(), source })?;
+    let mut scans: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    scans.retain(|path| {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        path.is_file() && SCAN_EXTENSIONS.contains(&extension.as_str())
+    });
+    scans.sort();
+    Ok(scans)
+}
+
+/// The name of a file without its extension, or of a folder.
+#[must_use]
+pub fn stem(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.map_or("scene".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_pictures_keep_their_shape() {
+        assert_eq!(drawn_size(648), [484, 648]);
+        assert_eq!(drawn_size(0), [484, 648]);
+        assert_eq!(drawn_size(1), [1, 1]);
+    }
+}

@@ -1,0 +1,117 @@
+//! Checkpoints: everything that a run needs to go on as if it had never stopped.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::RunError;
+use crate::files;
+use crate::weights::{SafetensorsFile, WeightsError};
+
+/// Folder of a run that holds its checkpoints.
+const FOLDER: &str = "checkpoints";
+/// Key of the description among a file's metadata.
+const ABOUT: &str = "geopurify-checkpoint";
+/// What a run counts: before the number in a checkpoint's name.
+pub const EPOCHS: &str = "epoch-";
+/// As [`EPOCHS`], of runs that count the optimizer's steps.
+pub const STEPS: &str = "step-";
+
+/// Where the checkpoint after so many epochs or steps is.
+#[must_use]
+pub fn path(run: &Path, unit: &str, done: usize) -> PathBuf {
+    run.join(FOLDER).join(format!("{unit}{done:05}.safetensors"))
+}
+
+/// The checkpoints of a run by the epochs or steps that are done in them, ascending.
+///
+/// # Errors
+/// [`RunError::Io`] where the folder is there and cannot be listed.
+pub fn list(run: &Path, unit: &str) -> Result<Vec<(usize, PathBuf)>, RunError> {
+    let folder = run.join(FOLDER);
+    let io = |source| RunError::Io { path: folder.clone(), source };
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let done = name.strip_prefix(unit).and_then(|name| name.strip_suffix(".safetensors"));
+        if let Some(done) = done.and_then(|done| done.parse().ok()) {
+            found.push((done, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes all checkpoints of a run but the last `keep`.
+///
+/// # Errors
+/// [`RunError::Io`].
+pub fn prune(run: &Path, unit: &str, keep: usize) -> Result<(), RunError> {
+    let all = list(run, unit)?;
+    for (_, path) in &all[..all.len().saturating_sub(keep)] {
+        std::fs::remove_file(path).map_err(|source| RunError::Io { path: path.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// The folder of checkpoints, made where it is not there.
+///
+/// # Errors
+/// [`RunError::Io`].
+pub fn make_folder(run: &Path) -> Result<(), RunError> {
+    let folder = run.join(FOLDER);
+    std::fs::create_dir_all(&folder).map_err(|source| RunError::Io { path: folder, source })
+}
+
+/// Removes what a run left that was killed while it wrote a checkpoint. The run's folder must be locked.
+///
+/// # Errors
+/// [`RunError::Io`].
+pub fn remove_partials(run: &Path) -> Result<(), RunError> {
+    let folder = run.join(FOLDER);
+    let io = |source| RunError::Io { path: folder.clone(), source };
+    for entry in std::fs::read_dir(&folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_name().to_string_lossy().starts_with(files::PARTIAL) {
+            std::fs::remove_file(entry.path()).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a checkpoint says of itself, after its seal was checked.
+///
+/// # Errors
+/// [`RunError::Run`] for a damaged file and for one that is no checkpoint.
+pub fn about<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
+    let wrong = |message: String| RunError::Run { path: path.to_path_buf(), message };
+    let whole = || {
+        let file = SafetensorsFile::open(path)?;
+        file.verify_seal()?;
+        Ok(file)
+    };
+    let file = whole().map_err(|error: WeightsError| {
+        wrong(format!("{error}; without this file, --resume goes on from the checkpoint before it"))
+    })?;
+    let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
+    let about = about.ok_or_else(|| wrong("this is no checkpoint of a training run".to_owned()))?;
+    serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))
+}
+
+/// The description as a checkpoint's metadata.
+///
+/// # Errors
+/// [`RunError::Run`] naming `path`.
+pub fn metadata(path: &Path, about: &impl Serialize) -> Result<BTreeMap<String, String>, RunError> {
+    let text = serde_json::to_string(about);
+    let text = text.map_err(|error| RunError::Run { path: path.to_path_buf(), message: error.to_string() })?;
+    Ok(BTreeMap::from([(ABOUT.to_owned(), text)]))
+}
