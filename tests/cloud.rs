@@ -1,4 +1,4 @@
-//! Reading and writing scans made here; real files of many programs are in `scans.rs`.
+//! Reading and writing scans made here; real files of many programs are in `real/scans.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

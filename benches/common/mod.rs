@@ -16,7 +16,7 @@ use geopurify::weights::{Dtype, HostTensor, Inventory, TensorInfo, TensorSource,
 static ALLOCATOR: geopurify::alloc::HugePages = geopurify::alloc::HugePages;
 
 /// Sizes to measure, in voxels or points.
-#[allow(dead_code, reason = "the student has sizes of its own")]
+#[allow(dead_code, reason = "stages have sizes of their own")]
 pub fn sizes() -> Vec<usize> {
     let most = std::env::var("GEOPURIFY_BENCH_MAX").map_or(50_000, |v| v.parse().expect("a number of voxels"));
     [10_000, 20_000, 50_000, 200_000, 1_000_000].into_iter().filter(|n| *n <= most).collect()
@@ -70,20 +70,18 @@ pub fn room(n: usize) -> Vec<[i32; 3]> {
 }
 
 /// The room as `[V, 4]` with batch 0.
-#[allow(dead_code, reason = "not every benchmark wants batches")]
 pub fn room_batched(n: usize) -> Tensor<2, Int> {
     let flat: Vec<i32> = room(n).iter().flat_map(|v| [0, v[0], v[1], v[2]]).collect();
     int_tensor(flat, [n, 4], &device())
 }
 
 /// The room as `[V, 3]`.
-#[allow(dead_code, reason = "not every benchmark wants bare coordinates")]
+#[allow(dead_code, reason = "stages want batches")]
 pub fn room_coords(n: usize) -> Tensor<2, Int> {
     int_tensor(room(n).into_flattened(), [n, 3], &device())
 }
 
 /// Values in -1..1, `[rows, cols]`.
-#[allow(dead_code, reason = "not every benchmark wants features")]
 pub fn features(rows: usize, cols: usize) -> Tensor<2> {
     let mut state = 7_u64;
     let values = (0..rows * cols).map(|_| {

@@ -1,7 +1,7 @@
 //! What the test binaries share: the devices to test on and reproducible random input.
 
 use burn::tensor::Device;
-use geopurify::gpu::{DeviceSelection, adapters, select};
+use geopurify::gpu::{DeviceSelection, Limits, adapters, select, with_limits};
 
 /// The devices to test on: `cpu` and every graphics adapter, or only `GEOPURIFY_DEVICE`.
 ///
@@ -23,6 +23,16 @@ pub fn devices() -> Vec<(String, Device)> {
     let mut selections = vec![DeviceSelection::Cpu];
     selections.extend(adapters.iter().map(|a| DeviceSelection::Index(a.index)));
     selections.into_iter().map(|s| select(s).expect("a listed adapter opens")).map(|s| (s.name, s.device)).collect()
+}
+
+/// Runs `body` on every device, plainly and with dispatches folded after three workgroups.
+#[allow(dead_code, reason = "not every test binary folds")]
+pub fn everywhere(body: impl Fn(&str, &Device)) {
+    for (name, device) in devices() {
+        body(&name, &device);
+        let folded = Limits { max_binding_bytes: u64::MAX, max_workgroups: 3 };
+        with_limits(folded, || body(&format!("{name}, folded"), &device));
+    }
 }
 
 /// SplitMix64: enough randomness for test input, and the same on every machine.

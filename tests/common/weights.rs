@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use geopurify::models::sonata::SonataConfig;
@@ -32,6 +33,17 @@ pub fn tiny_weights(dir: &Path) -> Result<WeightFiles> {
     let xdecoder = tiny_xdecoder(48, 21);
     let student = StudentConfig { input_dim: xdecoder.dim_proj + 6, hidden_dim: 32, embed_dim: 16 };
     write_weights(dir, &xdecoder, student, &tiny_sonata())
+}
+
+/// Those of [`tiny_weights`], written once for all tests of a program.
+pub fn weight_files() -> &'static WeightFiles {
+    static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
+    let (_, files) = FILES.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("there is room for temporary files");
+        let files = tiny_weights(folder.path()).expect("there is room for the weights");
+        (folder, files)
+    });
+    files
 }
 
 /// Every part of the published encoder, narrow and shallow.

@@ -1,15 +1,15 @@
-//! Every golden case, on every device: `cargo test --release --test golden`.
+//! Every golden case, on every device: `cargo test --release --test golden`, a part of them by `-- student`.
 //!
-//! `GEOPURIFY_GOLDEN` is the directory (default `tests/golden`), `GEOPURIFY_GOLDEN_ONLY` keeps the
-//! cases whose path contains it, `GEOPURIFY_DEVICE` names one device. A line per tensor: case, device,
-//! tensor, difference, tolerance, `ok` or `FAIL`. Fails on any miss, on a case it does not know, and
-//! where nothing was compared.
+//! `GEOPURIFY_GOLDEN` is the directory of all cases. Where it is not set, the small ones in `tests/golden` are
+//! compared, and the others counted as ignored. `GEOPURIFY_DEVICE` names one device. A line per tensor: its name,
+//! the difference, the tolerance, `ok` or `FAIL`.
 
 mod case;
 #[path = "../common/mod.rs"]
 mod common;
 mod distill;
 mod evaluation;
+mod import;
 mod lift;
 mod manifest;
 mod ops;
@@ -18,15 +18,20 @@ mod training;
 mod xdecoder;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use case::{Case, cases, golden_root};
 use geopurify::gpu::{AdapterKind, adapters};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Cases of hundreds of billions of operations and more, which a software adapter takes minutes for: their
 /// stages are compared there one by one, the whole on the host and on hardware. `GEOPURIFY_GOLDEN_LONG` runs
 /// them everywhere.
 const TOO_LONG_IN_SOFTWARE: &[&str] = &["xdecoder/text_full", "xdecoder/forward_full"];
+
+/// The cases that are too large for the repository, a path a line.
+const FULL_CASES: &str = include_str!("full_cases.txt");
 
 /// One compared tensor.
 pub struct Line {
@@ -38,54 +43,65 @@ pub struct Line {
 }
 
 fn main() -> ExitCode {
+    // A case uses every core by itself, and the lines of one stay together.
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials()).exit_code()
+}
+
+fn trials() -> Vec<Trial> {
     let root = golden_root();
-    let only = std::env::var("GEOPURIFY_GOLDEN_ONLY").unwrap_or_default();
-    let cases: Vec<Case> = cases(&root).into_iter().filter(|case| case.name.contains(&only)).collect();
-    let devices = common::devices();
+    let all_wanted = std::env::var_os("GEOPURIFY_GOLDEN").is_some();
     let long_too = std::env::var_os("GEOPURIFY_GOLDEN_LONG").is_some();
     let software: Vec<String> = adapters()
         .into_iter()
         .filter(|adapter| adapter.kind == AdapterKind::Software && !long_too)
         .map(|adapter| adapter.name)
         .collect();
-    let (mut passed, mut failed, mut not_run) = (0, 0, 0);
+    let cases: Vec<Arc<Case>> = cases(&root).into_iter().map(Arc::new).collect();
+    assert!(!cases.is_empty(), "no golden case under {}", root.display());
+    let devices = common::devices();
+    let mut trials = import::trials(&root, all_wanted);
     for case in &cases {
-        let Some(run) = runner(case) else {
-            println!("{} has the unknown op '{}' FAIL", case.name, op_name(case));
-            failed += 1;
-            continue;
-        };
         for (name, device) in &devices {
-            if software.contains(name) && TOO_LONG_IN_SOFTWARE.iter().any(|long| case.name.ends_with(long)) {
-                println!("{} {} not run: minutes on a software adapter", case.name, name.replace(' ', "_"));
-                not_run += 1;
-                continue;
-            }
-            let lines = std::panic::catch_unwind(|| run(case, device)).unwrap_or_else(|_| {
-                // The message is on stderr already.
-                vec![Line { tensor: "(panicked)".to_owned(), found: f64::NAN, allowed: 0.0 }]
-            });
-            if lines.is_empty() {
-                println!("{} {name} compares nothing FAIL", case.name);
-                failed += 1;
-            }
-            for line in lines {
-                // Phrased so that a NaN fails.
-                let ok = line.found <= line.allowed;
-                let verdict = if ok { "ok" } else { "FAIL" };
-                let device = name.replace(' ', "_");
-                println!("{} {device} {} {:.3e} {:.1e} {verdict}", case.name, line.tensor, line.found, line.allowed);
-                if ok { passed += 1 } else { failed += 1 }
-            }
+            let too_long = software.contains(name) && TOO_LONG_IN_SOFTWARE.iter().any(|long| case.name.ends_with(long));
+            let kind = if too_long { "minutes in software, wants GEOPURIFY_GOLDEN_LONG" } else { "" };
+            let (of, on) = (case.clone(), device.clone());
+            let trial = Trial::test(format!("{} on {name}", case.name), move || compare(&of, &on));
+            trials.push(trial.with_kind(kind).with_ignored_flag(too_long));
         }
     }
-    if passed + failed == 0 {
-        eprintln!("no golden case compared under {} (GEOPURIFY_GOLDEN_ONLY is '{only}')", root.display());
-        failed += 1;
+    for name in FULL_CASES.lines().filter(|name| cases.iter().all(|case| case.name != *name)) {
+        trials.push(missing(name, all_wanted));
     }
-    println!("{not_run} cases not run on a software adapter");
-    println!("golden: {passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    trials
+}
+
+/// Fails where all cases are wanted, and is ignored elsewhere.
+fn missing(name: &str, all_wanted: bool) -> Trial {
+    let trial = Trial::test(name, || Err("GEOPURIFY_GOLDEN names no directory that has it".into()));
+    trial.with_kind(if all_wanted { "" } else { "wants GEOPURIFY_GOLDEN" }).with_ignored_flag(!all_wanted)
+}
+
+fn compare(case: &Case, device: &Device) -> Result<(), Failed> {
+    let run = runner(case).ok_or_else(|| format!("the op '{}' is unknown", op_name(case)))?;
+    let lines = run(case, device);
+    if lines.is_empty() {
+        return Err("compares nothing".into());
+    }
+    let mut missed = Vec::new();
+    println!();
+    for line in lines {
+        // Phrased so that a NaN fails.
+        let ok = line.found <= line.allowed;
+        let verdict = if ok { "ok" } else { "FAIL" };
+        let text = format!("{} {:.3e} {:.1e} {verdict}", line.tensor, line.found, line.allowed);
+        println!("  {text}");
+        if !ok {
+            missed.push(text);
+        }
+    }
+    if missed.is_empty() { Ok(()) } else { Err(missed.join("\n").into()) }
 }
 
 /// The op by name: sonata's checkpoints are told from the student's by their config.

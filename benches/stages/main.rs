@@ -1,0 +1,13 @@
+//! Whole stages: networks, a training step, lifting: `cargo bench --bench stages -- student`.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod lift;
+mod sonata;
+mod student;
+mod train_step;
+mod xdecoder;
+
+fn main() {
+    divan::main();
+}

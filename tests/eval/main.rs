@@ -1,0 +1,16 @@
+//! Labelled scenes: making, preparing and choosing them, and measuring on them.
+
+mod ablation;
+mod affinity_precision;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/corner.rs"]
+mod corner;
+#[path = "../common/labelled_corner.rs"]
+mod labelled_corner;
+mod prepare;
+mod reports;
+mod select;
+mod synth;
+#[path = "../common/weights.rs"]
+mod weights;

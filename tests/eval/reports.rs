@@ -1,0 +1,241 @@
+//! `eval` as a user runs it, on small labelled corners of a room, with small generated weights.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use geopurify::cloud::{Field, PointCloud};
+use geopurify::images::{Orientation, read_image};
+use geopurify::labels::Preset;
+use serde_json::Value;
+
+use crate::corner::corner;
+use crate::labelled_corner::{BOX, FLOOR, Made, SHOWER_CURTAIN, STEP, TABLE, WALL, write_recording, write_scene};
+use crate::weights::weight_files;
+
+fn run(arguments: &[&str]) -> Output {
+    let files = weight_files();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
+    command.args(arguments).env("GEOPURIFY_DEVICE", "cpu");
+    command.arg("--xdecoder").arg(&files.xdecoder).arg("--xdecoder-config").arg(&files.config);
+    command.arg("--student").arg(&files.student).args(["--views", "4", "--size", "320", "--iterations", "1"]);
+    command.output().unwrap()
+}
+
+fn succeed(arguments: &[&str]) -> (String, String) {
+    let output = run(arguments);
+    let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    assert!(output.status.success(), "{err}");
+    (out, err)
+}
+
+/// What a run that must fail with exit code 1 says.
+fn fail(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && !err.contains("panicked"), "{err}");
+    err
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Two scenes as ScanNet has them, and one pair of files.
+fn write_scenes(root: &Path) -> [Made; 3] {
+    let scannet = |split: &str, scene: &str, object, size| {
+        write_scene(&root.join(split).join(scene), &format!("{scene}_vh_clean_2"), object, size)
+    };
+    [
+        scannet("val", "scene0001_00", TABLE, 1.0),
+        scannet("val", "scene0002_00", BOX, 1.1),
+        write_scene(&root.join("pairs"), "room", TABLE, 0.9),
+    ]
+}
+
+const NAMES: [&str; 3] = ["scene0001_00", "scene0002_00", "room"];
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn matrix(value: &Value) -> Vec<Vec<u64>> {
+    serde_json::from_value(value["rows"].clone()).unwrap()
+}
+
+/// The files of a report that are the same however often it was stopped, by name.
+fn comparable(report: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for folder in [report.to_path_buf(), report.join("worst")] {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                files.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// Counts what `infer` says of a scene, without any of the evaluation's code.
+fn counted_by_hand(made: &Made, folder: &Path) -> Vec<Vec<u64>> {
+    let results = folder.join("infer");
+    let words = Preset::SCANNET20.labels[..19].join(", ");
+    succeed(&["infer", text(&made.scan), "--words", &words, "-o", text(&results)]);
+    let labelled = PointCloud::read(&results.join("labelled.ply")).unwrap();
+    let predicted = &labelled.attribute("label").unwrap().data;
+    let mut rows = vec![vec![0; 20]; 19];
+    for (i, label) in made.labels.iter().enumerate() {
+        let class = match *label {
+            WALL => 0,
+            FLOOR => 1,
+            TABLE => 6,
+            SHOWER_CURTAIN => 15,
+            _ => continue,
+        };
+        let prediction = predicted.get_f64(i).unwrap();
+        rows[class][if prediction < 0.0 { 19 } else { prediction as usize }] += 1;
+    }
+    rows
+}
+
+#[test]
+fn scenes_are_counted_and_a_report_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    let made = write_scenes(&data);
+    let (out, err) = succeed(&["eval", text(&data), "-o", text(&report)]);
+    assert!(out.contains("all purified") && out.contains("report.json"), "{out}");
+    assert!(err.contains("3/3 scene0002_00: mIoU"), "{err}");
+    let whole = json(&report.join("report.json"));
+    assert_eq!((whole["num_scenes"].as_u64(), whole["failed"].as_array().unwrap().len()), (Some(3), 0));
+
+    let by_hand = counted_by_hand(&made[0], folder.path());
+    let scene = json(&report.join("scenes/scene0001_00.json"));
+    assert_eq!(matrix(&scene["purified"]), by_hand);
+    let several = (0..20).filter(|&class| by_hand.iter().any(|row| row[class] > 0)).count();
+    assert!(several > 3 && by_hand[15][15] > 0, "{by_hand:?}");
+    let unlabelled = made[0].labels.iter().filter(|&&label| label == 0).count();
+    assert_eq!(scene["purified"]["ignored"].as_u64(), Some(unlabelled as u64));
+    assert_ne!(scene["lifted"], scene["purified"]);
+
+    // The report's matrices are the sums of the scenes', and its figures follow from them.
+    for stage in ["lifted", "purified"] {
+        let mut sum = vec![vec![0; 20]; 19];
+        for name in NAMES {
+            let rows = matrix(&json(&report.join(format!("scenes/{name}.json")))[stage]);
+            sum.iter_mut().flatten().zip(rows.iter().flatten()).for_each(|(sum, count)| *sum += count);
+        }
+        assert_eq!(matrix(&whole[stage]["confusion"]), sum);
+        let column = |class: usize| sum.iter().map(|row| row[class]).sum::<u64>();
+        let iou = |class: usize| {
+            let (row, hit) = (sum[class].iter().sum::<u64>(), sum[class][class]);
+            hit as f64 / ((row + column(class) - hit) as f64 + 1e-10)
+        };
+        let mean = |classes: &[usize]| classes.iter().map(|&class| iou(class)).sum::<f64>() / classes.len() as f64;
+        let novel = [9, 10, 11, 12, 14, 15, 16, 17, 18];
+        let base: Vec<usize> = (0..19).filter(|class| !novel.contains(class)).collect();
+        let groups = whole[stage]["groups"].as_array().unwrap();
+        for (group, classes) in groups.iter().zip([(0..19).collect(), base, novel.to_vec()]) {
+            let found = group["absent_zero"]["mean_iou"].as_f64().unwrap();
+            assert!((found - mean(&classes)).abs() < 1e-12, "{stage}: {group}");
+            let foreground: Vec<usize> = classes.into_iter().filter(|&class| class > 1).collect();
+            let found = group["foreground"]["absent_zero"]["mean_iou"].as_f64().unwrap();
+            assert!((found - mean(&foreground)).abs() < 1e-12, "{stage}: {group}");
+        }
+        let hits: u64 = (0..19).map(|class| sum[class][class]).sum();
+        let total: u64 = sum.iter().flatten().sum();
+        let found = groups[0]["absent_zero"]["all_accuracy"].as_f64().unwrap();
+        assert!((found - hits as f64 / total as f64).abs() < 1e-9);
+    }
+    let markdown = fs::read_to_string(report.join("report.md")).unwrap();
+    for part in
+        ["| all (19) | purified |", "| novel (9) | gain |", "| wall |", "## Worst scenes", "SHA-256", "scannet20"]
+    {
+        assert!(markdown.contains(part), "{part}\n{markdown}");
+    }
+    for file in ["confusion.png", "scenes/room.png", "worst/room.png"] {
+        assert!(read_image(&report.join(file), Orientation::Upright).unwrap().width() > 900, "{file}");
+    }
+
+    // What is lost is done again, what is there is not, and the report is the same.
+    let before = comparable(&report);
+    fs::remove_file(report.join("scenes/room.json")).unwrap();
+    fs::remove_file(report.join("report.json")).unwrap();
+    let (_, err) = succeed(&["eval", text(&data), "-o", text(&report)]);
+    assert_eq!(err.matches("done before").count(), 2, "{err}");
+    assert!(comparable(&report) == before);
+    // A damaged result counts as none; that of another scan's content as well.
+    fs::write(report.join("scenes/room.json"), b"{\"key\":").unwrap();
+    write_scene(&data.join("val/scene0002_00"), "scene0002_00_vh_clean_2", TABLE, 1.1);
+    let (_, err) = succeed(&["eval", text(&data), "-o", text(&report)]);
+    assert_eq!(err.matches("done before").count(), 1, "{err}");
+    assert!(comparable(&report) != before);
+    // Other settings give other results.
+    let list = folder.path().join("list.txt");
+    fs::write(&list, "room\n\n").unwrap();
+    let arguments = ["eval", text(&data), "-o", text(&report), "--neighbors", "64", "--scenes", text(&list), "--json"];
+    let (out, err) = succeed(&arguments);
+    let printed: Value = serde_json::from_str(&out).unwrap();
+    assert!(!err.contains("done before") && printed["num_scenes"] == 1, "{err}");
+    assert_eq!(printed, json(&report.join("report.json")));
+    let sheets: Vec<_> = fs::read_dir(report.join("worst")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(sheets, ["room.png"]);
+    fs::write(&list, "room\nhall\n").unwrap();
+    assert!(fail(&arguments).contains("1 of its 2 scenes are not in"));
+}
+
+#[test]
+fn a_bad_scene_is_reported_and_the_others_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    write_scene(&data, "good", TABLE, 1.0);
+    for bad in ["missing", "shorter", "stranger"] {
+        write_scene(&data, bad, TABLE, 1.0);
+    }
+    fs::remove_file(data.join("missing.ply")).unwrap();
+    let cloud = PointCloud { positions: vec![[0.0; 3]; 7], ..PointCloud::default() };
+    cloud.write_ply(&data.join("shorter.labels.ply"), &[Field::new("label", vec![1_u16; 7])]).unwrap();
+    let cloud = corner(STEP);
+    cloud.write_ply(&data.join("stranger.labels.ply"), &[Field::new("label", vec![77_u16; cloud.len()])]).unwrap();
+    let err = fail(&["eval", text(&data), "-o", text(&report)]);
+    let counts =
+        format!("shorter.labels.ply has 7 labels, {} has {} points", text(&data.join("shorter.ply")), cloud.len());
+    for part in ["missing.ply", &counts, "stranger.labels.ply: point 0 has the label 77", "good: mIoU"] {
+        assert!(err.contains(part), "{part}\n{err}");
+    }
+    let whole = json(&report.join("report.json"));
+    let failed: Vec<&str> =
+        whole["failed"].as_array().unwrap().iter().map(|failure| failure["scene"].as_str().unwrap()).collect();
+    assert_eq!((whole["num_scenes"].as_u64(), failed), (Some(1), vec!["missing", "shorter", "stranger"]));
+    let markdown = fs::read_to_string(report.join("report.md")).unwrap();
+    assert!(markdown.contains("**3 scenes failed") && markdown.contains("- shorter: "), "{markdown}");
+
+    fs::remove_file(data.join("good.labels.ply")).unwrap();
+    assert!(fail(&["eval", text(&data), "-o", text(&report)]).contains("not one of 3 scenes"));
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert!(fail(&["eval", text(&empty), "-o", text(&report)]).contains("no labelled scene"));
+    let arguments = ["eval", text(&data), "-o", text(&report), "--preset", "scannet200", "--label-ids", "nyu40"];
+    assert!(fail(&arguments).contains("--label-ids class"));
+}
+
+#[test]
+fn a_recording_beside_the_scan_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    let scene = data.join("scene0003_00");
+    write_scene(&scene, "scene0003_00_vh_clean_2", TABLE, 1.0);
+    write_recording(&scene, 3);
+    // Of several scenes in one folder, each has its recording in a folder of its name.
+    write_scene(&data.join("pairs"), "left", TABLE, 1.0);
+    write_scene(&data.join("pairs"), "right", TABLE, 1.0);
+    write_recording(&data.join("pairs/right"), 2);
+    succeed(&["eval", text(&data), "-o", text(&report)]);
+    let whole = json(&report.join("report.json"));
+    let scenes = whole["scenes"].as_array().unwrap().iter();
+    let seen: Vec<_> =
+        scenes.map(|s| (s["scene"].as_str().unwrap(), s["views"].as_u64().unwrap(), s["recorded"] == true)).collect();
+    assert_eq!(seen, [("left", 4, false), ("right", 2, true), ("scene0003_00", 3, true)]);
+}

@@ -1,0 +1,14 @@
+//! Labelling: the stage that purifies, and the commands as a user runs them.
+
+mod commands;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/corner.rs"]
+mod corner;
+mod demo;
+#[path = "../common/labelling.rs"]
+mod labelling;
+mod purify;
+mod scenes;
+#[path = "../common/weights.rs"]
+mod weights;

@@ -1,0 +1,10 @@
+//! From pictures to points and back: recordings, drawing, and lifting.
+
+#[path = "../common/camera.rs"]
+mod camera;
+#[path = "../common/mod.rs"]
+mod common;
+mod lift;
+mod recordings;
+mod render;
+mod reprojection;
