@@ -30,9 +30,10 @@ pub enum Affinities<'a> {
     ColorNormal(ColorNormal),
 }
 
-/// Kernel of colour and orientation. The weight of a neighbour is proportional to exp(−|c − c′|² / 2σ² − (1
-/// − |⟨n, n′⟩|) / s). Here c is the mean colour of a voxel and n its mean normal, scaled to unit length. σ
-/// is [`color_sigma`](Self::color_sigma), s is [`normal_scale`](Self::normal_scale).
+/// Kernel of colour and orientation. The weight of a neighbour is proportional to
+/// exp(−|c − c′|² / 2σ² − (1 − |⟨n, n′⟩|) / s).
+/// Here c is the mean colour of a voxel and n its mean normal, scaled to unit length. σ is
+/// [`color_sigma`](Self::color_sigma), s is [`normal_scale`](Self::normal_scale).
 ///
 /// The Gaussian of colour is that of the bilateral filter (Tomasi and Manduchi, ICCV 1998). The sign of a
 /// normal does not count: where normals of a vertical wall are estimated, rounding decides their sign.

@@ -1,4 +1,4 @@
-//! A labelled scan and the files that keep it.
+//! A labelled scan and its files.
 
 use std::path::{Path, PathBuf};
 
@@ -13,34 +13,34 @@ use crate::query::Predictions;
 use crate::query::saved::About;
 use crate::stages::{StageTimer, peak_memory};
 
-/// The contact sheet in a folder of results.
+/// Name of the contact sheet in a folder of results.
 const SHEET_FILE: &str = "sheet.png";
 
 /// A scan with its labels.
 pub struct Labelled<'a> {
     pub(super) labeller: &'a Labeller<'a>,
     pub(super) scene: &'a Scene,
-    /// Where it was seen from.
+    /// Its views and cameras.
     pub placed: Placed<'a>,
-    /// Labels by voxel and by point.
+    /// Labels of voxels and points.
     pub inferred: Inferred,
-    /// The options as they were used.
+    /// Options that were used.
     pub options: Options,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What [`Labelled::save`] wrote.
+/// Files written by [`Labelled::save`].
 #[derive(Clone, Debug)]
 pub struct SavedResults {
-    /// The labelled scan, the contact sheet, and the summary.
+    /// Labelled scan, contact sheet and summary.
     pub files: Vec<PathBuf>,
-    /// What the summary says.
+    /// Content of the summary.
     pub summary: Summary,
 }
 
 impl Labeller<'_> {
-    /// Labels `scene`, seen from `source`. `on_view` is called with every view.
+    /// Labels `scene` with the views of `source`. Calls `on_view` with every view.
     ///
     /// # Errors
     /// [`SessionError::Pipeline`], [`SessionError::Op`].
@@ -74,7 +74,7 @@ impl Labeller<'_> {
     }
 }
 
-/// What the user should know of the views.
+/// Notes about the views, for the user.
 fn notes_of(inferred: &Inferred) -> Vec<String> {
     let views = &inferred.views;
     let mut notes = Vec::new();
@@ -106,8 +106,9 @@ impl Labelled<'_> {
         self.inferred.of_point()
     }
 
-    /// Writes into `folder`, which is made where it is missing: the labelled scan, the features that questions are asked
-    /// of, the contact sheet, and `summary.json`. Every file is written whole or not at all.
+    /// Writes the results into `folder`: the labelled scan, the features for later queries, the contact
+    /// sheet, and `summary.json`. Makes the folder if it is missing. Every file is written completely or not
+    /// at all.
     ///
     /// # Errors
     /// [`SessionError::Io`], [`SessionError::Pipeline`], [`SessionError::Image`].
