@@ -146,7 +146,7 @@ fn a_killed_run_goes_on_to_the_same_weights() {
     let error = fixture.fail("killed", &[]);
     assert!(error.contains("--resume"), "{error}");
     let said = fixture.succeed("killed", &["--resume"]);
-    assert!(said.contains("going on after epoch"), "{said}");
+    assert!(said.contains("continuing after epoch"), "{said}");
     assert_eq!(fixture.student("killed"), fixture.student("unbroken"));
     assert_eq!(fixture.losses("killed"), fixture.losses("unbroken"));
 }
@@ -228,7 +228,7 @@ fn mistakes_are_told_with_a_way_out() {
     fs::create_dir_all(fixture.path("taken")).unwrap();
     fs::write(fixture.path("taken/config.toml"), "of = 'something else'").unwrap();
     let error = fixture.fail("taken", &[]);
-    assert!(error.contains("config.toml: this would be replaced"), "{error}");
+    assert!(error.contains("config.toml: this would be overwritten"), "{error}");
     let config = fixture.path("mistake.toml");
     fs::write(&config, "epoch = 3").unwrap();
     let error = fixture.fail("mistake", &["--config", text(&config)]);
@@ -242,7 +242,7 @@ fn mistakes_are_told_with_a_way_out() {
     let error = fixture.fail("changed", &["--resume", "--seed", "5", "--epochs", "2"]);
     assert!(error.contains("seed is 0, not 5"), "{error}");
     let said = fixture.succeed("changed", &["--resume", "--max-memory", "4096", "--epochs", "2"]);
-    assert!(said.contains("--max-memory 2048, it goes on with 4096"), "{said}");
+    assert!(said.contains("--max-memory 2048, it continues with 4096"), "{said}");
     fs::write(&list, "scenes/a.ply\n").unwrap();
     let error = fixture.fail("changed", &["--resume", "--scenes", text(&list), "--epochs", "2"]);
     assert!(error.contains("other scenes"), "{error}");

@@ -357,7 +357,7 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
                 path: dest.to_path_buf(),
                 field: field.name.clone(),
                 found: if twice { "the name is given twice" } else { "the name is empty" }.into(),
-                expected: "a name of its own for each field".into(),
+                expected: "a different name for each field".into(),
             });
         }
     }

@@ -86,7 +86,7 @@ pub enum SessionError {
     #[error("the question has no words")]
     NoQuestion,
     /// The folder does not contain results.
-    #[error("{}: no {}: expected the folder of results that a labelling left", folder.display(), crate::query::saved::FILE_NAME)]
+    #[error("{}: no {}: expected a folder with the results of a labelling", folder.display(), crate::query::saved::FILE_NAME)]
     NoResults {
         /// The folder.
         folder: PathBuf,
@@ -104,7 +104,7 @@ pub enum SessionError {
         given: String,
     },
     /// The scan and the saved features are from different runs.
-    #[error("{}: has {points} points, the features are of {features}: both must be of one run", scan.display())]
+    #[error("{}: has {points} points, the features are of {features}: both must be from the same run", scan.display())]
     OtherScan {
         /// The scan.
         scan: PathBuf,

@@ -79,20 +79,23 @@ fn notes_of(inferred: &Inferred) -> Vec<String> {
     let views = &inferred.views;
     let mut notes = Vec::new();
     if views.without_points > 0 {
-        notes.push(format!("{} of {} views show too little and were left out", views.without_points, views.views));
+        notes.push(format!(
+            "{} of {} views were left out: too few points or nothing found in them",
+            views.without_points, views.views
+        ));
     }
     if let Some(error) = &views.first_error {
         notes.push(format!("{} frames could not be read, the first: {error}", views.unreadable));
     }
     if views.without_depth > 0 {
         notes.push(format!(
-            "{} frames have no depth map: depth drawn from the scan decided which points they hide",
+            "{} frames have no depth map: depth drawn from the scan decided which points they see",
             views.without_depth
         ));
     }
     if views.unseen_points > 0 {
         notes.push(format!(
-            "{} of {} points are in no view: they take what the nearest seen point has",
+            "{} of {} points are in no view: they get the feature of the nearest point that is seen",
             views.unseen_points, views.points
         ));
     }

@@ -278,7 +278,7 @@ impl<'s> Labeller<'s> {
 #[must_use]
 pub fn note_of_unknown(encoder: &TextEncoder, words: &[String]) -> Option<String> {
     let unknown = encoder.unknown_words(words).join(", ");
-    let note = || format!("the model never met these words in training, expect nothing of them: {unknown}");
+    let note = || format!("the model never met these words in training, so it cannot know them: {unknown}");
     (!unknown.is_empty()).then(note)
 }
 

@@ -131,7 +131,7 @@ impl ViewSettings {
             let is_wrong = matches!(checked.verdict, Verdict::Contradicted(_)) || checked.depth_factor.is_some();
             say(&format!("{}: {checked}", if is_wrong { "warning" } else { "note" }));
             if is_wrong {
-                say("--poses and --depth-units correct what the recording says wrongly");
+                say("--poses and --depth-units override wrong values in the recording");
             }
         }
         Ok(dataset)

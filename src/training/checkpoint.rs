@@ -99,10 +99,10 @@ pub fn about<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
         Ok(file)
     };
     let file = whole().map_err(|error: WeightsError| {
-        wrong(format!("{error}; without this file, --resume goes on from the checkpoint before it"))
+        wrong(format!("{error}; without this file, --resume continues from the checkpoint before it"))
     })?;
     let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
-    let about = about.ok_or_else(|| wrong("this is no checkpoint of a training run".to_owned()))?;
+    let about = about.ok_or_else(|| wrong("this is not a checkpoint of a training run".to_owned()))?;
     serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))
 }
 
