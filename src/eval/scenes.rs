@@ -69,7 +69,7 @@ pub enum ScenesError {
     Labels(#[from] LabelsError),
     /// The folder contains no labelled scene.
     #[error(
-        "{}: no labelled scene in it or {} folders down; expected scans NAME.ply with their labels beside them as \
+        "{}: no labelled scene in this folder or up to {} folders below; expected scans NAME.ply with their labels beside them as \
          NAME{SCANNET_LABELS} or as ScanNet's .aggregation.json and .segs.json, or Matterport3D's {REGIONS}",
         folder.display(), DEPTH - 1
     )]
@@ -240,11 +240,11 @@ impl LabelledScene {
                     Some(files) => Ok(of_classes(of_segments(&files)?.scannet200)),
                     None if is_scannet200 => Err(other(
                         "a property 'scannet200' of the points, or NAME.aggregation.json and \
-                         NAME_vh_clean_2.0.010000.segs.json beside the mesh; or --label-ids class, where its 'label' are classes",
+                         NAME_vh_clean_2.0.010000.segs.json beside the mesh; or --label-ids class, if its 'label' holds classes",
                     )),
                     None => Err(other(
-                        "a property of this name, as geopurify prepare writes it; or --label-ids class, where the 'label' of its \
-                         points are classes",
+                        "a property of this name, as geopurify prepare writes it; or --label-ids class, if the 'label' of its \
+                         points holds classes",
                     )),
                 }
             }
