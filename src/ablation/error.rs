@@ -11,30 +11,30 @@ use crate::purify::PurifyError;
 use crate::session::SessionError;
 use crate::weights::WeightsError;
 
-/// Why an ablation stopped.
+/// Error of an ablation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AblationError {
-    /// Settings and rooms do not fit together.
+    /// The settings do not fit the rooms.
     #[error("{message}")]
     Settings {
-        /// What was found and what was expected.
+        /// Difference between what was given and what was expected.
         message: String,
     },
-    /// A lifted room is not what it should be.
+    /// The file of a lifted room has wrong content.
     #[error("{}: {message}", path.display())]
     Room {
         /// The file.
         path: PathBuf,
-        /// What was found and what was expected.
+        /// Difference between the content and what was expected.
         message: String,
     },
     /// A file or folder cannot be written or read.
     #[error("{}: {source}", path.display())]
     Write {
-        /// Which.
+        /// File or folder.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// Labels and predictions cannot be counted.
@@ -43,10 +43,10 @@ pub enum AblationError {
     /// The labels of a room cannot be read.
     #[error(transparent)]
     Labels(#[from] LabelsError),
-    /// Labels and points are not of one room.
+    /// The numbers of labels and points of a room differ.
     #[error(transparent)]
     Truth(#[from] TruthError),
-    /// A room cannot be read or seen, or weights are missing.
+    /// A room cannot be read or rendered, or weights are missing.
     #[error(transparent)]
     Session(Box<SessionError>),
     /// A room cannot be lifted.

@@ -1,4 +1,4 @@
-//! Rooms lifted once, and kept in a cache.
+//! Lifts rooms once and keeps them in a cache.
 
 use std::path::PathBuf;
 
@@ -20,12 +20,12 @@ use crate::session::{
 use crate::stages::{Progress, StageTimer};
 use crate::weights::{bytes_sha256, file_sha256};
 
-/// Changes when what is computed of a room does.
+/// Version of the stored rooms. Files of another version are computed again.
 const ROOM_VERSION: u32 = 1;
 /// Property of the points that holds the labels.
 const LABEL_FIELD: &str = "label";
 
-/// Lifts rooms, or finds them lifted.
+/// Lifts rooms, or reads them from the cache.
 pub struct RoomLifter<'a> {
     views: ViewSettings,
     settings: &'a AblationSettings,
@@ -35,7 +35,7 @@ pub struct RoomLifter<'a> {
     xdecoder: XDecoder,
     text: TextEmbeddings,
     nyu40: Option<Vec<i64>>,
-    /// What rooms depend on beside the scene.
+    /// Key of everything that rooms depend on, except the scene.
     key: Json,
     folder: PathBuf,
 }
@@ -44,7 +44,7 @@ impl<'a> RoomLifter<'a> {
     /// Loads X-Decoder and embeds the labels of `preset` that are counted.
     ///
     /// # Errors
-    /// [`AblationError::Session`] where weights are missing or cannot be loaded.
+    /// [`AblationError::Session`] if weights are missing or cannot be loaded.
     pub fn new(
         prepare: &PrepareSettings,
         preset: Preset,
@@ -69,19 +69,19 @@ impl<'a> RoomLifter<'a> {
         Ok(Self { views, settings, protocol, selected, opened, xdecoder, text, nyu40, key, folder })
     }
 
-    /// `[K, C]` the labels, as X-Decoder embeds them.
+    /// `[K, C]`: embeddings of the labels by X-Decoder.
     #[must_use]
     pub fn words(&self) -> Tensor<2> {
         self.text.rows.clone().slice_dim(0, 0..self.protocol.num_classes)
     }
 
-    /// Where X-Decoder's weights come from.
+    /// Origin of X-Decoder's weights.
     #[must_use]
     pub fn origin(&self) -> &WeightsOrigin {
         &self.opened.origin
     }
 
-    /// The lifted room of a scene. `say` hears how it went.
+    /// Returns the lifted room of a scene. Reports its progress to `say`.
     ///
     /// # Errors
     /// [`AblationError`].

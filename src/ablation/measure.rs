@@ -1,4 +1,4 @@
-//! Confusion matrices of a room under one way to weigh neighbours, at several numbers of applications.
+//! Confusion matrices of a room for one kind of affinities, at several numbers of applications.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,38 +18,38 @@ use crate::ops::pooling::pooling;
 use crate::ops::{OpError, float_tensor, float_values};
 use crate::purify::{self, Affinities, GEOMETRY_CHANNELS, Graph, Voxelized};
 
-/// What was counted in a room, as it is kept in a file.
+/// Counts of a room, in the form of a result file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct RoomCounts {
-    /// What it was made of: two results of one key have the same counts.
+    /// Key of its inputs: two results with the same key have the same counts.
     pub(super) key: String,
-    /// The room.
+    /// Name of the room.
     pub(super) room: String,
-    /// A matrix for each number of applications, in their order; of what the views say alone, that of the labels they agree
-    /// on and that of the unpurified features.
+    /// One matrix for each number of applications, in their order. For unpurified features there are two: of
+    /// the labels on which the views agree, and of the features.
     pub(super) counts: Vec<Counts>,
 }
 
 impl RoomCounts {
-    /// The result at `path`, if it is whole and of this key.
+    /// Reads the result at `path`, if it is complete and has this key.
     pub(super) fn read(path: &Path, key: &str, num_counts: usize) -> Option<Self> {
         let found: Self = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
         let is_whole = found.counts.iter().all(|counts| counts.to_confusion().is_ok());
         (found.key == key && found.counts.len() == num_counts && is_whole).then_some(found)
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes the result, completely or not at all.
     pub(super) fn write(&self, path: &Path) -> Result<(), AblationError> {
         write_json(path, |out| serde_json::to_writer(out, self))
     }
 
-    /// The matrices.
+    /// Confusion matrices of the counts.
     pub(super) fn confusions(&self) -> Result<Vec<Confusion>, AblationError> {
         Ok(self.counts.iter().map(Counts::to_confusion).collect::<Result<_, _>>()?)
     }
 }
 
-/// Writes a file of JSON, whole or not at all.
+/// Writes a JSON file, completely or not at all.
 pub(super) fn write_json(
     path: &Path,
     write: impl FnOnce(&mut std::io::BufWriter<std::fs::File>) -> serde_json::Result<()>,
@@ -61,12 +61,13 @@ pub(super) fn write_json(
     written.map_err(|source| AblationError::Write { path: path.to_path_buf(), source })
 }
 
-/// A room on its way through all measurements: read, and its neighbours found, when the first of them needs it.
+/// Room with everything that its measurements share. It is read, and its neighbours are found, when the first
+/// measurement needs it.
 pub(super) struct Bench<'a> {
     path: PathBuf,
     settings: &'a AblationSettings,
     protocol: Protocol,
-    /// `[K, C]` words of unit length.
+    /// `[K, C]`: embeddings of the words, of unit length.
     words: Tensor<2>,
     device: &'a Device,
     ready: Option<Ready>,
@@ -75,7 +76,7 @@ pub(super) struct Bench<'a> {
 struct Ready {
     points: RoomPoints,
     graph: Graph,
-    /// `[V, K]` products of the unpurified features with the words.
+    /// `[V, K]`: products of the unpurified features with the words.
     scores: Tensor<2>,
 }
 
@@ -111,7 +112,7 @@ impl<'a> Bench<'a> {
         Ok(Ready { points, graph, scores })
     }
 
-    /// Of the labels that the views agree on, and of the unpurified features.
+    /// Counts of the labels on which the views agree, and of the unpurified features.
     pub(super) fn plain(&mut self) -> Result<Vec<Counts>, AblationError> {
         let protocol = self.protocol;
         let ready = self.ready()?;
@@ -119,7 +120,8 @@ impl<'a> Bench<'a> {
         Ok(vec![Counts::from(&agreed), ready.count(&ready.scores, &protocol)?])
     }
 
-    /// After each of `applications` of A, which are ascending; `sharpness` is that of learned affinities.
+    /// Counts after each of `applications` of A, which are ascending. `sharpness` applies to learned
+    /// affinities.
     pub(super) fn purified(
         &mut self,
         affinities: Affinities<'_>,
@@ -142,7 +144,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Ready {
-    /// Counts what the voxels are nearest to.
+    /// Counts the nearest words of the voxels.
     fn count(&self, scores: &Tensor<2>, protocol: &Protocol) -> Result<Counts, AblationError> {
         let labels = nearest_words(scores.clone())?;
         let voxel_from_point = &self.graph.voxelized().voxel_from_point;
@@ -150,10 +152,11 @@ impl Ready {
     }
 }
 
-/// `[V, K]` products of a room's features with the words.
+/// Products `[V, K]` of a room's features with the words.
 ///
-/// Pooling mixes voxels and not channels, and a voxel's word is that with the largest product, whatever the length of its
-/// features: so the products are pooled in place of the features, which are many times as wide.
+/// Pooling mixes voxels, not channels. The word of a voxel is that with the largest product, whatever the
+/// length of its features. So the products can be pooled in place of the features, which are many times as
+/// wide.
 fn scores(
     voxelized: &Voxelized,
     num_channels: usize,
@@ -166,7 +169,8 @@ fn scores(
     Ok(features.matmul(words.clone().to_device(device).transpose()))
 }
 
-/// The word with the largest product per voxel, of equals the first; -1 where all products are 0: nothing was seen.
+/// Word with the largest product per voxel, the first of equal ones. -1 if all products are 0, because no
+/// view saw the voxel.
 fn nearest_words(scores: Tensor<2>) -> Result<Vec<i32>, OpError> {
     let [_, num_words] = scores.dims();
     let nearest = |row: &[f32]| {

@@ -1,9 +1,10 @@
-//! Ablation: what each part of the method is worth on rooms that nothing was learned or chosen from.
+//! Ablation: measures the contribution of each part of the method on rooms that were not used for training or
+//! tuning.
 //!
-//! Students are trained for every seed, number of scenes and choice of negatives; then the same lifted features of every
-//! held-out room are purified by each of them, and by the two baselines that learn nothing. What a baseline can be set to is
-//! chosen on validation rooms, never on those that are measured; so is the sharpness of learned affinities, beside the
-//! published one.
+//! Students are trained for every seed, number of scenes and choice of negatives. Then each of them purifies
+//! the same lifted features of every held-out room. Two baselines that learn nothing do the same. The
+//! constants of a baseline are chosen on validation rooms, never on those that are measured. The sharpness of
+//! learned affinities is chosen there too; the published value is also measured.
 
 mod error;
 mod lifting;
@@ -36,39 +37,42 @@ pub use report::{AblationReport, CHART_FILE, Choice, Figure, JSON_FILE, MARKDOWN
 pub use room::{LiftedRoom, RoomPoints};
 pub use students::{Negatives, StudentRun, TrainedStudent};
 
-/// Of the results: those of another format are done again.
+/// Version of result files. Results of another version are computed again.
 const FORMAT: u32 = 2;
 const RESULTS_FOLDER: &str = "results";
-/// The T that the paper uses, and all comparisons but those of T where it is among those asked for.
+/// The T of the paper. If it is among the given ones, all comparisons use it, except those of T itself.
 const USUAL_ITERATIONS: usize = 18;
 
-/// What an ablation tries.
+/// Settings of an ablation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AblationSettings {
-    /// Students of each kind: their seeds are 0, 1, ….
+    /// Number of students of each kind. Their seeds are 0, 1, ….
     pub seeds: usize,
-    /// Numbers of scenes that students learn from, ascending; the largest is the usual one.
+    /// Numbers of training scenes, ascending. The largest is the usual one.
     pub scenes: Vec<usize>,
-    /// T of the rows, ascending, as the paper counts: A is applied T + 1 times, as published.
+    /// Values of T in the table, ascending, counted as in the paper: A is applied T + 1 times, as published.
     pub iterations: Vec<usize>,
-    /// T beside these, among which the best is chosen on validation rooms.
+    /// Further values of T. The best T on validation rooms is chosen among all.
     pub candidates: Vec<usize>,
-    /// Constants of the kernel of colour and normal among which the best are chosen on validation rooms, for each T.
+    /// Candidate constants of the kernel of colour and normal. For each T the best are chosen on validation
+    /// rooms.
     pub kernels: Vec<ColorNormal>,
-    /// Sharpness of learned affinities beside that of `purify`, among which the best is chosen there too, for each T.
+    /// Candidate sharpness of learned affinities, in addition to that of `purify`. For each T the best is
+    /// chosen on validation rooms.
     pub sharpness: Vec<f32>,
-    /// Steps of the optimizer, for each student about as many: whole epochs of its scenes.
+    /// Approximate number of optimizer steps per student. It is rounded to whole epochs of its scenes.
     pub steps: usize,
-    /// Everything else of training.
+    /// All other training settings.
     pub training: distill::Config,
-    /// Bytes that a step may take; of scenes that need more, parts are taken.
+    /// Memory limit of a step in bytes. Scenes that need more are cropped.
     pub max_memory: u64,
-    /// Neighbours and sharpness, and the memory for temporary values; the rest is not used.
+    /// Source of the number of neighbours, the sharpness and the memory for temporary values. The rest is not
+    /// used.
     pub purify: purify::Settings,
 }
 
 impl AblationSettings {
-    /// The grid of constants that is usual: standard deviations of colour, and scales of 1 − |cosine|.
+    /// Default grid of kernel constants: standard deviations of colour, and scales of 1 − |cosine|.
     #[must_use]
     pub fn usual_kernels() -> Vec<ColorNormal> {
         let of_color =
@@ -76,17 +80,17 @@ impl AblationSettings {
         [0.05, 0.1, 0.2, 0.4].into_iter().flat_map(of_color).collect()
     }
 
-    /// What is usually tried for the sharpness of learned affinities, beside the published 20.
+    /// Default candidates of the sharpness of learned affinities, in addition to the published 20.
     pub const USUAL_SHARPNESS: [f32; 3] = [10.0, 30.0, 40.0];
 
-    /// Every sharpness of learned affinities that is tried: that of `purify`, then the others.
+    /// All values of sharpness that are measured: that of `purify`, then the others.
     #[must_use]
     pub fn all_sharpness(&self) -> Vec<f32> {
         let usual = self.purify.sharpness;
         [usual].into_iter().chain(self.sharpness.iter().copied().filter(|&other| other != usual)).collect()
     }
 
-    /// Every T that is measured, ascending.
+    /// All values of T that are measured, ascending.
     #[must_use]
     pub fn all_iterations(&self) -> Vec<usize> {
         let mut all: Vec<usize> = self.iterations.iter().chain(&self.candidates).copied().collect();
@@ -95,20 +99,20 @@ impl AblationSettings {
         all
     }
 
-    /// The T of all comparisons but those of T: the paper's 18, else the middle one.
+    /// The T of all comparisons except those of T: the paper's 18, or else the middle one.
     #[must_use]
     pub fn usual_iterations(&self) -> usize {
         let middle = self.iterations.get(self.iterations.len() / 2).copied().unwrap_or(USUAL_ITERATIONS);
         if self.iterations.contains(&USUAL_ITERATIONS) { USUAL_ITERATIONS } else { middle }
     }
 
-    /// The scenes of the usual student.
+    /// Number of training scenes of the usual student.
     #[must_use]
     pub fn most_scenes(&self) -> usize {
         self.scenes.iter().copied().max().unwrap_or(0)
     }
 
-    /// Fails for what cannot be studied with so many training scenes.
+    /// Checks that the settings are valid for this number of training scenes.
     ///
     /// # Errors
     /// [`AblationError::Settings`].
@@ -121,95 +125,95 @@ impl AblationSettings {
             ));
         }
         if !is_ascending(&self.scenes) || !is_ascending(&self.iterations) {
-            return Err(AblationError::settings("expected numbers of scenes and T that ascend"));
+            return Err(AblationError::settings("expected numbers of scenes and T in ascending order"));
         }
         let most = self.most_scenes();
         if most > num_training {
             return Err(AblationError::settings(format!(
-                "{most} training scenes are asked for, there are {num_training}"
+                "{most} training scenes were asked for, but there are only {num_training}"
             )));
         }
         Ok(())
     }
 }
 
-/// Rooms that are ready: training scenes as [`TrainingScene::write`](distill::TrainingScene::write) wrote them, the others as
-/// [`LiftedRoom::write`]. A file's key says what it was made of.
+/// Prepared rooms. Training scenes are files of [`TrainingScene::write`](distill::TrainingScene::write), the
+/// others of [`LiftedRoom::write`]. The key of a file identifies its sources.
 #[derive(Clone, Debug, Default)]
 pub struct AblationRooms {
-    /// To learn from.
+    /// Training scenes.
     pub training: Vec<SceneFile>,
-    /// To choose by.
+    /// Validation rooms, on which settings are chosen.
     pub validation: Vec<SceneFile>,
-    /// To measure.
+    /// Test rooms, which are measured.
     pub test: Vec<SceneFile>,
 }
 
-/// What rooms are labelled by.
+/// Words by which rooms are labelled.
 pub struct AblationWords<'a> {
-    /// The labels, class by class.
+    /// Labels, class by class.
     pub labels: &'a [String],
-    /// `[K, C]` the labels as the vision-language model embeds them.
+    /// `[K, C]`: embeddings of the labels by the vision-language model.
     pub rows: Tensor<2>,
-    /// How labels are counted.
+    /// Protocol by which labels are counted.
     pub protocol: Protocol,
 }
 
-/// Where an ablation runs, and with what.
+/// Networks and device of an ablation.
 #[derive(Clone, Debug)]
 pub struct AblationOrigin {
-    /// Networks as they were used.
+    /// Weights of the networks.
     pub weights: Vec<Weights>,
     /// Name of the device.
     pub device: String,
 }
 
-/// What an ablation is made of.
+/// Inputs of an ablation.
 #[derive(Clone, Copy)]
 pub struct AblationInputs<'a> {
-    /// The rooms.
+    /// Rooms.
     pub rooms: &'a AblationRooms,
-    /// What they are labelled by.
+    /// Words by which they are labelled.
     pub words: &'a AblationWords<'a>,
-    /// Where it runs, and with what.
+    /// Networks and device.
     pub origin: &'a AblationOrigin,
 }
 
-/// What happens in an ablation.
+/// Event of an ablation.
 #[derive(Debug)]
 pub enum AblationEvent<'a> {
-    /// A student is in training.
+    /// A student is being trained.
     Training {
-        /// Which.
+        /// The student.
         run: StudentRun,
-        /// What happens there.
+        /// Event of its training.
         event: &'a distill::Event<'a>,
     },
-    /// A student is trained.
+    /// A student is ready.
     Trained {
-        /// Which.
+        /// The student.
         run: StudentRun,
-        /// Seconds it took; `None` for one that was there.
+        /// Training time in seconds; `None` if it was trained before.
         seconds: Option<f64>,
     },
     /// A room was purified and counted.
     Measured {
-        /// By what.
+        /// Name of the affinities.
         way: &'a str,
-        /// The room.
+        /// Name of the room.
         room: &'a str,
-        /// Seconds it took; `None` for what was there.
+        /// Time in seconds; `None` if it was measured before.
         seconds: Option<f64>,
     },
 }
 
-/// A way to weigh neighbours, with a name for files and messages.
+/// Affinities to be measured, with a name for files and messages.
 enum Way<'a> {
-    /// The features as they were lifted.
+    /// The lifted features without purification.
     Plain,
     Uniform,
     ColorNormal(ColorNormal),
-    /// With the sharpness of its affinities.
+    /// A student, with the sharpness of its affinities.
     Student(&'a LoadedStudent, f32),
 }
 
@@ -221,7 +225,7 @@ struct LoadedStudent {
 }
 
 impl Way<'_> {
-    /// `usual` is the sharpness that is not named.
+    /// Name for files and messages. It leaves out the sharpness if that is `usual`.
     fn name(&self, usual: f32) -> String {
         match self {
             Self::Plain => "unpurified".to_owned(),
@@ -234,7 +238,7 @@ impl Way<'_> {
         }
     }
 
-    /// What results depend on.
+    /// Key of everything that results depend on.
     fn key(&self) -> serde_json::Value {
         match self {
             Self::Plain => "unpurified".into(),
@@ -245,7 +249,7 @@ impl Way<'_> {
     }
 }
 
-/// What was counted over all rooms of a split: a matrix for each T, or the two of [`Way::Plain`].
+/// Counts over all rooms of a split: one matrix per T, or the two of [`Way::Plain`].
 type Totals = Vec<Confusion>;
 
 struct Ablation<'a, 'e> {
@@ -257,11 +261,12 @@ struct Ablation<'a, 'e> {
     on_event: &'e mut dyn FnMut(&AblationEvent<'_>),
 }
 
-/// Runs the ablation in `folder`: trains what is not trained yet, measures what is not measured yet, and writes the table as
-/// [`JSON_FILE`] and [`MARKDOWN_FILE`] with the picture [`CHART_FILE`]. An ablation that was stopped goes on where it was.
+/// Runs the ablation in `folder`. Trains and measures everything that is not done yet. Writes the table as
+/// [`JSON_FILE`] and [`MARKDOWN_FILE`], and the picture [`CHART_FILE`]. An ablation that was stopped
+/// continues where it was.
 ///
 /// # Errors
-/// [`AblationError`]. What was finished before stays.
+/// [`AblationError`]. Everything finished before stays.
 pub fn ablation(
     folder: &Path,
     settings: &AblationSettings,
@@ -315,7 +320,7 @@ pub fn ablation(
 }
 
 impl Ablation<'_, '_> {
-    /// Everything of `ways` over all `rooms`, of each way the sums over the rooms.
+    /// Measures all `ways` on all `rooms`. Returns for each way the sums over the rooms.
     fn measure(&mut self, split: &str, rooms: &[SceneFile], ways: &[Way<'_>]) -> Result<Vec<Totals>, AblationError> {
         let (iterations, usual) = (self.settings.all_iterations(), self.settings.purify.sharpness);
         let applications: Vec<usize> = iterations.iter().map(|t| t + 1).collect();
@@ -380,7 +385,7 @@ impl Ablation<'_, '_> {
         bytes_sha256(key.to_string().as_bytes())
     }
 
-    /// What is best on the validation rooms; what is usual where there are none.
+    /// Chooses the best constants on the validation rooms, or the usual ones if there are no such rooms.
     fn choose(&mut self, rooms: &[SceneFile], students: &[LoadedStudent]) -> Result<Choice, AblationError> {
         let iterations = self.settings.all_iterations();
         if rooms.is_empty() {
@@ -396,7 +401,7 @@ impl Ablation<'_, '_> {
         let (kernels, sharpness) = (self.settings.kernels.clone(), self.settings.all_sharpness());
         let mut ways = vec![Way::Uniform];
         ways.extend(kernels.iter().map(|&kernel| Way::ColorNormal(kernel)));
-        // Those of one sharpness stand together.
+        // Students of one sharpness are adjacent.
         ways.extend(sharpness.iter().flat_map(|&sharpness| usual.iter().map(move |&of| Way::Student(of, sharpness))));
         let totals = self.measure("validation", rooms, &ways)?;
         let mean_iou = |confusion: &Confusion| -> Result<f64, AblationError> {
@@ -426,7 +431,7 @@ impl Ablation<'_, '_> {
         })
     }
 
-    /// Writes everything; last the file that machines read.
+    /// Writes all files. The JSON file is written last.
     fn write(&self, report: &AblationReport) -> Result<(), AblationError> {
         write_png(&self.folder.join(CHART_FILE), &report.chart()?)?;
         let path = self.folder.join(MARKDOWN_FILE);
@@ -437,7 +442,7 @@ impl Ablation<'_, '_> {
     }
 }
 
-/// Of 0..`count` the first with the largest value.
+/// Index below `count` with the largest value; the first of equal ones.
 fn first_largest(count: usize, value: &dyn Fn(usize) -> f64) -> usize {
     (1..count).fold(0, |best, i| if value(i) > value(best) { i } else { best })
 }

@@ -1,4 +1,4 @@
-//! The table of an ablation: as JSON, as Markdown, and as a picture.
+//! Table of an ablation, as JSON, as Markdown, and as a picture.
 
 use std::fmt::Write as _;
 
@@ -15,11 +15,11 @@ use crate::labels::Protocol;
 use crate::pipeline::Weights;
 use crate::purify::ColorNormal;
 
-/// The table for machines, in an ablation's folder.
+/// Name of the table as JSON, in an ablation's folder.
 pub const JSON_FILE: &str = "ablation.json";
-/// The table for people.
+/// Name of the table as Markdown.
 pub const MARKDOWN_FILE: &str = "ablation.md";
-/// The picture.
+/// Name of the picture.
 pub const CHART_FILE: &str = "ablation.png";
 
 const CHART_WIDTH: usize = 1100;
@@ -31,23 +31,23 @@ const UNIFORM: &str = "uniform";
 const COLOR_NORMAL: &str = "colour and normal";
 const UNPURIFIED: &str = "not purified";
 
-/// A figure of one or more seeds.
+/// Figure over one or more seeds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// The seeds' values; one value for what has no seed.
+    /// Values of the seeds; a single value for a row without seeds.
     pub values: Vec<f64>,
-    /// Their mean.
+    /// Mean of the values.
     pub mean: f64,
-    /// Their standard deviation, with one less than their number below the sum; 0 for one value.
+    /// Sample standard deviation (divisor n − 1); 0 for one value.
     pub deviation: f64,
-    /// The least of them.
+    /// Smallest value.
     pub least: f64,
-    /// The largest of them.
+    /// Largest value.
     pub most: f64,
 }
 
 impl Figure {
-    /// Of at least one value.
+    /// Makes a figure of at least one value.
     fn new(values: Vec<f64>) -> Self {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count.max(1.0);
@@ -59,46 +59,46 @@ impl Figure {
     }
 }
 
-/// A line of the table. Shares are 0 to 1, gains are in points of a hundred.
+/// Row of the table. Shares are 0 to 1; gains are in percentage points.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// What is compared in it and its neighbours.
+    /// Comparison to which the row belongs.
     pub group: &'static str,
-    /// What was done.
+    /// Name of the variant.
     pub name: String,
-    /// T as the paper counts: A was applied once more often.
+    /// T as counted in the paper: A was applied T + 1 times.
     pub iterations: Option<usize>,
-    /// Scenes that the student learned from.
+    /// Number of the student's training scenes.
     pub scenes: Option<usize>,
-    /// Mean IoU over all classes, where one that does not occur counts as 0, as the reference counts.
+    /// Mean IoU over all classes. An absent class counts as 0, like in the reference.
     pub mean_iou: Figure,
     /// Mean IoU over the classes that occur in labels or predictions.
     pub mean_iou_present: Figure,
-    /// `mean_iou` above that of features that were not purified, in points, seed by seed.
+    /// `mean_iou` minus that of unpurified features, in percentage points, seed by seed.
     pub gain: Figure,
-    /// The same of `mean_iou_present`.
+    /// The same gain of `mean_iou_present`.
     pub gain_present: Figure,
 }
 
-/// What was chosen on the validation rooms.
+/// Settings chosen on the validation rooms.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Choice {
-    /// The kernel of colour and normal at each T.
+    /// Kernel of colour and normal for each T.
     pub kernels: Vec<(usize, ColorNormal)>,
-    /// The sharpness of learned affinities at each T.
+    /// Sharpness of learned affinities for each T.
     pub sharpness: Vec<(usize, f32)>,
-    /// The best T of learned, uniform, and colour-and-normal affinities, the constants being those chosen for it; `None` without
-    /// validation rooms.
+    /// Best T of learned, uniform, and colour-and-normal affinities, each with the constants chosen for it.
+    /// `None` without validation rooms.
     pub best: Option<[usize; 3]>,
 }
 
 impl Choice {
-    /// The kernel at one T.
+    /// Kernel for one T.
     fn kernel(&self, iterations: usize) -> Option<ColorNormal> {
         self.kernels.iter().find(|(t, _)| *t == iterations).map(|(_, kernel)| *kernel)
     }
 
-    /// The sharpness at one T.
+    /// Sharpness for one T.
     fn sharpness(&self, iterations: usize) -> Option<f32> {
         self.sharpness.iter().find(|(t, _)| *t == iterations).map(|(_, sharpness)| *sharpness)
     }
@@ -115,39 +115,39 @@ impl Choice {
     }
 }
 
-/// A curve of the picture: x, then mean, least and largest mean IoU.
+/// Curve of the picture: x, then mean, smallest and largest mean IoU.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
-    /// What it is of.
+    /// Name of the curve.
     pub name: &'static str,
-    /// Its points.
+    /// Points of the curve.
     pub points: Vec<[f64; 4]>,
 }
 
-/// A ablation: what was done, and what came of it.
+/// Report of an ablation.
 #[derive(Clone, Debug, Serialize)]
 pub struct AblationReport {
     /// Version of this program.
     pub geopurify: &'static str,
-    /// Labels that were asked for, class by class.
+    /// Labels used, class by class.
     pub labels: Vec<String>,
-    /// How they are counted.
+    /// Protocol of counting.
     pub protocol: Protocol,
-    /// Settings as they were used.
+    /// Settings of the ablation.
     pub settings: AblationSettings,
-    /// Networks as they were used.
+    /// Weights of the networks.
     pub weights: Vec<Weights>,
-    /// Where it ran.
+    /// Device on which it ran.
     pub device: String,
-    /// Rooms that were measured.
+    /// Names of the test rooms.
     pub test_rooms: Vec<String>,
-    /// Rooms that settings were chosen on.
+    /// Names of the validation rooms.
     pub validation_rooms: Vec<String>,
-    /// What was chosen there.
+    /// Settings chosen on the validation rooms.
     pub choice: Choice,
-    /// The students.
+    /// Trained students.
     pub students: Vec<TrainedStudent>,
-    /// The table.
+    /// Rows of the table.
     pub rows: Vec<Row>,
     /// Mean IoU by T.
     pub by_iterations: Vec<Series>,
@@ -155,19 +155,19 @@ pub struct AblationReport {
     pub by_scenes: Vec<Series>,
 }
 
-/// Matrices over all test rooms.
+/// Confusion matrices over all test rooms.
 pub(super) struct Measured<'a> {
-    /// Of the labels that views agree on, and of unpurified features.
+    /// Matrices of the labels on which the views agree, and of the unpurified features.
     pub(super) unpurified: &'a [Confusion],
-    /// Of each T.
+    /// One matrix per T.
     pub(super) uniform: &'a [Confusion],
-    /// Of each T, for each kernel.
+    /// One matrix per T, for each kernel.
     pub(super) kernels: Vec<(ColorNormal, &'a Vec<Confusion>)>,
-    /// Of each T, for each student and sharpness.
+    /// One matrix per T, for each student and sharpness.
     pub(super) students: Vec<(StudentRun, f32, &'a Vec<Confusion>)>,
 }
 
-/// Reads figures off matrices.
+/// Derives figures from confusion matrices.
 struct Reader<'a> {
     settings: &'a AblationSettings,
     protocol: Protocol,
@@ -212,7 +212,7 @@ impl Reader<'_> {
         self.students(|run| run.scenes == scenes && run.negatives == negatives, sharpness, iterations)
     }
 
-    /// The usual students with the sharpness that was chosen for this T.
+    /// Usual students with the sharpness chosen for this T.
     fn sharpened(&self, iterations: usize) -> Result<Vec<&Confusion>, AblationError> {
         let chosen = self.choice.sharpness(iterations);
         let chosen = chosen.ok_or_else(|| AblationError::settings(format!("no sharpness for T = {iterations}")))?;
@@ -354,14 +354,14 @@ impl AblationReport {
         })
     }
 
-    /// The table for people.
+    /// The table as Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let AblationSettings { seeds, steps, training, .. } = &self.settings;
         let mut text = format!(
-            "# Ablation on {} held-out rooms\n\nMean IoU in percent over {} classes; a gain is in points above the features as lifted, seed by seed, then mean ± \
-             standard deviation (least to largest). *Present* leaves out classes that occur in neither labels nor predictions; \
-             the other figures count them as 0, as the reference does.\n",
+            "# Ablation on {} held-out rooms\n\nMean IoU in percent over {} classes. A gain is in percentage points \
+             over the lifted features: seed by seed, then mean ± standard deviation (smallest to largest). *Present* leaves out \
+             classes that occur in neither labels nor predictions. The other figures count them as 0, like the reference.\n",
             self.test_rooms.len(),
             self.protocol.num_classes
         );
@@ -395,8 +395,8 @@ impl AblationReport {
         };
         say("T is counted as in the paper: A is applied T + 1 times, as its code does.".to_owned());
         say(format!(
-            "Seeds: {seeds}. A seed decides a student's first weights, the order of scenes, anchors, crops, and which of the {} training rooms it \
-             learns from where it learns from fewer. What learns nothing has no seed.",
+            "Seeds: {seeds}. A seed decides a student's first weights, the order of scenes, the anchors and the crops. \
+             It also chooses the training rooms of a student that learns from fewer than {}. Baselines have no seed.",
             self.settings.most_scenes()
         ));
         let mut made: Vec<usize> = self.students.iter().map(|student| student.steps).collect();
@@ -404,18 +404,18 @@ impl AblationReport {
         made.dedup();
         let made: Vec<String> = made.iter().map(ToString::to_string).collect();
         say(format!(
-            "Students of {} hidden channels and {} of embedding; each makes {} steps of the optimizer, whatever the number of scenes (asked for: \
-             {steps}, in whole epochs).",
+            "Students have {} hidden channels and {} embedding channels. Each makes {} optimizer steps, whatever the number \
+             of scenes ({steps}, rounded to whole epochs).",
             training.hidden_dim,
             training.embed_dim,
             made.join(" or ")
         ));
         say(format!(
-            "Hybrid negatives: {} of the whole scene and {} nearby; macro: the former alone.",
+            "Hybrid negatives: {} from the whole scene and {} from nearby. Macro negatives: only the former.",
             training.macro_negatives, training.micro_negatives
         ));
         say(
-            "Uniform: every one of a voxel's neighbours weighs the same. Colour and normal: a neighbour weighs in proportion to \
+            "Uniform: all neighbours of a voxel have the same weight. Colour and normal: the weight is proportional to \
              exp(−|c − c′|² / 2σ² − (1 − |⟨n, n′⟩|) / s). Neighbours, features and everything else are the same for all."
                 .to_owned(),
         );
@@ -425,24 +425,24 @@ impl AblationReport {
             .iter()
             .map(|(t, kernel)| format!("σ {} and s {} at T = {t}", kernel.color_sigma, kernel.normal_scale))
             .collect();
-        say(format!("Sharpness of learned affinities, where it was not chosen: {}.", self.settings.purify.sharpness));
+        say(format!("Sharpness of learned affinities, unless it was chosen: {}.", self.settings.purify.sharpness));
         let sharpness: Vec<String> =
             self.choice.sharpness.iter().map(|(t, sharpness)| format!("{sharpness} at T = {t}")).collect();
         match self.choice.best {
             Some([learned, uniform, kernel]) => {
                 say(format!(
-                    "Chosen on {} validation rooms, for each T among {} pairs of constants: {}.",
+                    "Constants of colour and normal, chosen on {} validation rooms for each T among {} pairs: {}.",
                     self.validation_rooms.len(),
                     self.settings.kernels.len(),
                     kernels.join(", ")
                 ));
                 say(format!(
-                    "Sharpness of learned affinities, chosen there too, for each T among {}: {}.",
+                    "Sharpness of learned affinities, chosen on the same rooms for each T among {}: {}.",
                     self.settings.all_sharpness().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
                     sharpness.join(", ")
                 ));
                 say(format!(
-                    "Chosen there too, among T = {}: {learned} for learned affinities, {uniform} for uniform ones, {kernel} for colour and normal.",
+                    "Best T on the same rooms, among {}: {learned} for learned affinities, {uniform} for uniform ones, {kernel} for colour and normal.",
                     self.settings.all_iterations().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
                 ));
             }
@@ -458,7 +458,7 @@ impl AblationReport {
         text
     }
 
-    /// Mean IoU by T, and below it by training scenes.
+    /// Draws mean IoU by T, and below it by number of training scenes.
     ///
     /// # Errors
     /// [`ImageError`] of drawing.

@@ -1,4 +1,5 @@
-//! A held-out room as the ablation measures on it: what the views say of every voxel, and what is true of every point.
+//! Held-out room as the ablation measures it: lifted features of every voxel, and the true class of every
+//! point.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,30 +12,31 @@ use crate::labels::Protocol;
 use crate::purify::{GEOMETRY_CHANNELS, Voxelized};
 use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
-/// Key of the description among a file's metadata.
+/// Key of the description in a file's metadata.
 const ABOUT: &str = "geopurify-lifted-room";
-/// A label of a point that counts nowhere, and a voxel or prediction of a point that has none.
+/// Marks a label that is not counted, and a point without a voxel or a prediction.
 const NONE: i32 = -1;
 
-/// A room whose views were looked at.
+/// Room with lifted features.
 #[derive(Clone, Debug)]
 pub struct LiftedRoom {
-    /// Means of features, colour and normal; `voxel_from_point` is of all `N` points, -1 for those without a position.
+    /// Means of features, colour and normal. `voxel_from_point` covers all `N` points, -1 for those without a
+    /// position.
     pub voxelized: Voxelized,
-    /// C, without colour and normal.
+    /// Number of channels C, without colour and normal.
     pub num_channels: usize,
-    /// What is known of its points.
+    /// Labels of its points.
     pub points: RoomPoints,
-    /// Views the model looked at.
+    /// Number of views that went through the model.
     pub views: usize,
 }
 
 /// Labels of a room's points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomPoints {
-    /// `[N]` the label that the views agree on, -1 for none.
+    /// `[N]`: label on which the views agree, -1 for none.
     pub lifted_label: Vec<i32>,
-    /// `[N]` the true class, -1 for points that are not counted.
+    /// `[N]`: true class, -1 for points that are not counted.
     pub truth: Vec<i32>,
 }
 
@@ -54,7 +56,8 @@ impl RoomPoints {
         Ok(confusion)
     }
 
-    /// Counts `labels [V]` of voxels, -1 for none, at the points in them: `voxel_from_point [N]`, -1 for none.
+    /// Counts `labels [V]` of voxels, -1 for none, at their points. `voxel_from_point [N]` is -1 for points
+    /// without a voxel.
     ///
     /// # Errors
     /// [`AblationError::Metrics`].
@@ -70,7 +73,7 @@ impl RoomPoints {
 }
 
 impl LiftedRoom {
-    /// Writes the room, whole or not at all.
+    /// Writes the room to a file, completely or not at all.
     ///
     /// # Errors
     /// [`AblationError::Weights`].
@@ -94,7 +97,7 @@ impl LiftedRoom {
         Ok(file.finish()?)
     }
 
-    /// Whether `path` holds a room, whole.
+    /// True if `path` holds a complete room.
     #[must_use]
     pub fn is_whole(path: &Path) -> bool {
         let file = SafetensorsFile::open(path);
@@ -103,7 +106,7 @@ impl LiftedRoom {
         })
     }
 
-    /// Reads what [`write`](Self::write) wrote, for classes of `protocol`.
+    /// Reads a file written by [`write`](Self::write), for the classes of `protocol`.
     ///
     /// # Errors
     /// [`AblationError::Weights`] or [`AblationError::Room`] naming the file.
@@ -111,7 +114,7 @@ impl LiftedRoom {
         let wrong = |message: String| AblationError::Room { path: path.to_path_buf(), message };
         let file = SafetensorsFile::open(path)?;
         let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
-        let about = about.ok_or_else(|| wrong("this is no lifted room".to_owned()))?;
+        let about = about.ok_or_else(|| wrong("this is not a lifted room".to_owned()))?;
         let About { views } = serde_json::from_str(about).map_err(|error| AblationError::json(path, &error))?;
         let integers = |name: &str, limit: usize| -> Result<Vec<i32>, AblationError> {
             let checked = |value: i64| match i32::try_from(value) {

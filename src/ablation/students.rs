@@ -1,4 +1,4 @@
-//! The students of an ablation: which there are, and their training.
+//! The students of an ablation and their training.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,32 +14,32 @@ use crate::random::SplitMix64;
 use crate::weights::{WeightsFile, bytes_sha256, file_sha256};
 
 const STUDENTS_FOLDER: &str = "students";
-/// Of a stream of random numbers: which scenes a seed learns from.
+/// Stream of random numbers that chooses a seed's training scenes.
 const SCENES: u64 = 0x5363;
-/// Steps over which the rate rises, as a share of all, as the paper's 2 of 50 epochs.
+/// Share of the steps used for warm-up, like the paper's 2 of 50 epochs.
 const WARMUP_SHARE: f64 = 0.04;
-/// Letters of a hash that tell the folders of runs apart.
+/// Number of hash characters in the folder names of runs.
 const KEY_LENGTH: usize = 12;
 
-/// Which negatives a student learns from.
+/// Kind of negatives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Negatives {
-    /// Those of the whole scene, and those nearby.
+    /// Negatives from the whole scene, and from nearby.
     Hybrid,
-    /// Those of the whole scene.
+    /// Negatives from the whole scene only.
     Macro,
 }
 
-/// A student as it was trained.
+/// Trained student.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainedStudent {
-    /// Which.
+    /// Its seed, scenes and negatives.
     #[serde(flatten)]
     pub run: StudentRun,
-    /// Steps of the optimizer.
+    /// Number of optimizer steps.
     pub steps: usize,
-    /// Its scenes.
+    /// Names of its training scenes.
     pub trained_on: Vec<String>,
     /// SHA-256 of its weights.
     pub sha256: String,
@@ -48,11 +48,11 @@ pub struct TrainedStudent {
 /// One student of an ablation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StudentRun {
-    /// Of weights, order, anchors, and of the choice of scenes.
+    /// Seed of weights, order, anchors and choice of scenes.
     pub seed: u64,
-    /// Scenes it learns from.
+    /// Number of training scenes.
     pub scenes: usize,
-    /// Its negatives.
+    /// Kind of negatives.
     pub negatives: Negatives,
 }
 
@@ -67,13 +67,13 @@ impl fmt::Display for StudentRun {
 }
 
 impl StudentRun {
-    /// Whether it is one of those whose T and negatives are compared.
+    /// True for the students that are compared by T and by negatives.
     #[must_use]
     pub fn is_usual(&self, settings: &AblationSettings) -> bool {
         self.negatives == Negatives::Hybrid && self.scenes == settings.most_scenes()
     }
 
-    /// How it is trained.
+    /// Training settings of this student.
     fn config(&self, settings: &AblationSettings) -> Config {
         let base = &settings.training;
         let (count, steps) = (self.scenes as f64, settings.steps as f64);
@@ -85,7 +85,7 @@ impl StudentRun {
 }
 
 impl AblationSettings {
-    /// The students, in the order in which they are trained.
+    /// All students, in the order of training.
     #[must_use]
     pub fn runs(&self) -> Vec<StudentRun> {
         let hybrid = self.scenes.iter().map(|&scenes| (scenes, Negatives::Hybrid));
@@ -95,8 +95,8 @@ impl AblationSettings {
     }
 }
 
-/// The scenes that `run` learns from: the first of an order that its seed draws of the pool, the largest number asked for. So a
-/// seed's few scenes are among its many.
+/// Training scenes of `run`: the first of an order that its seed draws from the pool. The pool has the
+/// largest number of scenes asked for. So a seed's smaller sets are parts of its larger ones.
 fn scenes_of(run: StudentRun, pool: &[SceneFile]) -> Vec<SceneFile> {
     let order = SplitMix64::stream(run.seed, &[SCENES]).permutation(pool.len());
     let mut chosen = order[..run.scenes.min(pool.len())].to_vec();
@@ -105,7 +105,7 @@ fn scenes_of(run: StudentRun, pool: &[SceneFile]) -> Vec<SceneFile> {
 }
 
 impl Ablation<'_, '_> {
-    /// Trains a student, or finds it trained.
+    /// Trains a student, or loads it if it is trained already.
     pub(super) fn student(&mut self, run: StudentRun, training: &[SceneFile]) -> Result<LoadedStudent, AblationError> {
         let config = run.config(self.settings);
         let pool = &training[..self.settings.most_scenes()];
@@ -139,7 +139,7 @@ impl Ablation<'_, '_> {
         Ok(LoadedStudent { run, student: student.fold(), config: student_config, about })
     }
 
-    /// A folder of its own for all that makes another student.
+    /// Folder of a student. Everything that would change the student is part of its name.
     fn run_folder(&self, run: StudentRun, config: &Config, scenes: &Scenes) -> Result<PathBuf, AblationError> {
         let keys: Vec<&str> = scenes.training.iter().map(|scene| scene.key.as_str()).collect();
         let key = json!({
@@ -206,7 +206,7 @@ mod tests {
     fn what_cannot_be_studied_is_said() {
         settings().check(50).unwrap();
         let message = settings().check(49).unwrap_err().to_string();
-        assert_eq!(message, "50 training scenes are asked for, there are 49");
+        assert_eq!(message, "50 training scenes were asked for, but there are only 49");
         assert!(AblationSettings { seeds: 0, ..settings() }.check(50).is_err());
         assert!(AblationSettings { scenes: vec![5, 5], ..settings() }.check(50).is_err());
         assert_eq!(settings().all_iterations(), [1, 4, 18, 36]);

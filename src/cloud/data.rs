@@ -11,7 +11,7 @@ pub(crate) enum Endian {
 
 macro_rules! scalars {
     ($($variant:ident $type:ty, $ply:literal, $sized:literal;)*) => {
-        /// The type of one value of an [`Attribute`].
+        /// Type of one value of an [`Attribute`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum ScalarType {
             $(#[doc = concat!("`", stringify!($type), "`")] $variant,)*
@@ -23,12 +23,12 @@ macro_rules! scalars {
                 match self { $(Self::$variant => size_of::<$type>(),)* }
             }
 
-            /// The Rust name of the type, for instance `"f32"`.
+            /// Rust name of the type, for instance `"f32"`.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($type),)* }
             }
 
-            /// The type a PLY header means by `name`.
+            /// Type that a PLY header calls `name`.
             pub(crate) fn from_ply(name: &str) -> Option<Self> {
                 match name {
                     $($ply | $sized => Some(Self::$variant),)*
@@ -36,14 +36,14 @@ macro_rules! scalars {
                 }
             }
 
-            /// The PLY name: the classic one ("float") or the sized one ("float32").
+            /// PLY name: the classic one ("float") or the sized one ("float32").
             pub(crate) fn ply_name(self, sized: bool) -> &'static str {
                 match (self, sized) {
                     $((Self::$variant, false) => $ply, (Self::$variant, true) => $sized,)*
                 }
             }
 
-            /// The value at `at` as a double.
+            /// Value at byte `at` as a double.
             pub(crate) fn read_f64(self, bytes: &[u8], at: usize, endian: Endian) -> f64 {
                 match (self, endian) {
                     $((Self::$variant, Endian::Little) => <$type>::from_le_bytes(take(bytes, at)) as f64,
@@ -51,7 +51,7 @@ macro_rules! scalars {
                 }
             }
 
-            /// The value at `at` as an integer (floats are truncated).
+            /// Value at byte `at` as an integer (floats are truncated).
             pub(crate) fn read_i64(self, bytes: &[u8], at: usize, endian: Endian) -> i64 {
                 match (self, endian) {
                     $((Self::$variant, Endian::Little) => <$type>::from_le_bytes(take(bytes, at)) as i64,
@@ -100,8 +100,8 @@ macro_rules! scalars {
                 match self { $(Self::$variant(v) => v.reserve_exact(n),)* }
             }
 
-            /// Appends one value from each row of `rows`, where rows are `stride` bytes long and the
-            /// value sits at `at`.
+            /// Appends one value from each row of `rows`. A row is `stride` bytes long; its value starts at
+            /// byte `at`.
             pub(crate) fn extend_rows(&mut self, rows: &[u8], stride: usize, at: usize, endian: Endian) {
                 let rows = rows.chunks_exact(stride.max(1));
                 match (self, endian) {
@@ -114,7 +114,7 @@ macro_rules! scalars {
                 }
             }
 
-            /// Appends a number written as text; false if it is not one of this type.
+            /// Parses a number and appends it. Returns false if the text is not a number of this type.
             pub(crate) fn push_text(&mut self, text: &[u8]) -> bool {
                 match self { $(Self::$variant(v) => match <$type as ParseNumber>::parse(text) {
                     Some(x) => { v.push(x); true }
@@ -169,8 +169,8 @@ impl AttributeData {
         self.len() == 0
     }
 
-    /// The same values in a type that PLY knows: it has no 64-bit integers, so these become doubles.
-    /// The flag says whether a value was rounded.
+    /// The same values in a type that PLY has. PLY has no 64-bit integers, so these become doubles. The
+    /// flag is true if a value was rounded.
     pub(crate) fn for_ply(&self) -> (std::borrow::Cow<'_, Self>, bool) {
         use std::borrow::Cow;
         let doubles = |values: Vec<f64>, rounded| (Cow::Owned(Self::F64(values)), rounded);
@@ -182,11 +182,11 @@ impl AttributeData {
     }
 }
 
-/// A per-point property of a scan that is not a position, colour or normal.
+/// Per-point property of a scan other than position, colour and normal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attribute {
-    /// The name in the file. Elements of a property with several values per point are separate
-    /// attributes, `"name[0]"`, `"name[1]"` and so on.
+    /// Name in the file. A property with several values per point becomes several attributes: `"name[0]"`,
+    /// `"name[1]"` and so on.
     pub name: String,
     /// One value per point.
     pub data: AttributeData,
@@ -198,12 +198,12 @@ impl Attribute {
     }
 }
 
-/// A per-point result to be written next to what a scan already holds.
+/// Per-point result to be written beside the properties of a scan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
-    /// Name of the property; an existing one of this name is replaced, but for coordinates and the
-    /// standard properties of LAS points, whose names are refused. `red`, `green` and `blue` are the
-    /// colours of the points, see [`Field::colors`].
+    /// Name of the property. It replaces an existing property of this name. Names of coordinates and of the
+    /// standard properties of LAS points are refused. `red`, `green` and `blue` are the colours of the
+    /// points, see [`Field::colors`].
     pub name: String,
     /// One value per point, in the order of the file.
     pub data: AttributeData,
@@ -223,24 +223,24 @@ impl Field {
         Self { name: "classification".into(), data: classes.into(), as_classification: true }
     }
 
-    /// New colours of the points: the fields `red`, `green` and `blue`, which go together and are `u8`.
+    /// New colours of the points: the fields `red`, `green` and `blue`. All three are needed, as `u8`.
     ///
-    /// They take the place of the scan's own, since viewers show one colour per point and look for it
-    /// under these names. LAS stores them with 16 bits, as `257 · value`; its point formats without colours
-    /// cannot take them, which a note then says.
+    /// They replace the colours of the scan, because viewers show one colour per point and look for it
+    /// under these names. LAS stores them with 16 bits, as `257 · value`. LAS point formats without colours
+    /// cannot store them; a note then says so.
     pub fn colors(colors: &[[u8; 3]]) -> [Self; 3] {
         std::array::from_fn(|channel| {
             Self::new(CHANNELS[channel], colors.iter().map(|rgb| rgb[channel]).collect::<Vec<_>>())
         })
     }
 
-    /// Which channel of the colours this is.
+    /// Colour channel of the field (0 to 2); `None` for other fields.
     pub(crate) fn channel(&self) -> Option<usize> {
         CHANNELS.iter().position(|name| self.name.eq_ignore_ascii_case(name))
     }
 }
 
-/// The names of the fields that are colours.
+/// Names of the fields that hold colours.
 pub(crate) const CHANNELS: [&str; 3] = ["red", "green", "blue"];
 
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
@@ -250,7 +250,8 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// Numbers as scanners write them: plain ones, and the not-a-number spellings of various C libraries.
+/// Parses numbers as scanners write them: plain ones, and the not-a-number spellings of various C
+/// libraries.
 pub(crate) fn parse_f64(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(x) = text.parse() {
@@ -287,7 +288,7 @@ parse_integers!(u8 i8 u16 i16 u32 i32 u64 i64);
 
 impl ParseNumber for f32 {
     fn parse(text: &[u8]) -> Option<Self> {
-        // Parsed as a single directly: through a double the last bit could be rounded twice.
+        // Parsed directly as `f32`: by way of `f64` the last bit could be rounded twice.
         match std::str::from_utf8(text).ok()?.parse() {
             Ok(x) => Some(x),
             Err(_) => parse_f64(text).map(|x| x as f32),
@@ -303,8 +304,7 @@ impl ParseNumber for f64 {
 
 /// Red, green and blue columns as bytes, with a note when they had to be scaled.
 ///
-/// Whole numbers up to 255 are kept, larger ones are taken as 16-bit; fractions up to 1 are scaled by
-/// 255.
+/// Whole numbers up to 255 are kept, larger ones are taken as 16-bit. Fractions up to 1 are scaled by 255.
 pub(crate) fn colors_from(
     red: &AttributeData,
     green: &AttributeData,

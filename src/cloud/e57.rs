@@ -1,4 +1,4 @@
-//! E57: all scans of a file, each moved by its pose, as one cloud.
+//! E57: all scans of a file as one cloud, each moved by its pose.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
@@ -13,17 +13,17 @@ use super::source::{u16_at, u64_at};
 use super::units::Unit;
 use super::{Format, PointCloud, guarded};
 
-/// The standard allows no other page size.
+/// Page size in bytes; the standard allows no other.
 const PAGE: usize = 1024;
-/// Each page ends with a checksum.
+/// Bytes of data per page; a checksum follows them.
 const PAYLOAD: usize = PAGE - 4;
-/// More than any scanner records; the standard itself names 20.
+/// Most fields per point. No scanner records as many; the standard itself names 20.
 const MOST_FIELDS: usize = 1000;
-/// Points may take this many bytes in memory for each byte of the file, on top of [`FREE`]. Real
-/// scans stay below 10; only fields of one bit or less, all points alike, are packed tighter.
+/// Points may take this many bytes in memory for each byte of the file, on top of [`FREE`]. Real scans stay
+/// below 10. Only identical points with fields of one bit or less are packed tighter.
 const MOST_EXPANSION: u64 = 128;
 const FREE: u64 = 4 << 20;
-/// Attributes that a note lists by name.
+/// Most attributes that a note lists by name.
 const MOST_NAMED: usize = 8;
 
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> {
@@ -56,7 +56,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     Ok(merged.finish(scans.len()))
 }
 
-/// The bits that one value takes. A field whose limits are equal takes none.
+/// Bits per stored value; 0 if the limits of the field are equal.
 fn bits(ty: &RecordDataType) -> u32 {
     match *ty {
         RecordDataType::Single { .. } => 32,
@@ -110,23 +110,23 @@ fn check_fields(origin: Origin<'_>, scans: &[e57::PointCloud]) -> Result<(), Clo
 /// The content of the file without the checksums.
 struct Pages<'a> {
     bytes: &'a [u8],
-    /// Position, not counting checksums.
+    /// Position in the content, checksums not counted.
     at: usize,
 }
 
 impl Pages<'_> {
-    /// Goes to an offset that counts the checksums.
+    /// Moves to an offset of the file, which counts the checksums.
     fn seek(&mut self, physical: u64) {
         let physical = usize::try_from(physical).unwrap_or(usize::MAX);
         self.at = physical / PAGE * PAYLOAD + (physical % PAGE).min(PAYLOAD);
     }
 
-    /// The position as an offset in the file.
+    /// Current position as an offset in the file.
     fn offset(&self) -> u64 {
         (self.at / PAYLOAD * PAGE + self.at % PAYLOAD) as u64
     }
 
-    /// Appends the next `length` bytes to `out`; false if the file ends before.
+    /// Appends the next `length` bytes to `out`. Returns false if the file ends before.
     fn read(&mut self, mut length: usize, out: &mut Vec<u8>) -> bool {
         while length > 0 {
             let (page, from) = (self.at / PAYLOAD, self.at % PAYLOAD);
@@ -143,11 +143,11 @@ impl Pages<'_> {
     }
 }
 
-/// The values of one field, packed bit by bit; those of a packet may end within a value.
+/// Values of one field, packed bit by bit. A packet may end within a value.
 #[derive(Default)]
 struct Stream {
     bytes: Vec<u8>,
-    /// The first bit not yet taken.
+    /// First bit not yet read.
     bit: usize,
 }
 
@@ -170,7 +170,7 @@ impl Stream {
         (self.bytes.len() * 8).saturating_sub(self.bit).checked_div(bits as usize).unwrap_or(usize::MAX)
     }
 
-    /// Forgets what was taken, once that is the larger part: each byte moves a few times at most.
+    /// Drops the bytes already read, once they are the larger part. So each byte moves only a few times.
     fn compact(&mut self) {
         if self.bit / 8 * 2 >= self.bytes.len() {
             self.bytes.drain(..(self.bit / 8).min(self.bytes.len()));
@@ -219,7 +219,7 @@ impl<'a> Packets<'a> {
         }
     }
 
-    /// Takes in packets until there is a point, and returns how many there are.
+    /// Reads packets until at least one point is complete, and returns the number of complete points.
     fn advance(&mut self) -> Result<usize, CloudError> {
         loop {
             let points = self.streams.iter().zip(&self.bits).map(|(s, &bits)| s.available(bits)).min();
@@ -245,7 +245,7 @@ impl<'a> Packets<'a> {
                 return bad("number of streams", count.to_string(), format!("{}, one per field", self.streams.len()));
             }
             1 => {}
-            // An index, or a packet to be ignored.
+            // An index packet, or one to be ignored.
             0 | 2 => {
                 self.pages.at = end;
                 return Ok(());
@@ -272,16 +272,16 @@ impl<'a> Packets<'a> {
     }
 }
 
-/// How the values of a field are stored, and where they go.
+/// How the values of a field are stored, and where they are put.
 struct StoredField {
     bits: u32,
     ty: RecordDataType,
     role: Option<Role>,
-    /// Smallest and largest value, for a colour channel.
+    /// Smallest and largest value, if the field is a colour channel.
     color: (f64, f64),
 }
 
-/// What a field of a scan is used for.
+/// Use of a field of a scan.
 enum Role {
     Cartesian(usize),
     Spherical(usize),
@@ -351,7 +351,7 @@ fn has_normals(scan: &e57::PointCloud) -> bool {
     (0..3).all(|axis| scan.prototype.iter().any(|r| normal_axis(&r.name) == Some(axis)))
 }
 
-/// Smallest and largest value of a colour channel, as the scan or the type of the field gives them.
+/// Smallest and largest value of a colour channel, from the scan or from the type of the field.
 fn color_range(scan: &e57::PointCloud, channel: usize, ty: &RecordDataType) -> (f64, f64) {
     let plain = |value: &Option<RecordValue>| match value {
         Some(RecordValue::Single(x)) => Some(f64::from(*x)),
@@ -384,9 +384,9 @@ struct Merged {
     colors: Option<Vec<[u8; 3]>>,
     normals: Option<Vec<[f32; 3]>>,
     attributes: Vec<Attribute>,
-    /// Where each attribute is, by its name.
+    /// Position of each attribute, by its name.
     index: HashMap<String, usize>,
-    /// The scan each point comes from, if there are several.
+    /// Scan number of each point, if there are several scans.
     scan: Option<Vec<u32>>,
     notes: Vec<String>,
 }
@@ -421,11 +421,11 @@ impl Merged {
         merged
     }
 
-    /// The points promised by all scans together must fit in the file (sections do not overlap), and
+    /// Checks that the points promised by all scans together fit in the file (sections do not overlap) and
     /// in a memory in proportion to it.
     fn check_sizes(&self, origin: Origin<'_>, scans: &[e57::PointCloud], size: u64) -> Result<(), CloudError> {
         let columns: u64 = self.attributes.iter().map(|a| a.data.scalar_type().size() as u64).sum();
-        // Positions, colours, normals, the number of the scan.
+        // Positions, colours, normals and the number of the scan.
         let row = columns + 24 + 3 + 12 + 4;
         let most = size.saturating_mul(MOST_EXPANSION).saturating_add(FREE);
         let (mut stored, mut points) = (0_u64, 0_u64);
@@ -518,7 +518,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Takes one value out of each stream.
+    /// Reads one value from each stream.
     fn point(&mut self, fields: &[StoredField], streams: &mut [Stream], cartesian: bool, pose: Option<(DQuat, DVec3)>) {
         let (mut xyz, mut spherical) = ([f64::NAN; 3], [f64::NAN; 3]);
         let (mut rgb, mut normal, mut valid) = ([0_u8; 3], [f64::NAN; 3], true);
@@ -565,7 +565,7 @@ impl Merged {
         }
     }
 
-    /// Fills in what this scan lacks but others have.
+    /// Pads the columns that other scans have and this one lacks.
     fn level(&mut self, number: usize, scan: &e57::PointCloud) {
         let n = self.positions.len();
         let mut lacking = Vec::new();
@@ -613,7 +613,7 @@ impl Merged {
     }
 }
 
-/// The value behind the stored bits, which count from the minimum of an integer.
+/// Converts stored bits to the value of a field. Integers are stored relative to their minimum.
 fn number_of(ty: &RecordDataType, raw: u64) -> f64 {
     match *ty {
         RecordDataType::Single { .. } => f32::from_bits(raw as u32).into(),
@@ -640,7 +640,7 @@ fn pose(scan: &e57::PointCloud, number: usize, notes: &mut Vec<String>) -> Optio
     let rotation = if length.is_finite() && length > 1e-9 {
         rotation.normalize()
     } else {
-        notes.push(format!("the rotation of scan {number} is not one, it is left out"));
+        notes.push(format!("the rotation of scan {number} is invalid and is ignored"));
         DQuat::IDENTITY
     };
     Some((rotation, DVec3::new(t.x, t.y, t.z)))

@@ -1,12 +1,12 @@
-//! What can go wrong when a scan is read or written.
+//! Errors of reading and writing scans.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a scan could not be read or written.
+/// Error of reading or writing a scan.
 ///
-/// Every variant names the file, and where in it the trouble is: the byte offset for binary data,
-/// the line for text, or the field.
+/// Every variant names the file and the place in it: the byte offset for binary data, the line for text, or
+/// the field.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloudError {
@@ -15,13 +15,13 @@ pub enum CloudError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done, as a verb ("open", "write").
+        /// Action that failed, as a verb ("open", "write").
         action: &'static str,
-        /// The system's answer.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The file has no bytes at all.
+    /// The file is empty.
     #[error("{}: the file is empty (0 bytes)", .path.display())]
     Empty {
         /// The file.
@@ -32,10 +32,10 @@ pub enum CloudError {
     UnknownFormat {
         /// The file.
         path: PathBuf,
-        /// What was seen instead.
+        /// Content or extension that was found.
         found: String,
     },
-    /// The format is known, but this build of the library leaves it out.
+    /// The format is known, but this build of the library does not include it.
     #[error("{}: a {format} file, which this build cannot read; build with the feature `{feature}`", .path.display())]
     NotBuilt {
         /// The file.
@@ -45,7 +45,7 @@ pub enum CloudError {
         /// The Cargo feature that reads it.
         feature: &'static str,
     },
-    /// A line of text (a header line or a point) is not what the format asks for.
+    /// A line of text (a header line or a point) does not follow the format.
     #[error("{}: {format}, line {line}: found {found}; expected {expected}", .path.display())]
     Line {
         /// The file.
@@ -54,9 +54,9 @@ pub enum CloudError {
         format: &'static str,
         /// Line number, from 1.
         line: u64,
-        /// What the line holds.
+        /// Content of the line.
         found: String,
-        /// What it should hold.
+        /// Content that the format asks for.
         expected: String,
     },
     /// A binary field holds an impossible value.
@@ -72,7 +72,7 @@ pub enum CloudError {
         field: String,
         /// Its value.
         found: String,
-        /// What it should be.
+        /// Value that is possible.
         expected: String,
     },
     /// The header promises more data than the file holds.
@@ -82,11 +82,11 @@ pub enum CloudError {
         path: PathBuf,
         /// The format being read.
         format: &'static str,
-        /// Where the data start, in bytes from the start of the file.
+        /// Start of the data, in bytes from the start of the file.
         offset: u64,
-        /// What was to be read.
+        /// Piece of data that was to be read.
         what: String,
-        /// Bytes it needs (saturating).
+        /// Number of bytes it needs (saturating).
         needed: u64,
         /// Bytes the file still has from `offset`.
         available: u64,
@@ -98,11 +98,11 @@ pub enum CloudError {
         path: PathBuf,
         /// The format being read.
         format: &'static str,
-        /// Where the piece starts, in bytes from the start of the file.
+        /// Start of the piece, in bytes from the start of the file.
         offset: u64,
-        /// Which piece (a chunk, a scan).
+        /// Piece of data (a chunk, a scan).
         what: String,
-        /// What the decoder expected or said.
+        /// Message of the decoder.
         message: String,
     },
     /// The file is valid but uses something that is not supported.
@@ -112,23 +112,23 @@ pub enum CloudError {
         path: PathBuf,
         /// The format.
         format: &'static str,
-        /// Offset of the field that says so, in bytes from the start of the file.
+        /// Offset of the field that asks for the feature, in bytes from the start of the file.
         offset: u64,
         /// The unsupported feature.
         what: String,
-        /// What would have been accepted.
+        /// Values that are supported.
         expected: String,
     },
-    /// A field to be written does not fit the points or the format.
+    /// A field to be written fits neither the points nor the format.
     #[error("{}: field \"{field}\": {found}; expected {expected}", .path.display())]
     Field {
         /// The file to be written.
         path: PathBuf,
         /// The field's name.
         field: String,
-        /// What is wrong with it.
+        /// Problem with the field.
         found: String,
-        /// What would fit.
+        /// Values that would fit.
         expected: String,
     },
 }
@@ -144,7 +144,7 @@ impl CloudError {
     }
 }
 
-/// The file and format being read: makes errors that name both.
+/// File and format being read. Makes errors that name both.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin<'a> {
     pub path: &'a Path,
@@ -211,7 +211,7 @@ impl Origin<'_> {
     }
 }
 
-/// `text` cut to a length that fits in a message, in quotes, control characters escaped.
+/// `text` in quotes, shortened to fit a message, with control characters escaped.
 pub(crate) fn quoted(text: &[u8]) -> String {
     const LONGEST: usize = 40;
     let cut = text.get(..LONGEST.min(text.len())).unwrap_or_default();

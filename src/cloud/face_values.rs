@@ -1,4 +1,4 @@
-//! What a PLY mesh says of its faces.
+//! Values that a PLY mesh stores per face.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use super::error::{CloudError, Origin};
 use super::ply::{BinaryRows, Element, Header, Kind, Words, is_face, is_index_list};
 use super::{PlyEncoding, source};
 
-/// Calls `visit` with the corners of every face of a PLY mesh, as indices of its vertices, and the value of the face's
-/// property `name`, in the order of the file.
+/// Calls `visit` for every face of a PLY mesh, in the order of the file, with the vertex indices of its
+/// corners and the value of its property `name`.
 ///
 /// # Errors
-/// [`CloudError::Line`] where the mesh has no faces with corners and such a property of whole numbers,
-/// [`CloudError::Value`] for a corner that is no vertex; otherwise what reading the file gives.
+/// [`CloudError::Line`] if the mesh has no face element with corners and an integer property `name`.
+/// [`CloudError::Value`] if a corner is not a vertex. Otherwise the errors of reading the file.
 pub fn for_each_face(path: &Path, name: &str, mut visit: impl FnMut(&[u32], i64)) -> Result<(), CloudError> {
     let bytes = source::open(path)?;
     let origin = Origin { path, format: "PLY" };

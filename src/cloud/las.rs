@@ -1,4 +1,4 @@
-//! LAS, LAZ and COPC: the points.
+//! LAS, LAZ and COPC: reading the points.
 
 use std::path::Path;
 
@@ -16,17 +16,17 @@ use super::source::u16_at;
 use super::units::Unit;
 use super::{Format, PointCloud};
 
-/// Points parsed at a time: what the crate makes of them takes four times their bytes.
+/// Points parsed at a time. The parsed points of the crate take four times the bytes of the file.
 const TOGETHER: usize = 16 << 10;
 
-/// A property that the standard part of a point holds.
+/// Property in the standard part of a point.
 struct Standard {
     name: &'static str,
     ty: ScalarType,
     extend: fn(&[raw::Point], &mut AttributeData),
 }
 
-/// `property!(name, type, |point| value)`, of one type or another.
+/// `property!(name, type, |point| value)`, where `type` is a scalar type.
 macro_rules! property {
     ($name:literal, $ty:ident, |$point:ident| $value:expr) => {
         Standard {
@@ -41,7 +41,7 @@ macro_rules! property {
     };
 }
 
-/// The properties of points of a format, in the order of their bytes and bits.
+/// Properties of points of a format, in the order of their bytes and bits.
 fn properties(format: &PointFormat) -> Vec<Standard> {
     let mut all = vec![
         property!("intensity", U16, |p| p.intensity),
@@ -98,9 +98,9 @@ fn properties(format: &PointFormat) -> Vec<Standard> {
     all
 }
 
-/// Where points of this format have their colours: three values of 16 bits.
+/// Offset of the colours in points of this format: three values of 16 bits.
 pub(super) fn color_offset(format: &PointFormat) -> Option<usize> {
-    // Without what follows the colours, these would be next.
+    // The format without the fields behind the colours: colours would come next.
     let before = PointFormat { has_color: false, has_nir: false, has_waveform: false, ..*format };
     format.has_color.then(|| before.len().into())
 }
@@ -132,7 +132,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     let length = header.record_length;
     for_each_batch(origin, &header, bytes, |rows| {
         for rows in rows.chunks(TOGETHER * length) {
-            // The extra bytes are not parsed: the crate would allocate them for each point.
+            // The extra bytes are not parsed: the crate would allocate memory for each point.
             let parse = |row: &[u8]| raw::Point::read_from(row, &header.format);
             let points: Result<Vec<raw::Point>, _> = rows.par_chunks_exact(length).map(parse).collect();
             let points = points.map_err(|e| origin.decode(header.point_offset as u64, "a point", e))?;
@@ -186,7 +186,7 @@ const PROJECTION: &str = "LASF_Projection";
 const WKT: u16 = 2112;
 const GEO_KEYS: u16 = 34735;
 
-/// The units that the coordinate reference system states: of x and y, and of heights.
+/// Units that the coordinate reference system states: of x and y, and of heights.
 fn units(header: &Header, bytes: &[u8]) -> (Option<Unit>, Option<Unit>) {
     if let Some(text) = header.find((PROJECTION, WKT), bytes) {
         let text = String::from_utf8_lossy(text).to_ascii_lowercase();
@@ -222,7 +222,7 @@ fn epsg_unit(code: u16) -> Option<Unit> {
     }
 }
 
-/// The last unit of length in a piece of WKT: units of angles come before it.
+/// Last unit of length in a piece of WKT. Units of angles come before it.
 fn wkt_unit(text: &str) -> Option<Unit> {
     let (_, last) = text.rsplit_once("unit[\"")?;
     match last.split('"').next()? {

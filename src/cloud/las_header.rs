@@ -1,6 +1,6 @@
-//! The header and variable length records of LAS files.
+//! Header and variable length records of LAS files.
 //!
-//! The `las` crate reads the header. What it takes on trust is checked here: sizes, offsets and counts.
+//! The `las` crate reads the header, but does not check sizes, offsets and counts. They are checked here.
 
 use std::ops::Range;
 
@@ -16,27 +16,27 @@ pub(super) const EXTRA_BYTES: (&str, u16) = ("LASF_Spec", 4);
 pub(super) const LASZIP: (&str, u16) = (LazVlr::USER_ID, LazVlr::RECORD_ID);
 
 pub(super) struct Header {
-    /// As the crate reads it: a file of LAS 1.5 is one of 1.4 with a longer header to it.
+    /// Header as the crate reads it. It takes a file of LAS 1.5 as 1.4 with a longer header.
     pub raw: raw::Header,
     pub version: (u8, u8),
     pub point_offset: usize,
     pub point_format: u8,
-    /// What the standard part of a point record holds.
+    /// Fields in the standard part of a point record.
     pub format: Format,
     pub compressed: bool,
     pub record_length: usize,
     /// Length of the standard part of a record; extra bytes follow.
     pub standard_length: usize,
     pub points: u64,
-    /// From stored integers to coordinates, by axis.
+    /// Scale and offset of each axis, from stored integers to coordinates.
     pub transforms: [Transform; 3],
     pub vlrs: Vec<Vlr>,
     pub evlrs: Vec<Vlr>,
-    /// Where the waveform record starts, if it is in the file.
+    /// Start of the waveform record, if it is in the file.
     pub waveform: Option<u64>,
 }
 
-/// Where a (possibly extended) variable length record is.
+/// Place of a variable length record, extended or not.
 pub(super) struct Vlr {
     user: [u8; 16],
     record: u16,
@@ -85,7 +85,7 @@ impl Header {
             let expected = format!("{header_size} (end of the header) to {size} (end of the file)");
             return Err(origin.value(96, "offset to point data", point_offset, expected));
         }
-        // Bit 7 marks compression; LASzip once also used bit 6.
+        // Bit 7 marks compression; LASzip also used bit 6 in the past.
         let (point_format, flags) = (raw.point_data_record_format & 0x3f, raw.point_data_record_format & 0xc0);
         let Ok(format) = Format::new(point_format) else {
             return Err(origin.value(104, "point format", point_format, "0 to 10"));
@@ -116,7 +116,8 @@ impl Header {
         let point_offset = point_offset as usize;
         let count = raw.number_of_variable_length_records;
         let vlrs = records(origin, bytes, header_size.into(), count, point_offset, false)?;
-        // Other data must not overlap the points, whose end is known if they are not compressed.
+        // Other data must not overlap the points. The end of the points is known if they are not
+        // compressed.
         let plain_end = points.saturating_mul(record_length.into()).saturating_add(point_offset as u64);
         let points_end = if flags != 0 || plain_end > size { point_offset } else { plain_end as usize };
         let mut evlrs = Vec::new();
@@ -150,13 +151,13 @@ impl Header {
         self.vlrs.first().is_some_and(|v| v.is((copc::USER_ID, copc::CopcInfoVlr::RECORD_ID)))
     }
 
-    /// The data of the first record of a kind, extended or not.
+    /// Data of the first record of a kind, extended or not.
     pub(super) fn find<'a>(&self, kind: (&str, u16), bytes: &'a [u8]) -> Option<&'a [u8]> {
         let record = self.vlrs.iter().chain(&self.evlrs).find(|v| v.is(kind))?;
         bytes.get(record.data.clone())
     }
 
-    /// What the extra bytes of a record mean, in order; gaps are described as plain bytes.
+    /// Meaning of the extra bytes of a record, in order. Gaps are described as plain bytes.
     pub(super) fn extra_fields(&self, bytes: &[u8]) -> Vec<Extra> {
         let mut at = self.standard_length;
         let mut extras = Vec::new();
@@ -174,7 +175,7 @@ impl Header {
     }
 }
 
-/// Finds the `count` records from `at` on, which must end by `end`.
+/// Finds the `count` records from byte `at` on. They must end by byte `end`.
 fn records(
     origin: Origin<'_>,
     bytes: &[u8],
@@ -221,13 +222,13 @@ pub(super) struct Extra {
     pub elements: usize,
     /// Scale and offset of each element, if the record has them.
     pub transform: Option<([f64; 3], [f64; 3])>,
-    /// Not described by the file, or described as bytes without meaning.
+    /// True if the file gives no description, or describes bytes without meaning.
     pub opaque: bool,
-    /// The description as stored; empty if there is none.
+    /// Description as stored; empty if there is none.
     pub record: Vec<u8>,
 }
 
-/// In the order of their numbers in a description, from 1.
+/// Types by their number in a description, from 1 on.
 const TYPES: [ScalarType; 10] = {
     use ScalarType::{F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
     [U8, I8, U16, I16, U32, I32, U64, I64, F32, F64]
@@ -278,13 +279,14 @@ impl Extra {
         }
     }
 
-    /// The description of a new field.
+    /// Makes the description of a new field.
     pub(super) fn describe(name: &str, ty: ScalarType) -> [u8; Self::RECORD] {
         let code = TYPES.iter().position(|&t| t == ty).map_or(0, |i| i as u8 + 1);
         Self::description(name, code, 0)
     }
 
-    /// Descriptions of bytes that the file leaves undescribed: later fields count from the ones before.
+    /// Makes descriptions for bytes that the file leaves undescribed. They are needed because the offset of
+    /// a later field is the sum of the sizes before it.
     pub(super) fn describe_opaque(bytes: usize) -> Vec<u8> {
         let some = |i: usize| (bytes - 255 * i).min(255) as u8;
         let describe = |i| Self::description(&format!("undocumented {i}"), 0, some(i));

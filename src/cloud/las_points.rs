@@ -1,7 +1,8 @@
-//! The point records of LAS files as bytes, decompressed if need be.
+//! The point records of LAS files as bytes, decompressed if necessary.
 //!
-//! The `laz` crate decompresses a chunk at a time. Its readers of whole files, and those of `las`, allocate
-//! what the file says, so where the chunks are, and what they may hold, is checked here.
+//! The `laz` crate decompresses one chunk at a time. Its readers of whole files, and those of `las`,
+//! allocate as much memory as the file asks for. So the places and sizes of the chunks are checked here
+//! instead.
 
 use std::io::Cursor;
 
@@ -14,16 +15,17 @@ use super::guarded;
 use super::las_header::{Header, LASZIP};
 use super::source::{u16_at, u32_at, u64_at};
 
-/// Decoded bytes handled at a time.
+/// Decoded bytes per batch.
 const BATCH: usize = 32 << 20;
-/// Compressed points may decode to this many bytes for each of theirs, on top of [`FREE`]. Scans stay
-/// below 20; only constant data could be packed tighter, and a forged header must not fill memory.
+/// Compressed points may decode to this many bytes per compressed byte, on top of [`FREE`]. Scans stay
+/// below 20. Only constant data could be packed tighter, and a forged header must not fill the memory.
 const MOST_EXPANSION: u64 = 512;
 const FREE: u64 = 4 << 20;
-/// The decoder keeps kilobytes of state for each extra byte of a record.
+/// Most extra bytes in compressed points. The decoder keeps kilobytes of state for each extra byte of a
+/// record.
 pub(super) const MOST_EXTRA_COMPRESSED: usize = 1024;
 
-/// Calls `visit` with one batch of whole point records after the other.
+/// Calls `visit` with whole point records, batch by batch.
 pub(super) fn for_each_batch(
     origin: Origin<'_>,
     header: &Header,
@@ -45,7 +47,7 @@ pub(super) fn for_each_batch(
     data.chunks(batch).try_for_each(visit)
 }
 
-/// A compressed piece that can be decoded by itself.
+/// Compressed piece that can be decoded by itself.
 struct Chunk<'a> {
     offset: u64,
     data: &'a [u8],
@@ -87,8 +89,9 @@ fn decompress(
 ) -> Result<(), CloudError> {
     let format = &header.format;
     if format.is_extended {
-        // Layers are read into memory by the sizes stored before them, so these must fit the chunk. Before
-        // the sizes are the first point as it is, and the number of points.
+        // The decoder allocates as much for each layer as the size stored in front says, so the sizes must
+        // fit the chunk. The chunk starts with the first point, uncompressed, and the number of points; the
+        // sizes follow.
         let parts = [format.has_color, format.has_nir, format.has_waveform];
         let parts = parts.into_iter().map(usize::from).sum::<usize>();
         let layers = 9 + parts + header.record_length - header.standard_length;
@@ -107,7 +110,7 @@ fn decompress(
     })
 }
 
-/// The description of the compression, checked against the point format.
+/// Description of the compression, checked against the point format.
 fn laszip(origin: Origin<'_>, header: &Header, bytes: &[u8]) -> Result<LazVlr, CloudError> {
     let Some(record) = header.vlrs.iter().find(|v| v.is(LASZIP)) else {
         let found = "not followed by a LASzip record";
@@ -139,7 +142,7 @@ fn laszip(origin: Origin<'_>, header: &Header, bytes: &[u8]) -> Result<LazVlr, C
     Ok(vlr)
 }
 
-/// Reads the chunk table, and checks that the chunks lie in the file and hold all points.
+/// Reads the chunk table. Checks that the chunks lie in the file and hold all points.
 fn chunks<'a>(
     origin: Origin<'_>,
     header: &Header,
@@ -162,7 +165,7 @@ fn chunks<'a>(
         return Err(origin.value(start as u64, "chunk table offset", table, expected));
     }
     let available = table - first as u64;
-    // Decoded size is bounded by the compressed size before anything is decoded.
+    // The compressed size bounds the decoded size before anything is decoded.
     let decoded = header.points.saturating_mul(header.record_length as u64);
     let most = available.saturating_mul(MOST_EXPANSION).saturating_add(FREE);
     if decoded > most {
@@ -175,7 +178,7 @@ fn chunks<'a>(
         true => 1,
         false => header.points.div_ceil(u64::from(vlr.chunk_size())),
     };
-    // The first point of each chunk is stored as it is.
+    // The first point of each chunk is stored uncompressed.
     let possible = available / header.record_length as u64;
     if count < needed || count > possible {
         let expected = format!("{needed} to {possible}");

@@ -1,7 +1,8 @@
 //! Adding fields to LAS and LAZ files.
 //!
-//! The writer of the `las` crate counts and measures anew, and drops what it has no name for. A copy keeps all
-//! of it, so points and records are copied as bytes here, and the crate writes the header and new records.
+//! The writer of the `las` crate counts points and measures bounds anew, and drops records it does not
+//! know. A copy must keep them. So points and records are copied as bytes here, and the crate writes only
+//! the header and new records.
 
 use std::fs::File;
 use std::io::{BufWriter, Error, Seek, SeekFrom, Write};
@@ -21,25 +22,25 @@ use super::las_points::{MOST_EXTRA_COMPRESSED, for_each_batch};
 use super::{check_length, extension, guarded, new_colors, write_atomic};
 use crate::files::MappedFile;
 
-/// Points per compressed chunk, as all LAZ writers choose it.
+/// Points per compressed chunk, the value all LAZ writers use.
 const CHUNK_POINTS: u64 = 50_000;
 
-/// What becomes of one field.
+/// Place where one field is written.
 enum Target<'a> {
-    /// The standard classification.
+    /// Standard classification.
     Class(&'a [u8]),
-    /// The colours, at this offset.
+    /// Colours, at this offset.
     Color(usize, [&'a [u8]; 3]),
-    /// Extra bytes at this offset of the new record.
+    /// Extra bytes, at this offset of the new record.
     Extra(usize, &'a AttributeData),
 }
 
 struct Plan<'a> {
     targets: Vec<Target<'a>>,
-    /// The parts of the old record that stay, in order.
+    /// Parts of the old record that stay, in order.
     kept: Vec<Range<usize>>,
     record_length: usize,
-    /// The new content of the Extra Bytes record.
+    /// New content of the Extra Bytes record.
     extra_bytes: Vec<u8>,
 }
 
@@ -66,7 +67,7 @@ pub(super) fn append(
         notes.push(format!("points of format {} have no colours: the new ones are left out", header.point_format));
     }
     if header.is_copc() {
-        notes.push("the octree index of the COPC source is left out: its offsets no longer hold".into());
+        notes.push("the octree index of the COPC source is left out: its offsets are no longer valid".into());
     }
     let vlr = compress.then(|| new_laszip(origin, &header, &plan, dest)).transpose()?;
     write_atomic(dest, move |out| {
@@ -112,7 +113,7 @@ fn plan<'a>(header: &Header, bytes: &[u8], dest: &Path, fields: &'a [Field]) -> 
         }
         targets.push(Target::Class(classes));
     }
-    // A dimension of the same name and type is overwritten where it is, one of another type goes.
+    // A dimension of the same name and type is overwritten in place. One of another type is removed.
     let standard = 0..header.standard_length;
     let mut kept = vec![standard];
     let mut record_length = header.standard_length;
@@ -148,14 +149,14 @@ fn plan<'a>(header: &Header, bytes: &[u8], dest: &Path, fields: &'a [Field]) -> 
     Ok(Plan { targets, kept, record_length, extra_bytes: descriptions })
 }
 
-/// The description of the compression of the new records.
+/// Makes the description of the compression of the new records.
 fn new_laszip(origin: Origin<'_>, header: &Header, plan: &Plan<'_>, dest: &Path) -> Result<LazVlr, CloudError> {
     let extra = plan.record_length - header.standard_length;
     if extra > MOST_EXTRA_COMPRESSED {
         let what = format!("{extra} extra bytes in compressed points");
         return Err(origin.unsupported(105, what, format!("at most {MOST_EXTRA_COMPRESSED}, or a las file")));
     }
-    // A chunk is held in memory, so the chunk size of the source is not to be trusted.
+    // A chunk is held in memory, so the chunk size of the source cannot be trusted.
     let chunk = header.points.clamp(1, CHUNK_POINTS) as u32;
     let builder = LazVlrBuilder::default()
         .with_point_format(header.point_format, extra as u16)
@@ -163,7 +164,7 @@ fn new_laszip(origin: Origin<'_>, header: &Header, plan: &Plan<'_>, dest: &Path)
     Ok(builder.with_fixed_chunk_size(chunk).build())
 }
 
-/// A copy in the making.
+/// Copy that is being written.
 struct Copy<'a> {
     origin: Origin<'a>,
     header: &'a Header,
@@ -181,7 +182,7 @@ impl Copy<'_> {
         // Bytes between the records and the points (a signature in LAS 1.0) are kept.
         let end = header.vlrs.last().map_or(old.header_size.into(), |v| v.span.end);
         let padding = self.bytes.get(end..header.point_offset).unwrap_or_default();
-        // The header is written last: until then it is not known where the rest goes.
+        // The header is written last, because the offsets in it are not known before.
         out.seek(SeekFrom::Start(old.header_size.into())).map_err(failed)?;
         records.iter().try_for_each(|record| record.write_to(&mut *out)).map_err(refused)?;
         out.write_all(padding).map_err(failed)?;
@@ -202,7 +203,7 @@ impl Copy<'_> {
         self.tail(&mut new, out).map_err(failed)?;
         let mut head = Vec::new();
         new.write_to(&mut head).map_err(refused)?;
-        // The version that the crate does not know.
+        // Sets the version, which the crate does not know.
         put(&mut head, 25, &[header.version.1]);
         out.rewind().map_err(failed)?;
         out.write_all(&head).map_err(failed)
@@ -264,8 +265,8 @@ impl Copy<'_> {
         })
     }
 
-    /// Writes what follows the points, and corrects the offsets to it. The octree of a COPC file stays behind, and
-    /// an extended Extra Bytes record, which is replaced.
+    /// Writes everything behind the points and corrects the offsets to it. Leaves out the octree of a COPC
+    /// file, and an extended Extra Bytes record, which is replaced.
     fn tail(&self, new: &mut raw::Header, out: &mut BufWriter<File>) -> std::io::Result<()> {
         let header = self.header;
         let points = header.points.saturating_mul(header.record_length as u64);
@@ -300,7 +301,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// The records before the points.
+    /// Records before the points.
     fn records(&self, laszip: Option<&LazVlr>) -> las::Result<Vec<raw::Vlr>> {
         let mut records = Vec::new();
         let mut described = self.plan.extra_bytes.is_empty();
@@ -310,7 +311,7 @@ impl Copy<'_> {
                 if described {
                     continue;
                 }
-                // Keeps its own header, but for the length.
+                // The record keeps its own header, except the length.
                 record.data.clone_from(&self.plan.extra_bytes);
                 record.record_length_after_header = RecordLength::Vlr(record.data.len() as u16);
                 described = true;
@@ -333,7 +334,7 @@ impl Copy<'_> {
     }
 }
 
-/// Overwrites `bytes` from `at`; what does not fit is dropped.
+/// Overwrites `bytes` from `at` on. Values past the end are dropped.
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     let slots = bytes.get_mut(at..).unwrap_or_default();
     for (slot, &byte) in slots.iter_mut().zip(value) {

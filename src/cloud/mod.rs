@@ -1,9 +1,9 @@
 //! Scans: reading and writing point clouds and meshes.
 //!
-//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57 and plain text. All points stay in
-//! file order, also those without a finite position, so that [`write_with_fields`] can put results
-//! back next to them. Files are not trusted: nothing is allocated because a header says so, and a
-//! damaged file gives a [`CloudError`].
+//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57 and plain text. All points stay in file
+//! order, also those without a finite position. So [`write_with_fields`] can write results next to them.
+//! Files are not trusted: the sizes in a header are checked before memory is allocated, and a damaged file
+//! gives a [`CloudError`].
 
 mod data;
 #[cfg(feature = "e57")]
@@ -45,8 +45,8 @@ use crate::files;
 /// A point cloud, or the vertices and triangles of a mesh.
 #[derive(Clone, Debug, Default)]
 pub struct PointCloud {
-    /// Coordinates as in the file, exact, in the file's units; one per point, in file order. Points
-    /// without a position (gaps of an organised cloud) are kept: see [`PointCloud::is_finite`].
+    /// Exact coordinates in the units of the file; one per point, in file order. Points without a position
+    /// (gaps of an organised cloud) are kept: see [`PointCloud::is_finite`].
     pub positions: Vec<[f64; 3]>,
     /// Red, green, blue, 0 to 255; one per point if present.
     pub colors: Option<Vec<[u8; 3]>>,
@@ -56,23 +56,23 @@ pub struct PointCloud {
     pub faces: Vec<[u32; 3]>,
     /// Every other per-point property under its file name.
     pub attributes: Vec<Attribute>,
-    /// What the file was.
+    /// Format of the file.
     pub format: Format,
     /// Width and height, if the points are an image grid in row order (PCD).
     pub organized: Option<(usize, usize)>,
     /// The unit of the coordinates, if the file states it.
     pub unit: Option<Unit>,
-    /// What was missing or had to be handled, for the user.
+    /// Messages for the user: missing parts of the file and how they were handled.
     pub notes: Vec<String>,
 }
 
-/// The format of a file, with its variant.
+/// Format of a file, with its variant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
     /// Polygon file format.
     Ply {
-        /// How the elements are stored.
+        /// Encoding of the elements.
         encoding: PlyEncoding,
     },
     /// ASPRS LAS.
@@ -98,7 +98,7 @@ pub enum Format {
     },
     /// Point Cloud Library format.
     Pcd {
-        /// How the points are stored.
+        /// Encoding of the points.
         encoding: PcdEncoding,
     },
     /// ASTM E57.
@@ -111,7 +111,7 @@ pub enum Format {
     Text,
 }
 
-/// How a PLY file stores its elements.
+/// Encoding of the elements of a PLY file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlyEncoding {
     /// As text.
@@ -122,7 +122,7 @@ pub enum PlyEncoding {
     BinaryBigEndian,
 }
 
-/// How a PCD file stores its points.
+/// Encoding of the points of a PCD file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PcdEncoding {
     /// As text.
@@ -159,7 +159,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// The formats that can be told apart before reading.
+/// Formats that can be told apart before reading.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Ply,
@@ -175,7 +175,7 @@ fn extension(path: &Path) -> String {
     path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
 }
 
-/// Goes by the first bytes; text has none that are certain, so there the extension decides.
+/// Detects the format by the first bytes. Text has no certain first bytes, so there the extension decides.
 fn detect(path: &Path, bytes: &[u8]) -> Result<Kind, CloudError> {
     let unknown = |found| CloudError::UnknownFormat { path: path.to_path_buf(), found };
     if bytes.starts_with(b"LASF") {
@@ -210,14 +210,14 @@ fn detect(path: &Path, bytes: &[u8]) -> Result<Kind, CloudError> {
 }
 
 impl PointCloud {
-    /// Reads a scan. The format is told by the content, for text by the extension.
+    /// Reads a scan. The content tells the format; for text the extension does.
     ///
     /// A valid file without points gives an empty cloud, with a note.
     ///
     /// # Errors
     ///
-    /// Any [`CloudError`] except [`CloudError::Field`]: the file cannot be opened, is of no known
-    /// format, is damaged or cut off, or uses a feature that is not supported.
+    /// Any [`CloudError`] except [`CloudError::Field`]: the file cannot be opened, has an unknown format,
+    /// is damaged or cut off, or uses a feature that is not supported.
     pub fn read(path: &Path) -> Result<Self, CloudError> {
         let source = source::open(path)?;
         let mut cloud = match detect(path, &source)? {
@@ -244,7 +244,7 @@ impl PointCloud {
         self.positions.len()
     }
 
-    /// True if there are no points at all.
+    /// True if there are no points.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
@@ -272,14 +272,14 @@ impl PointCloud {
         }))
     }
 
-    /// The centre of [`bounds`](Self::bounds) and all positions relative to it, in file units.
+    /// The centre of [`bounds`](Self::bounds), and all positions relative to it, in file units.
     ///
-    /// The subtraction happens in double precision: map coordinates (hundreds of kilometres) lose
-    /// millimetres or centimetres when they become `f32` as they are. Points that are not finite
+    /// The subtraction is in double precision. Map coordinates (hundreds of kilometres) would lose
+    /// millimetres or centimetres if they were converted to `f32` directly. Points that are not finite
     /// become NaN. Without any finite point the origin is zero.
     pub fn centered(&self) -> ([f64; 3], Vec<[f32; 3]>) {
         let origin = self.bounds().map_or([0.0; 3], |(lo, hi)| {
-            // Halved first: the sum of two huge coordinates can overflow.
+            // Halved before adding: the sum of two huge coordinates can overflow.
             std::array::from_fn(|axis| lo[axis] * 0.5 + hi[axis] * 0.5)
         });
         let relative = (self.positions.iter())
@@ -294,32 +294,33 @@ impl PointCloud {
     /// Median distance from a point to its nearest neighbour, in file units; `None` with fewer than
     /// two distinct finite points.
     ///
-    /// Estimated from at most 2000 points spread evenly over the file, each against all points, with
-    /// a hash grid: time and memory (about 8 bytes per point) grow linearly. Exact duplicates do not
-    /// count as neighbours. Clouds with points at many scales at once may be judged by fewer points.
+    /// The estimate uses at most 2000 points, spread evenly over the file. A hash grid finds their
+    /// neighbours among all points. Time and memory (about 8 bytes per point) grow linearly. Exact
+    /// duplicates do not count as neighbours. For clouds with many point densities at once fewer points may
+    /// be used.
     pub fn spacing(&self) -> Option<f64> {
         spacing::estimate(&self.positions)
     }
 
-    /// The attribute called `name`, if there is one.
+    /// Attribute called `name`, if there is one.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attributes.iter().find(|a| a.name == name)
     }
 
-    /// The unit of the coordinates: the stated one, or a guess from their size, with the reason.
+    /// Unit of the coordinates: the stated one, or a guess from their size, with the reason.
     pub fn guess_unit(&self) -> UnitGuess {
         units::guess(self)
     }
 
-    /// Writes a binary little-endian PLY file with everything this cloud holds, and `fields`. New colours
-    /// replace the cloud's.
+    /// Writes a binary little-endian PLY file with the whole cloud and `fields`. New colours replace those
+    /// of the cloud.
     ///
-    /// Coordinates are stored as `float` if all of them are exactly representable, otherwise as
-    /// `double`, so they read back bit by bit. Returns notes for the user about what changed.
+    /// Coordinates are stored as `float` if that is exact for all of them, otherwise as `double`. So they
+    /// read back bit by bit. Returns notes for the user about changes.
     ///
     /// # Errors
     ///
-    /// [`CloudError::Field`] if a field has another length than the cloud, or its name does not fit;
+    /// [`CloudError::Field`] if the length of a field differs from the cloud's, or its name does not fit;
     /// [`CloudError::Io`] if the file cannot be written.
     pub fn write_ply(&self, dest: &Path, fields: &[Field]) -> Result<Vec<String>, CloudError> {
         ply_write::write_cloud(self, dest, fields)
@@ -332,22 +333,22 @@ fn finite(p: &[f64; 3]) -> bool {
 
 /// Copies the scan `source` to `dest` with `fields` added to each point.
 ///
-/// PLY to PLY and LAS/LAZ to LAS/LAZ keep everything in the file as it is: order, coordinates bit by
-/// bit, all attributes, elements, comments, records; a field whose name exists replaces the old one. In LAS
-/// the fields are extra bytes, described by the Extra Bytes record. A destination with extension
-/// `las` or `laz` is compressed accordingly, and a COPC source becomes plain LAZ, since its
-/// octree is an index of the old bytes. Every other source, and a LAS source with a `ply`
-/// destination, is written as binary PLY with everything known (see [`PointCloud::write_ply`]).
-/// New colours replace the scan's (see [`Field::colors`]); those stay in the source, if that is another file.
+/// PLY to PLY and LAS/LAZ to LAS/LAZ keep everything in the file: order, coordinates bit by bit, all
+/// attributes, elements, comments and records. A field replaces an existing one of the same name. In LAS
+/// the fields are extra bytes, described by the Extra Bytes record. The extension `las` or `laz` of the
+/// destination decides its compression. A COPC source becomes plain LAZ, because its octree is an index of
+/// the old bytes. Every other source is written as binary PLY with everything known (see
+/// [`PointCloud::write_ply`]); so is a LAS source with a `ply` destination. New colours replace those of
+/// the scan in the copy (see [`Field::colors`]).
 ///
-/// The destination may be the source: it is written to a temporary file in the same directory and
-/// renamed. Returns notes for the user about what changed.
+/// The destination may be the source: the copy is written to a temporary file in the same directory, then
+/// renamed. Returns notes for the user about changes.
 ///
 /// # Errors
 ///
-/// [`CloudError::Field`] if a field has another number of values than the source has points, or does
-/// not fit the format; [`CloudError::UnknownFormat`] if the extension of `dest` asks for a format
-/// that this source cannot be written in; and whatever reading `source` or writing `dest` gives.
+/// [`CloudError::Field`] if a field does not have one value per point of the source, or does not fit the
+/// format. [`CloudError::UnknownFormat`] if this source cannot be written in the format that the extension
+/// of `dest` asks for. Otherwise the errors of reading `source` and writing `dest`.
 pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result<Vec<String>, CloudError> {
     for (i, field) in fields.iter().enumerate() {
         let twice = fields.iter().take(i).any(|f| f.name == field.name);
@@ -356,7 +357,7 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
                 path: dest.to_path_buf(),
                 field: field.name.clone(),
                 found: if twice { "the name is given twice" } else { "the name is empty" }.into(),
-                expected: "a name of its own for each field".into(),
+                expected: "a different name for each field".into(),
             });
         }
     }
@@ -394,7 +395,7 @@ fn check_length(dest: &Path, field: &Field, points: usize) -> Result<(), CloudEr
     })
 }
 
-/// The new colours among `fields`, if there are any: red, green and blue.
+/// New colours among `fields`, if there are any: red, green and blue.
 fn new_colors<'a>(dest: &Path, fields: &'a [Field]) -> Result<Option<[&'a [u8]; 3]>, CloudError> {
     let bad = |field: &Field, found: String| CloudError::Field {
         path: dest.to_path_buf(),
@@ -423,8 +424,8 @@ fn new_colors<'a>(dest: &Path, fields: &'a [Field]) -> Result<Option<[&'a [u8]; 
     }
 }
 
-/// Writes `dest` whole or not at all (see [`files::write_atomic`]). What `write` owns is dropped
-/// before the rename, so a mapped source may be the file that is replaced.
+/// Writes `dest` completely or not at all (see [`files::write_atomic`]). Everything that `write` owns is
+/// dropped before the rename, so the file that is replaced may be the mapped source.
 fn write_atomic(
     dest: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), CloudError>,
@@ -437,10 +438,10 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a third-party decoder: a panic in it becomes an error like any other.
+/// Runs a third-party decoder and turns a panic in it into an error.
 ///
-/// The arithmetic decoder of LAZ indexes its tables with what damaged data give, which cannot be
-/// known before decoding.
+/// The arithmetic decoder of LAZ indexes its tables with values from the file. Damaged values cannot be
+/// detected before decoding.
 fn guarded<T>(
     origin: Origin<'_>,
     offset: u64,
@@ -448,7 +449,7 @@ fn guarded<T>(
     decode: impl FnOnce() -> Result<T, CloudError>,
 ) -> Result<T, CloudError> {
     static HOOK: Once = Once::new();
-    // The error says all there is to say: no message of a panic on the terminal as well.
+    // The error says everything, so the panic message is not printed.
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
@@ -458,7 +459,7 @@ fn guarded<T>(
         }));
     });
     let outer = GUARDED.replace(true);
-    // Nothing that the closure touches is used after a panic: the result is dropped as a whole.
+    // Safe: the closure's data are dropped as a whole after a panic, and never used.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode));
     GUARDED.set(outer);
     outcome.unwrap_or_else(|panic| {

@@ -8,14 +8,14 @@ use super::source::u32_at;
 use super::{Format, PcdEncoding, PointCloud};
 
 const LONGEST_HEADER: usize = 1 << 16;
-/// The longest descriptors have some 2000 values. Each becomes a column with a name of its own, also
-/// if there are no points.
+/// Most values per point. The longest descriptors have some 2000. Each becomes a named column, even if
+/// there are no points.
 const MOST_VALUES: usize = 10_000;
 const LONGEST_NAME: usize = 256;
 
 const KEYWORDS: [&[u8]; 4] = [b"VERSION", b"FIELDS", b"COLUMNS", b"# .PCD"];
 
-/// True if the first line that is not a comment is one a PCD header starts with.
+/// True if the first line that is not a comment can start a PCD header.
 pub(super) fn looks_like(bytes: &[u8]) -> bool {
     let head = bytes.get(..4096).unwrap_or(bytes);
     let starts = |line: &[u8]| KEYWORDS.iter().any(|k| line.starts_with(k));
@@ -40,9 +40,9 @@ struct Header {
     encoding: PcdEncoding,
     /// Bytes per point.
     stride: usize,
-    /// Where the points start.
+    /// Start of the points, in bytes.
     body: usize,
-    /// The line they start on, from 1.
+    /// Line on which the points start, from 1.
     line: u64,
 }
 
@@ -140,7 +140,7 @@ fn header(origin: Origin<'_>, bytes: &[u8]) -> Result<Header, CloudError> {
     Ok(Header { fields, points, size, encoding, stride, body: at, line })
 }
 
-/// A column per element of each field, in field order.
+/// One column per element of each field, in field order.
 type Columns = Vec<AttributeData>;
 
 fn empty_columns(header: &Header) -> Columns {
@@ -157,7 +157,7 @@ fn axis_of(name: &str) -> Option<usize> {
     ["x", "y", "z"].iter().position(|axis| name.eq_ignore_ascii_case(axis))
 }
 
-/// Whether a field holds red, green and blue in one number, and whether alpha too.
+/// `None` if the field does not pack red, green and blue into one number; else true if it packs alpha too.
 fn packed(field: &Field) -> Option<bool> {
     if field.ty.size() != 4 || field.count != 1 {
         return None;
@@ -260,13 +260,14 @@ fn read_compressed(origin: Origin<'_>, header: &Header, body: &[u8], columns: &m
     Ok(())
 }
 
-/// Decompresses LZF data that must come out as `size` bytes.
+/// Decompresses LZF data. The result must be `size` bytes long.
 ///
-/// The format is a series of runs. A control byte below 32 means that many bytes plus one follow as
-/// they are. Any other byte is a copy of earlier output: its upper three bits are the length minus two
-/// (seven: another byte is added), its lower five bits and the next byte the distance minus one.
+/// The format is a series of runs. A control byte n below 32 means that n + 1 bytes follow uncompressed.
+/// Any other control byte is a copy of earlier output. Its upper three bits are the length minus two; if
+/// they are seven, another byte is added to the length. Its lower five bits and the next byte are the
+/// distance minus one.
 fn lzf(mut data: &[u8], size: usize) -> Result<Vec<u8>, String> {
-    // The longest copy makes 264 bytes of 3, so a larger size is a lie and would only take memory.
+    // The longest copy makes 264 bytes from 3. A larger size is wrong, and would only take memory.
     if size > data.len().saturating_mul(88) {
         return Err(format!("{} bytes cannot hold {size}", data.len()));
     }
@@ -292,7 +293,7 @@ fn lzf(mut data: &[u8], size: usize) -> Result<Vec<u8>, String> {
             let Some(start) = out.len().checked_sub(distance) else {
                 return Err(format!("a copy from {distance} bytes before output {}", out.len()));
             };
-            // Source and target may overlap: then what was just written is repeated.
+            // Source and target may overlap. Then bytes just written are repeated.
             for i in start..start + length {
                 let copy = out.get(i).copied().unwrap_or_default();
                 out.push(copy);
@@ -308,7 +309,7 @@ fn lzf(mut data: &[u8], size: usize) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The integer behind a packed colour.
+/// Integer that holds a packed colour.
 fn packed_bits(column: &AttributeData, i: usize) -> u32 {
     match column {
         AttributeData::U32(v) => v.get(i).copied().unwrap_or_default(),
@@ -318,11 +319,11 @@ fn packed_bits(column: &AttributeData, i: usize) -> u32 {
     }
 }
 
-/// The same from text. Declared as float, the text is either the value of the float whose bits are the
-/// colour (tiny, or with alpha huge) or the integer itself.
+/// The same from text. If the field is declared as float, the text has one of two forms. It is the float
+/// whose bits are the colour (a tiny number, or a huge one with alpha), or the integer itself.
 fn packed_text(ty: ScalarType, x: f64) -> u32 {
     match ty {
-        // Opaque colours are NaN as floats: as text they are lost.
+        // Opaque colours are NaN as floats, and text does not keep their bits.
         ScalarType::F32 if x.is_nan() => 0,
         ScalarType::F32 if !(1.0..=f64::from(u32::MAX)).contains(&x) => (x as f32).to_bits(),
         ScalarType::I32 => x as i32 as u32,
@@ -412,7 +413,7 @@ fn assemble(header: &Header, columns: Columns) -> PointCloud {
     }
 }
 
-/// Removes three attributes if all are there, in any case of letters.
+/// Removes three attributes if all of them exist. The case of letters does not matter.
 fn take_three(attributes: &mut Vec<Attribute>, names: &[&str; 3]) -> Option<[Attribute; 3]> {
     let find = |name: &str| attributes.iter().position(|a| a.name.eq_ignore_ascii_case(name));
     let [Some(a), Some(b), Some(c)] = names.map(find) else {

@@ -7,13 +7,14 @@ use super::data::{Attribute, AttributeData, CHANNELS, Endian, ScalarType, colors
 use super::error::{CloudError, Origin, quoted};
 use super::{Format, PlyEncoding, PointCloud};
 
-/// Far above any real header; keeps a file without an end of header from being held as lines.
+/// Longest header in bytes, far above any real one. The limit keeps a file without an end of header from
+/// being held as lines.
 const LONGEST_HEADER: usize = 1 << 20;
 
 pub(super) struct Header {
     pub encoding: PlyEncoding,
     pub elements: Vec<Element>,
-    /// Where the first element starts.
+    /// Start of the first element, in bytes.
     pub body: usize,
 }
 
@@ -21,7 +22,7 @@ pub(super) struct Element {
     pub name: String,
     pub count: u64,
     pub properties: Vec<Property>,
-    /// Just after the last line of this element, where another property can be put.
+    /// Position just after the last line of this element. Another property can be inserted there.
     pub end: usize,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Property {
     pub kind: Kind,
     /// The text of the header line, without its end.
     pub line: Range<usize>,
-    /// Written with names like `float32` instead of `float`.
+    /// True if types are written with names like `float32` instead of `float`.
     pub sized: bool,
 }
 
@@ -68,7 +69,7 @@ impl Header {
             let crlf = rest.get(length..length + 2) == Some(b"\r\n".as_slice());
             at += length + if crlf { 2 } else { 1 };
             let bad = |expected: &str| origin.line(number, quoted(text), expected);
-            // Comments may hold any bytes, all else is ASCII.
+            // Comments may hold any bytes; everything else is ASCII.
             let comment = text.starts_with(b"comment") || text.starts_with(b"obj_info");
             if comment && number > 1 {
                 continue;
@@ -139,15 +140,16 @@ impl Header {
     }
 }
 
-/// Names under which files have colours; the first that a file has all three of are its colours.
+/// Property names of colours. The first set of which the file has all three names is used.
 const COLORS: [[&str; 3]; 3] = [CHANNELS, ["r", "g", "b"], ["diffuse_red", "diffuse_green", "diffuse_blue"]];
 
 impl Element {
-    /// The properties that new colours take the place of; what is `None` has to be added.
+    /// Properties that new colours replace. `None` marks a property that must be added.
     pub(super) fn color_slots(&self) -> [Option<usize>; 3] {
         let find = |name| self.properties.iter().position(|p| p.name.eq_ignore_ascii_case(name));
         let plain = CHANNELS.map(find);
-        // With a part of the plain names in the file, others must not become these names a second time.
+        // If the file has some of the plain names, other colours must not be renamed to them: the name
+        // would repeat.
         if plain.iter().any(Option::is_some) {
             return plain;
         }
@@ -158,7 +160,7 @@ impl Element {
         COLORS.map(|set| set.map(find)).into_iter().find(|slots| slots.iter().all(scalar)).unwrap_or_default()
     }
 
-    /// Bytes per row in binary files, if all rows are equally long.
+    /// Bytes per row in binary files, if all rows have the same length.
     pub(super) fn stride(&self) -> Option<usize> {
         self.properties
             .iter()
@@ -169,7 +171,7 @@ impl Element {
             .sum()
     }
 
-    /// The least that one row can occupy in the file.
+    /// Smallest number of bytes that one row can take in the file.
     fn smallest_row(&self, ascii: bool) -> u64 {
         self.properties
             .iter()
@@ -182,7 +184,7 @@ impl Element {
             .sum()
     }
 
-    /// The number of rows, if the rest of the file from `at` can hold them.
+    /// Number of rows. Checks that the rest of the file from `at` can hold them.
     pub(super) fn rows(&self, origin: Origin<'_>, bytes: &[u8], at: usize, ascii: bool) -> Result<usize, CloudError> {
         let available = bytes.len().saturating_sub(at) as u64;
         let needed = self.count.saturating_mul(self.smallest_row(ascii));
@@ -206,7 +208,7 @@ pub(super) struct BinaryRows<'a> {
 }
 
 impl BinaryRows<'_> {
-    /// The end of the property at `at`.
+    /// End of the property that starts at `at`.
     pub(super) fn property_end(&self, property: &Property, at: usize) -> Result<usize, CloudError> {
         let need = |at: usize, length: usize| match at.checked_add(length) {
             Some(end) if end <= self.bytes.len() => Ok(end),
@@ -231,7 +233,7 @@ impl BinaryRows<'_> {
         }
     }
 
-    /// Calls `visit` with the start of every property of every row, and returns the end.
+    /// Calls `visit` with the start of every property of every row. Returns the end of the last.
     pub(super) fn walk(
         &self,
         element: &Element,
@@ -247,7 +249,7 @@ impl BinaryRows<'_> {
         Ok(at)
     }
 
-    /// The end of the element that starts at `at`.
+    /// End of the element that starts at `at`.
     pub(super) fn skip(&self, element: &Element, at: usize) -> Result<usize, CloudError> {
         match element.stride() {
             Some(stride) => Ok(at + element.rows(self.origin, self.bytes, at, false)? * stride),
@@ -256,7 +258,7 @@ impl BinaryRows<'_> {
     }
 }
 
-/// The words of the body of a text file.
+/// Words in the body of a text file.
 pub(super) struct Words<'a> {
     pub origin: Origin<'a>,
     pub bytes: &'a [u8],
@@ -319,7 +321,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// The columns of the vertex element, and the triangles.
+/// Columns of the vertex element, and the triangles.
 struct Body {
     columns: Vec<Option<AttributeData>>,
     points: usize,
@@ -330,12 +332,12 @@ struct Body {
 struct Faces {
     triangles: Vec<[u32; 3]>,
     polygon: Vec<u32>,
-    /// Faces with fewer than three corners.
+    /// Number of faces with fewer than three corners.
     degenerate: u64,
 }
 
 impl Faces {
-    /// Adds a corner; `None` if there is no such vertex.
+    /// Adds a corner. Returns `None` if there is no such vertex.
     fn corner(&mut self, index: i64, vertices: u64) -> Option<()> {
         let index = u64::try_from(index).ok().filter(|&i| i < vertices)?;
         self.polygon.push(u32::try_from(index).ok()?);
@@ -544,7 +546,7 @@ fn assemble(header: &Header, vertex: &Element, mut body: Body) -> PointCloud {
         let named = |p: &Property| names.iter().any(|name| p.name.eq_ignore_ascii_case(name));
         vertex.properties.iter().any(|p| named(p) && matches!(p.kind, Kind::Scalar(_)))
     };
-    // A channel alone means something else ("r" may be a radius): colours need all three.
+    // A single channel means something else ("r" may be a radius), so all three are required.
     let mut colors = None;
     if let Some(set) = COLORS.iter().find(|set| set.iter().all(|name| has(&[name])))
         && let [Some(r), Some(g), Some(b)] = set.map(|name| take(&[name]))

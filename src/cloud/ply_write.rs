@@ -1,4 +1,4 @@
-//! Writing PLY: fields added to a file that exists, and whole clouds.
+//! Writing PLY: adds fields to an existing file, or writes a whole cloud.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -12,7 +12,7 @@ use super::ply::{BinaryRows, Header, Kind, Words};
 use super::{Format, PlyEncoding, PointCloud, check_length, new_colors, write_atomic};
 use crate::files::MappedFile;
 
-/// PLY separates names by blanks, and a name must be there.
+/// Makes a valid PLY name: PLY separates names by blanks, and a name must not be empty.
 fn ply_name(name: &str) -> String {
     if name.is_empty() {
         return "unnamed".into();
@@ -23,7 +23,7 @@ fn ply_name(name: &str) -> String {
     name.chars().map(keep).collect()
 }
 
-/// A column to be written, and the property it replaces, if any.
+/// Column to be written, and the property it replaces, if any.
 struct Column<'a> {
     name: String,
     data: Cow<'a, AttributeData>,
@@ -47,7 +47,8 @@ fn coordinate_name(dest: &Path, name: &str) -> CloudError {
     }
 }
 
-/// Names that differ only in what PLY cannot write would become the same.
+/// Checks that names stay different. Names that differ only in characters that PLY cannot write become the
+/// same.
 fn check_names(dest: &Path, columns: &[Column<'_>]) -> Result<(), CloudError> {
     for (i, column) in columns.iter().enumerate() {
         if columns.iter().take(i).any(|c| c.name == column.name) {
@@ -244,8 +245,8 @@ pub(super) fn write_cloud(cloud: &PointCloud, dest: &Path, fields: &[Field]) -> 
     }
     let single =
         (cloud.positions.iter().flatten()).all(|&x| f64::from(x as f32).to_bits() == x.to_bits() || x.is_nan());
-    // Without its own declaration a property of a PLY reader's vocabulary would be taken for
-    // something else, and names may not repeat.
+    // Property names in use. Names may not repeat, and PLY readers would take an attribute with such a name
+    // for the normal or colour.
     let mut taken: Vec<String> = ["x", "y", "z"].map(String::from).to_vec();
     if cloud.normals.is_some() {
         taken.extend(["nx", "ny", "nz"].map(String::from));

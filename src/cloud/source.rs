@@ -1,4 +1,4 @@
-//! The bytes of a file, and how to take numbers out of them without panicking.
+//! The bytes of a file, and reading numbers from them without panics.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::CloudError;
 use crate::files::MappedFile;
 
-/// Maps `path`, which must be a regular file that is not empty.
+/// Maps `path` into memory. It must be a regular file that is not empty.
 pub(super) fn open(path: &Path) -> Result<MappedFile, CloudError> {
     let failed = |source| CloudError::io(path, "open", source);
     let kind = std::fs::metadata(path).map_err(failed)?;
@@ -20,8 +20,8 @@ pub(super) fn open(path: &Path) -> Result<MappedFile, CloudError> {
     Ok(bytes)
 }
 
-/// `N` bytes at `at`; zeros where the slice ends before. Callers check lengths first: this only makes
-/// the access total.
+/// `N` bytes at `at`, with zeros past the end of the slice. Callers check lengths first, so the zeros are
+/// only there to avoid a panic.
 pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     at.checked_add(N).and_then(|end| bytes.get(at..end)).and_then(|slice| slice.try_into().ok()).unwrap_or([0; N])
 }

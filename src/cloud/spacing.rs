@@ -1,16 +1,16 @@
-//! How far apart neighbouring points are.
+//! Distance between neighbouring points.
 
 use super::finite;
 
-/// Points whose neighbour is looked for.
+/// Points whose neighbours are searched.
 const SAMPLES: usize = 2000;
-/// A cell should hold few points, or each search looks at many.
+/// Most points per cell before a finer grid is used: crowded cells make each search slow.
 const CROWDED: usize = 48;
-/// Points that may be looked at in all, for each point of the cloud and on top. Scans need less than
-/// half; without a limit, points at all scales at once would take time without end.
+/// Most points that the search may examine, per point of the cloud, and a constant on top. Scans need less
+/// than half. Without a limit a cloud with points at all scales would take very long.
 const WORK_PER_POINT: usize = 16;
 const WORK: usize = 20_000_000;
-/// How many cells around its own a point is searched in before the grid is made coarser.
+/// Rings of cells searched around a point before the grid is made coarser.
 const RINGS: i64 = 2;
 
 /// See [`super::PointCloud::spacing`].
@@ -18,8 +18,9 @@ pub(super) fn estimate(points: &[[f64; 3]]) -> Option<f64> {
     let count = points.iter().filter(|p| finite(p)).count();
     let step = count.div_ceil(SAMPLES).max(1);
     let mut samples: Vec<[f64; 3]> = (points.iter().filter(|p| finite(p))).step_by(step).copied().collect();
-    // Gaps are often stored as zeros: many points in one place, each of which would look at all.
-    // In an order without meaning, so that those looked at first stand for all.
+    // Gaps are often stored as zeros. These are many points in one place, and each would examine all the
+    // others.
+    // Random order, so that the points examined first represent all of them.
     samples.sort_unstable_by_key(|p| (mix(p.map(f64::to_bits)), p.map(f64::to_bits)));
     samples.dedup();
     let mut cell = first_cell(&samples, count)?;
@@ -28,7 +29,7 @@ pub(super) fn estimate(points: &[[f64; 3]]) -> Option<f64> {
     let total = open.len();
     let mut finer = 0;
     let mut work = points.len().saturating_mul(WORK_PER_POINT).saturating_add(WORK);
-    // The outermost tenth cannot change the median, so the loop ends with most samples settled.
+    // The outermost tenth cannot change the median, so the loop ends when most samples have a neighbour.
     for _ in 0..40 {
         work = work.saturating_sub(points.len());
         if work == 0 {
@@ -59,19 +60,19 @@ pub(super) fn estimate(points: &[[f64; 3]]) -> Option<f64> {
         }
     }
     found.sort_unstable_by(f64::total_cmp);
-    // Samples still open have their neighbour farther away than all that were found, unless the work
-    // was too much.
+    // Samples without a distance so far are farther from their neighbours than all others. This does not
+    // hold if the work limit ended the search.
     let middle = if work > 0 { total / 2 } else { found.len() / 2 };
     found.get(middle).or(found.last()).copied()
 }
 
-/// The spacing of as many points on a square as large as the bulk of the cloud.
+/// First cell size: the spacing of the same number of points on a square as large as the bulk of the cloud.
 fn first_cell(samples: &[[f64; 3]], count: usize) -> Option<f64> {
     let mut extent: Vec<f64> = (0..3)
         .map(|axis| {
             let mut values: Vec<f64> = samples.iter().filter_map(|p| p.get(axis)).copied().collect();
             values.sort_unstable_by(f64::total_cmp);
-            // Stray points far away must not set the scale.
+            // A few stray points far away must not set the scale.
             let low = values.get(values.len() / 20).copied().unwrap_or(0.0);
             let high = values.get(values.len() - values.len().div_ceil(20)).copied().unwrap_or(0.0);
             let whole = values.last().zip(values.first()).map_or(0.0, |(b, a)| b - a);
@@ -89,11 +90,11 @@ fn mix(values: [u64; 3]) -> u64 {
     hash ^ (hash >> 31)
 }
 
-/// The points in cubes, the cubes spread over a table by a hash.
+/// Points sorted into cubes; a hash spreads the cubes over a table.
 struct Grid {
     cell: f64,
     mask: u64,
-    /// Where each bucket starts in `order`; one more than there are buckets.
+    /// Start of each bucket in `order`; one entry more than there are buckets.
     starts: Vec<u32>,
     order: Vec<u32>,
 }
@@ -102,7 +103,8 @@ impl Grid {
     fn new(points: &[[f64; 3]], cell: f64) -> Self {
         let buckets = points.len().next_power_of_two().clamp(16, 1 << 30);
         let mut grid = Self { cell, mask: buckets as u64 - 1, starts: vec![0; buckets + 1], order: Vec::new() };
-        // Counting sort: sizes, then their running sum, then the points into place from the back.
+        // Counting sort: counts the points per bucket, adds the counts up, then places the points from the
+        // back.
         let each = || (0..u32::MAX).zip(points).filter(|(_, p)| finite(p));
         for (_, p) in each() {
             let hash = grid.hash(grid.cell_of(p));
@@ -129,7 +131,7 @@ impl Grid {
     }
 
     fn cell_of(&self, p: &[f64; 3]) -> [i64; 3] {
-        // Casting saturates, so absurd coordinates share the outermost cell.
+        // The cast saturates, so absurd coordinates share the outermost cell.
         p.map(|x| (x / self.cell).floor() as i64)
     }
 
@@ -143,8 +145,8 @@ impl Grid {
         self.order.get(bound(hash)..bound(hash + 1)).unwrap_or_default()
     }
 
-    /// Distance to the nearest other point, if it is certain from the cells nearby, and `work` is not
-    /// used up.
+    /// Distance to the nearest other point. `None` if the cells nearby do not decide it, or `work` is used
+    /// up.
     fn nearest(&self, points: &[[f64; 3]], p: &[f64; 3], work: &mut usize) -> Option<f64> {
         let [x, y, z] = self.cell_of(p);
         let mut best = f64::INFINITY;
@@ -171,7 +173,7 @@ impl Grid {
                     }
                 }
             }
-            // Whatever lies beyond this ring is at least this far away.
+            // Every point beyond this ring is at least this far away.
             if best.sqrt() <= ring as f64 * self.cell {
                 return Some(best.sqrt());
             }

@@ -6,7 +6,7 @@ use super::data::{Attribute, AttributeData, colors_from, parse_f64};
 use super::error::{CloudError, Origin, quoted};
 use super::{Format, PointCloud};
 
-/// More columns than any scanner writes: such a file is something else.
+/// Most columns. No scanner writes more, so such a file is something else.
 const MOST_COLUMNS: usize = 1000;
 
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> {
@@ -17,7 +17,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     let mut columns: Vec<Vec<f64>> = Vec::new();
     let mut values = Vec::new();
     let lines = body.split(|&b| b == b'\n' || b == b'\r').filter(|l| !l.is_empty());
-    // Counted apart from the split, so that a carriage return before a line feed is no line.
+    // Lines are counted separately, because a carriage return before a line feed must not count as a line.
     let mut counter = LineCounter { bytes: body, at: 0, line: 1 };
     for text in lines {
         let number = counter.advance_to(text);
@@ -41,7 +41,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
             None => true,
         });
         if columns.is_empty() {
-            // Before the first point: a line of names, or the number of points of a PTS file.
+            // Before the first point comes a line of names, or the number of points of a PTS file.
             if bad.is_some()
                 && let Some(found) = header_names(line)
             {
@@ -68,7 +68,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
             return Err(origin.line(number, quoted(word), format!("a number in column {}", i + 1)));
         }
         if values.len() != columns.len() {
-            // A PTS file may be several scans, each with its count.
+            // A PTS file may hold several scans, each with its point count.
             if values.len() == 1 && promised.is_some() {
                 continue;
             }
@@ -99,7 +99,7 @@ struct LineCounter<'a> {
 }
 
 impl LineCounter<'_> {
-    /// The number of the line that `text`, a part of the bytes, is on.
+    /// Advances to `text`, a part of the bytes, and returns its line number.
     fn advance_to(&mut self, text: &[u8]) -> u64 {
         let target = (text.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize);
         let between = self.bytes.get(self.at..target).unwrap_or_default();
@@ -115,7 +115,8 @@ fn comment(line: &[u8]) -> Option<&[u8]> {
     line.strip_prefix(b"#".as_slice()).or_else(|| line.strip_prefix(b"//".as_slice())).map(|rest| rest.trim_ascii())
 }
 
-/// The values of a line. A semicolon separates before all else, since then commas are decimal points.
+/// Splits a line into values. If there is a semicolon it is the separator, because commas are then decimal
+/// points.
 fn split(line: &[u8]) -> Vec<&[u8]> {
     let by = |separator: u8| line.split(move |&b| b == separator).map(<[u8]>::trim_ascii);
     let mut words: Vec<&[u8]> = if line.contains(&b';') {
@@ -150,14 +151,14 @@ fn header_names(line: &[u8]) -> Option<Vec<String>> {
     ["x", "y", "z"].iter().all(|axis| names.iter().any(|n| axis_name(n) == *axis)).then_some(names)
 }
 
-/// A name without what programs put around it: "//X", "X[m]", "x_coord".
+/// Column name without the additions of various programs: "//X", "X[m]" and "x_coord" all become "x".
 fn axis_name(name: &str) -> String {
     let lower = name.trim_start_matches('/').to_ascii_lowercase();
     let bare = lower.split(['[', '(']).next().unwrap_or_default().trim();
     bare.trim_end_matches("_coord").trim_end_matches("coord").to_string()
 }
 
-/// What a column is.
+/// Meaning of a column.
 #[derive(Clone, PartialEq)]
 enum Role {
     Axis(usize),
@@ -211,7 +212,7 @@ fn named(names: &[String]) -> Vec<Role> {
     let channel_sets = [["r", "g", "b"], ["red", "green", "blue"], ["rf", "gf", "bf"]];
     let normal_sets = [["nx", "ny", "nz"], ["normal_x", "normal_y", "normal_z"]];
     let bare: Vec<String> = names.iter().map(|n| axis_name(n)).collect();
-    // A set counts only as a whole: a lone "r" may be a radius.
+    // Only a complete set counts: a single "r" may be a radius.
     let whole = |set: &&[&str; 3]| set.iter().all(|name| bare.iter().any(|b| b == name));
     let channels = channel_sets.iter().find(whole);
     let normals = normal_sets.iter().find(whole);
@@ -253,7 +254,7 @@ fn guessed(columns: &[Vec<f64>]) -> Vec<Role> {
         6 if bytes(3) => roles.extend(color),
         6 if unit(3) => roles.extend(normal),
         6 if fractions(3) => roles.extend(color),
-        // PTS: intensity before the colour.
+        // PTS has the intensity before the colour.
         7 if bytes(4) => {
             roles.extend(intensity);
             roles.extend(color);

@@ -1,4 +1,4 @@
-//! In which unit the coordinates are.
+//! Units of coordinates.
 
 use std::fmt;
 
@@ -48,16 +48,16 @@ impl fmt::Display for Unit {
     }
 }
 
-/// What the coordinates seem to be.
+/// Guess of the unit of the coordinates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnitGuess {
-    /// The unit, or `None` if nothing can be said.
+    /// The unit, or `None` if there is no clear guess.
     pub unit: Option<Unit>,
-    /// True if the file states it, false if it is inferred from sizes.
+    /// True if the file states the unit, false if it is inferred from sizes.
     pub stated: bool,
-    /// True if the coordinates lie far from zero, as those of a map grid do.
+    /// True if the coordinates lie far from zero, like those of a map grid.
     pub map_coordinates: bool,
-    /// Why, in words.
+    /// Reason, in words.
     pub reason: String,
 }
 
@@ -86,9 +86,9 @@ pub(super) fn guess(cloud: &PointCloud) -> UnitGuess {
         );
         return answer(Some(Unit::Metre), false, reason);
     }
-    // A scanned room, building or object in metres is between a few centimetres and a kilometre, and
-    // no scanner leaves tens of metres between points. In millimetres a room is also high: terrain of
-    // that width in metres is flat by comparison.
+    // In metres a scanned room, building or object is between a few centimetres and a kilometre, and no
+    // scanner leaves tens of metres between points. A room in millimetres is also high; terrain of that
+    // width in metres is flat in comparison.
     match extent {
         0.0 => answer(None, false, "all points coincide".into()),
         e if e < 0.005 => answer(None, false, format!("{size}: too small for any unit, perhaps normalised")),

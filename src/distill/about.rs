@@ -1,30 +1,30 @@
-//! What a checkpoint of a student's training says of itself.
+//! Description of a checkpoint of a student's training.
 
 use serde::{Deserialize, Serialize};
 
 use super::Config;
 
-/// What a checkpoint says of itself.
+/// Description stored in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct About {
-    /// Epochs that are done.
+    /// Number of epochs done.
     pub(super) epochs: usize,
-    /// Steps of the optimizer that are done.
+    /// Number of optimizer steps done.
     pub(super) steps: usize,
-    /// How the student is trained. In TOML, which keeps every digit of a number.
+    /// Training settings, as TOML, which keeps every digit of a number.
     #[serde(with = "in_toml")]
     pub(super) config: Config,
-    /// What the scenes are, in order: a run goes on with the same.
+    /// Names and keys of the scenes, in order. A resumed run must have the same.
     pub(super) scenes: Vec<String>,
-    /// Channels of the student's input.
+    /// Number of channels of the student's input.
     pub(super) input_dim: usize,
-    /// Bytes a step may take, which decides where scenes are cropped.
+    /// Memory limit of a step in bytes. It decides which scenes are cropped.
     pub(super) max_memory: u64,
-    /// The device the run is on: another one rounds differently.
+    /// Device of the run. Another device rounds differently.
     pub(super) device: String,
 }
 
-/// JSON rounds some numbers when it is read.
+/// Settings as TOML text, because JSON rounds some numbers when they are read.
 mod in_toml {
     use serde::de::Error as _;
     use serde::ser::Error as _;

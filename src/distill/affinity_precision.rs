@@ -1,50 +1,51 @@
-//! How well affinities agree with the teacher: whether a voxel leans on voxels of its own kind.
+//! Precision of affinities: how often the strongest neighbours of a voxel are of its own cluster, by the
+//! teacher.
 
 use super::kmeans::{KMeansError, assign, kmeans};
 use crate::random::SplitMix64;
 
-/// Why the precision cannot be measured.
+/// Error of measuring the precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrecisionError {
-    /// Arrays that do not belong together.
+    /// The lengths of the arrays do not fit each other.
     #[error("{neighbors} neighbours and {weights} weights of {voxels} voxels; expected [V, K] of each")]
     Shape {
         /// Number of voxels.
         voxels: usize,
-        /// Number of neighbours in all.
+        /// Number of neighbours of all voxels.
         neighbors: usize,
         /// Number of weights.
         weights: usize,
     },
-    /// A neighbour that there is not.
+    /// A neighbour does not exist.
     #[error("voxel {voxel} has the neighbour {neighbor}; expected below {voxels}, or -1 for none")]
     Neighbor {
-        /// The voxel.
+        /// Index of the voxel.
         voxel: usize,
-        /// Its neighbour.
+        /// Index of its neighbour.
         neighbor: i32,
         /// Number of voxels.
         voxels: usize,
     },
-    /// A weight that is not a number.
+    /// A weight is NaN.
     #[error("a weight of voxel {0} is not a number")]
     Weight(usize),
-    /// The strongest none.
-    #[error("the strongest 0 neighbours are asked for; expected 1 or more")]
+    /// The number of strongest neighbours is 0.
+    #[error("top_k is 0; expected 1 or more")]
     TopK,
 }
 
-/// How the teacher's features are divided into kinds.
+/// Settings of clustering the teacher's features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// Number of kinds; fewer where there are fewer voxels.
+    /// Number of clusters; fewer if there are fewer voxels.
     pub clusters: usize,
-    /// Most voxels that the middles are found with; the others are only assigned.
+    /// Most voxels with which the centers are found. The others are only assigned.
     pub sample: usize,
-    /// Runs of k-means, of which the best counts.
+    /// Number of runs of k-means; the best one is used.
     pub restarts: usize,
-    /// What the sample and the starts are drawn from.
+    /// Seed of the sample and of the starts.
     pub seed: u64,
 }
 
@@ -54,11 +55,11 @@ impl Default for ClusterSettings {
     }
 }
 
-/// The kind `[V]` of each voxel, by k-means of its features `[V, C]` scaled to unit length, so that distances go by the cosine.
-/// No voxels give no kinds.
+/// Clusters voxels by k-means of their features `[V, C]`, scaled to unit length so that distances follow the
+/// cosine. Returns the cluster `[V]` of each voxel. Without voxels the result is empty.
 ///
 /// # Errors
-/// [`KMeansError`] where the shape is wrong, no cluster is asked for, or a value is not finite.
+/// [`KMeansError`] if the shape is wrong, the number of clusters is 0, or a value is not finite.
 pub fn cluster_features(
     features: &[f32],
     num_channels: usize,
@@ -78,7 +79,7 @@ pub fn cluster_features(
             row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
         }
     }
-    // As many as clusters at least: k-means cannot do with fewer.
+    // At least as many as clusters: k-means cannot run with fewer points.
     let count = settings.sample.max(settings.clusters);
     let sampled = SplitMix64::new(settings.seed).sample(num_voxels, count);
     let sample: Vec<f32> =
@@ -89,26 +90,28 @@ pub fn cluster_features(
     Ok(cluster_from_voxel.into_iter().map(|cluster| cluster as u32).collect())
 }
 
-/// Shares of neighbours of a voxel's own kind, as means over the voxels that have a neighbour.
+/// Shares of neighbours that are of a voxel's own cluster, as means over the voxels that have a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AffinityPrecision {
-    /// Among the strongest neighbours.
+    /// Share among the strongest neighbours.
     pub top: f64,
-    /// Among all neighbours: what weights that know nothing would reach.
+    /// Share among all neighbours, which weights without any knowledge would reach.
     pub baseline: f64,
-    /// Voxels that have a neighbour; both shares are 0 where there are none.
+    /// Number of voxels that have a neighbour. If it is 0 both shares are 0.
     pub num_voxels: usize,
 }
 
-/// The share of a voxel's `top_k` strongest neighbours that are of its kind, and the same of all its neighbours.
+/// Measures the share of a voxel's `top_k` strongest neighbours that are of its cluster, and the same share
+/// of all its neighbours.
 ///
-/// `cluster_from_voxel [V]` is the kind of each voxel ([`cluster_features`]), `neighbors [V, K]` are those of
-/// [`knn_voxels`](crate::ops::knn::knn_voxels), -1 where there are fewer, and `weights [V, K]` those of
-/// [`affinity`](crate::ops::affinity::affinity). Of equally strong neighbours the first come first; a voxel with fewer than
-/// `top_k` is judged by those it has. Affinities that have learnt the teacher's geometry lie clearly above the baseline.
+/// `cluster_from_voxel [V]` is the cluster of each voxel ([`cluster_features`]). `neighbors [V, K]` come from
+/// [`knn_voxels`](crate::ops::knn::knn_voxels), -1 if there are fewer. `weights [V, K]` come from
+/// [`affinity`](crate::ops::affinity::affinity). Among equally strong neighbours the first come first. A
+/// voxel with fewer than `top_k` neighbours is judged by those it has. Affinities that have learnt the
+/// teacher's geometry lie clearly above the baseline.
 ///
 /// # Errors
-/// [`PrecisionError`] where the arrays disagree, a neighbour does not exist, a weight is not a number, or `top_k` is 0.
+/// [`PrecisionError`] if the arrays disagree, a neighbour does not exist, a weight is NaN, or `top_k` is 0.
 pub fn affinity_precision(
     cluster_from_voxel: &[u32],
     neighbors: &[i32],
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn shares_are_those_counted_by_hand() {
-        // Voxels 0, 1 and 4 are of one kind, 2 and 3 of the other; the last has no neighbour.
+        // Voxels 0, 1 and 4 are of one cluster, 2 and 3 of the other; the last has no neighbour.
         let cluster = [7, 7, 1, 1, 7];
         #[rustfmt::skip]
         let neighbors = [

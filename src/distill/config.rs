@@ -1,4 +1,4 @@
-//! How a student is trained.
+//! Settings of training a student.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +11,14 @@ use crate::ops::contrastive_pairs::MAX_MACRO;
 use crate::ops::knn::MAX_K;
 use crate::training::PUBLISHED_FACTORS;
 
-/// A set of settings that belong together.
+/// Named set of training settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// What the paper says; where it is silent, what its published code does.
+    /// Settings of the paper, and of its published code for everything that the paper leaves open.
     #[default]
     Paper,
-    /// What the published code does.
+    /// Settings of the published code.
     Reference,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Preset {
     }
 }
 
-/// A name that is not that of a [`Preset`].
+/// Name that is not one of [`Preset`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is neither paper nor reference")]
 pub struct UnknownPreset(String);
@@ -45,85 +45,87 @@ impl FromStr for Preset {
     }
 }
 
-/// What anchors, positives and negatives are.
+/// Kind of samples from which anchors, positives and negatives are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Samples {
-    /// The voxels of a scene, near to each other by their integer coordinates, as when features are purified.
+    /// Voxels of a scene. Distances are between integer coordinates, as in purification.
     Voxels,
-    /// Its points, near to each other in metres.
+    /// Points of a scene. Distances are in metres.
     Points,
 }
 
-/// Which voxels the student is shown.
+/// Voxels that the student gets as input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shown {
-    /// All of the scene, as when features are purified.
+    /// All voxels of the scene, as in purification.
     Scene,
-    /// Those that hold an anchor, a positive or a negative, each the mean of these samples in it.
+    /// Only voxels that contain an anchor, a positive or a negative. Each is the mean of these samples in it.
     Sampled,
 }
 
-/// What an anchor is drawn to.
+/// Choice of the positive of an anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Positives {
-    /// The sample that the teacher finds most similar: nearly always one of the anchor's own cell, over which the teacher's
-    /// features are constant.
+    /// The sample that the teacher finds most similar. It is nearly always from the anchor's own cell, over
+    /// which the teacher's features are constant.
     Sample,
-    /// A sample of the most similar cell but the anchor's own: what an object is beyond the reach of a cell is learned too.
+    /// A sample of the most similar cell other than the anchor's own. So the student also learns what belongs
+    /// together beyond a single cell.
     Cell,
 }
 
-/// How a student is trained. A file of settings names a preset and what differs from it.
+/// Settings of training a student. A settings file names a preset and lists the values that differ from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the other settings come from.
+    /// Preset of all settings that a file does not list.
     pub preset: Preset,
-    /// Seed of weights, order of the scenes, anchors, crops and augmentation.
+    /// Seed of weights, scene order, anchors, crops and augmentation.
     pub seed: u64,
-    /// How often every scene is seen.
+    /// Number of times every scene is used.
     pub epochs: usize,
-    /// Scenes whose gradients make one step of the optimizer.
+    /// Number of scenes per optimizer step; their gradients are averaged.
     pub accumulate: usize,
-    /// Rate of the optimizer, between warm-up and decay.
+    /// Learning rate between warm-up and decay.
     pub learning_rate: f64,
-    /// Factors of the rate for the input layer, the residual blocks and the output layer.
+    /// Factors of the learning rate for the input layer, the residual blocks and the output layer.
     pub rate_factors: [f64; 3],
-    /// Lowest rate, as a share of `learning_rate`.
+    /// Lowest learning rate, as a share of `learning_rate`.
     pub final_rate: f64,
-    /// Epochs over which the rate rises.
+    /// Number of warm-up epochs.
     pub warmup_epochs: usize,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Most anchors of a scene; a third of its samples at most.
+    /// Most anchors per scene. There are never more than a third of its samples.
     pub anchors: usize,
-    /// Negatives of an anchor that are least similar to it in the whole scene.
+    /// Negatives per anchor that are least similar to it in the whole scene.
     pub macro_negatives: usize,
-    /// Negatives of an anchor that are least similar to it among its spatial neighbours.
+    /// Negatives per anchor that are least similar to it among its spatial neighbours.
     pub micro_negatives: usize,
-    /// Spatial neighbours of an anchor.
+    /// Number of spatial neighbours of an anchor.
     pub spatial_neighbors: usize,
     /// Temperature of the contrastive loss.
     pub temperature: f32,
-    /// What an anchor is drawn to.
+    /// Choice of the positive of an anchor.
     pub positives: Positives,
-    /// What pairs are made of.
+    /// Kind of samples.
     pub samples: Samples,
-    /// What the student is shown.
+    /// Voxels that the student gets as input.
     pub shown: Shown,
-    /// Whether the voxel grid is turned and scaled at random at every step; of points only.
+    /// True if the voxel grid is rotated and scaled at random at every step. Only for samples that are
+    /// points.
     pub augment: bool,
-    /// Channels inside the student.
+    /// Number of channels inside the student.
     pub hidden_dim: usize,
-    /// Channels of its embedding.
+    /// Number of channels of its embedding.
     pub embed_dim: usize,
 }
 
 impl Config {
-    /// The settings of a preset.
+    /// Settings of a preset.
     #[must_use]
     pub fn of(preset: Preset) -> Self {
         let paper = Self {
@@ -163,10 +165,11 @@ impl Config {
         }
     }
 
-    /// The settings that a text in TOML says, on top of `preset`, else of the one it names, else of the usual one.
+    /// Parses settings in TOML on top of `preset`, or else of the preset that the text names, or else of the
+    /// default one.
     ///
     /// # Errors
-    /// [`DistillError::Config`] for what is not TOML or names a setting that does not exist, and as
+    /// [`DistillError::Config`] if the text is not TOML or names an unknown setting, and the errors of
     /// [`validate`](Self::validate).
     pub fn parse(text: &str, preset: Option<Preset>) -> Result<Self, DistillError> {
         let invalid = |reason: String| DistillError::Config { reason };
@@ -181,10 +184,10 @@ impl Config {
         Ok(config)
     }
 
-    /// As [`parse`](Self::parse) reads it.
+    /// Text that [`parse`](Self::parse) reads.
     ///
     /// # Errors
-    /// [`DistillError::Config`] where a number does not fit the format: a seed above 2⁶³.
+    /// [`DistillError::Config`] if a number does not fit the format: a seed of 2⁶³ or more.
     pub fn to_toml(&self) -> Result<String, DistillError> {
         toml::to_string(self).map_err(|error| DistillError::Config { reason: error.to_string() })
     }
@@ -192,7 +195,7 @@ impl Config {
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`DistillError::Setting`] naming the first that is out of range.
+    /// [`DistillError::Setting`] for the first setting that is out of range.
     pub fn validate(&self) -> Result<(), DistillError> {
         let check = |holds: bool, name, value: &dyn fmt::Display, expected| match holds {
             true => Ok(()),

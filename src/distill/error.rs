@@ -5,34 +5,34 @@ use crate::session::SessionError;
 use crate::training::{LogError, RunError};
 use crate::weights::WeightsError;
 
-/// Why a student could not be trained.
+/// Error of training a student.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DistillError {
-    /// Settings that cannot be read.
+    /// The settings cannot be read.
     #[error("settings: {reason}")]
     Config {
-        /// What is wrong with them.
+        /// Reason.
         reason: String,
     },
     /// A setting is out of range.
     #[error("{name} is {value}, expected {expected}")]
     Setting {
-        /// The setting.
+        /// Name of the setting.
         name: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// Values it may have.
         expected: &'static str,
     },
     /// A scene is too small to draw pairs from.
-    #[error("{scene}: {samples} samples, expected {expected} at least for so many negatives")]
+    #[error("{scene}: {samples} samples, expected at least {expected} for this number of negatives")]
     TooSmall {
         /// The scene.
         scene: String,
-        /// Its voxels or points.
+        /// Number of its voxels or points.
         samples: usize,
-        /// How many are needed.
+        /// Number that is needed.
         expected: usize,
     },
     /// Scenes, teacher and student do not fit together.
@@ -40,30 +40,32 @@ pub enum DistillError {
     Mismatch {
         /// The scene.
         scene: String,
-        /// What was found and what was expected.
+        /// Difference between the content and what was expected.
         message: String,
     },
-    /// The loss is no number any more.
-    #[error("the loss of step {step} ({scene}) is {loss}: a lower learning_rate, or a look at the scene's features")]
+    /// The loss became NaN or infinite.
+    #[error(
+        "the loss of step {step} ({scene}) is {loss}: try a lower learning_rate, or check the features of the scene"
+    )]
     Diverged {
-        /// The step.
+        /// Number of the step.
         step: usize,
-        /// Its scene.
+        /// Scene of the step.
         scene: String,
-        /// The loss.
+        /// Value of the loss.
         loss: f32,
     },
-    /// A weight is no number any more.
+    /// A weight became NaN or infinite.
     #[error(
-        "after step {step} {key} holds a value that is no number: a lower learning_rate, or a look at the scenes' features"
+        "after step {step} {key} has a NaN or infinite value: try a lower learning_rate, or check the features of the scenes"
     )]
     NotFinite {
-        /// The weight.
+        /// Key of the weight.
         key: String,
-        /// The step.
+        /// Number of the step.
         step: usize,
     },
-    /// There is nothing to train on.
+    /// There are no training scenes.
     #[error("no scene to train on")]
     NoScenes,
     /// The folder of a run cannot be used.
@@ -75,7 +77,7 @@ pub enum DistillError {
     /// A file of tensors cannot be read or written.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A scene cannot be read or seen, or weights are missing.
+    /// A scene cannot be read or rendered, or weights are missing.
     #[error(transparent)]
     Session(Box<SessionError>),
     /// A scene cannot be prepared.

@@ -1,17 +1,17 @@
-//! k-means on points of any dimension, the same for a seed on every machine.
+//! k-means on points of any dimension. A seed gives the same result on every machine.
 
 use rayon::prelude::*;
 
 use crate::random::SplitMix64;
 
-/// Most rounds of a run; it usually settles within 30.
+/// Most iterations of a run; it usually settles within 30.
 const MAX_ROUNDS: usize = 300;
 
-/// Why points cannot be clustered.
+/// Error of clustering points.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KMeansError {
-    /// The values are no whole number of rows.
+    /// The number of values is not a multiple of the row length.
     #[error("{values} values in rows of {num_channels}; expected whole rows of 1 or more")]
     Shape {
         /// Number of values.
@@ -19,7 +19,7 @@ pub enum KMeansError {
         /// Values per row.
         num_channels: usize,
     },
-    /// More clusters than points, or none.
+    /// There are more clusters than points, or none.
     #[error("{clusters} clusters of {points} points; expected 1 to {points}")]
     Clusters {
         /// Number of clusters.
@@ -27,7 +27,7 @@ pub enum KMeansError {
         /// Number of points.
         points: usize,
     },
-    /// A value is infinite or not a number.
+    /// A value is NaN or infinite.
     #[error("point {0} has a value that is not finite")]
     NotFinite(usize),
 }
@@ -35,23 +35,25 @@ pub enum KMeansError {
 /// Clusters of points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KMeans {
-    /// Middles `[k, C]`.
+    /// Cluster centers `[k, C]`.
     pub centers: Vec<f64>,
-    /// Cluster of each point `[N]`. Where fewer than k points differ some clusters are empty.
+    /// Cluster of each point `[N]`. If fewer than k points are distinct, some clusters are empty.
     pub cluster_from_point: Vec<usize>,
-    /// Sum of the squared distances of the points from their middles.
+    /// Sum of the squared distances of the points from their centers.
     pub inertia: f64,
 }
 
-/// Clusters `points [N, C]` around `clusters` middles: of `restarts` runs (at least one) the one with the smallest inertia.
+/// Clusters `points [N, C]` around `clusters` centers. Does `restarts` runs (at least one) and returns the
+/// one with the smallest inertia.
 ///
-/// Each run starts with greedy k-means++ (Arthur and Vassilvitskii, SODA 2007: the best of 2 + ln k candidates drawn by
-/// their squared distance from the middles so far) and then moves the middles as Lloyd does until no point changes its
-/// cluster. A cluster that loses its last point takes the one farthest from its middle. Points equally far from two middles
-/// go to the first; sums run in the order of the points, in f64, so a seed gives one result.
+/// Each run starts with greedy k-means++ (Arthur and Vassilvitskii, SODA 2007). Each center is the best of
+/// `2 + ln k` candidates, drawn by their squared distance from the centers so far. Then Lloyd's iterations
+/// move the centers until no point changes its cluster. A cluster that loses its last point gets the point
+/// farthest from its center. Points equally far from two centers go to the first. Sums run in the order of
+/// the points, in f64, so a seed gives one result.
 ///
 /// # Errors
-/// [`KMeansError`] where the shape is wrong, there are fewer points than clusters, or a value is not finite.
+/// [`KMeansError`] if the shape is wrong, there are fewer points than clusters, or a value is not finite.
 pub fn kmeans<T: Copy + Into<f64> + Sync>(
     points: &[T],
     num_channels: usize,
@@ -74,10 +76,10 @@ pub fn kmeans<T: Copy + Into<f64> + Sync>(
     Ok(best)
 }
 
-/// The nearest of the middles `centers [k, C]` for each of `points [N, C]`; of equally near ones the first.
+/// Nearest of the centers `centers [k, C]` for each of `points [N, C]`; the first of equally near ones.
 ///
 /// # Errors
-/// [`KMeansError`] where a shape is wrong, there is no middle, or a value of a point is not finite.
+/// [`KMeansError`] if a shape is wrong, there is no center, or a value of a point is not finite.
 pub fn assign<T: Copy + Into<f64> + Sync>(
     points: &[T],
     num_channels: usize,
@@ -90,7 +92,7 @@ pub fn assign<T: Copy + Into<f64> + Sync>(
     Ok(points.nearest(centers).into_iter().map(|(cluster, _)| cluster).collect())
 }
 
-/// Rows of values, all finite.
+/// Rows of finite values.
 struct Points<'a, T> {
     values: &'a [T],
     num_channels: usize,
@@ -119,7 +121,7 @@ impl<'a, T: Copy + Into<f64> + Sync> Points<'a, T> {
         self.row(point).iter().map(|&x| x.into()).collect()
     }
 
-    /// Nearest middle and squared distance from it, per point.
+    /// Nearest center of each point, and the squared distance from it.
     fn nearest(&self, centers: &[f64]) -> Vec<(usize, f64)> {
         let nearest = |row: &[T]| {
             let mut best = (0, f64::INFINITY);
@@ -139,7 +141,7 @@ impl<'a, T: Copy + Into<f64> + Sync> Points<'a, T> {
     }
 }
 
-/// In eight sums side by side, which a processor adds at once.
+/// Squared distance, in eight parallel sums that a processor adds at once.
 fn sq_distance<T: Copy + Into<f64>>(row: &[T], center: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (rows, centers) = (row.chunks_exact(8), center.chunks_exact(8));
@@ -171,7 +173,7 @@ fn run<T: Copy + Into<f64> + Sync>(points: &Points<'_, T>, clusters: usize, rand
     KMeans { centers, cluster_from_point: nearest.into_iter().map(|(cluster, _)| cluster).collect(), inertia }
 }
 
-/// Greedy k-means++.
+/// Chooses the first centers by greedy k-means++.
 fn first_centers<T: Copy + Into<f64> + Sync>(
     points: &Points<'_, T>,
     clusters: usize,
@@ -200,7 +202,8 @@ fn first_centers<T: Copy + Into<f64> + Sync>(
     centers
 }
 
-/// An index drawn with a probability proportional to its weight; the last one that has any where rounding runs past it.
+/// Draws an index with a probability proportional to its weight. If rounding runs past the end, returns the
+/// last index with a weight.
 fn drawn(weights: &[f64], total: f64, random: &mut SplitMix64) -> usize {
     let mut left = random.unit() * total;
     let mut last = 0;
@@ -216,7 +219,7 @@ fn drawn(weights: &[f64], total: f64, random: &mut SplitMix64) -> usize {
     last
 }
 
-/// Gives each cluster without points the point farthest from its middle, if any point is off its middle.
+/// Gives each empty cluster the point farthest from its center, if any point is away from its center.
 fn fill_empty(nearest: &mut [(usize, f64)], clusters: usize) {
     let mut sizes = vec![0_usize; clusters];
     nearest.iter().for_each(|&(cluster, _)| sizes[cluster] += 1);
@@ -224,7 +227,7 @@ fn fill_empty(nearest: &mut [(usize, f64)], clusters: usize) {
         if sizes[empty] > 0 {
             continue;
         }
-        // The first of the farthest, so that the order of comparison does not matter.
+        // Takes the first of the farthest, so that the order of comparison does not matter.
         let farthest = nearest.iter().enumerate().filter(|(_, (cluster, _))| sizes[*cluster] > 1);
         let farthest = farthest.max_by(|(i, a), (j, b)| a.1.total_cmp(&b.1).then(j.cmp(i))).map(|(point, _)| point);
         if let Some(point) = farthest.filter(|&point| nearest[point].1 > 0.0) {
@@ -235,7 +238,7 @@ fn fill_empty(nearest: &mut [(usize, f64)], clusters: usize) {
     }
 }
 
-/// The mean of each cluster's points; a cluster without points keeps its middle.
+/// Mean of each cluster's points. An empty cluster keeps its center.
 fn middles<T: Copy + Into<f64> + Sync>(
     points: &Points<'_, T>,
     nearest: &[(usize, f64)],
@@ -278,7 +281,7 @@ mod tests {
         for i in 0..120 {
             assert_eq!(found.cluster_from_point[i], found.cluster_from_point[i % 3], "{i}");
         }
-        // The inertia is that of the definition, with the means as middles.
+        // The inertia follows the definition, with the means as centers.
         let mut inertia = 0.0;
         for (row, &cluster) in points.chunks(11).zip(&found.cluster_from_point) {
             inertia +=
@@ -295,7 +298,7 @@ mod tests {
         let points: Vec<f64> = (0..600).map(|_| random.unit()).collect();
         let inertia = |restarts| kmeans(&points, 3, 17, restarts, 3).unwrap().inertia;
         assert!(inertia(10) <= inertia(3) && inertia(3) <= inertia(1));
-        // On a line the best division is known.
+        // On a line the best clustering is known.
         let line = kmeans(&[0.0, 1.0, 10.0, 11.0, 20.0, 21.0], 1, 3, 5, 0).unwrap();
         assert!((line.inertia - 1.5).abs() < 1e-12, "{line:?}");
     }

@@ -1,8 +1,8 @@
-//! Training the student: it learns the similarities of a frozen teacher by contrast, without labels.
+//! Training of the student. It learns the similarities of a frozen teacher by contrast, without labels.
 //!
-//! Pairs come from the teacher's features ([`sampling`]), the loss is InfoNCE, the optimizer AdamW with warm-up and cosine
-//! decay. A [`Trainer`] runs epochs over [`TrainingScene`]s; everything random comes from the seed and the number of the
-//! step, so that a run that is resumed from a checkpoint goes on as if it had never stopped.
+//! Pairs come from the teacher's features ([`sampling`]). The loss is InfoNCE. The optimizer is AdamW with
+//! warm-up and cosine decay. A [`Trainer`] runs epochs over [`TrainingScene`]s. All random numbers come from
+//! the seed and the step number. So a run resumed from a checkpoint continues as if it had never stopped.
 
 mod about;
 pub mod affinity_precision;

@@ -1,4 +1,4 @@
-//! What training needs of a scan, computed once.
+//! Computes the training data of a scan, once.
 
 use burn::prelude::*;
 use glam::DVec3;
@@ -13,31 +13,31 @@ use crate::pipeline::{
 use crate::purify::{self, FeatureSource, GEOMETRY_CHANNELS, Scan, estimate_normals, geometry_channels, voxel_means};
 use crate::stages::StageTimer;
 
-/// The frozen models that a student learns from.
+/// Frozen models from which a student learns.
 pub struct Teachers<'a> {
-    /// What it will clean.
+    /// Vision-language model, whose features the student will purify.
     pub xdecoder: &'a XDecoder,
-    /// The words by which views are cut into masks.
+    /// Embeddings of the words by which views are cut into masks.
     pub text: &'a TextEmbeddings,
-    /// What it shall imitate.
+    /// Teacher of geometry, which the student imitates.
     pub sonata: &'a Sonata,
 }
 
-/// How a scene is prepared for training.
+/// Options of preparing a scene for training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingOptions {
-    /// How views are encoded.
+    /// Options of encoding views.
     pub views: ViewOptions,
-    /// What samples are.
+    /// Kind of samples.
     pub samples: Samples,
     /// Edge of a voxel, in the scene's unit.
     pub voxel_size: f64,
-    /// Which way is up.
+    /// Up direction.
     pub up: DVec3,
 }
 
-/// Computes what training needs of `scene`, called `name`: what the vision-language model sees, lifted, and what the
-/// teacher sees.
+/// Computes the training data of `scene`, called `name`: the lifted features of the vision-language model,
+/// and the features of the teacher.
 ///
 /// # Errors
 /// [`PipelineError`].

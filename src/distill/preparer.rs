@@ -1,4 +1,4 @@
-//! Scenes prepared for training, kept in a cache.
+//! Prepares scenes for training, and keeps them in a cache.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,54 +25,54 @@ use crate::views::Dataset;
 use crate::views::fuse::FuseOptions;
 use crate::weights::{SafetensorsFile, bytes_sha256, file_sha256};
 
-/// Folders within folders of a recording that are looked at for changes.
+/// Depth to which a recording's folders are searched for changes.
 const MAX_DEPTH: usize = 8;
-/// Changes when what is computed of a scene does. Files of another version are computed again.
+/// Version of the prepared data. Files of another version are computed again.
 const CACHE_VERSION: u32 = 1;
 
-/// What decides how scenes are prepared, and where they are kept.
+/// Settings of preparation, and the folder of the cache.
 #[derive(Clone, Debug)]
 pub struct PrepareSettings {
-    /// How scans and recordings are seen.
+    /// Settings of scans and views.
     pub views: ViewSettings,
-    /// The frozen models.
+    /// Choice of weights of the frozen models.
     pub networks: Networks,
-    /// The words by which views are cut into masks.
+    /// Words by which views are cut into masks.
     pub words: Vec<String>,
-    /// The cache.
+    /// Folder of the cache.
     pub cache: PathBuf,
 }
 
-/// The frozen models, loaded when the first scene needs them.
+/// Frozen models, loaded when the first scene needs them.
 struct LoadedTeachers {
     xdecoder: XDecoder,
     text: TextEmbeddings,
     sonata: Sonata,
 }
 
-/// Prepares scenes, or finds them prepared.
+/// Prepares scenes, or reads them from the cache.
 pub struct Preparer<'a> {
     config: &'a Config,
     selected: &'a Selected,
     xdecoder: OpenXDecoder,
     sonata: OpenSonata,
     words: Vec<String>,
-    /// What the result depends on beside the scene.
+    /// Key of everything that the result depends on, except the scene.
     key: Json,
     folder: PathBuf,
-    /// How scenes are seen, as suits the model.
+    /// Settings of views, adapted to the model.
     views: ViewSettings,
     teachers: Option<LoadedTeachers>,
     say: &'a mut dyn FnMut(&str),
-    /// Frames that could not be prepared.
+    /// Names of frames that could not be prepared.
     failed: Vec<String>,
 }
 
 impl<'a> Preparer<'a> {
-    /// Opens the frozen models. `say` hears of every scene that is prepared.
+    /// Opens the frozen models. Calls `say` for every scene that is prepared.
     ///
     /// # Errors
-    /// [`DistillError::Session`] where weights are missing or cannot be read.
+    /// [`DistillError::Session`] if weights are missing or cannot be read.
     pub fn new(
         settings: &PrepareSettings,
         config: &'a Config,
@@ -99,10 +99,10 @@ impl<'a> Preparer<'a> {
         &self.failed
     }
 
-    /// The scenes of a source: one, or one for each frame of a recording without poses.
+    /// Prepares the scenes of a source: one, or one for each frame of a recording without poses.
     ///
     /// # Errors
-    /// [`DistillError`]. A single frame that fails is named by [`failed`](Self::failed).
+    /// [`DistillError`]. A single frame that fails is added to [`failed`](Self::failed) instead.
     pub fn prepare(&mut self, source: &Source, progress: &mut Progress<'_>) -> Result<Vec<SceneFile>, DistillError> {
         let name = source.name();
         let mut key = self.key.clone();
@@ -155,7 +155,7 @@ impl<'a> Preparer<'a> {
         self.compute(&scene, ViewSource::Frame(dataset, frame), file, StageTimer::with_progress(progress))
     }
 
-    /// Whether the cache holds a scene, whole.
+    /// True if the cache holds a complete file of the scene.
     fn is_prepared(&mut self, file: &SceneFile) -> Result<bool, DistillError> {
         let is_whole = SafetensorsFile::open(&file.path).and_then(|file| file.verify_seal()).is_ok();
         let Some(scene) = is_whole.then(|| TrainingScene::read(&file.path).ok()).flatten() else { return Ok(false) };
@@ -222,10 +222,11 @@ impl<'a> Preparer<'a> {
     }
 }
 
-/// What changes when a source does: the hash of a file, and of the files of a folder their names, lengths and times.
+/// Value that changes with a source: the hash of a file; for a folder, the names, lengths and times of its
+/// files.
 ///
 /// # Errors
-/// [`DistillError::Run`] or [`DistillError::Weights`] where a file or folder cannot be read.
+/// [`DistillError::Run`] or [`DistillError::Weights`] if a file or folder cannot be read.
 pub fn fingerprint(source: &Source) -> Result<Json, DistillError> {
     Ok(match source {
         Source::Scan(path) | Source::Recording(path) => json!([of_path(path)?]),
@@ -244,7 +245,7 @@ fn of_path(path: &Path) -> Result<Json, DistillError> {
         for entry in std::fs::read_dir(&folder).map_err(io)? {
             let entry = entry.map_err(io)?;
             let path_of = entry.path();
-            // Through links, which may lead in a circle.
+            // Follows links, which may lead in a circle.
             let metadata = std::fs::metadata(&path_of).or_else(|_| entry.metadata()).map_err(io)?;
             if metadata.is_dir() {
                 if depth < MAX_DEPTH {

@@ -1,4 +1,4 @@
-//! A training run in a folder of its own: logs, checkpoints, and the weights that come out.
+//! A training run in its own folder: logs, checkpoints, and the trained weights.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,71 +18,71 @@ use crate::training::{
 };
 use crate::weights::{WeightsFile, write_state_dict};
 
-/// Settings of a run, in its folder.
+/// Name of the settings file in a run's folder.
 pub const CONFIG_FILE: &str = "config.toml";
-/// The scenes of a run, in its folder.
+/// Name of the list of scenes in a run's folder.
 pub(super) const SCENES_FILE: &str = "scenes.json";
-/// The trained weights, under the reference's keys, in a run's folder.
+/// Name of the trained weights in a run's folder. They have the keys of the reference.
 pub const STUDENT_FILE: &str = "student.safetensors";
-/// Of a stream of random numbers: the order of an epoch's scenes.
+/// Stream of random numbers that orders the scenes of an epoch.
 const ORDER: u64 = 1;
 
-/// How a run is kept.
+/// Options of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// Go on from the last checkpoint.
+    /// True to continue from the last checkpoint.
     pub resume: bool,
-    /// Checkpoints that are kept.
+    /// Number of checkpoints to keep.
     pub keep_last: usize,
-    /// Epochs between validations.
+    /// Number of epochs between validations.
     pub validate_every: usize,
-    /// Bytes that a step may take; scenes that need more are cropped.
+    /// Memory limit of a step in bytes. Scenes that need more are cropped.
     pub max_memory: u64,
-    /// Whether a run that is resumed keeps the `max_memory` it has.
+    /// True if a resumed run keeps its own `max_memory`.
     pub keep_max_memory: bool,
     /// Name of the device, for checkpoints.
     pub device_name: String,
 }
 
-/// What happens in a run.
+/// Event of a run.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Something the user should know.
+    /// Message for the user.
     Note(String),
-    /// A step is done.
+    /// A step was done.
     Step {
-        /// What it did.
+        /// Report of the step.
         report: &'a StepReport,
-        /// Steps of the whole run.
+        /// Number of steps of the whole run.
         num_steps: usize,
-        /// Seconds that the rest will take at the pace so far.
+        /// Estimated remaining time in seconds.
         remaining: f64,
     },
-    /// An epoch is done and saved.
+    /// An epoch was done and saved.
     Epoch {
-        /// Epochs done.
+        /// Number of epochs done.
         epochs: usize,
         /// Mean loss of its steps.
         loss: f64,
-        /// How well the student does on held-out scenes, where it was asked.
+        /// Precision on held-out scenes, if this epoch was validated.
         validation: Option<&'a Precision>,
     },
 }
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
-    /// The weights.
+    /// File of the trained weights.
     pub student: PathBuf,
     /// Loss of the first step and mean loss of the last epoch.
     pub losses: [f64; 2],
-    /// Steps of the optimizer.
+    /// Number of optimizer steps.
     pub steps: usize,
-    /// The last validation.
+    /// Last validation.
     pub validation: Option<Precision>,
 }
 
-/// The scenes of the run in `folder`.
+/// Reads the list of scenes of the run in `folder`.
 ///
 /// # Errors
 /// [`DistillError::Run`].
@@ -92,7 +92,7 @@ pub fn read_scenes(folder: &Path) -> Result<Scenes, DistillError> {
     Ok(serde_json::from_str(&text).map_err(|error| RunError::Run { path, message: error.to_string() })?)
 }
 
-/// The settings of the run in `folder`.
+/// Reads the settings of the run in `folder`.
 ///
 /// # Errors
 /// [`DistillError::Run`], [`DistillError::Config`], [`DistillError::Setting`].
@@ -102,10 +102,10 @@ pub fn read_config(folder: &Path) -> Result<Config, DistillError> {
     Config::parse(&text, None)
 }
 
-/// Trains a student on `scenes` as `config` says, in `folder`.
+/// Trains a student on `scenes` with the settings `config`, in `folder`.
 ///
 /// # Errors
-/// [`DistillError`]. What was finished before stays: a run that failed can be resumed.
+/// [`DistillError`]. Everything finished before stays, so a failed run can be resumed.
 pub fn train(
     folder: &Path,
     config: &Config,
@@ -136,7 +136,7 @@ pub fn train(
     run.train(done)
 }
 
-/// Steps of the optimizer in an epoch.
+/// Number of optimizer steps per epoch.
 fn steps_per_epoch(config: &Config, num_scenes: usize) -> usize {
     num_scenes.div_ceil(config.accumulate)
 }
@@ -157,7 +157,7 @@ struct Run<'a, 'e> {
     num_steps: usize,
     trainer: Trainer,
     logs: Option<Logs>,
-    /// Whether it was said that a scene is cropped.
+    /// True for each scene whose cropping was already reported.
     is_cropped: Vec<bool>,
     on_event: &'e mut dyn FnMut(Event<'_>),
 }
@@ -175,24 +175,26 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Prepares the folder or takes it up where it was left. Gives the epochs that are done.
+    /// Prepares the folder or resumes the run in it. Returns the number of epochs done.
     fn start(&mut self) -> Result<usize, DistillError> {
         let last = checkpoint::list(self.folder.path(), checkpoint::EPOCHS)?.pop();
         match last {
             Some(_) if !self.options.resume => Err(RunError::Run {
                 path: self.folder.path().to_path_buf(),
-                message: "a run is here already: --resume goes on with it, or give another folder".to_owned(),
+                message: "this folder already holds a run: continue it by --resume, or give another folder".to_owned(),
             }
             .into()),
             Some((_, path)) => self.take_up(&path),
             None => {
                 if self.options.resume {
-                    (self.on_event)(Event::Note("there is no checkpoint yet: training starts anew".to_owned()));
+                    (self.on_event)(Event::Note(
+                        "there is no checkpoint yet: training starts from the beginning".to_owned(),
+                    ));
                 }
                 self.refuse_other_files()?;
                 self.folder.write(CONFIG_FILE, self.config.to_toml()?.as_bytes())?;
                 self.write_scenes()?;
-                // What a run left that was killed before its first checkpoint.
+                // Removes event files of a run that was killed before its first checkpoint.
                 while let Some(stale) = last_event_file(self.folder.path())? {
                     std::fs::remove_file(&stale).map_err(|source| RunError::Io { path: stale, source })?;
                 }
@@ -205,7 +207,8 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Where nothing can be taken up, only what a run left that was killed before its first checkpoint may be replaced.
+    /// Refuses a folder without a checkpoint if it holds files that would be overwritten. Files of a run
+    /// killed before its first checkpoint may be overwritten.
     fn refuse_other_files(&self) -> Result<(), DistillError> {
         let is_there = |name: &str| self.folder.file(name).exists();
         let is_early_run = is_there(SCENES_FILE) && !is_there(STUDENT_FILE);
@@ -213,7 +216,7 @@ impl Run<'_, '_> {
         match others.into_iter().find(|name| is_there(name)) {
             Some(name) if !is_early_run => Err(RunError::Run {
                 path: self.folder.file(name),
-                message: "this would be replaced, and there is no checkpoint to go on from: give another folder".into(),
+                message: "this would be overwritten, and there is no checkpoint to resume: give another folder".into(),
             }
             .into()),
             _ => Ok(()),
@@ -232,7 +235,7 @@ impl Run<'_, '_> {
         let expected = self.about(found.epochs);
         if found.config != expected.config {
             return wrong(format!(
-                "the run has other settings than asked for: {}",
+                "the run has settings that differ from those given: {}",
                 differences(&found.config, &expected.config)?
             ));
         }
@@ -246,14 +249,14 @@ impl Run<'_, '_> {
             self.max_memory = found.max_memory;
         } else if found.max_memory != expected.max_memory {
             (self.on_event)(Event::Note(format!(
-                "the run had --max-memory {}, it goes on with {}: where scenes are cropped, it is another run",
+                "the run had --max-memory {}, it continues with {}: scenes may be cropped differently",
                 found.max_memory >> 20,
                 expected.max_memory >> 20
             )));
         }
         if found.device != expected.device {
             (self.on_event)(Event::Note(format!(
-                "the run was on {}, it goes on on {}: rounding differs",
+                "the run was on {}, it continues on {}: rounding differs",
                 found.device, expected.device
             )));
         }
@@ -263,7 +266,7 @@ impl Run<'_, '_> {
         let events = match last_event_file(self.folder.path())? {
             None => EventWriter::create(self.folder.path())?,
             Some(path) => match EventWriter::resume(&path, steps as u64) {
-                // A power failure may leave one that was never written out.
+                // A power failure may leave an event file without content.
                 Err(LogError::Format { .. }) => {
                     (self.on_event)(Event::Note(format!("{}: damaged, a new event file is started", path.display())));
                     EventWriter::create(self.folder.path())?
@@ -272,13 +275,14 @@ impl Run<'_, '_> {
             },
         };
         self.logs = Some(Logs { metrics: MetricsLog::resume(&self.folder.file(METRICS_FILE), steps as u64)?, events });
-        (self.on_event)(Event::Note(format!("going on after epoch {} of {}", found.epochs, self.config.epochs)));
+        (self.on_event)(Event::Note(format!("continuing after epoch {} of {}", found.epochs, self.config.epochs)));
         Ok(found.epochs)
     }
 
     fn train(mut self, done: usize) -> Result<Trained, DistillError> {
         let validator = Validator::new(&self.scenes.validation, self.config, self.trainer.student())?;
-        // Before the first epoch too: what the start is worth, and whether validation works at all.
+        // Validates before the first epoch too: it gives the precision of the start, and shows early if
+        // validation fails.
         let mut validation = if done == 0 { self.validate(&validator)? } else { None };
         let start = Instant::now();
         let first_step = self.trainer.steps();
@@ -304,7 +308,7 @@ impl Run<'_, '_> {
         Ok(Trained { student: path, losses: [first, mean], steps: self.trainer.steps(), validation })
     }
 
-    /// Looks how well the student does on held-out scenes, where there are any.
+    /// Measures the precision on held-out scenes, if there are any.
     fn validate(&mut self, validator: &Validator<'_>) -> Result<Option<Precision>, DistillError> {
         let found = validator.run(&self.trainer.folded(), self.device)?;
         if let (Some(logs), Some(precision)) = (&mut self.logs, &found) {
@@ -317,7 +321,7 @@ impl Run<'_, '_> {
         Ok(found)
     }
 
-    /// Trains one epoch; gives its mean loss.
+    /// Trains one epoch and returns its mean loss.
     fn epoch(&mut self, epoch: usize, start: Instant, first_step: usize) -> Result<f64, DistillError> {
         let order =
             SplitMix64::stream(self.config.seed, &[ORDER, epoch as u64]).permutation(self.scenes.training.len());
@@ -330,7 +334,7 @@ impl Run<'_, '_> {
             for &(scene, voxels) in &report.cropped {
                 if !std::mem::replace(&mut self.is_cropped[scene], true) {
                     (self.on_event)(Event::Note(format!(
-                        "{}: parts of {voxels} voxels are taken, to stay within --max-memory",
+                        "{}: cropped to {voxels} voxels per step, to stay within --max-memory",
                         scenes[scene].name
                     )));
                 }
@@ -356,7 +360,7 @@ impl Run<'_, '_> {
         Ok(logs.events.flush()?)
     }
 
-    /// Writes the checkpoint after `epochs` and removes old ones.
+    /// Writes the checkpoint after `epochs` epochs and removes old ones.
     fn save(&self, epochs: usize) -> Result<(), DistillError> {
         let path = checkpoint::path(self.folder.path(), checkpoint::EPOCHS, epochs);
         let metadata = checkpoint::metadata(&path, &self.about(epochs))?;
@@ -365,7 +369,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// The settings that differ, as `name: found, not asked`.
+/// Lists settings that differ, as `name is FOUND, not ASKED`.
 fn differences(found: &Config, asked: &Config) -> Result<String, DistillError> {
     let table = |config: &Config| {
         toml::Table::try_from(config).map_err(|error| DistillError::Config { reason: error.to_string() })

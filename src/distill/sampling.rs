@@ -1,4 +1,4 @@
-//! From a scene to what one step of training sees: pairs of samples, and the voxels that hold them.
+//! Draws the input of one training step from a scene: pairs of samples, and the voxels that contain them.
 
 use burn::prelude::*;
 
@@ -9,41 +9,42 @@ use crate::ops::voxel_grid::{self, augmented, quantize};
 use crate::ops::{float_tensor, int_tensor, int_values};
 use crate::random::SplitMix64;
 
-/// Anchors are at most this share of the samples.
+/// Anchors are at most 1 / this number of the samples.
 const SAMPLES_PER_ANCHOR: usize = 3;
 
-/// What one step sees of a scene.
+/// Input of one step, drawn from a scene.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// `[V, C]` the student's input, a mean per voxel.
+    /// `[V, C]`: the student's input, one mean per voxel.
     pub features: Vec<f32>,
-    /// `[V]` distinct voxels.
+    /// `[V]`: distinct voxel coordinates.
     pub coords: Vec<[i32; 3]>,
-    /// `[A]` the voxel of every anchor.
+    /// `[A]`: voxel of every anchor.
     pub anchors: Vec<i32>,
-    /// `[A]` the voxel of the sample that the teacher finds most similar.
+    /// `[A]`: voxel of every anchor's positive.
     pub positives: Vec<i32>,
-    /// `[A, M]` the voxels of the negatives: macro, then micro.
+    /// `[A, M]`: voxels of the negatives, first macro, then micro.
     pub negatives: Vec<i32>,
-    /// Whether only a part of the scene was taken, to fit the memory.
+    /// True if only a part of the scene was used, to fit the memory.
     pub is_cropped: bool,
 }
 
-/// Pairs of samples.
+/// Anchors with their positives and negatives, as sample indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pairs {
-    /// `[A]`.
+    /// `[A]`: anchors.
     pub anchors: Vec<u32>,
-    /// `[A]` the most similar sample to each.
+    /// `[A]`: positive of each anchor.
     pub positives: Vec<u32>,
-    /// `[A, M]`, the macro-negatives of an anchor, then its micro-negatives.
+    /// `[A, M]`: macro-negatives of each anchor, then its micro-negatives.
     pub negatives: Vec<u32>,
 }
 
-/// Draws what a step sees of `scene`: of a part of it with `max_voxels` voxels where it has more.
+/// Draws the input of a step from `scene`. If the scene has more than `max_voxels` voxels, a part with that
+/// many is used.
 ///
 /// # Errors
-/// [`DistillError::TooSmall`] where the scene has too few samples, [`DistillError::Op`].
+/// [`DistillError::TooSmall`] if the scene has too few samples, [`DistillError::Op`].
 pub fn batch(
     scene: &TrainingScene,
     config: &Config,
@@ -53,8 +54,8 @@ pub fn batch(
 ) -> Result<Batch, DistillError> {
     let is_cropped = scene.num_voxels() > max_voxels;
     let kept = if is_cropped { crop(scene, max_voxels, random) } else { (0..scene.num_samples() as u32).collect() };
-    // The samples of a teacher's cell are equally similar to all others, and the first of equals is taken: in random order
-    // each has its turn.
+    // The samples of a teacher's cell are equally similar to all others, and the first of equal ones is
+    // taken. A random order gives each of them a chance.
     let kept: Vec<u32> = random.permutation(kept.len()).into_iter().map(|i| kept[i]).collect();
     let num_anchors = config.anchors.min(kept.len() / SAMPLES_PER_ANCHOR);
     let anchors = random.sample(kept.len(), num_anchors).into_iter().map(|sample| sample as u32).collect();
@@ -64,13 +65,13 @@ pub fn batch(
     Ok(Batch { is_cropped, ..gather(scene, &kept, &pairs, config.shown, &voxel_from_kept, &coords) })
 }
 
-/// Fewest samples that pairs can be drawn from.
+/// Least number of samples from which pairs can be drawn.
 #[must_use]
 pub fn least_samples(config: &Config) -> usize {
     (config.spatial_neighbors + 1).max(config.macro_negatives + 2).max(SAMPLES_PER_ANCHOR)
 }
 
-/// Checks that pairs can be drawn from so many samples.
+/// Checks that pairs can be drawn from `num_samples` samples.
 ///
 /// # Errors
 /// [`DistillError::TooSmall`].
@@ -82,7 +83,7 @@ pub fn check_size(scene: &str, num_samples: usize, config: &Config) -> Result<()
     }
 }
 
-/// The samples of the `max_voxels` voxels nearest to a random one, by the longest axis.
+/// Samples of the `max_voxels` voxels nearest to a random voxel, by the largest coordinate difference.
 fn crop(scene: &TrainingScene, max_voxels: usize, random: &mut SplitMix64) -> Vec<u32> {
     let center = scene.voxel_coords[random.below(scene.num_voxels())];
     let distance = |voxel: usize| {
@@ -99,7 +100,7 @@ fn crop(scene: &TrainingScene, max_voxels: usize, random: &mut SplitMix64) -> Ve
     samples.filter(|&(_, &voxel)| is_kept[voxel as usize]).map(|(sample, _)| sample as u32).collect()
 }
 
-/// Positives and negatives of `anchors`, all numbers counting the samples `kept`.
+/// Positives and negatives of `anchors`. All indices refer to the samples `kept`.
 fn pairs(
     scene: &TrainingScene,
     kept: &[u32],
@@ -121,7 +122,8 @@ fn pairs(
     let found = int_values(found.index)?;
     let mut neighbors = Vec::with_capacity(anchors.len() * num_neighbors);
     for (row, &anchor) in found.chunks_exact(num_neighbors + 1).zip(&anchors) {
-        // The anchor is at distance 0, but so may others be: of these any may have been left out.
+        // The anchor is at distance 0, but other samples may be too. Then the anchor may be missing, and the
+        // last neighbour is dropped.
         let own = row.iter().position(|&neighbor| neighbor == anchor as i32).unwrap_or(num_neighbors);
         neighbors.extend(row[..own].iter().chain(&row[own + 1..]));
     }
@@ -140,8 +142,9 @@ fn pairs(
     Ok(Pairs { anchors, positives, negatives })
 }
 
-/// For every anchor a random sample of the cell that the teacher finds most similar to the anchor's own, of those that `kept`
-/// has samples of; a sample of its own where there is one cell only. All numbers count the samples `kept`.
+/// Draws, for every anchor, a random sample of the cell that the teacher finds most similar to the anchor's
+/// own. Only cells with samples in `kept` count. If there is only one cell, the sample is from the anchor's
+/// own. All indices refer to the samples `kept`.
 fn positives_of_cells(
     scene: &TrainingScene,
     kept: &[u32],
@@ -172,8 +175,8 @@ fn positives_of_cells(
         .collect())
 }
 
-/// The voxel of every sample of `kept` and the coordinates of these voxels: those of the scene in its order, or those of a
-/// grid under `transform`.
+/// Voxel of every sample of `kept`, and the coordinates of these voxels. They are the scene's voxels in its
+/// order, or those of a grid under `transform`.
 fn voxels(
     scene: &TrainingScene,
     kept: &[u32],
@@ -191,7 +194,8 @@ fn voxels(
     Ok((grid.voxel_from_point, grid.coords.into_iter().map(|[_, x, y, z]| [x, y, z]).collect()))
 }
 
-/// Numbers below `limit`, of which not all occur, by their rank among those that do; and these.
+/// Replaces numbers below `limit` by their rank among the numbers that occur. Also returns the numbers that
+/// occur.
 fn renumber(numbers: Vec<i32>, limit: usize) -> (Vec<i32>, Vec<u32>) {
     let mut rank = vec![-1; limit];
     numbers.iter().for_each(|&number| rank[number as usize] = 0);
@@ -203,7 +207,7 @@ fn renumber(numbers: Vec<i32>, limit: usize) -> (Vec<i32>, Vec<u32>) {
     (numbers.into_iter().map(|number| rank[number as usize]).collect(), present)
 }
 
-/// Puts the voxels together that are shown, each the mean of its shown samples, in ascending order.
+/// Builds the voxels of the input, in ascending order. Each is the mean of its samples in the input.
 fn gather(
     scene: &TrainingScene,
     kept: &[u32],
@@ -256,7 +260,8 @@ fn gather(
 }
 
 impl TrainingScene {
-    /// The scene with its voxels for samples: features are means, the teacher's row is that of a voxel's first sample.
+    /// The scene with its voxels as samples. Features are means; the teacher's row is that of a voxel's first
+    /// sample.
     #[must_use]
     pub fn of_voxels(&self) -> Self {
         if self.samples == Samples::Voxels {
@@ -334,7 +339,7 @@ mod tests {
                 (0..num_cells).filter(|&other| other != own).map(|other| cosine(own, other)).fold(-1.0, f32::max);
             assert!(cosine(own, found) > best - 1e-6);
         }
-        // Everything else is as it was, and not always the same sample of a cell is drawn.
+        // Everything else is unchanged, and different samples of a cell are drawn.
         let usual = draw(&scene, &settings(Preset::Paper), usize::MAX, 1);
         assert_eq!((&drawn.anchors, &drawn.negatives), (&usual.anchors, &usual.negatives));
         let distinct: std::collections::BTreeSet<_> = drawn.positives.iter().collect();
@@ -352,7 +357,7 @@ mod tests {
         let shown: std::collections::BTreeSet<_> =
             drawn.anchors.iter().chain(&drawn.positives).chain(&drawn.negatives).copied().collect();
         assert_eq!(shown, (0..drawn.coords.len() as i32).collect());
-        // Each row is the mean of one or two of its voxel's points.
+        // Each row is the mean of one or two points of its voxel.
         for (row, coords) in drawn.features.chunks_exact(4).zip(&drawn.coords) {
             let voxel = scene.voxel_coords.iter().position(|c| c == coords).unwrap();
             let [first, second] = [0, 1].map(|i| &scene.features[(2 * voxel + i) * 4..][..4]);
@@ -382,7 +387,10 @@ mod tests {
     fn a_scene_without_enough_samples_is_refused() {
         let scene = walls(Samples::Voxels, 2);
         let error = batch(&scene, &settings(Preset::Paper), usize::MAX, &mut SplitMix64::new(1), &Device::flex());
-        assert_eq!(error.unwrap_err().to_string(), "walls: 8 samples, expected 13 at least for so many negatives");
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "walls: 8 samples, expected at least 13 for this number of negatives"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What training needs of a scene, in memory and on disk.
+//! Training data of a scene, in memory and on disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,33 +9,33 @@ use super::{DistillError, Samples};
 use crate::training::RunError;
 use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 
-/// Key of the description among a file's metadata.
+/// Key of the description in a file's metadata.
 const ABOUT: &str = "geopurify-training-scene";
 
-/// A scene as the trainer takes it: samples, the voxels they lie in, and what the teacher thinks of them.
+/// Training data of a scene: samples, their voxels, and the teacher's features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingScene {
-    /// For messages.
+    /// Name, for messages.
     pub name: String,
-    /// What the samples are.
+    /// Kind of samples.
     pub samples: Samples,
-    /// `[N]` where the samples are: metres for points, voxels for voxels.
+    /// `[N]`: positions of the samples, in metres for points, in voxels for voxels.
     pub positions: Vec<[f32; 3]>,
-    /// `[N, C]` the student's input: semantic features, colour, normal.
+    /// `[N, C]`: the student's input: semantic features, colour, normal.
     pub features: Vec<f32>,
-    /// C.
+    /// Number of channels, C.
     pub num_channels: usize,
-    /// `[N]` the voxel of every sample; of voxels, their own numbers.
+    /// `[N]`: voxel of every sample. Samples that are voxels have their own index.
     pub voxel_from_sample: Vec<i32>,
-    /// `[V]` coordinates, distinct, each with a sample.
+    /// `[V]`: distinct voxel coordinates; every voxel has a sample.
     pub voxel_coords: Vec<[i32; 3]>,
-    /// `[T, D]` the teacher's features; samples of one row look the same to it.
+    /// `[T, D]`: the teacher's features. Samples with the same row are identical to it.
     pub teacher: Vec<f32>,
-    /// D.
+    /// Number of channels of the teacher's features, D.
     pub teacher_dim: usize,
-    /// `[N]` the teacher's row of every sample.
+    /// `[N]`: the teacher's row of every sample.
     pub teacher_from_sample: Vec<i32>,
-    /// Edge of a voxel in the positions' unit.
+    /// Edge of a voxel, in the unit of the positions.
     pub voxel_size: f64,
 }
 
@@ -47,19 +47,19 @@ struct About {
 }
 
 impl TrainingScene {
-    /// N.
+    /// Number of samples, N.
     #[must_use]
     pub fn num_samples(&self) -> usize {
         self.positions.len()
     }
 
-    /// V.
+    /// Number of voxels, V.
     #[must_use]
     pub fn num_voxels(&self) -> usize {
         self.voxel_coords.len()
     }
 
-    /// The teacher's features of these samples, one row each.
+    /// The teacher's features of the given samples, one row each.
     #[must_use]
     pub fn teacher_rows(&self, samples: &[u32]) -> Vec<f32> {
         let mut rows = Vec::with_capacity(samples.len() * self.teacher_dim);
@@ -70,7 +70,7 @@ impl TrainingScene {
         rows
     }
 
-    /// The first sample of every voxel.
+    /// First sample of every voxel.
     #[must_use]
     pub fn first_samples(&self) -> Vec<u32> {
         let mut first = vec![u32::MAX; self.num_voxels()];
@@ -83,7 +83,7 @@ impl TrainingScene {
     /// Checks that the parts fit together.
     ///
     /// # Errors
-    /// [`DistillError::Mismatch`] naming the first part that does not.
+    /// [`DistillError::Mismatch`] for the first part that does not fit.
     pub fn validate(&self) -> Result<(), DistillError> {
         let (num_samples, num_voxels) = (self.num_samples(), self.num_voxels());
         let wrong = |message: String| Err(DistillError::Mismatch { scene: self.name.clone(), message });
@@ -126,7 +126,7 @@ impl TrainingScene {
         Ok(())
     }
 
-    /// Writes the scene, whole or not at all.
+    /// Writes the scene to a file, completely or not at all.
     ///
     /// # Errors
     /// [`DistillError::Weights`].
@@ -152,16 +152,16 @@ impl TrainingScene {
         Ok(file.finish()?)
     }
 
-    /// Reads what [`write`](Self::write) wrote.
+    /// Reads a file written by [`write`](Self::write).
     ///
     /// # Errors
-    /// [`DistillError::Weights`] or [`DistillError::Run`] naming the file, [`DistillError::Mismatch`] where its parts do
-    /// not fit together.
+    /// [`DistillError::Weights`] or [`DistillError::Run`] naming the file, [`DistillError::Mismatch`] if its
+    /// parts do not fit each other.
     pub fn read(path: &Path) -> Result<Self, DistillError> {
         let wrong = |message: String| DistillError::from(RunError::Run { path: path.to_path_buf(), message });
         let file = SafetensorsFile::open(path)?;
         let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
-        let about = about.ok_or_else(|| wrong("this is no training scene".to_owned()))?;
+        let about = about.ok_or_else(|| wrong("this is not a training scene".to_owned()))?;
         let about: About = serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))?;
         let floats = |name: &str| -> Result<(Vec<f32>, usize), DistillError> {
             let tensor = file.tensor(name)?;
@@ -183,7 +183,7 @@ impl TrainingScene {
         let coords = integers("voxel_coords")?;
         let (voxel_coords, rest) = coords.as_chunks::<3>();
         if !rest.is_empty() {
-            return Err(wrong("'voxel_coords' has not three columns".to_owned()));
+            return Err(wrong("'voxel_coords' does not have three columns".to_owned()));
         }
         let scene = Self {
             name: about.name,
@@ -208,7 +208,7 @@ pub(super) mod tests {
     use super::*;
     use crate::random::SplitMix64;
 
-    /// Two facing walls of points, `width` voxels wide, of which the teacher knows that they differ.
+    /// Two facing walls of points, `width` voxels wide. The teacher's features tell them apart.
     pub(in crate::distill) fn walls(samples: Samples, width: i32) -> TrainingScene {
         let mut random = SplitMix64::new(5);
         let mut coords: Vec<[i32; 3]> = Vec::new();

@@ -1,4 +1,4 @@
-//! The scenes of a run, prepared on disk.
+//! Prepared scenes of a run, on disk.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 /// A prepared scene on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SceneFile {
-    /// For messages and logs.
+    /// Name, for messages and logs.
     pub name: String,
-    /// Where [`TrainingScene::write`](super::TrainingScene::write) put it.
+    /// File written by [`TrainingScene::write`](super::TrainingScene::write).
     pub path: PathBuf,
-    /// What it was made of: two files of one key hold the same.
+    /// Key of its sources: two files with the same key have the same content.
     pub key: String,
 }
 
 /// The scenes of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scenes {
-    /// To learn from.
+    /// Scenes for training.
     pub training: Vec<SceneFile>,
-    /// To look how well that goes.
+    /// Scenes for validation.
     pub validation: Vec<SceneFile>,
 }

@@ -1,7 +1,7 @@
-//! Which scenes to learn from: varied ones, and unlike each other.
+//! Selection of training scenes: varied ones that differ from each other.
 //!
-//! GeoPurify (ICLR 2026) keeps the scenes with many classes that are evenly spread, clusters what they hold, and takes the
-//! best few of each cluster.
+//! GeoPurify (ICLR 2026) keeps scenes with many, evenly spread classes. It clusters their class histograms
+//! and takes the best few scenes of each cluster.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -10,39 +10,40 @@ use std::path::{Path, PathBuf};
 use super::kmeans::{KMeansError, kmeans};
 use crate::files::write_atomic;
 
-/// Runs of k-means, of which the best counts.
+/// Number of runs of k-means; the best one is used.
 const RESTARTS: usize = 10;
 
-/// How far a table's entropy may be from that of its histogram: tables are printed with fewer digits at times.
+/// Most difference between a table's entropy and that of its histogram. Tables are sometimes printed with
+/// fewer digits.
 const ENTROPY_TOLERANCE: f64 = 1e-3;
 
 /// Most classes of a histogram.
 const MAX_CLASSES: usize = 1 << 16;
 
-/// Why scenes cannot be selected.
+/// Error of selecting scenes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelectError {
     /// A label is neither a class nor ignored.
     #[error("point {point} of scene '{scene}' has the label {label}; expected 0 to {last}, or one of the ignored {ignore:?}", last = num_classes.saturating_sub(1))]
     Label {
-        /// The scene.
+        /// Name of the scene.
         scene: String,
         /// Index of the point.
         point: usize,
-        /// Its label.
+        /// Label of the point.
         label: i64,
         /// Number of classes.
         num_classes: usize,
         /// Labels that are not counted.
         ignore: Vec<i64>,
     },
-    /// A table cannot be read as one.
+    /// A table has a wrong format.
     #[error("{}: {message}", .path.display())]
     Table {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with its line.
+        /// Reason, with the line.
         message: String,
     },
     /// The operating system refused to read or write a file.
@@ -50,36 +51,36 @@ pub enum SelectError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done, as a verb.
+        /// Action that failed, as a verb.
         action: &'static str,
-        /// The system's answer.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
     /// Histograms of different lengths cannot be compared.
     #[error("scene '{scene}' has a histogram of {found} classes; expected {expected}, as the first scene has")]
     Histogram {
-        /// The scene.
+        /// Name of the scene.
         scene: String,
         /// Length of its histogram.
         found: usize,
-        /// Length of the first one's.
+        /// Length of the first scene's histogram.
         expected: usize,
     },
-    /// Two scenes have one name.
-    #[error("scene '{0}' is there twice; expected a name of its own for each scene")]
+    /// Two scenes have the same name.
+    #[error("scene '{0}' occurs twice; expected a different name for each scene")]
     Twice(String),
-    /// There is no scene with a label.
+    /// No scene has a labelled point.
     #[error("no scene has a labelled point; there is nothing to select from")]
     NoScenes,
-    /// The settings ask for nothing.
+    /// A setting is 0 or not finite.
     #[error("{what} is {found}; expected {expected}")]
     Setting {
-        /// Which setting.
+        /// Name of the setting.
         what: &'static str,
         /// Its value.
         found: String,
-        /// What would do.
+        /// Values it may have.
         expected: &'static str,
     },
     /// The histograms cannot be clustered.
@@ -87,17 +88,18 @@ pub enum SelectError {
     KMeans(#[from] KMeansError),
 }
 
-/// What a scene holds.
+/// Class histogram of a scene.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SceneMetrics {
-    /// Its name.
+    /// Name of the scene.
     pub scene: String,
-    /// Points of each class.
+    /// Number of points of each class.
     pub histogram: Vec<u64>,
 }
 
 impl SceneMetrics {
-    /// Counts the labels 0..`num_classes` of a scene, without those in `ignore`. `None` where no point remains.
+    /// Counts the labels 0..`num_classes` of a scene, without those in `ignore`. Returns `None` if no point
+    /// is left.
     ///
     /// # Errors
     /// [`SelectError::Label`] for any other label.
@@ -140,21 +142,21 @@ impl SceneMetrics {
     }
 }
 
-/// How scenes are selected.
+/// Settings of the selection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelectSettings {
     /// Number of scenes wanted.
     pub subset: usize,
-    /// Number of clusters; as many as scenes where fewer are kept.
+    /// Number of clusters; at most the number of kept scenes.
     pub clusters: usize,
-    /// Weight of the number of classes beside the entropy.
+    /// Weight of the number of classes relative to the entropy.
     pub gamma: f64,
-    /// What the clusters' starts are drawn from.
+    /// Seed of the clusters' starts.
     pub seed: u64,
 }
 
 impl Default for SelectSettings {
-    /// As published.
+    /// The published settings.
     fn default() -> Self {
         Self { subset: 20, clusters: 21, gamma: 1.0, seed: 42 }
     }
@@ -163,24 +165,24 @@ impl Default for SelectSettings {
 /// A scene that passed the filter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kept {
-    /// Its index among the scenes.
+    /// Index of the scene.
     pub scene: usize,
-    /// Entropy plus gamma times number of classes, each brought to 0..1 over the kept scenes.
+    /// Entropy plus gamma times the number of classes, each scaled to 0..1 over the kept scenes.
     pub score: f64,
-    /// Its cluster.
+    /// Cluster of the scene.
     pub cluster: usize,
 }
 
-/// What came of a selection.
+/// Result of a selection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
     /// Median number of classes.
     pub median_present: f64,
     /// Median entropy in bits.
     pub median_entropy: f64,
-    /// The scenes that passed the filter, in their order.
+    /// Scenes that passed the filter, in their order.
     pub kept: Vec<Kept>,
-    /// Sum of squared distances of their histograms from the clusters' means.
+    /// Sum of squared distances of their histograms from the cluster means.
     pub inertia: f64,
     /// Number of clusters that have scenes.
     pub num_clusters: usize,
@@ -188,14 +190,16 @@ pub struct Selection {
     pub selected: Vec<usize>,
 }
 
-/// Selects scenes: keeps those whose number of classes and whose entropy are at least the median ([`keep`]), clusters their
-/// histograms of raw counts by k-means, scores them ([`scores`]) and takes the best few of each cluster ([`pick`]).
+/// Selects scenes in four steps. [`keep`] keeps scenes whose number of classes and entropy are both at least
+/// the median. k-means clusters their histograms of raw counts. [`scores`] scores them. [`pick`] takes the
+/// best few of each cluster.
 ///
-/// Clusters are numbered by their best score, so that neither their numbers nor which of them give one scene less depends on
-/// the order in which k-means found them. (The published code takes k-means' own arbitrary numbers.)
+/// Clusters are numbered by their best score. So the order in which k-means found them affects neither their
+/// numbers nor which of them give one scene less. (The published code uses the arbitrary numbers of k-means.)
 ///
 /// # Errors
-/// [`SelectError`] where there is no scene, a name or the length of a histogram does not fit, or a setting asks for nothing.
+/// [`SelectError`] if there is no scene, a name or the length of a histogram does not fit, or a setting is 0
+/// or not finite.
 pub fn select(scenes: &[SceneMetrics], settings: &SelectSettings) -> Result<Selection, SelectError> {
     check(scenes, settings)?;
     let (kept, [median_present, median_entropy]) = keep(scenes);
@@ -240,7 +244,8 @@ fn check(scenes: &[SceneMetrics], settings: &SelectSettings) -> Result<(), Selec
     Ok(())
 }
 
-/// The scenes whose number of classes and whose entropy are both at least the median over all scenes, and the two medians.
+/// Scenes whose number of classes and entropy are both at least the median over all scenes. Also returns the
+/// two medians.
 #[must_use]
 pub fn keep(scenes: &[SceneMetrics]) -> (Vec<usize>, [f64; 2]) {
     let present: Vec<f64> = scenes.iter().map(|scene| scene.num_present() as f64).collect();
@@ -250,7 +255,7 @@ pub fn keep(scenes: &[SceneMetrics]) -> (Vec<usize>, [f64; 2]) {
     (kept.collect(), medians)
 }
 
-/// The middle value, or the mean of the two in the middle; 0 of nothing.
+/// Median: the middle value, or the mean of the two in the middle; 0 for an empty slice.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -262,8 +267,8 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Scores of the `kept` scenes: entropy plus `gamma` times number of classes, each brought to 0..1 over these scenes. What
-/// is the same in all of them counts 0.
+/// Scores of the `kept` scenes: entropy plus `gamma` times the number of classes, each scaled to 0..1 over
+/// these scenes. A figure that is the same for all of them counts 0.
 #[must_use]
 pub fn scores(scenes: &[SceneMetrics], kept: &[usize], gamma: f64) -> Vec<f64> {
     let scaled = |figure: &dyn Fn(&SceneMetrics) -> f64| {
@@ -277,7 +282,7 @@ pub fn scores(scenes: &[SceneMetrics], kept: &[usize], gamma: f64) -> Vec<f64> {
     entropy.into_iter().zip(present).map(|(entropy, present)| entropy + gamma * present).collect()
 }
 
-/// Numbers clusters anew, by their best score, and counts those that have scenes.
+/// Renumbers clusters by their best score, and counts those that have scenes.
 fn by_best_score(cluster: &[usize], score: &[f64]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..cluster.len()).collect();
     order.sort_by(|&a, &b| score[b].total_cmp(&score[a]));
@@ -291,10 +296,12 @@ fn by_best_score(cluster: &[usize], score: &[f64]) -> (Vec<usize>, usize) {
     (renamed, found.len())
 }
 
-/// The best of each cluster: `subset` divided by the number of clusters, rounded down, and one more of the first `subset`
-/// mod `num_clusters` clusters. A cluster that has fewer gives those it has, and the selection is smaller by what is missing.
+/// Picks the best scenes of each cluster: `subset` divided by the number of clusters, rounded down. The first
+/// `subset` mod `num_clusters` clusters give one more. A cluster with too few scenes gives all it has, so the
+/// selection may be smaller.
 ///
-/// Gives indices in the order of clusters and, within one, of falling score; of equal scores the first comes first.
+/// Returns indices in the order of clusters and, within a cluster, of falling score. Equal scores keep their
+/// order.
 #[must_use]
 pub fn pick(cluster: &[usize], score: &[f64], num_clusters: usize, subset: usize) -> Vec<usize> {
     let mut selected = Vec::new();
@@ -307,18 +314,18 @@ pub fn pick(cluster: &[usize], score: &[f64], num_clusters: usize, subset: usize
     selected
 }
 
-/// Reads a table of scenes: tab-separated, one line of names, then a scene per row.
+/// Reads a table of scenes: tab-separated, with a header line, then one scene per row.
 ///
-/// Columns go by their names and may stand in any order; others are ignored.
+/// Columns are found by their names, so their order does not matter. Other columns are ignored.
 ///
-/// | column | what it holds |
+/// | column | content |
 /// |---|---|
 /// | `scene` | the scene's name |
-/// | `full_histogram` or `histogram` | points of each class, separated by spaces, with or without brackets around |
+/// | `full_histogram` or `histogram` | points of each class, separated by spaces; brackets are optional |
 /// | `Nc`, `Hc` | optional; checked against the histogram, from which they follow |
 ///
-/// Published tables hold histograms as NumPy prints them, in quotes and over several lines (`"[47119. 0.\n 12.]"`); that is
-/// read as well. Scenes whose histogram is all zero are left out.
+/// Published tables hold histograms as NumPy prints them, in quotes and over several lines. An example is
+/// `"[47119. 0.\n 12.]"`. These are read too. Scenes whose histogram is all zero are left out.
 ///
 /// # Errors
 /// [`SelectError::Io`] and [`SelectError::Table`].
@@ -351,7 +358,7 @@ pub fn read_table(path: &Path) -> Result<Vec<SceneMetrics>, SelectError> {
         ] {
             let Some(text) = column.and_then(cell) else { continue };
             let stated: f64 = text.parse().map_err(|_| wrong(format!("{name} is '{text}'; expected a number")))?;
-            // Phrased so that a NaN fails.
+            // Written so that a NaN fails the check.
             let agrees = (stated - expected).abs() <= tolerance;
             if !agrees {
                 return Err(wrong(format!("{name} is {stated}; the histogram gives {expected}")));
@@ -364,8 +371,8 @@ pub fn read_table(path: &Path) -> Result<Vec<SceneMetrics>, SelectError> {
     Ok(scenes)
 }
 
-/// The rows of a tab-separated text with the lines they start in. A cell in double quotes may hold tabs and line ends, and
-/// quotes as two of them. Empty lines are no rows.
+/// Rows of a tab-separated text, with the lines in which they start. A cell in double quotes may contain
+/// tabs, line ends and doubled quotes. Empty lines are skipped.
 fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let mut rows = Vec::new();
     let (mut line, mut first_line) = (1, 1);
@@ -423,11 +430,11 @@ fn parse_histogram(text: &str) -> Result<Vec<u64>, String> {
     }
 }
 
-/// Writes scenes as a table that [`read_table`] reads: the columns `scene`, `Nc`, `Hc` and `full_histogram` of the published
-/// tables, the counts in brackets on one line.
+/// Writes scenes as a table for [`read_table`], with the columns `scene`, `Nc`, `Hc` and `full_histogram` of
+/// the published tables. The counts are in brackets on one line.
 ///
 /// # Errors
-/// [`SelectError::Io`]; the file is then as it was before.
+/// [`SelectError::Io`]; the old file then stays unchanged.
 pub fn write_table(path: &Path, scenes: &[SceneMetrics]) -> Result<(), SelectError> {
     let rows = scenes.iter().map(|metrics| {
         let counts: Vec<String> = metrics.histogram.iter().map(u64::to_string).collect();
@@ -437,10 +444,11 @@ pub fn write_table(path: &Path, scenes: &[SceneMetrics]) -> Result<(), SelectErr
     write_rows(path, &["scene", "Nc", "Hc", "full_histogram"], rows)
 }
 
-/// Writes what was selected, in the order of selection: the columns `scene`, `score`, `cluster`, `Nc` and `Hc`.
+/// Writes the selected scenes in the order of selection, with the columns `scene`, `score`, `cluster`, `Nc`
+/// and `Hc`.
 ///
 /// # Errors
-/// [`SelectError::Io`]; the file is then as it was before.
+/// [`SelectError::Io`]; the old file then stays unchanged.
 pub fn write_selection(path: &Path, scenes: &[SceneMetrics], selection: &Selection) -> Result<(), SelectError> {
     let rows = selection.selected.iter().map(|&i| {
         let Kept { scene, score, cluster } = selection.kept[i];
@@ -451,10 +459,10 @@ pub fn write_selection(path: &Path, scenes: &[SceneMetrics], selection: &Selecti
     write_rows(path, &["scene", "score", "cluster", "Nc", "Hc"], rows)
 }
 
-/// Writes the names of the selected scenes in the order of selection, one a line.
+/// Writes the names of the selected scenes in the order of selection, one per line.
 ///
 /// # Errors
-/// [`SelectError::Io`]; the file is then as it was before.
+/// [`SelectError::Io`]; the old file then stays unchanged.
 pub fn write_list(path: &Path, scenes: &[SceneMetrics], selection: &Selection) -> Result<(), SelectError> {
     let names = selection.selected.iter().map(|&i| format!("{}\n", scenes[selection.kept[i].scene].scene));
     write_text(path, &names.collect::<String>())
@@ -517,7 +525,7 @@ mod tests {
     fn clusters_share_the_subset() {
         let (cluster, score) = ([0, 1, 0, 2, 1, 0, 2], [0.1, 0.5, 0.9, 0.3, 0.5, 0.2, 0.4]);
         assert_eq!(pick(&cluster, &score, 3, 3), [2, 1, 6]);
-        // One more of the first clusters; equal scores in their order.
+        // The first clusters give one more; equal scores keep their order.
         assert_eq!(pick(&cluster, &score, 3, 5), [2, 5, 1, 4, 6]);
         assert_eq!(pick(&cluster, &score, 3, 2), [2, 1]);
         // A cluster cannot give more than it has.
@@ -561,7 +569,7 @@ mod tests {
         let settings = SelectSettings::default();
         assert!(message(&[], settings).contains("nothing to select from"));
         assert!(message(&[good[0].clone(), scene("b", &[1])], settings).contains("'b' has a histogram of 1 classes"));
-        assert!(message(&[good[0].clone(), good[0].clone()], settings).contains("'a' is there twice"));
+        assert!(message(&[good[0].clone(), good[0].clone()], settings).contains("'a' occurs twice"));
         assert!(message(&good, SelectSettings { subset: 0, ..settings }).contains("number of scenes is 0"));
         assert!(message(&good, SelectSettings { clusters: 0, ..settings }).contains("number of clusters is 0"));
         assert!(message(&good, SelectSettings { gamma: f64::NAN, ..settings }).contains("gamma"));

@@ -17,41 +17,41 @@ use crate::random::SplitMix64;
 use crate::training::{AdamW, AdamWConfig, AdamWState, Group, HostMoments, Schedule};
 use crate::weights::{Dtype, HostTensor, StateDict};
 
-/// Of a stream of random numbers: what a step draws of a scene.
+/// Stream of random numbers from which a step draws its batch.
 const BATCH: u64 = 2;
-/// Values of 4 bytes that a step keeps for a channel of a voxel in a layer: what goes into the convolution and what comes
-/// out of it.
+/// 4-byte values that a step keeps per layer, voxel and channel: the input and the output of the convolution.
 const VALUES_PER_LAYER: u64 = 2;
-/// Convolutions of the student that keep values.
+/// Number of the student's convolutions that keep values.
 const NUM_LAYERS: u64 = 9;
-/// Copies of the weights: value, gradient, the gradients of scenes before, two moments, and what a convolution packs.
+/// Copies of the weights: value, gradient, accumulated gradient of earlier scenes, two moments, and the
+/// packed form of a convolution.
 const WEIGHT_COPIES: u64 = 6;
 
-/// Before the key of a parameter in a checkpoint, for its moments.
+/// Prefix of a parameter's key in a checkpoint, for its moments.
 const EXP_AVG: &str = "optimizer.exp_avg.";
 const EXP_AVG_SQ: &str = "optimizer.exp_avg_sq.";
 
-/// What a step did.
+/// Report of a step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepReport {
-    /// Steps done, this one included.
+    /// Number of steps done, including this one.
     #[serde(skip)]
     pub step: usize,
-    /// The epoch, counted from 1.
+    /// Epoch, counted from 1.
     pub epoch: usize,
     /// Mean loss of its scenes.
     pub loss: f64,
-    /// Share of anchors whose positive is more similar than every negative.
+    /// Share of anchors whose positive is more similar than all negatives.
     pub accuracy: f64,
-    /// Rate of the residual blocks.
+    /// Learning rate of the residual blocks.
     pub learning_rate: f64,
     /// Names of its scenes.
     pub scenes: Vec<String>,
-    /// Voxels that the student was shown.
+    /// Number of voxels of the student's input.
     pub voxels: usize,
-    /// Wall time.
+    /// Wall time in seconds.
     pub seconds: f64,
-    /// Numbers of the scenes of which a part was taken, and its voxels.
+    /// Indices of cropped scenes, and the number of voxels used.
     #[serde(skip)]
     pub cropped: Vec<(usize, usize)>,
 }
@@ -69,7 +69,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A student before its first step, for scenes of `input_dim` channels and runs of `steps_per_epoch` steps an epoch.
+    /// Makes a student before its first step, for scenes with `input_dim` channels and epochs of
+    /// `steps_per_epoch` steps.
     #[must_use]
     pub fn new(config: &Config, input_dim: usize, steps_per_epoch: usize, device: &Device) -> Self {
         let student = StudentConfig { input_dim, hidden_dim: config.hidden_dim, embed_dim: config.embed_dim };
@@ -98,25 +99,25 @@ impl Trainer {
         AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() }
     }
 
-    /// Steps of the optimizer so far.
+    /// Number of optimizer steps so far.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.steps
     }
 
-    /// Widths of the student.
+    /// Layer widths of the student.
     #[must_use]
     pub fn student(&self) -> StudentConfig {
         self.student
     }
 
-    /// The network as it is, for inference.
+    /// The current network for inference, with folded batch norms.
     #[must_use]
     pub fn folded(&self) -> Student {
         self.model.fold()
     }
 
-    /// Most voxels of `scene` that a step within `max_memory` bytes takes.
+    /// Most voxels of `scene` that a step within `max_memory` bytes can use.
     #[must_use]
     pub fn max_voxels(&self, scene: &TrainingScene, max_memory: u64) -> usize {
         let teacher_dim = scene.teacher_dim;
@@ -126,7 +127,7 @@ impl Trainer {
         let weights: usize = keys.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         let weights = weights as u64 * 4 * WEIGHT_COPIES;
         let of_layers = NUM_LAYERS * VALUES_PER_LAYER * hidden_dim as u64;
-        // The teacher's rows are there once on the host and once on the device.
+        // The teacher's rows exist once on the host and once on the device.
         let of_samples = samples_per_voxel * (input_dim + 2 * teacher_dim);
         let of_voxel = 4 * (of_layers + (input_dim + 4 * embed_dim + of_samples) as u64 + 54);
         let fit = max_memory.saturating_sub(weights) / of_voxel;
@@ -139,12 +140,12 @@ impl Trainer {
         if self.config.augment { most / 4 * 3 } else { most }
     }
 
-    /// One step of the optimizer, along the mean gradient of `scenes`, each with its number, in epoch number `epoch`, counted
-    /// from 0. Of a scene that does not fit `max_memory` a part is taken.
+    /// Does one optimizer step along the mean gradient of `scenes`, each with its index. `epoch` is counted
+    /// from 0. A scene that does not fit `max_memory` is cropped.
     ///
     /// # Errors
-    /// [`DistillError::TooSmall`], [`DistillError::Mismatch`], [`DistillError::Diverged`], what reading a scene gives, and
-    /// [`DistillError::Op`]; the trainer can then not go on.
+    /// [`DistillError::TooSmall`], [`DistillError::Mismatch`], [`DistillError::Diverged`], errors of reading
+    /// a scene, and [`DistillError::Op`]. The trainer cannot be used after an error.
     pub fn step(
         &mut self,
         epoch: usize,
@@ -200,7 +201,7 @@ impl Trainer {
         Ok(report)
     }
 
-    /// What a step sees of `scene`, its voxels, and whether these are a part.
+    /// Draws a batch of `scene`. Also returns its number of voxels, and true if the scene was cropped.
     fn draw(
         &self,
         scene: &TrainingScene,
@@ -225,7 +226,7 @@ impl Trainer {
         Ok((seen, voxels, is_cropped))
     }
 
-    /// Loss and accuracy of a batch, and the gradients of its share of a step of `count` batches.
+    /// Computes loss and accuracy of a batch, and its share of the gradients of a step of `count` batches.
     fn backward(&mut self, batch: Batch, count: usize) -> Result<(f32, f32, Gradients), DistillError> {
         let (num_voxels, num_anchors) = (batch.coords.len(), batch.anchors.len());
         let device = &self.device;
@@ -246,10 +247,11 @@ impl Trainer {
         Ok((loss, accuracy, (found.loss / count as f32).backward()))
     }
 
-    /// The student under the reference's keys.
+    /// Weights of the student under the keys of the reference.
     ///
     /// # Errors
-    /// [`DistillError::NotFinite`] where the last step spoiled a weight; [`DistillError::Op`] where they cannot be read back.
+    /// [`DistillError::NotFinite`] if a weight became NaN or infinite; [`DistillError::Op`] if weights cannot
+    /// be read back.
     pub fn weights(&self) -> Result<StateDict, DistillError> {
         let state = self.model.state_dict()?;
         let spoiled = state.tensors.iter().find(|(_, tensor)| tensor.data.iter().any(|value| !value.is_finite()));
@@ -259,10 +261,10 @@ impl Trainer {
         }
     }
 
-    /// The student and the optimizer's moments.
+    /// Weights of the student and moments of the optimizer.
     ///
     /// # Errors
-    /// As [`weights`](Self::weights).
+    /// The same as [`weights`](Self::weights).
     pub fn state(&self) -> Result<StateDict, DistillError> {
         let mut state = self.weights()?;
         for (key, moments) in self.optimizer.state()?.moments {
@@ -274,10 +276,10 @@ impl Trainer {
         Ok(state)
     }
 
-    /// Becomes what [`state`](Self::state) was after `steps` steps.
+    /// Restores a [`state`](Self::state) after `steps` steps.
     ///
     /// # Errors
-    /// [`DistillError::Weights`] where the student or a moment is missing or of another shape.
+    /// [`DistillError::Weights`] if a weight or a moment is missing or has another shape.
     pub fn restore(&mut self, mut state: StateDict, steps: usize) -> Result<(), DistillError> {
         let mut moments = BTreeMap::new();
         for (key, shape) in self.student.keys().into_iter().filter(|(key, _)| !key.contains("running_")) {

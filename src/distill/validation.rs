@@ -1,4 +1,4 @@
-//! How well a student's affinities agree with the teacher on scenes it does not learn from.
+//! Agreement of a student's affinities with the teacher on held-out scenes.
 
 use burn::prelude::*;
 use serde::Serialize;
@@ -12,22 +12,22 @@ use crate::ops::knn::knn_voxels;
 use crate::ops::{float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::purify::{self, Embedder};
 
-/// Strongest neighbours of a voxel that are looked at.
+/// Number of strongest neighbours of a voxel that are checked.
 const TOP: usize = 8;
 
-/// Affinity precision over held-out scenes.
+/// Precision of affinities over held-out scenes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Precision {
-    /// How often the strongest of a voxel's neighbours are of its kind, as the teacher has it: a mean over the voxels of all
-    /// scenes.
+    /// Share of a voxel's strongest neighbours that are of its cluster by the teacher: a mean over the voxels
+    /// of all scenes.
     pub affinity_precision: f64,
-    /// The same for all of its neighbours: what equal weights would reach.
+    /// The same share of all its neighbours, which equal weights would reach.
     pub uniform_precision: f64,
-    /// Voxels of all scenes.
+    /// Number of voxels of all scenes.
     pub validation_voxels: usize,
 }
 
-/// Held-out scenes, with the teacher's division of their voxels into kinds.
+/// Held-out scenes, with clusters of their voxels by the teacher's features.
 #[derive(Debug)]
 pub(super) struct Validator<'a> {
     scenes: Vec<(&'a SceneFile, Vec<u32>)>,
@@ -51,7 +51,7 @@ impl<'a> Validator<'a> {
         Ok(Self { scenes: files.iter().map(prepare).collect::<Result<_, DistillError>>()?, student })
     }
 
-    /// The precision of `student`, `None` where no scenes were held out.
+    /// Precision of `student`; `None` if no scenes were held out.
     pub(super) fn run(&self, student: &Student, device: &Device) -> Result<Option<Precision>, DistillError> {
         let mut sums = Precision { affinity_precision: 0.0, uniform_precision: 0.0, validation_voxels: 0 };
         for (file, cluster_from_voxel) in &self.scenes {

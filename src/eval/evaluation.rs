@@ -1,4 +1,5 @@
-//! The evaluation of many scenes: each labelled, counted and drawn once, and kept in the report's folder.
+//! Evaluation of many scenes. Each is labelled, counted and drawn once, and its result is kept in the
+//! report's folder.
 
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use crate::session::{LabelOptions, Labelled, Labeller, Opened, SessionError, Sou
 use crate::stages::StageTimer;
 use crate::weights::{WeightsError, bytes_sha256, file_sha256};
 
-/// Results of another format are done again.
+/// Version of result files. Results of another version are computed again.
 const FORMAT: u32 = 1;
-/// Worst scenes whose contact sheets are copied.
+/// Number of worst scenes whose contact sheets are copied.
 const NUM_SHEETS: usize = 3;
 
 const SCENES_FOLDER: &str = "scenes";
@@ -28,12 +29,12 @@ const JSON_FILE: &str = "report.json";
 const MARKDOWN_FILE: &str = "report.md";
 const CONFUSION_FILE: &str = "confusion.png";
 
-/// Why a scene or a report failed.
+/// Error of a scene or a report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvaluationError {
-    /// The classes of the label set are not NYU40's.
-    #[error("the classes of {0} are not taken from NYU40's")]
+    /// The label set does not use NYU40 classes.
+    #[error("the classes of {0} are not NYU40 classes")]
     NotNyu40(&'static str),
     /// A source is a recording without a scan.
     #[error("{}: a recording, not a scan", .0.display())]
@@ -43,7 +44,7 @@ pub enum EvaluationError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The labels cannot be read.
@@ -81,45 +82,45 @@ impl From<PipelineError> for EvaluationError {
     }
 }
 
-/// What the numbers of labels are.
+/// Meaning of label numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LabelIds {
-    /// NYU40's where the label set's classes are taken from them, else classes.
+    /// NYU40 numbers if the label set uses NYU40 classes, otherwise class numbers.
     #[default]
     Auto,
-    /// Numbers of classes.
+    /// Class numbers.
     Class,
-    /// NYU40's numbers.
+    /// NYU40 numbers.
     Nyu40,
 }
 
-/// What is evaluated, and where the report goes.
+/// Settings of an evaluation.
 #[derive(Clone, Debug)]
 pub struct EvaluationSettings {
     /// Folder of labelled scenes.
     pub folder: PathBuf,
     /// Folder of the report.
     pub output: PathBuf,
-    /// The classes.
+    /// Label set.
     pub preset: Preset,
-    /// What the labels are.
+    /// Meaning of label numbers.
     pub label_ids: LabelIds,
-    /// The property of points that holds the labels, where it is not the usual one.
+    /// Property of points that holds the labels, if it is not the usual one.
     pub field: Option<String>,
-    /// Labels that are not counted, beside those that the benchmark leaves out.
+    /// Labels that are not counted, in addition to those that the benchmark leaves out.
     pub ignore: Vec<i64>,
 }
 
-/// An evaluation under way.
+/// Running evaluation.
 pub struct Evaluation {
     settings: EvaluationSettings,
     protocol: Protocol,
     words: Words,
-    /// NYU40's number of each class, where labels are NYU40's.
+    /// NYU40 number of each class, if labels are NYU40 numbers.
     nyu40: Option<Vec<i64>>,
-    /// Settings that figures depend on.
+    /// Settings on which results depend.
     used: Json,
-    /// What the result of any scene depends on.
+    /// Key of everything that the result of any scene depends on.
     key: Json,
 }
 
@@ -154,19 +155,19 @@ impl Evaluation {
         Ok(Self { settings, protocol, words, nyu40, used, key: Json::Null })
     }
 
-    /// The words that scenes are labelled by.
+    /// Words by which scenes are labelled.
     #[must_use]
     pub fn words(&self) -> &Words {
         &self.words
     }
 
-    /// How labels are counted.
+    /// Protocol by which labels are counted.
     #[must_use]
     pub fn protocol(&self) -> &Protocol {
         &self.protocol
     }
 
-    /// Takes up the networks: what results depend on.
+    /// Adds the networks to the keys of results.
     pub fn with_labeller(mut self, labeller: &Labeller<'_>) -> Self {
         self.used["size"] = labeller.views().size().into();
         let mut key = json!({
@@ -180,7 +181,8 @@ impl Evaluation {
         self
     }
 
-    /// What the result of `scene` depends on. Of a recording it is the place and, if it is a file, the length.
+    /// Key of everything that the result of `scene` depends on. A recording counts by its path and, if it is
+    /// a file, its length.
     fn scene_key(&self, scene: &LabelledScene) -> Result<String, EvaluationError> {
         let EvaluationSettings { folder, preset, .. } = &self.settings;
         let recording = scene.recording.as_ref().map(|path| {
@@ -210,7 +212,7 @@ impl Evaluation {
         Ok(Truth::new(&scene.labels, labels, nyu40, ignore, &self.protocol)?)
     }
 
-    /// Labels a scene and counts. The picture of it is there before the result is.
+    /// Labels a scene and counts its points. The contact sheet is written before the result.
     fn evaluate(
         &self,
         scene: &LabelledScene,
@@ -233,7 +235,7 @@ impl Evaluation {
 
         let results = Results::new(scan, &inferred, &self.words.labels, &self.words.colors);
         let (lifted, purified) = (&inferred.lifted_label, &results.of_point().label);
-        // Points without a position have no prediction, but a label.
+        // Points without a position have a label but no prediction.
         let count = |labels: &[i32]| truth.count(&scan.for_all_points(labels.to_vec(), -1), &self.protocol);
         let counts = [count(lifted)?, count(purified)?];
         let (classes, _) = results.classes();
@@ -259,11 +261,11 @@ impl Evaluation {
     }
 
     fn scene_file(&self, name: &str, extension: &str) -> PathBuf {
-        // Not `with_extension`: a scene's name may hold dots.
+        // `with_extension` would not work: a scene's name may contain dots.
         self.settings.output.join(SCENES_FOLDER).join(format!("{name}.{extension}"))
     }
 
-    /// The result of a scene that is done, if it was done with the same.
+    /// Stored result of a scene, if its key is the same.
     fn done(&self, name: &str, key: &str) -> Option<SceneResult> {
         let text = std::fs::read(self.scene_file(name, "json")).ok()?;
         let result: SceneResult = serde_json::from_slice(&text).ok()?;
@@ -274,11 +276,11 @@ impl Evaluation {
             .then_some(result)
     }
 
-    /// The result of a scene, done now or before; and whether it was done now. `say` hears what a user should know of
-    /// its recording.
+    /// Returns the result of a scene, computed now or stored before. The flag is true if it was computed now.
+    /// Reports notes about its recording to `say`.
     ///
     /// # Errors
-    /// [`EvaluationError`]; what was done before stays.
+    /// [`EvaluationError`]; stored results stay.
     pub fn result(
         &self,
         scene: &LabelledScene,
@@ -290,7 +292,8 @@ impl Evaluation {
             return Ok((result, false));
         }
         let path = self.scene_file(&scene.name, "json");
-        // A result of other settings must not be taken for that of the picture which is about to be drawn.
+        // Removes the old result first. It must not be mistaken for the result of the picture that is drawn
+        // now.
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 return Err(ReportError::Write { path, source }.into());
@@ -302,7 +305,7 @@ impl Evaluation {
         Ok((result, true))
     }
 
-    /// The report over `results`, and the scenes that `failed`.
+    /// Makes the report of `results`, with the scenes that `failed`.
     ///
     /// # Errors
     /// [`EvaluationError::Report`].
@@ -324,7 +327,7 @@ impl Evaluation {
         Ok(Report::new(about, results, failed)?)
     }
 
-    /// Writes everything but the scenes' own files, `report.json` last. Gives the files.
+    /// Writes all files except those of single scenes, `report.json` last. Returns the files.
     ///
     /// # Errors
     /// [`EvaluationError::Report`], [`EvaluationError::Image`].
@@ -347,7 +350,7 @@ impl Evaluation {
         Ok([vec![json, markdown, confusion], sheets].concat())
     }
 
-    /// Copies the contact sheets of the worst scenes, and removes those that an earlier report copied.
+    /// Copies the contact sheets of the worst scenes. Removes those copied by an earlier report.
     fn write_worst(&self, worst: &[String]) -> Result<Vec<PathBuf>, ReportError> {
         let folder = self.settings.output.join(WORST_FOLDER);
         let at = |path: &Path, source| ReportError::Write { path: path.to_path_buf(), source };

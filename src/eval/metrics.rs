@@ -1,18 +1,18 @@
-//! Labels against ground truth: the confusion matrix and what is read from it.
+//! Metrics of labels against ground truth: the confusion matrix and figures derived from it.
 
 use serde::Serialize;
 
-/// Most classes of a [`Confusion`]: the matrix has the square of it.
+/// Most classes of a [`Confusion`]. The matrix grows with the square of their number.
 pub const MAX_CLASSES: usize = 4096;
 
-/// What the reference adds to denominators.
+/// Value that the reference adds to denominators.
 const EPSILON: f64 = 1e-10;
 
-/// Why predictions cannot be counted.
+/// Error of counting predictions.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsError {
-    /// Labels and predictions are not of the same points.
+    /// The numbers of labels and predictions differ.
     #[error("{labels} labels and {predictions} predictions; expected one of each per point")]
     Length {
         /// Number of labels.
@@ -25,27 +25,27 @@ pub enum MetricsError {
     Label {
         /// Index of the point.
         point: usize,
-        /// Its label.
+        /// Label of the point.
         label: i32,
         /// Number of classes.
         num_classes: usize,
         /// Labels that are not counted.
         ignore: Vec<i32>,
     },
-    /// A prediction is no class.
+    /// A prediction is not a class.
     #[error("point {point} has the prediction {prediction}; expected 0 to {last}, or -1 for none", last = num_classes - 1)]
     Prediction {
         /// Index of the point.
         point: usize,
-        /// What was predicted.
+        /// Prediction for the point.
         prediction: i32,
         /// Number of classes.
         num_classes: usize,
     },
-    /// There is nothing to distinguish, or too much.
+    /// The number of classes is 0 or too large.
     #[error("{0} classes; expected 1 to {MAX_CLASSES}")]
     NumClasses(usize),
-    /// A matrix has another size than its number of classes asks for.
+    /// The size of a matrix does not fit its number of classes.
     #[error("a matrix of {found} counts for {num_classes} classes; expected a row of {} for each", num_classes + 1)]
     Counts {
         /// Number of counts.
@@ -53,27 +53,27 @@ pub enum MetricsError {
         /// Number of classes.
         num_classes: usize,
     },
-    /// A selection names a class that there is not.
+    /// A selection names a class that does not exist.
     #[error("class {class} is selected; expected classes below {num_classes}")]
     Class {
-        /// The class.
+        /// Number of the class.
         class: usize,
         /// Number of classes.
         num_classes: usize,
     },
 }
 
-/// What a class without any point contributes to a mean.
+/// Contribution of a class without any point to a mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbsentClasses {
-    /// 0, as the published code counts: x / (x + 1e-10) over all classes of the selection.
+    /// The class counts as 0, as in the published code: x / (x + 1e-10) over all classes of the selection.
     Zero,
-    /// Nothing: the mean runs over the classes that occur. IoU skips a class that is neither in the labels nor in the
-    /// predictions, accuracy one that is not in the labels.
+    /// The class is skipped: the mean runs over the classes that occur. IoU skips a class that is in neither
+    /// labels nor predictions. Accuracy skips a class that is not in the labels.
     Skipped,
 }
 
-/// Points of one class.
+/// Point counts of one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassCounts {
     /// Points with this label and this prediction.
@@ -85,25 +85,25 @@ pub struct ClassCounts {
 }
 
 impl ClassCounts {
-    /// Intersection over union; `None` where the class occurs nowhere.
+    /// Intersection over union; `None` if the class does not occur.
     #[must_use]
     pub fn iou(self) -> Option<f64> {
         (self.union > 0).then(|| self.intersection as f64 / (self.union as f64 + EPSILON))
     }
 
-    /// Share of the class's points that are found; `None` where no point has the label.
+    /// Share of the class's points that are found; `None` if no point has the label.
     #[must_use]
     pub fn accuracy(self) -> Option<f64> {
         (self.target > 0).then(|| self.intersection as f64 / (self.target as f64 + EPSILON))
     }
 }
 
-/// Means over a selection of classes; `None` where they are over nothing.
+/// Means over a selection of classes; `None` if no class counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scores {
     /// Mean intersection over union.
     pub mean_iou: Option<f64>,
-    /// Mean over classes of the share of their points that are found.
+    /// Mean over classes of the share of points that are found.
     pub mean_accuracy: Option<f64>,
     /// Share of all points of these classes that are found.
     pub all_accuracy: Option<f64>,
@@ -119,7 +119,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// No points yet, of `num_classes` classes.
+    /// Makes an empty matrix for `num_classes` classes.
     ///
     /// # Errors
     /// [`MetricsError::NumClasses`] unless there are 1 to [`MAX_CLASSES`].
@@ -130,7 +130,7 @@ impl Confusion {
         Ok(Self { num_classes, counts: vec![0; num_classes * (num_classes + 1)], num_ignored: 0 })
     }
 
-    /// A matrix that was counted before: `counts [C, C + 1]` as [`counts`](Self::counts) gives them.
+    /// Makes a matrix from `counts [C, C + 1]`, in the form of [`counts`](Self::counts).
     ///
     /// # Errors
     /// [`MetricsError::NumClasses`] and [`MetricsError::Counts`].
@@ -142,10 +142,10 @@ impl Confusion {
         }
     }
 
-    /// Adds what was counted elsewhere.
+    /// Adds the counts of another matrix.
     ///
     /// # Errors
-    /// [`MetricsError::Counts`] for a matrix of another number of classes; nothing is added then.
+    /// [`MetricsError::Counts`] if the numbers of classes differ; nothing is added then.
     pub fn merge(&mut self, other: &Self) -> Result<(), MetricsError> {
         if other.num_classes != self.num_classes {
             return Err(MetricsError::Counts { found: other.counts.len(), num_classes: self.num_classes });
@@ -155,13 +155,14 @@ impl Confusion {
         Ok(())
     }
 
-    /// Adds the points of a scene: a label 0..C and a prediction 0..C, or -1 for none, each.
+    /// Adds the points of a scene. Each has a label 0..C and a prediction 0..C, or -1 for none.
     ///
-    /// Points whose label is in `ignore` count nowhere, whatever was predicted for them. A point without a prediction
-    /// is one that was not found. Counts do not depend on how points are divided into scenes.
+    /// Points whose label is in `ignore` are not counted, whatever their prediction. A point without a
+    /// prediction counts as not found. Counts do not depend on how points are divided into scenes.
     ///
     /// # Errors
-    /// [`MetricsError::Length`], [`MetricsError::Label`] or [`MetricsError::Prediction`]; nothing is added then.
+    /// [`MetricsError::Length`], [`MetricsError::Label`] or [`MetricsError::Prediction`]; nothing is added
+    /// then.
     pub fn add(&mut self, labels: &[i32], predictions: &[i32], ignore: &[i32]) -> Result<(), MetricsError> {
         if labels.len() != predictions.len() {
             return Err(MetricsError::Length { labels: labels.len(), predictions: predictions.len() });
@@ -179,7 +180,7 @@ impl Confusion {
             let column = column.ok_or(MetricsError::Prediction { point, prediction, num_classes })?;
             Ok(Some(row * (num_classes + 1) + column))
         };
-        // All of a scene or nothing: a wrong label in its middle must not leave half of it counted.
+        // Adds all of a scene or nothing: a wrong label must not leave half of the scene counted.
         let mut counts = vec![0_u64; self.counts.len()];
         let mut num_ignored = 0;
         for point in 0..labels.len() {
@@ -199,20 +200,20 @@ impl Confusion {
         self.num_classes
     }
 
-    /// The matrix `[C, C + 1]`, row-major: points with a label (row) and a prediction (column); the last column is of
-    /// points without a prediction.
+    /// The matrix `[C, C + 1]`, row-major: points with a label (row) and a prediction (column). The last
+    /// column counts points without a prediction.
     #[must_use]
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// Points that were left out for their label.
+    /// Number of points left out because of their label.
     #[must_use]
     pub fn num_ignored(&self) -> u64 {
         self.num_ignored
     }
 
-    /// The counts of every class.
+    /// Counts of every class.
     #[must_use]
     pub fn classes(&self) -> Vec<ClassCounts> {
         let mut predicted = vec![0_u64; self.num_classes];
@@ -227,11 +228,11 @@ impl Confusion {
         .collect()
     }
 
-    /// Means over the classes `selection`. Predictions always compete over all classes: a selection only chooses whose
-    /// figures are read.
+    /// Means over the classes `selection`. Predictions always compete over all classes; the selection only
+    /// decides which figures are averaged.
     ///
     /// # Errors
-    /// [`MetricsError::Class`] for a class that there is not.
+    /// [`MetricsError::Class`] for a class that does not exist.
     pub fn scores(&self, selection: &[usize], absent: AbsentClasses) -> Result<Scores, MetricsError> {
         let classes = self.classes();
         let selected: Vec<ClassCounts> = selection
@@ -265,8 +266,8 @@ impl Confusion {
 mod tests {
     use super::*;
 
-    /// Class 0: two of three found, one said to be 1; class 1: found once, once unlabelled; class 2 predicted only;
-    /// class 3 nowhere.
+    /// Class 0: two of three points found, one predicted as 1. Class 1: one found, one unlabelled. Class 2:
+    /// only predicted. Class 3: does not occur.
     fn counted() -> Confusion {
         let mut confusion = Confusion::new(4).unwrap();
         confusion.add(&[0, 0, 0, 9], &[0, 0, 1, 3], &[9]).unwrap();
@@ -297,7 +298,7 @@ mod tests {
         assert!(near(zero.mean_iou, (0.5 + 1.0 / 3.0) / 4.0), "{zero:?}");
         assert!(near(zero.mean_accuracy, (0.5 + 0.5) / 4.0) && near(zero.all_accuracy, 0.5), "{zero:?}");
         let skipped = confusion.scores(&[0, 1, 2, 3], AbsentClasses::Skipped).unwrap();
-        // Class 2 was predicted where it is not: a zero in the IoU, but no accuracy to speak of.
+        // Class 2 was predicted but is not in the labels: its IoU is zero, and it has no accuracy.
         assert!(near(skipped.mean_iou, (0.5 + 1.0 / 3.0) / 3.0), "{skipped:?}");
         assert!(near(skipped.mean_accuracy, 0.5) && near(skipped.all_accuracy, 0.5), "{skipped:?}");
         let nothing = Scores { mean_iou: None, mean_accuracy: None, all_accuracy: None };

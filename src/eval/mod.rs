@@ -1,4 +1,4 @@
-//! How good labels are: metrics, labelled scenes, and the evaluation of many scenes.
+//! Evaluation of labels: metrics, labelled scenes, and the evaluation of many scenes.
 
 pub mod evaluation;
 pub mod metrics;

@@ -1,15 +1,15 @@
-//! What others have published on the same data sets, to stand beside one's own figures.
+//! Published figures on the same data sets, for comparison.
 
 use serde::Serialize;
 
 use crate::labels::Preset;
 
-/// Published figures of a method, in percent, as its authors count them.
+/// Published figures of a method, in percent, counted by its authors' rules.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Published {
-    /// The method.
+    /// Name of the method.
     pub method: &'static str,
-    /// What was evaluated.
+    /// Data set.
     pub data: &'static str,
     /// Mean intersection over union.
     pub mean_iou: Option<f64>,
@@ -19,7 +19,7 @@ pub struct Published {
     pub foreground_mean_iou: Option<f64>,
     /// Mean accuracy without wall, floor and ceiling.
     pub foreground_mean_accuracy: Option<f64>,
-    /// Where the figures stand.
+    /// Source of the figures.
     pub source: &'static str,
 }
 
@@ -46,8 +46,8 @@ const SCANNET200: [Published; 1] = [Published {
 const MATTERPORT21: [Published; 1] =
     [Published { data: "Matterport3D", mean_iou: Some(40.2), mean_accuracy: Some(62.4), ..GEOPURIFY }];
 
-/// Published figures for the classes of `preset` and scenes of these names; none where the scenes are not those of the data
-/// set.
+/// Published figures for the classes of `preset` and scenes of these names. Empty if the scenes are not those
+/// of the data set.
 #[must_use]
 pub fn published<'a>(preset: &str, scenes: impl IntoIterator<Item = &'a str>) -> &'static [Published] {
     let (figures, is_of_data_set): (&[Published], fn(&str) -> bool) = match preset {
@@ -60,14 +60,14 @@ pub fn published<'a>(preset: &str, scenes: impl IntoIterator<Item = &'a str>) ->
     if scenes.peek().is_some() && scenes.all(is_of_data_set) { figures } else { &[] }
 }
 
-/// `scene0123_00`.
+/// True for a name such as `scene0123_00`.
 fn is_scannet(name: &str) -> bool {
     let parts = name.strip_prefix("scene").and_then(|rest| rest.split_once('_'));
     let is_number = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
     parts.is_some_and(|(space, visit)| is_number(space, 4) && is_number(visit, 2))
 }
 
-/// `17DRP5sb8fy_region3`.
+/// True for a name such as `17DRP5sb8fy_region3`.
 fn is_matterport(name: &str) -> bool {
     let parts = name.rsplit_once("_region");
     parts.is_some_and(|(scan, region)| {

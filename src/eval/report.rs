@@ -1,4 +1,4 @@
-//! What an evaluation says of many scenes: counts of each, figures over all, as JSON and as Markdown.
+//! Report of an evaluation of many scenes: counts per scene and figures over all, as JSON and as Markdown.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -10,15 +10,16 @@ use super::published::{Published, published};
 use crate::labels::Protocol;
 use crate::pipeline::Weights;
 
-/// Scenes that are listed as the worst.
+/// Number of worst scenes that are listed.
 const NUM_WORST: usize = 10;
 
-/// A [`Confusion`] as it is kept in files.
+/// A [`Confusion`] in the form of result files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// `[C][C + 1]`, points with a label (row) and a prediction (column); the last column is of points without one.
+    /// `[C][C + 1]`: points with a label (row) and a prediction (column). The last column counts points
+    /// without a prediction.
     pub rows: Vec<Vec<u64>>,
-    /// Points that were left out for their label.
+    /// Number of points left out because of their label.
     pub ignored: u64,
 }
 
@@ -33,7 +34,7 @@ impl Counts {
     /// The confusion matrix.
     ///
     /// # Errors
-    /// [`MetricsError::Counts`] where rows are not all of one element more than there are rows.
+    /// [`MetricsError::Counts`] unless every row has one element more than there are rows.
     pub fn to_confusion(&self) -> Result<Confusion, MetricsError> {
         let num_classes = self.rows.len();
         if let Some(row) = self.rows.iter().find(|row| row.len() != num_classes + 1) {
@@ -43,54 +44,54 @@ impl Counts {
     }
 }
 
-/// What came of one scene.
+/// Result of one scene.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SceneResult {
-    /// What it was made of: two results of one key have the same counts.
+    /// Key of its inputs: two results with the same key have the same counts.
     pub key: String,
-    /// The scene.
+    /// Name of the scene.
     pub scene: String,
-    /// Points, with or without a position.
+    /// Number of points, with or without a position.
     pub points: u64,
-    /// Views the model looked at.
+    /// Number of views that went through the model.
     pub views: u64,
-    /// Whether they are of a recording, not drawn.
+    /// True if the views are from a recording, false if they were drawn.
     pub recorded: bool,
-    /// What had to be handled.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// Labels that the views agree on, before purification.
+    /// Counts of the labels on which the views agree, before purification.
     pub lifted: Counts,
-    /// Labels after purification.
+    /// Counts of the labels after purification.
     pub purified: Counts,
-    /// Seconds it took. Not part of a report: they are never the same twice.
+    /// Time in seconds. It is not part of a report, because it varies.
     pub seconds: f64,
 }
 
-/// A scene that could not be evaluated.
+/// Scene that could not be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// The scene.
+    /// Name of the scene.
     pub scene: String,
-    /// Why.
+    /// Error message.
     pub error: String,
 }
 
-/// What an evaluation was done with.
+/// Settings, networks and device of an evaluation.
 #[derive(Clone, Debug, Serialize)]
 pub struct About {
     /// Version of this program.
     pub geopurify: &'static str,
-    /// The label set.
+    /// Name of the label set.
     pub preset: &'static str,
-    /// Its labels that were asked for, class by class.
+    /// Labels used, class by class.
     pub labels: Vec<String>,
-    /// How they are counted.
+    /// Protocol of counting.
     pub protocol: Protocol,
-    /// Settings as they were used.
+    /// Settings of the evaluation.
     pub settings: serde_json::Value,
-    /// Networks as they were used.
+    /// Weights of the networks.
     pub weights: Vec<Weights>,
-    /// Where it ran.
+    /// Device on which it ran.
     pub device: String,
 }
 
@@ -99,22 +100,22 @@ pub struct About {
 pub struct Group {
     /// `all`, `base` or `novel`.
     pub name: &'static str,
-    /// The classes.
+    /// Classes of the group.
     pub classes: Vec<usize>,
-    /// Where a class that does not occur counts as 0, as the reference counts.
+    /// Scores that count an absent class as 0, like the reference.
     pub absent_zero: Scores,
-    /// Where it counts nowhere.
+    /// Scores that skip absent classes.
     pub absent_skipped: Scores,
-    /// The same without background classes; `None` where there are none.
+    /// Scores without background classes; `None` if the protocol has none.
     pub foreground: Option<Foreground>,
 }
 
-/// Figures of a group of classes without wall, floor and ceiling.
+/// Scores of a group of classes without wall, floor and ceiling.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Foreground {
-    /// Where a class that does not occur counts as 0.
+    /// Scores that count an absent class as 0.
     pub absent_zero: Scores,
-    /// Where it counts nowhere.
+    /// Scores that skip absent classes.
     pub absent_skipped: Scores,
 }
 
@@ -130,36 +131,36 @@ impl Group {
 /// Figures of one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassFigures {
-    /// Its label.
+    /// Label of the class.
     pub name: String,
-    /// Points that have it in truth.
+    /// Points with this label.
     pub points: u64,
-    /// Points that have it in truth and as prediction.
+    /// Points with this label and this prediction.
     pub found: u64,
-    /// Intersection over union; `None` where it occurs neither in truth nor in predictions.
+    /// Intersection over union; `None` if the class is in neither labels nor predictions.
     pub iou: Option<f64>,
-    /// Share of its points that are found; `None` where it has none.
+    /// Share of its points that are found; `None` if it has none.
     pub accuracy: Option<f64>,
 }
 
 /// All figures of one set of predictions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// All classes, base and novel ones.
+    /// All classes, base classes and novel classes.
     pub groups: Vec<Group>,
-    /// Class by class.
+    /// Figures of each class.
     pub classes: Vec<ClassFigures>,
-    /// Counted points without a prediction.
+    /// Number of counted points without a prediction.
     pub unlabelled: u64,
-    /// What everything follows from.
+    /// Confusion matrix from which all figures follow.
     pub confusion: Counts,
 }
 
 impl Figures {
-    /// Reads everything off a confusion matrix of the classes `labels`.
+    /// Derives all figures from a confusion matrix of the classes `labels`.
     ///
     /// # Errors
-    /// [`MetricsError::Class`] where `protocol` has more classes than `confusion`.
+    /// [`MetricsError::Class`] if `protocol` has more classes than `confusion`.
     pub fn new(confusion: &Confusion, protocol: &Protocol, labels: &[String]) -> Result<Self, MetricsError> {
         let group = |name, classes: Vec<usize>| {
             let both = |classes: &[usize]| {
@@ -201,50 +202,51 @@ impl Figures {
 /// Figures of one scene, over the classes that occur in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SceneFigures {
-    /// The scene.
+    /// Name of the scene.
     pub scene: String,
-    /// Its points.
+    /// Number of its points.
     pub points: u64,
-    /// Those of them that do not count.
+    /// Number of its points that are not counted.
     pub ignored: u64,
-    /// Views the model looked at.
+    /// Number of views that went through the model.
     pub views: u64,
-    /// Whether they are of a recording, not drawn.
+    /// True if the views are from a recording, false if they were drawn.
     pub recorded: bool,
-    /// What had to be handled.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// Before purification.
+    /// Scores before purification.
     pub lifted: Scores,
-    /// After purification.
+    /// Scores after purification.
     pub purified: Scores,
 }
 
-/// An evaluation over scenes. The same results give the same report, byte for byte, whatever their times.
+/// Report of an evaluation over scenes. The same results give the same report, byte for byte, whatever their
+/// times.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What it was done with.
+    /// Settings, networks and device.
     pub about: About,
-    /// Scenes that were evaluated.
+    /// Number of scenes that were evaluated.
     pub num_scenes: usize,
-    /// Their points.
+    /// Number of their points.
     pub points: u64,
-    /// Those of them that do not count.
+    /// Number of their points that are not counted.
     pub ignored: u64,
-    /// Before purification: labels that the views agree on.
+    /// Figures before purification, of the labels on which the views agree.
     pub lifted: Figures,
-    /// After purification.
+    /// Figures after purification.
     pub purified: Figures,
-    /// Scenes with the lowest mean IoU after purification, the worst first; of equal ones the first by name.
+    /// Scenes with the lowest mean IoU after purification, the worst first. Equal ones are sorted by name.
     pub worst: Vec<String>,
     /// Every scene, in the order of `results`.
     pub scenes: Vec<SceneFigures>,
-    /// Scenes that are missing in all figures.
+    /// Scenes that failed. They are missing in all figures.
     pub failed: Vec<Failure>,
-    /// What others have published on this data set.
+    /// Published figures on this data set.
     pub published: &'static [Published],
 }
 
-/// Why there is no report.
+/// Error of making a report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -253,7 +255,7 @@ pub enum ReportError {
     Scene {
         /// The scene.
         scene: String,
-        /// What is wrong.
+        /// Reason.
         source: MetricsError,
     },
     /// The protocol does not fit the labels.
@@ -264,16 +266,16 @@ pub enum ReportError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
 
 impl Report {
-    /// Sums up `results`. Counts are added over scenes before anything is divided, as the reference does.
+    /// Combines `results`. Counts are added over scenes before anything is divided, like in the reference.
     ///
     /// # Errors
-    /// [`ReportError::Scene`] where counts are not of the protocol's classes.
+    /// [`ReportError::Scene`] if counts do not fit the protocol's classes.
     pub fn new(about: About, results: &[SceneResult], failed: Vec<Failure>) -> Result<Self, ReportError> {
         let Protocol { num_classes, .. } = about.protocol;
         let all: Vec<usize> = about.protocol.all();
@@ -313,7 +315,7 @@ impl Report {
         })
     }
 
-    /// The report for a person.
+    /// The report as Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut text = String::new();
@@ -447,14 +449,14 @@ impl Report {
         let row = &self.purified.confusion.rows[class];
         let total: u64 = row.iter().sum();
         let wrong = row.iter().enumerate().filter(|&(column, count)| column != class && *count > 0);
-        // Of equal ones the first.
+        // Takes the first of equal ones.
         let Some((column, &count)) = wrong.rev().max_by_key(|(_, count)| **count) else { return "–".into() };
         let name = self.purified.classes.get(column).map_or("nothing", |class| class.name.as_str());
         format!("{} {}", cell(name), percent(Some(count as f64 / total as f64)))
     }
 }
 
-/// The scenes with the lowest mean IoU. One without a counted point has none.
+/// Scenes with the lowest mean IoU. A scene without counted points has no IoU and is left out.
 fn worst(scenes: &[SceneFigures]) -> Vec<String> {
     let mut known: Vec<(f64, &str)> =
         scenes.iter().filter_map(|scene| Some((scene.purified.mean_iou?, scene.scene.as_str()))).collect();
@@ -476,16 +478,16 @@ fn percent(share: Option<f64>) -> String {
 fn gain(before: Option<f64>, after: Option<f64>) -> String {
     let Some((before, after)) = before.zip(after) else { return "–".to_owned() };
     let points = 100.0 * (after - before);
-    // What rounds to nothing has no sign.
+    // A value that rounds to zero has no sign.
     format!("{:+.2}", if points.abs() < 0.005 { 0.0 } else { points })
 }
 
-/// A text that ends no cell of a table.
+/// Escapes a text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }
 
-/// The head of a table whose first `num_names` columns go to the left, the others to the right.
+/// Head of a table. The first `num_names` columns are left-aligned, the others right-aligned.
 fn head(out: &mut String, columns: &[&str], num_names: usize) -> std::fmt::Result {
     writeln!(out, "| {} |", columns.join(" | "))?;
     let rules: Vec<&str> = (0..columns.len()).map(|i| if i < num_names { "---" } else { "---:" }).collect();

@@ -11,33 +11,33 @@ use crate::labels::benchmarks::{
 use crate::labels::{LabelsError, Preset, SCANNET_LABELS, is_scannets, nyu40_from_class, read_labels};
 use crate::views::{Layout, detect};
 
-/// How deep scenes are looked for: a folder of splits, each of scenes, each a folder of its own.
+/// Depth to which scenes are searched: a folder of splits, each with scenes, each with its own folder.
 const DEPTH: usize = 3;
 
-/// What ScanNet's reduced meshes have behind the scene's name.
+/// Suffix of ScanNet's reduced meshes after the scene's name.
 const SCANNET_MESH: &str = "_vh_clean_2";
 
-/// How the labels of a scene are kept.
+/// Storage of a scene's labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelSource {
-    /// As a property of the points of a mesh.
+    /// A property of the points of a mesh.
     Points,
-    /// As ScanNet's groups of segments.
+    /// ScanNet's groups of segments.
     Segments(ScanNetFiles),
-    /// As categories of a mesh's faces: Matterport3D.
+    /// Categories of a mesh's faces: Matterport3D.
     Faces,
 }
 
 /// Labels of a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SceneLabels {
-    /// `[N]`, one for each point.
+    /// `[N]`: one label per point.
     pub labels: Vec<i64>,
-    /// Whether they are NYU40's numbers, not those of classes.
+    /// True if they are NYU40 numbers, false if they are class numbers.
     pub are_nyu40: bool,
 }
 
-/// A scan with labels, and the recording that it was made from.
+/// Scan with labels, and the recording from which it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledScene {
     /// Its name: that of the scan's file, without ScanNet's `_vh_clean_2`.
@@ -46,13 +46,13 @@ pub struct LabelledScene {
     pub scan: PathBuf,
     /// The file with the labels of its points.
     pub labels: PathBuf,
-    /// How they are kept there.
+    /// Storage of the labels in that file.
     pub source: LabelSource,
     /// The recording, if there is one.
     pub recording: Option<PathBuf>,
 }
 
-/// Why there are no scenes.
+/// Error of finding scenes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScenesError {
@@ -61,15 +61,15 @@ pub enum ScenesError {
     Io {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The meshes of a house cannot be listed.
     #[error(transparent)]
     Labels(#[from] LabelsError),
-    /// No scene is there.
+    /// The folder contains no labelled scene.
     #[error(
-        "{}: no labelled scene in it or {} folders down; expected scans NAME.ply with their labels beside them as \
+        "{}: no labelled scene in this folder or up to {} folders below; expected scans NAME.ply with their labels beside them as \
          NAME{SCANNET_LABELS} or as ScanNet's .aggregation.json and .segs.json, or Matterport3D's {REGIONS}",
         folder.display(), DEPTH - 1
     )]
@@ -77,23 +77,27 @@ pub enum ScenesError {
         /// The folder.
         folder: PathBuf,
     },
-    /// Two scenes have one name.
-    #[error("{} and {}: both are scene '{name}'; expected a name of its own for each", first.display(), second.display())]
+    /// Two scenes have the same name.
+    #[error("{} and {}: both are scene '{name}'; expected different names", first.display(), second.display())]
     Twice {
-        /// The name.
+        /// Name of both scenes.
         name: String,
-        /// The labels of one.
+        /// Labels of the first.
         first: PathBuf,
-        /// The labels of the other.
+        /// Labels of the second.
         second: PathBuf,
     },
 }
 
-/// The labelled scenes in `folder` and its folders, in the order of their names.
+/// Finds the labelled scenes in `folder` and its folders, in the order of their names.
 ///
-/// A scene is a pair of `NAME.ply` and `NAME.labels.ply`, or ScanNet's `NAME_vh_clean_2.ply` with its segments and their groups,
-/// or a room of Matterport3D in `SCAN/region_segmentations`, which is called `SCAN_regionN` and has the recording `SCAN`. Its recording is `NAME.sens` or a recording in the folder `NAME`
-/// beside them; or, where a scene has a folder for itself, that folder.
+/// A scene is one of the following:
+/// - a pair of `NAME.ply` and `NAME.labels.ply`;
+/// - ScanNet's `NAME_vh_clean_2.ply` with its segments and their groups;
+/// - a room of Matterport3D in `SCAN/region_segmentations`, called `SCAN_regionN`, with the recording `SCAN`.
+///
+/// The recording of a scene is `NAME.sens` or a recording in the folder `NAME` beside it. If a scene has its
+/// own folder, that folder can be the recording.
 ///
 /// # Errors
 /// [`ScenesError`].
@@ -128,7 +132,7 @@ fn walk(folder: &Path, depth: usize, found: &mut BTreeMap<String, LabelledScene>
     if labels.is_empty() {
         raw(folder, &entries, found)?;
     }
-    // A scene's own folders hold its pictures: many, and no scenes.
+    // The folders of a scene hold its pictures: many files, and no scenes.
     if depth > 1 && labels.is_empty() && !folder.join(REGIONS).is_dir() {
         for path in entries.iter().filter(|path| path.is_dir()) {
             walk(path, depth - 1, found)?;
@@ -145,7 +149,8 @@ fn insert(scene: LabelledScene, found: &mut BTreeMap<String, LabelledScene>) -> 
     }
 }
 
-/// The scenes of a folder as ScanNet and Matterport3D are downloaded, without labelled meshes.
+/// Finds the scenes of a folder in the form in which ScanNet and Matterport3D are downloaded, without
+/// labelled meshes.
 fn raw(folder: &Path, entries: &[PathBuf], found: &mut BTreeMap<String, LabelledScene>) -> Result<(), ScenesError> {
     let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let scans: Vec<(String, &PathBuf)> = entries
@@ -179,7 +184,7 @@ fn raw(folder: &Path, entries: &[PathBuf], found: &mut BTreeMap<String, Labelled
 }
 
 impl LabelledScene {
-    /// The files that its labels follow from; `root` is the folder of all scenes.
+    /// Files from which its labels are read. `root` is the folder of all scenes.
     #[must_use]
     pub fn label_files(&self, root: &Path, preset: &Preset) -> Vec<PathBuf> {
         let mut files = vec![self.labels.clone()];
@@ -203,11 +208,12 @@ impl LabelledScene {
         ScanNetFiles::of(self.labels.parent()?, &self.name)
     }
 
-    /// The labels of its points, for the classes of `preset`; `root` is the folder of all scenes.
+    /// Reads the labels of its points, for the classes of `preset`. `root` is the folder of all scenes.
     ///
-    /// A labelled mesh may have a property called as the preset, which holds numbers of classes (255: none), as `prepare`
-    /// writes it; otherwise its `label` are NYU40's numbers. For ScanNet200 the segments and groups beside the mesh are read,
-    /// for Matterport3D's rooms the categories of their faces, each with the data set's table.
+    /// A labelled mesh may have a property named after the preset, with class numbers (255: none), as
+    /// `prepare` writes it. Otherwise its `label` holds NYU40 numbers. For ScanNet200 the segments and groups
+    /// beside the mesh are read. For rooms of Matterport3D the categories of their faces are read. Both use
+    /// the table of the data set.
     ///
     /// # Errors
     /// [`LabelsError`].
@@ -234,11 +240,11 @@ impl LabelledScene {
                     Some(files) => Ok(of_classes(of_segments(&files)?.scannet200)),
                     None if is_scannet200 => Err(other(
                         "a property 'scannet200' of the points, or NAME.aggregation.json and \
-                         NAME_vh_clean_2.0.010000.segs.json beside the mesh; or --label-ids class, where its 'label' are classes",
+                         NAME_vh_clean_2.0.010000.segs.json beside the mesh; or --label-ids class, if its 'label' holds classes",
                     )),
                     None => Err(other(
-                        "a property of this name, as geopurify prepare writes it; or --label-ids class, where the 'label' of its \
-                         points are classes",
+                        "a property of this name, as geopurify prepare writes it; or --label-ids class, if the 'label' of its \
+                         points holds classes",
                     )),
                 }
             }

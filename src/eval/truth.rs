@@ -1,4 +1,4 @@
-//! Ground truth: the labels of a scan's points, as a benchmark counts them.
+//! Ground truth: the labels of a scan's points, in the classes of a benchmark.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +6,17 @@ use super::metrics::{Confusion, MetricsError};
 use crate::labels::nyu40::classes_from_nyu40;
 use crate::labels::{LabelsError, Protocol};
 
-/// A label of [`Truth`] that counts nowhere.
+/// Label of [`Truth`] that is not counted.
 pub const NOT_COUNTED: i32 = i32::MIN;
 
-/// Why labels and predictions cannot be compared.
+/// Error of comparing labels and predictions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TruthError {
     /// The labels cannot be read.
     #[error(transparent)]
     Labels(#[from] LabelsError),
-    /// Labels and points are not of one scan.
+    /// The numbers of labels and points differ.
     #[error(
         "{} has {labels} labels, {} has {points} points; expected one label for each point, in the same order",
         path.display(), scan.display()
@@ -26,32 +26,33 @@ pub enum TruthError {
         path: PathBuf,
         /// Number of labels.
         labels: usize,
-        /// The scan.
+        /// File of the scan.
         scan: PathBuf,
         /// Number of its points.
         points: usize,
     },
-    /// A label is none that the protocol knows, or a prediction is none.
+    /// A label is unknown to the protocol, or a prediction is not a class.
     #[error("{}: {source}", path.display())]
     Metrics {
         /// The file with the labels.
         path: PathBuf,
-        /// What is wrong.
+        /// Reason.
         source: MetricsError,
     },
 }
 
-/// The labels of a scene as a protocol counts them.
+/// Labels of a scene, prepared for a protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Truth {
     path: PathBuf,
-    /// `[N]` classes, labels that the protocol ignores, or [`NOT_COUNTED`].
+    /// `[N]`: classes, labels that the protocol ignores, or [`NOT_COUNTED`].
     labels: Vec<i32>,
 }
 
 impl Truth {
-    /// Takes `labels` of the file `path`: numbers of classes, or NYU40's where `nyu40_from_class` is given. Labels in `ignore`
-    /// count nowhere, as those that the protocol ignores and those of NYU40 that are no class.
+    /// Takes the `labels` of the file `path`. They are class numbers, or NYU40 numbers if `nyu40_from_class`
+    /// is given. Three kinds of labels are not counted: those in `ignore`, those that the protocol ignores,
+    /// and NYU40 numbers that are not a class.
     ///
     /// # Errors
     /// [`TruthError::Metrics`] for a label that is neither a class nor ignored.
@@ -67,10 +68,10 @@ impl Truth {
         if let Some(nyu40_from_class) = nyu40_from_class {
             classes_from_nyu40(&mut labels, nyu40_from_class, OTHER);
         }
-        // What does not fit is no class either.
+        // A number that does not fit is not a class either.
         let labels = labels.into_iter().map(|label| i32::try_from(label).unwrap_or(i32::MAX)).collect();
         let truth = Self { path: path.to_path_buf(), labels };
-        // A wrong label should be found before anything is predicted.
+        // Finds a wrong label before anything is predicted.
         truth.count(&vec![-1; truth.labels.len()], protocol)?;
         Ok(truth)
     }
@@ -81,13 +82,13 @@ impl Truth {
         self.labels.len()
     }
 
-    /// Whether there is no label.
+    /// True if there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// `[N]` the class of each point, -1 for those that count nowhere: for pictures.
+    /// `[N]`: class of each point, -1 for points that are not counted. Used for pictures.
     #[must_use]
     pub fn classes(&self, protocol: &Protocol) -> Vec<i32> {
         let class = |&label: &i32| if self.is_counted(label, protocol) { label } else { -1 };
@@ -98,7 +99,7 @@ impl Truth {
         label != NOT_COUNTED && !protocol.ignore.contains(&label)
     }
 
-    /// Fails unless there is one label for each of the `points` of `scan`.
+    /// Checks that there is one label for each of the `points` points of `scan`.
     ///
     /// # Errors
     /// [`TruthError::Points`].
@@ -110,7 +111,7 @@ impl Truth {
         Err(TruthError::Points { path, labels, scan: scan.to_path_buf(), points })
     }
 
-    /// Counts `predictions [N]`: a class each, -1 for none.
+    /// Counts `predictions [N]`: one class per point, -1 for none.
     ///
     /// # Errors
     /// [`TruthError::Metrics`].
@@ -122,7 +123,8 @@ impl Truth {
         });
         counted.map_err(|source| {
             let source = match source {
-                // What stands for "not counted" is no label that a user could have meant.
+                // The message leaves out the internal number for "not counted": a user could not have meant
+                // it.
                 MetricsError::Label { point, label, num_classes, .. } => {
                     MetricsError::Label { point, label, num_classes, ignore: protocol.ignore.to_vec() }
                 }
@@ -142,7 +144,7 @@ mod tests {
     fn truth_counts_what_the_protocol_counts() {
         let protocol = Protocol::SCANNET19;
         let path = Path::new("a.labels.ply");
-        // Unlabelled, wall, other furniture, blinds, bathtub, and one that is left out by hand.
+        // Unlabelled, wall, other furniture, blinds, bathtub, and one that `ignore` leaves out.
         let nyu40 = vec![0, 1, 39, 13, 36, 2];
         let truth = Truth::new(path, nyu40, Some(&SCANNET20.map(i64::from)), &[2], &protocol).unwrap();
         assert_eq!(truth.classes(&protocol), [-1, 0, -1, -1, 18, -1]);

@@ -1,4 +1,4 @@
-//! Views, one after the other, to one feature per point.
+//! Lifts views, one after the other, to one feature per point.
 
 use std::io;
 use std::ops::Range;
@@ -18,37 +18,37 @@ use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, li
 use crate::purify::FeatureSource;
 use crate::weights::WeightsError;
 
-/// Row numbers that are on the device at a time.
+/// Row numbers per block on the device.
 const BLOCK_VALUES: usize = 1 << 22;
-/// Bytes of host memory that a [`Lifter`] takes for what it keeps of views, unless told otherwise.
+/// Bytes of host memory in which a [`Lifter`] keeps views by default.
 pub const MEMORY_BUDGET: u64 = 256 << 20;
-/// A point that a view does not see.
+/// Marks a point that a view does not see.
 const NO_ROW: u16 = u16::MAX;
 
-/// Why points could not be lifted to.
+/// Error of lifting.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LiftError {
-    /// A depth map or a view does not have the camera's size.
+    /// The size of a depth map or a view differs from the camera's.
     #[error("{what} has {found} pixels, the camera {} x {}", expected[1], expected[0])]
     Size {
         /// The depth map or the view.
         what: &'static str,
-        /// Its pixels.
+        /// Number of its pixels.
         found: usize,
         /// Height and width of the camera's image.
         expected: [usize; 2],
     },
-    /// The pixels were found for other points.
-    #[error("pixels of {found} points for a scan of {expected}")]
+    /// A projection was made for other points.
+    #[error("the projection is of {found} points, the scan has {expected}")]
     Points {
         /// Points of the projection.
         found: usize,
         /// Points of the scan.
         expected: usize,
     },
-    /// A view's tables do not have the width of the first one's.
-    #[error("a view of {found:?} channels and labels after one of {expected:?}")]
+    /// Channels or labels of a view differ from those of the first view.
+    #[error("a view has {found:?} channels and labels, the first view has {expected:?}")]
     Tables {
         /// Channels and labels of the view.
         found: [usize; 2],
@@ -58,23 +58,23 @@ pub enum LiftError {
     /// No view sees a point.
     #[error("none of the {views} views sees any of the {points} points: wrong poses, or depth in another unit?")]
     NothingSeen {
-        /// Views that were added.
+        /// Number of views that were added.
         views: usize,
-        /// Points of the scan.
+        /// Number of points of the scan.
         points: usize,
     },
-    /// Views past the memory budget could not be written or read back.
+    /// Views beyond the memory budget could not be written to a temporary file or read back.
     #[error(
         "{bytes} bytes of views are past the memory budget and go to a temporary file in {}: {source}; a larger \
          budget, or TMPDIR set to a folder with more room",
         folder.display()
     )]
     Spill {
-        /// Where temporary files are.
+        /// Folder of temporary files.
         folder: PathBuf,
-        /// What the file has to hold so far.
+        /// Bytes that the file must hold so far.
         bytes: u64,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// The device failed.
@@ -82,24 +82,24 @@ pub enum LiftError {
     Op(#[from] OpError),
 }
 
-/// The pixels at which a camera sees the points, on the device.
+/// Pixels at which a camera sees the points, on the device.
 #[derive(Clone, Debug)]
 pub struct Projection {
-    /// `[N]`.
+    /// `[N]` pixel of every point, -1 if it is not seen.
     pixel_from_point: Tensor<1, Int>,
-    /// The points that have a pixel, and those that have none.
+    /// Points with a pixel, and points without one.
     points: Compacted,
     size: [usize; 2],
 }
 
 impl Projection {
-    /// How many points are seen.
+    /// Number of points that are seen.
     #[must_use]
     pub fn num_visible(&self) -> usize {
         self.points.num_present
     }
 
-    /// `[N]` row · width + column, -1 where a point is not seen. Reads it from the device.
+    /// `[N]` row · width + column, -1 for a point that is not seen. Reads the values from the device.
     ///
     /// # Errors
     /// [`OpError::Device`].
@@ -108,20 +108,21 @@ impl Projection {
     }
 }
 
-/// What became of the points of a view.
+/// Point counts of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViewReport {
-    /// Points the view sees.
+    /// Points that the view sees.
     pub num_visible: usize,
-    /// Points among them that no query claims: they took that of the nearest point of the view that has one.
+    /// Visible points whose pixel no query claims. They got the query of the nearest point of the view that
+    /// has one.
     pub num_filled: usize,
 }
 
 /// Collects views of one scan.
 ///
-/// What it keeps of a view, on the host, is two bytes per point and those rows of the view's tables that a point
-/// uses: 4 · (D + K) bytes each. Once all that is past the memory budget, the two bytes of further views go to an unnamed
-/// temporary file; tables stay in memory.
+/// For each view it keeps on the host two bytes per point, and the rows of the view's tables that some point
+/// uses: 4 · (D + K) bytes each. When all this exceeds the memory budget, the two bytes per point of further
+/// views go to an unnamed temporary file. Tables stay in memory.
 #[derive(Debug)]
 pub struct Lifter {
     device: Device,
@@ -129,24 +130,24 @@ pub struct Lifter {
     visibility: Visibility,
     memory_budget: u64,
     rows: RowNumbers,
-    /// By view: the query that each row of its table is of.
+    /// For each view, the query of each row of its table.
     query_from_row: Vec<Vec<u16>>,
     table: Table,
 }
 
-/// Rows of all views' queries that some point uses, one view after the other.
+/// Rows for the queries of all views that some point uses, view by view.
 #[derive(Debug, Default)]
 struct Table {
     num_channels: usize,
     num_labels: usize,
-    /// `[R, D]`.
+    /// `[R, D]` embeddings.
     embeddings: Vec<f32>,
-    /// `[R, K]`.
+    /// `[R, K]` logits.
     logits: Vec<f32>,
 }
 
 impl Lifter {
-    /// For `positions [N]`, every one finite and centred before it became f32.
+    /// Makes a lifter for `positions [N]`. All must be finite, and centred before the conversion to f32.
     #[must_use]
     pub fn new(positions: Vec<[f32; 3]>, visibility: Visibility, device: &Device) -> Self {
         let shape = [positions.len(), 3];
@@ -161,7 +162,7 @@ impl Lifter {
         }
     }
 
-    /// With another memory budget than [`MEMORY_BUDGET`].
+    /// Sets a memory budget other than [`MEMORY_BUDGET`].
     #[must_use]
     pub fn with_memory_budget(mut self, bytes: u64) -> Self {
         self.memory_budget = bytes;
@@ -189,16 +190,17 @@ impl Lifter {
         self.points.dims()[0]
     }
 
-    /// Which points the camera `color` sees, by the map `depth [height · width]` (0: none) of `depth_camera`.
+    /// Finds the points that the camera `color` sees, by the depth map `depth [height · width]` (0: no depth)
+    /// of `depth_camera`.
     ///
-    /// Where both are one camera, a point is seen at its pixel if the depth there is the point's. Otherwise, since a depth
-    /// map resampled into another camera would invent depths at every edge, each camera says what it knows: the
-    /// depth camera whether the point is hidden, up to its very border, and the colour camera at which pixel it is, outside
-    /// its border and at any depth. That takes the two to be close to each other, as in an RGB-D sensor: what is hidden
-    /// from only one of them goes unnoticed.
+    /// If both cameras are the same, a point is seen at its pixel if its depth agrees with the map. Otherwise
+    /// a depth map resampled into the other camera would invent depths at every edge. So each camera decides
+    /// one thing. The depth camera decides if the point is hidden, up to the border of its map. The colour
+    /// camera gives the pixel, outside its border and at any depth. The two cameras must be close to each
+    /// other, as in an RGB-D sensor: a point that is hidden from only one of them is not noticed.
     ///
     /// # Errors
-    /// [`LiftError::Size`] where the depth map has not its camera's size; [`LiftError::Op`].
+    /// [`LiftError::Size`] if the size of the depth map differs from its camera's; [`LiftError::Op`].
     pub fn see(&self, color: Camera, depth_camera: Camera, depth: &[f32]) -> Result<Projection, LiftError> {
         let depth_size = [depth_camera.height, depth_camera.width];
         if depth_camera.height.checked_mul(depth_camera.width) != Some(depth.len()) {
@@ -218,13 +220,14 @@ impl Lifter {
         Ok(Projection { pixel_from_point, points, size: [color.height, color.width] })
     }
 
-    /// Adds what a model says of the pixels of `projection`. A visible point whose pixel no query claims takes the query of
-    /// the nearest point, in space, of the same view that has one; a view without any such point adds nothing.
+    /// Adds a view, the model's output for the image of `projection`. A visible point whose pixel no query
+    /// claims gets the query of the nearest point, in space, of the same view that has one. A view without
+    /// any such point adds nothing.
     ///
     /// # Errors
-    /// [`LiftError::Size`] where the view is not of the camera's size, [`LiftError::Points`] where the projection is of
-    /// other points, [`LiftError::Tables`] where the view has other channels or labels than those before it,
-    /// [`LiftError::Spill`], [`LiftError::Op`].
+    /// [`LiftError::Size`] if the size of the view differs from the camera's, [`LiftError::Points`] if the
+    /// projection is of other points, [`LiftError::Tables`] if channels or labels differ from those of
+    /// earlier views, [`LiftError::Spill`], [`LiftError::Op`].
     pub fn add(&mut self, projection: &Projection, view: &View) -> Result<ViewReport, LiftError> {
         if view.size() != projection.size {
             let found = view.size()[0] * view.size()[1];
@@ -254,13 +257,13 @@ impl Lifter {
         }
         let visible_points = self.points.clone().select(0, point_from_visible);
         let query_from_visible = gather_index(query_from_visible, nearest_present(visible_points, &claimed)?)?;
-        // Places past the visible points are no place among them.
+        // Indices past the visible points do not point into the list of visible points.
         let query_from_point = gather_index(query_from_visible, projection.points.place_from_position.clone())?;
         self.keep(view, &int_values(query_from_point)?)?;
         Ok(ViewReport { num_visible, num_filled: num_visible - claimed.num_present })
     }
 
-    /// Keeps the queries that points use as rows of the table, and every point's row.
+    /// Stores the queries that points use as rows of the table, and the row of every point.
     fn keep(&mut self, view: &View, query_from_point: &[i32]) -> Result<(), LiftError> {
         let used = |queries: &[i32]| {
             let mut used = vec![false; view.num_queries()];
@@ -300,8 +303,8 @@ impl Lifter {
         Ok(())
     }
 
-    /// The query every point has in the view added as number `view`, `None` where it is not seen; nothing where there is
-    /// no such view.
+    /// Query of every point in the view with number `view`; `None` if the point is not seen. Empty if there
+    /// is no such view.
     ///
     /// # Errors
     /// [`LiftError::Spill`].
@@ -312,17 +315,18 @@ impl Lifter {
         Ok(row_from_point.into_iter().map(query).collect())
     }
 
-    /// Views that were added.
+    /// Number of views that were added.
     #[must_use]
     pub fn num_views(&self) -> usize {
         self.query_from_row.len()
     }
 
-    /// One feature per point: the up to three views that speak most for the label all views agree on, weighted by the
-    /// softmax of their logits. A point that no view sees takes all of the nearest one that some view sees.
+    /// Computes one feature per point. It uses up to three views: those with the largest logits for the label
+    /// on which all views agree. They are weighted by the softmax of these logits. A point that no view sees
+    /// gets the feature of the nearest point that is seen.
     ///
     /// # Errors
-    /// [`LiftError::NothingSeen`]; [`LiftError::Spill`] where a view cannot be read back; [`LiftError::Op`].
+    /// [`LiftError::NothingSeen`]; [`LiftError::Spill`] if a view cannot be read back; [`LiftError::Op`].
     pub fn finish(mut self) -> Result<Lifted, LiftError> {
         let (num_points, num_views) = (self.num_points(), self.num_views());
         if num_views == 0 {
@@ -393,7 +397,8 @@ fn spill_error(bytes: u64, source: io::Error) -> LiftError {
     LiftError::Spill { folder: std::env::temp_dir(), bytes, source }
 }
 
-/// For every one of `points [N, 3]` itself where it is present, else the nearest that is. There is one at least.
+/// For each of `points [N, 3]`, the index of the nearest point that is present: its own if it is present
+/// itself. At least one point must be present.
 fn nearest_present(points: Tensor<2>, compact: &Compacted) -> Result<Tensor<1, Int>, OpError> {
     let present = compact.present();
     if compact.num_present == points.dims()[0] {
@@ -405,24 +410,24 @@ fn nearest_present(points: Tensor<2>, compact: &Compacted) -> Result<Tensor<1, I
     gather_index(Tensor::cat(vec![present, nearest], 0), compact.place_from_position.clone())
 }
 
-/// Features on points, see [`Lifter::finish`]. Read as a [`FeatureSource`], a block of channels at a time.
+/// Features of points, see [`Lifter::finish`]. Read as a [`FeatureSource`], a block of channels at a time.
 ///
 /// It holds 44 bytes per point, and a row of D values for every query of a view that some point uses.
 #[derive(Clone, Debug)]
 pub struct Lifted {
-    /// `[N]` the label the views agree on, -1 where no view sees a point.
+    /// `[N]`: label on which the views agree, -1 for a point that no view sees.
     pub consensus: Vec<i32>,
-    /// `[N]` how many views see a point.
+    /// `[N]`: number of views that see each point.
     pub num_views_of_point: Vec<u32>,
-    /// `[N, 3]` logits of that label in the best views, best first, 0 where there are fewer.
+    /// `[N, 3]`: logits of that label in the best views, best first; 0 if there are fewer views.
     pub agreement: Vec<[f32; TOP]>,
-    /// `[N, 3]` their weights.
+    /// `[N, 3]`: weights of these views.
     pub weights: Vec<[f32; TOP]>,
-    /// Points that no view sees.
+    /// Number of points that no view sees.
     pub num_unseen: usize,
-    /// `[N, 3]` rows of the table, -1 where there are fewer.
+    /// `[N, 3]`: rows of the table, -1 if there are fewer views.
     row_from_point: Vec<[i32; TOP]>,
-    /// `[R, D]` embeddings of all views.
+    /// `[R, D]`: embeddings of all views.
     table: Vec<f32>,
     num_channels: usize,
 }

@@ -1,8 +1,8 @@
-//! From what a vision-language model sees in views to features of points.
+//! Lifts the output of a vision-language model from views to points.
 //!
-//! Within a view a point's feature is one of a few hundred query embeddings. So what is kept per point and view is
-//! the number of a row in the view's small table of embeddings and logits, and the features of all points exist only
-//! in blocks of channels, when they are read.
+//! Within a view, the feature of a point is one of a few hundred query embeddings. So only a row number is
+//! kept per point and view. It refers to the view's small table of embeddings and logits. The features of all
+//! points are computed in blocks of channels when they are read.
 
 mod lifter;
 mod row_numbers;

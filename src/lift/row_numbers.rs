@@ -1,11 +1,11 @@
-//! Which row of its view's table every point has, in memory or in a file.
+//! Row numbers: the row of each view's table that every point uses, in memory or in a file.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 
-/// `[V, N]` of two bytes each. Views that were spilled lie, in their order, in an unnamed temporary file, which the
-/// system removes with the process.
+/// Row numbers `[V, N]`, two bytes each. Spilled views are stored in order in an unnamed temporary file. The
+/// system removes it when the process ends.
 #[derive(Debug, Default)]
 pub(super) struct RowNumbers {
     in_memory: Vec<Vec<u16>>,
@@ -26,7 +26,7 @@ impl RowNumbers {
         self.in_memory.iter().map(|view| size_of_val(view.as_slice()) as u64).sum()
     }
 
-    /// Adds a view. Once one was spilled, all after it are.
+    /// Adds a view. After the first spilled view, all views are spilled.
     pub(super) fn push(&mut self, numbers: Vec<u16>, spill: bool) -> io::Result<()> {
         if !spill && self.file.is_none() {
             self.in_memory.push(numbers);
@@ -36,14 +36,14 @@ impl RowNumbers {
             Some(file) => file,
             None => self.file.insert(tempfile::tempfile()?),
         };
-        // What a write that failed left behind is overwritten.
+        // Overwrites the rest of a failed write.
         file.seek(SeekFrom::Start(self.num_spilled as u64 * size_of_val(numbers.as_slice()) as u64))?;
         file.write_all(bytemuck::cast_slice(&numbers))?;
         self.num_spilled += 1;
         Ok(())
     }
 
-    /// `[V, points]`, of `num_points` that every view has.
+    /// Reads `[V, points]`; every view has `num_points` points.
     pub(super) fn read(&self, points: Range<usize>, num_points: usize) -> io::Result<Vec<u16>> {
         let mut numbers = vec![0; self.num_views() * points.len()];
         let (kept, spilled) = numbers.split_at_mut(self.in_memory.len() * points.len());
@@ -60,7 +60,7 @@ impl RowNumbers {
         Ok(numbers)
     }
 
-    /// `[N]` of one view.
+    /// Reads `[N]` of one view.
     pub(super) fn read_view(&self, view: usize, num_points: usize) -> io::Result<Vec<u16>> {
         if let Some(numbers) = self.in_memory.get(view) {
             return Ok(numbers.clone());

@@ -1,6 +1,7 @@
-//! One view: which query wins each pixel, and what that query says.
+//! One view: the query that wins each pixel, and the embedding and logits of each query.
 //!
-//! A pixel's feature is one of a few hundred query embeddings, so a view is a number per pixel and a small table.
+//! The feature of a pixel is one of a few hundred query embeddings. So a view is one number per pixel and a
+//! small table.
 
 use burn::prelude::*;
 
@@ -11,50 +12,50 @@ use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, int_values, pl
 /// Most queries of a view.
 pub const MAX_QUERIES: usize = u16::MAX as usize;
 
-/// What becomes of the part of a mask that lies on the padding of its image.
+/// Handling of the part of a mask that lies on the padding of its image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Padding {
-    /// It is cut off before the mask is resampled.
+    /// The padding is cut off before the mask is resampled.
     #[default]
     Cropped,
-    /// It stays, so masks are squeezed towards the upper left corner: as the published code has it.
+    /// The padding is kept, as in the published code. So masks are squeezed towards the upper left corner.
     Kept,
 }
 
-/// Why a view could not be made.
+/// Error of making a view.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// There are more queries than a pixel can number.
+    /// There are more queries than a pixel's number can hold.
     #[error("{found} queries, expected at most {MAX_QUERIES}")]
     TooManyQueries {
-        /// How many there are.
+        /// Number of queries.
         found: usize,
     },
-    /// The image has no pixel, or not the size its masks are of.
+    /// The image has no pixels, or its size does not fit its masks.
     #[error("an image of {} x {} pixels does not belong to masks of {} x {}", image[1], image[0], masks[1], masks[0])]
     Size {
         /// Height and width of the image.
         image: [usize; 2],
-        /// Height and width of the masks, a quarter of those of the padded image.
+        /// Height and width of the masks; they are a quarter of those of the padded image.
         masks: [usize; 2],
     },
-    /// A table has not the same number of values for every query.
+    /// The size of a table does not fit the number of queries.
     #[error("{found} {what} do not belong to {num_queries} queries")]
     Table {
-        /// Embeddings or logits.
+        /// Name of the table: embeddings or logits.
         what: &'static str,
-        /// How many values there are.
+        /// Number of values.
         found: usize,
-        /// How many queries.
+        /// Number of queries.
         num_queries: usize,
     },
-    /// A pixel names a query that is not there.
+    /// A pixel refers to a query that does not exist.
     #[error("a pixel has query {found}, expected one below {num_queries}")]
     UnknownQuery {
-        /// The query.
+        /// Number of the query.
         found: i32,
-        /// How many there are.
+        /// Number of queries.
         num_queries: usize,
     },
     /// The device failed.
@@ -62,12 +63,12 @@ pub enum ViewError {
     Op(#[from] OpError),
 }
 
-/// What a model sees in one image: a query for every pixel, an embedding and logits for every query. The pixels stay on
-/// the device.
+/// Output of a model for one image: one query per pixel, one embedding and logits per query. The pixels stay
+/// on the device.
 #[derive(Clone, Debug)]
 pub struct View {
     size: [usize; 2],
-    /// `[H · W]`, -1 where no query claims a pixel.
+    /// `[H · W]`: query of every pixel, -1 if no query claims it.
     query_from_pixel: Tensor<1, Int>,
     num_queries: usize,
     embeddings: Vec<f32>,
@@ -75,11 +76,13 @@ pub struct View {
 }
 
 impl View {
-    /// From X-Decoder's objects' queries of image `index` of a batch, see
-    /// [`Queries::without_class_token`]: each pixel goes to the query with the largest product of mask
-    /// probability and confidence, the largest softmax value of its labels (the background counted in the
-    /// softmax, but never the label). The rule is that of GeoPurify's lifting. `size` is the height and
-    /// width of the image before padding; masks are resampled to it.
+    /// Makes a view from X-Decoder's object queries of image `index` of a batch, see
+    /// [`Queries::without_class_token`].
+    ///
+    /// Each pixel goes to the query with the largest product of mask probability and confidence. The
+    /// confidence is the largest softmax value of the query's labels. The background counts in the softmax,
+    /// but is never the label. This is the rule of GeoPurify's lifting. `size` is the height and width of the
+    /// image before padding; masks are resampled to it.
     ///
     /// # Errors
     /// [`ViewError`].
@@ -118,7 +121,7 @@ impl View {
         let all_logits = float_values(queries.pred_logits.clone().slice_dim(0, of_image.clone()))?;
         let mut embeddings = float_values(queries.mask_embed.clone().slice_dim(0, of_image))?;
         let confidences = float_tensor(confidences(&all_logits, num_queries), [num_queries], &masks.device());
-        // Where padding was cut off, whole cells may reach over the image's edge by up to 3 pixels.
+        // After the padding is cut off, whole cells may extend over the image's edge by up to 3 pixels.
         let resampled = match padding {
             Padding::Cropped => cells.map(|cells| cells * 4),
             Padding::Kept => size,
@@ -141,9 +144,9 @@ impl View {
         Ok(Self { size, query_from_pixel: query_from_pixel.flatten(0, 1), num_queries, embeddings, logits })
     }
 
-    /// From what any model says of an image: `query_from_pixel [H, W]`, negative where no query claims a pixel,
-    /// `embeddings [Q, D]`, which become features as they are, and `logits [Q, K]` of the labels by which views are
-    /// weighed against each other. A model without labels gives every query the same one.
+    /// Makes a view from the output of any model. `query_from_pixel [H, W]` is negative where no query claims
+    /// a pixel. `embeddings [Q, D]` become features unchanged. `logits [Q, K]` are of the labels by which
+    /// views are weighed against each other. A model without labels gives all queries the same logit.
     ///
     /// # Errors
     /// [`ViewError::TooManyQueries`], [`ViewError::Table`], [`ViewError::UnknownQuery`]; [`ViewError::Op`].
@@ -173,48 +176,49 @@ impl View {
         Ok(Self { size, query_from_pixel, num_queries, embeddings, logits })
     }
 
-    /// Height and width.
+    /// Height and width in pixels.
     #[must_use]
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
 
-    /// Queries, Q.
+    /// Number of queries, Q.
     #[must_use]
     pub fn num_queries(&self) -> usize {
         self.num_queries
     }
 
-    /// Channels of an embedding, D.
+    /// Number of channels of an embedding, D.
     #[must_use]
     pub fn num_channels(&self) -> usize {
         self.embeddings.len() / self.num_queries.max(1)
     }
 
-    /// Labels, K.
+    /// Number of labels, K.
     #[must_use]
     pub fn num_labels(&self) -> usize {
         self.logits.len() / self.num_queries.max(1)
     }
 
-    /// Embeddings `[Q, D]`; X-Decoder's are divided by their length.
+    /// Embeddings `[Q, D]`; those of X-Decoder have unit length.
     #[must_use]
     pub fn embeddings(&self) -> &[f32] {
         &self.embeddings
     }
 
-    /// Logits `[Q, K]` of the labels, without the background; X-Decoder's are scale · cosine.
+    /// Logits `[Q, K]` of the labels, without the background; those of X-Decoder are scale · cosine.
     #[must_use]
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// The query of every pixel `[H · W]`, on the device, negative where none claims it.
+    /// Query of every pixel `[H · W]`, on the device; negative where no query claims it.
     pub(super) fn query_from_pixel_tensor(&self) -> Tensor<1, Int> {
         self.query_from_pixel.clone()
     }
 
-    /// The query that wins each pixel, row by row, -1 where its mask is below one half. Reads it from the device.
+    /// Query that wins each pixel, row by row; -1 where its mask is below one half. Reads the values from the
+    /// device.
     ///
     /// # Errors
     /// [`OpError::Device`].
@@ -222,14 +226,14 @@ impl View {
         int_values(self.query_from_pixel.clone())
     }
 
-    /// The best label of every query, `None` without labels.
+    /// Best label of every query; `None` without labels.
     #[must_use]
     pub fn label_from_query(&self) -> Vec<Option<usize>> {
         let rows = self.logits.chunks_exact(self.num_labels().max(1));
         rows.map(|row| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))).collect()
     }
 
-    /// The label of every pixel, row by row; -1 where no query claims it. Reads the pixels from the device.
+    /// Label of every pixel, row by row; -1 where no query claims it. Reads the pixels from the device.
     ///
     /// # Errors
     /// [`OpError::Device`].
@@ -243,7 +247,7 @@ impl View {
     }
 }
 
-/// Largest softmax value of every query's logits `[Q, K + 1]` among all but the last.
+/// For each query, the largest softmax value of its logits `[Q, K + 1]`, the last one excepted.
 fn confidences(logits: &[f32], num_queries: usize) -> Vec<f32> {
     let num_labels = logits.len() / num_queries.max(1);
     let confidence = |row: &[f32]| {
@@ -289,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_pixel_whose_winner_has_half_a_mask_or_less_is_nobodys() {
-        // The first query is so sure of its label that it wins where its own mask is off.
+        // The first query is so confident of its label that it wins even outside its own mask.
         let queries = queries([9.0, 0.0, 0.0, 0.0, 0.0, 9.0], 0.1);
         let view = View::new(&queries, 0, &text(), [6, 8], Padding::Cropped).unwrap();
         assert_eq!(view.label_from_pixel().unwrap()[..8], [0, 0, 0, 0, -1, -1, -1, -1]);
@@ -298,7 +302,7 @@ mod tests {
     #[test]
     fn kept_padding_squeezes_the_masks() {
         let device = Device::flex();
-        // The first query has the upper row of cells, which is all of the image; the second has the padding.
+        // The first query has the upper row of cells, which is the whole image; the second has the padding.
         let masks = vec![8.0, 8.0, -8.0, -8.0, -8.0, -8.0, 8.0, 8.0];
         let queries = Queries { pred_masks: float_tensor(masks, [1, 2, 2, 2], &device), ..queries([0.0; 6], 1.0) };
         let cropped = View::new(&queries, 0, &text(), [4, 8], Padding::Cropped).unwrap();

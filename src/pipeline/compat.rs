@@ -1,4 +1,4 @@
-//! Where the published code and this project differ on the way from a scan to labels.
+//! Differences between the published code and this project on the way from a scan to labels.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,22 +11,22 @@ use crate::ops::voxel_grid::{augmented, upright};
 use crate::random::SplitMix64;
 use crate::views::{DepthImage, Intrinsics};
 
-/// Height and width of the pictures that the published code looks at.
+/// Height and width to which the published code resizes pictures.
 const REFERENCE_SIZE: [usize; 2] = [484, 648];
 /// The published code takes every frame whose number is a multiple of this.
 const REFERENCE_STRIDE: usize = 20;
 /// The published code skips views that see fewer points.
 const REFERENCE_MIN_VISIBLE: usize = 400;
-/// Recordings are looked at in at least so many frames, if they have them.
+/// Least number of frames used of a recording, if it has as many.
 const LEAST_VIEWS: usize = 60;
 
-/// Which way is taken where the published code and this project differ.
+/// Choice between the published code and this project where they differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compat {
-    /// Geometrically right, nothing random.
+    /// Geometrically right, and without randomness.
     #[default]
     Fixed,
-    /// As the published code does it, for comparison with published numbers.
+    /// The same as the published code, for comparison with published numbers.
     Reference,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for Compat {
     }
 }
 
-/// A name that is not that of a [`Compat`].
+/// Name that is not one of [`Compat`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is neither fixed nor reference")]
 pub struct UnknownCompat(String);
@@ -56,9 +56,9 @@ impl FromStr for Compat {
 }
 
 impl Compat {
-    /// Which of the `usable` frames of a recording (numbers, ascending) are looked at, `max_views` at most where that is
-    /// given: every 20th; here more where these would be few, spread evenly. The published code goes by the frames' own
-    /// numbers.
+    /// Frames that are used, from the `usable` ones of a recording (numbers, ascending): every 20th, and at
+    /// most `max_views` if that is given. This project uses more if these would be few, and spreads them
+    /// evenly. The published code selects by the frames' own numbers.
     #[must_use]
     pub fn frames(self, usable: &[usize], max_views: Option<usize>) -> Vec<usize> {
         match self {
@@ -74,7 +74,7 @@ impl Compat {
         }
     }
 
-    /// A view that sees fewer of `num_points` points is skipped.
+    /// Least number of visible points; a view that sees fewer of `num_points` points is skipped.
     #[must_use]
     pub fn min_visible(self, num_points: usize) -> usize {
         match self {
@@ -83,8 +83,8 @@ impl Compat {
         }
     }
 
-    /// Height and width at which the model sees a picture of `size`, whose longer edge should be `longest` (0: as it is).
-    /// The published code knows one size only.
+    /// Height and width at which the model sees a picture of `size`. Its longer edge should be `longest` (0:
+    /// unchanged). The published code always uses one size.
     #[must_use]
     pub fn seen_size(self, size: [usize; 2], longest: usize) -> [usize; 2] {
         match self {
@@ -93,7 +93,7 @@ impl Compat {
         }
     }
 
-    /// The picture at `size` (height, width).
+    /// Resizes a picture to `size` (height, width).
     ///
     /// # Errors
     /// [`ImageError::Size`] for a size without pixels or with too many.
@@ -104,7 +104,7 @@ impl Compat {
         }
     }
 
-    /// What becomes of the padding of a picture.
+    /// Handling of the padding of a picture.
     #[must_use]
     pub fn padding(self) -> Padding {
         match self {
@@ -113,8 +113,8 @@ impl Compat {
         }
     }
 
-    /// The lens of a picture seen at `size` (height, width), at the origin. The published code moves the principal
-    /// point to the middle.
+    /// Camera for a picture seen at `size` (height, width), at the origin. The published code moves the
+    /// principal point to the middle.
     #[must_use]
     pub fn lens(self, lens: &Intrinsics, [height, width]: [usize; 2]) -> Camera {
         match self {
@@ -125,8 +125,8 @@ impl Compat {
         }
     }
 
-    /// The lens of a depth map and its depths, for a picture that `lens` sees. The published code takes the map's
-    /// first rows and columns for those of the picture, whatever their sizes.
+    /// Camera and depths of a depth map, for a picture that `lens` sees. The published code uses the first
+    /// rows and columns of the map for those of the picture, whatever their sizes.
     #[must_use]
     pub fn depth(self, map: &DepthImage, own_lens: &Intrinsics, lens: &Camera) -> (Camera, Vec<f32>) {
         match self {
@@ -138,8 +138,8 @@ impl Compat {
         }
     }
 
-    /// Voxels per unit along each axis, as a linear map. The published code turns and scales every scene at random, in
-    /// evaluation too, here drawn from `seed`: see [`augmented`].
+    /// Linear map from positions to voxel units. The published code rotates and scales every scene at random,
+    /// in evaluation too. Here the random numbers are drawn from `seed`, see [`augmented`].
     #[must_use]
     pub fn voxel_transform(self, voxel_size: f64, seed: u64) -> [[f64; 3]; 3] {
         match self {
@@ -149,7 +149,7 @@ impl Compat {
     }
 }
 
-/// A lens as kernels take it, at the origin.
+/// Intrinsics as a camera for kernels, at the origin.
 pub(super) fn camera_of(lens: &Intrinsics) -> Camera {
     Camera {
         world_to_camera: [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(Compat::Fixed.frames(&first(2000), None).len(), 100);
         assert_eq!(Compat::Fixed.frames(&first(200), None).len(), 60);
         assert!(Compat::Fixed.frames(&[], None).is_empty() && Compat::Fixed.frames(&first(9), Some(0)).is_empty());
-        // A frame without a pose does not shift those behind it.
+        // A frame without a pose does not shift the frames behind it.
         assert_eq!(Compat::Reference.frames(&first(60)[1..], None), [20, 40]);
         assert_eq!(Compat::Fixed.frames(&[3, 7, 8], Some(2)), [3, 7]);
     }
@@ -187,7 +187,7 @@ mod tests {
             let [a, b, c] = Compat::Reference.voxel_transform(0.02, seed).map(glam::DVec3::from);
             let scale = a.length();
             assert!((45.0..=55.0).contains(&scale) && (b.length() - scale).abs() < 1e-9 && a.dot(b).abs() < 1e-9);
-            // Upright within both tilts.
+            // The up axis stays within both tilts.
             assert!(c.z / scale > (2.0 * std::f64::consts::PI / 64.0).cos());
             scales.push(scale);
         }

@@ -1,25 +1,28 @@
-//! Features as colours: their three principal components.
+//! Colours for features: their first three principal components.
 
 use rayon::prelude::*;
 
-/// Directions that are followed: more than three, since those then converge by the ratio to the last.
+/// Directions of the subspace iteration. More than three, because convergence depends on the ratio to the
+/// last one.
 const DIRECTIONS: usize = 8;
-/// Steps of the iteration.
+/// Steps of the subspace iteration.
 const STEPS: usize = 16;
-/// Most rows that the components are found from, spread evenly.
+/// Most rows used to find the components, spread evenly.
 const MAX_ROWS: usize = 16_384;
-/// Rows whose products are summed in f32, one task.
+/// Rows per task, whose products are summed in f32.
 const TASK_ROWS: usize = 256;
-/// Share of the rows beyond either end of the colours.
+/// Share of the rows clipped at either end of the colour range.
 const CLIPPED: f64 = 0.01;
 /// Sweeps of Jacobi's method.
 const SWEEPS: usize = 12;
 
-/// A colour for every row of `features [M, channels]`: red, green and blue are its first three principal components, each
-/// from its lowest to its highest percentile. A row counts `weights [M]` times.
+/// Returns a colour for every row of `features [M, channels]`. Red, green and blue are its first three
+/// principal components, each scaled from its lowest to its highest percentile. A row counts `weights [M]`
+/// times.
 ///
-/// The components come from a subspace iteration (Rutishauser 1970) over at most 16,384 rows, the rows spread evenly. The
-/// largest loading of each is positive, so the colours do not depend on chance.
+/// The components come from a subspace iteration (Rutishauser 1970) over at most 16,384 rows, spread evenly.
+/// Signs are chosen so that the largest loading of each component is positive. So the colours do not depend
+/// on chance.
 #[must_use]
 pub fn principal_colors(features: &[f32], channels: usize, weights: &[f32]) -> Vec<[u8; 3]> {
     if channels == 0 || weights.is_empty() {
@@ -47,7 +50,7 @@ pub fn principal_colors(features: &[f32], channels: usize, weights: &[f32]) -> V
     colors
 }
 
-/// Weighted rows around their mean.
+/// Weighted rows minus their mean.
 struct Centered<'a> {
     features: &'a [f32],
     channels: usize,
@@ -70,7 +73,7 @@ impl<'a> Centered<'a> {
         Self { features, channels, weights, rows, mean }
     }
 
-    /// Orthonormal directions of the largest variances, in descending order.
+    /// Orthonormal directions of the largest variances, in descending order of variance.
     fn principal(&self) -> Columns {
         let count = DIRECTIONS.min(self.channels);
         let mut state = 1_u64;
@@ -84,7 +87,7 @@ impl<'a> Centered<'a> {
             directions = self.covariance_times(&directions);
             orthonormalize(&mut directions);
         }
-        // Within the subspace the covariance is small enough for Jacobi.
+        // Within the subspace the covariance is small enough for Jacobi's method.
         let images = self.covariance_times(&directions);
         let mut small = [[0.0; DIRECTIONS]; DIRECTIONS];
         for (i, direction) in directions.iter().enumerate() {
@@ -109,7 +112,8 @@ impl<'a> Centered<'a> {
         order.iter().map(turned).collect()
     }
 
-    /// Σ weight · x (xᵀ d) over the centred rows x, for each direction d: f32 within a task, tasks in order in f64.
+    /// Σ weight · x (xᵀ d) over the centred rows x, for each direction d. Sums are in f32 within a task;
+    /// tasks are added in order in f64.
     fn covariance_times(&self, directions: &Columns) -> Columns {
         let lanes: Vec<[f32; DIRECTIONS]> = (0..self.channels)
             .map(|c| std::array::from_fn(|i| directions.get(i).map_or(0.0, |direction| direction[c] as f32)))
@@ -148,7 +152,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Gram and Schmidt's process, twice for what rounding leaves. What depends on those before becomes 0.
+/// Gram-Schmidt process, run twice to remove rounding errors. Linearly dependent columns become 0.
 fn orthonormalize(columns: &mut Columns) {
     for i in 0..columns.len() {
         let (before, rest) = columns.split_at_mut(i);
@@ -166,7 +170,7 @@ fn orthonormalize(columns: &mut Columns) {
     }
 }
 
-/// Eigenvalues of a symmetric matrix and its eigenvectors as columns, by cyclic rotations.
+/// Eigenvalues of a symmetric matrix, and its eigenvectors as columns, by cyclic rotations.
 fn jacobi<const N: usize>(mut a: [[f64; N]; N]) -> ([f64; N], [[f64; N]; N]) {
     let mut vectors = [[0.0; N]; N];
     (0..N).for_each(|i| vectors[i][i] = 1.0);
@@ -193,7 +197,8 @@ fn jacobi<const N: usize>(mut a: [[f64; N]; N]) -> ([f64; N], [[f64; N]; N]) {
 mod tests {
     use super::*;
 
-    /// Rows whose first components are known: `scores` along three fixed orthonormal directions, and a little noise.
+    /// Rows with known first components: `scores` along three fixed orthonormal directions, and a little
+    /// noise.
     fn rows(scores: &[[f64; 3]], channels: usize) -> Vec<f32> {
         let mut directions: Columns =
             (0..3).map(|i| (0..channels).map(|c| ((c * (i + 2) + i) as f64 * 0.7).sin()).collect()).collect();

@@ -1,4 +1,4 @@
-//! Pictures of results for a person: the scan, and what was found in it, from good viewpoints.
+//! Contact sheets: pictures of the scan and of the results, from good viewpoints.
 
 use burn::prelude::*;
 use glam::DVec3;
@@ -13,27 +13,28 @@ use crate::views::virtual_cameras::{Options, SceneKind, VirtualCamera, VirtualCa
 
 /// Height and width of each picture.
 const SIZE: [usize; 2] = [484, 648];
-/// Rows of pictures of a sheet.
+/// Rows of pictures on a sheet.
 const ROWS: usize = 3;
 /// Pictures of a heat map, side by side.
 const HEAT_COLUMNS: usize = 2;
-/// Strength of the labels' colours.
+/// Opacity of the label colours.
 const OPACITY: f32 = 0.68;
-/// Share of a heat map's brightness that shading takes away at most.
+/// Largest share of a heat map's brightness that shading takes away.
 const SHADE: f32 = 0.4;
-/// Nearest that is drawn where no virtual camera says, in metres.
+/// Near plane in metres, if no virtual camera gives one.
 const NEAR: f64 = 0.01;
-/// What is seen where the scan is not.
+/// Colour of pixels that show no part of the scan.
 const BACKGROUND: [u8; 3] = [255; 3];
 
-/// One viewpoint drawn.
+/// Picture from one viewpoint.
 struct Shot {
     image: Rgb8Image,
-    /// The point at each pixel, see [`points_seen`]; -1 where nothing is.
+    /// Point at each pixel, see [`points_seen`]; -1 for pixels without a point.
     point: Vec<i32>,
 }
 
-/// Draws `scene` as it appears in `drawn`, which `renderer` has, from the best `count` viewpoints.
+/// Draws `scene` from the best `count` viewpoints. `drawn` is how it looks; `renderer` must have been made
+/// for it.
 fn shots(
     scene: &Scene,
     drawn: &render::Scene<'_>,
@@ -55,8 +56,8 @@ fn shots(
     found.iter().map(shot).collect()
 }
 
-/// The cameras of a recording, for pictures of a scan that was seen by them: no good view is from where nobody has been.
-/// `placed` are the virtual cameras of the same scan.
+/// Cameras of a recording, for pictures of its scan. Good viewpoints are chosen only where the camera has
+/// been. `placed` are the virtual cameras of the same scan.
 #[must_use]
 pub fn recorded_cameras(dataset: &dyn Dataset, frames: &[usize], placed: &VirtualCameras) -> VirtualCameras {
     let near = placed.cameras.first().map_or(NEAR, |camera| camera.near);
@@ -68,14 +69,15 @@ pub fn recorded_cameras(dataset: &dyn Dataset, frames: &[usize], placed: &Virtua
     VirtualCameras { kind, cameras: frames.iter().filter_map(camera).collect(), ..placed.clone() }
 }
 
-/// The sheet of a run: for each viewpoint the scan, and beside it its labels as each of `columns` has them, with one
-/// legend of `classes` (labels in their order, what is unlabelled last).
+/// Draws the contact sheet of a run. For each viewpoint it shows the scan, and beside it the labels of each
+/// of `columns`. There is one legend of `classes` (labels in their order, unlabelled last).
 ///
-/// `renderer` draws `scene` with this `appearance`. A column is a title and labels `[N]` of the points with a position, -1 for
-/// none. The legend lists what any column shows, with the shares that `classes` have.
+/// `renderer` draws `scene` with this `appearance`. A column is a title and labels `[N]` of the points with a
+/// position, -1 for none. The legend lists the labels that some column shows, with their shares from
+/// `classes`.
 ///
 /// # Errors
-/// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
+/// [`PipelineError::Op`] if the device fails, [`PipelineError::Image`].
 pub fn contact_sheet(
     scene: &Scene,
     appearance: &Appearance,
@@ -91,7 +93,7 @@ pub fn contact_sheet(
             let of_pixel: Vec<i32> =
                 point.iter().map(|&point| usize::try_from(point).map_or(-1, |point| labels[point])).collect();
             let mut drawn = tint(&image, &of_pixel, &colors, OPACITY)?;
-            // What is no part of the scan is not unlabelled, it is nothing.
+            // Pixels outside the scan keep the background colour: they are not unlabelled points.
             for (pixel, &point) in drawn.pixels_mut().iter_mut().zip(&point) {
                 if point < 0 {
                     *pixel = BACKGROUND;
@@ -118,19 +120,19 @@ pub fn contact_sheet(
     Ok(draw::contact_sheet(&rows, &titles, &legend, &caption)?)
 }
 
-/// A scan seen from good viewpoints, ready to be painted with the answer to a question: what it takes can be done
-/// before the answer is there.
+/// Pictures of a scan from good viewpoints, to be coloured with the answer to a query. They can be drawn
+/// before the answer is known.
 pub struct HeatViews {
     shots: Vec<Shot>,
-    /// `[N]` how bright each point is, from `1 - SHADE` to 1.
+    /// `[N]`: brightness of each point, from `1 - SHADE` to 1.
     light: Vec<f32>,
 }
 
 impl HeatViews {
-    /// Looks at `scene`, whose `up` is known, from two viewpoints.
+    /// Draws `scene` from two viewpoints; `up` is its up direction.
     ///
     /// # Errors
-    /// [`PipelineError::Op`] where the device fails, [`PipelineError::Image`].
+    /// [`PipelineError::Op`] if the device fails, [`PipelineError::Image`].
     pub fn new(scene: &Scene, up: DVec3, device: &Device) -> Result<Self, PipelineError> {
         let options = Options { up: Some(up), max_views: HEAT_COLUMNS * 4, ..Options::default() };
         let cameras = virtual_cameras(&scene.to_cameras(), &options);
@@ -138,14 +140,14 @@ impl HeatViews {
         let drawn = appearance.of(scene);
         let renderer = Renderer::new(&drawn, device)?;
         let shots = shots(scene, &drawn, &renderer, &cameras, HEAT_COLUMNS)?;
-        // Shaded, so that one sees what it is that is hot.
+        // Shading shows the shapes under the heat colours.
         let greys = shaded(scene.points(), scene.normals(), scene.faces(), up);
         let light = greys.iter().map(|grey| 1.0 - SHADE + SHADE * f32::from(grey[0]) / 255.0).collect();
         Ok(Self { shots, light })
     }
 
-    /// The picture of the answer: `colors [N]` of the points with a position, and the scale of their scores, whose ends
-    /// are `range`.
+    /// Picture of the answer: the points with a position in `colors [N]`, and the scale of their scores,
+    /// whose ends are `range`.
     ///
     /// # Errors
     /// [`PipelineError::Image`].
@@ -155,7 +157,8 @@ impl HeatViews {
         Ok(heat_bar(&pictures, question, range[0], range[1])?)
     }
 
-    /// From each viewpoint the scan, and beside it its points in `colors [N]`, titled `title`.
+    /// For each viewpoint, the scan, and beside it its points in `colors [N]`. The second column is titled
+    /// `title`.
     ///
     /// # Errors
     /// [`PipelineError::Image`].
@@ -165,7 +168,7 @@ impl HeatViews {
         Ok(draw::contact_sheet(&rows, &["scan", title], &[], caption)?)
     }
 
-    /// A shot with its points in other colours, shaded.
+    /// Picture of a shot with other colours for its points, shaded.
     fn painted(&self, shot: &Shot, colors: &[[u8; 3]]) -> Result<Rgb8Image, PipelineError> {
         let pixel = |&point: &i32| {
             let point = usize::try_from(point).ok();

@@ -9,44 +9,46 @@ use crate::ops::{OpError, float_values};
 use crate::purify::estimate_normals;
 use crate::stages::StageTimer;
 
-/// Names of the encoder's stages, as many as a configuration may have.
+/// Names of the encoder's stages; a configuration has at most as many.
 const STAGE_NAMES: [&str; 8] = ["stage 0", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "stage 6", "stage 7"];
 /// Colour of the points of a scan that has none.
 const GREY: [f32; 3] = [127.5; 3];
 
-/// How a scan is encoded.
+/// Options of encoding a scan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EncodeOptions {
-    /// Edge of a voxel, in the scan's unit. The encoder knows voxels of 2 cm: by larger ones it sees the scan
-    /// smaller in proportion.
+    /// Edge of a voxel, in the scan's unit. The encoder was trained with voxels of 2 cm. With larger voxels
+    /// the scan appears smaller to it in proportion.
     pub voxel_size: f64,
-    /// Which way is up in the scan.
+    /// Up direction of the scan.
     pub up: DVec3,
-    /// The published loaders divide colours by 255 before the encoder does so again.
+    /// Choice between the published code and this project. With [`Compat::Reference`] colours are divided by
+    /// 255 twice: by the loader, as published, and by the encoder.
     pub compat: Compat,
 }
 
 /// Features of the points of a scan that have a position.
 #[derive(Clone, Debug)]
 pub struct Encoding {
-    /// `[M, C]` row-major, one row per cell of 4 voxels along each axis: all points of a cell share it.
+    /// `[M, C]` row-major, one row per cell of 4 voxels along each axis. All points of a cell share its row.
     pub features: Vec<f32>,
-    /// C.
+    /// Number of channels, C.
     pub num_channels: usize,
-    /// `[M]` position of every cell in a grid of their edge, z up.
+    /// `[M]`: position of every cell in a grid whose unit is the cell edge, z up.
     pub cells: Vec<[i32; 3]>,
-    /// `[N]` the cell of every point.
+    /// `[N]`: cell of every point.
     pub cell_from_point: Vec<i32>,
-    /// Voxels that were encoded.
+    /// Number of voxels that were encoded.
     pub num_voxels: usize,
-    /// What had to be handled, for the user.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Encodes the points of `scene` that have a position. Missing normals are estimated, missing colours are grey.
+/// Encodes the points of `scene` that have a position. Missing normals are estimated, missing colours are
+/// grey.
 ///
 /// # Errors
-/// [`PipelineError::Sonata`] where the scan is too long for the encoder or does not fit the device.
+/// [`PipelineError::Sonata`] if the scan is too large for the encoder or does not fit the device.
 pub fn encode(
     scene: &Scene,
     sonata: &Sonata,
@@ -63,7 +65,7 @@ pub fn encode(
     let origin = DVec3::from(scene.origin());
     let turned: Vec<DVec3> = scene.positions().iter().map(|&p| turn * (DVec3::from(p) - origin)).collect();
     let scale = f64::from(GRID_METRES) / options.voxel_size;
-    // Exactly 1 where the scan is in metres and voxels are the usual ones: positions are then as they were.
+    // Exactly 1 for a scan in metres with the usual voxels, so that positions stay unchanged.
     let scale = if (scale - 1.0).abs() < 1e-6 { 1.0 } else { scale };
     let points: Vec<[f32; 3]> = turned.iter().map(|&p| (p * scale).as_vec3().to_array()).collect();
     let normals: Vec<[f32; 3]> = match scene.normals() {
@@ -88,7 +90,7 @@ pub fn encode(
     let num_stages = sonata.config.enc_depths.len();
     let (mut failed, mut num_voxels) = (None, 0);
     let mut observe = |part: Observed<'_>| {
-        // What was queued is waited for, so that a stage's time is its own.
+        // Waits for queued work, so that the time of a stage is its own.
         failed = failed.take().or(device.sync().err().map(|error| format!("{error:?}")));
         match part {
             Observed::Embedding(x) => {
@@ -114,7 +116,7 @@ pub fn encode(
     Ok(Encoding { features, num_channels, cells, cell_from_point, num_voxels, notes })
 }
 
-/// A normal of length 1; 0 where it has no direction.
+/// Scales a normal to length 1; 0 if it has no direction.
 fn unit(normal: DVec3) -> [f32; 3] {
     normal.normalize_or_zero().as_vec3().to_array()
 }

@@ -11,43 +11,43 @@ use crate::query::saved::SavedError;
 use crate::views::ViewsError;
 use crate::weights::WeightsError;
 
-/// Why a scan could not be labelled.
+/// Error of labelling a scan.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
-    /// A scan without a single position.
+    /// No point of the scan has a position.
     #[error("{}none of its {points} points has a position", prefix(.path.as_ref()))]
     NoPoints {
         /// The scan's file, if it has one.
         path: Option<PathBuf>,
-        /// Its points.
+        /// Number of its points.
         points: usize,
     },
-    /// A recording that gives no points.
+    /// The recording gives no points.
     #[error("{}: there are neither depth maps with poses nor points to label; give a scan in the frame of its poses", path.display())]
     NothingToFuse {
         /// The recording.
         path: PathBuf,
     },
-    /// Not one picture shows the scan.
+    /// No picture shows the scan.
     #[error(
         "none of the {views} views shows the scan{}: do its coordinates and the poses belong together?",
         first_error.as_ref().map(|error| format!(" ({unreadable} cannot be read: {error})")).unwrap_or_default()
     )]
     NothingSeen {
-        /// Views that were tried.
+        /// Number of views that were tried.
         views: usize,
-        /// How many of them could not be read.
+        /// Number of views that could not be read.
         unreadable: usize,
-        /// Why the first of them could not.
+        /// Error of the first of them.
         first_error: Option<String>,
     },
-    /// A file of results cannot be written.
+    /// A result file cannot be written.
     #[error("{}: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// Reading or writing a scan failed.
@@ -65,7 +65,7 @@ pub enum PipelineError {
     /// The scan cannot be encoded.
     #[error(transparent)]
     Sonata(#[from] SonataError),
-    /// What the model sees could not be read.
+    /// The output of the model could not be read.
     #[error(transparent)]
     View(#[from] ViewError),
     /// Lifting failed.
@@ -87,7 +87,7 @@ pub enum PipelineError {
 
 impl From<ViewsError> for PipelineError {
     fn from(error: ViewsError) -> Self {
-        // The largest of all; every result of the pipeline would be as large.
+        // Boxed because it is the largest error: every result of the pipeline would be as large.
         Self::Views(Box::new(error))
     }
 }

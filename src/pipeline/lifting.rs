@@ -1,6 +1,7 @@
-//! Views, one after the other, through the vision-language model onto the points.
+//! Runs views through the vision-language model and lifts its output onto the points.
 //!
-//! Frames of a recording are decoded and resampled on threads of their own while the device works on those before
+//! Frames of a recording are decoded and resampled on separate threads while the device works on earlier
+//! frames. A batch is read back only after the next one has been queued on the device.
 //! them, and a batch is read back only after the next one was handed to the device.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -21,36 +22,36 @@ use crate::views::render::{self, Renderer};
 use crate::views::virtual_cameras::VirtualCamera;
 use crate::views::{Dataset, DepthImage, Pose, ViewsError};
 
-/// What virtual cameras show where nothing is: the mean colour of pictures, which says nothing to the model.
+/// Background of virtual views: the mean colour of pictures, which carries no information for the model.
 const BACKGROUND: [u8; 3] = [124, 116, 104];
-/// Frames that are decoded ahead of the device.
+/// Frames decoded in advance.
 const AHEAD: usize = 4;
-/// Nearest that a camera draws, as a share of the scan's extent.
+/// Near plane of a drawing camera, as a share of the scan's extent.
 const NEAR: f64 = 1e-4;
 
-/// Where a scan is looked at from.
+/// Views of a scan.
 #[derive(Clone, Copy)]
 pub enum Views<'a> {
-    /// Frames of a recording, in whose world the scan lies.
+    /// Frames of a recording. The scan lies in its world.
     Recorded {
         /// The recording.
         dataset: &'a dyn Dataset,
-        /// Numbers of its frames, each with a pose.
+        /// Numbers of its frames; each has a pose.
         frames: &'a [usize],
     },
-    /// The one frame of a recording from which the scan was made, in its own camera's axes.
+    /// The single frame of a recording from which the scan was made, in the axes of its own camera.
     Alone {
         /// The recording.
         dataset: &'a dyn Dataset,
-        /// The number of the frame.
+        /// Number of the frame.
         frame: usize,
     },
-    /// Pictures drawn of the scan itself.
+    /// Pictures drawn from the scan itself.
     Virtual(&'a [VirtualCamera]),
 }
 
 impl Views<'_> {
-    /// How many there are.
+    /// Number of views.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -60,87 +61,87 @@ impl Views<'_> {
         }
     }
 
-    /// True if there are none.
+    /// True if there are no views.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A scan with the views it is seen from, and what draws it.
+/// Scan with its views and its renderer.
 #[derive(Clone, Copy)]
 pub struct SceneViews<'a> {
     /// The scan.
     pub scene: &'a Scene,
-    /// Where it is seen from.
+    /// Views of the scan.
     pub views: Views<'a>,
-    /// Draws the scan: pictures for virtual cameras, and depth where a frame has no depth map.
+    /// Renderer of the scan. Draws pictures for virtual cameras, and depth for frames without a depth map.
     pub renderer: &'a Renderer,
 }
 
-/// The vision-language model and the words it looks for.
+/// Vision-language model, and the words to look for.
 #[derive(Clone, Copy)]
 pub struct ViewEncoder<'a> {
-    /// Sees pictures.
+    /// The model.
     pub model: &'a XDecoder,
-    /// The words, as the model embeds them.
+    /// Embeddings of the words.
     pub text: &'a TextEmbeddings,
 }
 
-/// How views are encoded.
+/// Options of encoding views.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ViewOptions {
-    /// Where the published code and this project differ.
+    /// Choice between the published code and this project.
     pub compat: Compat,
     /// Longer edge at which the model sees recorded pictures; 0 for that of the picture.
     pub longest: usize,
-    /// When a point counts as seen.
+    /// Rule by which a point counts as visible.
     pub visibility: Visibility,
-    /// Memory for what the model computes, in bytes: that many views go through it together.
+    /// Memory for activations of the model, in bytes. It decides how many views are processed together.
     pub working_bytes: u64,
 }
 
-/// What became of the views.
+/// How many views were used, and why others were left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ViewReport {
-    /// Views there were.
+    /// Number of views.
     pub views: usize,
-    /// Views the model looked at.
+    /// Views that went through the model.
     pub looked_at: usize,
     /// Views left out because they show too few points, or because the model found nothing in them.
     pub without_points: usize,
     /// Frames left out because they cannot be read.
     pub unreadable: usize,
-    /// Why the first of them cannot.
+    /// Error of the first of them.
     pub first_error: Option<String>,
-    /// Frames without a depth map: what hides what was decided by depth drawn from the scan.
+    /// Frames without a depth map. Depth drawn from the scan decided which points they see.
     pub without_depth: usize,
-    /// Points of the scan.
+    /// Number of points of the scan.
     pub points: usize,
-    /// Points that no view sees; they take what the nearest seen point has.
+    /// Points that no view sees. They get the feature of the nearest point that is seen.
     pub unseen_points: usize,
 }
 
-/// A view as the model saw it: for pictures of what it found.
+/// View with the output of the model, for pictures of it.
 pub struct SeenView<'a> {
-    /// Its name: that of the frame, or a number.
+    /// Name of the frame, or a number.
     pub name: &'a str,
-    /// What the model looked at.
+    /// Input picture of the model.
     pub image: &'a Rgb8Image,
-    /// What it found.
+    /// Output of the model.
     pub view: &'a View,
 }
 
-/// Called with every view.
+/// Callback for every view.
 pub type OnView<'a> = dyn FnMut(&SeenView<'_>) -> Result<(), PipelineError> + 'a;
 
-/// A recorded frame as its threads hand it over.
+/// Recorded frame, decoded and resampled by a thread.
 struct Loaded {
     frame: usize,
     result: Result<(Rgb8Image, Option<DepthImage>), ViewsError>,
 }
 
-/// A view whose points are known, waiting for the model.
+/// View with known points that waits for the model.
 struct Pending {
     name: String,
     image: Rgb8Image,
@@ -153,11 +154,12 @@ impl Pending {
     }
 }
 
-/// Encodes all views of a scan and gathers what the model says of every point. `on_view` is called with every view.
+/// Encodes all views of a scan and gathers the model's output for every point. Calls `on_view` with every
+/// view.
 ///
 /// # Errors
-/// [`PipelineError::NothingSeen`] if no view shows a point, and what the device, the model or `on_view` give. A frame
-/// that cannot be read is left out and counted.
+/// [`PipelineError::NothingSeen`] if no view shows a point, and errors of the device, the model or `on_view`.
+/// A frame that cannot be read is left out and counted.
 pub fn encode_views(
     input: SceneViews<'_>,
     encoder: ViewEncoder<'_>,
@@ -193,7 +195,7 @@ struct Run<'a, 'p, 'v> {
     lifter: Lifter,
     report: ViewReport,
     waiting: Vec<Pending>,
-    /// Handed to the device, not read back yet.
+    /// Batch that was queued on the device and not read back yet.
     on_device: Option<(Queries, Vec<Pending>)>,
     timer: &'a mut StageTimer<'p>,
     on_view: &'a mut OnView<'v>,
@@ -281,7 +283,7 @@ impl Run<'_, '_, '_> {
         Ok(())
     }
 
-    /// Queues a view, and hands the queue to the model once it is as long as fits.
+    /// Queues a view. Runs the model when the queue is as long as the memory allows.
     fn wait(&mut self, view: Pending) -> Result<(), PipelineError> {
         if view.projection.num_visible() < self.options.compat.min_visible(self.scene.num_points()) {
             self.report.without_points += 1;
@@ -307,7 +309,7 @@ impl Run<'_, '_, '_> {
         Ok(())
     }
 
-    /// Reads back what the device was handed last.
+    /// Reads back the last batch of the device.
     fn take_back(&mut self) -> Result<(), PipelineError> {
         let Some((queries, views)) = self.on_device.take() else { return Ok(()) };
         for (index, pending) in views.into_iter().enumerate() {
@@ -326,7 +328,7 @@ impl Run<'_, '_, '_> {
     }
 }
 
-/// A lens put where `pose` is, for points relative to `origin`.
+/// Camera with pose `pose`, for points relative to `origin`.
 fn placed(lens: Camera, pose: &Pose, origin: [f64; 3]) -> Camera {
     let from_world = pose.inverse();
     let [x, y, z] = from_world.rows();
@@ -335,19 +337,19 @@ fn placed(lens: Camera, pose: &Pose, origin: [f64; 3]) -> Camera {
     Camera { world_to_camera: [row(x, t[0]), row(y, t[1]), row(z, t[2])], ..lens }
 }
 
-/// Largest distance from the middle of the scan along an axis; above 0.
+/// Largest distance from the centre of the scan along an axis; above 0.
 fn extent(scene: &Scene) -> f64 {
     let largest = scene.points().iter().flatten().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     if largest > 0.0 { f64::from(largest) } else { 1.0 }
 }
 
-/// Reads frames, as many at a time as there are threads, and sends them in order.
+/// Reads frames in parallel, one per thread, and sends them in order.
 fn load(dataset: &dyn Dataset, frames: &[usize], compat: Compat, longest: usize, to: &SyncSender<Loaded>) {
     let read = |&frame: &usize| Loaded { frame, result: load_frame(dataset, frame, compat, longest) };
     for frames in frames.chunks(rayon::current_num_threads().clamp(1, AHEAD)) {
         let loaded: Vec<Loaded> = frames.par_iter().map(read).collect();
         for frame in loaded {
-            // Nobody receives any more where the run has failed.
+            // The receiver is gone if the run has failed.
             if to.send(frame).is_err() {
                 return;
             }

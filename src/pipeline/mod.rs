@@ -1,4 +1,4 @@
-//! The whole road, from a scan and words to labels: the one place that knows all rooms.
+//! The whole pipeline from a scan and words to labels. Only this module uses all the others.
 
 mod compat;
 mod components;
@@ -26,47 +26,48 @@ use crate::purify::{self, Affinities, Purified, purify};
 use crate::query::{Predictions, predict};
 use crate::stages::StageTimer;
 
-/// Edge of a voxel, in metres, that the student was made for.
+/// Voxel edge in metres for which the student was trained.
 pub const VOXEL_METRES: f64 = 0.02;
-/// Voxels by the distance between points, where points are too sparse for [`VOXEL_METRES`]: most then have neighbours.
+/// Voxel edge as a multiple of the distance between points, if points are too sparse for [`VOXEL_METRES`].
+/// With it most voxels have neighbours.
 const VOXELS_PER_SPACING: f64 = 1.5;
-/// Fewer voxels than this along the longest side of a scan are too few to tell its parts apart.
+/// Least number of voxels along the longest side of a scan that still shows its parts.
 const MIN_VOXELS_ACROSS: f64 = 64.0;
 
 /// The networks and the words.
 pub struct Models<'a> {
-    /// Sees pictures.
+    /// The image model.
     pub xdecoder: &'a XDecoder,
-    /// What says which voxels belong together.
+    /// Affinities of voxels.
     pub affinities: Affinities<'a>,
-    /// The words, as X-Decoder embeds them: the labels, then what stands for the background.
+    /// Embeddings of the words by X-Decoder: the labels, then the background words.
     pub text: &'a TextEmbeddings,
-    /// How many of the words are labels.
+    /// Number of words that are labels.
     pub num_labels: usize,
 }
 
-/// How a scan is labelled.
+/// Options of labelling.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// How views are encoded.
+    /// Options of encoding views.
     pub views: ViewOptions,
-    /// How features are purified.
+    /// Settings of purification.
     pub purify: purify::Settings,
-    /// Points whose cosine with the nearest label is lower stay unlabelled.
+    /// Smallest cosine with the nearest label; points below it stay unlabelled.
     pub threshold: Option<f32>,
 }
 
 /// Labels of a scan.
 #[derive(Clone, Debug)]
 pub struct Inferred {
-    /// `[N]` the label that the views of each point agree on, before purification; -1 for none. Points are those
-    /// with a position.
+    /// `[N]`: label on which the views of each point agree, before purification; -1 for none. Points are
+    /// those with a position.
     pub lifted_label: Vec<i32>,
-    /// What every voxel is nearest to after purification.
+    /// Nearest word of every voxel after purification.
     pub of_voxel: Predictions,
-    /// The purified features and the voxel of every point.
+    /// Purified features, and the voxel of every point.
     pub purified: Purified,
-    /// How many views were used and why others were not.
+    /// How many views were used, and why others were left out.
     pub views: ViewReport,
 }
 
@@ -83,10 +84,11 @@ impl Inferred {
     }
 }
 
-/// The edge of a voxel for `scene`, in its unit, and why it is not the usual one, if it is not.
+/// Voxel edge for `scene`, in its unit, and the reason if it is not the usual one.
 ///
-/// 2 cm, less for a scan so small that it would be a handful of voxels, more where points are so far apart that hardly any
-/// voxel would have a neighbour: a landscape, or a scan whose unit is not known.
+/// The usual edge is 2 cm. It is smaller for a scan that would be only a handful of voxels. It is larger if
+/// points are so far apart that hardly any voxel would have a neighbour: in a landscape, or a scan of unknown
+/// unit.
 #[must_use]
 pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
     let usual = VOXEL_METRES / scene.metres_per_unit().unwrap_or(1.0);
@@ -106,8 +108,8 @@ pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
     }
 }
 
-/// Labels every point of `scene` that has a position: looks at it from `views`, lifts what the model sees to the points,
-/// purifies by geometry, and compares with the words.
+/// Labels every point of `scene` that has a position. Runs the model on `views`, lifts its output to the
+/// points, purifies the features by geometry, and compares them with the words.
 ///
 /// # Errors
 /// [`PipelineError`].

@@ -1,4 +1,4 @@
-//! What a run leaves behind: the labelled scan, the features, and a summary for machines.
+//! The result files of a run: the labelled scan, the features, and a summary as JSON.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,73 +20,73 @@ const SUMMARY_NAME: &str = "summary.json";
 /// One line of the legend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Class {
-    /// The value of `label` in the labelled scan; -1 for what is unlabelled.
+    /// Value of `label` in the labelled scan; -1 for unlabelled points.
     pub label: i32,
-    /// The word.
+    /// Name of the label.
     pub name: String,
     /// Red, green, blue.
     pub color: [u8; 3],
-    /// Points.
+    /// Number of points.
     pub points: usize,
     /// Share of the points that have a position, 0 to 1.
     pub share: f64,
-    /// Surface in square metres, of the scan's unit where metres per unit are not known.
+    /// Surface area in square metres, or in squares of the scan's unit if metres per unit are unknown.
     pub area: f64,
     /// Mean cosine of its points with the word; 0 without points.
     pub mean_score: f64,
 }
 
-/// Which weights a run used.
+/// Weights that a run used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Weights {
-    /// The network.
+    /// Name of the network.
     pub model: &'static str,
-    /// The file, or the name in the store.
+    /// File, or name in the store.
     pub source: String,
-    /// SHA-256 of the file they were imported from, or of the file itself.
+    /// SHA-256 of the file from which they were imported, or of the file itself.
     pub sha256: String,
 }
 
-/// Everything about a run that is not in the scan: `summary.json`.
+/// Summary of a run, `summary.json`: all that is not in the scan.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Version of this program.
     pub geopurify: &'static str,
-    /// The scan that was read; `None` where it was fused.
+    /// Scan that was read; `None` if it was fused from a recording.
     pub scan: Option<PathBuf>,
-    /// The recording that was looked at; `None` for views drawn of the scan.
+    /// Recording with the views; `None` if views were drawn of the scan.
     pub recording: Option<PathBuf>,
-    /// The labelled scan, beside this file.
+    /// Labelled scan, in the same folder.
     pub output: PathBuf,
-    /// The legend: every label, then what is unlabelled.
+    /// Legend: all labels, then unlabelled points.
     pub classes: Vec<Class>,
-    /// What areas are: of the triangles, or of the voxels' faces.
+    /// Source of areas: triangles, or faces of voxels.
     pub area_from: &'static str,
-    /// Their unit.
+    /// Unit of areas.
     pub area_unit: &'static str,
-    /// Settings as they were used.
+    /// Settings of the run.
     pub settings: serde_json::Value,
-    /// Networks as they were used.
+    /// Weights of the run.
     pub weights: Vec<Weights>,
-    /// How many views were used and why others were not.
+    /// How many views were used, and why others were left out.
     pub views: ViewReport,
-    /// Points and voxels.
+    /// Number of points.
     pub points: usize,
-    /// Voxels.
+    /// Number of voxels.
     pub voxels: usize,
-    /// Where it ran.
+    /// Device on which it ran.
     pub device: String,
-    /// What had to be handled.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// Times and memory.
+    /// Times and memory of the stages.
     pub stages: Vec<Stage>,
-    /// Seconds in all.
+    /// Total time in seconds.
     pub seconds: f64,
-    /// Largest resident memory, where the system tells.
+    /// Peak resident memory, if the system reports it.
     pub peak_memory_bytes: Option<u64>,
 }
 
-/// Labels of a scan, ready to be written into a folder.
+/// Labels of a scan, to be written into a folder.
 pub struct Results<'a> {
     scene: &'a Scene,
     inferred: &'a Inferred,
@@ -96,7 +96,7 @@ pub struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    /// `names` and `colors` are those of the labels.
+    /// `names` and `colors` belong to the labels, in their order.
     #[must_use]
     pub fn new(scene: &'a Scene, inferred: &'a Inferred, names: &'a [String], colors: &'a [[u8; 3]]) -> Self {
         Self { scene, inferred, names, colors, of_point: inferred.of_point() }
@@ -112,7 +112,8 @@ impl<'a> Results<'a> {
         usize::try_from(label).ok().and_then(|label| self.colors.get(label)).copied().unwrap_or(UNLABELLED_COLOR)
     }
 
-    /// The legend: one line per label in their order, and one for what is unlabelled; and what areas were taken from.
+    /// Legend: one line per label in their order, and one for unlabelled points. Also returns the source of
+    /// areas.
     #[must_use]
     pub fn classes(&self) -> (Vec<Class>, &'static str) {
         let unlabelled = (-1, "unlabelled".to_owned());
@@ -140,13 +141,13 @@ impl<'a> Results<'a> {
         (classes, area_from)
     }
 
-    /// The unit of [`classes`](Self::classes)' areas.
+    /// Unit of the areas of [`classes`](Self::classes).
     #[must_use]
     pub fn area_unit(&self) -> &'static str {
         if self.scene.metres_per_unit().is_some() { "square metres" } else { "squares of the scan's unit" }
     }
 
-    /// The surface each point stands for, in squares of the scan's unit.
+    /// Surface area per point, in squares of the scan's unit, and its source.
     fn areas(&self) -> (Vec<f64>, &'static str) {
         let points = self.scene.points();
         if !self.scene.faces().is_empty() {
@@ -165,8 +166,9 @@ impl<'a> Results<'a> {
         (voxel_from_point.iter().map(|&voxel| face / f64::from(counts[voxel as usize])).collect(), "voxels")
     }
 
-    /// Writes the scan with `label`, `score`, `margin` and the labels' colours into `folder`, in its own format where that can
-    /// hold them (PLY, LAS, LAZ), else as PLY. Returns the file and what changed.
+    /// Writes the scan with `label`, `score`, `margin` and the label colours into `folder`. It keeps its
+    /// format if that can hold them (PLY, LAS, LAZ), otherwise it becomes PLY. Returns the file and notes
+    /// about changes.
     ///
     /// # Errors
     /// [`PipelineError::Cloud`].
@@ -192,7 +194,7 @@ impl<'a> Results<'a> {
         Ok((path, notes))
     }
 
-    /// Writes the purified features for later questions, see [`saved`].
+    /// Writes the purified features for later queries, see [`saved`].
     ///
     /// # Errors
     /// [`PipelineError::Saved`].

@@ -1,4 +1,4 @@
-//! A scan on its way through the pipeline: the points that have a position, and how they look.
+//! A scan in the pipeline: its points with a position, and its appearance.
 
 use std::path::{Path, PathBuf};
 
@@ -12,33 +12,34 @@ use crate::views::render::{self, shaded};
 use crate::views::virtual_cameras;
 use crate::views::{Dataset, Pose};
 
-/// Frames that a cloud is fused from, at most, spread evenly over the recording.
+/// Most frames from which a cloud is fused, spread evenly over the recording.
 const MAX_FUSED_FRAMES: usize = 1000;
-/// A direction within this cosine (40°) of an axis is that axis: cameras are held slanted, worlds are not.
+/// Least cosine (40°) at which a direction is snapped to an axis. Cameras are held at a slant, but the axes
+/// of recordings are upright.
 const ALONG_AXIS: f64 = 0.766;
 
 /// A scan with at least one point that has a position.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    /// As it was read or fused: every point, in the file's order.
+    /// The cloud as read or fused: all points, in the order of the file.
     pub cloud: PointCloud,
-    /// Its file; `None` where it was fused.
+    /// Its file; `None` if it was fused.
     pub path: Option<PathBuf>,
-    /// Which way is up, if the recording's cameras tell.
+    /// Up direction, if the recording's cameras give one.
     pub up: Option<DVec3>,
-    /// What had to be handled, for the user.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// The points with a position, where not all have one.
+    /// Points with a position; `None` if all points have one.
     finite: Option<Finite>,
     origin: [f64; 3],
-    /// Relative to `origin`.
+    /// Positions relative to `origin`.
     points: Vec<[f32; 3]>,
 }
 
-/// The part of a cloud whose positions are finite.
+/// Part of a cloud with finite positions.
 #[derive(Clone, Debug)]
 struct Finite {
-    /// Their numbers in the cloud, ascending.
+    /// Indices of these points in the cloud, ascending.
     kept: Vec<u32>,
     positions: Vec<[f64; 3]>,
     colors: Option<Vec<[u8; 3]>>,
@@ -67,7 +68,7 @@ fn pick<T: Copy>(values: &[T], kept: &[u32]) -> Vec<T> {
 }
 
 impl Scene {
-    /// Takes a cloud that was read from `path`, or made.
+    /// Makes a scene of a cloud, read from `path` or made in memory.
     ///
     /// # Errors
     /// [`PipelineError::NoPoints`] if no point has a position.
@@ -96,10 +97,10 @@ impl Scene {
         Self::new(PointCloud::read(path)?, Some(path))
     }
 
-    /// The scan of a recording that comes without one: its depth maps fused, or the points that it brings.
+    /// Makes the scan of a recording that has none: fuses its depth maps, or takes its own points.
     ///
     /// # Errors
-    /// [`PipelineError::Views`] where frames cannot be fused, [`PipelineError::NothingToFuse`] for a recording
+    /// [`PipelineError::Views`] if frames cannot be fused, [`PipelineError::NothingToFuse`] for a recording
     /// with neither depth nor points.
     pub fn of_recording(dataset: &dyn Dataset, options: &FuseOptions) -> Result<Self, PipelineError> {
         let usable: Vec<usize> = (0..dataset.len())
@@ -118,17 +119,17 @@ impl Scene {
         Ok(scene)
     }
 
-    /// One frame of a recording without poses, in its own camera's axes.
+    /// Makes a scan of one frame of a recording without poses, in the axes of its own camera.
     ///
     /// # Errors
-    /// As for [`of_recording`](Self::of_recording).
+    /// The same as [`of_recording`](Self::of_recording).
     pub fn of_frame(dataset: &dyn Dataset, frame: usize, options: &FuseOptions) -> Result<Self, PipelineError> {
         let mut scene = Self::new(fuse(dataset, &[frame], options)?.cloud, None)?;
         scene.up = Some(DVec3::NEG_Y);
         Ok(scene)
     }
 
-    /// The same scan mirrored in y, as recordings with a left-handed world are read.
+    /// The same scan mirrored in y: recordings with a left-handed world are read this way.
     #[must_use]
     pub fn mirrored(mut self) -> Self {
         let flip = |cloud_positions: &mut [[f64; 3]]| cloud_positions.iter_mut().for_each(|p| p[1] = -p[1]);
@@ -159,7 +160,7 @@ impl Scene {
         &self.points
     }
 
-    /// What [`points`](Self::points) are relative to.
+    /// Origin of [`points`](Self::points).
     #[must_use]
     pub fn origin(&self) -> [f64; 3] {
         self.origin
@@ -189,7 +190,7 @@ impl Scene {
         self.finite.as_ref().map_or(&self.cloud.faces, |finite| &finite.faces)
     }
 
-    /// Values of the points with a position, put back beside the others, which get `empty`.
+    /// Spreads values of the points with a position over all points; the others get `empty`.
     #[must_use]
     pub fn for_all_points<T: Copy>(&self, values: Vec<T>, empty: T) -> Vec<T> {
         let Some(finite) = &self.finite else { return values };
@@ -198,25 +199,25 @@ impl Scene {
         all
     }
 
-    /// Metres per unit of the coordinates, stated or guessed; `None` if nothing can be said.
+    /// Metres per unit of the coordinates, stated or guessed; `None` if unknown.
     #[must_use]
     pub fn metres_per_unit(&self) -> Option<f64> {
         self.cloud.guess_unit().unit.and_then(crate::cloud::Unit::metres)
     }
 
-    /// The numbers of the points with a position, `None` where all have one.
+    /// Indices of the points with a position; `None` if all have one.
     #[must_use]
     pub fn kept(&self) -> Option<&[u32]> {
         self.finite.as_ref().map(|finite| finite.kept.as_slice())
     }
 
-    /// As purification takes it.
+    /// The scan as input of purification.
     #[must_use]
     pub fn to_purify(&self) -> purify::Scan<'_> {
         purify::Scan { positions: self.positions(), colors: self.colors(), normals: self.normals() }
     }
 
-    /// As virtual cameras are placed for it.
+    /// The scan as input for placing virtual cameras.
     #[must_use]
     pub fn to_cameras(&self) -> virtual_cameras::Scan<'_> {
         virtual_cameras::Scan {
@@ -228,7 +229,7 @@ impl Scene {
         }
     }
 
-    /// How it looks: its colours, or greys where it has none or one alone.
+    /// Appearance of the scan: its colours, or grey shading if it has none or only one.
     #[must_use]
     pub fn appearance(&self, up: DVec3) -> Appearance {
         let several = |colors: &&[[u8; 3]]| colors.iter().any(|color| *color != colors[0]);
@@ -241,17 +242,17 @@ impl Scene {
     }
 }
 
-/// What drawing a scan takes beside its geometry.
+/// Data for drawing a scan besides its geometry.
 #[derive(Clone, Debug)]
 pub struct Appearance {
-    /// `[N]`.
+    /// `[N]` colours.
     pub colors: Vec<[u8; 3]>,
     /// `[N]` radii of discs, in the scan's unit.
     pub radii: Vec<f32>,
 }
 
 impl Appearance {
-    /// `scene` as it is drawn.
+    /// `scene` as input of the renderer.
     #[must_use]
     pub fn of<'a>(&'a self, scene: &'a Scene) -> render::Scene<'a> {
         render::Scene {
@@ -264,7 +265,7 @@ impl Appearance {
     }
 }
 
-/// Up is where cameras have it on the mean, if they agree; an axis where that is near one.
+/// Mean up direction of the cameras, if they agree. It is snapped to an axis close to it.
 fn up_of(poses: impl Iterator<Item = Pose>) -> Option<DVec3> {
     let (sum, count) = poses.fold((DVec3::ZERO, 0.0), |(sum, count), pose| (sum - pose.rotation().y_axis, count + 1.0));
     let mean = sum / f64::max(count, 1.0);

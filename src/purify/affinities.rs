@@ -1,4 +1,4 @@
-//! What the weights of the affinity matrix A come from: the student, or what needs none.
+//! Sources of the weights of the affinity matrix A: the student, or simpler kernels without training.
 
 use burn::prelude::*;
 use rayon::prelude::*;
@@ -12,34 +12,36 @@ use crate::ops::affinity::{affinity, cpu};
 use crate::ops::pooling::AffinityRows;
 use crate::ops::{OpError, float_tensor, float_values, int_values};
 
-/// What decides how much a voxel takes of each of its neighbours. The neighbours are the same for all, and every row of A
-/// sums to 1.
+/// Decides the weight of each neighbour of a voxel. All variants use the same neighbours, and every row of
+/// A sums to 1.
 #[derive(Clone, Copy, Debug)]
 pub enum Affinities<'a> {
-    /// The cosines of a student's embedding, sharpened and brought to sum 1: the method of GeoPurify.
+    /// Cosines of a student's embeddings, sharpened by a softmax whose rows sum to 1: the method of
+    /// GeoPurify.
     Learned {
         /// The student.
         student: &'a Student,
-        /// Its widths.
+        /// Layer widths of the student.
         config: StudentConfig,
     },
-    /// Every neighbour weighs the same: a mean filter.
+    /// Equal weights for all neighbours: a mean filter.
     Uniform,
-    /// Neighbours of a voxel's own colour and orientation weigh most: a bilateral filter.
+    /// Largest weights for neighbours of similar colour and orientation: a bilateral filter.
     ColorNormal(ColorNormal),
 }
 
-/// A kernel of colour and orientation: a neighbour weighs in proportion to
-/// exp(−|c − c′|² / 2σ² − (1 − |⟨n, n′⟩|) / s), for c the mean colour of a voxel and n its mean normal, brought to unit length;
-/// σ is [`color_sigma`](Self::color_sigma), s [`normal_scale`](Self::normal_scale).
+/// Kernel of colour and orientation. The weight of a neighbour is proportional to
+/// exp(−|c − c′|² / 2σ² − (1 − |⟨n, n′⟩|) / s).
+/// Here c is the mean colour of a voxel and n its mean normal, scaled to unit length. σ is
+/// [`color_sigma`](Self::color_sigma), s is [`normal_scale`](Self::normal_scale).
 ///
-/// The Gaussian of colour is that of the bilateral filter (Tomasi and Manduchi, ICCV 1998). The sign of a normal does not
-/// count: on a vertical wall rounding decides it where normals are estimated.
+/// The Gaussian of colour is that of the bilateral filter (Tomasi and Manduchi, ICCV 1998). The sign of a
+/// normal does not count: where normals of a vertical wall are estimated, rounding decides their sign.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ColorNormal {
-    /// Standard deviation of the colour, whose channels are 0 to 1.
+    /// Standard deviation of the colour; channels are 0 to 1.
     pub color_sigma: f32,
-    /// What 1 − |cosine| is divided by.
+    /// Divisor of 1 − |cosine|.
     pub normal_scale: f32,
 }
 
@@ -61,8 +63,8 @@ impl ColorNormal {
         Ok(())
     }
 
-    /// Weights `[R, K]` of the voxels from `first_row` on, for `geometry [V]`: colour, then a normal of unit length or 0.
-    /// Neighbours that are not there (-1) weigh 0.
+    /// Weights `[R, K]` of the voxels from `first_row` on. `geometry [V]` holds the colour, then a normal
+    /// of unit length or 0. Missing neighbours (-1) have weight 0.
     fn weights(
         &self,
         geometry: &[[f32; GEOMETRY_CHANNELS]],
@@ -90,21 +92,21 @@ impl ColorNormal {
     }
 }
 
-/// What rows of A are computed from.
+/// Data from which rows of A are computed.
 pub(super) enum Basis {
-    /// Blocks of channels of an embedding.
+    /// An embedding, as blocks of channels.
     Embedding(Vec<Tensor<2>>),
     /// Colour and unit normal of every voxel.
     Geometry(ColorNormal, Vec<[f32; GEOMETRY_CHANNELS]>),
 }
 
 impl Basis {
-    /// All voxels alike.
+    /// Makes the same value for every voxel, so that all weights are equal.
     pub(super) fn uniform(num_voxels: usize, device: &Device) -> Self {
         Self::Embedding(vec![Tensor::zeros([num_voxels, 1], device)])
     }
 
-    /// Of the last columns of `matrix [V, C + 6]`.
+    /// Reads colours and normals from the last columns of `matrix [V, C + 6]`.
     pub(super) fn color_normal(kernel: ColorNormal, matrix: &[f32], width: usize) -> Self {
         let geometry = matrix.par_chunks_exact(width).with_min_len(256).map(|row| {
             let mut own = [0.0; GEOMETRY_CHANNELS];
@@ -118,8 +120,8 @@ impl Basis {
         Self::Geometry(kernel, geometry.collect())
     }
 
-    /// The rows of A for runs of neighbours `[R, K]` that follow each other, and the largest |row sum − 1| over voxels that have
-    /// a neighbour.
+    /// Rows of A for consecutive runs of neighbours `[R, K]`. Also returns the largest |row sum − 1| over
+    /// the voxels that have a neighbour.
     pub(super) fn rows(
         &self,
         parts: Vec<Tensor<2, Int>>,

@@ -8,7 +8,7 @@ use crate::gpu::Limits;
 use crate::ops::float_tensor;
 use crate::ops::pooling::CHANNEL_BLOCK;
 
-/// `values [V, channels]` on the device, in as many blocks of channels as its buffers ask for.
+/// Uploads `values [V, channels]` to the device, in as many blocks of channels as its buffers need.
 pub(super) fn channel_blocks(values: &[f32], channels: usize, limits: Limits, device: &Device) -> Vec<Tensor<2>> {
     let num_voxels = values.len() / channels;
     let block = usize::try_from(limits.max_binding_bytes).unwrap_or(usize::MAX) / (num_voxels * 4);
@@ -21,10 +21,10 @@ pub(super) fn channel_blocks(values: &[f32], channels: usize, limits: Limits, de
         .collect()
 }
 
-/// Channels per block so that `rows` × block fits a binding and, on the host, the working memory.
+/// Channels per block, such that `rows` × block fits a binding and, on the host, the working memory.
 pub(super) fn channel_block(limits: Limits, settings: Settings, rows: usize) -> usize {
     let on_device = usize::try_from(limits.max_binding_bytes).unwrap_or(usize::MAX) / (rows * 4).max(1);
-    // A block is there up to four times: read, on the device, as a result, and read back.
+    // Up to four copies of a block exist at once: as read, on the device, as a result, and read back.
     let fits = on_device.min(settings.working_bytes / (rows * 16).max(1)).max(1);
     if fits > CHANNEL_BLOCK { fits - fits % CHANNEL_BLOCK } else { fits }
 }

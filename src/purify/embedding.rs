@@ -1,4 +1,4 @@
-//! The student's embedding of voxels, in tiles that fit the device.
+//! Computes the student's embeddings of voxels, in tiles that fit the device.
 
 use burn::prelude::*;
 
@@ -8,7 +8,7 @@ use super::tiles::{Tile, tiles};
 use crate::models::student::{RECEPTIVE_RADIUS, Student, StudentConfig};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, limits_of, normalize_rows};
 
-/// A student with its widths, on the device where it runs.
+/// A student with its layer widths, and the device where it runs.
 pub(crate) struct Embedder<'a> {
     pub(crate) student: &'a Student,
     pub(crate) config: StudentConfig,
@@ -16,15 +16,16 @@ pub(crate) struct Embedder<'a> {
 }
 
 impl Embedder<'_> {
-    /// Tiles of voxels at `coords [V]`, so that the widest activation fits a binding and about five of them the memory.
+    /// Tiles of the voxels at `coords [V]`. The widest activation of a tile fits a binding, and about five
+    /// of them fit the memory.
     pub(super) fn tiles(&self, coords: &[[i32; 3]], settings: Settings) -> Vec<Tile> {
         let widest = self.config.input_dim.max(self.config.hidden_dim) * 4;
         let max_voxels = limits_of(self.device).rows(widest).min(settings.working_bytes / (5 * widest)).max(1);
         tiles(coords, RECEPTIVE_RADIUS as i32, max_voxels)
     }
 
-    /// Embedding `[V, embed]`, normalised, of voxels at `coords [V]` with `features [V, C + 6]`, in as many tiles as
-    /// memory and device ask for.
+    /// Normalised embeddings `[V, embed]` of the voxels at `coords [V]` with `features [V, C + 6]`. Runs in
+    /// as many tiles as memory and device need.
     ///
     /// # Errors
     /// [`OpError`].
@@ -37,7 +38,8 @@ impl Embedder<'_> {
         self.embed(&self.tiles(coords, settings), features, coords, &mut |_| ())
     }
 
-    /// As [`embed_voxels`](Self::embed_voxels), in the given tiles; `tick` hears the share that is done.
+    /// As [`embed_voxels`](Self::embed_voxels), in the given tiles. Calls `tick` with the share that is
+    /// done.
     pub(super) fn embed(
         &self,
         tiles: &[Tile],

@@ -2,13 +2,13 @@ use crate::ops::OpError;
 use crate::ops::voxel_grid::QuantizeError;
 use crate::weights::WeightsError;
 
-/// Why purification stopped.
+/// Error of purification.
 #[derive(Debug, thiserror::Error)]
 pub enum PurifyError {
     /// The scan has no points.
     #[error("the scan has no points")]
     Empty,
-    /// Features and scan do not belong together.
+    /// The number of feature rows differs from the number of points.
     #[error("features have {features} rows, the scan has {points} points: one row per point, in the scan's order")]
     RowCount {
         /// Rows of the features.
@@ -16,7 +16,7 @@ pub enum PurifyError {
         /// Points of the scan.
         points: usize,
     },
-    /// Features and student do not belong together.
+    /// The number of feature channels does not fit the student.
     #[error(
         "features have {features} channels, the student takes {student}: {expected} semantic ones, colour and normal"
     )]
@@ -31,11 +31,11 @@ pub enum PurifyError {
     /// A setting is out of range.
     #[error("{name} is {value}, expected {expected}")]
     Setting {
-        /// The setting.
+        /// Name of the setting.
         name: &'static str,
-        /// What it is.
+        /// Its value.
         value: String,
-        /// What it may be.
+        /// Values it may have.
         expected: &'static str,
     },
     /// The points do not fit the voxel grid.

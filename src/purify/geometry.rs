@@ -1,4 +1,4 @@
-//! What the student sees of a scan beside its features: colours and normals.
+//! The geometric input of the student: colours and normals.
 
 use super::Scan;
 use crate::ops::knn;
@@ -35,11 +35,11 @@ pub(crate) fn geometry_channels(scan: &Scan<'_>, notes: &mut Vec<String>) -> Vec
     channels
 }
 
-/// Normals of points, every one finite, from their neighbours, turned upwards: a scan without normals has
-/// no view point.
+/// Estimates normals of points from their neighbours. All are finite and point upwards, because a scan
+/// without normals has no view point.
 ///
-/// Host work, whatever the device: on a vertical wall rounding decides which way is up, and a normal that
-/// differs between devices by its sign would change everything after it.
+/// This runs on the host for every device. On a vertical wall rounding decides which way is up. If the sign
+/// of a normal differed between devices, all later results would differ too.
 pub(crate) fn estimate_normals(positions: &[[f64; 3]]) -> Vec<[f32; 3]> {
     let mut origin = [f64::INFINITY; 3];
     for p in positions {

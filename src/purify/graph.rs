@@ -1,4 +1,4 @@
-//! The neighbours of voxels and what weighs them.
+//! The neighbours of voxels and their weights.
 
 use burn::prelude::*;
 
@@ -15,7 +15,7 @@ use crate::ops::pooling::AffinityRows;
 use crate::ops::{OpError, int_tensor, limits_of};
 use crate::stages::StageTimer;
 
-/// What A is computed from, and the tiles that the student ran in.
+/// Data from which A is computed, and the number of tiles in which the student ran.
 pub(super) fn basis(
     affinities: Affinities<'_>,
     voxelized: &Voxelized,
@@ -39,7 +39,7 @@ pub(super) fn basis(
     Ok((Basis::Embedding(channel_blocks(&embedding, config.embed_dim, limits, device)), tiles.len()))
 }
 
-/// The neighbours `[R, K]` of all voxels, in runs of as many as the device binds.
+/// Neighbours `[R, K]` of all voxels, in runs as long as the device can bind.
 pub(super) fn neighbor_parts(
     coords: &[[i32; 3]],
     neighbors: usize,
@@ -61,7 +61,7 @@ pub(super) fn neighbor_parts(
     Ok(parts)
 }
 
-/// Voxels whose neighbours are known, for who compares several ways to weigh them.
+/// Voxels with known neighbours, to compare several ways of weighting them.
 pub struct Graph {
     voxelized: Voxelized,
     num_channels: usize,
@@ -69,7 +69,8 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Finds the neighbours of `voxelized`, which [`voxel_means`] made of features of `num_channels` channels.
+    /// Finds the neighbours of `voxelized`, made by [`voxel_means`] from features with `num_channels`
+    /// channels.
     ///
     /// # Errors
     /// [`PurifyError::Empty`] without voxels, [`PurifyError::Setting`], [`PurifyError::Op`].
@@ -94,7 +95,7 @@ impl Graph {
         &self.voxelized
     }
 
-    /// A, as [`purify`] would apply it.
+    /// Rows of A, the same as [`purify`] applies.
     ///
     /// # Errors
     /// As [`purify`].

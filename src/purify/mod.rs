@@ -1,13 +1,13 @@
-//! Geometric purification: point features in, features cleaned by the student's affinities out.
+//! Geometric purification: cleans point features by the student's affinities.
 //!
-//! Voxel means → student embedding → K nearest voxels → affinity matrix A → A applied again and again. What weighs the
-//! neighbours may also be something simpler than the student, to compare with ([`Affinities`]).
+//! Voxel means → student embedding → K nearest voxels → affinity matrix A → A applied repeatedly. For
+//! comparison, simpler weights can replace those of the student ([`Affinities`]).
 //!
-//! A scene of any size goes through in pieces that fit the device: the means and the pooling in blocks
-//! of channels (channels do not mix), the student in spatial tiles with a halo as wide as it sees, the
-//! neighbours and the rows of A in runs of voxels. None of this approximates: a tiled scene equals the
-//! untiled one to rounding. What is kept whole lives on the host: one `[V, C + 6]` matrix, whose first C
-//! columns the pooled features overwrite, and the embedding.
+//! A scene of any size is processed in pieces that fit the device. Means and pooling run in blocks of
+//! channels (channels do not mix). The student runs in spatial tiles with a halo as wide as its receptive
+//! field. Neighbours and rows of A are computed in runs of voxels. None of this approximates: a tiled scene
+//! equals the untiled one to rounding. Two matrices are kept whole, on the host: one `[V, C + 6]`, whose
+//! first C columns the pooled features overwrite, and the embeddings.
 
 mod affinities;
 mod columns;
@@ -42,14 +42,14 @@ pub use tiles::{Tile, tiles};
 use voxels::voxelized;
 pub use voxels::{Voxelized, voxel_means};
 
-/// A scan, point by point.
+/// Scan with one position, colour and normal per point.
 #[derive(Clone, Copy)]
 pub struct Scan<'a> {
-    /// Positions in the scan's unit; every one finite.
+    /// Positions in the scan's unit; all must be finite.
     pub positions: &'a [[f64; 3]],
-    /// Colours 0..=255; grey (0.5) where a scan has none.
+    /// Colours 0..=255; grey (0.5) is used if the scan has none.
     pub colors: Option<&'a [[u8; 3]]>,
-    /// Unit normals; estimated where a scan has none.
+    /// Unit normals; estimated if the scan has none.
     pub normals: Option<&'a [[f32; 3]]>,
 }
 
@@ -58,39 +58,39 @@ pub struct Scan<'a> {
 pub struct Purified {
     /// `[V, C]`, row-major.
     pub features: Vec<f32>,
-    /// C.
+    /// Number of channels, C.
     pub num_channels: usize,
     /// Edge of a voxel, in the scan's unit.
     pub voxel_size: f64,
-    /// `[V]` integer voxel coordinates, from the smallest voxel of the scan on, in Morton order.
+    /// `[V]` integer voxel coordinates, relative to the smallest ones of the scan, in Morton order.
     pub coords: Vec<[i32; 3]>,
-    /// `[N]`, the voxel of every point.
+    /// `[N]`: voxel index of every point.
     pub voxel_from_point: Vec<i32>,
-    /// What was done and how long it took.
+    /// Counts, notes and times of the run.
     pub report: Report,
 }
 
-/// What a run did.
+/// Report of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Number of points.
     pub num_points: usize,
     /// Number of voxels.
     pub num_voxels: usize,
-    /// Spatial tiles the student ran in.
+    /// Number of spatial tiles in which the student ran.
     pub num_tiles: usize,
     /// Largest |row sum of A − 1| over the voxels that have a neighbour.
     pub max_row_sum_error: f64,
-    /// Things the user should know: what was missing and what was done about it.
+    /// Notes for the user: missing inputs and how they were replaced.
     pub notes: Vec<String>,
-    /// Times and bytes, in order.
+    /// Times and bytes of the stages, in order.
     pub stages: Vec<Stage>,
 }
 
 /// Purifies `features [N, C]` of the points of `scan` by `affinities` on `device`.
 ///
 /// # Errors
-/// [`PurifyError`]; nothing is computed on input that does not fit together.
+/// [`PurifyError`]. Inputs are checked before anything is computed.
 pub fn purify(
     scan: Scan<'_>,
     features: &dyn FeatureSource,

@@ -1,4 +1,4 @@
-//! How features are purified, and what is refused.
+//! Settings of purification, and their checks.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,21 +6,22 @@ use super::{PurifyError, Scan};
 use crate::ops::voxel_grid::upright;
 use crate::purify::source::FeatureSource;
 
-/// How the features are purified. The defaults are the reference's.
+/// Settings of purification. The defaults are those of the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Edge of a voxel, in the scan's unit (metres).
     pub voxel_size: f64,
-    /// Voxels per unit as a linear map of positions (rows x, y, z), for turned or scaled grids; `None` for upright cubes of
-    /// `voxel_size`.
+    /// Linear map from positions to voxel units (rows x, y, z), for rotated or scaled grids. `None` for
+    /// upright cubes of edge `voxel_size`.
     pub voxel_transform: Option<[[f64; 3]; 3]>,
     /// Neighbours per voxel, the voxel itself excluded.
     pub neighbors: usize,
     /// Factor of the cosines before the softmax (1/α of the paper).
     pub sharpness: f32,
-    /// How often A is applied. The paper counts 18 after the first: the reference applies it 19 times.
+    /// Number of times A is applied. The paper gives 18, not counting the first; the reference applies it
+    /// 19 times.
     pub iterations: usize,
-    /// Host memory for temporary values, in bytes; the results do not depend on it.
+    /// Host memory for temporary values, in bytes. The results do not depend on it.
     pub working_bytes: usize,
 }
 
@@ -38,13 +39,13 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The linear map from positions to voxels.
+    /// Linear map from positions to voxel units.
     pub(super) fn voxels_per_unit(&self) -> [[f64; 3]; 3] {
         self.voxel_transform.unwrap_or_else(|| upright(self.voxel_size))
     }
 }
 
-/// Refuses a setting.
+/// Makes the error for a refused setting.
 pub(super) fn setting(
     name: &'static str,
     value: &dyn std::fmt::Display,

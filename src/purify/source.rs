@@ -4,23 +4,23 @@ use crate::weights::{TensorView, WeightsError};
 
 /// Per-point features that are read a block of channels at a time.
 pub trait FeatureSource {
-    /// N.
+    /// Number of points, N.
     fn num_points(&self) -> usize;
-    /// C.
+    /// Number of channels, C.
     fn num_channels(&self) -> usize;
-    /// The block `[N, channels]` as f32, row-major.
+    /// Reads the block `[N, channels]` as f32, row-major.
     ///
     /// # Errors
     /// [`WeightsError`] naming the file.
     fn read(&self, channels: Range<usize>) -> Result<Vec<f32>, WeightsError>;
 }
 
-/// Features that are in memory, `[N, C]` row-major.
+/// Features in memory, `[N, C]` row-major.
 #[derive(Clone, Debug)]
 pub struct MemoryFeatures {
     /// The values.
     pub values: Vec<f32>,
-    /// C.
+    /// Number of channels, C.
     pub num_channels: usize,
 }
 
@@ -39,7 +39,7 @@ impl FeatureSource for MemoryFeatures {
     }
 }
 
-/// The rows `points` of a tensor `[N, C]` of a file, all rows where `points` is `None`.
+/// The rows `points` of a tensor `[N, C]` of a file, or all rows if `points` is `None`.
 #[derive(Clone, Debug)]
 pub struct FileFeatures<'a> {
     tensor: TensorView<'a>,
@@ -52,7 +52,7 @@ impl<'a> FileFeatures<'a> {
     /// # Errors
     /// [`WeightsError::Extent`] where the tensor is not `[N, C]` or a row lies outside it.
     pub fn new(tensor: TensorView<'a>, points: Option<&'a [u32]>) -> Result<Self, WeightsError> {
-        // Reading nothing still checks the type and that there are two dimensions.
+        // Reading an empty block still checks the type and the number of dimensions.
         tensor.read_block(0..0, 0..0, &mut [])?;
         if let Some(&last) = points.and_then(<[u32]>::last) {
             tensor.read_block(0..last as usize + 1, 0..0, &mut [])?;
@@ -75,7 +75,7 @@ impl FeatureSource for FileFeatures<'_> {
         let mut values = vec![0.0; num_rows * width];
         self.tensor.read_block(0..num_rows, channels, &mut values)?;
         if let Some(points) = self.points {
-            // Ascending rows only move towards the front.
+            // Row numbers ascend, so values only move towards the front.
             for (to, &from) in points.iter().enumerate() {
                 let from = from as usize * width;
                 values.copy_within(from..from + width, to * width);

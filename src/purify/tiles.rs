@@ -1,21 +1,21 @@
 use std::collections::BTreeMap;
 
-/// Voxels that go through the student together: the inner ones, whose embedding is kept, and a halo
-/// around them as wide as the network sees, whose embedding is not.
+/// Voxels that go through the student together. The embeddings of the inner voxels are kept. The halo
+/// around them is as wide as the receptive field; its embeddings are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tile {
     /// Indices of the inner voxels, then those of the halo, each ascending.
     pub voxels: Vec<u32>,
-    /// How many of them are inner.
+    /// Number of inner voxels.
     pub num_inner: usize,
 }
 
 /// Cuts `coords [V]` into tiles of about `max_voxels`, halo included, by cubes of one size.
 ///
-/// Every voxel is inner in exactly one tile, and every voxel within `halo` (along each axis) of an
-/// inner voxel is in the same tile. The cube is the largest power of two that keeps every tile within
-/// `max_voxels`; a cube is never smaller than the halo, so that a crowded place may exceed the limit
-/// rather than be repeated more often than 27 times.
+/// Every voxel is inner in exactly one tile. Every voxel within `halo` (along each axis) of an inner voxel
+/// is in the same tile. The cube is the largest power of two that keeps every tile within `max_voxels`. A
+/// cube is never smaller than the halo, so that no voxel is repeated more than 27 times. A crowded place
+/// may therefore exceed the limit.
 #[must_use]
 pub fn tiles(coords: &[[i32; 3]], halo: i32, max_voxels: usize) -> Vec<Tile> {
     if coords.is_empty() {
@@ -46,7 +46,7 @@ fn cut(coords: &[[i32; 3]], halo: i32, edge: i32) -> Vec<Tile> {
     let homes: Vec<[i32; 3]> = cubes.keys().copied().collect();
     for (voxel, c) in coords.iter().enumerate() {
         let home = c.map(|v| v.div_euclid(edge));
-        // Only the neighbours whose cube comes within the halo can need this voxel.
+        // Only neighbours whose cube comes within the halo can need this voxel.
         let reach = c.map(|v| ((v - halo).div_euclid(edge), (v + halo).div_euclid(edge)));
         for x in reach[0].0..=reach[0].1 {
             for y in reach[1].0..=reach[1].1 {

@@ -13,18 +13,18 @@ use crate::ops::voxel_grid::{self, quantize, voxel_grid};
 use crate::ops::{OpError, float_tensor, float_values, int_tensor, int_values, limits_of};
 use crate::stages::StageTimer;
 
-/// A scan as the student takes it.
+/// Scan as input of the student.
 #[derive(Clone, Debug)]
 pub struct Voxelized {
     /// `[V, C + 6]`: the means of semantic features, colour in 0..1, and normal.
     pub matrix: Vec<f32>,
     /// `[V]` coordinates, from the smallest voxel of the scan on, in Morton order.
     pub coords: Vec<[i32; 3]>,
-    /// `[N]`.
+    /// `[N]`: voxel index of every point.
     pub voxel_from_point: Vec<i32>,
 }
 
-/// Brings `scan` and its `features [N, C]` into voxels.
+/// Averages `scan` and its `features [N, C]` over voxels.
 ///
 /// # Errors
 /// [`PurifyError`] as [`purify`].
@@ -79,7 +79,7 @@ pub(super) fn voxelized(
     Ok(Voxelized { matrix, coords: voxels.coords, voxel_from_point: voxels.voxel_from_point })
 }
 
-/// The voxels of a scan.
+/// Voxels of a scan.
 struct Voxels {
     coords: Vec<[i32; 3]>,
     voxel_from_point: Vec<i32>,
@@ -87,9 +87,9 @@ struct Voxels {
     offsets: Tensor<1, Int>,
 }
 
-/// Voxels of points under a linear map. The coordinates are re-centred and rounded down on the host in
-/// f64, which no GPU language has: every device sees the same partition. More points than the device can
-/// bind are also grouped there.
+/// Groups points into voxels under a linear map. The host re-centres and rounds down the coordinates in
+/// f64, which no GPU language has. So every device gets the same partition. If there are more points than
+/// the device can bind, the host groups them too.
 fn voxelize(positions: &[[f64; 3]], voxels_per_unit: &[[f64; 3]; 3], device: &Device) -> Result<Voxels, PurifyError> {
     let (cells, _) = quantize(positions, voxels_per_unit)?;
     let coords: Vec<[i32; 4]> = cells.iter().map(|&[x, y, z]| [0, x, y, z]).collect();

@@ -1,6 +1,7 @@
-//! From purified features and words to answers: labels with how sure they are, and where something is.
+//! Compares purified features with words: labels every voxel with a confidence, and finds the places of an
+//! object.
 //!
-//! Features and words live in one space, and what counts is the cosine between them.
+//! Features and words are vectors of the same space. They are compared by their cosine.
 
 pub mod regions;
 pub mod saved;
@@ -11,28 +12,29 @@ use rayon::prelude::*;
 use crate::ops::normalize_rows;
 use crate::ops::{OpError, ShapeCheck, float_tensor, float_values};
 
-/// Rows of features that are on the device at a time.
+/// Rows of features per block on the device.
 const BLOCK_ROWS: usize = 1 << 15;
 
-/// What each row of features is nearest to.
+/// Nearest word of each row of features.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Predictions {
-    /// `[V]` the label, -1 for unlabelled rows.
+    /// `[V]`: the label, -1 for unlabelled rows.
     pub label: Vec<i32>,
-    /// `[V]` cosine with the nearest word, -1 to 1.
+    /// `[V]`: cosine with the nearest word, -1 to 1.
     pub score: Vec<f32>,
-    /// `[V]` by how much that cosine is above the next word's; the cosine itself where there is one word alone.
+    /// `[V]`: difference between that cosine and the next word's; the cosine itself if there is only one
+    /// word.
     pub margin: Vec<f32>,
 }
 
-/// Labels rows of `features [V, C]` (row-major) by `words [K, C]`, rows of any length.
+/// Labels rows of `features [V, C]` (row-major) by `words [K, C]`. Rows may have any length.
 ///
-/// A row takes the word with the largest cosine, of equals the first. It stays unlabelled where that word is not among
-/// the first `num_labels` (the others stand for the background), where the cosine is below `threshold`, and where the
-/// row is all zeros.
+/// A row gets the word with the largest cosine, the first of equal ones. The first `num_labels` words are
+/// labels, the others stand for the background. A row stays unlabelled if its word is a background word, if
+/// its cosine is below `threshold`, or if it is all zeros.
 ///
 /// # Errors
-/// [`OpError::Shape`] where the channels differ, [`OpError::Value`] without words, and what the device gives.
+/// [`OpError::Shape`] if the channels differ, [`OpError::Value`] without words, and errors of the device.
 pub fn predict(
     features: &[f32],
     words: &Tensor<2>,
@@ -73,10 +75,10 @@ pub fn predict(
     Ok(predictions)
 }
 
-/// Cosine `[V]` of each row of `features [V, C]` with the one row of `word [1, C]`; 0 for a row of zeros.
+/// Cosine `[V]` of each row of `features [V, C]` with the single row of `word [1, C]`; 0 for a row of zeros.
 ///
 /// # Errors
-/// As for [`predict`].
+/// The same as [`predict`].
 pub fn similarity(features: &[f32], word: &Tensor<2>) -> Result<Vec<f32>, OpError> {
     ShapeCheck::new("similarity").check("word", word.dims(), [1.into(), "C".into()])?;
     let mut all = Vec::new();
@@ -84,7 +86,7 @@ pub fn similarity(features: &[f32], word: &Tensor<2>) -> Result<Vec<f32>, OpErro
     Ok(all)
 }
 
-/// Hands the cosines `[rows, K]` of runs of rows to `take`, in order.
+/// Computes cosines `[rows, K]` for blocks of rows and passes them to `take`, in order.
 fn cosines(features: &[f32], words: &Tensor<2>, take: &mut dyn FnMut(&[f32])) -> Result<(), OpError> {
     let [_, num_channels] = words.dims();
     if num_channels == 0 || !features.len().is_multiple_of(num_channels) {

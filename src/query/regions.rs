@@ -1,19 +1,19 @@
-//! Where something is: connected groups of voxels that answer a word well.
+//! Finds the places of an object: connected groups of voxels with a high score.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-/// A connected group of voxels whose score is high.
+/// Connected group of voxels with a high score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Region {
-    /// Voxels of the group.
+    /// Number of voxels of the group.
     pub num_voxels: usize,
     /// Largest score in the group.
     pub best: f32,
     /// Mean score of the group.
     pub mean: f32,
-    /// Mean position of its points, in the scan's own coordinates.
+    /// Mean position of its points, in the coordinates of the scan.
     pub center: [f64; 3],
     /// Smallest coordinates of its points.
     pub low: [f64; 3],
@@ -21,9 +21,10 @@ pub struct Region {
     pub high: [f64; 3],
 }
 
-/// Groups of voxels `coords [V]` with a `score [V]` of `level` or more, joined where they touch (by faces, edges or
-/// corners), largest sum of scores above the level first. Points `positions [N]` without a voxel have
-/// `voxel_from_point [N]` -1. Groups without points are left out.
+/// Finds connected groups of the voxels `coords [V]` whose `score [V]` is `level` or more. Voxels are
+/// connected if they share a face, an edge or a corner. Groups are sorted by the sum of their scores above
+/// the level, largest first. Groups without points are left out. `positions [N]` are the points;
+/// `voxel_from_point [N]` is -1 for points without a voxel.
 #[must_use]
 pub fn regions(
     coords: &[[i32; 3]],
@@ -38,7 +39,7 @@ pub fn regions(
         .collect();
     let mut group_of = vec![usize::MAX; coords.len()];
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    // In the order of the voxels, so that the same scene gives the same groups.
+    // Goes through the voxels in order, so that the same scene gives the same groups.
     for first in (0..coords.len()).filter(|&v| score[v] >= level) {
         if group_of[first] != usize::MAX {
             continue;
@@ -94,7 +95,7 @@ pub fn regions(
     found.into_iter().map(|(_, region, _)| region).collect()
 }
 
-/// The score from which on voxels count as found, where nobody names one: halfway between the median and the best.
+/// Default score from which voxels count as found: halfway between the median and the largest score.
 #[must_use]
 pub fn usual_level(score: &[f32]) -> f32 {
     let mut sorted: Vec<f32> = score.to_vec();
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn touching_voxels_are_one_region_and_the_strongest_comes_first() {
-        // A pair that touches by a corner, a lone better one, one below the level.
+        // Two voxels that touch at a corner, a single better one, and one below the level.
         let coords = [[0, 0, 0], [1, 1, 1], [5, 0, 0], [9, 9, 9]];
         let score = [0.6, 0.7, 0.9, 0.1];
         let positions = [[0.0, 0.0, 0.0], [2.0, 2.0, 2.0], [10.0, 0.0, 0.0], [18.0; 3], [f64::NAN; 3]];

@@ -1,4 +1,4 @@
-//! The features that a run leaves behind, so that questions can be asked later.
+//! The features that a run saves, for queries later.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,61 +11,62 @@ use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec, Weig
 pub const FILE_NAME: &str = "features.safetensors";
 /// Key of the description among the file's metadata.
 const ABOUT: &str = "geopurify";
-/// Values converted at a time.
+/// Values converted per block.
 const BLOCK_VALUES: usize = 1 << 20;
 
-/// Why saved features cannot be used.
+/// Error of reading or writing saved features.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SavedError {
     /// The file cannot be read or written, or a tensor is missing or of another type.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The file is whole but says something that cannot be.
+    /// The file can be read, but its content is inconsistent.
     #[error("{}: {message}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What was found and what was expected.
+        /// Difference between the content and what was expected.
         message: String,
     },
 }
 
-/// What saved features belong to.
+/// Scan and weights to which saved features belong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// The labelled scan, relative to the file.
     pub scan: PathBuf,
     /// Edge of a voxel, in the scan's unit.
     pub voxel_size: f64,
-    /// Which way is up in the scan.
+    /// Up direction of the scan.
     pub up: [f64; 3],
-    /// The vision-language model's weights: a file, or a name in the store.
+    /// Weights of the vision-language model: a file, or a name in the store.
     pub xdecoder: String,
-    /// Its configuration's file, if one was given.
+    /// File with its configuration, if one was given.
     pub xdecoder_config: Option<PathBuf>,
-    /// Length of that file, or of the one the store's weights were imported from.
+    /// Length in bytes of that weights file, or of the file from which the store's weights were imported.
     pub xdecoder_bytes: u64,
-    /// SHA-256 of those weights: words must go through the same.
+    /// SHA-256 of those weights. Words must be embedded with the same weights.
     pub xdecoder_sha256: String,
 }
 
-/// Purified features by voxel.
+/// Purified features of voxels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
-    /// What they belong to.
+    /// Scan and weights to which they belong.
     pub about: About,
     /// `[V, C]` row-major, rounded to 16 bits in the file.
     pub features: Vec<f32>,
-    /// C.
+    /// Number of channels, C.
     pub num_channels: usize,
-    /// `[V]` integer coordinates.
+    /// `[V]`: integer voxel coordinates.
     pub coords: Vec<[i32; 3]>,
-    /// `[N]` the voxel of every point of the scan, -1 for points without a position.
+    /// `[N]`: voxel of every point of the scan, -1 for points without a position.
     pub voxel_from_point: Vec<i32>,
 }
 
-/// Writes `features [V, C]` as 16-bit floats, `voxel_coords [V, 3]` and `voxel_from_point [N]`, whole or not at all.
+/// Writes `features [V, C]` as 16-bit floats, `voxel_coords [V, 3]` and `voxel_from_point [N]`. The file is
+/// written completely or not at all.
 ///
 /// # Errors
 /// [`SavedError::Weights`].
@@ -94,7 +95,7 @@ pub fn write(
 }
 
 impl Saved {
-    /// Reads what [`write()`] wrote.
+    /// Reads a file written by [`write()`].
     ///
     /// # Errors
     /// [`SavedError`] naming the file and the tensor.

@@ -14,14 +14,14 @@ use crate::views::ViewsError;
 use crate::weights::WeightsError;
 use crate::weights::store::StoreError;
 
-/// Why a session could not do what it was asked for.
+/// Error of a session.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// There is no such device.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The store of weights cannot be used, or lacks a network.
+    /// The store of weights cannot be used, or does not have a network.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A file of weights cannot be read.
@@ -33,31 +33,31 @@ pub enum SessionError {
     /// A configuration is not valid.
     #[error("{place}: {source}")]
     Configuration {
-        /// The file, and what in it.
+        /// File, and part of it.
         place: String,
-        /// What is wrong with it.
+        /// Error in it.
         source: serde_json::Error,
     },
-    /// The weights do not fit the configuration that their shapes tell.
+    /// The weights do not fit the configuration derived from their shapes.
     #[error("a variant of the model {model} needs its configuration: {source}")]
     NeedsConfiguration {
-        /// The network.
+        /// Name of the network.
         model: &'static str,
-        /// What does not fit.
+        /// The mismatch.
         source: WeightsError,
     },
-    /// Student and image model do not belong together.
+    /// The student does not fit the image model.
     #[error(
         "{student}: the student takes {found} channels, X-Decoder's embeddings have {embedding} and colour and normal {geometry}: these weights do not belong together"
     )]
     OtherStudent {
         /// The student's weights.
         student: String,
-        /// Channels that it takes.
+        /// Number of channels it takes.
         found: usize,
-        /// Channels of X-Decoder's embeddings.
+        /// Number of channels of X-Decoder's embeddings.
         embedding: usize,
-        /// Channels of colour and normal.
+        /// Number of channels of colour and normal.
         geometry: usize,
     },
     /// A file cannot be read or written.
@@ -65,62 +65,62 @@ pub enum SessionError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A folder holds neither a scan nor a recording.
+    /// The folder contains neither a scan nor a recording.
     #[error("{}: no scan in this folder: {source}", folder.display())]
     NoScan {
         /// The folder.
         folder: PathBuf,
-        /// Why it is no recording.
+        /// Reason why it is not a recording.
         source: Box<ViewsError>,
     },
-    /// A recording without poses says nothing about a scan.
+    /// The recording has no poses, so its frames cannot be placed in a scan.
     #[error("{}: the recording has no poses, so nothing says where in the scan its frames are", recording.display())]
     NoPoses {
         /// The recording.
         recording: PathBuf,
     },
-    /// The question has no words.
+    /// The query is empty.
     #[error("the question has no words")]
     NoQuestion,
-    /// A folder is not one of results.
-    #[error("{}: no {}: expected the folder of results that a labelling left", folder.display(), crate::query::saved::FILE_NAME)]
+    /// The folder does not contain results.
+    #[error("{}: no {}: expected a folder with the results of a labelling", folder.display(), crate::query::saved::FILE_NAME)]
     NoResults {
         /// The folder.
         folder: PathBuf,
     },
-    /// Saved features were made with other weights.
+    /// The saved features were made with other weights.
     #[error("{}: the features were made with other weights of X-Decoder ({made_with}, SHA-256 {sha256}) than {given}", features.display())]
     OtherWeights {
         /// The saved features.
         features: PathBuf,
         /// The weights they were made with.
         made_with: String,
-        /// Their hash.
+        /// SHA-256 of these weights.
         sha256: String,
         /// The weights that are loaded.
         given: String,
     },
-    /// Scan and saved features are not of one run.
-    #[error("{}: has {points} points, the features are of {features}: both must be of one run", scan.display())]
+    /// The scan and the saved features are from different runs.
+    #[error("{}: has {points} points, the features are of {features}: both must be from the same run", scan.display())]
     OtherScan {
         /// The scan.
         scan: PathBuf,
-        /// Its points.
+        /// Number of its points.
         points: usize,
-        /// Points of the features.
+        /// Number of points of the features.
         features: usize,
     },
-    /// Saved features and words have different channels.
+    /// The saved features and the words have different numbers of channels.
     #[error("{}: {found} channels, the words have {words}", features.display())]
     OtherChannels {
         /// The saved features.
         features: PathBuf,
-        /// Their channels.
+        /// Number of their channels.
         found: usize,
-        /// Channels of the words.
+        /// Number of channels of the words.
         words: usize,
     },
     /// Reading or checking a recording failed.
@@ -147,7 +147,7 @@ pub enum SessionError {
     /// The device failed.
     #[error(transparent)]
     Op(#[from] OpError),
-    /// A thread of the session ended early.
+    /// A thread of the session ended before it was done.
     #[error("a thread ended early")]
     Thread,
 }
@@ -159,7 +159,7 @@ impl From<ViewsError> for SessionError {
 }
 
 impl SessionError {
-    /// True where no more can be written: a full disk, a quota, a limit on a file's size.
+    /// True if there is no space left to write: a full disk, a quota, or a limit on file size.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);

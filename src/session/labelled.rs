@@ -1,4 +1,4 @@
-//! A labelled scan and the files that keep it.
+//! A labelled scan and its files.
 
 use std::path::{Path, PathBuf};
 
@@ -13,34 +13,34 @@ use crate::query::Predictions;
 use crate::query::saved::About;
 use crate::stages::{StageTimer, peak_memory};
 
-/// The contact sheet in a folder of results.
+/// Name of the contact sheet in a folder of results.
 const SHEET_FILE: &str = "sheet.png";
 
 /// A scan with its labels.
 pub struct Labelled<'a> {
     pub(super) labeller: &'a Labeller<'a>,
     pub(super) scene: &'a Scene,
-    /// Where it was seen from.
+    /// Its views and cameras.
     pub placed: Placed<'a>,
-    /// Labels by voxel and by point.
+    /// Labels of voxels and points.
     pub inferred: Inferred,
-    /// The options as they were used.
+    /// Options that were used.
     pub options: Options,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What [`Labelled::save`] wrote.
+/// Files written by [`Labelled::save`].
 #[derive(Clone, Debug)]
 pub struct SavedResults {
-    /// The labelled scan, the contact sheet, and the summary.
+    /// Labelled scan, contact sheet and summary.
     pub files: Vec<PathBuf>,
-    /// What the summary says.
+    /// Content of the summary.
     pub summary: Summary,
 }
 
 impl Labeller<'_> {
-    /// Labels `scene`, seen from `source`. `on_view` is called with every view.
+    /// Labels `scene` with the views of `source`. Calls `on_view` with every view.
     ///
     /// # Errors
     /// [`SessionError::Pipeline`], [`SessionError::Op`].
@@ -74,25 +74,28 @@ impl Labeller<'_> {
     }
 }
 
-/// What the user should know of the views.
+/// Notes about the views, for the user.
 fn notes_of(inferred: &Inferred) -> Vec<String> {
     let views = &inferred.views;
     let mut notes = Vec::new();
     if views.without_points > 0 {
-        notes.push(format!("{} of {} views show too little and were left out", views.without_points, views.views));
+        notes.push(format!(
+            "{} of {} views were left out: too few points or nothing found in them",
+            views.without_points, views.views
+        ));
     }
     if let Some(error) = &views.first_error {
         notes.push(format!("{} frames could not be read, the first: {error}", views.unreadable));
     }
     if views.without_depth > 0 {
         notes.push(format!(
-            "{} frames have no depth map: depth drawn from the scan decided which points they hide",
+            "{} frames have no depth map: depth drawn from the scan decided which points they see",
             views.without_depth
         ));
     }
     if views.unseen_points > 0 {
         notes.push(format!(
-            "{} of {} points are in no view: they take what the nearest seen point has",
+            "{} of {} points are in no view: they get the feature of the nearest point that is seen",
             views.unseen_points, views.points
         ));
     }
@@ -106,8 +109,9 @@ impl Labelled<'_> {
         self.inferred.of_point()
     }
 
-    /// Writes into `folder`, which is made where it is missing: the labelled scan, the features that questions are asked
-    /// of, the contact sheet, and `summary.json`. Every file is written whole or not at all.
+    /// Writes the results into `folder`: the labelled scan, the features for later queries, the contact
+    /// sheet, and `summary.json`. Makes the folder if it is missing. Every file is written completely or not
+    /// at all.
     ///
     /// # Errors
     /// [`SessionError::Io`], [`SessionError::Pipeline`], [`SessionError::Image`].

@@ -22,18 +22,18 @@ use crate::purify::{self, Affinities, ColorNormal};
 use crate::stages::StageTimer;
 use crate::weights::WeightsError;
 
-/// Words that are embedded between two reports of progress.
+/// Words embedded between two reports of progress.
 const LABELS_AT_ONCE: usize = 8;
 
-/// What decides how much a voxel takes of its neighbours.
+/// Source of the weights between neighbouring voxels.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum AffinityKind {
-    /// Similarity in the student's embedding.
+    /// Similarity of the student's embeddings.
     #[default]
     Learned,
-    /// Every neighbour the same: a baseline that needs no student.
+    /// Equal weights: a baseline that needs no student.
     Uniform,
-    /// Similarity of colour and normal: another one.
+    /// Similarity of colour and normal: another baseline.
     ColorNormal(ColorNormal),
 }
 
@@ -47,7 +47,7 @@ impl AffinityKind {
         }
     }
 
-    /// The affinities, with the student where they are learned.
+    /// Returns the affinities, with the student if they are learned.
     pub(super) fn with(self, student: Option<&(Student, StudentConfig)>) -> Affinities<'_> {
         match (student, self) {
             (Some((student, config)), _) => Affinities::Learned { student, config: *config },
@@ -56,7 +56,7 @@ impl AffinityKind {
         }
     }
 
-    /// For reports and keys.
+    /// Description for reports and cache keys.
     #[must_use]
     pub fn to_json(self) -> Json {
         match self {
@@ -67,26 +67,26 @@ impl AffinityKind {
     }
 }
 
-/// What is looked for.
+/// Words to look for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
-    /// The labels.
+    /// Names of the labels.
     pub labels: Vec<String>,
-    /// Their colours.
+    /// Colours of the labels.
     pub colors: Vec<[u8; 3]>,
-    /// Words for what is of no interest: points nearest to them stay unlabelled.
+    /// Background words: points nearest to them stay unlabelled.
     pub background: Vec<String>,
 }
 
 impl Words {
-    /// Labels in colours that differ well, without a background.
+    /// Labels in well separated colours, without background words.
     #[must_use]
     pub fn new(labels: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let labels: Vec<String> = labels.into_iter().map(Into::into).collect();
         Self { colors: palette(labels.len()), labels, background: Vec::new() }
     }
 
-    /// The labels of a benchmark, in its own colours where it has some.
+    /// Labels of a benchmark, in its own colours if it has any.
     #[must_use]
     pub fn of_preset(preset: Preset) -> Self {
         let words = Self::new(preset.labels.iter().copied());
@@ -94,30 +94,30 @@ impl Words {
         Self { colors, ..words }
     }
 
-    /// The labels, then the words for the background.
+    /// The labels, then the background words.
     pub(super) fn all(&self) -> Vec<String> {
         self.labels.iter().chain(&self.background).cloned().collect()
     }
 }
 
-/// How scans are labelled, whatever the words.
+/// Options of labelling, independent of the words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelOptions {
-    /// What decides how much a voxel takes of its neighbours.
+    /// Source of the weights between neighbouring voxels.
     pub affinities: AffinityKind,
     /// Factor of the student's cosines before the softmax.
     pub sharpness: f32,
-    /// Points whose cosine with the nearest word is lower stay unlabelled.
+    /// Smallest cosine with the nearest word; points below it stay unlabelled.
     pub threshold: Option<f32>,
-    /// For [`Compat::Reference`], which turns and scales every scene at random.
+    /// Seed for [`Compat::Reference`], which rotates and scales every scene at random.
     pub seed: u64,
-    /// Edge of a voxel in the scan's unit; `None` for 2 cm, more where points are farther apart.
+    /// Edge of a voxel in the scan's unit; `None` for 2 cm, or more if points are farther apart.
     pub voxel: Option<f64>,
     /// Neighbours per voxel, 1 to 128.
     pub neighbors: usize,
-    /// How often the affinities are applied; 0 leaves features as they were lifted.
+    /// Number of times the affinities are applied; 0 leaves the lifted features unchanged.
     pub iterations: usize,
-    /// How scans are seen.
+    /// Settings of views.
     pub views: ViewSettings,
 }
 
@@ -138,7 +138,7 @@ impl Default for LabelOptions {
 }
 
 impl LabelOptions {
-    /// For voxels of this edge.
+    /// Options of the pipeline for voxels of edge `voxel`.
     pub(super) fn of_pipeline(&self, voxel: f64, views: &ViewSettings) -> Options {
         let compat = views.compat;
         let voxel_transform = (compat == Compat::Reference).then(|| compat.voxel_transform(voxel, self.seed));
@@ -157,29 +157,29 @@ impl LabelOptions {
     }
 }
 
-/// Loaded networks and embedded words, for any number of scans.
+/// Loaded networks and embedded words. Labels any number of scans.
 pub struct Labeller<'s> {
     pub(super) selected: &'s Selected,
     pub(super) words: Words,
     pub(super) xdecoder: XDecoder,
-    /// Where affinities are learned.
+    /// The student, if affinities are learned.
     pub(super) student: Option<(Student, StudentConfig)>,
     pub(super) text: TextEmbeddings,
     pub(super) options: LabelOptions,
-    /// How scenes are seen, as suits the model.
+    /// Settings of views, adapted to the model.
     pub(super) views: ViewSettings,
-    /// Of X-Decoder, and of the student where there is one.
+    /// Weights of X-Decoder, and of the student if there is one.
     pub(super) weights: Vec<Weights>,
     pub(super) xdecoder_origin: WeightsOrigin,
     pub(super) xdecoder_config: Option<PathBuf>,
     precision: Precision,
-    /// What the user should know of the words.
+    /// Notes about the words, for the user.
     pub(super) notes: Vec<String>,
 }
 
 type Hashing = JoinHandle<Result<Weights, WeightsError>>;
 
-/// Hashes the file of a network's weights beside other work.
+/// Hashes the weights file of a network on another thread.
 fn hash(model: &'static str, origin: &WeightsOrigin) -> Hashing {
     let origin = origin.clone();
     std::thread::spawn(move || Ok(Weights { model, source: origin.source.clone(), sha256: origin.sha256()? }))
@@ -195,10 +195,10 @@ impl<'s> Labeller<'s> {
     ) -> Result<Self, SessionError> {
         let networks = networks.with_demo(options.affinities.networks());
         let is_learned = options.affinities == AffinityKind::Learned;
-        // Missing weights should not cost any work.
+        // Opens weights first, so that missing ones are found before any work.
         let mut opened = networks.open_xdecoder()?;
         let student = is_learned.then(|| networks.open_student()).transpose()?;
-        // The files are hashed while they are loaded.
+        // Files are hashed while they are loaded.
         let mut hashing = vec![hash("xdecoder", &opened.origin)];
         hashing.extend(student.as_ref().map(|student| hash("student", &student.origin)));
         timer.progress("load weights", 0.0);
@@ -238,19 +238,19 @@ impl<'s> Labeller<'s> {
         })
     }
 
-    /// How scenes are seen, as suits the model.
+    /// Settings of views, adapted to the model.
     #[must_use]
     pub fn views(&self) -> &ViewSettings {
         &self.views
     }
 
-    /// The words, as X-Decoder embeds them.
+    /// Embeddings of the words by X-Decoder.
     #[must_use]
     pub fn text(&self) -> &TextEmbeddings {
         &self.text
     }
 
-    /// What results depend on beside the scene and the options.
+    /// Key of everything that results depend on, except the scene and the options.
     #[must_use]
     pub fn key(&self) -> Json {
         json!({
@@ -261,28 +261,28 @@ impl<'s> Labeller<'s> {
         })
     }
 
-    /// The networks that are used.
+    /// Weights that are used.
     #[must_use]
     pub fn weights(&self) -> &[Weights] {
         &self.weights
     }
 
-    /// The device they run on.
+    /// Device on which the networks run.
     #[must_use]
     pub fn device(&self) -> &Selected {
         self.selected
     }
 }
 
-/// A note on words that the model cannot know; `None` where it knows all.
+/// Note about words that the model cannot know; `None` if it knows all of them.
 #[must_use]
 pub fn note_of_unknown(encoder: &TextEncoder, words: &[String]) -> Option<String> {
     let unknown = encoder.unknown_words(words).join(", ");
-    let note = || format!("the model never met these words in training, expect nothing of them: {unknown}");
+    let note = || format!("the model never met these words in training, so it cannot know them: {unknown}");
     (!unknown.is_empty()).then(note)
 }
 
-/// The labels `words` as X-Decoder embeds them, and a row for the background.
+/// Embeds the labels `words` with X-Decoder, and adds a row for the background.
 ///
 /// # Errors
 /// [`SessionError::Op`].

@@ -1,4 +1,4 @@
-//! A session: a device and the networks on it, which label scans, answer questions, encode and purify.
+//! A session: a device and its networks. It labels scans, answers queries, encodes and purifies.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -6,11 +6,10 @@
 //! use geopurify::{LabelOptions, Scene, Session, Words};
 //!
 //! # fn main() -> Result<(), geopurify::SessionError> {
-//! let session = Session::open()?;
-//! let scene = Scene::read(Path::new("examples/room.ply"))?;
-//! session.label(&scene, Words::new(["wall", "floor", "chair"]), LabelOptions::default(), Path::new("room-labels"))?;
-//! let answer = session.query(Path::new("room-labels"), "chair")?;
-//! println!("{} places, the best with a cosine of {:.2}", answer.places.len(), answer.best());
+//! let session = Session::open()?; let scene = Scene::read(Path::new("examples/room.ply"))?;
+//! session.label(&scene, Words::new(["wall", "floor", "chair"]), LabelOptions::default(),
+//! Path::new("room-labels"))?; let answer = session.query(Path::new("room-labels"), "chair")?; println!("{}
+//! places, the best with a cosine of {:.2}", answer.places.len(), answer.best());
 //! # Ok(())
 //! # }
 //! ```
@@ -41,7 +40,7 @@ pub use placed::{Placed, ViewSource};
 pub use question::Answer;
 pub use source::{Opened, SCAN_EXTENSIONS, Source, ViewSettings, stem};
 
-/// A device, and which weights are used on it. Networks are loaded when they are needed.
+/// A device, and the weights to be used on it. Networks are loaded when they are needed.
 #[derive(Debug)]
 pub struct Session {
     device: Selected,
@@ -49,8 +48,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on a hardware GPU, or on the host where there is none, with the weights of the store, or the demo's
-    /// where the store has none.
+    /// Opens a session on a GPU, or on the host if there is none. It uses the weights of the store, or those
+    /// of the demo if the store has none.
     ///
     /// # Errors
     /// [`SessionError::Device`].
@@ -58,7 +57,7 @@ impl Session {
         Self::with(DeviceSelection::Auto, Networks::default())
     }
 
-    /// A session on a device of one's choice, with weights of one's choice.
+    /// Opens a session on the given device with the given weights.
     ///
     /// # Errors
     /// [`SessionError::Device`].
@@ -72,17 +71,18 @@ impl Session {
         &self.device
     }
 
-    /// Which weights are used.
+    /// Choice of weights.
     #[must_use]
     pub fn networks(&self) -> &Networks {
         &self.networks
     }
 
-    /// Loads what labelling needs and embeds the words, for any number of scans.
+    /// Loads the networks for labelling and embeds the words. The labeller can be used for any number of
+    /// scans.
     ///
     /// # Errors
-    /// [`SessionError::Store`] where weights are missing, [`SessionError::OtherStudent`] where student and X-Decoder do
-    /// not belong together, and what loading gives.
+    /// [`SessionError::Store`] if weights are missing, [`SessionError::OtherStudent`] if student and
+    /// X-Decoder do not fit each other, and errors of loading.
     pub fn labeller(
         &self,
         words: Words,
@@ -92,10 +92,10 @@ impl Session {
         Labeller::load(&self.device, &self.networks, words, options, timer)
     }
 
-    /// Labels a scan, seen by virtual cameras, and saves the results in `folder`, see [`Labelled::save`].
+    /// Labels a scan, seen by virtual cameras, and saves the results in `folder`. See [`Labelled::save`].
     ///
     /// # Errors
-    /// As [`labeller`](Self::labeller), [`Labeller::label`] and [`Labelled::save`].
+    /// The same as [`labeller`](Self::labeller), [`Labeller::label`] and [`Labelled::save`].
     pub fn label(
         &self,
         scene: &Scene,
@@ -108,20 +108,20 @@ impl Session {
         labeller.label(scene, ViewSource::Drawn, &mut timer, &mut |_| Ok(()))?.save(folder, &mut timer)
     }
 
-    /// Finds `question` in results that were saved in `folder`.
+    /// Finds `question` in the results saved in `folder`.
     ///
     /// # Errors
-    /// As [`query_above`](Self::query_above).
+    /// The same as [`query_above`](Self::query_above).
     pub fn query(&self, folder: &Path, question: &str) -> Result<Answer, SessionError> {
         self.query_above(folder, question, None, &mut StageTimer::default())
     }
 
-    /// Finds `question` in results that were saved in `folder`. A place counts as found from the cosine `level` on;
-    /// `None` is halfway from the median to the best.
+    /// Finds `question` in the results saved in `folder`. Places with a cosine of at least `level` count as
+    /// found; the default is halfway between the median and the largest cosine.
     ///
     /// # Errors
-    /// [`SessionError::NoResults`], [`SessionError::NoQuestion`], [`SessionError::OtherWeights`] where the features were made
-    /// with other weights, and what loading and reading give.
+    /// [`SessionError::NoResults`], [`SessionError::NoQuestion`], [`SessionError::OtherWeights`] if the
+    /// features were made with other weights, and errors of loading and reading.
     pub fn query_above(
         &self,
         folder: &Path,
@@ -132,11 +132,12 @@ impl Session {
         question::ask(&self.device, &self.networks, folder, question, level, timer)
     }
 
-    /// Features of a scan by Sonata. `voxel` is the edge of a voxel in the scan's unit, 2 cm where it is `None`; `up` says
-    /// which way is up where the scan does not tell.
+    /// Encodes a scan by Sonata. `voxel` is the edge of a voxel in the scan's unit, 2 cm by default. `up` is
+    /// the up direction, used if the scan does not give one.
     ///
     /// # Errors
-    /// [`SessionError::Store`] where weights are missing, [`SessionError::NeedsConfiguration`], [`SessionError::Pipeline`].
+    /// [`SessionError::Store`] if weights are missing, [`SessionError::NeedsConfiguration`],
+    /// [`SessionError::Pipeline`].
     pub fn encode(
         &self,
         scene: &Scene,
@@ -159,10 +160,10 @@ impl Session {
         Ok(Encoded { encoding, voxel_size, up, notes })
     }
 
-    /// Purifies `features [N, C]` of the points of a scan, a row for every point with a position.
+    /// Purifies `features [N, C]` of the points of a scan, one row per point with a position.
     ///
     /// # Errors
-    /// [`SessionError::Store`] where the student is missing, [`SessionError::Purify`].
+    /// [`SessionError::Store`] if the student is missing, [`SessionError::Purify`].
     pub fn purify(
         &self,
         scene: &Scene,
@@ -178,15 +179,15 @@ impl Session {
     }
 }
 
-/// A scan that Sonata encoded.
+/// Scan encoded by Sonata.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// The features by cell.
+    /// Features of cells.
     pub encoding: Encoding,
     /// Edge of a voxel, in the scan's unit.
     pub voxel_size: f64,
-    /// Which way is up.
+    /// Up direction.
     pub up: DVec3,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }

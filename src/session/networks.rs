@@ -1,4 +1,4 @@
-//! Which weights a session uses, and what is known of them.
+//! Choice of weights for a session, and their configuration and origin.
 
 use std::path::{Path, PathBuf};
 
@@ -15,16 +15,17 @@ use crate::ops::conv2d::Precision;
 use crate::weights::store::{Manifest, Store, StoredWeights};
 use crate::weights::{TensorSource as _, WeightsError, WeightsFile, demo, file_sha256, is_name};
 
-/// The weights of one network.
+/// Choice of weights for one network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkChoice {
-    /// A file, or a name in the store; `None` for the store's weights under the network's own name, else the demo's.
+    /// File, or name in the store. `None` uses the store's weights under the network's own name, or else the
+    /// demo's.
     pub weights: Option<PathBuf>,
-    /// The configuration (JSON), where neither the file nor its shapes tell it.
+    /// Configuration (JSON), if it follows neither from the file nor from its shapes.
     pub config: Option<PathBuf>,
 }
 
-/// The weights of all networks.
+/// Choice of weights for all networks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Networks {
     /// The vision-language model.
@@ -33,7 +34,7 @@ pub struct Networks {
     pub student: NetworkChoice,
     /// The teacher of geometry.
     pub sonata: NetworkChoice,
-    /// How X-Decoder's weights are held.
+    /// Precision in which X-Decoder's weights are stored.
     pub precision: Precision,
 }
 
@@ -44,7 +45,7 @@ impl Default for Networks {
     }
 }
 
-/// One of the networks.
+/// Name of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     /// X-Decoder: pictures and words.
@@ -76,18 +77,18 @@ impl Networks {
         }
     }
 
-    /// True where the demo stands in for `networks`: none of them was given and none is installed. They are trained to
-    /// work together, so the demo takes the place of all or of none.
+    /// True if the demo's weights replace `networks`: none of them was given and none is installed. They are
+    /// trained to work together, so the demo replaces all or none.
     #[must_use]
     pub fn are_demo(&self, networks: &[Network]) -> bool {
         let is_built_in = |network: &Network| demo::BuiltIn::of_model(network.name()).is_some();
         networks.iter().all(|&network| self.choice(network).weights.is_none())
             && networks.iter().all(is_built_in)
-            // Without a place for a store nothing is installed.
+            // Nothing is installed if there is no folder for a store.
             && !Store::at_home().is_ok_and(|store| networks.iter().any(|network| store.contains(network.name())))
     }
 
-    /// These choices, with the demo's weights where it stands in for `networks`.
+    /// The same choices, with the demo's weights if they replace `networks`.
     #[must_use]
     pub fn with_demo(&self, networks: &[Network]) -> Self {
         let mut chosen = self.clone();
@@ -105,7 +106,7 @@ impl Networks {
         chosen
     }
 
-    /// Opens X-Decoder's weights and finds out their configuration.
+    /// Opens X-Decoder's weights and determines their configuration.
     ///
     /// # Errors
     /// [`SessionError::Store`], [`SessionError::Weights`], [`SessionError::Configuration`].
@@ -117,10 +118,10 @@ impl Networks {
         Ok(OpenXDecoder { weights, config, precision: self.precision, origin })
     }
 
-    /// Opens Sonata's weights and finds out their configuration.
+    /// Opens Sonata's weights and determines their configuration.
     ///
     /// # Errors
-    /// As [`open_xdecoder`](Self::open_xdecoder).
+    /// The same as [`open_xdecoder`](Self::open_xdecoder).
     pub fn open_sonata(&self) -> Result<OpenSonata, SessionError> {
         let OpenWeights { weights, manifest, origin } = self.open(Network::Sonata)?;
         let config = configuration(&weights, manifest, self.sonata.config.as_deref(), "sonata", |shapes| {
@@ -138,7 +139,8 @@ impl Networks {
         Ok(OpenStudent { weights, origin })
     }
 
-    /// The file given, or the stored weights of the name given, or those stored under the network's name.
+    /// Opens the given file, or the stored weights of the given name, or those stored under the network's
+    /// name.
     fn open(&self, network: Network) -> Result<OpenWeights, SessionError> {
         let (given, model) = (self.choice(network).weights.as_deref(), network.name());
         let (weights, manifest) = match name_in_store(given, model)? {
@@ -153,11 +155,11 @@ impl Networks {
     }
 }
 
-/// The name in the store that `given` means; `None` where it is a file.
+/// Name in the store given by `given`; `None` if it is a file.
 fn name_in_store<'a>(given: Option<&'a Path>, model: &'a str) -> Result<Option<&'a str>, SessionError> {
     let Some(path) = given else { return Ok(Some(model)) };
     let Some(name) = path.to_str().filter(|name| is_name(name) && !path.is_file()) else { return Ok(None) };
-    // What is no file may be a name; what has a dot was more likely meant as a file.
+    // A path that is not a file may be a name. If it has a dot it was more likely meant as a file.
     let is_known = !name.contains('.') || Store::at_home()?.contains(name);
     Ok(is_known.then_some(name))
 }
@@ -168,8 +170,8 @@ struct OpenWeights {
     origin: WeightsOrigin,
 }
 
-/// The configuration of a model's weights: given as a file, else of the store, else the file's own, else as the shapes
-/// tell, else that of the published model.
+/// Configuration of a model's weights, from the first of these sources: the given file, the store, the
+/// weights file, the shapes of the weights, the published model.
 fn configuration<C: DeserializeOwned>(
     weights: &WeightsFile,
     manifest: Option<Manifest>,
@@ -199,14 +201,14 @@ fn configuration<C: DeserializeOwned>(
     }
 }
 
-/// Which weights were opened, for reports.
+/// Origin of opened weights, for reports.
 #[derive(Clone, Debug)]
 pub struct WeightsOrigin {
-    /// The file's full path, or the name in the store.
+    /// Full path of the file, or name in the store.
     pub source: String,
-    /// Length of the file the weights came in, in bytes.
+    /// Length of the weights file in bytes.
     pub bytes: u64,
-    /// What the store knows, else what has to be computed.
+    /// Hash from the store, or the file to be hashed.
     hash: Hash,
 }
 
@@ -233,10 +235,10 @@ impl WeightsOrigin {
         }
     }
 
-    /// SHA-256 of the file the weights came in. Reads the whole file where the store does not know it.
+    /// SHA-256 of the weights file. Reads the whole file if the store does not have the hash.
     ///
     /// # Errors
-    /// [`WeightsError`] where the file cannot be read.
+    /// [`WeightsError`] if the file cannot be read.
     pub fn sha256(&self) -> Result<String, WeightsError> {
         match &self.hash {
             Hash::Known(hash) => Ok(hash.clone()),
@@ -245,14 +247,14 @@ impl WeightsOrigin {
     }
 }
 
-/// An X-Decoder whose weights are open but not loaded.
+/// X-Decoder with open weights, not loaded yet.
 pub struct OpenXDecoder {
     weights: WeightsFile,
-    /// How it is built.
+    /// Configuration of the model.
     pub config: XDecoderConfig,
-    /// How its weights will be held.
+    /// Precision in which its weights will be stored.
     pub precision: Precision,
-    /// Where its weights come from.
+    /// Origin of its weights.
     pub origin: WeightsOrigin,
 }
 
@@ -260,7 +262,7 @@ impl OpenXDecoder {
     /// Loads the model.
     ///
     /// # Errors
-    /// [`SessionError::NeedsConfiguration`] where the weights do not fit, [`SessionError::Model`].
+    /// [`SessionError::NeedsConfiguration`] if the weights do not fit, [`SessionError::Model`].
     pub fn load(&mut self, device: &Device) -> Result<XDecoder, SessionError> {
         let Self { weights, config, precision, .. } = self;
         let (model, report) = XDecoder::load(weights, config.clone(), *precision, device)
@@ -269,10 +271,10 @@ impl OpenXDecoder {
         Ok(model)
     }
 
-    /// Loads the text encoder alone.
+    /// Loads only the text encoder.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// The same as [`load`](Self::load).
     pub fn load_text_encoder(&mut self, device: &Device) -> Result<TextEncoder, SessionError> {
         let Self { weights, config, precision, .. } = self;
         XDecoder::load_text_encoder(weights, config, *precision, device)
@@ -287,12 +289,12 @@ fn needs_configuration(model: &'static str, error: ModelError) -> SessionError {
     }
 }
 
-/// A Sonata whose weights are open but not loaded.
+/// Sonata with open weights, not loaded yet.
 pub struct OpenSonata {
     weights: WeightsFile,
-    /// How it is built.
+    /// Configuration of the model.
     pub config: SonataConfig,
-    /// Where its weights come from.
+    /// Origin of its weights.
     pub origin: WeightsOrigin,
 }
 
@@ -300,7 +302,7 @@ impl OpenSonata {
     /// Loads the model.
     ///
     /// # Errors
-    /// [`SessionError::NeedsConfiguration`] where the weights do not fit, [`SessionError::Model`].
+    /// [`SessionError::NeedsConfiguration`] if the weights do not fit, [`SessionError::Model`].
     pub fn load(&mut self, device: &Device) -> Result<Sonata, SessionError> {
         let loaded = Sonata::load(&mut self.weights, &self.config, device);
         let (model, report) = loaded.map_err(|error| needs_configuration("sonata", error))?;
@@ -309,15 +311,15 @@ impl OpenSonata {
     }
 }
 
-/// A student whose weights are open but not loaded.
+/// Student with open weights, not loaded yet.
 pub struct OpenStudent {
     weights: WeightsFile,
-    /// Where its weights come from.
+    /// Origin of its weights.
     pub origin: WeightsOrigin,
 }
 
 impl OpenStudent {
-    /// Loads the student, with its batch norms folded into its convolutions.
+    /// Loads the student. Its batch norms are folded into its convolutions.
     ///
     /// # Errors
     /// [`SessionError::Weights`].

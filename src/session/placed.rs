@@ -1,4 +1,4 @@
-//! Where a scan is seen from.
+//! Views and cameras of a scan.
 
 use std::path::Path;
 
@@ -11,34 +11,34 @@ use crate::views::Dataset;
 use crate::views::render::Renderer;
 use crate::views::virtual_cameras::{VirtualCameras, virtual_cameras};
 
-/// Where the views of a scan come from.
+/// Source of the views of a scan.
 #[derive(Clone, Copy)]
 pub enum ViewSource<'a> {
-    /// Pictures drawn of the scan itself.
+    /// Pictures drawn from the scan itself.
     Drawn,
-    /// The frames of a recording, in whose world the scan lies.
+    /// Frames of a recording. The scan lies in its world.
     Recorded(&'a dyn Dataset),
-    /// The one frame that the scan was made from, by its number.
+    /// The single frame from which the scan was made, by its number.
     Frame(&'a dyn Dataset, usize),
 }
 
 impl<'a> ViewSource<'a> {
-    /// The recording where there is one, else drawn views.
+    /// The recording if there is one, otherwise drawn views.
     #[must_use]
     pub fn of(dataset: Option<&'a dyn Dataset>) -> Self {
         dataset.map_or(Self::Drawn, Self::Recorded)
     }
 }
 
-/// A scan with its cameras, ready to be drawn and seen.
+/// Cameras, appearance and renderer of a scan.
 pub struct Placed<'a> {
-    /// Virtual cameras of the scan: the views where there is no recording, and where up is.
+    /// Virtual cameras of the scan. They are its views if there is no recording, and give the up direction.
     pub cameras: VirtualCameras,
-    /// How the scan is drawn.
+    /// Appearance of the scan.
     pub appearance: Appearance,
-    /// Draws it.
+    /// Renderer of the scan.
     pub renderer: Renderer,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
     source: ViewSource<'a>,
     frames: Vec<usize>,
@@ -48,7 +48,7 @@ impl<'a> Placed<'a> {
     /// Places cameras for `scene`, or chooses the frames of its recording.
     ///
     /// # Errors
-    /// [`SessionError::Op`] where the device fails.
+    /// [`SessionError::Op`] if the device fails.
     pub fn new(
         scene: &Scene,
         source: ViewSource<'a>,
@@ -84,7 +84,7 @@ impl<'a> Placed<'a> {
         Ok(Self { cameras, appearance, renderer, notes, source, frames })
     }
 
-    /// `scene`, for which the cameras were placed, with its views.
+    /// `scene` with its views. It must be the scan for which the cameras were placed.
     #[must_use]
     pub fn views<'s>(&'s self, scene: &'s Scene) -> SceneViews<'s> {
         let views = match self.source {
@@ -95,7 +95,7 @@ impl<'a> Placed<'a> {
         SceneViews { scene, views, renderer: &self.renderer }
     }
 
-    /// The cameras that pictures of the results are chosen from.
+    /// Cameras from which pictures of the results are chosen.
     #[must_use]
     pub fn shown_from(&self) -> VirtualCameras {
         match self.source {
@@ -104,7 +104,7 @@ impl<'a> Placed<'a> {
         }
     }
 
-    /// The folder or file of the recording.
+    /// Folder or file of the recording.
     #[must_use]
     pub fn recording(&self) -> Option<&'a Path> {
         match self.source {

@@ -1,4 +1,4 @@
-//! Questions to a scan that was labelled.
+//! Queries in a labelled scan.
 
 use std::path::{Path, PathBuf};
 
@@ -18,21 +18,21 @@ use crate::query::saved::{FILE_NAME, Saved};
 use crate::query::similarity;
 use crate::stages::StageTimer;
 
-/// Share of the scores below which all is coldest, and above which all is hottest.
+/// Scores below the first quantile get the coldest colour, those above the second the hottest.
 const COLDEST: f64 = 0.05;
 const HOTTEST: f64 = 0.999;
 
-/// Where something is in a scan.
+/// Places of an object in a scan.
 pub struct Answer {
-    /// The question, each run of white space as one space.
+    /// The question, with single spaces between words.
     pub question: String,
     /// Connected places above the level, best first.
     pub places: Vec<Region>,
-    /// The cosine from which on a place counts as found.
+    /// Least cosine at which a place counts as found.
     pub level: f32,
-    /// `[N]` cosine of every point with the question; not a number for points without a position.
+    /// `[N]`: cosine of every point with the question; NaN for points without a position.
     pub score: Vec<f32>,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
     heat: Heat,
     scene: Scene,
@@ -64,11 +64,11 @@ pub(super) fn ask(
     let mut opened = networks.with_demo(&[Network::XDecoder]).open_xdecoder()?;
     timer.lap("read features");
 
-    // The length tells enough where the very file of the run is used again. Another file has to be read whole.
+    // For the same file that the run used, comparing the length is enough. Another file must be hashed.
     let origin = opened.origin.clone();
     let is_same_source = origin.source == saved.about.xdecoder && origin.bytes == saved.about.xdecoder_bytes;
     let is_same = || Ok::<_, SessionError>(is_same_source || origin.sha256()? == saved.about.xdecoder_sha256);
-    // The scan is read and drawn while the words go through the model.
+    // Reads and draws the scan while the words go through the model.
     let scan_path = results.join(&saved.about.scan);
     let up = DVec3::from_array(saved.about.up);
     let mut notes = Vec::new();
@@ -121,13 +121,13 @@ impl Answer {
         self.heat.best
     }
 
-    /// A file name made of the question: letters and digits of any script, the rest as dashes.
+    /// File name made from the question: letters and digits of any script, dashes for everything else.
     #[must_use]
     pub fn slug(&self) -> String {
         slug(&self.question)
     }
 
-    /// Writes the scan in colours of heat, with the cosine of every point as `score`, as PLY.
+    /// Writes the scan as PLY in heat colours, with the cosine of every point as `score`.
     ///
     /// # Errors
     /// [`SessionError::Pipeline`].
@@ -144,7 +144,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Draws the heat from good viewpoints and writes it as PNG.
+    /// Draws the heat map from good viewpoints and writes it as PNG.
     ///
     /// # Errors
     /// [`SessionError::Pipeline`], [`SessionError::Image`].
@@ -156,7 +156,7 @@ impl Answer {
     }
 }
 
-/// Scores to colours.
+/// Maps scores to colours.
 struct Heat {
     low: f32,
     high: f32,
@@ -185,7 +185,7 @@ fn slug(question: &str) -> String {
         } else if !slug.ends_with('-') {
             slug.push('-');
         }
-        // File systems hold 255 bytes.
+        // File systems allow 255 bytes.
         if slug.len() > 100 {
             break;
         }

@@ -1,4 +1,4 @@
-//! Scans and recordings as files, and how they are read.
+//! Files of scans and recordings, and how they are read.
 
 use std::path::{Path, PathBuf};
 
@@ -14,33 +14,34 @@ use crate::views::fuse::FuseOptions;
 use crate::views::virtual_cameras::{self, SceneKind};
 use crate::views::{Dataset, Layout, OpenOptions, PoseConvention, detect, open};
 
-/// Extensions of scans, for folders of them. Files of plain text may be anything and have to be named.
+/// Extensions by which scans in a folder are found. Plain text can be anything, so such files must be given
+/// by name.
 pub const SCAN_EXTENSIONS: [&str; 7] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts"];
 
-/// Longer edge of pictures for the published model, as the reference has it.
+/// Longer edge of pictures for the published model, the same as in the reference.
 const USUAL_SIZE: u32 = 648;
 
-/// How scans and recordings are read and seen.
+/// Settings of reading scans and recordings, and of their views.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViewSettings {
-    /// Most views; `None` for 60 drawn ones, or every 20th frame of a recording and 60 at least.
+    /// Most views; `None` for 60 drawn ones, or every 20th frame of a recording and at least 60.
     pub max_views: Option<usize>,
-    /// Layout of recordings, where their content does not tell.
+    /// Layout of recordings, if their content does not tell it.
     pub layout: Option<Layout>,
-    /// Numbers in a depth map that make a metre, where they are not those of the layout.
+    /// Number in a depth map that means one metre, if it differs from the layout's.
     pub depth_units: Option<f64>,
-    /// How a recording's poses are written, where that is not as in its layout.
+    /// Convention of a recording's poses, if it differs from the layout's.
     pub poses: Option<PoseConvention>,
-    /// What the scan shows, where its shape does not tell.
+    /// Kind of scene, if the shape of the scan does not tell it.
     pub kind: Option<SceneKind>,
-    /// Which way is up, where the scan does not tell.
+    /// Up direction, if the scan does not tell it.
     pub up: Option<DVec3>,
-    /// Where the published code and this project differ.
+    /// Choice between the published code and this project.
     pub compat: Compat,
-    /// Longer edge, in pixels, at which the model sees pictures; 0 leaves recorded ones as they are, `None` is the edge
-    /// that suits the model.
+    /// Longer edge, in pixels, at which the model sees pictures. 0 leaves recorded pictures unchanged; `None`
+    /// is the edge that suits the model.
     pub size: Option<u32>,
-    /// Memory for temporary values, in MiB. Results do not depend on it.
+    /// Memory for temporary values, in MiB. The results do not depend on it.
     pub working_memory: u32,
 }
 
@@ -61,7 +62,7 @@ impl Default for ViewSettings {
 }
 
 impl ViewSettings {
-    /// These settings, with the size of pictures that suits the model where none was given.
+    /// The same settings, with the picture size that suits the model if none was given.
     #[must_use]
     pub fn for_model(&self, model: &XDecoderConfig) -> Self {
         Self { size: Some(self.size.or(model.image_size).unwrap_or(USUAL_SIZE)), ..self.clone() }
@@ -73,13 +74,13 @@ impl ViewSettings {
         self.size.unwrap_or(USUAL_SIZE)
     }
 
-    /// A text that differs where results may differ.
+    /// Cache key: it differs if results may differ.
     #[must_use]
     pub fn key(&self) -> String {
         format!("{:?}", Self { working_memory: 0, ..self.clone() })
     }
 
-    /// The frames of a recording without poses that are used, each as a scan of its own.
+    /// Frames of a recording without poses that are used. Each is a separate scan.
     #[must_use]
     pub fn frames_alone(&self, dataset: &dyn Dataset) -> Vec<usize> {
         let all: Vec<usize> = (0..dataset.len()).collect();
@@ -92,7 +93,7 @@ impl ViewSettings {
         u64::from(self.working_memory) << 20
     }
 
-    /// How views are encoded.
+    /// Options of encoding views.
     #[must_use]
     pub fn view_options(&self) -> ViewOptions {
         ViewOptions {
@@ -103,7 +104,7 @@ impl ViewSettings {
         }
     }
 
-    /// How cameras are placed for a scan.
+    /// Options of placing cameras for a scan.
     pub(super) fn camera_options(&self, scene: &Scene) -> virtual_cameras::Options {
         let usual = virtual_cameras::Options::default();
         let [height, width] = drawn_size(self.size());
@@ -117,7 +118,7 @@ impl ViewSettings {
         }
     }
 
-    /// Opens a recording, and tells `say` what is known of it.
+    /// Opens a recording and reports its properties to `say`.
     fn open_recording(&self, path: &Path, say: &mut dyn FnMut(&str)) -> Result<Box<dyn Dataset>, SessionError> {
         let options = OpenOptions { layout: self.layout, depth_units_per_meter: self.depth_units, pose: self.poses };
         let dataset = open(path, &options)?;
@@ -130,7 +131,7 @@ impl ViewSettings {
             let is_wrong = matches!(checked.verdict, Verdict::Contradicted(_)) || checked.depth_factor.is_some();
             say(&format!("{}: {checked}", if is_wrong { "warning" } else { "note" }));
             if is_wrong {
-                say("--poses and --depth-units correct what the recording says wrongly");
+                say("--poses and --depth-units override wrong values in the recording");
             }
         }
         Ok(dataset)
@@ -146,7 +147,7 @@ fn drawn_size(longest: u32) -> [usize; 2] {
     }
 }
 
-/// The files a scene comes from.
+/// Files of a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A scan without pictures.
@@ -162,16 +163,16 @@ pub enum Source {
     Recording(PathBuf),
 }
 
-/// What a [`Source`] turns out to be.
+/// An opened [`Source`].
 pub enum Opened {
-    /// One scan, and the recording that it is seen in.
+    /// One scan, and its recording if there is one.
     Scan(Box<Scene>, Option<Box<dyn Dataset>>),
-    /// A recording without poses: each frame is a scan of its own.
+    /// A recording without poses. Each frame is a separate scan.
     Frames(Box<dyn Dataset>),
 }
 
 impl Source {
-    /// What `path` holds: a recording, a scan, or the scans of a folder.
+    /// Finds the sources at `path`: a recording, a scan, or the scans of a folder.
     ///
     /// # Errors
     /// [`SessionError::NoScan`], [`SessionError::Io`].
@@ -190,7 +191,7 @@ impl Source {
         }
     }
 
-    /// A scan, in its recording where there is one.
+    /// A scan, with its recording if there is one.
     #[must_use]
     pub fn of(scan: &Path, recording: Option<&Path>) -> Self {
         match recording {
@@ -199,7 +200,7 @@ impl Source {
         }
     }
 
-    /// The file or folder that names it.
+    /// File or folder of the source.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -207,13 +208,13 @@ impl Source {
         }
     }
 
-    /// The name of the scan's file or of the recording's folder.
+    /// Name of the scan's file or of the recording's folder.
     #[must_use]
     pub fn name(&self) -> String {
         stem(self.path())
     }
 
-    /// Reads the scan and opens the recording. `say` hears what a user should know of the recording.
+    /// Reads the scan and opens the recording. Reports notes about the recording to `say`.
     ///
     /// # Errors
     /// [`SessionError::Pipeline`], [`SessionError::Views`], [`SessionError::NoPoses`].
@@ -256,7 +257,7 @@ impl Source {
     }
 }
 
-/// The scans in a folder, by name.
+/// Scans in a folder, sorted by name.
 fn scans_in(folder: &Path) -> Result<Vec<PathBuf>, SessionError> {
     let entries =
         std::fs::read_dir(folder).map_err(|source| SessionError::Io { path: folder.to_path_buf(), source })?;
@@ -269,7 +270,7 @@ fn scans_in(folder: &Path) -> Result<Vec<PathBuf>, SessionError> {
     Ok(scans)
 }
 
-/// The name of a file without its extension, or of a folder.
+/// Name of a file without its extension, or of a folder.
 #[must_use]
 pub fn stem(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());

@@ -1,4 +1,4 @@
-//! AdamW with the three rates of the student.
+//! AdamW with three learning rates, as for the student.
 
 use std::collections::BTreeMap;
 
@@ -9,41 +9,41 @@ use crate::models::student::AffinityPredictor;
 use crate::ops::adamw::{Step, Stepped, adamw};
 use crate::ops::{OpError, float_tensor, float_values};
 
-/// The constants of AdamW.
+/// Constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
-    /// Decay of the mean of gradients.
+    /// Decay rate of the mean of gradients.
     pub beta1: f64,
-    /// Decay of the mean of squared gradients.
+    /// Decay rate of the mean of squared gradients.
     pub beta2: f64,
-    /// What keeps the denominator from zero.
+    /// Added to the denominator to keep it above zero.
     pub epsilon: f64,
-    /// Share of every parameter, times the rate, that a step takes away.
+    /// Weight decay: a step subtracts this share of every parameter, times the learning rate.
     pub weight_decay: f64,
 }
 
 impl Default for AdamWConfig {
-    /// PyTorch's defaults, with the published decay of 1e-5.
+    /// PyTorch's defaults, with the published weight decay of 1e-5.
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-5 }
     }
 }
 
-/// The moments of a parameter in host memory, flat.
+/// Moments of a parameter in host memory, flat.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostMoments {
     /// Running mean of the gradient.
     pub exp_avg: Vec<f32>,
-    /// Running mean of the gradient's square, as long.
+    /// Running mean of the squared gradient, of the same length.
     pub exp_avg_sq: Vec<f32>,
 }
 
-/// All that an optimizer remembers: with the parameters, what resuming to the bit takes.
+/// State of an optimizer. Together with the parameters it lets a run resume with equal results to the bit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdamWState {
-    /// Steps taken.
+    /// Number of steps taken.
     pub num_steps: u64,
-    /// Moments by the parameter's key.
+    /// Moments by parameter key.
     pub moments: BTreeMap<String, HostMoments>,
 }
 
@@ -53,8 +53,8 @@ struct Moments {
     exp_avg_sq: Tensor<1>,
 }
 
-/// AdamW (Loshchilov and Hutter, 2019) with PyTorch's arithmetic: decoupled decay of every parameter, batch
-/// norms included; bias corrections in f64.
+/// AdamW (Loshchilov and Hutter, 2019) with PyTorch's arithmetic. Decoupled weight decay applies to every
+/// parameter, batch norms included. Bias corrections are in f64.
 #[derive(Clone, Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -63,16 +63,16 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimizer before its first step.
+    /// Makes an optimizer before its first step.
     #[must_use]
     pub fn new(config: AdamWConfig) -> Self {
         Self { config, num_steps: 0, moments: BTreeMap::new() }
     }
 
-    /// An optimizer as it was when `state` was exported; its moments go to `device`.
+    /// Restores an optimizer from an exported `state`. Its moments go to `device`.
     ///
     /// # Errors
-    /// [`OpError::Value`] where the two moments of a parameter are not equally long.
+    /// [`OpError::Value`] if the two moments of a parameter differ in length.
     pub fn resume(config: AdamWConfig, state: AdamWState, device: &Device) -> Result<Self, OpError> {
         let device = device.clone().without_autodiff();
         let mut moments = BTreeMap::new();
@@ -88,10 +88,10 @@ impl AdamW {
         Ok(Self { config, num_steps: state.num_steps, moments })
     }
 
-    /// What [`resume`](Self::resume) takes. Waits for the device.
+    /// State for [`resume`](Self::resume). Waits for the device.
     ///
     /// # Errors
-    /// [`OpError::Device`] where the moments cannot be read back.
+    /// [`OpError::Device`] if the moments cannot be read back.
     pub fn state(&self) -> Result<AdamWState, OpError> {
         let host = |(key, moments): (&String, &Moments)| {
             let exp_avg = float_values(moments.exp_avg.clone())?;
@@ -101,16 +101,18 @@ impl AdamW {
         Ok(AdamWState { num_steps: self.num_steps, moments })
     }
 
-    /// Steps taken.
+    /// Number of steps taken.
     #[must_use]
     pub fn num_steps(&self) -> u64 {
         self.num_steps
     }
 
-    /// Takes a step along `gradients`, which are taken out, at the rates of `schedule` in `iteration`.
+    /// Takes a step along `gradients`, which are removed, with the learning rates of `schedule` in
+    /// `iteration`.
     ///
     /// # Errors
-    /// As [`update`](Self::update); see [`AffinityPredictor::update`] for what the student then is.
+    /// The same as [`update`](Self::update). See [`AffinityPredictor::update`] for the state of the student
+    /// after an error.
     pub fn step(
         &mut self,
         student: &mut AffinityPredictor,
@@ -124,17 +126,17 @@ impl AdamW {
         })
     }
 
-    /// Counts a step, before the [`update`](Self::update) of each of its parameters.
+    /// Counts a step. Call it before the [`update`](Self::update) of its parameters.
     pub fn begin_step(&mut self) {
         self.num_steps += 1;
     }
 
-    /// The new values of the parameter `key`, all `[N]`; its moments start at 0. Values that nobody else
-    /// holds are changed in place on the host.
+    /// Returns the new values of the parameter `key`; all tensors are `[N]`. Its moments start at 0. Values
+    /// without another owner are changed in place on the host.
     ///
     /// # Errors
-    /// [`OpError::Shape`] where the gradient or the moments have another length; [`OpError::TooLarge`] where
-    /// they do not fit the device.
+    /// [`OpError::Shape`] if the gradient or the moments have another length; [`OpError::TooLarge`] if they
+    /// do not fit the device.
     pub fn update(
         &mut self,
         key: &str,
@@ -145,10 +147,10 @@ impl AdamW {
         self.update_with_decay(key, values, gradient, rate, self.config.weight_decay)
     }
 
-    /// As [`update`](Self::update), with a decay of this parameter's own.
+    /// The same as [`update`](Self::update), with a separate weight decay for this parameter.
     ///
     /// # Errors
-    /// As [`update`](Self::update).
+    /// The same as [`update`](Self::update).
     pub fn update_with_decay(
         &mut self,
         key: &str,

@@ -1,4 +1,4 @@
-//! Checkpoints: everything that a run needs to go on as if it had never stopped.
+//! Checkpoints: everything a run needs to resume as if it had never stopped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use super::error::RunError;
 use crate::files;
 use crate::weights::{SafetensorsFile, WeightsError};
 
-/// Folder of a run that holds its checkpoints.
+/// Folder of the checkpoints within a run's folder.
 const FOLDER: &str = "checkpoints";
-/// Key of the description among a file's metadata.
+/// Key of the description in a file's metadata.
 const ABOUT: &str = "geopurify-checkpoint";
-/// What a run counts: before the number in a checkpoint's name.
+/// Prefix of checkpoint names of runs that count epochs. The number follows it.
 pub(crate) const EPOCHS: &str = "epoch-";
-/// As [`EPOCHS`], of runs that count the optimizer's steps.
+/// Prefix of checkpoint names of runs that count optimizer steps.
 pub(crate) const STEPS: &str = "step-";
 
-/// Where the checkpoint after so many epochs or steps is.
+/// Path of the checkpoint after `done` epochs or steps.
 #[must_use]
 pub(crate) fn path(run: &Path, unit: &str, done: usize) -> PathBuf {
     run.join(FOLDER).join(format!("{unit}{done:05}.safetensors"))
 }
 
-/// The checkpoints of a run by the epochs or steps that are done in them, ascending.
+/// Checkpoints of a run, with the number of epochs or steps done, ascending.
 ///
 /// # Errors
-/// [`RunError::Io`] where the folder is there and cannot be listed.
+/// [`RunError::Io`] if the folder exists and cannot be listed.
 pub(crate) fn list(run: &Path, unit: &str) -> Result<Vec<(usize, PathBuf)>, RunError> {
     let folder = run.join(FOLDER);
     let io = |source| RunError::Io { path: folder.clone(), source };
@@ -50,7 +50,7 @@ pub(crate) fn list(run: &Path, unit: &str) -> Result<Vec<(usize, PathBuf)>, RunE
     Ok(found)
 }
 
-/// Removes all checkpoints of a run but the last `keep`.
+/// Removes all checkpoints of a run except the last `keep`.
 ///
 /// # Errors
 /// [`RunError::Io`].
@@ -62,7 +62,7 @@ pub(crate) fn prune(run: &Path, unit: &str, keep: usize) -> Result<(), RunError>
     Ok(())
 }
 
-/// The folder of checkpoints, made where it is not there.
+/// Makes the folder of checkpoints if it is missing.
 ///
 /// # Errors
 /// [`RunError::Io`].
@@ -71,7 +71,7 @@ pub(crate) fn make_folder(run: &Path) -> Result<(), RunError> {
     std::fs::create_dir_all(&folder).map_err(|source| RunError::Io { path: folder, source })
 }
 
-/// Removes what a run left that was killed while it wrote a checkpoint. The run's folder must be locked.
+/// Removes partly written checkpoints of a killed run. The run's folder must be locked.
 ///
 /// # Errors
 /// [`RunError::Io`].
@@ -87,10 +87,10 @@ pub(crate) fn remove_partials(run: &Path) -> Result<(), RunError> {
     Ok(())
 }
 
-/// What a checkpoint says of itself, after its seal was checked.
+/// Reads the description in a checkpoint, after checking its seal.
 ///
 /// # Errors
-/// [`RunError::Run`] for a damaged file and for one that is no checkpoint.
+/// [`RunError::Run`] for a damaged file and for one that is not a checkpoint.
 pub(crate) fn about<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
     let wrong = |message: String| RunError::Run { path: path.to_path_buf(), message };
     let whole = || {
@@ -99,14 +99,14 @@ pub(crate) fn about<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
         Ok(file)
     };
     let file = whole().map_err(|error: WeightsError| {
-        wrong(format!("{error}; without this file, --resume goes on from the checkpoint before it"))
+        wrong(format!("{error}; without this file, --resume continues from the checkpoint before it"))
     })?;
     let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
-    let about = about.ok_or_else(|| wrong("this is no checkpoint of a training run".to_owned()))?;
+    let about = about.ok_or_else(|| wrong("this is not a checkpoint of a training run".to_owned()))?;
     serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))
 }
 
-/// The description as a checkpoint's metadata.
+/// Metadata of a checkpoint that hold its description.
 ///
 /// # Errors
 /// [`RunError::Run`] naming `path`.

@@ -1,4 +1,4 @@
-//! The picture of a run: how the loss fell.
+//! Picture of a run's loss curve.
 
 use crate::images::draw::{Axis, Chart, Curve, Panel, Scale, class_color};
 use crate::images::{ImageError, Rgb8Image};
@@ -7,32 +7,32 @@ use crate::images::{ImageError, Rgb8Image};
 const WIDTH: usize = 1000;
 const HEIGHT: usize = 600;
 
-/// The smoothed line follows the loss over this share of the run.
+/// Width of the smoothing, as a share of the run.
 const SMOOTHING: f64 = 1.0 / 60.0;
-/// Runs that are too short for a line of its own.
+/// Least number of steps for a smoothed line. Shorter runs have none.
 const FEWEST_TO_SMOOTH: usize = 30;
 
-/// What is drawn; all series are (step, value).
+/// Data of the picture; all series are (step, value).
 #[derive(Clone, Copy, Debug)]
 pub struct LossCurve<'a> {
-    /// What is written above.
+    /// Title above the picture.
     pub title: &'a str,
-    /// The loss of every step.
+    /// Loss of every step.
     pub loss: &'a [(u64, f64)],
-    /// The learning rate.
+    /// Learning rate of every step.
     pub learning_rate: &'a [(u64, f64)],
-    /// Another figure with its name, of fewer steps; it has an axis of its own.
+    /// Validation figure with its name, on an axis of its own; it has fewer steps.
     pub validation: Option<(&'a str, &'a [(u64, f64)])>,
-    /// How the loss becomes height.
+    /// Scale of the loss axis.
     pub scale: Scale,
 }
 
 impl LossCurve<'_> {
-    /// Draws the loss as a faint line with a smoothed one over it, the validation over it, and the learning rate below.
-    /// Values that are not finite are left out.
+    /// Draws the loss as a faint line with a smoothed line and the validation over it, and the learning rate
+    /// below. Values that are not finite are left out.
     ///
     /// # Errors
-    /// None of the picture's size, which is fixed; [`ImageError`] is what drawing gives.
+    /// [`ImageError`] of drawing. The size of the picture is fixed and always valid.
     pub fn draw(&self) -> Result<Rgb8Image, ImageError> {
         let points = |series: &[(u64, f64)]| series.iter().map(|&(step, value)| [step as f64, value]).collect();
         let curve = |name: &str, class: usize, points: Vec<[f64; 2]>| Curve {
@@ -66,12 +66,12 @@ impl LossCurve<'_> {
     }
 }
 
-/// A mean whose weights fall off with the distance, to both sides, so that it does not lag behind a fall; at the ends it is
-/// over what there is.
+/// Mean whose weights fall off with the distance to both sides, so that it does not lag behind a falling
+/// loss. At the ends it uses only existing values.
 fn smoothed(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
     let points: Vec<[f64; 2]> = points.iter().copied().filter(|point| point[1].is_finite()).collect();
     let fall = 1.0 - 2.0 / (points.len() as f64 * SMOOTHING).max(4.0);
-    // Of each point the weighted sum of those up to it, and of the weights.
+    // For each point, the weighted sum of the points up to it, and the sum of the weights.
     let sums = |values: &mut dyn Iterator<Item = f64>| {
         let (mut sum, mut weight) = (0.0, 0.0);
         let add = |y: f64| {
@@ -83,7 +83,7 @@ fn smoothed(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
     let before = sums(&mut points.iter().map(|point| point[1]));
     let after = sums(&mut points.iter().rev().map(|point| point[1]));
     let sides = before.iter().zip(after.iter().rev());
-    // Both sides count the point itself.
+    // The point itself is in both sums.
     points.iter().zip(sides).map(|(&[x, y], (a, b))| [x, (a[0] + b[0] - y) / (a[1] + b[1] - 1.0)]).collect()
 }
 
@@ -98,10 +98,10 @@ mod tests {
         let noisy: Vec<[f64; 2]> = (0..1000).map(|i| [f64::from(i), f64::from(i % 2)]).collect();
         let calm = smoothed(&noisy);
         assert!(calm.iter().all(|point| (point[1] - 0.5).abs() < 0.1));
-        // No lag: a straight line stays one, but near its ends.
+        // No lag: a straight line stays straight, except near its ends.
         let line: Vec<[f64; 2]> = (0..1000).map(|i| [f64::from(i); 2]).collect();
         assert!(smoothed(&line)[200..800].iter().all(|point| (point[1] - point[0]).abs() < 1e-3));
-        // A step without a value leaves the others as they are.
+        // A missing step leaves the others unchanged.
         let mut holes = constant.clone();
         holes[50][1] = f64::NAN;
         assert_eq!(smoothed(&holes).len(), 99);

@@ -3,16 +3,16 @@ use std::path::PathBuf;
 use super::LogError;
 use crate::images::ImageError;
 
-/// Why the folder of a run cannot be used.
+/// Error of a run's folder.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// A checkpoint, or the folder, is not what this run needs.
+    /// A checkpoint or the folder does not fit this run.
     #[error("{}: {message}", path.display())]
     Run {
         /// File or folder.
         path: PathBuf,
-        /// What was found and what was expected.
+        /// Difference between the content and what was expected.
         message: String,
     },
     /// A file cannot be read or written.
@@ -20,10 +20,10 @@ pub enum RunError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A log cannot be written or taken up again.
+    /// A log cannot be written or resumed.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The picture of the loss cannot be drawn.

@@ -1,8 +1,9 @@
-//! Event files as TensorBoard reads them.
+//! Event files for TensorBoard.
 //!
-//! A file is a run of records: the length as u64, its checksum, the bytes, their checksum, all little-endian. Checksums are
-//! CRC-32C, turned by 15 bits and offset, as TensorFlow's `TFRecord` has it. The bytes are a protocol buffer `Event` of which
-//! five fields are used: `wall_time`, `step`, `file_version` (of the first record), and `summary` with `tag` and `simple_value`.
+//! A file is a sequence of records: the length as u64, its checksum, the bytes, their checksum, all
+//! little-endian. Checksums are CRC-32C, rotated by 15 bits and offset, as in TensorFlow's `TFRecord`. The
+//! bytes are a protocol buffer `Event`. Five fields are used: `wall_time`, `step`, `file_version` (of the
+//! first record), and `summary` with `tag` and `simple_value`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
@@ -14,13 +15,14 @@ use crate::files::{MappedFile, write_atomic};
 
 const FILE_VERSION: &str = "brain.Event:2";
 
-/// What names of event files contain, by which TensorBoard finds them.
+/// Part of every event file's name, by which TensorBoard finds it.
 const NAME: &str = "events.out.tfevents.";
 
-/// What names of event files of this program contain.
+/// Part of the names of this program's event files.
 const MARK: &str = ".geopurify.";
 
-// Keys of protocol buffer fields: the number times 8, plus 0 for a varint, 1 for 64 bits, 2 for bytes, 5 for 32 bits.
+// Keys of protocol buffer fields: the field number times 8, plus 0 for a varint, 1 for 64 bits, 2 for bytes,
+// 5 for 32 bits.
 const WALL_TIME: u64 = 1 << 3 | 1;
 const STEP: u64 = 2 << 3;
 const VERSION: u64 = 3 << 3 | 2;
@@ -29,9 +31,10 @@ const VALUE: u64 = 1 << 3 | 2;
 const TAG: u64 = 1 << 3 | 2;
 const SIMPLE_VALUE: u64 = 2 << 3 | 5;
 
-/// A log of scalars that grows.
+/// A growing log of scalars.
 ///
-/// Values gather in memory until [`flush`](Self::flush) or until a few kilobytes are there; TensorBoard shows them after.
+/// Values are collected in memory until [`flush`](Self::flush) or until they reach a few kilobytes.
+/// TensorBoard shows them only after that.
 #[derive(Debug)]
 pub struct EventWriter {
     file: BufWriter<File>,
@@ -39,14 +42,15 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Starts a new event file in the folder `dir`, which is made where there is none. Other event files there stay.
+    /// Starts a new event file in the folder `dir`, which is made if it is missing. Other event files there
+    /// stay.
     ///
     /// # Errors
     /// [`LogError::Io`].
     pub fn create(dir: &Path) -> Result<Self, LogError> {
         std::fs::create_dir_all(dir).map_err(LogError::io(dir, "create"))?;
         let now = now();
-        // TensorBoard reads a folder's files in the order of their names.
+        // TensorBoard reads the files of a folder in the order of their names.
         let name = |attempt: u32| format!("{NAME}{:010}{MARK}{attempt}", now as u64);
         let mut attempt = 0;
         let (path, file) = loop {
@@ -65,27 +69,29 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Goes on with the event file `path`, behind all it holds.
+    /// Continues the event file `path` after its last record.
     ///
-    /// A file that ends in an unfinished record can be gone on with only by [`resume`](Self::resume): a reader does not get
-    /// past it.
+    /// A file that ends in an unfinished record needs [`resume`](Self::resume), because readers stop at such
+    /// a record.
     ///
     /// # Errors
-    /// [`LogError::Io`], and [`LogError::Format`] for a file of another kind or one that ends in an unfinished record.
+    /// [`LogError::Io`], and [`LogError::Format`] for a file of another kind or with an unfinished last
+    /// record.
     pub fn append(path: &Path) -> Result<Self, LogError> {
         let (_, rest) = read_records(path)?;
         if rest > 0 {
             return Err(LogError::Format {
                 path: path.to_path_buf(),
-                message: format!("the last {rest} bytes are no whole record"),
-                expected: "an event file whose last record is whole",
+                message: format!("the last {rest} bytes are not a complete record"),
+                expected: "an event file whose last record is complete",
             });
         }
         Self::open(path)
     }
 
-    /// Goes on with the event file `path` after step `keep_up_to_step`: records of later steps are dropped, and so is what
-    /// follows the last whole record, which a killed run left. The file is replaced whole or not at all.
+    /// Continues the event file `path` after step `keep_up_to_step`. Records of later steps are dropped. So
+    /// are bytes behind the last complete record, left by a killed run. The file is replaced completely or
+    /// not at all.
     ///
     /// # Errors
     /// [`LogError::Io`], and [`LogError::Format`] for a file of another kind.
@@ -94,7 +100,7 @@ impl EventWriter {
         let kept: Vec<&Record> = records.iter().filter(|record| record.step <= keep_up_to_step).collect();
         if rest > 0 || kept.len() < records.len() {
             if rest > 0 {
-                log::warn!("{}: {rest} bytes behind the last whole record are dropped", path.display());
+                log::warn!("{}: {rest} bytes behind the last complete record are dropped", path.display());
             }
             let written =
                 write_atomic(path, |out| kept.iter().try_for_each(|record| out.write_all(&framed(&record.event))));
@@ -127,7 +133,7 @@ impl EventWriter {
         self.record(&event)
     }
 
-    /// Hands everything to the system.
+    /// Writes all collected values to the file.
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -135,7 +141,7 @@ impl EventWriter {
         self.file.flush().map_err(LogError::io(&self.path, "write"))
     }
 
-    /// Where the file is.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -146,11 +152,11 @@ impl EventWriter {
     }
 }
 
-/// The last event file that an [`EventWriter`] started in the folder `dir`. `None` where there is none; those of other programs
-/// do not count.
+/// Last event file that an [`EventWriter`] started in the folder `dir`; `None` if there is none. Files of
+/// other programs do not count.
 ///
 /// # Errors
-/// [`LogError::Io`] where the folder cannot be listed.
+/// [`LogError::Io`] if the folder cannot be listed.
 pub fn last_event_file(dir: &Path) -> Result<Option<PathBuf>, LogError> {
     let entries = std::fs::read_dir(dir).map_err(LogError::io(dir, "list"))?;
     let mut last = None;
@@ -167,7 +173,7 @@ pub fn last_event_file(dir: &Path) -> Result<Option<PathBuf>, LogError> {
 /// Seconds since 1970.
 #[must_use]
 pub fn now() -> f64 {
-    // A clock before 1970 is as good as none.
+    // A clock before 1970 is treated as zero.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
@@ -176,7 +182,7 @@ struct Record {
     event: Vec<u8>,
 }
 
-/// The whole records at the beginning of a file, and how many bytes follow them.
+/// Reads the complete records at the start of a file. Also returns the number of bytes behind them.
 fn read_records(path: &Path) -> Result<(Vec<Record>, usize), LogError> {
     let bytes = MappedFile::open(path).map_err(LogError::io(path, "open"))?;
     let mut records = Vec::new();
@@ -196,7 +202,7 @@ fn read_records(path: &Path) -> Result<(Vec<Record>, usize), LogError> {
     Ok((records, rest.len()))
 }
 
-/// The record at the beginning of `bytes` and what is behind it, if its checksums agree.
+/// Returns the record at the start of `bytes` and the bytes behind it, if its checksums agree.
 fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let (length_crc, rest) = rest.split_first_chunk::<4>()?;
@@ -208,7 +214,7 @@ fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (u32::from_le_bytes(*event_crc) == masked_crc(event)).then_some((event, rest))
 }
 
-/// The step of an event, 0 where it has none (as the first one); `None` for bytes that are no protocol buffer.
+/// Step of an event, 0 if it has none (the first one). `None` for bytes that are not a protocol buffer.
 fn step_of(mut event: &[u8]) -> Option<u64> {
     let mut step = 0;
     while !event.is_empty() {
@@ -296,7 +302,7 @@ mod tests {
     #[test]
     fn anything_is_no_record() {
         assert!(next_record(&[]).is_none() && next_record(&[0; 16]).is_none());
-        // A length beyond the end, with a right checksum.
+        // A length beyond the end, with a correct checksum.
         let length = u64::MAX.to_le_bytes();
         let bytes = [&length[..], &masked_crc(&length).to_le_bytes(), &[1, 2, 3]].concat();
         assert!(next_record(&bytes).is_none());

@@ -1,4 +1,5 @@
-//! The folder of a run: one process at a time writes into it, and every file is written whole.
+//! The folder of a run. One process at a time writes into it, and every file is written completely or not at
+//! all.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -12,12 +13,12 @@ use crate::files;
 use crate::images::draw::Scale;
 use crate::images::write_png;
 
-/// A line per step and per validation.
+/// Log with one line per step and per validation.
 pub const METRICS_FILE: &str = "metrics.jsonl";
-/// The loss as a picture.
+/// Picture of the loss curve.
 pub const CURVE_FILE: &str = "loss.png";
 
-/// The folder of a run, locked as long as this value lives.
+/// Folder of a run, locked while this value exists.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -25,10 +26,10 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder where it is missing, locks it, and removes half-written checkpoints of a killed run.
+    /// Makes the folder if it is missing, locks it, and removes partly written checkpoints of a killed run.
     ///
     /// # Errors
-    /// [`RunError::Io`], or [`RunError::Run`] while another process trains in it.
+    /// [`RunError::Io`], or [`RunError::Run`] while another process trains in the folder.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         checkpoint::make_folder(path)?;
         let locked = files::lock(path).map_err(|source| RunError::Io { path: path.join(".lock"), source })?;
@@ -38,7 +39,7 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Where the folder is.
+    /// Path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -50,7 +51,7 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Writes the file `name` whole.
+    /// Writes the file `name` completely or not at all.
     ///
     /// # Errors
     /// [`RunError::Io`].
@@ -59,8 +60,8 @@ impl RunFolder {
         files::write_atomic(&path, |file| file.write_all(bytes)).map_err(|source| RunError::Io { path, source })
     }
 
-    /// Draws [`CURVE_FILE`] from the log: loss, rate, and the figure of the validation that the log calls `field`, under
-    /// the name `figure`.
+    /// Draws [`CURVE_FILE`] from the log: loss, learning rate, and a validation figure. `field` is its name
+    /// in the log, `figure` the name in the picture.
     ///
     /// # Errors
     /// [`RunError::Log`] and [`RunError::Image`].

@@ -1,4 +1,4 @@
-//! What a run measured, one JSON object per line, and how a log is taken up again.
+//! A log of metrics with one JSON object per line, which can be resumed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::files::{MappedFile, write_atomic};
 
-/// Why a log cannot be written or taken up again.
+/// Error of writing or resuming a log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
@@ -18,30 +18,30 @@ pub enum LogError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done, as a verb.
+        /// Action that failed, as a verb.
         action: &'static str,
-        /// The system's answer.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// A file that is no log of this kind, which must not be cut.
+    /// The file is not a log of this kind, so it must not be truncated.
     #[error("{}: {message}; expected {expected}", .path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// Content that was found.
         message: String,
-        /// What should be there.
+        /// Content that was expected.
         expected: &'static str,
     },
-    /// A record that cannot be written as JSON.
-    #[error("{}: the record of step {step} is no JSON object: {message}", .path.display())]
+    /// A record cannot be written as JSON.
+    #[error("{}: the record of step {step} is not a JSON object: {message}", .path.display())]
     Record {
         /// The file.
         path: PathBuf,
-        /// Its step.
+        /// Step of the record.
         step: u64,
-        /// What was wrong.
+        /// Reason.
         message: String,
     },
 }
@@ -52,10 +52,11 @@ impl LogError {
     }
 }
 
-/// A log that grows by a line per step.
+/// A log that grows by one line per step.
 ///
-/// Each line is a JSON object that starts with `"step"`. It goes to the system in one piece as soon as it is written, so a
-/// killed run loses nothing but perhaps the end of its last line, which [`resume`](Self::resume) drops.
+/// Each line is a JSON object that starts with `"step"`. It is passed to the system in one piece as soon as
+/// it is written. So a killed run loses at most the end of its last line, which [`resume`](Self::resume)
+/// drops.
 #[derive(Debug)]
 pub struct MetricsLog {
     file: File,
@@ -70,7 +71,7 @@ struct Line<'a, T> {
 }
 
 impl MetricsLog {
-    /// Starts a new log at `path`; an older one there is replaced.
+    /// Starts a new log at `path`. An older one there is replaced.
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -79,11 +80,13 @@ impl MetricsLog {
         Ok(Self { file, path: path.to_path_buf() })
     }
 
-    /// Takes up the log at `path` after step `keep_up_to_step`: lines of later steps are dropped, and a last line that a
-    /// killed run left unfinished. The file is replaced whole or not at all. Without a file a new log starts.
+    /// Resumes the log at `path` after step `keep_up_to_step`. Lines of later steps are dropped, and so is an
+    /// unfinished last line of a killed run. The file is replaced completely or not at all. If there is no
+    /// file a new log starts.
     ///
     /// # Errors
-    /// [`LogError::Io`], and [`LogError::Format`] where another than the last line is no JSON object with a `step`.
+    /// [`LogError::Io`], and [`LogError::Format`] if a line before the last is not a JSON object with a
+    /// `step`.
     pub fn resume(path: &Path, keep_up_to_step: u64) -> Result<Self, LogError> {
         if path.exists() {
             let (lines, torn) = read_lines(path)?;
@@ -100,10 +103,10 @@ impl MetricsLog {
         Ok(Self { file, path: path.to_path_buf() })
     }
 
-    /// Appends a line: `step`, then the `fields` of a struct or map. Numbers that are not finite become null.
+    /// Appends a line: `step`, then the `fields` of a struct or map. NaN and infinite numbers become null.
     ///
     /// # Errors
-    /// [`LogError::Record`] where `fields` is neither, [`LogError::Io`].
+    /// [`LogError::Record`] if `fields` is neither a struct nor a map, [`LogError::Io`].
     pub fn write<T: Serialize>(&mut self, step: u64, fields: &T) -> Result<(), LogError> {
         let mut line = serde_json::to_vec(&Line { step, fields }).map_err(|error| LogError::Record {
             path: self.path.clone(),
@@ -114,17 +117,18 @@ impl MetricsLog {
         self.file.write_all(&line).map_err(LogError::io(&self.path, "write"))
     }
 
-    /// Where the log is.
+    /// Path of the log.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The (step, value) of all lines of a log whose `field` is a number, in their order. An unfinished last line is left out.
+/// The (step, value) pairs of all lines whose `field` is a number, in their order. An unfinished last line is
+/// left out.
 ///
 /// # Errors
-/// As [`MetricsLog::resume`]; a missing file is one.
+/// The same as [`MetricsLog::resume`], and an error if the file is missing.
 pub fn read_series(path: &Path, field: &str) -> Result<Vec<(u64, f64)>, LogError> {
     let (lines, _) = read_lines(path)?;
     Ok(lines.iter().filter_map(|(step, record, _)| Some((*step, record.get(field)?.as_f64()?))).collect())
@@ -135,16 +139,16 @@ struct Step {
     step: u64,
 }
 
-/// A line's step, what it says, and its text.
+/// Step, content and text of a line.
 type ReadLine = (u64, Value, String);
 
-/// Every complete line with its step, and whether the file ends otherwise than in a complete line.
+/// Reads every complete line with its step. The flag is true if the file ends in an incomplete line.
 fn read_lines(path: &Path) -> Result<(Vec<ReadLine>, bool), LogError> {
     let bytes = MappedFile::open(path).map_err(LogError::io(path, "open"))?;
     let mut lines = Vec::new();
     let mut torn = bytes.last().is_some_and(|&last| last != b'\n');
     let pieces: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
-    // What follows the last line end is the last piece, empty where the last line is complete.
+    // The text behind the last line end is the last piece. It is empty if the last line is complete.
     let last = (0..pieces.len()).rev().find(|&i| !pieces[i].is_empty());
     for (i, piece) in pieces.iter().enumerate().filter(|(_, piece)| !piece.is_empty()) {
         let parsed = serde_json::from_slice::<Value>(piece).and_then(|record| {
@@ -164,7 +168,7 @@ fn read_lines(path: &Path) -> Result<(Vec<ReadLine>, bool), LogError> {
             }
         }
     }
-    // A file of one line that is none is something else.
+    // A file with a single line that is not an object is something else.
     if lines.is_empty() && torn && bytes.first().is_some_and(|&first| first != b'{') {
         return Err(LogError::Format {
             path: path.to_path_buf(),

@@ -1,4 +1,4 @@
-//! What every training run shares: its folder, checkpoints, logs, the optimizer and the schedule of its rate.
+//! Parts that all training runs share: folder, checkpoints, logs, optimizer and learning rate schedule.
 
 mod adamw;
 pub(crate) mod checkpoint;

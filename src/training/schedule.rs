@@ -1,8 +1,8 @@
-//! The rate of every iteration: a linear warm-up, then half a cosine.
+//! Learning rate of every iteration: a linear warm-up, then half a cosine.
 
 use std::f64::consts::PI;
 
-/// Parameters that share a rate.
+/// Parameters that share a learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The first layer with its batch norm.
@@ -17,7 +17,7 @@ impl Group {
     /// Every group, in the order of the reference's optimizer.
     pub const ALL: [Self; 3] = [Self::Input, Self::Middle, Self::Output];
 
-    /// The group of a parameter, by its key in the checkpoint.
+    /// Group of a parameter, by its key in the checkpoint.
     #[must_use]
     pub fn of(key: &str) -> Self {
         if key.starts_with("input_layer.") {
@@ -30,35 +30,38 @@ impl Group {
     }
 }
 
-/// By what the published code multiplies the rate of the input layer, the residual blocks and the output layer.
+/// Factors of the published code for the learning rates of the input layer, the residual blocks and the
+/// output layer.
 pub const PUBLISHED_FACTORS: [f64; 3] = [0.1, 1.0, 5.0];
 
-/// Warm-up and cosine by iteration, in closed form, as the reference chains PyTorch's `LinearLR` and
+/// Warm-up and cosine by iteration, in closed form. The reference chains PyTorch's `LinearLR` and
 /// `CosineAnnealingLR` and steps them once per iteration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// Rate after the warm-up of a group with factor 1.
+    /// Learning rate after the warm-up for a group with factor 1.
     pub base_rate: f64,
     /// Factors of the groups, in the order of [`Group::ALL`].
     pub factors: [f64; 3],
-    /// Iterations of the warm-up.
+    /// Number of warm-up iterations.
     pub warmup: u64,
-    /// Iterations of the whole run.
+    /// Number of iterations of the whole run.
     pub total: u64,
-    /// Share of the rate in iteration 0.
+    /// Share of the learning rate in iteration 0.
     pub start_factor: f64,
-    /// Rate at the end, the same for every group.
+    /// Learning rate at the end, the same for every group.
     pub final_rate: f64,
 }
 
 impl Schedule {
-    /// The published shape: from 1e-6 of the rate to all of it, then to a thousandth of `base_rate`.
+    /// The published schedule: from 1e-6 of the rate up to the full rate, then down to a thousandth of
+    /// `base_rate`.
     #[must_use]
     pub fn new(base_rate: f64, warmup: u64, total: u64) -> Self {
         Self { base_rate, factors: PUBLISHED_FACTORS, warmup, total, start_factor: 1e-6, final_rate: 1e-3 * base_rate }
     }
 
-    /// The rate of `group` in `iteration`, counted from 0; from the end of the run on, the final rate.
+    /// Learning rate of `group` in `iteration`, counted from 0. After the end of the run it is the final
+    /// rate.
     #[must_use]
     pub fn rate(&self, iteration: u64, group: Group) -> f64 {
         let rate = self.base_rate * self.factors[group as usize];

@@ -125,7 +125,7 @@ fn a_study_has_all_rows_and_goes_on_where_it_was_stopped() {
     }
     assert_eq!(ablation["choice"]["kernels"].as_array().unwrap().len(), 4);
     let markdown = fs::read_to_string(folder.join("ablation.md")).unwrap();
-    for part in ["| full | 18 | 2 |", "| uniform | 36 | – |", "## Training scenes", "Chosen on 1 validation rooms"] {
+    for part in ["| full | 18 | 2 |", "| uniform | 36 | – |", "## Training scenes", "chosen on 1 validation rooms"] {
         assert!(markdown.contains(part), "{part}\n{markdown}");
     }
     assert!(read_image(&folder.join("ablation.png"), Orientation::Upright).unwrap().width() > 900);
@@ -181,7 +181,7 @@ fn what_cannot_be_studied_is_said_before_anything_is_done() {
         err
     };
     let message = fail(&["--scenes", "2,3"]);
-    assert!(message.contains("3 training scenes are asked for, there are 2"), "{message}");
+    assert!(message.contains("3 training scenes were asked for, but there are only 2"), "{message}");
     assert!(fail(&["--scenes", "2,1"]).contains("ascend"));
     fs::remove_dir_all(fixture.path("rooms/test")).unwrap();
     assert!(fail(&["--scenes", "2"]).contains("test"));

@@ -49,7 +49,7 @@ fn a_killed_run_goes_on_to_the_same_weights() {
     let error = fixture.fail("killed", &[]);
     assert!(error.contains("--resume"), "{error}");
     let said = fixture.succeed("killed", &["--resume"]);
-    assert!(said.contains("going on after epoch"), "{said}");
+    assert!(said.contains("continuing after epoch"), "{said}");
     assert_eq!(fixture.student("killed"), fixture.student("unbroken"));
     assert_eq!(fixture.losses("killed"), fixture.losses("unbroken"));
 }
@@ -107,11 +107,11 @@ fn the_reference_trains_on_points() {
 fn scenes_past_the_memory_are_cropped_and_that_is_said() {
     let fixture = fixture();
     let said = fixture.succeed("whole-scenes", &["--epochs", "2"]);
-    assert!(!said.contains("parts of"), "{said}");
+    assert!(!said.contains("cropped to"), "{said}");
     let said = fixture.succeed("cropped", &["--max-memory", "8", "--epochs", "2"]);
     let voxels = |run: &str| fixture.metrics(run).iter().filter_map(|m| m["voxels"].as_u64()).max().unwrap();
     assert!(voxels("cropped") < voxels("whole-scenes"));
-    assert!(said.contains(&format!("parts of {} voxels are taken", voxels("cropped"))), "{said}");
+    assert!(said.contains(&format!("cropped to {} voxels per step", voxels("cropped"))), "{said}");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn mistakes_are_told_with_a_way_out() {
     fs::create_dir_all(fixture.path("taken")).unwrap();
     fs::write(fixture.path("taken/config.toml"), "of = 'something else'").unwrap();
     let error = fixture.fail("taken", &[]);
-    assert!(error.contains("config.toml: this would be replaced"), "{error}");
+    assert!(error.contains("config.toml: this would be overwritten"), "{error}");
     let config = fixture.path("mistake.toml");
     fs::write(&config, "epoch = 3").unwrap();
     let error = fixture.fail("mistake", &["--config", text(&config)]);
@@ -145,7 +145,7 @@ fn mistakes_are_told_with_a_way_out() {
     let error = fixture.fail("changed", &["--resume", "--seed", "5", "--epochs", "2"]);
     assert!(error.contains("seed is 0, not 5"), "{error}");
     let said = fixture.succeed("changed", &["--resume", "--max-memory", "4096", "--epochs", "2"]);
-    assert!(said.contains("--max-memory 2048, it goes on with 4096"), "{said}");
+    assert!(said.contains("--max-memory 2048, it continues with 4096"), "{said}");
     fs::write(&list, "scenes/a.ply\n").unwrap();
     let error = fixture.fail("changed", &["--resume", "--scenes", text(&list), "--epochs", "2"]);
     assert!(error.contains("other scenes"), "{error}");

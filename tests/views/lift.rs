@@ -178,11 +178,11 @@ fn views_that_do_not_fit_are_refused_or_add_nothing() {
         let pixels = int_tensor(vec![0; 60 * 80], SIZE, device);
         let narrow = View::from_parts(pixels, vec![1.0; 1], vec![1.0; 3], 1).unwrap();
         let error = lifter.add(&projection, &narrow).unwrap_err();
-        assert_eq!(error.to_string(), "a view of [1, 3] channels and labels after one of [2, 3]");
+        assert_eq!(error.to_string(), "a view has [1, 3] channels and labels, the first view has [2, 3]");
         let other = Lifter::new(vec![[2.0, 0.3, 0.0]], Visibility::default(), device);
         let projection = other.see(CAMERA, CAMERA, &vec![2.0; 60 * 80]).unwrap();
         let error = lifter.add(&projection, &half_view(2, device)).unwrap_err();
-        assert_eq!(error.to_string(), "pixels of 1 points for a scan of 2");
+        assert_eq!(error.to_string(), "the projection is of 1 points, the scan has 2");
         assert_eq!(lifter.finish().unwrap().num_views_of_point, [2, 2], "{name}");
 
         let error = other.finish().unwrap_err();
