@@ -15,7 +15,7 @@ use super::{Config, DistillError, TrainingScene};
 use crate::random::SplitMix64;
 use crate::training::checkpoint;
 use crate::training::{
-    EventWriter, LogError, CURVE_FILE, METRICS_FILE, MetricsLog, RunError, RunFolder, last_event_file, now, read_series,
+    CURVE_FILE, EventWriter, LogError, METRICS_FILE, MetricsLog, RunError, RunFolder, last_event_file, now, read_series,
 };
 use crate::weights::{WeightsFile, write_state_dict};
 

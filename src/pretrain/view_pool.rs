@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::PretrainError;
 use super::rooms::LabelledView;
-use crate::random::SplitMix64;
 use crate::labels::nyu40::SCANNET20;
+use crate::random::SplitMix64;
 
 /// Least share of a view's pixels that a class it shows covers.
 const SHOWN: f64 = 0.01;

@@ -38,9 +38,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let mut listing = Listing::new(Layout::SevenScenes, root, Some(convention), Some(UNITS_PER_METER));
     let info = text::file_of(root, &["_info.txt"]);
     let (calibration, depth_calibration) = match (&info, text::file_of(root, CAMERA)) {
-        (Some(path), _) => {
-            (read_calibration(path, false)?, Some(read_calibration(path, true)?))
-        }
+        (Some(path), _) => (read_calibration(path, false)?, Some(read_calibration(path, true)?)),
         (None, Some(path)) => (read_calibration(&path, false)?, None),
         (None, None) => {
             listing.notes.push("the intrinsics are the sensor's default, f 585, c 320 240, as published".into());
