@@ -6,8 +6,8 @@ use crate::session::AffinityKind;
 /// Options that decide how much each voxel takes from its neighbours.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct AffinityArgs {
-    /// Source of the affinities, that is, of how much a voxel takes from each neighbour: the student, or one
-    /// of two baselines that need no student
+    /// Source of the affinities, which say how much a voxel takes from each neighbour: the student, or one of
+    /// two baselines that need no student
     #[arg(long, value_enum, default_value_t = Kind::Learned)]
     affinities: Kind,
     /// For color-normal: standard deviation of the colours, whose channels are 0 to 1

@@ -16,7 +16,7 @@ use crate::stages::StageTimer;
 /// Options for labelling scans, apart from the words.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct LabellingArgs {
-    /// Leave points unlabelled if their cosine with the nearest word is lower than this, -1 to 1
+    /// Leave points unlabelled whose cosine with the nearest word is below this, -1 to 1
     #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
     threshold: Option<f32>,
     /// Seed for --compat reference, which rotates and scales every scene at random
@@ -37,8 +37,8 @@ pub(super) struct LabellingArgs {
     viewing: ViewingArgs,
     #[command(flatten)]
     xdecoder: XDecoderArgs,
-    /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the store's
-    /// `student`, else the built-in `student-demo`]
+    /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the
+    /// store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`

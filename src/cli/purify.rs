@@ -26,8 +26,8 @@ pub(super) struct PurifyArgs {
     /// Name of the tensor, if the file holds more than one
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
-    /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the store's
-    /// `student`]
+    /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the
+    /// store's `student`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
     /// Output file (safetensors): purified `features [V, C]`, `voxel_coords [V, 3]`, `voxel_from_point [N]`

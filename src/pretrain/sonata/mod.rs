@@ -132,19 +132,20 @@ impl SonataSettings {
 /// and with noise in positions, normals and colours. Both go through the encoder together. The loss is
 /// InfoNCE over cosines of the cells' features:
 ///
-/// * An anchor is a cell that mostly belongs to one object. Its object is drawn with a probability in proportion to
-///   the square root of its surface. Every second anchor has another object within 0.25 m, if possible, because
-///   purification needs a border there.
-/// * The positive of an anchor is another cell of the same object. Three times out of four it lies within 0.25 m,
-///   else anywhere in the part. It comes from the other copy as often as from the anchor's own, so that features
-///   depend on the object and not on how it was scanned. If the object goes around the room, the positive faces the
-///   same way as the anchor: every wall stands for itself.
-/// * Half of the negatives are cells of other objects within 0.25 m and a quarter within 0.5 m, if there are any.
-/// * The other negatives are cells of other objects within 1 m. Cells farther away are taken only if one of the two
-///   objects goes around the room, as floors, walls and ceilings do. A distant object may be of the same kind, and
-///   nothing near it tells a second chair from the first. Pushing the two apart would ask for features of the place,
-///   not of the object. Surfaces around a room occur only once. All this follows from the objects' extents; classes
-///   are not used.
+/// * An anchor is a cell that mostly belongs to one object. Its object is drawn with a probability in
+///   proportion to the square root of its surface. Every second anchor has another object within 0.25 m, if
+///   possible, because purification needs a border there.
+/// * The positive of an anchor is another cell of the same object. Three times out of four it lies within
+///   0.25 m, else anywhere in the part. It comes from the other copy as often as from the anchor's own, so
+///   that features depend on the object and not on how it was scanned. If the object goes around the room,
+///   the positive faces the same way as the anchor: every wall stands for itself.
+/// * Half of the negatives are cells of other objects within 0.25 m and a quarter within 0.5 m, if there
+///   are any.
+/// * The other negatives are cells of other objects within 1 m. Cells farther away are taken only if one of
+///   the two objects goes around the room, as floors, walls and ceilings do. A distant object may be of the
+///   same kind, and nothing near it tells a second chair from the first. Pushing the two apart would ask
+///   for features of the place, not of the object. Surfaces around a room occur only once. All this follows
+///   from the objects' extents; classes are not used.
 #[derive(Debug)]
 pub struct SonataTask {
     settings: SonataSettings,
