@@ -1,8 +1,9 @@
-//! `cargo run --release --example furnished_room [-- FOLDER [DEVICE]]`: a made-up room with features as
-//! noisy as lifted ones, purified. Leaves the inputs of `geopurify purify` in FOLDER (default
-//! `target/furnished_room`), the result, and a picture: features before, after, and the truth.
+//! `cargo run --release --example furnished_room [-- FOLDER [DEVICE]]` purifies a synthetic room whose
+//! features are as noisy as lifted ones. It writes the inputs of `geopurify purify`, the result and a picture
+//! into FOLDER (default `target/furnished_room`). The picture shows the features before, after, and the
+//! truth.
 //!
-//! The student is untrained (random weights), so this shows the stage at work, not the method's quality.
+//! The student has random weights. So this shows the stage at work, not the quality of the method.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -28,11 +29,11 @@ const CLASSES: [(&str, [u8; 3]); 6] = [
     ("ball", [200, 60, 60]),
 ];
 
-/// SplitMix64.
+/// SplitMix64 random numbers.
 struct Random(u64);
 
 impl Random {
-    /// Uniform in 0..1.
+    /// Returns a uniform number in 0..1.
     fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -41,13 +42,13 @@ impl Random {
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Uniform in -1..1.
+    /// Returns a uniform number in -1..1.
     fn signed(&mut self) -> f64 {
         2.0 * self.unit() - 1.0
     }
 }
 
-/// A sampled room: one entry per point.
+/// A sampled room, with one entry per point.
 #[derive(Default)]
 struct Room {
     positions: Vec<[f64; 3]>,
@@ -65,7 +66,7 @@ impl Room {
         self.classes.push(class);
     }
 
-    /// The face of a box that lies across `axis` at `at`, over the box's other two axes.
+    /// Adds the face of a box that lies across `axis` at `at`, over the other two axes of the box.
     fn face(&mut self, random: &mut Random, min: [f64; 3], max: [f64; 3], axis: usize, outward: f64, class: usize) {
         let (u, v) = ((axis + 1) % 3, (axis + 2) % 3);
         let steps = |i: usize| ((max[i] - min[i]) / 0.018).ceil() as usize;
@@ -82,7 +83,7 @@ impl Room {
         }
     }
 
-    /// A box without its bottom.
+    /// Adds a box without its bottom.
     fn block(&mut self, random: &mut Random, min: [f64; 3], max: [f64; 3], class: usize) {
         for axis in 0..3 {
             self.face(random, min, max, axis, 1.0, class);
@@ -125,12 +126,12 @@ fn normalized(mut v: Vec<f32>) -> Vec<f32> {
     v
 }
 
-/// One unit direction per class: stand-ins for text embeddings.
+/// Returns one unit direction per class, in place of text embeddings.
 fn class_embeddings(random: &mut Random) -> Vec<Vec<f32>> {
     CLASSES.iter().map(|_| normalized((0..CHANNELS).map(|_| random.signed() as f32).collect())).collect()
 }
 
-/// Features as lifting gives them: patches taken from another class, and noise on every point.
+/// Returns features like lifted ones: patches taken from another class, and noise on every point.
 fn lifted(room: &Room, embeddings: &[Vec<f32>], random: &mut Random) -> MemoryFeatures {
     let mut wrong = std::collections::HashMap::new();
     let mut values = Vec::with_capacity(room.positions.len() * CHANNELS);
@@ -146,7 +147,7 @@ fn lifted(room: &Room, embeddings: &[Vec<f32>], random: &mut Random) -> MemoryFe
     MemoryFeatures { values, num_channels: CHANNELS }
 }
 
-/// The class whose embedding is closest, row by row.
+/// Returns the class with the closest embedding, for each row.
 fn classify(features: &[f32], embeddings: &[Vec<f32>]) -> Vec<usize> {
     let score = |row: &[f32], e: &[f32]| row.iter().zip(e).map(|(a, b)| a * b).sum::<f32>();
     let best = |row: &[f32]| {
@@ -155,7 +156,7 @@ fn classify(features: &[f32], embeddings: &[Vec<f32>]) -> Vec<usize> {
     features.chunks_exact(CHANNELS).map(|row| best(row).unwrap_or(0)).collect()
 }
 
-/// A student of the published width with random weights.
+/// Writes a student of the published width with random weights.
 fn write_student(path: &Path, random: &mut Random) -> Result<()> {
     let keys = StudentConfig::PUBLISHED.keys();
     let specs: Vec<TensorSpec> =
@@ -196,7 +197,7 @@ fn write_scan(path: &Path, room: &Room) -> Result<()> {
     Ok(())
 }
 
-/// Draws the room once for every list of labels, side by side, seen from above the open corner.
+/// Draws the room once for each list of labels, side by side, seen from above the open corner.
 fn write_picture(path: &Path, room: &Room, panels: &[Vec<usize>]) -> Result<()> {
     let (width, height, scale) = (640_usize, 560_usize, 195.0);
     let mut image = vec![255_u8; width * panels.len() * height * 3];
@@ -205,7 +206,7 @@ fn write_picture(path: &Path, room: &Room, panels: &[Vec<usize>]) -> Result<()> 
         for (i, p) in room.positions.iter().enumerate() {
             let (right, down) = ((p[1] - p[0]) * 0.71, (p[0] + p[1]) * 0.42 - p[2] * 0.85);
             let (u, v) = ((right * scale + 340.0) as i64, (down * scale + 190.0) as i64);
-            // The camera looks from +x, +y, +z: what is farther along that way is in front.
+            // The camera looks from +x, +y, +z. Points farther along this direction are in front.
             let depth = -(p[0] + p[1] + 0.9 * p[2]);
             let light = 0.72 + 0.28 * f64::from(room.normals[i][2].abs()) - 0.1 * f64::from(room.normals[i][0].abs());
             let color = CLASSES[labels[i]].1.map(|c| (f64::from(c) * light) as u8);
@@ -266,7 +267,7 @@ fn main() -> Result<()> {
         let num = labels.iter().zip(&room.classes).filter(|(a, b)| a == b).count();
         100.0 * num as f64 / labels.len() as f64
     };
-    println!("points nearest to their own class: {:.1} % before, {:.1} % after", right(&before), right(&after));
+    println!("points whose nearest class is their own: {:.1} % before, {:.1} % after", right(&before), right(&after));
     let picture = folder.join("picture.ppm");
     write_picture(&picture, &room, &[before, after, room.classes.clone()])?;
     println!("{}: features before, after, and the truth", picture.display());

@@ -1,5 +1,5 @@
-//! `cargo run --release --example generated_weights -- [--size tiny|narrow|published] DIR`: weights of generated values,
-//! to try every command before the published weights are at hand. The labels they give mean nothing.
+//! `cargo run --release --example generated_weights -- [--size tiny|narrow|published] DIR` writes weights of
+//! generated values. They let you try every command without the published weights. Their labels mean nothing.
 
 #[path = "../tests/common/weights.rs"]
 mod weights;
@@ -11,13 +11,14 @@ use clap::{Parser, ValueEnum};
 use weights::{WeightFiles, narrow_weights, published_weights, tiny_weights};
 
 #[derive(Parser)]
-#[command(about = "Writes weights of generated values; the labels they give mean nothing")]
+#[command(about = "Writes weights of generated values; their labels mean nothing")]
 struct Arguments {
-    /// tiny: a picture takes a fraction of a second; narrow: the same, with embeddings and a student of the published sizes;
-    /// published: the time and memory of the real ones, 2 GB
+    /// Size of the networks: tiny takes a fraction of a second for a picture; narrow is the same, with
+    /// embeddings and a student of the published sizes; published takes the time and memory of the published
+    /// networks, 2 GB
     #[arg(long, value_enum, default_value_t = Size::Tiny)]
     size: Size,
-    /// Where the files go
+    /// Folder for the files
     dir: PathBuf,
 }
 
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
         Size::Narrow => narrow_weights(&arguments.dir)?,
         Size::Published => published_weights(&arguments.dir)?,
     };
-    println!("Generated values, not trained: every label they give is meaningless. To use them:");
+    println!("The values are generated, not trained, so the labels mean nothing. Use them with:");
     println!("  --xdecoder {}", xdecoder.display());
     println!("  --xdecoder-config {}", config.display());
     println!("  --student {}", student.display());

@@ -1,4 +1,4 @@
-//! Labels a scan and asks where chairs are: `cargo run --release --example label_scan`.
+//! Labels a scan and finds the chairs in it: `cargo run --release --example label_scan`.
 
 use std::path::Path;
 

@@ -1,6 +1,77 @@
-//! Open-vocabulary 3D segmentation on any Vulkan GPU.
+//! geopurify labels 3D scans by words, and finds things in them by text. It runs on any Vulkan GPU, or on the
+//! CPU.
 //!
-//! The rooms a scene passes through, and what each knows, are in ARCHITECTURE.md.
+//! A [`Session`] goes all the way from a scan to labels. The modules do the parts, and each works alone.
+//! Without installed weights, a session uses the small demo networks inside the crate.
+//!
+//! ```no_run
+//! # #[cfg(feature = "session")]
+//! # fn example() -> Result<(), geopurify::SessionError> {
+//! use std::path::Path;
+//!
+//! use geopurify::{LabelOptions, Scene, Session, Words};
+//!
+//! let session = Session::open()?;
+//! let scan = Scene::read(Path::new("examples/room.ply"))?;
+//! let words = Words::new(["wall", "floor", "chair", "table", "bed"]);
+//! session.label(&scan, words, LabelOptions::default(), Path::new("room-labels"))?;
+//! let answer = session.query(Path::new("room-labels"), "chair")?;
+//! for place in answer.places.iter().take(3) {
+//!     println!("{:.2?} to {:.2?}: cosine {:.2}", place.low, place.high, place.best);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which module to use
+//!
+//! | to do this | use |
+//! |---|---|
+//! | label, search, encode or purify a scan | [`Session`] |
+//! | read and write scans | [`cloud::PointCloud`], or [`Scene`] for a session |
+//! | read recordings, fuse their depth maps, place virtual cameras, render a scan | [`views`] |
+//! | run X-Decoder, Sonata or the student alone | [`models`] |
+//! | use single operations on burn tensors | [`ops`] |
+//! | bring what the views show onto points | [`lift::Lifter`] |
+//! | clean features by geometry | [`purify::purify`] |
+//! | turn features and words into labels, regions and places | [`query`] |
+//! | use the label sets of benchmarks, and labels in files | [`labels`] |
+//! | train a student | [`distill`]; [`training`] has the checkpoints, logs and the optimizer |
+//! | measure labels against the truth | [`eval`] |
+//! | read checkpoints, and install weights in the store | [`weights`] |
+//! | read, resample and draw pictures | [`images`] |
+//! | choose a device, launch WGSL shaders | [`gpu`] |
+//! | generate rooms, and prepare data sets | [`synth`], [`prepare`] |
+//! | train the image model and the teacher, run the ablation | [`pretrain`], [`ablation`] |
+//!
+//! ARCHITECTURE.md in the repository shows how the modules depend on each other.
+//!
+//! # Cargo features
+//!
+//! All features are on by default. Without any, the crate holds the engine: devices, operations, networks,
+//! scans, views, lifting, purification and queries.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `session` | [`Session`], the pipeline, [`eval`], and pictures of results |
+//! | `cli` | the command line; includes `session` |
+//! | `demo` | the built-in demo weights, 10 MB |
+//! | `train` | [`distill`] and [`training`]; includes `session` |
+//! | `lab` | [`synth`], [`prepare`], [`pretrain`] and [`ablation`]; includes `train` |
+//! | `download` | download of published weights |
+//! | `las` | scans as LAS, LAZ and COPC |
+//! | `e57` | scans as E57 |
+//! | `record3d` | Record3D recordings with compressed depth |
+//!
+#![cfg_attr(not(feature = "session"), doc = "[`Session`]: #cargo-features")]
+#![cfg_attr(not(feature = "session"), doc = "[`Scene`]: #cargo-features")]
+#![cfg_attr(not(feature = "session"), doc = "[`eval`]: #cargo-features")]
+#![cfg_attr(not(feature = "train"), doc = "[`distill`]: #cargo-features")]
+#![cfg_attr(not(feature = "train"), doc = "[`training`]: #cargo-features")]
+#![cfg_attr(not(feature = "lab"), doc = "[`synth`]: #cargo-features")]
+#![cfg_attr(not(feature = "lab"), doc = "[`prepare`]: #cargo-features")]
+#![cfg_attr(not(feature = "lab"), doc = "[`pretrain`]: #cargo-features")]
+#![cfg_attr(not(feature = "lab"), doc = "[`ablation`]: #cargo-features")]
 
 #[cfg(feature = "lab")]
 pub mod ablation;

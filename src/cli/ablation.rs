@@ -1,4 +1,5 @@
-//! `geopurify ablation`: what each part of the method is worth on rooms that nothing was learned from.
+//! `geopurify ablation`: measures how much each part of the method contributes, on rooms that no network has
+//! learned from.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,55 +26,56 @@ use crate::session::{Network, Networks, Source};
 /// Arguments of `ablation`.
 #[derive(clap::Args, Debug)]
 pub(super) struct AblationArgs {
-    /// Rooms as `synth` makes them, in folders train, val and test
+    /// Folder of rooms from `synth`, with train, val and test
     #[arg(long, value_name = "DIR")]
     rooms: PathBuf,
-    /// Folder for the students, the results and the table. What is done there is not done again
+    /// Folder for the students, the results and the table. Finished work in it is not repeated
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Classes: scannet20 (whose last, "other", is not counted), matterport21
+    /// Classes: scannet20 (without its last class, "other") or matterport21
     #[arg(long, value_name = "NAME", default_value = "scannet20")]
     preset: Preset,
-    /// Students of each kind
+    /// Number of students of each kind, each with its own seed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     seeds: u32,
-    /// From how many rooms students learn; the largest is the usual one
+    /// Numbers of rooms that students learn from; comparisons of other settings use the largest
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "5,10,20,50")]
     scenes: Vec<usize>,
-    /// T, as the paper counts: affinities are applied T + 1 times
+    /// Values of T, the paper's number of iterations: affinities are applied T + 1 times
     #[arg(long, value_name = "T,..", value_delimiter = ',', default_value = "1,18,36")]
     iterations: Vec<usize>,
-    /// T beside these that are tried on validation rooms, for learned affinities and for baselines
+    /// Further values of T to try on the validation rooms, for learned affinities and for the baselines
     #[arg(long, value_name = "T,..", value_delimiter = ',', default_value = "0,2,4,8,12,24,54")]
     candidates: Vec<usize>,
-    /// Most rooms to measure [default: all of DIR/test]
+    /// Number of rooms to measure at most [default: all of DIR/test]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     test_rooms: Option<u32>,
-    /// Most rooms to choose settings by, of DIR/val
+    /// Number of rooms of DIR/val to choose settings by, at most
     #[arg(long, value_name = "N", default_value_t = 5)]
     validation_rooms: u32,
-    /// Steps of the optimizer, the same for all students but for whole epochs
+    /// Optimizer steps of each student, rounded to whole epochs
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Channels within the students
+    /// Channels of the students' hidden layers
     #[arg(long, value_name = "N", default_value_t = 64)]
     hidden: usize,
-    /// Channels of their embeddings
+    /// Channels of the students' embeddings
     #[arg(long, value_name = "N", default_value_t = 64)]
     embed: usize,
-    /// Anchors of a training scene
+    /// Number of anchors in a training scene
     #[arg(long, value_name = "N", default_value_t = 2048)]
     anchors: usize,
-    /// Settings of training beside these (TOML), as `train --config` takes them
+    /// Other training settings (TOML), in the form that `train --config` takes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Memory for a step, in MiB; of rooms that need more, parts are taken
+    /// Memory limit of a training step, in MiB; rooms that need more are cropped
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     max_memory: u64,
-    /// Neighbours per voxel, 1 to 128
+    /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = purify::Settings::default().neighbors)]
     neighbors: usize,
-    /// Folder for what is computed of rooms once [default: training in the cache folder of the user]
+    /// Folder for values that are computed once per room [default: geopurify/training in the user's cache
+    /// folder]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     #[command(flatten)]
@@ -82,7 +84,7 @@ pub(super) struct AblationArgs {
     teacher: TeacherArgs,
     #[command(flatten)]
     xdecoder: XDecoderArgs,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
     /// Print the table as JSON
@@ -99,7 +101,7 @@ pub(super) fn run(args: &AblationArgs) -> Result<()> {
     let validation = match args.validation_rooms as usize {
         count if count > 0 && held_out.is_dir() => found(&held_out, count)?,
         _ => {
-            eprintln!("note: no validation rooms: nothing is chosen for the baselines");
+            eprintln!("note: there are no validation rooms, so no settings are chosen for the baselines");
             Vec::new()
         }
     };
@@ -186,14 +188,14 @@ fn settings(args: &AblationArgs) -> Result<AblationSettings> {
     })
 }
 
-/// The first scenes of a folder.
+/// Returns the first scenes of a folder, at most `most`.
 fn found(folder: &Path, most: usize) -> Result<Vec<LabelledScene>> {
     let mut scenes = find_scenes(folder)?;
     scenes.truncate(most);
     Ok(scenes)
 }
 
-/// The ablation on standard error: bars where there is a terminal, and a line for what is done.
+/// Shows the ablation on standard error: bars on a terminal, and a line for each finished step.
 struct Shown {
     bars: Bars,
     is_terminal: bool,

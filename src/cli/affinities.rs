@@ -1,32 +1,33 @@
-//! What the affinities come from, on the command line.
+//! Options that choose the affinities.
 
 use crate::purify::{ColorNormal, Settings};
 use crate::session::AffinityKind;
 
-/// Arguments that say what decides how much a voxel takes of its neighbours.
+/// Options that decide how much each voxel takes from its neighbours.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct AffinityArgs {
-    /// What decides how much a voxel takes of its neighbours: a student, or one of two baselines that need none
+    /// Source of the affinities, which say how much a voxel takes from each neighbour: the student, or one of
+    /// two baselines that need no student
     #[arg(long, value_enum, default_value_t = Kind::Learned)]
     affinities: Kind,
-    /// Standard deviation of colours for color-normal, whose channels are 0 to 1
+    /// For color-normal: standard deviation of the colours, whose channels are 0 to 1
     #[arg(long, value_name = "SIGMA", default_value_t = ColorNormal::default().color_sigma)]
     color_sigma: f32,
-    /// What 1 - |cosine| of normals is divided by for color-normal
+    /// For color-normal: divisor of 1 - |cosine| of two normals
     #[arg(long, value_name = "SCALE", default_value_t = ColorNormal::default().normal_scale)]
     normal_scale: f32,
-    /// Factor of the student's cosines before the softmax
+    /// Factor on the student's cosines before the softmax
     #[arg(long, default_value_t = Settings::default().sharpness)]
     pub(super) sharpness: f32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Kind {
-    /// Similarity in the student's embedding
+    /// Similarity of the student's embeddings
     Learned,
-    /// Every neighbour the same
+    /// The same weight for every neighbour
     Uniform,
-    /// Similarity of colour and normal
+    /// Similarity of colours and normals
     ColorNormal,
 }
 

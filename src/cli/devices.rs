@@ -32,7 +32,10 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
         write_adapter(&mut out, adapter)?;
     }
     if adapters.is_empty() {
-        writeln!(out, "no graphics adapter (a Vulkan driver, or Debian's mesa-vulkan-drivers for a software one)\n")?;
+        writeln!(
+            out,
+            "no graphics adapter: install a Vulkan driver, or Debian's mesa-vulkan-drivers for a software one\n"
+        )?;
     }
     writeln!(out, "cpu: the host, {threads} threads, no graphics API\n")?;
     let taken = auto.adapter.map_or("cpu".to_owned(), |index| index.to_string());

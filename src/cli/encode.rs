@@ -1,4 +1,4 @@
-//! `geopurify encode`: the features that Sonata gives the points of a scan.
+//! `geopurify encode`: computes Sonata's features for the points of a scan.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,47 +19,47 @@ use crate::session::{Encoded, Network, NetworkChoice, Networks};
 use crate::stages::{Stage, StageTimer, peak_memory};
 use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
 
-/// Rows written at a time where every point has one.
+/// Rows per write when every point has a row of its own.
 const BLOCK_ROWS: usize = 4096;
 
 /// Arguments of `encode`.
 #[derive(clap::Args, Debug)]
 pub(super) struct EncodeArgs {
-    /// The scan: PLY, LAS, LAZ, PCD, E57 or text
+    /// Scan: PLY, LAS, LAZ, PCD, E57 or text
     scan: PathBuf,
-    /// Where the features go (safetensors): `features [M, C]` by cell, `cell_from_point [N]` (-1 without a
-    /// position), `cells [M, 3]`; a point's features are `features[cell_from_point]`
+    /// Output file (safetensors): `features [M, C]` for each cell, `cell_from_point [N]` (-1 for points
+    /// without a position), `cells [M, 3]`. The features of a point are `features[cell_from_point]`
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Write `features [N, C]` instead, a row for every point
+    /// Write `features [N, C]` instead, one row for each point
     #[arg(long)]
     per_point: bool,
-    /// Write features as 32-bit floats instead of 16
+    /// Write the features as 32-bit floats instead of 16-bit
     #[arg(long)]
     f32: bool,
-    /// Also draw the features as colours, their three principal components (PNG)
+    /// Also draw the features as colours, from their three principal components (PNG)
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
-    /// Also write the scan in these colours: PLY, or LAS and LAZ for scans of these formats
+    /// Also write the scan in these colours, as PLY, or as LAS or LAZ if the scan is in that format
     #[arg(long, value_name = "FILE")]
     colored: Option<PathBuf>,
-    /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `sonata`, else the built-in `sonata-demo`]
+    /// Weights of Sonata: the published .pth, safetensors, or a name in the store [default: the store's
+    /// `sonata`, else the built-in `sonata-demo`]
     #[arg(long, alias = "sonata", value_name = "FILE|NAME")]
     weights: Option<PathBuf>,
-    /// Sonata's configuration, where neither the file nor its shapes tell it (JSON)
+    /// Sonata's configuration (JSON), if neither the file nor its shapes determine it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Edge of a voxel, in the scan's unit [default: 2 cm, more where points are farther apart]
+    /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if the points are farther apart]
     #[arg(long)]
     voxel: Option<f64>,
-    /// Which way is up, where the scan does not tell
+    /// Direction that points up, if the scan does not tell
     #[arg(long, value_enum, value_name = "AXIS", allow_hyphen_values = true)]
     up: Option<UpArg>,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
-    /// Print the stage table as JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
@@ -112,7 +112,7 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     report(args, &encoding, &run)
 }
 
-/// What a run did, for its report.
+/// Results of a run, for its report.
 struct Run<'a> {
     device: &'a str,
     notes: &'a [String],
@@ -121,7 +121,7 @@ struct Run<'a> {
     files: &'a [&'a Path],
 }
 
-/// What can be known to fail should not cost a run.
+/// Finds faults of the arguments before the run, so that they do not cost one.
 fn check(args: &EncodeArgs) -> Result<()> {
     let outputs = [Some(&args.output), args.picture.as_ref(), args.colored.as_ref()];
     let mut taken = vec![(args.scan.canonicalize().unwrap_or_else(|_| args.scan.clone()), "the scan")];
@@ -138,7 +138,7 @@ fn check(args: &EncodeArgs) -> Result<()> {
     if let Some(path) = &args.colored {
         let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         if !matches!(extension.as_str(), "ply" | "las" | "laz") {
-            bail!("{}: the coloured scan is a PLY, LAS or LAZ file, name it so", path.display());
+            bail!("{}: the coloured scan is PLY, LAS or LAZ; end its name in .ply, .las or .laz", path.display());
         }
     }
     if let Some(voxel) = args.voxel.filter(|voxel| !(voxel.is_finite() && *voxel > 0.0)) {
@@ -180,7 +180,7 @@ fn write(args: &EncodeArgs, encoding: &Encoding, cell_from_point: &[i32], about:
     Ok(writer.finish()?)
 }
 
-/// A colour for every point with a position. Cells count by their points.
+/// Returns a colour for every point with a position. Each cell counts as often as it has points.
 fn colors(encoding: &Encoding) -> Vec<[u8; 3]> {
     let mut weights = vec![0.0; encoding.cells.len()];
     encoding.cell_from_point.iter().for_each(|&cell| weights[cell as usize] += 1.0);

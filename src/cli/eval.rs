@@ -1,4 +1,4 @@
-//! `geopurify eval`: how good the labelling is, on scenes whose labels are known.
+//! `geopurify eval`: measures the labels of scenes whose true labels are known.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -21,29 +21,32 @@ use crate::labels::{LabelsError, Preset, Protocol};
 /// Arguments of `eval`.
 #[derive(clap::Args, Debug)]
 pub(super) struct EvalArgs {
-    /// Folder of labelled scenes: NAME.ply and NAME.labels.ply (as ScanNet has them), in it or up to two folders down; with
-    /// the recording as NAME.sens, in a folder NAME, or in the scene's own folder, else drawn views are looked at. Scenes of
-    /// ScanNet may have segments and groups instead of labelled meshes; of Matterport3D, SCAN/region_segmentations are read
+    /// Folder of labelled scenes: NAME.ply and NAME.labels.ply (ScanNet's names), in it or up to two folders
+    /// down. The recording is NAME.sens, a folder NAME, or the scene's own folder; without one, views are
+    /// drawn. Scenes of ScanNet may have segments and groups instead of labelled meshes; for Matterport3D,
+    /// SCAN/region_segmentations is read
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Classes, as a benchmark has them: scannet20 (whose last, "other", is not counted), scannet200, matterport21,
-    /// matterport40, matterport80, matterport160
+    /// Benchmark that defines the classes: scannet20 (without its last class, "other"), scannet200,
+    /// matterport21, matterport40, matterport80, matterport160
     #[arg(long, value_name = "NAME", default_value = "scannet20")]
     preset: Preset,
-    /// Folder for the report. Scenes that are done there with the same settings and weights are not done again
+    /// Folder for the report. Scenes already evaluated there with the same settings and weights are not
+    /// repeated
     #[arg(short, long, value_name = "REPORT")]
     output: PathBuf,
-    /// Evaluate the scenes of this list alone, a name a line
+    /// Evaluate only the scenes in this list, one name per line
     #[arg(long, value_name = "FILE.txt")]
     scenes: Option<PathBuf>,
-    /// What the labels are: numbers of classes, or NYU40's [auto: nyu40 where the preset's classes are taken from them]
+    /// Meaning of the label numbers: class (numbers of classes) or nyu40 [auto: nyu40 if the preset takes its
+    /// classes from NYU40's, else class]
     #[arg(long, value_enum, default_value_t = LabelIds::Auto)]
     label_ids: LabelIds,
-    /// Property of the points that holds the labels [default: the one called as the preset, which has numbers of classes, else
-    /// label]
+    /// Property of the points that holds the labels [default: the one named like the preset, with numbers of
+    /// classes, else label]
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
-    /// Labels that are not counted, beside those that the benchmark leaves out
+    /// Labels to ignore, in addition to those that the benchmark ignores
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', allow_hyphen_values = true)]
     ignore: Vec<i64>,
     #[command(flatten)]
@@ -70,10 +73,10 @@ impl EvalArgs {
     }
 }
 
-/// Adds what a user can do about it.
+/// Adds to an error the option that helps.
 fn with_way_out(error: EvaluationError) -> anyhow::Error {
     match error {
-        EvaluationError::NotNyu40(_) => anyhow::anyhow!("{error}: say --label-ids class"),
+        EvaluationError::NotNyu40(_) => anyhow::anyhow!("{error}; use --label-ids class"),
         EvaluationError::Folder { .. } => {
             let text = format!("{error}; name another with -o");
             anyhow::Error::from(error).context(text)
@@ -82,7 +85,7 @@ fn with_way_out(error: EvaluationError) -> anyhow::Error {
             anyhow::anyhow!("{error}; name the labels' property with --field")
         }
         EvaluationError::Truth(_) => anyhow::anyhow!(
-            "{error}: say what the numbers are with --label-ids, and which of them do not count with --ignore"
+            "{error}; set the meaning of the numbers with --label-ids, and labels to ignore with --ignore"
         ),
         other => other.into(),
     }
@@ -100,7 +103,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let (mut results, mut failed) = (Vec::new(), Vec::new());
     let (mut num_new, mut seconds) = (0, 0.0);
     for (i, scene) in (1..).zip(&scenes) {
-        // One bad scene does not keep the others from being evaluated.
+        // One bad scene does not stop the others.
         match evaluation.result(scene, &labeller, &mut |line| eprintln!("{line}")).map_err(with_way_out) {
             Ok((result, is_new)) => {
                 let took = if is_new { format!("{:.1} s", result.seconds) } else { "done before".to_owned() };
@@ -116,7 +119,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
                 let told = told_once(&error);
                 eprintln!("error: {}: {}", scene.name, without_prefix(&told, &scene.name));
                 if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
-                    bail!("the disk is full: free some space and say the same again; what is done stays");
+                    bail!("the disk is full: free some space and run the command again; finished scenes are kept");
                 }
                 failed.push(Failure { scene: scene.name.clone(), error: told });
             }
@@ -134,7 +137,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The scenes of `--scenes`, in the order of their names.
+/// Returns the scenes that `--scenes` lists, or all of them, in the order of their names.
 fn listed(args: &EvalArgs, scenes: Vec<LabelledScene>) -> Result<Vec<LabelledScene>> {
     let Some(path) = &args.scenes else { return Ok(scenes) };
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -143,7 +146,7 @@ fn listed(args: &EvalArgs, scenes: Vec<LabelledScene>) -> Result<Vec<LabelledSce
     let missing: Vec<&str> =
         wanted.iter().copied().filter(|&name| kept.iter().all(|scene| scene.name != name)).collect();
     match missing.as_slice() {
-        [] if kept.is_empty() => bail!("{}: no name in it", path.display()),
+        [] if kept.is_empty() => bail!("{}: the list names no scene", path.display()),
         [] => Ok(kept),
         [first, ..] => bail!(
             "{}: {} of its {} scenes are not in {}, the first: '{first}'",
@@ -155,7 +158,7 @@ fn listed(args: &EvalArgs, scenes: Vec<LabelledScene>) -> Result<Vec<LabelledSce
     }
 }
 
-/// The mean IoU of a scene over the classes that occur in it.
+/// Returns a scene's mean IoU over the classes that occur in it, as text.
 fn of_scene(protocol: &Protocol, result: &SceneResult) -> Result<String> {
     let mut texts = Vec::new();
     for counts in [&result.lifted, &result.purified] {
@@ -199,7 +202,7 @@ fn print(args: &EvalArgs, report: &Report, files: &[PathBuf]) -> Result<()> {
     )?;
     if !report.failed.is_empty() {
         let names: Vec<&str> = report.failed.iter().map(|failure| failure.scene.as_str()).collect();
-        writeln!(out, "{} scenes failed and are missing in all figures: {}", names.len(), names.join(", "))?;
+        writeln!(out, "{} scenes failed and are missing from all figures: {}", names.len(), names.join(", "))?;
     }
     for file in files {
         writeln!(out, "{}", file.display())?;

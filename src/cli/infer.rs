@@ -1,4 +1,4 @@
-//! `geopurify infer`: labels for every point of scans and recordings.
+//! `geopurify infer`: labels every point of scans and recordings.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -22,43 +22,46 @@ use crate::stages::StageTimer;
 use crate::views::Dataset;
 use crate::views::fuse::FuseOptions;
 
-/// What is looked for where no words are given.
+/// Benchmark whose classes are looked for if no words are given.
 const USUAL_PRESET: &str = "scannet20";
 
 /// Arguments of `infer`.
 #[derive(clap::Args, Debug)]
 pub(super) struct InferArgs {
-    /// Scans (PLY, LAS, LAZ, PCD, E57 or text), folders of them, or recordings
+    /// Scans (PLY, LAS, LAZ, PCD, E57 or text), folders of scans, or recordings
     scans: Vec<PathBuf>,
-    /// Recorded views: a folder or file of RGB-D frames, in whose world the scan lies. Without a scan, one is fused
+    /// Recording of RGB-D frames, a folder or a file, in the scan's coordinates. Without a scan, the depth
+    /// maps are fused into one
     #[arg(long, value_name = "DIR")]
     rgbd: Option<PathBuf>,
-    /// What to look for, as words separated by commas: "chair, table, lamp"
+    /// Words to look for, separated by commas: "chair, table, lamp"
     #[arg(long, value_name = "WORDS", conflicts_with = "preset")]
     words: Vec<String>,
-    /// What to look for, as a benchmark has it: scannet20, scannet200, matterport21, matterport40, matterport80, matterport160
-    /// [default: scannet20]
+    /// Benchmark whose classes to look for: scannet20, scannet200, matterport21, matterport40, matterport80,
+    /// matterport160 [default: scannet20]
     #[arg(long, value_name = "NAME")]
     preset: Option<Preset>,
-    /// Words for what is of no interest: points nearest to them stay unlabelled
+    /// Words for things that do not matter; points nearest to them stay unlabelled [without a value:
+    /// background]
     #[arg(long, value_name = "WORDS", num_args = 0..=1, default_missing_value = "background")]
     background: Option<String>,
-    /// Folder for the results [default: NAME-labels beside the scan]; for several scans, a folder of such folders
+    /// Folder for the results [default: NAME-labels beside the scan]; for several scans, a folder of such
+    /// folders
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Also write what the model looked at and what it found there, as pictures
+    /// Also save each picture that the model sees, and the labels found in it
     #[arg(long, value_name = "DIR")]
     save_views: Option<PathBuf>,
     #[command(flatten)]
     labelling: LabellingArgs,
-    /// Print the summaries as JSON, one line each
+    /// Print the summaries as JSON, one per line
     #[arg(long)]
     json: bool,
 }
 
 /// One scan to be labelled.
 struct Job {
-    /// For messages.
+    /// Name in messages.
     name: String,
     source: Source,
     output: PathBuf,
@@ -95,11 +98,11 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
         if jobs.len() > 1 {
             eprintln!("== {}", job.name);
         }
-        // One bad scan does not keep the others from being labelled.
+        // One bad scan does not stop the others.
         if let Err(error) = run.job(job) {
             eprintln!("error: {}: {}", job.name, without_prefix(&told_once(&error), &job.name));
             if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
-                eprintln!("the disk is full: nothing half-written was left; free some space, or give another -o");
+                eprintln!("the disk is full, and no half-written file was left: free some space, or choose another -o");
             }
             failed.push(job.name.clone());
         }
@@ -113,7 +116,7 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// What there is to do, in order.
+/// Returns the scans and recordings to label, in order.
 fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     if let Some(recording) = &args.rgbd {
         let source = match args.scans.as_slice() {
@@ -140,7 +143,7 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
         let output = match &args.output {
             None => beside(&path),
             Some(folder) if several => {
-                // Scans of one name in different folders get folders of their own.
+                // Scans of one name from different folders get separate folders.
                 let name = stem(&path);
                 let mut numbered = std::iter::once(name.clone()).chain((2..).map(|i| format!("{name}-{i}")));
                 folder.join(numbered.find(|name| taken.insert(name.clone())).unwrap_or(name))
@@ -152,7 +155,7 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     Ok(jobs.collect())
 }
 
-/// `NAME-labels` beside a scan.
+/// The folder `NAME-labels` beside a scan.
 fn beside(path: &Path) -> PathBuf {
     let folder = format!("{}-labels", stem(path));
     match path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).parent() {
@@ -182,7 +185,7 @@ impl Run<'_> {
         }
     }
 
-    /// Labels each frame of a recording without poses as a scan of its own.
+    /// Labels each frame of a recording without poses as a separate scan.
     fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
         let frames = self.labeller.views().frames_alone(dataset);
         eprintln!(
@@ -244,7 +247,7 @@ fn create_folder(folder: &Path) -> Result<()> {
         .with_context(|| format!("{}: cannot make this folder; name another with -o", folder.display()))
 }
 
-/// The folder for the views of a scan: of several scans each has its own.
+/// Returns the folder for the views of a scan. Each of several scans has its own.
 fn saved_views(folder: &Path, output: &Path, args: &InferArgs) -> PathBuf {
     match output.file_name() {
         Some(name) if args.output.as_deref() != Some(output) => folder.join(name),

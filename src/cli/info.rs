@@ -1,4 +1,4 @@
-//! `geopurify info`: what is in a scan.
+//! `geopurify info`: describes the contents of scans.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,17 +13,17 @@ pub(super) struct InfoArgs {
     /// Scans: PLY, LAS, LAZ, PCD, E57 or text
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Print one JSON object per file, each on a line of its own
+    /// Print JSON, one object per file and line
     #[arg(long)]
     json: bool,
 }
 
-/// Prints what each file holds. A file that cannot be read is reported on standard error, does not
-/// keep the others from being read, and makes the exit code 1.
+/// Prints the contents of each file. A file that cannot be read is reported on standard error and makes the
+/// exit code 1. The others are read all the same.
 ///
 /// # Errors
 ///
-/// When standard output cannot be written.
+/// If standard output cannot be written.
 pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -141,7 +141,8 @@ fn as_text(path: &Path, cloud: &PointCloud) -> String {
     lines.join("\n")
 }
 
-/// At most six decimals, without trailing zeros; very small and very large numbers with an exponent.
+/// Formats a number with at most six decimals and without trailing zeros. Very small and very large numbers
+/// get an exponent.
 fn number(x: f64) -> String {
     if x != 0.0 && !(1e-4..1e12).contains(&x.abs()) {
         return format!("{x:.3e}");

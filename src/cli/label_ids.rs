@@ -1,6 +1,6 @@
-//! What the numbers of labels are, on the command line.
+//! The option `--label-ids`: the meaning of label numbers.
 
-/// What the numbers of labels are.
+/// Meaning of the label numbers in a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum LabelIds {
     Auto,
@@ -10,7 +10,7 @@ pub(super) enum LabelIds {
 
 #[cfg(feature = "train")]
 impl LabelIds {
-    /// Whether the labels in `path` are NYU40's.
+    /// True if the labels in `path` are NYU40's.
     pub(super) fn are_nyu40(self, path: &std::path::Path) -> bool {
         match self {
             Self::Auto => crate::labels::is_scannets(path),

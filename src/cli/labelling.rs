@@ -1,4 +1,4 @@
-//! How scans are labelled, on the command line of `infer` and `eval`.
+//! Options of `infer` and `eval` that decide how scans are labelled.
 
 use std::path::PathBuf;
 
@@ -13,22 +13,22 @@ use crate::purify;
 use crate::session::{LabelOptions, Labeller, NetworkChoice, Networks, Session, Words};
 use crate::stages::StageTimer;
 
-/// Arguments that say how scans are labelled, whatever the words.
+/// Options for labelling scans, apart from the words.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct LabellingArgs {
-    /// Points whose cosine with the nearest word is lower stay unlabelled, -1 to 1
+    /// Leave points unlabelled whose cosine with the nearest word is below this, -1 to 1
     #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
     threshold: Option<f32>,
-    /// For --compat reference, which turns and scales every scene at random
+    /// Seed for --compat reference, which rotates and scales every scene at random
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Edge of a voxel, in the scan's unit [default: 2 cm, more where points are farther apart]
+    /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if the points are farther apart]
     #[arg(long)]
     voxel: Option<f64>,
-    /// Neighbours per voxel, 1 to 128
+    /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = purify::Settings::default().neighbors)]
     neighbors: usize,
-    /// How often the affinities are applied; 0 leaves features as they were lifted
+    /// Number of times that the affinities are applied; 0 leaves the lifted features as they are
     #[arg(long, default_value_t = purify::Settings::default().iterations)]
     iterations: usize,
     #[command(flatten)]
@@ -37,16 +37,16 @@ pub(super) struct LabellingArgs {
     viewing: ViewingArgs,
     #[command(flatten)]
     xdecoder: XDecoderArgs,
-    /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
-    /// [default: the store's `student`, else the built-in `student-demo`]
+    /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the
+    /// store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
 }
 
-/// A number from -1 to 1.
+/// Parses a number from -1 to 1.
 fn cosine(text: &str) -> Result<f32, String> {
     let value = text.parse().map_err(|error| format!("{error}"))?;
     if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected -1 to 1".to_owned()) }
@@ -72,7 +72,7 @@ impl LabellingArgs {
         open_session(self.device, networks, self.affinities.kind().networks())
     }
 
-    /// Loads the networks and embeds the words, with a bar.
+    /// Loads the networks and embeds the words, with a progress bar.
     pub(super) fn labeller<'s>(&self, session: &'s Session, words: Words) -> Result<Labeller<'s>> {
         let mut bars = Bars::new();
         let mut progress = |stage, share| bars.show(stage, share);
@@ -81,7 +81,7 @@ impl LabellingArgs {
     }
 }
 
-/// Errors of the library name the file themselves.
+/// Removes `name` from the front of an error's text: errors of the library name the file themselves.
 pub(super) fn without_prefix<'a>(text: &'a str, name: &str) -> &'a str {
     text.strip_prefix(name).map_or(text, |rest| rest.trim_start_matches(": "))
 }

@@ -1,4 +1,4 @@
-//! Help by task, shell completions and manual pages.
+//! Help sorted by task, shell completions and manual pages.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::{Command, CommandFactory as _};
 
 use super::Cli;
 
-/// The commands by what a person wants to do.
+/// The commands, sorted by task.
 const TASKS: [(&str, &[&str]); 5] = [
     ("Label", &["infer", "segment"]),
     ("Search", &["query"]),
@@ -19,14 +19,14 @@ const TASKS: [(&str, &[&str]); 5] = [
 /// Arguments of `completions`.
 #[derive(clap::Args, Debug)]
 pub(super) struct CompletionsArgs {
-    /// The shell: bash, zsh, fish, powershell or elvish
+    /// Shell: bash, zsh, fish, powershell or elvish
     shell: clap_complete::Shell,
 }
 
 /// Arguments of `man`.
 #[derive(clap::Args, Debug)]
 pub(super) struct ManArgs {
-    /// The folder; it is made where it is missing
+    /// Folder for the pages; created if it does not exist
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -57,7 +57,7 @@ pub(super) fn completions(args: &CompletionsArgs) {
     clap_complete::generate(args.shell, &mut Cli::command(), "geopurify", &mut std::io::stdout());
 }
 
-/// Writes a manual page of the program, and one of each command.
+/// Writes one manual page for the program and one for each command.
 pub(super) fn pages(args: &ManArgs) -> Result<()> {
     let folder = &args.folder;
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make this folder", folder.display()))?;

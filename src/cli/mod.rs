@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand. Results go to stdout, progress and logs to stderr.
+//! The command line, with one file per subcommand. Results go to stdout, progress and logs to stderr.
 
 #[cfg(feature = "lab")]
 mod ablation;
@@ -37,7 +37,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::files;
 
-/// Open-vocabulary 3D segmentation on any Vulkan GPU, or on none
+/// Open-vocabulary 3D segmentation on any Vulkan GPU, or on the CPU
 #[derive(Parser, Debug)]
 #[command(name = "geopurify", version, propagate_version = true)]
 struct Cli {
@@ -51,7 +51,7 @@ enum Command {
     Infer(Box<infer::InferArgs>),
     /// Label the pixels of pictures by words
     Segment(segment::SegmentArgs),
-    /// Find something by text in a scan that `infer` labelled
+    /// Find things by text in a scan that `infer` has labelled
     Query(query::QueryArgs),
     /// Train a student from scans and recordings, without labels
     #[cfg(feature = "train")]
@@ -59,27 +59,27 @@ enum Command {
     /// Choose the scenes to train on
     #[cfg(feature = "train")]
     Select(select::SelectArgs),
-    /// Train the image model or the teacher on made rooms
+    /// Train the image model or the teacher on synthetic rooms
     #[cfg(feature = "lab")]
     Pretrain(pretrain::PretrainArgs),
-    /// Measure the labels of scenes whose true labels are known
+    /// Measure labels against the true labels of scenes
     Eval(Box<eval::EvalArgs>),
-    /// Measure what each part of the method is worth
+    /// Measure how much each part of the method contributes
     #[cfg(feature = "lab")]
     Ablation(Box<ablation::AblationArgs>),
     /// Unpack ScanNet or Matterport3D downloads into scenes
     #[cfg(feature = "lab")]
     Prepare(prepare::PrepareArgs),
-    /// Make furnished rooms with labels and recorded views
+    /// Generate synthetic rooms with labels and recorded views
     #[cfg(feature = "lab")]
     Synth(synth::SynthArgs),
-    /// Describe what a scan holds
+    /// Describe the contents of a scan
     Info(info::InfoArgs),
-    /// Compute Sonata's features of a scan
+    /// Compute Sonata's features for a scan
     Encode(encode::EncodeArgs),
-    /// Purify given features of a scan's points
+    /// Purify features that you have for a scan's points
     Purify(purify::PurifyArgs),
-    /// Import, fetch, list and verify the networks' weights
+    /// Import, fetch, list and verify weights of the networks
     Weights(weights::WeightsArgs),
     /// List the devices that can run the networks
     Devices(devices::DevicesArgs),
@@ -89,7 +89,8 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Parses the arguments and runs the subcommand. 0: done, 1: failed, 2: wrong arguments.
+/// Parses the arguments and runs the subcommand. The exit code is 0 for success, 1 for failure, 2 for wrong
+/// arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = manual::by_task(Cli::command()).get_matches();
@@ -98,10 +99,10 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
-    // A killed run leaves no half-written file: 130 is what shells expect of an interrupted program.
+    // A killed run leaves no half-written file. Shells expect 130 from an interrupted program.
     let handled = ctrlc::set_handler(|| files::exit_without_partials(130));
     if let Err(error) = handled {
-        log::warn!("signals are not handled: {error}");
+        log::warn!("an interrupted run may leave half-written files, as signals cannot be handled: {error}");
     }
     run(&cli.command).unwrap_or_else(|error| {
         eprintln!("error: {}", told_once(&error));
@@ -138,8 +139,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The chain of an error in one line. An error of the library says its cause itself, so a cause that the text
-/// ends in already is not said again.
+/// Writes the chain of an error as one line. Errors of the library end in their cause, so a cause is left out
+/// if the text already ends in it.
 fn told_once(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |mut text, cause| {
         if !text.ends_with(&cause) {

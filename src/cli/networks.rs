@@ -1,4 +1,4 @@
-//! Which weights are used, on the command line.
+//! Options that choose the weights of the networks.
 
 use std::path::PathBuf;
 
@@ -9,17 +9,17 @@ use crate::gpu::DeviceSelection;
 use crate::ops::conv2d::Precision;
 use crate::session::{Network, NetworkChoice, Networks, Session, SessionError};
 
-/// Which X-Decoder is used.
+/// Options for X-Decoder.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct XDecoderArgs {
-    /// Weights of X-Decoder: .pt as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `xdecoder`, else the built-in `xdecoder-demo`]
+    /// Weights of X-Decoder: the published .pt, safetensors, or a name in the store [default: the store's
+    /// `xdecoder`, else the built-in `xdecoder-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     xdecoder: Option<PathBuf>,
-    /// X-Decoder's configuration, where a file's shapes do not tell it (JSON)
+    /// X-Decoder's configuration (JSON), if the shapes in the file do not determine it
     #[arg(long, value_name = "FILE")]
     xdecoder_config: Option<PathBuf>,
-    /// How its weights are held: f32 is the reference, f16 takes half the memory
+    /// Precision of X-Decoder's weights in memory: f32 as in the reference, or f16 for half the memory
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
 }
@@ -37,14 +37,14 @@ impl XDecoderArgs {
     }
 }
 
-/// Which Sonata is used.
+/// Options for Sonata.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct TeacherArgs {
-    /// Weights of Sonata: .pth as the reference publishes it, safetensors, or a name in the store
-    /// [default: the store's `sonata`, else the built-in `sonata-demo`]
+    /// Weights of Sonata: the published .pth, safetensors, or a name in the store [default: the store's
+    /// `sonata`, else the built-in `sonata-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     teacher: Option<PathBuf>,
-    /// Sonata's configuration, where neither the file nor its shapes tell it (JSON)
+    /// Sonata's configuration (JSON), if neither the file nor its shapes determine it
     #[arg(long, value_name = "FILE")]
     teacher_config: Option<PathBuf>,
 }
@@ -55,12 +55,12 @@ impl TeacherArgs {
     }
 }
 
-/// Opens a session for `needed`, and says which device it is on and whether the demo stands in.
+/// Opens a session that needs the networks `needed`. Prints the device, and a note if the demo is used.
 pub(super) fn open_session(device: DeviceSelection, networks: Networks, needed: &[Network]) -> Result<Session> {
     if networks.are_demo(needed) {
         eprintln!(
-            "no published weights are installed, so the built-in demo is used: small networks that know made rooms and \
-             little else; `geopurify weights list` says how to get the published ones"
+            "no published weights are installed, so the built-in demo is used. Its small networks know synthetic rooms and \
+             little else. `geopurify weights list` says how to get the published ones"
         );
     }
     let session = Session::with(device, networks)?;
@@ -68,9 +68,9 @@ pub(super) fn open_session(device: DeviceSelection, networks: Networks, needed: 
     Ok(session)
 }
 
-/// Adds the option that gives a configuration where one is needed.
+/// Adds to an error the option that takes the missing configuration.
 pub(super) trait WayOut<T> {
-    /// `option` takes the configuration's file.
+    /// `option` is the option that takes the configuration's file.
     fn or_configuration(self, option: &str) -> Result<T>;
 }
 

@@ -1,4 +1,4 @@
-//! `geopurify prepare`: data sets as they are downloaded, unpacked once.
+//! `geopurify prepare`: unpacks downloaded data sets once.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -29,29 +29,33 @@ pub(super) struct PrepareArgs {
 /// The data set.
 #[derive(clap::Subcommand, Debug)]
 enum DatasetArgs {
-    /// ScanNet's scenes: NAME.sens, NAME_vh_clean_2.ply, and labels as a mesh or as .aggregation.json and .segs.json
+    /// ScanNet scenes: NAME.sens, NAME_vh_clean_2.ply, and labels as a mesh or as .aggregation.json and
+    /// .segs.json
     ///
-    /// Gives DIR/NAME/{color,depth,pose,intrinsic}, the mesh and its labels, as every other command reads them. The table
-    /// scannetv2-labels.combined.tsv, in the data set's folder or the one around it, adds the classes of ScanNet200.
+    /// Writes OUT/NAME/{color,depth,pose,intrinsic}, the mesh and its labels, in the form that every other
+    /// command reads. The table scannetv2-labels.combined.tsv adds the classes of ScanNet200. It belongs in
+    /// the data set's folder or the folder around it.
     Scannet {
         /// Folder of the downloaded scenes
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// Take every N-th frame
+        /// Use every N-th frame
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         frame_step: u32,
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Matterport3D's scans: undistorted pictures, depth maps and cameras, and region_segmentations, as folders or archives
+    /// Matterport3D scans: undistorted pictures, depth maps, cameras and region_segmentations, as folders or
+    /// archives
     ///
-    /// Gives DIR/SCAN/SCAN_regionN for each room: its mesh, its labels for all of Matterport3D's presets, and the frames that see
-    /// it. The table category_mapping.tsv has to be in the data set's folder, the one around it, or a folder metadata there.
+    /// Writes OUT/SCAN/SCAN_regionN for each room: its mesh, its labels for all of Matterport3D's presets,
+    /// and the frames that see it. The table category_mapping.tsv is required. It belongs in the data set's
+    /// folder, the folder around it, or a folder metadata there.
     Matterport {
         /// Folder of the downloaded scans
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// Take every N-th frame
+        /// Use every N-th frame
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         frame_step: u32,
         #[command(flatten)]
@@ -59,22 +63,22 @@ enum DatasetArgs {
     },
 }
 
-/// What both have.
+/// Options for both data sets.
 #[derive(clap::Args, Debug)]
 struct CommonArgs {
-    /// Folder for the prepared scenes; those that are there already are kept
+    /// Folder for the prepared scenes; scenes that are already there are kept
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Width and height of the colour pictures [default: as they are, which is fastest]
+    /// Width and height of the colour pictures [default: unchanged, which is fastest]
     #[arg(long, value_name = "WxH", value_parser = super::synth::size)]
     size: Option<[usize; 2]>,
-    /// Threads [default: one for each processor]
+    /// Number of threads [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     jobs: Option<u32>,
     /// Leave out scenes that cannot be prepared, instead of stopping
     #[arg(long)]
     skip_failed: bool,
-    /// Print what was made as JSON
+    /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
@@ -116,12 +120,12 @@ pub(super) fn run(args: &PrepareArgs) -> Result<ExitCode> {
     }
 }
 
-/// How far a run is.
+/// Progress of a run.
 struct Pace {
     start: Instant,
     bar: ProgressBar,
     total: f64,
-    /// Weight that is done, and of it that which was there before.
+    /// Finished weight, and the part of it that was finished before this run.
     done: Mutex<[f64; 2]>,
 }
 
@@ -145,7 +149,7 @@ impl Pace {
         self.bar.set_prefix(self.left());
     }
 
-    /// How long the rest will take, in words.
+    /// Returns the remaining time, in words.
     fn left(&self) -> String {
         let [done, kept] = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
         let (work, rest) = (done - kept, (self.total - done).max(0.0));
@@ -207,7 +211,7 @@ fn prepare_all(args: &CommonArgs, jobs: Vec<Job<'_>>) -> Result<ExitCode> {
         Some(result.map_err(anyhow::Error::from))
     };
     let start = Instant::now();
-    // Within a scene its frames are divided among the threads; a thread that finds nothing there takes another scene.
+    // The threads share the frames of a scene. A thread that finds no frame left takes another scene.
     let results: Vec<Option<Result<Outcome>>> = pool.install(|| jobs.par_iter().with_max_len(1).map(one).collect());
     pace.bar.finish_and_clear();
     report(args, &jobs, &results, start.elapsed().as_secs_f64())
@@ -255,6 +259,6 @@ fn report(args: &CommonArgs, jobs: &[Job<'_>], results: &[Option<Result<Outcome>
             names.join(", ")
         );
     }
-    // Nothing at all is no success.
+    // A run that prepares nothing at all has failed.
     Ok(if outcomes.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

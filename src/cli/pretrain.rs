@@ -1,4 +1,5 @@
-//! `geopurify pretrain`: train the frozen models themselves, at small widths, on rooms of `geopurify synth`.
+//! `geopurify pretrain`: trains the image model and the teacher themselves, at small widths, on rooms of
+//! `geopurify synth`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -23,34 +24,34 @@ pub(super) struct PretrainArgs {
 
 #[derive(clap::Subcommand, Debug)]
 enum Model {
-    /// The image model: masks and words
+    /// The image model X-Decoder, which finds masks and compares them with words
     Xdecoder(RunArgs),
-    /// The teacher: which surfaces belong together
+    /// The teacher Sonata, which learns which surfaces belong together
     Sonata(RunArgs),
 }
 
-/// What every model's training takes.
+/// Options of both trainings.
 #[derive(clap::Args, Debug)]
 struct RunArgs {
-    /// Folder of rooms as `geopurify synth` makes it, with train and val
+    /// Folder of rooms from `geopurify synth`, with train and val
     #[arg(long, value_name = "DIR")]
     rooms: PathBuf,
     /// Folder for weights, checkpoints and logs
     #[arg(short, long, value_name = "RUN")]
     output: PathBuf,
-    /// Settings as TOML; what the file does not name is as by default
+    /// Settings (TOML); settings that are not in the file keep their defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Steps of the optimizer
+    /// Number of optimizer steps
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Seed of the weights and of everything drawn at random
+    /// Seed of the initial weights and of every random choice
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Go on from the last checkpoint in RUN
+    /// Continue from the last checkpoint in RUN
     #[arg(long)]
     resume: bool,
-    /// Where to train: auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value = "auto")]
     device: DeviceSelection,
 }
@@ -91,7 +92,7 @@ fn sonata(args: &RunArgs) -> Result<()> {
 }
 
 impl RunArgs {
-    /// The text of the settings' file, empty without one.
+    /// Returns the text of the settings file, or an empty text without one.
     fn settings(&self) -> Result<String> {
         let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
         Ok(self.config.as_ref().map(read).transpose()?.unwrap_or_default())
@@ -115,16 +116,16 @@ impl RunArgs {
     }
 }
 
-/// The run on standard error: a bar where there is a terminal, else a line every so many steps.
+/// Shows the run on standard error: a bar on a terminal, else a line every [`LINE_EVERY`] steps.
 struct Shown {
     bar: ProgressBar,
     is_terminal: bool,
     loss: f64,
 }
 
-/// Steps between lines where there is no terminal.
+/// Number of steps from line to line without a terminal.
 const LINE_EVERY: u64 = 50;
-/// Share of the shown loss that a step replaces.
+/// Weight of a new step's loss in the smoothed loss that is shown.
 const FRESH: f64 = 0.05;
 
 impl Shown {

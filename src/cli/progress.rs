@@ -1,13 +1,13 @@
-//! Progress on standard error: one bar per stage, which stays with its time once the stage is done.
+//! Progress on standard error: one bar per stage. A finished stage leaves a line with its time.
 
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Steps of a bar.
+/// Number of steps of a bar.
 const STEPS: u64 = 1000;
 
-/// The bars of a run. Where standard error is no terminal nothing is shown.
+/// The progress bars of a run. They are shown only on a terminal.
 pub(super) struct Bars {
     current: Option<(&'static str, Instant, ProgressBar)>,
 }
@@ -17,7 +17,7 @@ impl Bars {
         Self { current: None }
     }
 
-    /// `stage` is `share` done, 0 to 1. Another stage than the last one ends that.
+    /// Shows that the share `share` of `stage` is done, 0 to 1. A new stage ends the one before.
     pub(super) fn show(&mut self, stage: &'static str, share: f64) {
         if self.current.as_ref().is_none_or(|(name, _, _)| *name != stage) {
             self.finish();
@@ -33,7 +33,7 @@ impl Bars {
         }
     }
 
-    /// Ends the bar, leaving its stage and time where there is a terminal.
+    /// Ends the bar. On a terminal, a line with the stage and its time stays.
     pub(super) fn finish(&mut self) {
         if let Some((stage, start, bar)) = self.current.take() {
             if !bar.is_hidden() && start.elapsed().as_secs_f64() >= 0.1 {

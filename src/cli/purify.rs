@@ -18,39 +18,39 @@ use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 /// Arguments of `purify`.
 #[derive(clap::Args, Debug)]
 pub(super) struct PurifyArgs {
-    /// The scan: PLY, LAS, LAZ, PCD, E57 or text
+    /// Scan: PLY, LAS, LAZ, PCD, E57 or text
     scan: PathBuf,
-    /// Features `[N, C]` of its points, in the scan's order (safetensors)
+    /// Features `[N, C]` of the scan's points, in the scan's order (safetensors)
     #[arg(long, value_name = "FILE")]
     features: PathBuf,
-    /// Name of the tensor, where the file holds more than one
+    /// Name of the tensor, if the file holds more than one
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
-    /// Weights of the student: .pth as the reference writes it, safetensors, or a name in the store
-    /// [default: the store's `student`]
+    /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the
+    /// store's `student`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
-    /// Where the purified features go: `features [V, C]`, `voxel_coords [V, 3]`, `voxel_from_point [N]`
+    /// Output file (safetensors): purified `features [V, C]`, `voxel_coords [V, 3]`, `voxel_from_point [N]`
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Edge of a voxel, in the scan's unit
+    /// Edge length of a voxel, in the scan's unit
     #[arg(long, default_value_t = Settings::default().voxel_size)]
     voxel: f64,
-    /// Neighbours per voxel, 1 to 128
+    /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = Settings::default().neighbors)]
     neighbors: usize,
-    /// How often the affinities are applied
+    /// Number of times that the affinities are applied
     #[arg(long, default_value_t = Settings::default().iterations)]
     iterations: usize,
     #[command(flatten)]
     affinities: AffinityArgs,
-    /// Memory for temporary values, in MiB; results do not depend on it
+    /// Memory for temporary values, in MiB; it does not change the results
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     working_memory: u32,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
-    /// Print the stage table as JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
@@ -78,7 +78,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     let tensor = file.tensor(&name)?;
     if tensor.shape.first() != Some(&scene.cloud.len()) {
         bail!(
-            "{}: '{name}' is {:?}, {} has {} points: one row per point is wanted, in the scan's order",
+            "{}: '{name}' is {:?}, {} has {} points: one row per point is needed, in the scan's order",
             args.features.display(),
             tensor.shape,
             args.scan.display(),
@@ -108,7 +108,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     report(args, &purified, &session.device().name, seconds)
 }
 
-/// The tensor asked for, or the file's only one, or the one called `features`.
+/// Returns the name of the tensor: the one asked for, else the file's only one, else `features`.
 fn tensor_name(args: &PurifyArgs, file: &SafetensorsFile) -> Result<String> {
     if let Some(name) = &args.tensor {
         return Ok(name.clone());

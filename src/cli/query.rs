@@ -1,4 +1,4 @@
-//! `geopurify query`: questions to a scan that `infer` has labelled.
+//! `geopurify query`: finds things by text in a scan that `infer` has labelled.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,22 +15,23 @@ use crate::stages::StageTimer;
 /// Arguments of `query`.
 #[derive(clap::Args, Debug)]
 pub(super) struct QueryArgs {
-    /// Folder of results that `infer` wrote
+    /// Folder of results from `infer`
     results: PathBuf,
-    /// What to look for: "something to sit on"
+    /// Text to look for: "something to sit on"
     question: String,
-    /// Where the heat map goes, as PLY; its picture goes beside it as PNG [default: in the folder, named by the question]
+    /// Output file for the heat map (PLY); its picture goes beside it as PNG [default: in the folder, named
+    /// after the question]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Cosine from which on a place counts as found [default: halfway from the median to the best]
+    /// Lowest cosine that counts as found [default: halfway from the median to the best]
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     level: Option<f32>,
-    /// Most places that are listed
+    /// Number of places to list at most
     #[arg(long, value_name = "N", default_value_t = 5)]
     places: usize,
     #[command(flatten)]
     xdecoder: XDecoderArgs,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
     /// Print the places as JSON
@@ -44,7 +45,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
         bail!("the question has no words: geopurify query DIR \"something to sit on\"");
     }
     if let Some(output) = args.output.as_deref().filter(|path| path.extension().is_none_or(|e| e != "ply")) {
-        bail!("{}: the heat map is a PLY file, name it so; its picture goes beside it", output.display());
+        bail!("{}: the heat map is a PLY file; end its name in .ply. Its picture goes beside it", output.display());
     }
     let session = Session::with(args.device, args.xdecoder.networks())?;
     eprintln!("device: {} ({})", session.device().name, session.device().why);
@@ -52,7 +53,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
         Err(error @ SessionError::NoResults { .. }) => {
             return Err(error).context("give the folder that `geopurify infer` wrote");
         }
-        Err(error @ SessionError::OtherWeights { .. }) => bail!("{error}: give those with --xdecoder"),
+        Err(error @ SessionError::OtherWeights { .. }) => bail!("{error}; give those with --xdecoder"),
         answer => answer.or_configuration("--xdecoder-config")?,
     };
     for note in &answer.notes {

@@ -1,4 +1,4 @@
-//! `geopurify segment`: what the vision-language model sees in pictures.
+//! `geopurify segment`: labels the pixels of pictures with the vision-language model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,28 +28,29 @@ pub(super) struct SegmentArgs {
     /// Pictures: JPEG or PNG
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// What to look for, as words separated by commas: "chair, table, lamp"
+    /// Words to look for, separated by commas: "chair, table, lamp"
     #[arg(long, value_name = "WORDS", required = true)]
     words: Vec<String>,
-    /// Where the labelled picture goes (PNG); a folder for several
+    /// Output file for the labelled picture (PNG); a folder for several pictures
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Also write masks, embeddings and logits of the queries, and the query of every pixel (safetensors; a
-    /// folder for several pictures)
+    /// Also write the masks, embeddings and logits of the queries, and the query of each pixel (safetensors;
+    /// a folder for several pictures)
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
-    /// Longer edge the picture is brought to before the model sees it; 0 leaves it as it is
+    /// Length in pixels to which the longer edge is scaled for the model; 0 keeps the picture's size
     #[arg(long, value_name = "PIXELS", default_value_t = 648, value_parser = clap::value_parser!(u32).range(..=32768))]
     size: u32,
-    /// Strength of the colours over the picture, 0 to 1
+    /// Opacity of the label colours over the picture, 0 to 1
     #[arg(long, default_value_t = Style::default().opacity, value_parser = opacity)]
     opacity: f32,
-    /// Memory for what the model computes, in MiB: that many pictures of one size go through it together
+    /// Memory for the model's temporary values, in MiB; pictures of one size go through the model together as
+    /// far as they fit
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     working_memory: u32,
     #[command(flatten)]
     model: XDecoderArgs,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
     /// Print the results as JSON
@@ -84,7 +85,7 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
         Ok(())
     };
     for path in &args.images {
-        // One bad picture does not keep the others from being seen.
+        // One bad picture does not stop the others.
         let picture = match Picture::read(path, args.size, &model, budget) {
             Ok(picture) => picture,
             Err(error) => {
@@ -108,19 +109,20 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     Ok(if num_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Where the results go.
+/// Paths of the results.
 enum Outputs {
-    /// Of the one picture.
+    /// Files for the one picture.
     Files { picture: PathBuf, features: Option<PathBuf> },
-    /// A folder each, files named as the pictures.
+    /// One folder for each kind of result; files are named after the pictures.
     Folders { pictures: PathBuf, features: Option<PathBuf> },
 }
 
 impl Outputs {
-    /// Checks what can be before the work: folders are there, and no result replaces a picture given or another result.
+    /// Checks the paths before the work: the folders exist, and no result replaces a given picture or another
+    /// result.
     fn new(args: &SegmentArgs) -> Result<Self> {
         if let Some(missing) = args.images.iter().find(|image| args.images.len() == 1 && !image.is_file()) {
-            // Said by the system, as for any file.
+            // Opening the file gives the system's own error message.
             std::fs::File::open(missing).with_context(|| missing.display().to_string())?;
             bail!("{}: not a file", missing.display());
         }
@@ -129,7 +131,10 @@ impl Outputs {
         let outputs = if args.images.len() > 1 || picture.is_dir() {
             for folder in both() {
                 std::fs::create_dir_all(folder).with_context(|| {
-                    format!("{}: several pictures want a folder for their results", folder.display())
+                    format!(
+                        "{}: cannot make this folder; several pictures need a folder for their results",
+                        folder.display()
+                    )
                 })?;
             }
             let names: BTreeSet<_> = args.images.iter().map(|image| image.file_stem()).collect();
@@ -149,10 +154,7 @@ impl Outputs {
             let (picture, features) = outputs.of(image);
             for output in [Some(&picture), features.as_ref()].into_iter().flatten() {
                 if args.images.iter().any(|image| is_same_file(image, output)) {
-                    bail!(
-                        "{}: the result would replace a picture that was given; name another output",
-                        output.display()
-                    );
+                    bail!("{}: the result would replace a given picture; name another output", output.display());
                 }
             }
             if features.as_deref() == Some(&*picture) {
@@ -162,7 +164,7 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// Files of the labelled picture and the features of `image`.
+    /// Returns the paths of the labelled picture and of the features of `image`.
     fn of(&self, image: &Path) -> (PathBuf, Option<PathBuf>) {
         match self {
             Self::Files { picture, features } => (picture.clone(), features.clone()),
@@ -179,11 +181,11 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// A picture, whole and as the model sees it.
+/// A picture in full, and at the size that the model sees.
 struct Picture<'a> {
     path: &'a Path,
     whole: Rgb8Image,
-    /// Height and width of what the model sees.
+    /// Height and width of the picture that the model sees.
     seen_size: [usize; 2],
     seen: Vec<f32>,
 }
@@ -195,7 +197,7 @@ impl<'a> Picture<'a> {
         let estimate = model.view_bytes(seen_size);
         if estimate > budget {
             bail!(
-                "{}: seen at {} x {} it takes about {}: give a smaller --size or a larger --working-memory",
+                "{}: at {} x {} pixels it needs about {}; use a smaller --size or a larger --working-memory",
                 path.display(),
                 seen_size[1],
                 seen_size[0],
@@ -208,13 +210,13 @@ impl<'a> Picture<'a> {
     }
 }
 
-/// What was found in one picture.
+/// Labels found in one picture.
 struct Found {
     path: PathBuf,
     output: PathBuf,
     size: [usize; 2],
     seen_size: [usize; 2],
-    /// Share of the pixels, by word.
+    /// Share of the pixels, for each word.
     shares: Vec<f64>,
 }
 
@@ -224,7 +226,7 @@ impl Found {
     }
 }
 
-/// Takes pictures of one size through the model, then draws and writes each.
+/// Runs pictures of one size through the model, then draws and writes each result.
 fn see(
     model: &XDecoder,
     text: &TextEmbeddings,
@@ -259,13 +261,13 @@ fn see(
     Ok(found)
 }
 
-/// A number from 0 to 1.
+/// Parses a number from 0 to 1.
 fn opacity(text: &str) -> Result<f32, String> {
     let value = text.parse().map_err(|error| format!("{error}"))?;
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected 0 to 1".to_owned()) }
 }
 
-/// Labels of `size` at another size, each pixel taking the nearest.
+/// Scales labels of `size` to another size. Each pixel takes the nearest label.
 fn enlarged(labels: &[i32], size: [usize; 2], to: [usize; 2]) -> Vec<i32> {
     let nearest = |i: usize, axis: usize| (2 * i + 1) * size[axis] / (2 * to[axis]);
     let row = |y: usize| (0..to[1]).map(move |x| labels[nearest(y, 0) * size[1] + nearest(x, 1)]);

@@ -1,4 +1,4 @@
-//! `geopurify select`: which scenes to train on.
+//! `geopurify select`: chooses the scenes to train on.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -16,50 +16,51 @@ use crate::distill::select::{
 };
 use crate::labels::{LabelsError, Preset, SCANNET_LABELS, classes_from_nyu40, is_scannets, nyu40, read_labels};
 
-/// How deep scans are looked for: a folder of scenes, each a folder of its own.
+/// Number of folder levels that are searched: a folder of scenes, with a folder for each scene.
 const DEPTH: usize = 3;
 
 /// Arguments of `select`.
 #[derive(clap::Args, Debug)]
 pub(super) struct SelectArgs {
-    /// Labelled scans, or folders with labelled PLY files (of several, ScanNet's NAME.labels.ply); or one table of scenes
-    /// (.tsv) with the columns scene and full_histogram, as --metrics-out writes it
+    /// Labelled scans, or folders with labelled PLY files (only ScanNet's NAME.labels.ply if there are any);
+    /// or one table of scenes (.tsv) with the columns scene and full_histogram, as --metrics-out writes it
     #[arg(required = true, value_name = "SCAN|FOLDER|TABLE")]
     inputs: Vec<PathBuf>,
-    /// Where the selection goes: scene, score, cluster, Nc, Hc; the names alone go beside it as .txt, for `train --scenes`
+    /// Output table: scene, score, cluster, Nc, Hc. The names alone go beside it as .txt, for `train
+    /// --scenes`
     #[arg(short, long, value_name = "FILE.tsv")]
     output: PathBuf,
-    /// Number of scenes wanted
+    /// Number of scenes to select
     #[arg(long, default_value_t = SelectSettings::default().subset)]
     subset: usize,
-    /// Number of clusters that the scenes are divided into by what they hold
+    /// Number of clusters into which the scenes are divided by their classes
     #[arg(long, default_value_t = SelectSettings::default().clusters)]
     clusters: usize,
-    /// Weight of the number of classes beside the entropy
+    /// Weight of the number of classes, relative to the entropy
     #[arg(long, default_value_t = SelectSettings::default().gamma, allow_negative_numbers = true)]
     gamma: f64,
-    /// What the clusters' starts are drawn from
+    /// Seed for the first centres of the clusters
     #[arg(long, default_value_t = SelectSettings::default().seed)]
     seed: u64,
-    /// Number of classes, whose labels are 0 and up, or a label set by name
+    /// Number of classes, with labels from 0 up, or the name of a label set
     #[arg(long, value_name = "N|SET", default_value = "scannet20")]
     classes: Classes,
-    /// Labels that are not counted
+    /// Labels to ignore
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "255", allow_hyphen_values = true)]
     ignore: Vec<i64>,
-    /// What the labels of scans are: numbers of classes, or NYU40's, of which ScanNet's 20 classes are taken
-    /// [auto: nyu40 for ScanNet's NAME.labels.ply, else class]
+    /// Meaning of the label numbers: class (numbers of classes), or nyu40, from which ScanNet's 20 classes
+    /// are taken [auto: nyu40 for ScanNet's NAME.labels.ply, else class]
     #[arg(long, value_enum, default_value_t = LabelIds::Auto)]
     label_ids: LabelIds,
     /// Property of a scan's points that holds the labels
     #[arg(long, value_name = "NAME", default_value = "label")]
     field: String,
-    /// Where what was counted goes, as a table that `select` reads
+    /// Also write the counts, as a table that `select` reads
     #[arg(long, value_name = "FILE.tsv")]
     metrics_out: Option<PathBuf>,
 }
 
-/// How many classes there are.
+/// Number of classes.
 #[derive(Clone, Copy, Debug)]
 struct Classes(usize);
 
@@ -84,7 +85,7 @@ pub(super) fn run(args: &SelectArgs) -> Result<()> {
     let scenes = match args.inputs.as_slice() {
         [input] if is_table(input) => read_table(input)?,
         inputs if inputs.iter().any(|input| is_table(input)) => {
-            bail!("a table stands for all scenes: give it alone, or scans and folders without it")
+            bail!("a table lists all scenes: give it alone, or give scans and folders without it")
         }
         inputs => count_labels(args, inputs)?,
     };
@@ -102,12 +103,12 @@ fn is_table(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv")) && !path.is_dir()
 }
 
-/// Where the list of names goes, after a look at where all outputs go.
+/// Checks the paths of all outputs. Returns the path of the list of names.
 fn outputs(args: &SelectArgs) -> Result<PathBuf> {
     let list = args.output.with_extension("txt");
     if !is_table(&args.output) {
         bail!(
-            "{}: the selection is a table, name it .tsv; the list of names goes beside it as .txt",
+            "{}: the selection is a table; name it .tsv. The list of names goes beside it as .txt",
             args.output.display()
         );
     }
@@ -121,12 +122,13 @@ fn outputs(args: &SelectArgs) -> Result<PathBuf> {
         }
     }
     if args.metrics_out.as_ref().is_some_and(|path| *path == args.output || *path == list) {
-        bail!("{}: --metrics-out and -o are one file; name two", args.output.display());
+        bail!("{}: --metrics-out and -o are the same file; name two", args.output.display());
     }
     Ok(list)
 }
 
-/// The metrics of every labelled scan, in the order of their names. Scans without a counted label are left out.
+/// Returns the metrics of every labelled scan, in the order of their names. Scans without a counted label are
+/// left out.
 fn count_labels(args: &SelectArgs, inputs: &[PathBuf]) -> Result<Vec<SceneMetrics>> {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for input in inputs {
@@ -154,7 +156,8 @@ fn count_labels(args: &SelectArgs, inputs: &[PathBuf]) -> Result<Vec<SceneMetric
     Ok(scenes)
 }
 
-/// The labelled PLY files below `folder`, in the order of their names: ScanNet's, if there are any.
+/// Returns the labelled PLY files below `folder`, in the order of their names: only ScanNet's, if there are
+/// any.
 fn labelled_files(folder: &Path) -> Result<Vec<PathBuf>> {
     fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
         let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -187,7 +190,7 @@ fn labelled_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A file's name without what says that it is a labelled scan.
+/// Returns a scene's name: the file's name without its ending.
 fn scene_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     match name.strip_suffix(SCANNET_LABELS) {
@@ -196,7 +199,7 @@ fn scene_name(path: &Path) -> String {
     }
 }
 
-/// What a user can do about it.
+/// Adds to an error the option that names the labels' property.
 fn name_the_field(error: LabelsError) -> anyhow::Error {
     match error {
         LabelsError::NoField { .. } => anyhow::anyhow!("{error}; name the labels' property with --field"),
@@ -210,13 +213,13 @@ fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<Scen
     let Classes(num_classes) = args.classes;
     if is_nyu40 && num_classes < nyu40::SCANNET20.len() {
         bail!(
-            "{}: NYU40's labels give 20 classes, --classes says {num_classes}; say --label-ids class to count them as they are",
+            "{}: NYU40's labels give 20 classes, but --classes is {num_classes}; use --label-ids class to count the labels as they are",
             path.display()
         );
     }
     let mut ignore = args.ignore.clone();
     if is_nyu40 {
-        // Beyond what any label set uses, and not to be mistaken for a class.
+        // Outside the values of every label set, so that it is not mistaken for a class.
         const OTHER: i64 = i64::MIN;
         ignore.push(OTHER);
         classes_from_nyu40(&mut labels, &nyu40::SCANNET20.map(i64::from), OTHER);
@@ -224,8 +227,8 @@ fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<Scen
     let counted = SceneMetrics::of_labels(scene, labels, num_classes, &ignore);
     counted.map_err(|error| match error {
         SelectError::Label { point, label, .. } => anyhow::anyhow!(
-            "{}: point {point} has the label {label}; expected {}: say how many classes there are with --classes, what does \
-             not count with --ignore, and that labels are NYU40's with --label-ids nyu40",
+            "{}: point {point} has the label {label}; expected {}: say how many classes there are with --classes, which \
+             labels do not count with --ignore, and that labels are NYU40's with --label-ids nyu40",
             path.display(),
             if is_nyu40 { format!("NYU40's 0 to {}", nyu40::LARGEST) } else { format!("0 to {}", num_classes - 1) },
         ),

@@ -1,4 +1,4 @@
-//! `geopurify synth`: furnished rooms with labels and recorded views.
+//! `geopurify synth`: generates furnished rooms with labels and recorded views.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -17,58 +17,58 @@ use crate::labels::{Preset, nyu40};
 use crate::stages::peak_memory;
 use crate::synth::{Outcome, Settings, Split, SynthError, room_name, write_room};
 
-/// Rooms that are made at once: each uses all cores most of the time, and takes memory.
+/// Number of rooms that are generated at once. Each uses all cores most of the time, and takes memory.
 const MOST_AT_ONCE: usize = 8;
 
 /// Arguments of `synth`.
 #[derive(clap::Args, Debug)]
 pub(super) struct SynthArgs {
-    /// How many rooms in all: 70 % to train on, 15 % to choose settings by, 15 % to measure with
+    /// Number of rooms: 70 % for training, 15 % for validation, 15 % for testing
     #[arg(long, value_name = "N", default_value_t = 40, conflicts_with_all = ["train", "val", "test"])]
     rooms: usize,
-    /// Rooms to train on
+    /// Number of rooms for training
     #[arg(long, value_name = "N")]
     train: Option<usize>,
-    /// Rooms to choose settings by
+    /// Number of rooms for validation, to choose settings by
     #[arg(long, value_name = "N")]
     val: Option<usize>,
-    /// Rooms to measure with
+    /// Number of rooms for testing
     #[arg(long, value_name = "N")]
     test: Option<usize>,
-    /// Where all choices come from: the same number gives the same rooms
+    /// Seed of every random choice; the same seed gives the same rooms
     #[arg(long, default_value_t = Settings::default().seed)]
     seed: u64,
-    /// Folder for the rooms, as DIR/train/room_0001; rooms that are there already are kept
+    /// Folder for the rooms, as DIR/train/room_0001; rooms that are already there are kept
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Recorded views of each room
+    /// Number of recorded views in each room
     #[arg(long, default_value_t = Settings::default().views)]
     views: usize,
-    /// Width and height of the views, 648x484 at most
+    /// Width and height of the views, at most 648x484
     #[arg(long, value_name = "WxH", default_value = "320x240", value_parser = size)]
     size: [usize; 2],
     /// Distance between neighbouring points of the scans, in metres
     #[arg(long, value_name = "METRES", default_value_t = Settings::default().spacing)]
     spacing: f32,
-    /// Where the views are drawn: cpu for the same files everywhere, auto, gpu, or an adapter's index as
-    /// `geopurify devices` lists it
+    /// Device that draws the views: cpu for the same files on every machine, auto, gpu, or an adapter's index
+    /// from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value = "cpu")]
     device: DeviceSelection,
-    /// Print what was made as JSON
+    /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn size(text: &str) -> Result<[usize; 2], String> {
     let parts = text.split_once(['x', 'X', '×']).and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
-    parts.ok_or_else(|| format!("\"{text}\" is no size; expected WIDTHxHEIGHT, as 320x240"))
+    parts.ok_or_else(|| format!("\"{text}\" is not a size; expected WIDTHxHEIGHT, for example 320x240"))
 }
 
-/// Rooms of each split.
+/// Number of rooms in each split.
 fn counts(args: &SynthArgs) -> [usize; 3] {
     match (args.train, args.val, args.test) {
         (None, None, None) => {
-            // At least one of each where there are three.
+            // Each split gets at least one room if there are three.
             let share = (args.rooms as f64 * 0.15).round() as usize;
             let held_out = if args.rooms >= 3 { share.max(1) } else { 0 };
             [args.rooms - 2 * held_out, held_out, held_out]
@@ -77,7 +77,7 @@ fn counts(args: &SynthArgs) -> [usize; 3] {
     }
 }
 
-/// What threads that make rooms share.
+/// State that the threads share.
 struct State {
     bars: Bars,
     made: Vec<(Split, usize, Outcome)>,
@@ -110,7 +110,7 @@ pub(super) fn run(args: &SynthArgs) -> Result<()> {
             match made {
                 Ok(outcome) => state.made.push((split, number, outcome)),
                 Err(error) => {
-                    // Nobody begins another room.
+                    // No thread begins another room.
                     next.store(jobs.len(), Ordering::Relaxed);
                     state.error.get_or_insert(error);
                 }

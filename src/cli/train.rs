@@ -1,4 +1,4 @@
-//! `geopurify train`: a student of one's own, from scans and recordings, without labels.
+//! `geopurify train`: trains a student from scans and recordings, without labels.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -27,67 +27,68 @@ use crate::weights::is_name;
 use crate::weights::registry::Registry;
 use crate::weights::store::Store;
 
-/// By what words views are cut into masks where none are given.
+/// Benchmark whose words cut the views into masks if none are given.
 const USUAL_WORDS: &str = "scannet20";
-/// Folders below that of a list in which its entries are looked for.
+/// Number of levels below the list's folder in which its entries are looked for.
 const LIST_DEPTH: usize = 3;
-/// Memory for a step where the system does not tell how much there is, or it is a GPU's, in MiB.
+/// Memory for a step on a GPU, or if the free memory is unknown, in MiB.
 const USUAL_MEMORY: u64 = 8192;
 
 /// Arguments of `train`.
 #[derive(clap::Args, Debug)]
 pub(super) struct TrainArgs {
-    /// Scenes to learn from: a folder of scans and recordings, or a list of them, one a line: a scan, a recording, or a scan,
-    /// a tab, and its recording
+    /// Scenes to learn from: a folder of scans and recordings, or a list with one entry per line. An entry is
+    /// a scan, a recording, or a scan, a tab, and its recording
     #[arg(long, value_name = "LIST|DIR", required_unless_present = "resume")]
     scenes: Option<PathBuf>,
-    /// Scenes to look how well it goes, given in the same way; they are not learnt from
+    /// Validation scenes, given in the same way; the student does not learn from them
     #[arg(long, value_name = "LIST|DIR", requires = "scenes")]
     validation: Option<PathBuf>,
-    /// Folder that the entries of a list are in [default: that of the list]
+    /// Folder that holds the entries of a list [default: the list's own folder]
     #[arg(long, value_name = "DIR", requires = "scenes")]
     data: Option<PathBuf>,
-    /// Folder of the run
+    /// Folder for weights, checkpoints and logs
     #[arg(short, long, value_name = "RUN")]
     output: PathBuf,
-    /// Settings to start from: paper or reference [default: that of --config, else paper]
+    /// Preset of settings: paper or reference [default: that of --config, else paper]
     #[arg(long, value_name = "NAME")]
     preset: Option<Preset>,
-    /// Settings that differ from the preset (TOML), as RUN/config.toml has them
+    /// Settings that differ from the preset (TOML), in the form of RUN/config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How often every scene is seen, instead of what the settings say
+    /// Number of epochs, instead of that in the settings
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Seed of everything random, instead of what the settings say
+    /// Seed of every random choice, instead of that in the settings
     #[arg(long)]
     seed: Option<u64>,
-    /// Go on from the run's last checkpoint
+    /// Continue from the run's last checkpoint
     #[arg(long)]
     resume: bool,
-    /// Checkpoints that are kept
+    /// Number of checkpoints to keep
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     keep_last: u32,
-    /// Epochs between looks at the validation scenes
+    /// Number of epochs between validations
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     validate_every: u32,
-    /// Memory for a step, in MiB; of scenes that need more, parts are taken [default: three quarters of what is free, 8192 on a
-    /// GPU; that of the first start when resuming]
+    /// Memory limit of a step, in MiB; scenes that need more are cropped [default: three quarters of the free
+    /// memory, 8192 on a GPU; when resuming, the limit of the first start]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     max_memory: Option<u64>,
-    /// Folder for what is computed of scenes once [default: training in the cache folder of the user]
+    /// Folder for values that are computed once per scene [default: geopurify/training in the user's cache
+    /// folder]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Leave out scenes that cannot be prepared, instead of stopping
     #[arg(long)]
     skip_failed: bool,
-    /// By what words views are cut into masks, separated by commas
+    /// Words that cut the views into masks, separated by commas
     #[arg(long, value_name = "WORDS", conflicts_with = "word_preset")]
     words: Vec<String>,
-    /// By the words of which benchmark views are cut into masks [default: scannet20]
+    /// Benchmark whose words cut the views into masks [default: scannet20]
     #[arg(long, value_name = "NAME")]
     word_preset: Option<Words>,
-    /// Put the trained weights into the store under this name
+    /// Install the trained weights in the store under this name
     #[arg(long, value_name = "NAME")]
     install: Option<String>,
     #[command(flatten)]
@@ -96,7 +97,7 @@ pub(super) struct TrainArgs {
     teacher: TeacherArgs,
     #[command(flatten)]
     xdecoder: XDecoderArgs,
-    /// auto, gpu, cpu, or an adapter's index as `geopurify devices` lists it
+    /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
 }
@@ -133,13 +134,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         config.epochs
     );
     if args.max_memory.is_none() && !args.resume {
-        eprintln!(
-            "a step may take {max_memory} MiB (--max-memory): where scenes are cropped, that decides what is seen of them"
-        );
+        eprintln!("a step may take {max_memory} MiB (--max-memory); scenes that need more are cropped to fit");
     }
     if config.preset == Preset::Reference && args.viewing.settings().compat == Compat::Fixed {
         eprintln!(
-            "note: the scenes are prepared as --compat fixed does; --compat reference prepares them as published too"
+            "note: the scenes are prepared with --compat fixed; --compat reference prepares them as published too"
         );
     }
     let mut shown = Shown::new(&scenes, &config);
@@ -148,12 +147,12 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     report(args, &trained)
 }
 
-/// The scenes of a run, where they still are.
+/// Returns the scenes of a run, if their prepared files still exist.
 fn scenes_of(run: &Path) -> Result<Scenes> {
-    let scenes = read_scenes(run).context("--resume takes up a run that has been started")?;
+    let scenes = read_scenes(run).context("--resume continues a run, which must have been started")?;
     if let Some(gone) = scenes.training.iter().chain(&scenes.validation).find(|scene| !scene.path.is_file()) {
         bail!(
-            "{}: the prepared scene {} is not there any more; give --scenes again, and it is computed anew",
+            "{}: the prepared scene {} no longer exists; give --scenes again to prepare it anew",
             gone.name,
             gone.path.display()
         );
@@ -161,8 +160,8 @@ fn scenes_of(run: &Path) -> Result<Scenes> {
     Ok(scenes)
 }
 
-/// What a step may take where nothing is said, in MiB: three quarters of the host's free memory. Of a GPU's memory nothing is
-/// known.
+/// Default memory limit of a step, in MiB: three quarters of the host's free memory. The free memory of a GPU
+/// is unknown.
 fn usual_memory(selected: &Selected) -> u64 {
     match available_memory() {
         Some(bytes) if selected.adapter.is_none() => (bytes / 4 * 3) >> 20,
@@ -170,7 +169,7 @@ fn usual_memory(selected: &Selected) -> u64 {
     }
 }
 
-/// The settings: of the run that is resumed where no others are given.
+/// Returns the settings. A resumed run keeps its own unless others are given.
 fn config(args: &TrainArgs) -> Result<Config> {
     let mut config = match (&args.config, args.preset) {
         (Some(path), preset) => {
@@ -191,7 +190,7 @@ fn config(args: &TrainArgs) -> Result<Config> {
     Ok(config)
 }
 
-/// Computes what is not in the cache yet of all scenes.
+/// Prepares all scenes that are not in the cache yet.
 fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
     let training = sources(scenes, args)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
@@ -213,7 +212,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
             bars.finish();
             match prepared.map_err(with_way_out) {
                 Ok(prepared) => files.extend(prepared),
-                // The others are computed all the same: nothing of that is lost.
+                // The other scenes are prepared all the same, and stay in the cache.
                 Err(error) => {
                     eprintln!("error: {}: {}", source.path().display(), told_once(&error));
                     failed.push(source.path().display().to_string());
@@ -234,7 +233,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
     Ok(scenes)
 }
 
-/// What a folder or a list names.
+/// Returns the scans and recordings that a folder or a list names.
 fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
     let layout = args.viewing.settings().layout;
     if path.is_file() && !is_list(path) {
@@ -243,7 +242,7 @@ fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
     if path.is_file() {
         return list(path, args);
     }
-    // A recording, or scans; else a folder of recordings.
+    // A recording, or a folder of scans, or else a folder of recordings.
     let own = Source::at(path, layout);
     let children = || -> Result<Vec<Source>> {
         let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
@@ -272,7 +271,7 @@ fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
     }
 }
 
-/// Adds the option that gives a configuration where one is needed.
+/// Adds to an error the option that takes the missing configuration.
 fn with_way_out(error: DistillError) -> anyhow::Error {
     let option = match &error {
         DistillError::Session(session) => match **session {
@@ -289,7 +288,7 @@ fn is_list(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "txt" || extension == "tsv" || extension == "list")
 }
 
-/// The scenes of a list, by path or, as `select` names them, without extension.
+/// Returns the scenes of a list. Entries are paths, or names without extension as `select` writes them.
 fn list(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let folder = args.data.as_deref().or(path.parent()).unwrap_or(Path::new("."));
@@ -300,7 +299,7 @@ fn list(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
             continue;
         }
         let named = folder.join(line.split('\t').next().unwrap_or_default().trim());
-        // Of a table that `select` writes, the second column is a score.
+        // In a table from `select`, the second column is a score.
         let second = line.split('\t').nth(1).map(str::trim).filter(|column| column.parse::<f64>().is_err());
         let recording = second.filter(|column| !column.is_empty()).map(|column| folder.join(column));
         if let Some(missing) = recording.as_ref().filter(|recording| !recording.exists()) {
@@ -325,7 +324,7 @@ fn list(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// A file or folder that exists, or the scan of this name with its extension.
+/// Returns `named` if it exists, else the scan of this name with an extension.
 fn with_extension(named: &Path) -> Option<PathBuf> {
     let extended = SCAN_EXTENSIONS.iter().map(|extension| {
         let mut name = named.as_os_str().to_owned();
@@ -335,7 +334,7 @@ fn with_extension(named: &Path) -> Option<PathBuf> {
     std::iter::once(named.to_path_buf()).chain(extended).find(|path| path.exists())
 }
 
-/// The scan that `named` would be, in one of the folders below `folder`: ScanNet has a folder for each.
+/// Looks for the scan `named` in the folders below `folder`: ScanNet has a folder for each scan.
 fn below(folder: &Path, named: &Path) -> Option<PathBuf> {
     let name = named.file_name()?;
     let mut folders = vec![folder.to_path_buf()];
@@ -352,24 +351,27 @@ fn below(folder: &Path, named: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The words of a benchmark by which views are cut into masks; of the usual one where none is named.
+/// Returns the words of a benchmark that cut the views into masks; those of the default benchmark if none is
+/// named.
 pub(super) fn words_of(preset: Option<Words>) -> Result<Vec<String>> {
     let preset = preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
     Ok(preset.labels.iter().map(|&label| label.to_owned()).collect())
 }
 
-/// The folder for what is computed of scenes once, made where it is not there.
+/// Returns the folder for prepared scenes, and makes it if it does not exist.
 pub(super) fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
     let folder = match given {
         Some(folder) => folder.to_path_buf(),
-        None => dirs::cache_dir().context("no cache folder for this user: --cache DIR")?.join("geopurify/training"),
+        None => dirs::cache_dir()
+            .context("this user has no cache folder; name one with --cache DIR")?
+            .join("geopurify/training"),
     };
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    // A run's list of scenes must find them from any folder.
+    // A run's list of scenes must find the files from any folder.
     std::path::absolute(&folder).with_context(|| folder.display().to_string())
 }
 
-/// The run on standard error: a bar where there is a terminal, else a line per epoch.
+/// Shows the run on standard error: a bar on a terminal, else a line per epoch.
 struct Shown {
     bar: ProgressBar,
     is_terminal: bool,
@@ -423,7 +425,7 @@ impl Drop for Shown {
     }
 }
 
-/// Hours, minutes and seconds.
+/// Formats seconds as hours, minutes and seconds.
 fn duration(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     match (seconds / 3600, seconds / 60 % 60) {

@@ -1,4 +1,4 @@
-//! How scans and recordings are read and seen, on the command line.
+//! Options for reading scans and recordings, and for choosing views.
 
 use glam::DVec3;
 
@@ -7,35 +7,37 @@ use crate::session::ViewSettings;
 use crate::views::virtual_cameras::SceneKind;
 use crate::views::{Axes, Direction, Layout, PoseConvention};
 
-/// Arguments that say how scans and recordings are looked at.
+/// Options for reading scans and recordings, and for choosing views.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct ViewingArgs {
-    /// Most views [default: 60 drawn ones; every 20th frame of a recording, 60 at least]
+    /// Number of views at most [default: 60 drawn views; every 20th frame of a recording, but at least 60]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     views: Option<u32>,
-    /// Layout of the recording, where its content does not tell
+    /// Layout of the recording, if its content does not tell
     #[arg(long, value_name = "NAME")]
     layout: Option<Layout>,
-    /// Numbers in a depth map that make a metre, where they are not those of the layout
+    /// Depth map values per metre, if they differ from the layout's
     #[arg(long, value_name = "N")]
     depth_units: Option<f64>,
-    /// How the recording's poses are written, where that is not as in its layout: what they map, then the camera's axes
+    /// Convention of the recording's poses, if it differs from the layout's: first the direction that a pose
+    /// maps, then the camera's axes
     #[arg(long, value_enum, value_name = "CONVENTION")]
     poses: Option<PosesArg>,
-    /// What the scan shows, where its shape does not tell
+    /// Kind of scene, if the scan's shape does not tell
     #[arg(long, value_enum, value_name = "KIND")]
     scene: Option<SceneArg>,
-    /// Which way is up, where the scan does not tell
+    /// Direction that points up, if the scan does not tell
     #[arg(long, value_enum, value_name = "AXIS", allow_hyphen_values = true)]
     up: Option<UpArg>,
-    /// Where the published code and this program differ: fixed is right, reference does as published
+    /// Behaviour where this program differs from the published code: fixed does it right, reference does it
+    /// as published
     #[arg(long, default_value_t)]
     compat: Compat,
-    /// Longer edge at which the model sees pictures; 0 leaves recorded ones as they are [default: that of the pictures it was
-    /// trained on, 648 for the published one]
+    /// Length of the longer edge of the pictures that the model sees; 0 keeps recorded pictures as they are
+    /// [default: as in the model's training, 648 for the published weights]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(..=4000))]
     size: Option<u32>,
-    /// Memory for temporary values, in MiB; results do not depend on it
+    /// Memory for temporary values, in MiB; it does not change the results
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     working_memory: u32,
 }

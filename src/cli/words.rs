@@ -1,10 +1,11 @@
-//! Words to look for, as they are given on the command line.
+//! The option `--words`: words to look for.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
-/// The words of all `--words`, in their order, each once: the text encoder knows neither case nor runs of spaces.
+/// Returns the words of all `--words` in their order, each once. The text encoder ignores case and repeated
+/// spaces.
 pub(super) fn words(given: &[String]) -> Result<Vec<String>> {
     let mut words: Vec<String> = Vec::new();
     let mut known = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! What can go wrong when a data set is prepared.
+//! Errors of the preparation of data sets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,57 +8,57 @@ use crate::images::ImageError;
 use crate::labels::LabelsError;
 use crate::views::ViewsError;
 
-/// Why a scene could not be prepared.
+/// Reason why a scene could not be prepared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrepareError {
-    /// The system refused to read or write.
+    /// The system could not read or write a file.
     #[error("{}: cannot {action}: {source}", .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was being done, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Something of the download is not there.
+    /// A part of the download is missing.
     #[error("{}: {found}; expected {expected}", .path.display())]
     Missing {
         /// The folder or file.
         path: PathBuf,
-        /// What there is.
+        /// Contents that were found.
         found: String,
-        /// What should be there.
+        /// Contents that were expected.
         expected: String,
     },
-    /// The folder of a scene holds one that was prepared otherwise.
+    /// The folder of a scene holds another scene, or something else.
     #[error("{}: holds something else than this scene ({found}); choose another folder, or remove it", .path.display())]
     Differs {
         /// The folder.
         path: PathBuf,
-        /// What is different.
+        /// Difference that was found.
         found: String,
     },
-    /// An archive is damaged or is none.
+    /// An archive is damaged, or is no archive.
     #[error("{}: {what}: {message}; expected a whole zip archive, as it is downloaded", .path.display())]
     Archive {
         /// The archive.
         path: PathBuf,
-        /// The piece of it.
+        /// The affected part of the archive.
         what: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         message: String,
     },
-    /// A setting that nothing can be prepared with.
+    /// A setting is out of its range.
     #[error("{what} is {found}; expected {expected}")]
     Setting {
-        /// The setting.
+        /// Name of the setting.
         what: &'static str,
         /// Its value.
         found: String,
-        /// What is possible.
+        /// Values that are allowed.
         expected: &'static str,
     },
     /// A picture could not be encoded.
@@ -66,7 +66,7 @@ pub enum PrepareError {
     Encode {
         /// The file.
         path: PathBuf,
-        /// What the encoder says.
+        /// The encoder's error.
         #[source]
         source: image::ImageError,
     },

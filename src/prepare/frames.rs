@@ -1,4 +1,4 @@
-//! Frames of a recording as files.
+//! Writes the frames of a recording as files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,24 @@ use super::{PrepareError, Progress};
 use crate::images::resize::resize_bicubic;
 use crate::views::{Dataset, DepthImage, Intrinsics, Pose, Stored};
 
-/// Quality of pictures that are encoded anew.
+/// JPEG quality of pictures that are encoded again.
 const JPEG_QUALITY: u8 = 95;
 
-/// The folders of frames.
+/// Folders of the frames' files.
 pub(super) const FOLDERS: [&str; 4] = ["color", "depth", "pose", "intrinsic"];
 
-/// Whether all frames have one camera, as ScanNet's, or each its own, as Matterport3D's.
+/// Number of cameras: one for all frames, as in ScanNet, or one for each frame, as in Matterport3D.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cameras {
     One,
     Each,
 }
 
-/// Writes the frames `indices` of a recording into folders of `root`, each under its name in the recording: `color`, `depth`
-/// (16-bit PNG in the recording's units), `pose` (camera-to-world, OpenCV axes), `intrinsic`.
+/// Writes the frames `indices` of a recording into folders of `root`: `color`, `depth` (16-bit PNG in the
+/// recording's units), `pose` (camera-to-world, OpenCV axes) and `intrinsic`. Files are named after the
+/// frames.
 ///
-/// Pictures are copied as they are stored where that is possible and no `size` is asked for.
+/// Stored pictures are copied if possible and if no `size` is given.
 pub(super) fn write_frames(
     dataset: &dyn Dataset,
     indices: &[usize],
@@ -80,9 +81,9 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), PrepareError> {
     fs::write(path, bytes).map_err(|error| PrepareError::io(path, "write", error))
 }
 
-/// A second name for a file, or a copy of it where the file system has none.
+/// Makes a hard link to a file, or a copy if the file system has no links.
 pub(super) fn link(from: &Path, to: &Path) -> Result<(), PrepareError> {
-    // A link to a symbolic link would break with what that points to.
+    // A hard link to a symbolic link would break together with its target.
     let from = fs::canonicalize(from).map_err(|error| PrepareError::io(from, "find", error))?;
     if fs::hard_link(&from, to).is_ok() {
         return Ok(());
@@ -134,7 +135,7 @@ fn write_depth(dataset: &dyn Dataset, index: usize, path: &Path) -> Result<(), P
     write(path, &encode_depth(&map, per_meter, path)?)
 }
 
-/// A PNG picture of 16 bits.
+/// Encodes a depth map as 16-bit PNG.
 fn encode_depth(map: &DepthImage, per_meter: f64, path: &Path) -> Result<Vec<u8>, PrepareError> {
     let unit = |&meters: &f32| (f64::from(meters) * per_meter).round().min(f64::from(u16::MAX)) as u16;
     let raw: Vec<u8> = map.meters().iter().flat_map(|meters| unit(meters).to_ne_bytes()).collect();

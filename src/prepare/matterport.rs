@@ -1,5 +1,5 @@
-//! Matterport3D (Chang et al., 3DV 2017), as its download script leaves it: a folder for each scan with zip archives or what
-//! is in them, or one archive with all.
+//! Matterport3D (Chang et al., 3DV 2017), as its download script leaves it. Each scan is a folder with zip
+//! archives or their contents, or one archive with everything.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,19 @@ use crate::labels::benchmarks::{
 };
 use crate::views::{Dataset, Layout, OpenOptions, open};
 
-/// What is needed of a scan.
+/// Required parts of a scan.
 const PARTS: [&str; 4] =
     ["undistorted_color_images", "undistorted_depth_images", "undistorted_camera_parameters", REGIONS];
 
-/// Folders within folders in which scans are looked for.
+/// Number of folder levels that are searched for scans.
 const DEPTH: usize = 4;
-/// Points of a room that are looked for in the depth maps.
+/// Number of points of a room that are looked for in the depth maps.
 const SITES: usize = 4096;
-/// Share of them that a frame sees which belongs to the room.
+/// Least share of these points that a frame must see to belong to the room.
 const SEEN: f64 = 0.01;
-/// How far a point may be from the depth map, as a share of the depth there.
+/// Largest distance of a point from the depth map, as a share of the depth there.
 const DEPTH_TOLERANCE: f64 = 0.05;
-/// Where frames and unpacked files are until they are in the rooms' folders.
+/// Folder for frames and unpacked files until they are in the rooms' folders.
 const STAGE: &str = "stage";
 const UNPACKED: &str = "unpacked";
 
@@ -43,20 +43,20 @@ enum Part {
 /// A downloaded scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Download {
-    /// Its name, as `17DRP5sb8fy`.
+    /// Name of the scan, such as `17DRP5sb8fy`.
     pub name: String,
-    /// Where it is: a folder, or an archive.
+    /// Its folder or archive.
     pub path: PathBuf,
-    /// Of each of [`PARTS`] that is there.
+    /// Source of each of [`PARTS`], if it is there.
     parts: Vec<Option<Part>>,
 }
 
 impl Download {
-    /// One in the folder `path`, if there is a part of it.
+    /// Returns the scan in the folder `path`, if it holds any of the parts.
     fn in_folder(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().into_owned();
         let part = |part: &str| {
-            // Unpacked where they are, archives of the data set give a folder of the scan's name in it.
+            // The data set's archives, if unpacked in place, make a folder with the scan's name.
             let folders = [path.join(part), path.join(&name).join(part)];
             let folder = folders.into_iter().find(|folder| folder.is_dir()).map(Part::Folder);
             folder.or_else(|| {
@@ -68,7 +68,7 @@ impl Download {
         parts.iter().any(Option::is_some).then(|| Self { name, path: path.to_path_buf(), parts })
     }
 
-    /// The archive `path` with all parts, if it is called as one.
+    /// Returns the scan in the archive `path` with all parts, if the archive's name is that of a scan.
     fn in_archive(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(".zip")?.to_owned();
         let is_name = name.len() == 11 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -76,7 +76,7 @@ impl Download {
         is_name.then(|| Self { name, path: path.to_path_buf(), parts })
     }
 
-    /// The archives, each once.
+    /// Returns the archives, each once.
     fn archives(&self) -> Vec<&Path> {
         let mut archives: Vec<&Path> = self
             .parts
@@ -90,10 +90,10 @@ impl Download {
         archives
     }
 
-    /// How long it takes, as a share of the others: bytes of archives, or files of pictures.
+    /// Returns the expected duration, relative to other scans: bytes of archives, or files of pictures.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        // Of the order of a picture with its depth map.
+        // Typical size of a picture with its depth map.
         const PICTURE: u64 = 1 << 20;
         let bytes: u64 = self.archives().iter().map(|path| fs::metadata(path).map_or(0, |file| file.len())).sum();
         let pictures = match self.parts.first() {
@@ -104,10 +104,10 @@ impl Download {
     }
 }
 
-/// The scans in `root` and the folders in it, in the order of their names.
+/// Finds the scans in `root` and in the folders below it, in the order of their names.
 ///
 /// # Errors
-/// [`PrepareError::Io`], and [`PrepareError::Missing`] where there is none, or two have one name.
+/// [`PrepareError::Io`], and [`PrepareError::Missing`] if there is no scan or two have the same name.
 pub fn find(root: &Path) -> Result<Vec<Download>, PrepareError> {
     let absolute = std::path::absolute(root).unwrap_or_else(|_| root.to_path_buf());
     let mut found = Vec::new();
@@ -141,11 +141,13 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<Download>) -> Result<(), Pr
     Ok(())
 }
 
-/// Unpacks a scan as the folder `output/SCAN`, with a folder `SCAN_regionN` for each room of `region_segmentations`: its mesh,
-/// the labels of its points for all of Matterport3D's presets, and the frames that see at least 1 % of it, as `color`, `depth`,
-/// `pose` and `intrinsic`. What labels mean is in Matterport3D's table, which is looked for up to the folder around `root`.
+/// Unpacks a scan as the folder `output/SCAN`, with a folder `SCAN_regionN` for each room of
+/// `region_segmentations`. A room's folder holds its mesh, the labels of its points for all of Matterport3D's
+/// presets, and the frames that see at least 1 % of it, as `color`, `depth`, `pose` and `intrinsic`.
+/// Matterport3D's table says what the labels mean. It is looked for up to the folder around `root`.
 ///
-/// The folder appears whole or not at all. One that is there already is kept if it is of the same files and settings.
+/// The folder appears only when it is complete. An existing one is kept if it has the same files and
+/// settings.
 ///
 /// # Errors
 /// [`PrepareError`].
@@ -179,7 +181,7 @@ pub fn prepare(
             return Ok(kept);
         }
     };
-    // Unpacking, frames, rooms.
+    // Shares of the work: unpacking, frames, rooms.
     let part = |share: f64| move |done: f64| progress(share * done);
     let unpacked = gather(scan, &target.path().join(UNPACKED))?;
     progress(0.3);
@@ -210,7 +212,7 @@ pub fn prepare(
         let region = mesh.file_stem().unwrap_or_default().to_string_lossy();
         let name = format!("{}_{region}", scan.name);
         let folder = target.path().join(&name);
-        // Without frames it is no recording, and should not look like one.
+        // A room without frames is no recording, and should not look like one.
         let is_seen = seen.iter().any(|seen| seen[room]);
         for path in FOLDERS.iter().filter(|_| is_seen).map(|part| folder.join(part)).chain([folder.clone()]) {
             fs::create_dir_all(&path).map_err(|error| PrepareError::io(&path, "create", error))?;
@@ -255,7 +257,7 @@ pub fn prepare(
     target.finish(manifest)
 }
 
-/// The files in a folder, in the order of their names.
+/// Returns the files in a folder, in the order of their names.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, PrepareError> {
     let io = |error| PrepareError::io(folder, "read", error);
     let entries = fs::read_dir(folder).map_err(io)?;
@@ -265,7 +267,8 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, PrepareError> {
     Ok(files)
 }
 
-/// A folder with all parts: that of the download, or `to`, which they are unpacked or linked into.
+/// Returns a folder with all parts: that of the download, or `to`, into which the parts are unpacked or
+/// linked.
 fn gather(scan: &Download, to: &Path) -> Result<PathBuf, PrepareError> {
     let parents: Vec<Option<&Path>> = scan
         .parts
@@ -308,14 +311,14 @@ fn gather(scan: &Download, to: &Path) -> Result<PathBuf, PrepareError> {
     Ok(to.to_path_buf())
 }
 
-/// Points of a room, spread evenly over its file.
+/// Returns points of a room, evenly spread over its file.
 fn sites(cloud: &PointCloud) -> Vec<DVec3> {
     let step = cloud.len().div_ceil(SITES).max(1);
     let finite = |i: &usize| cloud.is_finite(*i);
     (0..cloud.len()).step_by(step).filter(finite).map(|i| DVec3::from(cloud.positions[i])).collect()
 }
 
-/// Whether a frame sees enough of each room.
+/// Returns for each room whether a frame sees enough of it.
 fn rooms_seen(dataset: &dyn Dataset, index: usize, sites: &[Vec<DVec3>]) -> Result<Vec<bool>, PrepareError> {
     let frame = dataset.frames().get(index);
     let nothing = || vec![false; sites.len()];

@@ -1,8 +1,8 @@
-//! Data sets as they are downloaded, unpacked once into what every command reads.
+//! Data sets as they are downloaded, unpacked once into the form that every command reads.
 //!
-//! A scene is a folder with frames as files (`color`, `depth`, `pose`, `intrinsic`), the scan, its labels, and
-//! `prepared.json`, which says what it was made of. It is put together under another name and renamed at the end, so it is there
-//! whole or not at all, and what was finished before is kept.
+//! A scene is a folder with frames as files (`color`, `depth`, `pose`, `intrinsic`), the scan, its labels,
+//! and `prepared.json`, which describes its origin. The folder is built under another name and renamed at the
+//! end. So it is always complete, and finished scenes are kept.
 
 mod error;
 mod frames;
@@ -21,28 +21,28 @@ pub use error::PrepareError;
 use crate::files::{AtomicFolder, PARTIAL};
 use crate::views::Dataset;
 
-/// Counted up when the same files and settings give another result.
+/// Version of the preparation, increased when the same files and settings give another result.
 const RECIPE: u32 = 1;
 const MANIFEST: &str = "prepared.json";
-/// Largest edge of a picture.
+/// Largest edge of a picture, in pixels.
 const LARGEST: usize = 16_384;
 
-/// Is told what share of a scene is done in addition.
+/// Callback for the additional share of a scene that is done.
 pub type Progress<'a> = dyn Fn(f64) + Sync + 'a;
 
-/// How scenes are prepared.
+/// Settings for preparing scenes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Every n-th frame is taken, from the first on; at least 1.
+    /// Step between the frames that are taken, from the first on; at least 1.
     pub frame_step: usize,
-    /// Width and height of the colour pictures; `None` leaves them as they are.
+    /// Width and height of the colour pictures; `None` keeps their size.
     pub size: Option<[usize; 2]>,
 }
 
 impl Settings {
-    /// As GeoPurify takes ScanNet's frames: every 20th.
+    /// Every 20th frame, as GeoPurify takes ScanNet's frames.
     pub const SCANNET: Self = Self { frame_step: 20, size: None };
-    /// All frames: Matterport3D has few from each place.
+    /// All frames, since Matterport3D has few from each place.
     pub const MATTERPORT: Self = Self { frame_step: 1, size: None };
 
     fn check(&self) -> Result<(), PrepareError> {
@@ -60,37 +60,37 @@ impl Settings {
     }
 }
 
-/// A file that a scene was made of.
+/// A source file of a scene.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
-    /// Its name.
+    /// Name of the file.
     pub name: String,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
 }
 
-/// What a scene was made of and what it holds: the content of `prepared.json`.
+/// Origin and contents of a scene, as in `prepared.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of the recipe.
+    /// Version of the preparation.
     pub recipe: u32,
     /// `scannet` or `matterport`.
     pub dataset: String,
-    /// The scene.
+    /// Name of the scene.
     pub scene: String,
-    /// How it was prepared.
+    /// Settings it was prepared with.
     pub settings: Settings,
-    /// What it was made of.
+    /// Source files.
     pub sources: Vec<SourceFile>,
-    /// Frames that are there.
+    /// Number of frames.
     pub frames: usize,
-    /// Frames that are not, since tracking was lost.
+    /// Number of frames that were left out because tracking was lost.
     pub frames_without_pose: usize,
-    /// Rooms with labels, where a scene is cut into such.
+    /// Number of rooms with labels, if the scene is cut into rooms.
     pub regions: usize,
     /// Properties of the points that hold labels.
     pub labels: Vec<String>,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
@@ -116,17 +116,17 @@ impl Manifest {
     }
 }
 
-/// What became of a scene.
+/// Result of the preparation of a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was prepared.
+    /// The scene was prepared.
     Made(Manifest),
-    /// It was there already, the same.
+    /// The same scene was already there.
     Kept(Manifest),
 }
 
 impl Outcome {
-    /// The scene, either way.
+    /// Returns the description of the scene.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         match self {
@@ -135,14 +135,14 @@ impl Outcome {
     }
 }
 
-/// The folder of a scene that is being prepared.
+/// Folder of a scene in preparation.
 struct Target {
     folder: PathBuf,
     partial: AtomicFolder,
 }
 
 impl Target {
-    /// Starts the folder of `manifest`'s scene, or gives what is there already.
+    /// Starts the folder of `manifest`'s scene, or returns the one that is already there.
     fn new(output: &Path, manifest: &mut Manifest) -> Result<Result<Self, Outcome>, PrepareError> {
         let folder = output.join(&manifest.scene);
         if let Some(present) = present(&folder, manifest)? {
@@ -152,12 +152,12 @@ impl Target {
         Ok(Ok(Self { folder, partial }))
     }
 
-    /// Where to put its content.
+    /// Returns the folder to write into.
     fn path(&self) -> &Path {
         self.partial.path()
     }
 
-    /// Writes the manifest, and lets the folder appear.
+    /// Writes the manifest and renames the folder to its final name.
     fn finish(self, manifest: Manifest) -> Result<Outcome, PrepareError> {
         let path = self.path().join(MANIFEST);
         let text = serde_json::to_string_pretty(&manifest)
@@ -168,7 +168,7 @@ impl Target {
     }
 }
 
-/// The scene in `folder`, if there is one that was made of the same.
+/// Returns the scene in `folder`, if one of the same origin is there.
 fn present(folder: &Path, manifest: &Manifest) -> Result<Option<Manifest>, PrepareError> {
     let path = folder.join(MANIFEST);
     let differs = |found: String| PrepareError::Differs { path: folder.to_path_buf(), found };
@@ -193,7 +193,7 @@ fn present(folder: &Path, manifest: &Manifest) -> Result<Option<Manifest>, Prepa
     Ok(Some(found))
 }
 
-/// Fails where files that the recording lists are not there.
+/// Fails if files that the recording lists are missing.
 fn check_whole(dataset: &dyn Dataset, path: &Path) -> Result<(), PrepareError> {
     let counts = dataset.counts();
     if counts.missing_color == 0 && counts.missing_depth == 0 {
@@ -206,7 +206,7 @@ fn check_whole(dataset: &dyn Dataset, path: &Path) -> Result<(), PrepareError> {
     Err(PrepareError::missing(path, found, "a whole download"))
 }
 
-/// Removes what a killed run has left in `output`. Nobody else may be preparing there.
+/// Removes what a killed run has left in `output`. Call it only while nothing else prepares scenes there.
 ///
 /// # Errors
 /// [`PrepareError::Io`].

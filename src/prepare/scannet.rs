@@ -1,5 +1,5 @@
-//! ScanNet (Dai et al., CVPR 2017), as its download script leaves it: a folder for each scene with `NAME.sens`,
-//! `NAME_vh_clean_2.ply`, and labels as a mesh or as segments and groups.
+//! ScanNet (Dai et al., CVPR 2017), as its download script leaves it. Each scene is a folder with
+//! `NAME.sens`, `NAME_vh_clean_2.ply`, and labels as a mesh or as segments and groups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,21 +12,21 @@ use crate::labels::benchmarks::{SCANNET_TABLE, ScanNetFiles, ScanNetTable, find_
 use crate::labels::{LabelsError, SCANNET_LABELS};
 use crate::views::{Layout, OpenOptions, open};
 
-/// Folders within folders in which scenes are looked for.
+/// Number of folder levels that are searched for scenes.
 const DEPTH: usize = 4;
 const MESH: &str = "_vh_clean_2.ply";
 
 /// A downloaded scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Download {
-    /// Its name, as `scene0000_00`.
+    /// Name of the scene, such as `scene0000_00`.
     pub name: String,
-    /// The folder with its files.
+    /// Folder of its files.
     pub folder: PathBuf,
 }
 
 impl Download {
-    /// The recording.
+    /// Returns the path of the recording.
     #[must_use]
     pub fn sens(&self) -> PathBuf {
         self.folder.join(format!("{}.sens", self.name))
@@ -36,18 +36,18 @@ impl Download {
         self.folder.join(format!("{}{ending}", self.name))
     }
 
-    /// Bytes of the recording: how long it takes, as a share of the others.
+    /// Returns the bytes of the recording, as the expected duration relative to other scenes.
     #[must_use]
     pub fn weight(&self) -> u64 {
         fs::metadata(self.sens()).map_or(1, |file| file.len().max(1))
     }
 }
 
-/// The scenes in `root` and the folders in it, in the order of their names: wherever there is a `NAME.sens` or a
-/// `NAME_vh_clean_2.ply`.
+/// Finds the scenes in `root` and in the folders below it, in the order of their names. A scene is a folder
+/// with `NAME.sens` or `NAME_vh_clean_2.ply`.
 ///
 /// # Errors
-/// [`PrepareError::Io`], and [`PrepareError::Missing`] where there is none, or two have one name.
+/// [`PrepareError::Io`], and [`PrepareError::Missing`] if there is no scene or two have the same name.
 pub fn find(root: &Path) -> Result<Vec<Download>, PrepareError> {
     let mut found = Vec::new();
     walk(root, DEPTH, &mut found)?;
@@ -79,7 +79,7 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<Download>) -> Result<(), Pr
             found.push(Download { name: name.to_owned(), folder: folder.to_path_buf() });
         }
     }
-    // What is in a scene's folder is a part of it.
+    // Folders within a scene's folder belong to the scene.
     if depth > 1 && found.len() == before {
         for path in folders {
             walk(&path, depth - 1, found)?;
@@ -88,11 +88,13 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<Download>) -> Result<(), Pr
     Ok(())
 }
 
-/// Unpacks a scene as the folder `output/NAME`, in ScanNet's layout of folders: every n-th frame as `color`, `depth`, `pose`
-/// and `intrinsic`, the mesh, and the labels of its points, with the classes of ScanNet200 as a property `scannet200` where the
-/// download and its table (looked for up to the folder around `root`) say them.
+/// Unpacks a scene as the folder `output/NAME`, in ScanNet's layout. It holds every n-th frame as `color`,
+/// `depth`, `pose` and `intrinsic`, the mesh, and the labels of its points. The classes of ScanNet200 are
+/// added as the property `scannet200` if the download has them and their table is found, up to the folder
+/// around `root`.
 ///
-/// The folder appears whole or not at all. One that is there already is kept if it is of the same files and settings.
+/// The folder appears only when it is complete. An existing one is kept if it has the same files and
+/// settings.
 ///
 /// # Errors
 /// [`PrepareError`].
@@ -172,7 +174,7 @@ pub fn prepare(
                 _ => format!("no {0}.aggregation.json and {0}_vh_clean_2.0.010000.segs.json", scene.name),
             };
             let lacks = if labelled.is_file() { "no labels of ScanNet200" } else { "no labels" };
-            // A place on this machine is nothing that the result depends on.
+            // The result must not depend on paths of this machine.
             manifest.notes.push(lacks.to_owned());
             log::info!("{}: {lacks}: {why}", scene.name);
         }

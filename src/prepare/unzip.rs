@@ -1,4 +1,4 @@
-//! Files out of zip archives.
+//! Unpacks files from zip archives.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -12,12 +12,12 @@ use rayon::prelude::*;
 use super::PrepareError;
 use crate::files::MappedFile;
 
-/// Most bytes of one file: far above any picture or mesh of a data set.
+/// Largest size of one file in bytes, far above any picture or mesh of a data set.
 const LONGEST: u64 = 1 << 33;
 
 /// A file in an archive.
 struct Member {
-    /// The folder that it lies in, and its name there.
+    /// Its folder and its name there.
     folder: String,
     name: String,
     data: Range<usize>,
@@ -25,8 +25,8 @@ struct Member {
     crc: u32,
 }
 
-/// Where the file of an archive called `path` belongs: its folder and its name. `None` for folders, and for what lies in no
-/// folder; a name that would lead elsewhere is none.
+/// Returns the folder and name of a file called `path` in an archive. Returns `None` for folders, for files
+/// outside any folder, and for names that would lead elsewhere.
 fn place(path: &str) -> Option<(&str, &str)> {
     let mut parts = path.rsplit('/');
     let (name, folder) = (parts.next()?, parts.next()?);
@@ -34,10 +34,10 @@ fn place(path: &str) -> Option<(&str, &str)> {
     (is_plain(name) && is_plain(folder)).then_some((folder, name))
 }
 
-/// Unpacks the files of the archive `path` that lie in a folder called as one of `wanted`, wherever in the archive, as
+/// Unpacks the files of the archive `path` that are in folders with a name in `wanted`, at any depth, as
 /// `root/FOLDER/FILE`.
 ///
-/// Every file is checked against its checksum. Nothing is written outside `root`.
+/// Every file's checksum is verified. Nothing is written outside `root`.
 pub(super) fn unzip(path: &Path, root: &Path, wanted: &[&str]) -> Result<(), PrepareError> {
     let archive_error = |what: &str, message: &dyn std::fmt::Display| PrepareError::Archive {
         path: path.to_path_buf(),
@@ -95,7 +95,7 @@ enum Failed {
     Write(io::Error),
 }
 
-/// Writes all that comes as a new file, and gives its checksum.
+/// Writes everything from `from` into a new file, and returns its checksum.
 fn copy(mut from: impl Read, to: &PathBuf) -> Result<u32, Failed> {
     let mut file = BufWriter::new(File::create(to).map_err(Failed::Write)?);
     let mut crc = flate2::Crc::new();

@@ -1,28 +1,28 @@
-//! Changes of a labelled picture that leave what it shows recognisable, all drawn from one stream of random numbers.
+//! Random changes of a labelled picture that leave its contents recognisable.
 
 use super::criterion::Segments;
 use super::rooms::{Labelled, NOTHING};
 use crate::random::SplitMix64;
 
-/// Pixels on the side of a cell of the masks.
+/// Side of a cell of the masks, in pixels.
 pub const CELL: usize = 4;
-/// Most by which the picture's two axes are stretched against each other.
+/// Largest factor between the stretches of the picture's two axes.
 const STRETCH: f64 = 1.12;
-/// Sources that are this much denser than the result are averaged over 2 x 2 samples.
+/// Sources that are denser than the result by this factor are averaged over 2 x 2 samples.
 const DENSE: f32 = 1.3;
 
-/// A picture as it is learned from.
+/// A picture to learn from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// Red, green, blue in 0..255, row by row.
+    /// Red, green and blue, 0 to 255, row by row.
     pub pixels: Vec<f32>,
-    /// NYU40's number of every pixel; 0 where nothing is known.
+    /// NYU40's number of each pixel; 0 if unknown.
     pub labels: Vec<u8>,
 }
 
-/// A cut-out of `picture` in a frame of `size` (width, height), mirrored every other time, its colours and sharpness
-/// changed. `zoom` is the least and the largest factor by which the picture is enlarged over fitting the frame; what
-/// is left of the frame around a smaller one shows nothing.
+/// Cuts `picture` to a frame of `size` (width, height), then changes its colours and sharpness. Half of the
+/// results are mirrored. `zoom` is the least and the largest enlargement, relative to the size that fits the
+/// frame. Around a smaller picture, the frame shows nothing.
 #[must_use]
 pub fn augment(picture: &Labelled, size: [usize; 2], zoom: [f64; 2], random: &mut SplitMix64) -> Example {
     let mut example = cut(picture, size, zoom, random);
@@ -33,7 +33,7 @@ pub fn augment(picture: &Labelled, size: [usize; 2], zoom: [f64; 2], random: &mu
     }
     if random.unit() < 0.4 {
         let strength = 8.0 * random.unit() as f32;
-        // The sum of two uniform numbers is near enough to a normal one.
+        // The sum of two uniform numbers is close enough to a normal one.
         let mut noise = || (random.unit() + random.unit() - 1.0) as f32 * 2.45 * strength;
         example.pixels.iter_mut().for_each(|value| *value += noise());
     }
@@ -49,7 +49,7 @@ fn cut(picture: &Labelled, [width, height]: [usize; 2], zoom: [f64; 2], random: 
     let factor = fit * between(random, zoom);
     let stretch = between(random, [STRETCH.recip(), STRETCH]).sqrt();
     let step = [1.0 / (factor * stretch), stretch / factor];
-    // Where the frame begins in the picture: within it where the picture is larger, around it where it is smaller.
+    // Start of the frame in the picture: inside a larger picture, or around a smaller one.
     let mut begin = |own: usize, size: usize, step: f64| (own as f64 - size as f64 * step) * random.unit();
     let start = [begin(own_width, width, step[0]), begin(own_height, height, step[1])];
     let (step, start) = (step.map(|x| x as f32), start.map(|x| x as f32));
@@ -89,7 +89,7 @@ fn cut(picture: &Labelled, [width, height]: [usize; 2], zoom: [f64; 2], random: 
     example
 }
 
-/// The colour at a place in pixels, whose centres are at halves.
+/// Returns the interpolated colour at a place in pixels. Pixel centres are at halves.
 fn bilinear(pixels: &[[u8; 3]], [width, height]: [usize; 2], at: [f32; 2]) -> [f32; 3] {
     let along = |at: f32, size: usize| {
         let at = (at - 0.5).clamp(0.0, (size - 1) as f32);
@@ -105,7 +105,7 @@ fn bilinear(pixels: &[[u8; 3]], [width, height]: [usize; 2], at: [f32; 2]) -> [f
     })
 }
 
-/// Brightness, contrast, saturation, the tint of the light, gamma.
+/// Changes brightness, contrast, saturation, the tint of the light, and gamma.
 fn recolor(pixels: &mut [f32], random: &mut SplitMix64) {
     let mut spread = |strength: f64| (1.0 + strength * (2.0 * random.unit() - 1.0)) as f32;
     let (brightness, contrast, saturation, gamma) = (spread(0.3), spread(0.3), spread(0.4), spread(0.25));
@@ -113,14 +113,14 @@ fn recolor(pixels: &mut [f32], random: &mut SplitMix64) {
     let hue = (spread(0.12) - 1.0) * std::f32::consts::PI;
     let grey = if random.unit() < 0.05 { 0.0 } else { saturation };
     let (sin, cos) = hue.sin_cos();
-    // A table, for powers are slow.
+    // A table, because powers are slow.
     let curve: [f32; 256] = std::array::from_fn(|i| {
         let value = brightness * (i as f32 / 255.0).powf(gamma);
         128.0 + contrast * (255.0 * value - 128.0)
     });
     for pixel in pixels.as_chunks_mut::<3>().0 {
         let [r, g, b] = pixel.map(|value| curve[value.clamp(0.0, 255.0) as usize]);
-        // YIQ, where hue is an angle.
+        // YIQ, in which hue is an angle.
         let luma = 0.299 * r + 0.587 * g + 0.114 * b;
         let (i, q) = (0.596 * r - 0.274 * g - 0.322 * b, 0.211 * r - 0.523 * g + 0.312 * b);
         let (i, q) = (grey * (cos * i - sin * q), grey * (sin * i + cos * q));
@@ -150,8 +150,8 @@ fn blur(pixels: &mut [f32], [width, height]: [usize; 2], mixed: f32) {
     }
 }
 
-/// The segments of labels of `size` (width, height): one for every class that covers `fewest` pixels. `class_of` gives
-/// a label's text row; pixels of others are as if not labelled.
+/// Returns the segments of labels of `size` (width, height), one for each class that covers at least `fewest`
+/// pixels. `class_of` returns the text row of a label. Pixels without one count as unlabelled.
 #[must_use]
 pub fn segments(
     labels: &[u8],
@@ -209,7 +209,7 @@ mod tests {
             let example = cut(&picture(), [48, 32], [0.6, 2.0], &mut SplitMix64::new(seed));
             assert_eq!((example.pixels.len(), example.labels.len()), (48 * 32 * 3, 48 * 32));
             for (pixel, &label) in example.pixels.chunks_exact(3).zip(&example.labels) {
-                // The left half has less than 120 of red, up to what lies between the halves.
+                // Pixels of the left half have less than 120 of red, up to those between the halves.
                 match label {
                     0 => assert_eq!(pixel, [124.0, 116.0, 104.0]),
                     1 => assert!(pixel[0] < 121.0, "{pixel:?}"),
@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn cells_are_covered_by_shares() {
-        // Two cells: 1 covers the left and a quarter of the right one, 2 half of it, the last quarter is unknown.
+        // Two cells. Label 1 covers the left cell and a quarter of the right one, label 2 half of it; the
+        // last quarter is unknown.
         let row: [u8; 8] = [1, 1, 1, 1, 1, 2, 2, 0];
         let labels: Vec<u8> = row.iter().cycle().take(32).copied().collect();
         let found = segments(&labels, [8, 4], 8, |label| (label > 0).then(|| usize::from(label) + 4));

@@ -1,8 +1,9 @@
-//! The loss of mask classification: Mask2Former's (Cheng et al., CVPR 2022), with text in place of class weights.
+//! The loss of mask classification, as in Mask2Former (Cheng et al., CVPR 2022), with text in place of class
+//! weights.
 //!
-//! The matching needs the predictions on the host, so the loss and its derivative are computed there too, in one pass
-//! over them and in f32 with sums in f64. What flows back through the model is this derivative: the loss is handed over
-//! as the linear function that has its value and its derivative.
+//! The matching needs the predictions on the host. So the loss and its derivative are computed there too, in
+//! one pass over them, in f32 with sums in f64. Only this derivative flows back through the model: the loss
+//! is returned as the linear function with the same value and derivative.
 
 use std::collections::BTreeMap;
 
@@ -14,50 +15,52 @@ use super::hungarian::assign;
 use crate::models::xdecoder::Queries;
 use crate::ops::{OpError, ShapeCheck, float_tensor, float_values, plain};
 
-/// What an image shows: its segments at the resolution of the masks.
+/// Segments of an image, at the resolution of the masks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Segments {
-    /// The text row of every segment.
+    /// Text row of each segment.
     pub classes: Vec<usize>,
-    /// Share of every cell that a segment covers, of what is labelled in it, `[segments, cells]`.
+    /// Share of each cell's labelled part that a segment covers, `[segments, cells]`.
     pub masks: Vec<f32>,
-    /// Share of every cell that is labelled, `[cells]`.
+    /// Labelled share of each cell, `[cells]`.
     pub weights: Vec<f32>,
 }
 
-/// Which query a segment is.
+/// Rule that assigns queries to segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Assignment {
-    /// The one that fits it, by the matching of least cost: Mask2Former's rule.
+    /// The query that fits the segment, by the matching of least cost. This is Mask2Former's rule.
     #[default]
     Matched,
-    /// The one of its class's number, as there is one segment of a class. Queries need not find out which of them is what,
-    /// which takes matching most of its steps.
+    /// The query with the number of the segment's class. It works because there is one segment for each
+    /// class. Queries then need not find out which class they stand for, which takes matching most of its
+    /// steps.
     ByClass,
 }
 
-/// How the loss is put together: how much its parts count, in the matching too but for the classes.
+/// Weights of the parts of the loss. They count in the matching too, except for the classes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weights {
-    /// Which query a segment is.
+    /// Rule that assigns queries to segments.
     pub assignment: Assignment,
-    /// Cross entropy of the classes.
+    /// Weight of the cross entropy of the classes.
     pub class: f32,
-    /// The classes' probabilities in the matching.
+    /// Weight of the classes' probabilities in the matching.
     pub class_cost: f32,
-    /// Binary cross entropy of the masks.
+    /// Weight of the binary cross entropy of the masks.
     pub mask: f32,
-    /// Dice loss of the masks.
+    /// Weight of the dice loss of the masks.
     pub dice: f32,
-    /// Factor of the classes' cross entropy for queries that no segment is matched to.
+    /// Factor on the classes' cross entropy for queries without a segment.
     pub background: f32,
-    /// Cross entropy of the cells, see [`cell_criterion`].
+    /// Weight of the cross entropy of the cells, see [`cell_criterion`].
     pub cells: f32,
 }
 
 impl Default for Weights {
-    /// Mask2Former's, but for a class that counts more in the matching, 10 for its 2: so that queries that know their class do
-    /// not lose it to whichever mask is a little sharper. The loss of the cells is about as strong as one head.
+    /// Mask2Former's weights, except that the class counts 10 instead of 2 in the matching. So queries that
+    /// know their class do not lose it to a slightly sharper mask. The loss of the cells is about as strong
+    /// as one head.
     fn default() -> Self {
         Self {
             assignment: Assignment::Matched,
@@ -71,22 +74,23 @@ impl Default for Weights {
     }
 }
 
-/// The loss of one head on one image, with its derivatives.
+/// Loss of one head on one image, with its derivatives.
 struct OfImage {
     class: f64,
     mask: f64,
     dice: f64,
-    /// Matched queries whose largest logit is that of their segment.
+    /// Number of matched queries with their segment's logit as the largest.
     correct: usize,
     grad_logits: Vec<f32>,
     grad_masks: Vec<f32>,
 }
 
-/// The sum of the losses of all `heads`; the last text row is the background. The parts are those of the last head,
-/// unweighted; `class_accuracy` is the share of its matched queries that tell the class of their segment.
+/// Returns the sum of the losses of all `heads`. The last text row is the background. The parts are those of
+/// the last head, without weights. `class_accuracy` is the share of its matched queries that predict the
+/// class of their segment.
 ///
 /// # Errors
-/// [`OpError::Shape`] where `segments` are not those of the images and masks; what the device gives.
+/// [`OpError::Shape`] if `segments` do not fit the images and masks, and errors of the device.
 pub fn criterion(
     heads: &[Queries],
     segments: &[Segments],
@@ -134,7 +138,7 @@ fn of_head(
     let masks = float_values(plain(head.pred_masks.clone()))?;
     let num_segments: usize = segments.iter().map(|of_image| of_image.classes.len()).sum();
     let per_segment = 1.0 / num_segments.max(1) as f32;
-    // PyTorch's weighted mean: by the sum of the weights of all targets.
+    // PyTorch's weighted mean divides by the sum of the weights of all targets.
     let num_others = num_images * num_queries - num_segments;
     let per_query = 1.0 / (num_segments as f32 + weights.background * num_others as f32).max(1e-6);
     let images = segments.par_iter().enumerate().map(|(i, of_image)| {
@@ -160,13 +164,14 @@ fn of_head(
     Ok((by_logits + by_masks, parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
 }
 
-/// The classes of the cells of the mask features, told by `logits [B, cells, classes]`: their mean cross entropy with the
-/// segments of their cell, times its weight. Matching tells the maps little in the beginning, for every query may yet
-/// become anything; this tells every cell what it is. A class counts by the square root of its area, so that the small ones are
-/// learned too. Also the share of cells that are told right.
+/// Returns the mean cross entropy of the cells of the mask features, times its weight. `logits [B, cells,
+/// classes]` predict the class of each cell; the segments of the cell are the targets. In the beginning,
+/// matching tells the mask features little, because any query may still take any segment. This loss tells
+/// every cell its class. A class counts by the square root of its area, so that small ones are learned too.
+/// The share of correctly predicted cells is among the parts.
 ///
 /// # Errors
-/// [`OpError::Shape`] where `segments` are not those of the logits; what the device gives.
+/// [`OpError::Shape`] if `segments` do not fit the logits, and errors of the device.
 pub fn cell_criterion(
     logits: Tensor<3>,
     segments: &[Segments],
@@ -216,7 +221,8 @@ pub fn cell_criterion(
     Ok((linearised(logits, grad, f64::from(weights.cells) * loss), parts))
 }
 
-/// The linear function of `x` that is `value` here and whose derivative is `grad`, of `x`'s shape: `[1]`.
+/// Returns the linear function of `x` that has the value `value` and the derivative `grad` here, as a tensor
+/// `[1]`. `grad` has the shape of `x`.
 fn linearised<const D: usize>(x: Tensor<D>, grad: Vec<f32>, value: f64) -> Tensor<1> {
     let grad = float_tensor(grad, x.dims(), &x.device());
     let here = (plain(x.clone()) * plain(grad.clone())).sum();
@@ -224,8 +230,8 @@ fn linearised<const D: usize>(x: Tensor<D>, grad: Vec<f32>, value: f64) -> Tenso
     (x * grad).sum() - here + value
 }
 
-/// The matching, the loss of it and the derivatives by `logits [Q, texts]` and `masks [Q, cells]`, weighted; the sums
-/// of the parts are divided by `per_segment` and `per_query` already.
+/// Computes the matching, its loss, and the weighted derivatives by `logits [Q, texts]` and `masks [Q,
+/// cells]`. The sums of the parts are already divided by `per_segment` and `per_query`.
 fn of_one_image(
     logits: &[f32],
     masks: &[f32],
@@ -240,7 +246,7 @@ fn of_one_image(
     let num_segments = segments.classes.len();
     let probabilities: Vec<f32> = logits.chunks_exact(num_texts).flat_map(softmax).collect();
     let area: f32 = segments.weights.iter().sum::<f32>().max(1e-6);
-    // Of every segment over the labelled cells: what it covers, and that alone.
+    // For each segment, the labelled share of each cell that it covers.
     let covered: Vec<f32> = segments
         .masks
         .chunks_exact(num_cells.max(1))
@@ -318,7 +324,7 @@ fn of_one_image(
     result
 }
 
-/// ⟨a, x⟩ and ⟨a, y⟩.
+/// Returns ⟨a, x⟩ and ⟨a, y⟩.
 fn dots(a: &[f32], x: &[f32], y: &[f32]) -> (f32, f32) {
     const LANES: usize = 8;
     let (mut with_x, mut with_y) = ([0.0_f32; LANES], [0.0_f32; LANES]);
@@ -443,7 +449,8 @@ mod tests {
             // Losses of about 10 in f32, over a difference of 0.02.
             assert!((f64::from(gradient[i]) - expected).abs() < 5e-4, "{i}: {} {expected}", gradient[i]);
         }
-        // Told right everywhere: the two classes share every cell, so the smaller share is what can be wrong.
+        // All cells are predicted correctly. Two classes share every cell, so only the smaller share can be
+        // wrong.
         let right: Vec<f32> = (0..2 * CELLS * CLASSES)
             .map(|i| {
                 let (image, cell, class) = (i / (CELLS * CLASSES), i / CLASSES % CELLS, i % CLASSES);

@@ -12,37 +12,39 @@ use crate::training::{LogError, RunError};
 use crate::views::ViewsError;
 use crate::weights::WeightsError;
 
-/// Why a model could not be trained.
+/// Reason why a model could not be trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PretrainError {
-    /// Settings that cannot be read.
+    /// Settings cannot be read.
     #[error("settings: {0}")]
     Config(String),
     /// A setting is out of range.
     #[error("{name} is {value}, expected {expected}")]
     Setting {
-        /// The setting.
+        /// Name of the setting.
         name: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// Values that are allowed.
         expected: &'static str,
     },
-    /// A folder of rooms is not as `geopurify synth` makes it.
+    /// A folder of rooms does not have the form that `geopurify synth` writes.
     #[error("{}: {message}", path.display())]
     Rooms {
         /// The folder or file.
         path: PathBuf,
-        /// What was found and what was expected.
+        /// Description of what was found and what was expected.
         message: String,
     },
-    /// The gradient has been no number for many steps in a row.
-    #[error("the gradient of step {step} and of {before} before it is no number: a lower learning_rate")]
+    /// The gradient was NaN or infinite for many steps in a row.
+    #[error(
+        "the gradient became NaN or infinite, at step {step} and at {before} steps before it: use a lower learning_rate"
+    )]
     Diverged {
-        /// The step.
+        /// Number of the step.
         step: u64,
-        /// Steps before it that were left out.
+        /// Number of steps before it that were left out.
         before: u64,
     },
     /// A file cannot be read or written.
@@ -50,13 +52,13 @@ pub enum PretrainError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The folder of a run or a checkpoint is not what this run needs.
+    /// The folder of a run or a checkpoint does not fit this run.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// A log cannot be written or taken up again.
+    /// A log cannot be written or continued.
     #[error(transparent)]
     Log(#[from] LogError),
     /// A file of tensors cannot be read or written.

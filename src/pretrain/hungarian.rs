@@ -1,11 +1,12 @@
-//! The assignment of least cost.
+//! Assignment of least cost.
 
-/// For every row of `costs [rows, columns]` the column that it gets, all different, so that the sum of costs is least:
-/// the Hungarian algorithm by shortest augmenting paths with potentials (Jonker and Volgenant, "A shortest augmenting
-/// path algorithm for dense and sparse linear assignment problems", 1987), O(rows² · columns).
+/// Returns a different column for each row of `costs [rows, columns]`, so that the sum of costs is least.
+/// This is the Hungarian algorithm by shortest augmenting paths with potentials (Jonker and Volgenant, "A
+/// shortest augmenting path algorithm for dense and sparse linear assignment problems", 1987), in O(rows² ·
+/// columns).
 ///
-/// `None` where there are more rows than columns, or `costs` has another length. A cost that is no number counts as
-/// very large.
+/// Returns `None` if there are more rows than columns, or if `costs` has another length. A cost that is NaN
+/// or infinite counts as very large.
 #[must_use]
 pub fn assign(costs: &[f32], rows: usize, columns: usize) -> Option<Vec<usize>> {
     const LARGE: f64 = 1e18;
@@ -16,7 +17,7 @@ pub fn assign(costs: &[f32], rows: usize, columns: usize) -> Option<Vec<usize>> 
         let cost = f64::from(costs[row * columns + column]);
         if cost.is_finite() { cost } else { LARGE }
     };
-    // Column 0 and row 0 are of nobody: where a path starts.
+    // Row 0 and column 0 are the starts of paths, and stand for no real row or column.
     let (mut of_row, mut of_column) = (vec![0.0; rows + 1], vec![0.0; columns + 1]);
     let mut row_from_column = vec![0_usize; columns + 1];
     for row in 1..=rows {
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
     use crate::random::SplitMix64;
 
-    /// The least cost of all ways to give the rows from `row` on a column that is free.
+    /// Returns the least cost of all assignments of the rows from `row` on to free columns.
     fn brute_force(costs: &[f32], columns: usize, row: usize, free: &mut Vec<bool>) -> f64 {
         if row * columns == costs.len() {
             return 0.0;
@@ -94,7 +95,7 @@ mod tests {
         let mut random = SplitMix64::new(11);
         for (rows, columns) in [(1, 1), (1, 5), (3, 3), (4, 6), (6, 7), (7, 7)] {
             for round in 0..40 {
-                // Ties in every other round.
+                // Every other round has ties.
                 let mut cost = || if round % 2 == 0 { random.below(4) as f32 - 1.0 } else { random.unit() as f32 };
                 let costs: Vec<f32> = (0..rows * columns).map(|_| cost()).collect();
                 let found = assign(&costs, rows, columns).unwrap();

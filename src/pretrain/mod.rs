@@ -1,9 +1,12 @@
-//! Training the frozen models themselves, at small widths, on rooms whose labels are known.
+//! Training of the image model and of the teacher themselves, at small widths, on rooms with known labels.
 //!
-//! [`run`] is the loop: seeds, schedule, optimizer, checkpoints and logs, for whatever a [`Task`](run::Task) computes a
-//! loss of. [`xdecoder`] trains X-Decoder by mask classification: pictures of [`rooms`], drawn from a [`view_pool`],
-//! changed by [`augment`], with the words of [`words`], by the loss of [`criterion`]. [`sonata`] trains an encoder of Sonata's architecture by what the
-//! rooms know of their objects.
+//! [`run`] is the training loop: seeds, schedule, optimizer, checkpoints and logs, for any
+//! [`Task`](run::Task) that computes a loss.
+//!
+//! [`xdecoder`] trains X-Decoder by mask classification. It takes pictures of [`rooms`] from a [`view_pool`],
+//! changes them with [`augment`], and names their classes with [`words`]. [`criterion`] is its loss.
+//!
+//! [`sonata`] trains an encoder of Sonata's architecture from the objects of the rooms.
 
 pub mod augment;
 pub mod criterion;

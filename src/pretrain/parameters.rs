@@ -1,4 +1,4 @@
-//! The weights of a model in training: every tensor of a checkpoint as a parameter that tracks gradients.
+//! Weights of a model in training. Each tensor of a checkpoint is a parameter that tracks gradients.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use crate::ops::{OpError, float_tensor, float_values};
 use crate::training::AdamW;
 use crate::weights::{Dtype, HostTensor, Inventory, StateDict, TensorSource, WeightsError};
 
-/// How far one parameter moves in a step.
+/// Learning rate and decay of one parameter in a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// Factor of AdamW's direction.
+    /// Factor on AdamW's direction.
     pub learning_rate: f64,
-    /// Share of the parameter, times `learning_rate`, that the step takes away.
+    /// Share of the parameter that the step takes away, per unit of `learning_rate`.
     pub weight_decay: f64,
 }
 
@@ -23,26 +23,27 @@ pub struct Rate {
 struct Parameter {
     shape: Vec<usize>,
     dtype_in_file: Dtype,
-    /// Row-major, flat; tracks gradients.
+    /// Values in row-major order, flat. They track gradients.
     values: Tensor<1>,
 }
 
 /// Named parameters on an autodiff device, each flat in the checkpoint's layout.
 ///
-/// As a [`TensorSource`] they give [`parameter`](TensorSource::parameter) for every key, any number of times: what a
-/// model loads from them is made by differentiable operations, so that a gradient of the model's output reaches the
-/// parameters. A model that was loaded keeps the values of then: it is loaded anew after every step, and dropped
-/// before, so that the step can be taken in place.
+/// As a [`TensorSource`], they return the [`parameter`](TensorSource::parameter) of a key any number of
+/// times. A model loads its weights from them by differentiable operations, so gradients of its output reach
+/// the parameters. A loaded model keeps the values of that moment. So drop it before each step and load it
+/// again afterwards; then the step works in place.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     parameters: BTreeMap<String, Parameter>,
-    /// What was given beside them; it has no floating-point tensors.
+    /// The rest of the state, without floating-point tensors.
     rest: StateDict,
     device: Device,
 }
 
 impl Parameters {
-    /// Every floating-point tensor of `state` on `device`, with autodiff; the others are kept as they are.
+    /// Puts every floating-point tensor of `state` on `device`, with autodiff. The others are kept as they
+    /// are.
     #[must_use]
     pub fn new(mut state: StateDict, device: &Device) -> Self {
         let device = if device.is_autodiff() { device.clone() } else { device.clone().autodiff() };
@@ -55,30 +56,30 @@ impl Parameters {
         Self { parameters: parameters.collect(), rest: state, device }
     }
 
-    /// The autodiff device: the model is loaded for it, and its inputs must be on it.
+    /// Returns the autodiff device. The model is loaded for this device, and its inputs must be on it.
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Values of all parameters together.
+    /// Returns the number of values in all parameters.
     #[must_use]
     pub fn num_values(&self) -> usize {
         self.parameters.values().map(|parameter| parameter.values.dims()[0]).sum()
     }
 
-    /// Keys and shapes of the parameters, in the order of the keys.
+    /// Returns keys and shapes of the parameters, in the order of the keys.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.parameters.iter().map(|(key, parameter)| (key.as_str(), parameter.shape.as_slice()))
     }
 
-    /// Keys and values of the parameters, flat and without autodiff, in the order of the keys.
+    /// Returns keys and values of the parameters, flat and without autodiff, in the order of the keys.
     pub fn values(&self) -> impl Iterator<Item = (&str, Tensor<1>)> {
         self.parameters.iter().map(|(key, parameter)| (key.as_str(), parameter.values.clone().inner()))
     }
 
-    /// Takes the gradient of every parameter out of `gradients`, flat and without autodiff. A parameter that the
-    /// differentiated value does not depend on has none.
+    /// Takes the gradient of every parameter out of `gradients`, flat and without autodiff. A parameter that
+    /// the differentiated value does not depend on has no gradient.
     #[must_use]
     pub fn gradients(&self, gradients: &mut Gradients) -> BTreeMap<String, Tensor<1>> {
         let gradient =
@@ -86,12 +87,12 @@ impl Parameters {
         self.parameters.iter().filter_map(gradient).collect()
     }
 
-    /// One step of `optimizer` along `gradients`, at the rate that `rate_of` gives for every key. A parameter
-    /// without a gradient is left alone, its decay included; a gradient without a parameter too.
+    /// Takes one step of `optimizer` along `gradients`, at the rate that `rate_of` returns for each key. A
+    /// parameter without a gradient is left alone, without decay too. So is a gradient without a parameter.
     ///
     /// # Errors
-    /// As [`AdamW::update`]. The parameters before have then moved and the one under way is NaN, for values have one
-    /// owner, so that they can be changed in place; those behind are as they were.
+    /// As [`AdamW::update`]. Then the parameters before the failed one have moved, and those after it are
+    /// unchanged. The failed one is NaN, because values have a single owner and are changed in place.
     pub fn step(
         &mut self,
         mut gradients: BTreeMap<String, Tensor<1>>,
@@ -117,11 +118,11 @@ impl Parameters {
         Ok(())
     }
 
-    /// The values as they are now, under the keys and in the shapes of the checkpoint, as f32, with what
-    /// [`new`](Self::new) was given beside the parameters. Waits for the device.
+    /// Returns the current values as f32, under the keys and in the shapes of the checkpoint, together with
+    /// the rest of the state that [`new`](Self::new) was given. Waits for the device.
     ///
     /// # Errors
-    /// [`OpError::Device`] where the values cannot be read back.
+    /// [`OpError::Device`] if the values cannot be read back.
     pub fn state_dict(&self) -> Result<StateDict, OpError> {
         let host = |(key, parameter): (&String, &Parameter)| {
             let data = float_values(parameter.values.clone().inner())?;
@@ -131,7 +132,7 @@ impl Parameters {
         Ok(StateDict { tensors, ..self.rest.clone() })
     }
 
-    /// The parameter `key`, which must have exactly `shape`.
+    /// Returns the parameter `key`, which must have exactly `shape`.
     fn find(&self, key: &str, shape: &[usize]) -> Result<&Parameter, WeightsError> {
         let (path, owned) = (self.rest.source.clone(), key.to_owned());
         match (self.parameters.get(key), self.rest.integers.get(key)) {

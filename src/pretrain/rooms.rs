@@ -1,5 +1,5 @@
-//! Rooms of `geopurify synth` as pictures with a class per pixel: the views that were recorded, and views of the scan as
-//! it is drawn for scans without pictures.
+//! Rooms of `geopurify synth`, as pictures with a class for each pixel. The pictures are recorded views, and
+//! views of the scan as they are drawn for scans without pictures.
 
 use std::path::{Path, PathBuf};
 
@@ -18,15 +18,15 @@ use crate::views::decode_grey8;
 use crate::views::render::{Renderer, pinhole};
 use crate::views::virtual_cameras::{Options, virtual_cameras};
 
-/// What scan views show where nothing is: the mean colour of pictures, as when a scan is labelled.
+/// Background colour of scan views: the mean colour of pictures, as when a scan is labelled.
 pub const NOTHING: [u8; 3] = [124, 116, 104];
 
 /// A picture with its labels, on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledView {
-    /// Colours.
+    /// File of the colours.
     pub colors: PathBuf,
-    /// An 8-bit picture of NYU40's numbers, 0 where nothing is known.
+    /// File of the labels, an 8-bit picture of NYU40's numbers; 0 for unknown.
     pub labels: PathBuf,
 }
 
@@ -35,15 +35,15 @@ pub struct LabelledView {
 pub struct Labelled {
     /// Colours.
     pub image: Rgb8Image,
-    /// NYU40's number of every pixel, row by row; 0 where nothing is known.
+    /// NYU40's number of each pixel, row by row; 0 for unknown.
     pub labels: Vec<u8>,
 }
 
 impl LabelledView {
-    /// Reads both.
+    /// Reads the picture and its labels.
     ///
     /// # Errors
-    /// [`PretrainError`] where a file cannot be read, or the sizes differ.
+    /// [`PretrainError`] if a file cannot be read, or if the sizes differ.
     pub fn read(&self) -> Result<Labelled, PretrainError> {
         let image = read_image(&self.colors, Orientation::AsStored)?;
         let (width, height, labels) = self.decode_labels()?;
@@ -55,10 +55,10 @@ impl LabelledView {
         Ok(Labelled { image, labels })
     }
 
-    /// Reads the labels alone: NYU40's number of every pixel, row by row.
+    /// Reads only the labels: NYU40's number of each pixel, row by row.
     ///
     /// # Errors
-    /// [`PretrainError`] where the file cannot be read.
+    /// [`PretrainError`] if the file cannot be read.
     pub fn read_labels(&self) -> Result<Vec<u8>, PretrainError> {
         Ok(self.decode_labels()?.2)
     }
@@ -70,7 +70,8 @@ impl LabelledView {
 }
 
 impl Labelled {
-    /// With `longest` as the longer edge, as models see pictures (0: as it is); labels are those of the nearest pixels.
+    /// Scales the picture so that its longer edge is `longest`, as models see pictures; 0 keeps the size.
+    /// Each pixel takes the label of the nearest one.
     ///
     /// # Errors
     /// [`ImageError::Size`] for a size with too many pixels.
@@ -87,10 +88,10 @@ impl Labelled {
     }
 }
 
-/// The folders of the rooms of a split, by name.
+/// Returns the folders of the rooms of a split, sorted by name.
 ///
 /// # Errors
-/// [`PretrainError::Io`], [`PretrainError::Rooms`] where there is none.
+/// [`PretrainError::Io`], and [`PretrainError::Rooms`] if there is no room.
 pub fn find_rooms(split: &Path) -> Result<Vec<PathBuf>, PretrainError> {
     let mut rooms = Vec::new();
     for entry in std::fs::read_dir(split).map_err(|error| io(split, error))? {
@@ -101,16 +102,16 @@ pub fn find_rooms(split: &Path) -> Result<Vec<PathBuf>, PretrainError> {
     }
     rooms.sort();
     if rooms.is_empty() {
-        let message = "no room with a folder \"label\"; expected what `geopurify synth` makes".to_owned();
+        let message = "no room with a folder \"label\"; expected a folder of rooms from `geopurify synth`".to_owned();
         return Err(PretrainError::Rooms { path: split.to_path_buf(), message });
     }
     Ok(rooms)
 }
 
-/// The recorded views of a room that have labels, by number.
+/// Returns the recorded views of a room that have labels, sorted by number.
 ///
 /// # Errors
-/// [`PretrainError::Io`], [`PretrainError::Rooms`] where there is none.
+/// [`PretrainError::Io`], and [`PretrainError::Rooms`] if there is no such view.
 pub fn recorded_views(room: &Path) -> Result<Vec<LabelledView>, PretrainError> {
     let folder = room.join("color");
     let mut views = Vec::new();
@@ -131,20 +132,21 @@ pub fn recorded_views(room: &Path) -> Result<Vec<LabelledView>, PretrainError> {
     Ok(views.into_iter().map(|(_, view)| view).collect())
 }
 
-/// How scans are looked at.
+/// Number and size of the views of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanViews {
-    /// Most views of a room.
+    /// Largest number of views of a room.
     pub most: usize,
-    /// Width and height.
+    /// Width and height in pixels.
     pub size: [usize; 2],
 }
 
-/// Views of a room's scan from the cameras that labelling a scan without pictures places. They are drawn once, into a
-/// folder of `cache` named after the room and what was asked for, which appears whole or not at all.
+/// Returns views of a room's scan. The cameras are those of scans without pictures. The views are drawn once,
+/// into a folder of `cache` named after the room and the settings. The folder appears only when it is
+/// complete.
 ///
 /// # Errors
-/// [`PretrainError`] where the scan or its labels cannot be read or drawn, or the folder not be written.
+/// [`PretrainError`] if the scan or its labels cannot be read or drawn, or if the folder cannot be written.
 pub fn scan_views(
     room: &Path,
     cache: &Path,

@@ -1,7 +1,7 @@
-//! The loop of a training run in a folder of its own, for any [`Task`].
+//! Training loop for any [`Task`], in a folder of its own.
 //!
-//! Every random choice comes from the seed and the number of the step, and a checkpoint holds all that is carried from
-//! step to step, so that a run that was killed goes on to the same weights, to the bit.
+//! Every random choice follows from the seed and the number of the step. A checkpoint holds everything that
+//! one step hands to the next. So a run that was killed and resumed ends with the same weights, to the bit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -22,46 +22,49 @@ use crate::training::{
 };
 use crate::weights::{Dtype, HostTensor, SafetensorsWriter, StateDict, TensorSpec, WeightsFile, write_state_dict};
 
-/// The averaged weights, under the reference's keys, in a run's folder.
+/// File of the averaged weights in a run's folder, with the reference's keys.
 pub const MODEL_FILE: &str = "model.safetensors";
-/// The model's configuration, beside the weights.
+/// File of the model's configuration, beside the weights.
 pub const CONFIG_FILE: &str = "config.json";
-/// Settings of the run.
+/// File of the run's settings.
 pub const SETTINGS_FILE: &str = "settings.toml";
-/// Steps in a row whose gradient may be no number: such a step is left out, for one image can be at fault.
+/// Largest number of consecutive steps with a NaN or infinite gradient. Such a step is left out, because a
+/// single image can be at fault.
 const MOST_SKIPPED: u64 = 20;
-/// Steps over which the pace is measured.
+/// Number of steps over which the pace is measured.
 const PACE_STEPS: usize = 100;
 
-/// How a model is trained, whatever it is.
+/// Settings of the training loop, the same for every model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoopSettings {
-    /// Seed of the weights and of everything drawn at random.
+    /// Seed of the initial weights and of every random choice.
     pub seed: u64,
-    /// Steps of the optimizer.
+    /// Number of optimizer steps.
     pub steps: u64,
-    /// Rate after the warm-up.
+    /// Learning rate after the warm-up.
     pub learning_rate: f64,
-    /// Rate at the end, as a share of `learning_rate`.
+    /// Learning rate at the end, as a share of `learning_rate`.
     pub final_rate: f64,
-    /// Steps over which the rate rises.
+    /// Number of steps over which the learning rate rises.
     pub warmup: u64,
-    /// Decoupled weight decay, of what the task does not take out of it.
+    /// Decoupled weight decay, for parameters that the task does not exempt.
     pub weight_decay: f64,
-    /// Second moment's decay of AdamW.
+    /// AdamW's decay of the second moment.
     pub beta2: f64,
-    /// Longest gradient, over all parameters together; longer ones are shortened to it. 0 for no limit.
+    /// Largest norm of the gradient over all parameters. Longer gradients are shortened to it. 0 for no
+    /// limit.
     pub clip_norm: f64,
-    /// Decay of the moving average of the weights, which is what is exported; less in the first steps.
+    /// Decay of the moving average of the weights, which is exported. The decay is smaller in the first
+    /// steps.
     pub average_decay: f64,
-    /// Steps between validations.
+    /// Number of steps between validations.
     pub validate_every: u64,
-    /// Steps between checkpoints.
+    /// Number of steps between checkpoints.
     pub checkpoint_every: u64,
-    /// Checkpoints that are kept.
+    /// Number of checkpoints to keep.
     pub keep_last: usize,
-    /// Whether weights are exported as f16.
+    /// True to export the weights as f16.
     pub export_f16: bool,
 }
 
@@ -85,10 +88,10 @@ impl Default for LoopSettings {
     }
 }
 
-/// `usual` with what a text in TOML says instead, also within tables.
+/// Returns `usual`, overridden by the settings in a TOML text, also within tables.
 ///
 /// # Errors
-/// [`PretrainError::Config`] for what is not TOML or names a setting that does not exist.
+/// [`PretrainError::Config`] if the text is not TOML or names an unknown setting.
 pub(super) fn settings_over<S: Serialize + DeserializeOwned>(usual: &S, text: &str) -> Result<S, PretrainError> {
     let wrong = |error: &dyn std::fmt::Display| PretrainError::Config(error.to_string());
     let mut settings = toml::Table::try_from(usual).map_err(|error| wrong(&error))?;
@@ -106,10 +109,10 @@ fn put_over(usual: &mut toml::Table, given: toml::Table) {
 }
 
 impl LoopSettings {
-    /// Checks what would make a run senseless.
+    /// Checks that the settings make sense.
     ///
     /// # Errors
-    /// [`PretrainError::Setting`] naming the first.
+    /// [`PretrainError::Setting`] for the first bad setting.
     pub fn validate(&self) -> Result<(), PretrainError> {
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let share = |x: f64| (0.0..1.0).contains(&x);
@@ -143,32 +146,33 @@ impl LoopSettings {
     }
 }
 
-/// The loss of a step.
+/// Loss of a step.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// What is made smaller, `[1]`, on the parameters' device.
+    /// Value to minimise, `[1]`, on the parameters' device.
     pub total: Tensor<1>,
-    /// What it consists of and what else is worth a look, for the log.
+    /// Parts of the loss, and other values for the log.
     pub parts: BTreeMap<String, f64>,
 }
 
-/// What a step is computed from.
+/// Inputs of a step.
 #[derive(Debug)]
 pub struct StepContext<'a> {
     /// The weights.
     pub parameters: &'a mut Parameters,
-    /// Their moving average, by key and flat, on the plain device; what a teacher of the model itself would have.
+    /// Moving average of the weights, by key and flat, on the plain device. A task that teaches itself can
+    /// use it.
     pub average: &'a BTreeMap<String, Tensor<1>>,
-    /// The step, from 0.
+    /// Number of the step, from 0.
     pub step: u64,
-    /// Steps of the run.
+    /// Number of steps of the run.
     pub num_steps: u64,
-    /// The seed of the run: see [`random`](Self::random).
+    /// Seed of the run; see [`random`](Self::random).
     pub seed: u64,
 }
 
 impl StepContext<'_> {
-    /// The random numbers of this step for one purpose, which `path` numbers.
+    /// Returns this step's random numbers for one purpose, which `path` numbers.
     #[must_use]
     pub fn random(&self, path: &[u64]) -> SplitMix64 {
         let path: Vec<u64> = [self.step].iter().chain(path).copied().collect();
@@ -176,50 +180,51 @@ impl StepContext<'_> {
     }
 }
 
-/// How strongly one parameter follows the rate and the decay of the run.
+/// Factors on the run's learning rate and weight decay, for one parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Factors {
-    /// Of the learning rate.
+    /// Factor on the learning rate.
     pub learning_rate: f64,
-    /// Of the weight decay.
+    /// Factor on the weight decay.
     pub weight_decay: f64,
 }
 
-/// Something to train.
+/// A model to train.
 pub trait Task {
-    /// What is trained, for checkpoints.
+    /// Returns the name of the task, for checkpoints.
     fn name(&self) -> &'static str;
 
-    /// All settings in one piece, for checkpoints and the folder: TOML.
+    /// Returns all settings as TOML, for checkpoints and the folder.
     ///
     /// # Errors
     /// [`PretrainError::Config`].
     fn settings(&self) -> Result<String, PretrainError>;
 
-    /// The model's configuration as JSON, exported with the weights.
+    /// Returns the model's configuration as JSON. It is exported with the weights.
     ///
     /// # Errors
     /// [`PretrainError::Config`].
     fn model_config(&self) -> Result<String, PretrainError>;
 
-    /// The weights before the first step.
+    /// Returns the weights before the first step.
     ///
     /// # Errors
     /// [`PretrainError`].
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError>;
 
-    /// The loss of a step: a function of what `context` holds and of [`state`](Self::state) alone.
+    /// Returns the loss of a step. It may depend only on `context` and on [`state`](Self::state).
     ///
     /// # Errors
     /// [`PretrainError`].
     fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError>;
 
-    /// How `key` of `shape` follows rate and decay. By default what has one axis or none has no decay.
+    /// Returns the factors for the parameter `key` of `shape`. By default, parameters with at most one axis
+    /// have no decay.
     fn factors(&self, _key: &str, shape: &[usize]) -> Factors {
         Factors { learning_rate: 1.0, weight_decay: if shape.len() > 1 { 1.0 } else { 0.0 } }
     }
 
-    /// After a step was taken, for what the task carries along itself.
+    /// Updates the task's own state after a step.
     ///
     /// # Errors
     /// [`PretrainError`].
@@ -227,7 +232,7 @@ pub trait Task {
         Ok(())
     }
 
-    /// What the task itself carries from step to step, for checkpoints.
+    /// Returns the task's own state from step to step, for checkpoints.
     ///
     /// # Errors
     /// [`PretrainError`].
@@ -235,7 +240,7 @@ pub trait Task {
         Ok(BTreeMap::new())
     }
 
-    /// Takes up what [`state`](Self::state) gave.
+    /// Restores the state that [`state`](Self::state) returned.
     ///
     /// # Errors
     /// [`PretrainError`].
@@ -243,7 +248,7 @@ pub trait Task {
         Ok(())
     }
 
-    /// How good the averaged `weights` are, by name; pictures go to `folder`.
+    /// Measures the averaged `weights`. Returns the figures by name; pictures go to `folder`.
     ///
     /// # Errors
     /// [`PretrainError`].
@@ -254,82 +259,82 @@ pub trait Task {
         folder: &Path,
     ) -> Result<BTreeMap<String, f64>, PretrainError>;
 
-    /// The name of the validation's figure that is drawn beside the loss.
+    /// Returns the name of the validation figure that is drawn beside the loss.
     fn main_figure(&self) -> &'static str;
 }
 
-/// How a run is kept.
+/// Options of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// Go on from the last checkpoint.
+    /// Continue from the last checkpoint.
     pub resume: bool,
     /// Name of the device, for checkpoints.
     pub device_name: String,
-    /// Stop after this step as if killed, with a checkpoint every so many steps as always: for tests.
+    /// Stop after this step as if killed, with checkpoints as usual. For tests.
     pub stop_after: Option<u64>,
 }
 
-/// What happens in a run.
+/// Event during a run.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Something the user should know.
+    /// Note for the user.
     Note(String),
     /// A step is done.
     Step {
-        /// Steps done.
+        /// Number of steps done.
         step: u64,
-        /// Steps of the whole run.
+        /// Number of steps of the whole run.
         num_steps: u64,
-        /// What was logged.
+        /// The step's entry in the log.
         report: &'a StepReport,
-        /// Seconds that the rest will take at the recent pace.
+        /// Seconds left, at the recent pace.
         remaining: f64,
     },
     /// The averaged weights were validated.
     Validation {
-        /// Steps done.
+        /// Number of steps done.
         step: u64,
-        /// What was found.
+        /// Figures by name.
         figures: &'a BTreeMap<String, f64>,
-        /// Seconds that it took.
+        /// Duration in seconds.
         seconds: f64,
     },
 }
 
-/// A line of the log.
+/// Entry of the log for one step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepReport {
     /// The loss.
     pub loss: f64,
-    /// What it consists of.
+    /// Parts of the loss.
     #[serde(flatten)]
     pub parts: BTreeMap<String, f64>,
-    /// The rate.
+    /// Learning rate.
     pub learning_rate: f64,
-    /// Length of the gradient before it was shortened.
+    /// Norm of the gradient before it was shortened.
     pub gradient_norm: f64,
-    /// Seconds of the loss's computation.
+    /// Seconds for the loss.
     pub forward_seconds: f64,
-    /// Seconds of its gradient's.
+    /// Seconds for the gradient.
     pub backward_seconds: f64,
-    /// Seconds of the step.
+    /// Seconds for the whole step.
     pub seconds: f64,
 }
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
-    /// The exported weights.
+    /// File of the exported weights.
     pub model: PathBuf,
-    /// Steps done.
+    /// Number of steps done.
     pub steps: u64,
     /// Loss of the first step and mean loss of the last tenth.
     pub losses: [f64; 2],
-    /// The last validation.
+    /// Figures of the last validation.
     pub figures: BTreeMap<String, f64>,
 }
 
-/// What a checkpoint says of itself.
+/// Metadata of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct About {
     task: String,
@@ -340,10 +345,10 @@ struct About {
     device: String,
 }
 
-/// Trains `task` as `settings` say, in `folder`.
+/// Trains `task` with `settings` in `folder`.
 ///
 /// # Errors
-/// [`PretrainError`]. What was finished before stays: a run that failed can be resumed.
+/// [`PretrainError`]. Checkpoints stay, so a failed run can be resumed.
 pub fn train(
     folder: &Path,
     task: &mut dyn Task,
@@ -359,15 +364,17 @@ pub fn train(
     let last = checkpoint::list(folder, checkpoint::STEPS)?.pop();
     let mut run = match last {
         Some(_) if !options.resume => {
-            return Err(wrong("a run is here already: --resume goes on with it, or give another folder").into());
+            return Err(
+                wrong("the folder has a run already: continue it with --resume, or choose another folder").into()
+            );
         }
         Some((_, path)) => Run::take_up(&run_folder, task, settings, options, &device, &path, on_event)?,
         None if folder.join(MODEL_FILE).exists() => {
-            return Err(wrong("model.safetensors is here, without a checkpoint: give another folder").into());
+            return Err(wrong("the folder has model.safetensors, but no checkpoint: choose another folder").into());
         }
         None => {
             if options.resume {
-                on_event(Event::Note("there is no checkpoint yet: training starts anew".to_owned()));
+                on_event(Event::Note("there is no checkpoint yet: training starts from the beginning".to_owned()));
             }
             Run::start(&run_folder, task, settings, options, &device)?
         }
@@ -440,12 +447,14 @@ impl<'a> Run<'a> {
         }
         let asked = task.settings()?;
         if found.settings != asked {
-            on_event(Event::Note("the run goes on with other settings than it had: it is another run".to_owned()));
+            on_event(Event::Note(
+                "the settings differ from those of the run so far: it continues with the new ones".to_owned(),
+            ));
             folder.write(SETTINGS_FILE, asked.as_bytes())?;
         }
         if found.device != options.device_name {
             let (before, now) = (&found.device, &options.device_name);
-            on_event(Event::Note(format!("the run was on {before}, it goes on on {now}: rounding differs")));
+            on_event(Event::Note(format!("the run was on {before} and continues on {now}: rounding differs")));
         }
         let state = WeightsFile::open(path)?.state_dict()?;
         let mut parts: BTreeMap<String, BTreeMap<String, HostTensor>> = BTreeMap::new();
@@ -460,7 +469,7 @@ impl<'a> Run<'a> {
         let same = initial.tensors.len() == tensors.len()
             && initial.tensors.iter().all(|(key, t)| tensors.get(key).is_some_and(|found| found.shape == t.shape));
         if !same {
-            return Err(wrong("its weights are of another model configuration".to_owned()).into());
+            return Err(wrong("its weights belong to another model configuration".to_owned()).into());
         }
         let parameters = Parameters::new(StateDict { tensors, ..initial }, device);
         let plain = device.clone().without_autodiff();
@@ -476,7 +485,7 @@ impl<'a> Run<'a> {
         });
         let state = AdamWState { num_steps: found.optimizer_steps, moments: moments.collect() };
         task.restore(part(TASK))?;
-        on_event(Event::Note(format!("going on after step {} of {}", found.steps, settings.steps)));
+        on_event(Event::Note(format!("continuing after step {} of {}", found.steps, settings.steps)));
         Ok(Self {
             factors: factors(task, &parameters),
             schedule: settings.schedule(),
@@ -496,7 +505,7 @@ impl<'a> Run<'a> {
 
     fn train(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Trained, PretrainError> {
         if self.step == 0 {
-            // Whether validation works at all is better known before hours of training.
+            // A broken validation should show before hours of training, not after.
             self.validate(on_event)?;
         }
         let mut pace: VecDeque<f64> = VecDeque::with_capacity(PACE_STEPS);
@@ -579,7 +588,7 @@ impl<'a> Run<'a> {
 
     /// Moves the average towards the weights.
     fn follow(&mut self) {
-        // The mean over all steps at first, so that the start is forgotten soon.
+        // In the beginning it is the mean over all steps, so that the start is soon forgotten.
         let decay = self.settings.average_decay.min((1.0 + self.step as f64) / (10.0 + self.step as f64));
         for (key, values) in self.parameters.values() {
             if let Some(average) = self.average.get_mut(key) {
@@ -598,7 +607,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The averaged weights in the checkpoint's layout.
+    /// Returns the averaged weights in the checkpoint's layout.
     fn averaged(&self) -> Result<StateDict, PretrainError> {
         let mut tensors = BTreeMap::new();
         for (key, shape) in self.parameters.shapes() {
@@ -610,7 +619,7 @@ impl<'a> Run<'a> {
         Ok(StateDict { source: self.folder.file(MODEL_FILE), tensors, ..StateDict::default() })
     }
 
-    /// Writes a checkpoint, then what is exported.
+    /// Writes a checkpoint, then the exported files.
     fn save(&mut self) -> Result<(), PretrainError> {
         let averaged = self.averaged()?;
         let AdamWState { num_steps, moments } = self.optimizer.state()?;
@@ -651,7 +660,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Parts of a checkpoint: before the slash in its keys.
+/// Parts of a checkpoint. Keys begin with the part and a slash.
 const PARAMETERS: &str = "parameters";
 const AVERAGE: &str = "average";
 const EXP_AVG: &str = "exp_avg";
@@ -662,7 +671,8 @@ fn factors(task: &dyn Task, parameters: &Parameters) -> BTreeMap<String, Factors
     parameters.shapes().map(|(key, shape)| (key.to_owned(), task.factors(key, shape))).collect()
 }
 
-/// Length of all gradients together. Sums are of one gradient on the device, then in f64 in the order of the keys.
+/// Returns the norm of all gradients together. Each gradient is summed on the device, then the sums are added
+/// in f64 in the order of the keys.
 fn global_norm(gradients: &BTreeMap<String, Tensor<1>>) -> Result<f64, OpError> {
     let squares: Vec<Tensor<1>> = gradients.values().map(|gradient| gradient.clone().powi_scalar(2).sum()).collect();
     if squares.is_empty() {
@@ -671,7 +681,7 @@ fn global_norm(gradients: &BTreeMap<String, Tensor<1>>) -> Result<f64, OpError> 
     Ok(float_values(Tensor::cat(squares, 0))?.into_iter().map(f64::from).sum::<f64>().sqrt())
 }
 
-/// Writes weights sealed, under their keys.
+/// Writes weights under their keys, as a sealed file.
 fn export(path: &Path, state: &StateDict, as_f16: bool) -> Result<(), PretrainError> {
     let dtype = if as_f16 { Dtype::F16 } else { Dtype::F32 };
     let specs = state.tensors.iter().map(|(name, tensor)| TensorSpec::new(name, dtype, tensor.shape.clone()));

@@ -1,4 +1,4 @@
-//! The views that training draws pictures from: those that show rare classes come more often.
+//! Pool of views to train on. Views that show rare classes are drawn more often.
 
 use rayon::prelude::*;
 
@@ -7,24 +7,25 @@ use super::rooms::LabelledView;
 use crate::labels::nyu40::SCANNET20;
 use crate::random::SplitMix64;
 
-/// Least share of a view's pixels that a class it shows covers.
+/// Least share of a view's pixels at which a class counts as shown.
 const SHOWN: f64 = 0.01;
 
-/// Labelled views, and how often each is drawn.
+/// Labelled views with their weights for drawing.
 #[derive(Clone, Debug, Default)]
 pub struct ViewPool {
     views: Vec<LabelledView>,
-    /// Of every view, the sum of the weights up to its own.
+    /// Sum of the weights up to and including each view.
     weight_to: Vec<f64>,
 }
 
 impl ViewPool {
-    /// A pool of `views`. A class of ScanNet's that fewer than a share `rare_below` of them show is rare: views that show it
-    /// weigh as much more as it lacks to this share, by the rarest class of each. After the repeat factors of Gupta,
-    /// Dollár and Girshick (LVIS, CVPR 2019), without their root. With 0 all views weigh the same.
+    /// Makes a pool of `views`. A class of ScanNet is rare if fewer than a share `rare_below` of the views
+    /// show it. Views that show a rare class get a larger weight, by the factor that the class lacks to this
+    /// share. The rarest class of a view decides. This follows the repeat factors of Gupta, Dollár and
+    /// Girshick (LVIS, CVPR 2019), without their square root. With 0, all views have the same weight.
     ///
     /// # Errors
-    /// [`PretrainError`] where labels cannot be read.
+    /// [`PretrainError`] if labels cannot be read.
     pub fn new(views: Vec<LabelledView>, rare_below: f64) -> Result<Self, PretrainError> {
         let weights = if rare_below > 0.0 {
             let shown = views.par_iter().map(|view| Ok(classes_shown(&view.read_labels()?)));
@@ -40,33 +41,33 @@ impl ViewPool {
         Ok(Self { weight_to: weight_to.collect(), views })
     }
 
-    /// How many there are.
+    /// Returns the number of views.
     #[must_use]
     pub fn len(&self) -> usize {
         self.views.len()
     }
 
-    /// Whether there is none.
+    /// True if there are no views.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.views.is_empty()
     }
 
-    /// One of them, `None` of none.
+    /// Draws a view. Returns `None` if there are none.
     pub fn draw(&self, random: &mut SplitMix64) -> Option<&LabelledView> {
         let at = random.unit() * self.weight_to.last()?;
         self.views.get(self.weight_to.partition_point(|&to| to <= at)).or(self.views.last())
     }
 }
 
-/// Which of ScanNet's 20 classes `labels`, NYU40's numbers, show.
+/// Returns for each of ScanNet's 20 classes whether `labels`, NYU40's numbers, show it.
 fn classes_shown(labels: &[u8]) -> [bool; SCANNET20.len()] {
     let mut counts = [0_usize; 256];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
     SCANNET20.map(|class| counts[usize::from(class)] as f64 > SHOWN * labels.len() as f64)
 }
 
-/// The weight of each view by the classes that each shows.
+/// Returns the weight of each view, from the classes that it shows.
 fn weights(shown: &[[bool; SCANNET20.len()]], rare_below: f64) -> Vec<f64> {
     let factor = |class: usize| {
         let count = shown.iter().filter(|shown| shown[class]).count();
@@ -105,7 +106,7 @@ mod tests {
         labels[510..521].fill(6);
         let shown: Vec<usize> =
             classes_shown(&labels).iter().enumerate().filter(|(_, shown)| **shown).map(|(class, _)| class).collect();
-        // Wall and sofa; the bed has no more than a hundredth, and 0 is no class.
+        // Wall and sofa are shown. The bed covers no more than a hundredth, and 0 is no class.
         assert_eq!(shown, [0, 5]);
     }
 

@@ -1,4 +1,4 @@
-//! What NYU40's classes are called: training draws one name at a time, so that the model learns several.
+//! Names of NYU40's classes. Training draws one name at a time, so that the model learns several.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use crate::models::xdecoder::prompts::{BACKGROUND, TEMPLATES, prompts, scene_lab
 use crate::models::xdecoder::tokenizer::Tokenizer;
 use crate::random::SplitMix64;
 
-/// A class with its names; the first is that of the benchmarks.
+/// A class with its names. The first name is that of the benchmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// NYU40's number.
+    /// NYU40's number of the class.
     pub nyu40: u8,
     /// All names.
     pub names: &'static [&'static str],
@@ -19,7 +19,7 @@ const fn class(nyu40: u8, names: &'static [&'static str]) -> Class {
     Class { nyu40, names }
 }
 
-/// The classes that rooms of `geopurify synth` have.
+/// Classes that occur in rooms of `geopurify synth`.
 pub const CLASSES: [Class; 36] = [
     class(1, &["wall", "walls"]),
     class(2, &["floor", "ground", "flooring"]),
@@ -59,15 +59,15 @@ pub const CLASSES: [Class; 36] = [
     class(40, &["object", "thing", "prop", "plant"]),
 ];
 
-/// The place of NYU40's class in [`CLASSES`].
+/// Returns the index of NYU40's class in [`CLASSES`].
 #[must_use]
 pub fn class_of(nyu40: u8) -> Option<usize> {
     CLASSES.iter().position(|class| class.nyu40 == nyu40)
 }
 
-/// Prompts of every class, and last of the background, in each of `num_templates` templates: all of the first, then all
-/// of the second. The name of a class and the templates are drawn; half of the names drawn are the first. Classes share
-/// the templates, so that what tells them apart is the name.
+/// Returns prompts for all classes and, last, for the background: first all in one template, then all in the
+/// next, for `num_templates` templates. Templates and names are drawn. Half of the time a class takes its
+/// first name. All classes share the templates, so that only the names distinguish them.
 #[must_use]
 pub fn draw_prompts(num_templates: usize, random: &mut SplitMix64) -> Vec<String> {
     let names = CLASSES.iter().map(|class| {
@@ -79,14 +79,14 @@ pub fn draw_prompts(num_templates: usize, random: &mut SplitMix64) -> Vec<String
     templates.iter().flat_map(|&i| labels.iter().filter_map(move |label| prompts(label).nth(i))).collect()
 }
 
-/// Every prompt of every class by its first name, and of the background.
+/// Returns all prompts of all classes by their first names, and of the background.
 #[must_use]
 pub fn usual_prompts() -> Vec<String> {
     let labels = CLASSES.iter().filter_map(|class| class.names.first()).map(|name| scene_label(name));
     labels.chain([BACKGROUND.to_owned()]).flat_map(|label| prompts(&label).collect::<Vec<_>>()).collect()
 }
 
-/// Every token that a prompt of training can hold.
+/// Returns every token that may occur in a prompt of training.
 #[must_use]
 pub fn tokens(context_length: usize) -> BTreeSet<u32> {
     let tokenizer = Tokenizer::with_context_length(context_length);

@@ -1,4 +1,4 @@
-//! X-Decoder trained natively, small, to label pictures of rooms by words.
+//! Native training of a small X-Decoder that labels pictures of rooms by words.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,53 +29,54 @@ use crate::ops::normalize_rows;
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, StateDict, TensorSource as _};
 
-/// Labelled pictures beside the truth, of the last validation, in a run's folder.
+/// File in a run's folder with pictures of the last validation, their labels and the truth.
 pub const PREVIEW_FILE: &str = "preview.png";
-/// Folder of a run for the drawn views of scans.
+/// Folder in a run's folder for the drawn views of scans.
 const SCAN_VIEWS: &str = "scan-views";
-/// Fewest pixels of a segment.
+/// Least number of pixels of a segment.
 const FEWEST_PIXELS: usize = 30;
-/// Pictures of each kind that the preview shows.
+/// Number of pictures of each kind in the preview.
 const PREVIEWED: usize = 3;
-/// How strongly labels tint them.
+/// Opacity of the labels in the preview.
 const OPACITY: f32 = 0.65;
-/// Of a stream of random numbers: which pictures, how each is changed, and the words.
+/// Streams of random numbers: the choice of pictures, their changes, the words, and the initial cell weights.
 const PICTURES: u64 = 1;
 const CHANGES: u64 = 2;
 const WORDS: u64 = 3;
 const CELL_WEIGHTS: u64 = 4;
-/// Takes mask features to the space of the text, `[mask_dim, dim_proj]`; inference has no use for it.
+/// Matrix from mask features to the space of the text, `[mask_dim, dim_proj]`. Inference does not use it.
 const CELL_EMBED: &str = "criterion.cell_embed";
 
-/// How X-Decoder is trained.
+/// Settings for training X-Decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct XDecoderSettings {
-    /// Pictures of a step.
+    /// Number of pictures in a step.
     pub batch: usize,
-    /// Width and height at which they are seen.
+    /// Width and height of the pictures for the model.
     pub size: [usize; 2],
-    /// Least and largest factor by which a picture is enlarged over fitting the size.
+    /// Least and largest enlargement of a picture, relative to the size that fits.
     pub zoom: [f64; 2],
-    /// Share of the steps, the first ones, in which a segment is the query of its class's number; then matching decides. While masks
-    /// are blunt, matching gives a class now this query and now that, which undoes what is learned.
+    /// Share of the steps, from the first on, in which each segment belongs to the query with its class's
+    /// number. Afterwards matching decides. While masks are blunt, matching gives a class now to this query,
+    /// now to that, and undoes what was learned.
     pub by_class_share: f64,
-    /// Templates of the prompts of a step, whose mean a class is.
+    /// Number of templates in a step. A class is the mean of its prompts in them.
     pub templates: usize,
     /// Share of pictures that are views of scans.
     pub scan_share: f64,
-    /// Share of the recorded views, and of those of scans, below which a class counts as rare among them and is drawn more
-    /// often, see [`ViewPool`].
+    /// Share of views below which a class counts as rare and is drawn more often, see [`ViewPool`]. Recorded
+    /// views and views of scans are counted separately.
     pub rare_below: f64,
-    /// Most views of a scan, and their width and height.
+    /// Largest number of views of a scan.
     pub scan_views: usize,
     /// Width and height of views of scans.
     pub scan_size: [usize; 2],
-    /// Pictures that are validated on, half of them views of scans.
+    /// Number of pictures to validate on. Half of them are views of scans.
     pub validate_on: usize,
-    /// The loop.
+    /// Settings of the training loop.
     pub training: LoopSettings,
-    /// Widths and depths.
+    /// Configuration of the model: widths and depths.
     pub model: XDecoderConfig,
 }
 
@@ -99,7 +100,7 @@ impl Default for XDecoderSettings {
 }
 
 impl XDecoderSettings {
-    /// Reads settings; what the text does not name is as by default, in its tables too.
+    /// Reads settings from TOML. Settings that the text leaves out keep their defaults, in tables too.
     ///
     /// # Errors
     /// [`PretrainError::Config`].
@@ -107,10 +108,10 @@ impl XDecoderSettings {
         settings_over(&Self::default(), text)
     }
 
-    /// Checks what would make a run senseless.
+    /// Checks that the settings make sense.
     ///
     /// # Errors
-    /// [`PretrainError::Setting`], and [`ModelError::Config`] of the model.
+    /// [`PretrainError::Setting`], and [`ModelError::Config`] for the model's configuration.
     pub fn validate(&self) -> Result<(), PretrainError> {
         self.training.validate()?;
         self.model.validate().map_err(ModelError::from)?;
@@ -148,24 +149,24 @@ impl XDecoderSettings {
     }
 }
 
-/// Training X-Decoder, see [`train`](super::run::train).
+/// Training task for X-Decoder, see [`train`](super::run::train).
 #[derive(Debug)]
 pub struct XDecoderTask {
     settings: XDecoderSettings,
     recorded: ViewPool,
     scans: ViewPool,
     validation: Vec<LabelledView>,
-    /// Of `validation`, how many at the front are recorded.
+    /// Number of recorded pictures at the front of `validation`.
     num_recorded: usize,
     device: Device,
 }
 
 impl XDecoderTask {
-    /// Lists the rooms in `rooms/train` and `rooms/val` and draws what is missing of the views of their scans, below
-    /// `run`. `device` draws and validates. `progress` hears of every room.
+    /// Lists the rooms in `rooms/train` and `rooms/val`, and draws the missing views of their scans below
+    /// `run`. `device` draws and validates. `progress` is called after every room.
     ///
     /// # Errors
-    /// [`PretrainError`] where settings, rooms or drawing fail.
+    /// [`PretrainError`] if settings or rooms are invalid, or if drawing fails.
     pub fn new(
         settings: XDecoderSettings,
         rooms: &Path,
@@ -203,18 +204,19 @@ impl XDecoderTask {
         Ok(Self { recorded: recorded?, scans: scans?, settings, validation, num_recorded, device })
     }
 
-    /// Pictures to learn from: recorded, and of scans.
+    /// Returns the numbers of pictures to learn from: recorded ones, and views of scans.
     #[must_use]
     pub fn num_views(&self) -> [usize; 2] {
         [self.recorded.len(), self.scans.len()]
     }
 
-    /// Of the parameter that takes mask features to the space of the text, in training alone.
+    /// Returns the shape of the matrix that takes mask features to the space of the text. Only training uses
+    /// it.
     fn cell_embed_shape(&self) -> [usize; 2] {
         [self.settings.model.pixel_decoder.mask_dim, self.settings.model.dim_proj]
     }
 
-    /// A row of unit length per class: the mean of its rows in every template.
+    /// Returns one row of unit length for each class: the mean of its rows in all templates.
     fn mean_rows(&self, rows: Tensor<2>) -> Tensor<2> {
         let [_, dim] = rows.dims();
         let mean: Tensor<2> =
@@ -223,7 +225,7 @@ impl XDecoderTask {
         mean / (norm + 1e-7)
     }
 
-    /// The pictures of a step with their segments.
+    /// Returns the pictures of a step with their segments.
     fn batch(&self, context: &StepContext<'_>) -> Result<(Vec<f32>, Vec<Segments>), PretrainError> {
         let size = self.settings.size;
         let examples = (0..self.settings.batch as u64).into_par_iter().map(|i| {
@@ -243,8 +245,9 @@ impl XDecoderTask {
     }
 }
 
-/// Shifts the text encoder's last norm so that the mean of all prompts is 0. Before training a prompt is mostly what all
-/// prompts share: cosines of 0.98, by which no class is told from another for thousands of steps.
+/// Shifts the text encoder's last norm so that the mean of all prompts is 0. Before training, all prompts are
+/// nearly the same: their cosines are 0.98. With these, no class is distinguished from another for thousands
+/// of steps.
 fn center_texts(weights: &mut StateDict, config: &XDecoderConfig, device: &Device) -> Result<(), PretrainError> {
     const BIAS: &str = "ln_final.bias";
     let encoder = XDecoder::load_text_encoder(&mut weights.clone(), config, Precision::F32, device)?;
@@ -273,14 +276,15 @@ fn center_texts(weights: &mut StateDict, config: &XDecoderConfig, device: &Devic
     Ok(())
 }
 
-/// Mean cosine of different ones of `rows`, which are of unit length: near 1 where words are not told apart.
+/// Returns the mean cosine between different `rows` of unit length. It is near 1 if words are not
+/// distinguished.
 fn mean_cosine(rows: Tensor<2>) -> Result<f64, PretrainError> {
     let [num_rows, _] = rows.dims();
     let sum = float_values(rows.clone().matmul(rows.transpose()).sum())?.first().copied().unwrap_or_default();
     Ok((f64::from(sum) - num_rows as f64) / (num_rows * num_rows.saturating_sub(1)).max(1) as f64)
 }
 
-/// `count` of `views`, spread over all of them.
+/// Returns `count` of `views`, spread over all of them.
 fn spread(views: &[LabelledView], count: usize) -> Vec<LabelledView> {
     let count = count.min(views.len());
     (0..count).map(|i| views[i * views.len() / count].clone()).collect()
@@ -346,12 +350,12 @@ impl Task for XDecoderTask {
     }
 
     fn factors(&self, key: &str, shape: &[usize]) -> Factors {
-        // What is looked up by number has no direction that would be shrunk for nothing.
+        // Rows of a table are looked up by number. Decay would shrink them for nothing.
         let is_table =
             ["embedding", "embedding.weight", "query_feat.weight", "query_embed.weight", "level_embed.weight"]
                 .iter()
                 .any(|end| key.ends_with(end));
-        // Words are few and far simpler than pictures, and pictures learn classes only once words differ.
+        // Words are few and far simpler than pictures. Pictures learn classes only once words differ.
         let learning_rate = if key.contains("lang_encoder") { 2.0 } else { 1.0 };
         Factors { learning_rate, weight_decay: if shape.len() > 1 && !is_table { 1.0 } else { 0.0 } }
     }

@@ -1,23 +1,23 @@
-//! Rays against triangles, for light.
+//! Intersection of rays with triangles, for the light.
 
 use glam::{Vec3, Vec3A};
 
-/// Most triangles of a leaf.
+/// Largest number of triangles in a leaf.
 const LEAF: usize = 4;
-/// Where a box may be split, along its longest side.
+/// Number of places along its longest side where a box may be split.
 const BINS: usize = 12;
-/// From this depth on boxes are halved by count, so that no tree is deeper than the stack.
+/// From this depth on, boxes are halved by count. So no tree is deeper than the stack.
 const EVEN_DEPTH: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
     min: Vec3A,
     max: Vec3A,
-    /// Of a leaf the first triangle, else the second child; the first child follows its parent.
+    /// First triangle of a leaf. For an inner node the second child; the first child follows its parent.
     next: u32,
-    /// Triangles of a leaf; 0 for inner nodes.
+    /// Number of triangles of a leaf; 0 for inner nodes.
     count: u16,
-    /// Along which axis the children are apart.
+    /// Axis along which the two children lie apart.
     axis: u16,
 }
 
@@ -29,22 +29,22 @@ struct Triangle {
 }
 
 impl Triangle {
-    /// Three times its middle.
+    /// Returns three times the middle of the triangle.
     fn middle(&self) -> Vec3A {
         self.corners[0] + self.corners[1] + self.corners[2]
     }
 }
 
-/// A tree of boxes over triangles.
+/// Bounding volume hierarchy: a tree of boxes over triangles.
 #[derive(Debug)]
 pub(super) struct Bvh {
     nodes: Vec<Node>,
-    /// A corner and two edges each.
+    /// One corner and two edges of each triangle.
     triangles: Vec<Triangle>,
 }
 
 impl Bvh {
-    /// Of triangles given by their corners and numbers.
+    /// Builds the tree of triangles, given by their corners and numbers.
     pub(super) fn new(corners: impl Iterator<Item = ([Vec3; 3], u32)>) -> Self {
         let mut triangles: Vec<Triangle> =
             corners.map(|(corners, number)| Triangle { corners: corners.map(Vec3A::from), number }).collect();
@@ -59,12 +59,12 @@ impl Bvh {
         Self { nodes, triangles }
     }
 
-    /// The nearest triangle on a ray within `reach`, and how far it is in lengths of `direction`.
+    /// Returns the nearest triangle on a ray within `reach`, and its distance in lengths of `direction`.
     pub(super) fn nearest(&self, origin: Vec3, direction: Vec3, reach: f32) -> Option<(f32, u32)> {
         self.walk::<false>(origin.into(), direction.into(), reach)
     }
 
-    /// Whether anything is on a ray within `reach`.
+    /// True if the ray hits anything within `reach`.
     pub(super) fn is_hit(&self, origin: Vec3, direction: Vec3, reach: f32) -> bool {
         self.walk::<true>(origin.into(), direction.into(), reach).is_some()
     }
@@ -88,7 +88,7 @@ impl Bvh {
                 continue;
             }
             if node.count == 0 {
-                // The nearer child is looked at first.
+                // The nearer child comes first.
                 let (first, second) = (at as u32 + 1, node.next);
                 let swap = backwards[usize::from(node.axis)];
                 stack[depth] = if swap { first } else { second };
@@ -152,8 +152,8 @@ fn build(nodes: &mut Vec<Node>, triangles: &mut [Triangle], first: usize, depth:
     build(nodes, right, first + half, depth + 1);
 }
 
-/// Sorts triangles to two sides of the plane that makes rays cheapest (the surface area heuristic, MacDonald and Booth
-/// 1990), and says how many are on the first.
+/// Partitions triangles at the plane that makes rays cheapest (the surface area heuristic, MacDonald and
+/// Booth 1990). Returns the number of triangles on the first side.
 fn split(triangles: &mut [Triangle], axis: usize, low: f32, size: f32) -> Option<usize> {
     let scale = BINS as f32 / size;
     let bin = |triangle: &Triangle| (((triangle.middle()[axis] - low) * scale) as usize).min(BINS - 1);

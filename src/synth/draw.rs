@@ -1,4 +1,4 @@
-//! Random numbers as makers of rooms want them.
+//! Random numbers for the generation of rooms.
 
 use crate::random::SplitMix64;
 
@@ -7,55 +7,55 @@ use crate::random::SplitMix64;
 pub(super) struct Draw(SplitMix64);
 
 impl Draw {
-    /// The choices of a seed for the purpose that `path` numbers.
+    /// Starts the stream of `seed` for the purpose that `path` numbers.
     pub(super) fn new(seed: u64, path: &[u64]) -> Self {
         Self(SplitMix64::stream(seed, path))
     }
 
-    /// Uniform in `low..high`.
+    /// Returns a uniform number in `low..high`.
     pub(super) fn range(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.0.unit() as f32
     }
 
-    /// Uniform in `low..=high`.
+    /// Returns a uniform integer in `low..=high`.
     pub(super) fn count(&mut self, low: usize, high: usize) -> usize {
         low + self.0.below(high.saturating_sub(low) + 1)
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub(super) fn chance(&mut self, probability: f32) -> bool {
         self.range(0.0, 1.0) < probability
     }
 
-    /// One of these, which are at least one.
+    /// Returns one of `choices`, which must not be empty.
     pub(super) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.0.below(choices.len())]
     }
 
-    /// Nearly normal, of deviation 1.
+    /// Returns a nearly normal number of standard deviation 1.
     pub(super) fn normal(&mut self) -> f32 {
         normal_of(self.0.next_u64())
     }
 
-    /// A seed for something else.
+    /// Returns a seed for another stream.
     pub(super) fn seed(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// The numbers `0..count` in random order.
+    /// Returns the numbers `0..count` in random order.
     pub(super) fn order(&mut self, count: usize) -> Vec<usize> {
         self.0.permutation(count)
     }
 }
 
-/// Nearly normal, of deviation 1: the sum of eight uniform bytes.
+/// Returns a nearly normal number of standard deviation 1: the sum of eight uniform bytes.
 pub(super) fn normal_of(bits: u64) -> f32 {
     let sum: u32 = bits.to_le_bytes().iter().map(|&byte| u32::from(byte)).sum();
     // A byte has variance (256² - 1) / 12.
     (sum as f32 - 8.0 * 127.5) / 209.02
 }
 
-/// Scrambles two integers and a seed.
+/// Hashes two integers and a seed.
 #[inline]
 pub(super) fn hash(x: i32, y: i32, seed: u32) -> u32 {
     let mut h =
@@ -65,13 +65,13 @@ pub(super) fn hash(x: i32, y: i32, seed: u32) -> u32 {
     h ^ (h >> 15)
 }
 
-/// [`hash`] in 0..1.
+/// Returns [`hash`] as a number in 0..1.
 #[inline]
 pub(super) fn hash_unit(x: i32, y: i32, seed: u32) -> f32 {
     (hash(x, y, seed) >> 8) as f32 / (1 << 24) as f32
 }
 
-/// Smooth noise in 0..1 with one value per unit square.
+/// Returns smooth noise in 0..1, with one random value per unit square.
 #[inline]
 pub(super) fn noise(x: f32, y: f32, seed: u32) -> f32 {
     let (fx, fy) = (x.floor(), y.floor());

@@ -1,4 +1,4 @@
-//! What can go wrong when rooms are made.
+//! Errors of the generation of rooms.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,36 +7,36 @@ use crate::cloud::CloudError;
 use crate::ops::OpError;
 use crate::views::ViewsError;
 
-/// Why a room could not be made.
+/// Reason why a room could not be generated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SynthError {
-    /// A setting that no rooms can be made with.
+    /// A setting is out of its range.
     #[error("{what} is {found}; expected {expected}")]
     Setting {
-        /// The setting.
+        /// Name of the setting.
         what: &'static str,
         /// Its value.
         found: String,
-        /// What is possible.
+        /// Values that are allowed.
         expected: &'static str,
     },
-    /// The folder of a room holds one that was made otherwise.
+    /// The folder of a room holds another room, or something else.
     #[error("{}: holds something else than this room ({found}); choose another folder, or remove it", .path.display())]
     Differs {
         /// The folder.
         path: PathBuf,
-        /// What is different.
+        /// Difference that was found.
         found: String,
     },
-    /// The system refused to read or write.
+    /// The system could not read or write a file.
     #[error("{}: cannot {action}: {source}", .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was being done, as a verb.
+        /// The failed action, as a verb.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -45,14 +45,14 @@ pub enum SynthError {
     Encode {
         /// The file.
         path: PathBuf,
-        /// What the encoder says.
+        /// The encoder's error.
         #[source]
         source: image::ImageError,
     },
-    /// The views could not be drawn.
+    /// The views could not be rendered.
     #[error(transparent)]
     Render(#[from] OpError),
-    /// The camera is not possible.
+    /// The camera is invalid.
     #[error(transparent)]
     Views(#[from] ViewsError),
     /// The scan could not be written.

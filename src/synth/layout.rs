@@ -1,4 +1,4 @@
-//! Rooms, what is in their walls, and where furniture stands.
+//! Rooms, the openings in their walls, and the places of furniture.
 
 use glam::{Affine3A, Vec2, Vec2Swizzles as _, Vec3, vec2, vec3};
 
@@ -9,12 +9,12 @@ use super::style::Style;
 use super::texture::{Material, Pattern};
 use crate::labels::nyu40::{CEILING, CORE, FLOOR, WALL};
 
-/// Thickness of walls.
+/// Thickness of walls, in metres.
 const WALL_THICKNESS: f32 = 0.14;
-/// What has to stay free in front of a door.
+/// Depth of the space that stays free in front of a door, in metres.
 const DOOR_CLEARANCE: f32 = 0.85;
 
-/// What a room is used for.
+/// Use of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RoomKind {
     Living,
@@ -29,7 +29,8 @@ impl RoomKind {
     pub(super) const ALL: [Self; 6] =
         [Self::Living, Self::Bedroom, Self::Kitchen, Self::Bathroom, Self::Office, Self::Dining];
 
-    /// The first rooms of homes go round these: what is in kitchens and bathrooms is nowhere else.
+    /// Kinds of the first rooms of homes, in turn. Kitchens and bathrooms come more often, since their
+    /// furniture is found nowhere else.
     pub(super) const ROUND: [Self; 8] = [
         Self::Living,
         Self::Bedroom,
@@ -52,7 +53,7 @@ impl RoomKind {
         }
     }
 
-    /// Least and largest width and depth.
+    /// Least and largest width and depth, in metres.
     fn sizes(self) -> [[f32; 2]; 2] {
         match self {
             Self::Living => [[3.7, 5.6], [3.5, 5.0]],
@@ -71,7 +72,8 @@ pub(super) struct Room {
     pub kind: RoomKind,
     pub min: Vec2,
     pub max: Vec2,
-    /// South, east, north, west. Along each wall x runs to the right of who looks at it from outside.
+    /// Openings in the south, east, north and west wall. Seen from outside, x runs to the right along each
+    /// wall.
     openings: [Vec<Opening>; 4],
 }
 
@@ -80,7 +82,7 @@ impl Room {
         self.openings.iter().flatten().any(|opening| opening.kind == OpeningKind::Window)
     }
 
-    /// Where a wall begins, and its length.
+    /// Returns the start and the length of a wall.
     fn wall(&self, wall: usize) -> (Vec2, f32) {
         let (min, max) = (self.min, self.max);
         match wall {
@@ -91,7 +93,8 @@ impl Room {
         }
     }
 
-    /// From the axes of furniture to the room: at `along` metres of a wall, `off` metres from it.
+    /// Transforms the axes of furniture to the room: to the place `along` metres along a wall and `off`
+    /// metres away from it.
     fn at_wall(&self, wall: usize, along: f32, off: f32) -> Affine3A {
         let yaw = wall as f32 * std::f32::consts::FRAC_PI_2;
         let (x, y) = ([1.0, 0.0, -1.0, 0.0][wall], [0.0, 1.0, 0.0, -1.0][wall]);
@@ -108,18 +111,18 @@ impl Room {
     }
 }
 
-/// Something that stands somewhere.
+/// A piece of furniture or other object in its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     pub bounds: Bounds,
-    /// Things of one group may touch: chairs and their table.
+    /// Number of its group. Objects of one group may touch, as chairs and their table.
     pub group: u32,
 }
 
-/// A window as a source of light.
+/// A window as a light source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pane {
-    /// A corner, and the edges from there; `u x v` points into the room.
+    /// A corner, and the two edges from it; `u x v` points into the room.
     pub corner: Vec3,
     pub u: Vec3,
     pub v: Vec3,
@@ -129,7 +132,7 @@ pub(super) struct Pane {
 #[derive(Debug)]
 pub(super) struct Home {
     pub rooms: Vec<Room>,
-    /// Ways between rooms: rectangles through the walls.
+    /// Passages between rooms, as rectangles through the walls.
     pub passages: Vec<[Vec2; 2]>,
     pub mesh: Mesh,
     pub materials: Vec<Material>,
@@ -138,16 +141,16 @@ pub(super) struct Home {
     pub height: f32,
     /// Brightness of the day outside, 0 to 1.
     pub daylight: f32,
-    /// The material of lamp shades.
+    /// Material of lamp shades.
     pub shade: u16,
     pub lamps_on: bool,
 }
 
-/// A home being built.
+/// A home under construction.
 struct Site<'a> {
     studio: Studio<'a>,
     home: Home,
-    /// Where nothing may stand: before doors.
+    /// Areas where nothing may stand, in front of doors.
     kept_free: Vec<[Vec2; 2]>,
     next_instance: u16,
     next_group: u32,
@@ -160,7 +163,7 @@ pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
     let lamps_on = daylight < 0.5 || draw.chance(0.4);
     let height = draw.range(2.4, 2.75);
     let rooms = plan(kind, &mut draw);
-    // A room without a window would be black.
+    // A room with neither window nor lamp would be black.
     let lamps_on = lamps_on || !rooms.iter().all(Room::has_window);
     let mut studio = Studio::new(style, draw);
     let palette = studio.palette();
@@ -194,7 +197,7 @@ pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
     site.home
 }
 
-/// One to three rooms in a row, with openings.
+/// Plans one to three rooms in a row, with their openings.
 fn plan(kind: RoomKind, draw: &mut Draw) -> Vec<Room> {
     let count = match draw.range(0.0, 1.0) {
         x if x < 0.55 => 1,
@@ -226,7 +229,7 @@ fn plan(kind: RoomKind, draw: &mut Draw) -> Vec<Room> {
         let height = draw.range(2.0, 2.1);
         let opening = |from: f32, to: f32, kind| Opening { kind, from, to, low: 0.0, high: height };
         let bare = OpeningKind::Passage(false);
-        // The eastern wall runs with y, the western one against it.
+        // The eastern wall runs along y, the western one against it.
         if next == 1 {
             rooms[0].openings[1].push(opening(from, from + width, open));
             room.openings[3].push(opening(room.max.y - from - width, room.max.y - from, bare));
@@ -240,7 +243,7 @@ fn plan(kind: RoomKind, draw: &mut Draw) -> Vec<Room> {
         let outer: Vec<usize> = (0..4).filter(|wall| room.openings[*wall].is_empty()).collect();
         let order = draw.order(outer.len());
         let mut walls = order.into_iter().map(|place| outer[place]).collect::<Vec<_>>();
-        // A door out of the home.
+        // A door to the outside of the home.
         if (i == 0 || draw.chance(0.3))
             && let Some(wall) = walls.pop()
         {
@@ -273,7 +276,7 @@ fn plan(kind: RoomKind, draw: &mut Draw) -> Vec<Room> {
 }
 
 impl Site<'_> {
-    /// Floor, ceiling, walls, doors, windows.
+    /// Builds floor, ceiling, walls, doors and windows.
     fn shell(&mut self, room: &Room, index: usize) {
         let palette = self.studio.palette();
         let height = self.home.height;
@@ -327,8 +330,8 @@ impl Site<'_> {
                     if opening.is_some_and(|opening| opening.low < middle && middle < opening.high) {
                         continue;
                     }
-                    // The core of the wall, which nobody sees, keeps the sun off everything near the surface. Cores meet in
-                    // the corners.
+                    // The core of the wall is never seen. It keeps the sun off everything near the surface.
+                    // Cores meet in the corners.
                     let half = 0.5 * WALL_THICKNESS;
                     let core =
                         [x[0] - if x[0] == 0.0 { half } else { 0.0 }, x[1] + if x[1] == length { half } else { 0.0 }];
@@ -386,7 +389,7 @@ impl Site<'_> {
             }
             OpeningKind::Passage(with_door) => {
                 self.keep_free(&frame, 0.5 * width, DOOR_CLEARANCE);
-                // The room at the other side has the same opening; frame and floor are made once.
+                // The room on the other side has the same opening. Its frame and floor are made only once.
                 let first = room.min == Vec2::ZERO;
                 if !first {
                     return;
@@ -395,7 +398,7 @@ impl Site<'_> {
                 let piece = make::door(&mut self.studio, width, opening.high, WALL_THICKNESS, angle);
                 self.append(&piece.mesh, &frame);
                 if with_door {
-                    // The leaf is what stands in the room.
+                    // The leaf is the part that stands in the room.
                     let leaf = piece.mesh.positions.iter().filter(|p| p.y > 0.06).map(|&p| frame.transform_point3(p));
                     let group = self.group();
                     self.home.items.push(Item { bounds: Bounds::of(leaf), group });
@@ -434,7 +437,7 @@ impl Site<'_> {
         self.next_group
     }
 
-    /// Whether something could be there.
+    /// True if nothing stands in the way of an object with these bounds.
     fn is_free(&self, room: &Room, bounds: &Bounds, group: u32) -> bool {
         let slack = 0.004;
         let inside = bounds.min.x >= room.min.x - slack
@@ -445,14 +448,14 @@ impl Site<'_> {
         let before_door = |rect: &[Vec2; 2]| {
             bounds.min.x < rect[1].x && bounds.max.x > rect[0].x && bounds.min.y < rect[1].y && bounds.max.y > rect[0].y
         };
-        // What is flat may be walked on, what hangs high does not matter.
+        // Flat things may be walked on, and things that hang high do not matter.
         let stands = bounds.max.z > 0.05 && bounds.min.z < 2.1;
         inside
             && !(stands && self.kept_free.iter().any(before_door))
             && !self.home.items.iter().any(|item| item.group != group && overlap(&item.bounds, bounds))
     }
 
-    /// Puts a piece there if nothing else is, with small things on it.
+    /// Places a piece and small things on it, if the place is free.
     fn put(&mut self, room: &Room, piece: &Piece, frame: &Affine3A, group: u32, density: f32) -> bool {
         let bounds = Bounds::of(piece.mesh.positions.iter().map(|&p| frame.transform_point3(p)));
         if !self.is_free(room, &bounds, group) {
@@ -466,7 +469,7 @@ impl Site<'_> {
         true
     }
 
-    /// Puts a piece at a wall, anywhere it fits; says where.
+    /// Places a piece at a wall, anywhere it fits. Returns the wall and the place along it.
     fn at_walls(&mut self, room: &Room, piece: &Piece, walls: &[usize], density: f32) -> Option<(usize, f32)> {
         let bounds = piece.mesh.bounds();
         for _ in 0..30 {
@@ -476,7 +479,7 @@ impl Site<'_> {
             if high < low {
                 continue;
             }
-            // Corners are liked.
+            // Corners are preferred.
             let along = match self.studio.draw.count(0, 3) {
                 0 => low,
                 1 => high,
@@ -499,13 +502,14 @@ impl Site<'_> {
         if blocked {
             return false;
         }
-        // Room for the skirting board.
+        // Leaves space for the skirting board.
         let off = if bounds.min.z < 0.08 { 0.016 - bounds.min.y.min(0.0) } else { 0.001 - bounds.min.y.min(0.0) };
         let group = self.group();
         self.put(room, piece, &room.at_wall(wall, along, off), group, density)
     }
 
-    /// Puts chairs around a table whose frame and bounds are given, on the sides in `sides` (0: +y, 1: -y, 2: +x, 3: -x).
+    /// Places chairs around a table with the given frame and bounds, on the sides in `sides` (0: +y, 1: -y,
+    /// 2: +x, 3: -x).
     fn chairs(&mut self, room: &Room, frame: &Affine3A, table: &Bounds, sides: &[usize], group: u32) {
         for &side in sides {
             let size = table.size();
@@ -520,7 +524,7 @@ impl Site<'_> {
                 let along = (i as f32 + 0.5) / count as f32;
                 let out = reach - self.studio.draw.range(-0.12, 0.16);
                 let turn = self.studio.draw.range(-0.18, 0.18);
-                // A chair looks along its y axis, towards the table.
+                // A chair faces along its y axis, towards the table.
                 let (at, yaw) = match side {
                     0 => (vec2(table.min.x + along * size.x, table.max.y + out), std::f32::consts::PI),
                     1 => (vec2(table.min.x + along * size.x, table.min.y - out), 0.0),
@@ -529,7 +533,7 @@ impl Site<'_> {
                 };
                 let frame = *frame * placed(at.extend(0.0), yaw + turn);
                 let bounds = Bounds::of(piece.mesh.positions.iter().map(|&p| frame.transform_point3(p)));
-                // Not into each other, although they are of the group.
+                // Chairs must not overlap each other, although they are in one group.
                 let chairs = self.home.items.iter().filter(|item| item.group == group).skip(1);
                 if chairs.clone().all(|item| !overlap(&item.bounds, &bounds)) {
                     self.put(room, &piece, &frame, group, 0.0);
@@ -539,7 +543,7 @@ impl Site<'_> {
     }
 
     fn furnish(&mut self, room: &Room) {
-        // Curtains down to the floor need their place before furniture takes it.
+        // Floor-length curtains need their place before furniture takes it.
         let dressed_first = self.studio.draw.chance(0.6);
         if dressed_first {
             self.windows_dressed(room);
@@ -570,7 +574,7 @@ impl Site<'_> {
 
     const WALLS: [usize; 4] = [0, 1, 2, 3];
 
-    /// A table with chairs in the middle of the room or near it.
+    /// Places a table with chairs in the middle of the room or near it.
     fn dining_set(&mut self, room: &Room, max: [f32; 2], anywhere: bool) -> bool {
         let table = make::dining_table(&mut self.studio, max);
         let bounds = table.mesh.bounds();
@@ -638,7 +642,7 @@ impl Site<'_> {
                         self.put_at_wall(room, &table, wall, end, 6.0);
                     }
                     2 => {
-                        // An armchair that looks at the table from the side.
+                        // An armchair that faces the table from the side.
                         let chair = make::armchair(&mut self.studio);
                         let yaw = side * self.studio.draw.range(1.1, 1.7);
                         let frame =
@@ -788,7 +792,7 @@ impl Site<'_> {
     }
 
     fn kitchen(&mut self, room: &Room) {
-        // The longest stretch of wall without a door.
+        // Finds the longest stretch of wall without a door.
         let mut stretches: Vec<(f32, usize, f32)> = Vec::new();
         for wall in 0..4 {
             let (_, length) = room.wall(wall);
@@ -802,7 +806,7 @@ impl Site<'_> {
         stretches.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let refrigerator = make::refrigerator(&mut self.studio);
         let cold = refrigerator.mesh.bounds().size().x + 0.03;
-        // At the end of the run, or anywhere.
+        // The place is at the end of the run, or anywhere.
         let mut built = false;
         for &(length, wall, from) in &stretches {
             for shrink in 0..6 {
@@ -836,7 +840,7 @@ impl Site<'_> {
         }
     }
 
-    /// A run of cabinets along a stretch of a wall, with the refrigerator at one end if there is room for it.
+    /// Builds a run of cabinets along a stretch of a wall. The refrigerator stands at one end if it fits.
     fn kitchen_at(&mut self, room: &Room, wall: usize, [from, to]: [f32; 2], cold: &Piece, cold_width: f32) -> bool {
         let last = self.studio.draw.chance(0.5);
         let with_cold = to - from > cold_width + 1.7;
@@ -863,7 +867,7 @@ impl Site<'_> {
     }
 
     fn bathroom(&mut self, room: &Room) {
-        // The tub fills a short wall, if it can.
+        // The tub fills a short wall, if possible.
         let mut places: Vec<(usize, f32, bool)> = Vec::new();
         let order = self.studio.draw.order(4);
         for longest in [2.0, 1.6, 1.4] {
@@ -920,7 +924,7 @@ impl Site<'_> {
         }
     }
 
-    /// Puts a piece anywhere but at a wall.
+    /// Places a piece anywhere but at a wall.
     fn anywhere(&mut self, room: &Room, piece: &Piece, density: f32) -> bool {
         for _ in 0..12 {
             let (low, high) = (room.min + 0.7, room.max - 0.7);
@@ -937,7 +941,7 @@ impl Site<'_> {
         false
     }
 
-    /// Lays something flat, moved so that it lies in the room. Furniture may stand on it.
+    /// Lays a flat piece on the floor, shifted so that it lies inside the room. Furniture may stand on it.
     fn lay(&mut self, room: &Room, piece: &Piece, frame: &Affine3A) {
         let bounds = Bounds::of(piece.mesh.positions.iter().map(|&p| frame.transform_point3(p)));
         let low = (room.min + 0.05 - bounds.min.truncate()).max(Vec2::ZERO);
@@ -950,7 +954,7 @@ impl Site<'_> {
         self.append(&piece.mesh, &frame);
     }
 
-    /// Curtains and radiators at the windows.
+    /// Adds curtains and radiators to the windows.
     fn windows_dressed(&mut self, room: &Room) {
         for wall in 0..4 {
             for opening in room.openings[wall].iter().filter(|opening| opening.kind == OpeningKind::Window) {
@@ -977,7 +981,7 @@ impl Site<'_> {
         }
     }
 
-    /// Curtains before a window: to the floor if nothing is in the way, else to the sill.
+    /// Adds curtains to a window. They reach the floor if nothing is in the way, else the sill.
     fn curtains(&mut self, room: &Room, wall: usize, opening: &Opening) {
         let middle = 0.5 * (opening.from + opening.to);
         let half = 0.5 * (opening.to - opening.from);
@@ -1016,7 +1020,7 @@ impl Site<'_> {
         }
     }
 
-    /// What stands about.
+    /// Places small furniture around the room.
     fn small_furniture(&mut self, room: &Room) {
         let wet = room.kind == RoomKind::Bathroom;
         let bin = make::bin(&mut self.studio);
@@ -1042,7 +1046,7 @@ impl Site<'_> {
     }
 }
 
-/// The sides of a window's opening, from the wall outwards.
+/// Builds the sides of a window's opening, from the wall outwards.
 fn reveal(b: &mut Builder, opening: &Opening, paint: u16) {
     let (x0, x1, z0, z1, t) = (opening.from, opening.to, opening.low, opening.high, WALL_THICKNESS);
     b.paint(paint);
@@ -1053,7 +1057,7 @@ fn reveal(b: &mut Builder, opening: &Opening, paint: u16) {
     b.quad_at(vec3(x1, -t, z0), vec3(0.0, 0.0, height), vec3(0.0, t, 0.0), Vec2::ZERO);
 }
 
-/// Whether two boxes share more than a touch.
+/// True if two boxes overlap by more than a touch.
 pub(super) fn overlap(a: &Bounds, b: &Bounds) -> bool {
     let slack = 0.008;
     (0..3).all(|axis| a.min[axis] + slack < b.max[axis] && b.min[axis] + slack < a.max[axis])

@@ -1,4 +1,4 @@
-//! How rooms are lit: lamps, windows and the sun, shadows and one bounce, at every vertex.
+//! Light in rooms, computed at every vertex: lamps, windows, the sun, shadows and one bounce.
 
 use std::collections::HashMap;
 
@@ -12,24 +12,25 @@ use super::mesh::{Bounds, Mesh, Surface};
 use super::texture::Material;
 use crate::labels::nyu40::CORE;
 
-/// Directions in which a vertex looks around.
+/// Number of rays that gather the light around a vertex.
 const RAYS: usize = 20;
-/// Places that stand for all that the sun shines on.
+/// Number of places that represent all sunlit surfaces.
 const SUNLIT: usize = 12;
-/// How far off a surface its rays begin, in metres.
+/// Distance from a surface at which its rays begin, in metres.
 const OFFSET: f32 = 0.004;
-/// Vertices this near on one plane are lit alike: directly, and by what is around, in metres.
+/// Distance in metres within which vertices on one plane share their light: direct light, and light from the
+/// surroundings.
 const SHARED_DIRECT: f32 = 0.04;
 const SHARED_AROUND: f32 = 0.09;
-/// How far apart planes are that are not the same, in metres.
+/// Least distance between two planes that count as different, in metres.
 const PLANE: f32 = 0.006;
-/// A gap into which nobody looks, in metres.
+/// Width of gaps that nobody looks into, in metres.
 const HIDDEN: f32 = 0.06;
-/// Brightest spot whose light is gathered ray by ray: few rays would find smaller ones, and speckle.
+/// Brightest light that is gathered ray by ray. Few rays find a small bright spot, and would make speckles.
 const BRIGHTEST: f32 = 1.6;
-/// Light of a sample that is too little to look whether it arrives.
+/// Light of a sample that is too faint to test for shadow.
 const FAINT: f32 = 0.004;
-/// Brightness of the sky at full daylight; of the sun on what faces it; of a lamp at 1 m.
+/// Brightness of the sky at full daylight, of the sun on a surface that faces it, and of lamps at 1 m.
 const SKY: f32 = 5.0;
 const SUN: f32 = 7.0;
 const CEILING_LAMP: f32 = 2.6;
@@ -40,14 +41,14 @@ const OTHER_LAMP: f32 = 0.5;
 pub(super) struct Lamp {
     pub at: Vec3,
     pub color: Vec3,
-    /// Radius of what glows.
+    /// Radius of the glowing part.
     radius: f32,
 }
 
-/// Parallel light.
+/// The sun, as parallel light.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sun {
-    /// Where it shines to.
+    /// Direction in which it shines.
     pub direction: Vec3,
     pub color: Vec3,
 }
@@ -55,16 +56,16 @@ pub(super) struct Sun {
 /// The light in a home. A surface is as bright as its colour times the light on it.
 #[derive(Debug)]
 pub(super) struct Light {
-    /// What falls on each vertex, without the sun itself.
+    /// Light that falls on each vertex, without direct sunlight.
     pub at_vertex: Vec<Vec3>,
     pub lamps: Vec<Lamp>,
     pub sun: Option<Sun>,
-    /// Of the sky, as windows show it.
+    /// Colour of the sky that windows show.
     pub sky: Vec3,
 }
 
 impl Light {
-    /// Lights every vertex of `home`.
+    /// Computes the light at every vertex of `home`.
     pub(super) fn new(home: &Home, draw: &mut Draw) -> Self {
         let lamps = lamps(home, draw);
         let sun = sun(home, draw);
@@ -82,7 +83,7 @@ impl Light {
             near.par_iter().map(|&[p, n]| direct(&tree, &lamps, &home.panes, sky, sun, p, n)).collect();
         let steady_at = |corner: u32| direct[near_of_vertex[corner as usize] as usize][0];
         let sunlit = sunlit(mesh, &colors, |corner| direct[near_of_vertex[corner as usize] as usize][1], home);
-        // What has bounced more than once is everywhere.
+        // Light that has bounced more than once is taken as the same everywhere.
         let rest = direct.iter().map(|[steady, _]| steady.min(Vec3::splat(BRIGHTEST))).sum::<Vec3>()
             / direct.len().max(1) as f32
             * 0.35
@@ -106,7 +107,8 @@ impl Light {
                     let light = light.min(Vec3::splat(BRIGHTEST)) + rest;
                     sum += light * colors[usize::from(mesh.surfaces[triangle as usize].material)];
                 }
-                // Who sees things from behind is in one of them; who sees only what is close, behind one.
+                // A place that sees things from behind is inside one. A place that sees only close things is
+                // behind one.
                 if 2 * behind > RAYS || 10 * close > 8 * RAYS {
                     return None;
                 }
@@ -120,7 +122,7 @@ impl Light {
         Self { at_vertex: spread(at_vertex, &mesh.triangles), lamps, sun, sky }
     }
 
-    /// The same after the home was moved.
+    /// Moves lamps and sun along with a home that was moved.
     pub(super) fn transform(&mut self, frame: &Affine3A) {
         self.lamps.iter_mut().for_each(|lamp| lamp.at = frame.transform_point3(lamp.at));
         if let Some(sun) = &mut self.sun {
@@ -129,8 +131,8 @@ impl Light {
     }
 }
 
-/// Vertices inside of things are never seen, but what lies between them and others is: they take the light of their
-/// neighbours.
+/// Fills in the light of vertices inside objects from their neighbours. Such vertices are never seen, but the
+/// surfaces between them and others are.
 fn spread(mut light: Vec<Option<Vec3>>, triangles: &[[u32; 3]]) -> Vec<Vec3> {
     for _ in 0..12 {
         let mut sums: HashMap<u32, (Vec3, f32)> = HashMap::new();
@@ -155,7 +157,7 @@ fn spread(mut light: Vec<Option<Vec3>>, triangles: &[[u32; 3]]) -> Vec<Vec3> {
     light.into_iter().map(|light| light.unwrap_or(Vec3::ZERO)).collect()
 }
 
-/// A spot in the sun, as a source of light.
+/// A sunlit place, as a light source.
 struct Spot {
     at: Vec3,
     normal: Vec3,
@@ -164,7 +166,7 @@ struct Spot {
 }
 
 impl Spot {
-    /// What falls from here on a place.
+    /// Returns the light that falls from here on a place.
     fn on(&self, tree: &Bvh, from: Vec3, normal: Vec3) -> Vec3 {
         let to = self.at + self.normal * 0.02 - from;
         let square = to.length_squared();
@@ -175,7 +177,7 @@ impl Spot {
     }
 }
 
-/// Places in the sun, spread by how much light they throw back; `sun_at` is the sun's light at a vertex.
+/// Returns sunlit places, spread by the light that they reflect. `sun_at` gives the sun's light at a vertex.
 fn sunlit(mesh: &Mesh, colors: &[Vec3], sun_at: impl Fn(u32) -> Vec3, home: &Home) -> Vec<Spot> {
     let mut lit: Vec<(usize, Vec3)> = Vec::new();
     let mut whole = 0.0;
@@ -207,8 +209,8 @@ fn sunlit(mesh: &Mesh, colors: &[Vec3], sun_at: impl Fn(u32) -> Vec3, home: &Hom
     spots
 }
 
-/// Where light is computed: places with their normals that stand for all vertices within `shared` on their plane, and
-/// which of them each vertex takes.
+/// Returns the places with their normals at which light is computed, and the place that each vertex takes its
+/// light from. One place represents all vertices within `shared` on its plane.
 fn sites(positions: &[Vec3], normals: &[Vec3], shared: f32) -> (Vec<[Vec3; 2]>, Vec<u32>) {
     let mut known: HashMap<[i32; 7], u32> = HashMap::with_capacity(positions.len());
     let mut sites = Vec::new();
@@ -224,7 +226,7 @@ fn sites(positions: &[Vec3], normals: &[Vec3], shared: f32) -> (Vec<[Vec3; 2]>, 
     (sites, of_vertex)
 }
 
-/// What falls on a place directly: steady light, and the sun's.
+/// Returns the light that falls on a place directly: steady light, and the sun's.
 fn direct(
     tree: &Bvh,
     lamps: &[Lamp],
@@ -251,7 +253,7 @@ fn direct(
         for (s, t) in [(0.2, 0.3), (0.8, 0.25), (0.5, 0.55), (0.25, 0.8), (0.75, 0.85)] {
             let to = pane.corner + pane.u * s + pane.v * t - from;
             let square = to.length_squared();
-            // The area is in the length of `facing`; a full sky around would give 1.
+            // The length of `facing` contains the area. A full sky all around would give 1.
             let share = normal.dot(to) * -facing.dot(to) / (square * square).max(0.02) / (5.0 * std::f32::consts::PI);
             if share * sky.max_element() > FAINT && facing.dot(to) < 0.0 && !tree.is_hit(from, to, 0.999) {
                 steady += sky * share;
@@ -265,7 +267,7 @@ fn direct(
     [steady, sun]
 }
 
-/// Directions around +z, more where they count more.
+/// Returns directions around +z, denser where they count more.
 fn hemisphere() -> [Vec3; RAYS] {
     std::array::from_fn(|i| {
         let r = ((i as f32 + 0.5) / RAYS as f32).sqrt();
@@ -274,13 +276,13 @@ fn hemisphere() -> [Vec3; RAYS] {
     })
 }
 
-/// The mean of a material, for light that it throws on others.
+/// Returns the mean colour of a material, for the light that it reflects.
 fn mean_color(material: &Material) -> Vec3 {
     let samples = (0..16).map(|i| material.albedo(glam::vec2((i % 4) as f32 * 0.137, (i / 4) as f32 * 0.113), 0.05));
     samples.sum::<Vec3>() / 16.0
 }
 
-/// Every lamp shade glows around its middle.
+/// Returns a lamp in the middle of every lamp shade.
 fn lamps(home: &Home, draw: &mut Draw) -> Vec<Lamp> {
     let warm = draw.range(0.0, 1.0);
     let tint = vec3(1.0, 0.95, 0.88).lerp(vec3(1.0, 0.80, 0.56), warm);
@@ -310,7 +312,7 @@ fn lamps(home: &Home, draw: &mut Draw) -> Vec<Lamp> {
     shades.iter().map(lamp).collect()
 }
 
-/// On bright days the sun may shine in at a window.
+/// On bright days, returns a sun that may shine in at a window.
 fn sun(home: &Home, draw: &mut Draw) -> Option<Sun> {
     let (shines, which) = (draw.chance(0.55), draw.range(0.0, 1.0));
     let (aside, elevation) = (draw.range(-0.9, 0.9), draw.range(0.35, 0.95));

@@ -6,30 +6,30 @@ use glam::{Affine3A, Vec2, Vec3, vec2, vec3};
 
 use super::draw::hash_unit;
 
-/// What a triangle is of.
+/// Material, class and object of a triangle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Surface {
     /// Number of the material.
     pub material: u16,
-    /// NYU40's number of the class.
+    /// The class, as NYU40's number.
     pub class: u8,
     /// Number of the object in the scene, from 1; 0 for none.
     pub instance: u16,
 }
 
-/// Triangles with smooth normals and coordinates for textures, in metres.
+/// Triangles with smooth normals and texture coordinates, in metres.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mesh {
     pub positions: Vec<Vec3>,
     pub normals: Vec<Vec3>,
-    /// Metres along the surface.
+    /// Texture coordinates, in metres along the surface.
     pub uvs: Vec<Vec2>,
     pub triangles: Vec<[u32; 3]>,
     /// One per triangle.
     pub surfaces: Vec<Surface>,
 }
 
-/// A box with sides along the axes.
+/// An axis-aligned box.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bounds {
     pub min: Vec3,
@@ -57,7 +57,7 @@ impl Mesh {
         Bounds::of(self.positions.iter().copied())
     }
 
-    /// Adds `other` as it stands after `frame`, a rotation and translation; its objects get the number `instance`.
+    /// Adds `other`, moved by `frame`, a rotation and translation. Its objects get the number `instance`.
     pub(super) fn append(&mut self, other: &Self, frame: &Affine3A, instance: u16) {
         let first = self.positions.len() as u32;
         self.positions.extend(other.positions.iter().map(|&p| frame.transform_point3(p)));
@@ -67,20 +67,20 @@ impl Mesh {
         self.surfaces.extend(other.surfaces.iter().map(|surface| Surface { instance, ..*surface }));
     }
 
-    /// The same moved as a whole.
+    /// Moves the whole mesh.
     pub(super) fn transform(&mut self, frame: &Affine3A) {
         self.positions.iter_mut().for_each(|p| *p = frame.transform_point3(*p));
         self.normals.iter_mut().for_each(|n| *n = frame.transform_vector3(*n));
     }
 
-    /// Normal of a triangle by its corners, of length twice its area.
+    /// Returns the normal of a triangle, with twice the triangle's area as its length.
     pub(super) fn area_normal(&self, triangle: [u32; 3]) -> Vec3 {
         let [a, b, c] = triangle.map(|corner| self.positions[corner as usize]);
         (b - a).cross(c - a)
     }
 
-    /// Cuts triangles until no edge is longer than `max_edge` says for its surface, in metres. Neighbours stay joined:
-    /// whether an edge is cut depends on the edge alone, and solids are of one surface.
+    /// Cuts triangles until no edge is longer than `max_edge` allows for its surface, in metres. Neighbours
+    /// stay joined: the cut of an edge depends on the edge alone, and a solid has a single surface.
     pub(super) fn refine(&mut self, max_edge: impl Fn(&Surface) -> f32) {
         loop {
             let mut middles: HashMap<[u32; 2], u32> = HashMap::new();
@@ -123,7 +123,7 @@ impl Mesh {
     }
 }
 
-/// A ring of [`Builder::loft`]: half axes, middle, height.
+/// A ring of [`Builder::loft`]: half axes, centre and height.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring {
     pub half: Vec2,
@@ -131,22 +131,22 @@ pub(super) struct Ring {
     pub z: f32,
 }
 
-/// A ring around the axis.
+/// Returns a ring around the axis.
 pub(super) fn ring(x: f32, y: f32, z: f32) -> Ring {
     Ring { half: vec2(x, y), center: Vec2::ZERO, z }
 }
 
-/// A round ring around the axis.
+/// Returns a circular ring around the axis.
 pub(super) fn round(radius: f32, z: f32) -> Ring {
     ring(radius, radius, z)
 }
 
-/// Turns on the spot, counter-clockwise seen from above, then moves.
+/// Rotates around the origin, counter-clockwise as seen from above, then translates.
 pub(super) fn placed(at: Vec3, yaw: f32) -> Affine3A {
     Affine3A::from_translation(at) * Affine3A::from_rotation_z(yaw)
 }
 
-/// Builds a mesh solid by solid, each of the material, class and frame that are set.
+/// Builds a mesh from solids. Each takes the current material, class and frame.
 #[derive(Debug)]
 pub(super) struct Builder {
     pub mesh: Mesh,
@@ -165,19 +165,19 @@ impl Builder {
         }
     }
 
-    /// What follows is of this class.
+    /// Sets the class of the following solids.
     pub(super) fn class(&mut self, class: u8) -> &mut Self {
         self.surface.class = class;
         self
     }
 
-    /// What follows is of this material.
+    /// Sets the material of the following solids.
     pub(super) fn paint(&mut self, material: u16) -> &mut Self {
         self.surface.material = material;
         self
     }
 
-    /// Builds in a frame of its own.
+    /// Builds within another frame, relative to the current one.
     pub(super) fn within(&mut self, frame: Affine3A, build: impl FnOnce(&mut Self)) {
         let outer = self.frame;
         self.frame = outer * frame;
@@ -185,7 +185,7 @@ impl Builder {
         self.frame = outer;
     }
 
-    /// So that no two boards have the same grain.
+    /// Returns a random texture offset, so that no two boards have the same grain.
     fn grain_offset(&mut self) -> Vec2 {
         self.solids += 1;
         vec2(hash_unit(self.solids, 1, 7), hash_unit(self.solids, 2, 7)) * 16.0
@@ -203,8 +203,8 @@ impl Builder {
         self.mesh.surfaces.push(self.surface);
     }
 
-    /// A grid of `nu` x `nv` cells over the unit square; `f` gives position, normal and texture coordinates. Seen from
-    /// where the normals point, u and v turn counter-clockwise.
+    /// Adds a grid of `nu` x `nv` cells over the unit square; `f` gives position, normal and texture
+    /// coordinates. Seen from the side that the normals point to, u and v turn counter-clockwise.
     pub(super) fn grid(&mut self, nu: usize, nv: usize, mut f: impl FnMut(f32, f32) -> (Vec3, Vec3, Vec2)) {
         let first = self.mesh.positions.len() as u32;
         for j in 0..=nv {
@@ -223,25 +223,26 @@ impl Builder {
         }
     }
 
-    /// The parallelogram at `corner`, facing `u x v`; texture coordinates are metres from `uv`, along u and v.
+    /// Adds the parallelogram at `corner`, facing `u x v`. Texture coordinates are metres from `uv`, along u
+    /// and v.
     pub(super) fn quad_at(&mut self, corner: Vec3, u: Vec3, v: Vec3, uv: Vec2) {
         let normal = u.cross(v).normalize_or(Vec3::Z);
         let (length_u, length_v) = (u.length(), v.length());
         self.grid(1, 1, |s, t| (corner + u * s + v * t, normal, uv + vec2(s * length_u, t * length_v)));
     }
 
-    /// [`quad_at`](Self::quad_at) with grain along the longer side.
+    /// Adds a parallelogram like [`quad_at`](Self::quad_at), with the grain along the longer side.
     pub(super) fn quad(&mut self, corner: Vec3, u: Vec3, v: Vec3) {
         let offset = self.grain_offset();
         if u.length_squared() >= v.length_squared() {
             self.quad_at(corner, u, v, offset);
         } else {
-            // Turned by a quarter: the same area with u along the longer side.
+            // A quarter turn: the same area with u along the longer side.
             self.quad_at(corner + u, v, -u, offset);
         }
     }
 
-    /// A box; grain along its longest side.
+    /// Adds a box, with the grain along its longest side.
     pub(super) fn cuboid(&mut self, min: Vec3, max: Vec3) {
         let (min, max) = (min.min(max), min.max(max));
         let size = max - min;
@@ -260,7 +261,7 @@ impl Builder {
                 u[p] = size[p];
                 v[q] = size[q];
                 if up == turned {
-                    // So that u x v points outwards.
+                    // This makes u x v point outwards.
                     corner[p] += size[p];
                     u = -u;
                 }
@@ -269,13 +270,13 @@ impl Builder {
         }
     }
 
-    /// A box from its middle on the floor of it: `center` is in the middle of the lower side.
+    /// Adds a box; `center` is the middle of its lower side.
     pub(super) fn block(&mut self, center: Vec3, size: Vec3) {
         let half = vec3(size.x, size.y, 0.0) * 0.5;
         self.cuboid(center - half, center + half + vec3(0.0, 0.0, size.z));
     }
 
-    /// A box with rounded edges.
+    /// Adds a box with rounded edges.
     pub(super) fn rounded(&mut self, min: Vec3, max: Vec3, radius: f32) {
         let (min, max) = (min.min(max), min.max(max));
         let (center, half) = ((min + max) * 0.5, (max - min) * 0.5);
@@ -309,15 +310,15 @@ impl Builder {
         }
     }
 
-    /// [`rounded`](Self::rounded) from the middle of its lower side.
+    /// Adds a [`rounded`](Self::rounded) box; `center` is the middle of its lower side.
     pub(super) fn rounded_block(&mut self, center: Vec3, size: Vec3, radius: f32) {
         let half = vec3(size.x, size.y, 0.0) * 0.5;
         self.rounded(center - half, center + half + vec3(0.0, 0.0, size.z), radius);
     }
 
-    /// Rings joined from first to last, each a superellipse of this exponent (2 is an ellipse, more is squarer), with
-    /// lids where asked. Corners of the profile that turn by more than 40 degrees stay sharp. From bottom to top the
-    /// outside is seen, from top to bottom the inside.
+    /// Joins rings from first to last. Each is a superellipse with this exponent (2 is an ellipse, more is
+    /// squarer); `lids` closes the ends. Corners of the profile that turn by more than 40 degrees stay sharp.
+    /// Rings from bottom to top show the outside, rings from top to bottom the inside.
     pub(super) fn loft(&mut self, rings: &[Ring], exponent: f32, segments: usize, lids: [bool; 2]) {
         let offset = self.grain_offset();
         let direction = |k: usize| {
@@ -330,7 +331,7 @@ impl Builder {
             let (_, unit) = direction(k);
             (ring.center + ring.half * unit).extend(ring.z)
         };
-        // The normal of the band between two rings, at one angle.
+        // Normal of the band between two rings, at one angle.
         let band = |a: &Ring, b: &Ring, k: usize| {
             let around = at(a, k + 1) - at(a, k + segments - 1) + at(b, k + 1) - at(b, k + segments - 1);
             around.cross(at(b, k) - at(a, k)).normalize_or_zero()
@@ -376,7 +377,7 @@ impl Builder {
         }
     }
 
-    /// A cone or cylinder between two points, closed.
+    /// Adds a closed cone or cylinder between two points.
     pub(super) fn rod(&mut self, from: Vec3, to: Vec3, radius_from: f32, radius_to: f32, segments: usize) {
         let axis = (to - from).normalize_or(Vec3::Z);
         let side = axis.any_orthonormal_vector();
@@ -387,7 +388,7 @@ impl Builder {
         });
     }
 
-    /// A tube through points, with round joints.
+    /// Adds a tube through points, with round joints.
     pub(super) fn tube(&mut self, points: &[Vec3], radius: f32, segments: usize) {
         for pair in points.windows(2) {
             self.rod(pair[0], pair[1], radius, radius, segments);
@@ -397,7 +398,7 @@ impl Builder {
         }
     }
 
-    /// An ellipsoid with half axes along those of the frame.
+    /// Adds an ellipsoid with half axes along those of the frame.
     pub(super) fn ellipsoid(&mut self, center: Vec3, half: Vec3, segments: usize) {
         let offset = self.grain_offset();
         self.grid(segments, (segments / 2).max(3), |s, t| {
@@ -408,7 +409,7 @@ impl Builder {
         });
     }
 
-    /// A thin sheet with two faces; seen from the front u and v turn counter-clockwise.
+    /// Adds a thin sheet with two faces. Seen from the front, u and v turn counter-clockwise.
     pub(super) fn sheet(&mut self, nu: usize, nv: usize, thickness: f32, f: impl Fn(f32, f32) -> Vec3) {
         let offset = self.grain_offset();
         let step = 0.5 / nu.max(nv) as f32;
@@ -429,7 +430,7 @@ impl Builder {
         }
     }
 
-    /// A cushion: two bulging faces that meet in a seam, around `center`, of half sizes `half`.
+    /// Adds a cushion around `center`, of half sizes `half`: two bulging faces that meet in a seam.
     pub(super) fn cushion(&mut self, center: Vec3, half: Vec3) {
         let offset = self.grain_offset();
         let bulge = |u: f32, v: f32| {
@@ -459,7 +460,7 @@ fn longest(size: Vec3) -> usize {
 mod tests {
     use super::*;
 
-    /// Volume by the divergence theorem: right only where every triangle faces outwards.
+    /// Volume by the divergence theorem. It is right only if every triangle faces outwards.
     fn volume(mesh: &Mesh) -> f32 {
         let volume = |t: &[u32; 3]| {
             let [a, b, c] = t.map(|corner| mesh.positions[corner as usize]);
@@ -491,7 +492,7 @@ mod tests {
         near(&built(|b| b.rounded(Vec3::ZERO, vec3(2.0, 1.0, 0.5), 0.02)), 1.0);
         near(&built(|b| b.rod(Vec3::ZERO, vec3(0.0, 1.0, 1.0), 0.2, 0.2, 48)), 0.1777);
         near(&built(|b| b.ellipsoid(Vec3::ONE, vec3(0.5, 0.4, 0.3), 48)), 0.2513);
-        // Open at its edges: there is no volume, but the faces have a side.
+        // The sheet is open at its edges. So it has no volume, but its faces have a side.
         assert_eq!(built(|b| b.sheet(8, 8, 0.01, |u, v| vec3(u, v, 0.2 * (u * 3.0).sin()))).triangles.len(), 256);
         assert!(volume(&built(|b| b.cushion(Vec3::ZERO, vec3(0.3, 0.2, 0.1)))) > 0.012);
     }

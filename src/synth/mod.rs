@@ -1,12 +1,13 @@
-//! Furnished rooms that are made, not scanned: labelled scans with recorded RGB-D views, for training and evaluation
-//! where no data set may be had.
+//! Synthetic furnished rooms: labelled scans with recorded RGB-D views. They serve for training and
+//! evaluation where no data set is available.
 //!
-//! A home of one to three rooms is planned, furnished in one style, lit, filmed along a walk by the project's own
-//! renderer ([`crate::views::render`]), and scanned: only what the views saw becomes points, with the noise and the
-//! holes of a depth camera. Everything follows from a seed; the same seed gives the same files on one device.
+//! A home of one to three rooms is planned, furnished in one style, and lit. The project's own renderer
+//! ([`crate::views::render`]) films it along a walk. The scan then holds only points that the views saw, with
+//! the noise and the holes of a depth camera. Everything follows from a seed. The same seed gives the same
+//! files on one device.
 //!
-//! Splits share no style: each of 120 styles, which decide the materials and the designs of all furniture, belongs to one
-//! split. The catalogue of styles is the same for every seed.
+//! A style decides the materials and the designs of all furniture. There are 120 styles, the same for every
+//! seed, and each belongs to a single split.
 //!
 //! A room is written in ScanNet's layout:
 //!
@@ -19,9 +20,9 @@
 //! | `label/N.png`, `instance/N.png` | class and object of every pixel, numbered as in the labelled scan |
 //! | `synth.json` | what the room was made from, and how many points each class has |
 //!
-//! Frames count by 20, as an export of every 20th frame of a recording. Of NYU40's classes the twenty of the benchmark are there
-//! ([`SCANNET20`](crate::labels::nyu40::SCANNET20)), and what a benchmark does not count: ceilings (22), pillows (18), books (23), lamps (35), small
-//! things (40) and the like.
+//! Frames are numbered in steps of 20, like an export of every 20th frame of a recording. All twenty classes
+//! of the benchmark occur ([`SCANNET20`](crate::labels::nyu40::SCANNET20)). So do classes that no benchmark
+//! counts: ceilings (22), pillows (18), books (23), lamps (35), small things (40) and the like.
 
 mod bvh;
 
@@ -59,31 +60,32 @@ use style::Style;
 
 use crate::views::{Intrinsics, Pose, PoseConvention};
 
-/// Counted up when the same seed gives other rooms.
+/// Version of the generator, increased when the same seed gives other rooms.
 const RECIPE: u32 = 1;
-/// Longest edges of what is lit as one, in metres: of walls, of what is full of small things, of all else.
+/// Longest edges of triangles, in metres, for the light: of walls, of surfaces full of small things, and of
+/// all others.
 const LIT_EDGES: [f32; 3] = [0.15, 0.22, 0.13];
-/// Homes that are planned until one can be walked through.
+/// Number of homes to plan until one can be walked through.
 const ATTEMPTS: u64 = 64;
-/// What the streams of random numbers are for.
+/// Purposes of the streams of random numbers.
 const STYLE_ORDER: u64 = 1;
 const KIND_ORDER: u64 = 2;
 const ROOM: u64 = 3;
 
-/// Which part of a data set a room belongs to.
+/// Part of a data set to which a room belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// To train on.
+    /// For training.
     Train,
-    /// To choose settings by.
+    /// For choosing settings.
     Val,
-    /// To measure with.
+    /// For measuring.
     Test,
 }
 
 impl Split {
-    /// All of them.
+    /// All splits.
     pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
 }
 
@@ -97,12 +99,12 @@ impl fmt::Display for Split {
     }
 }
 
-/// How rooms are made.
+/// Settings for generating rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where all choices come from.
+    /// Seed of every random choice.
     pub seed: u64,
-    /// Views of each room, 1 to 10,000.
+    /// Number of views of each room, 1 to 10,000.
     pub views: usize,
     /// Width and height of the views in pixels, 32 x 24 to 648 x 484.
     pub size: [usize; 2],
@@ -117,10 +119,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Says whether rooms can be made so.
+    /// Checks that all settings are in range.
     ///
     /// # Errors
-    /// [`SynthError::Setting`] where a number is out of its range.
+    /// [`SynthError::Setting`] for a setting out of its range.
     pub fn check(&self) -> Result<(), SynthError> {
         let [width, height] = self.size;
         if !(1..=10_000).contains(&self.views) {
@@ -139,38 +141,38 @@ impl Settings {
     }
 }
 
-/// What a room was made from and what it holds: the content of `synth.json`.
+/// Origin and contents of a room, as in `synth.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoomInfo {
-    /// Version of the recipe.
+    /// Version of the generator.
     pub recipe: u32,
-    /// How it was made.
+    /// Settings it was generated with.
     pub settings: Settings,
-    /// The part of the data set.
+    /// Split of the data set.
     pub split: Split,
-    /// Its number in that part, from 1.
+    /// Number of the room in its split, from 1.
     pub number: usize,
-    /// Its style.
+    /// Number of its style.
     pub style: u64,
-    /// What its rooms are used for.
+    /// Uses of its rooms.
     pub rooms: Vec<String>,
-    /// Points of the scan.
+    /// Number of points of the scan.
     pub points: usize,
-    /// Points of each class, by NYU40's number.
+    /// Number of points of each class, by NYU40's number.
     pub points_of_class: BTreeMap<u8, usize>,
 }
 
-/// What became of a room.
+/// Result of [`write_room`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// It was made.
+    /// The room was generated.
     Made(RoomInfo),
-    /// It was there already, the same.
+    /// The same room was already there.
     Kept(RoomInfo),
 }
 
 impl Outcome {
-    /// The room, either way.
+    /// Returns the room's description.
     #[must_use]
     pub fn info(&self) -> &RoomInfo {
         match self {
@@ -179,7 +181,7 @@ impl Outcome {
     }
 }
 
-/// A room in memory.
+/// A generated room in memory.
 struct Made {
     info: RoomInfo,
     lens: Intrinsics,
@@ -188,25 +190,27 @@ struct Made {
     points: Vec<Point>,
 }
 
-/// The name of room `number` of a split: that of its folder and the start of its files' names.
+/// Returns the name of room `number` of a split. The folder has this name, and the names of its files begin
+/// with it.
 #[must_use]
 pub fn room_name(number: usize) -> String {
     format!("room_{number:04}")
 }
 
-/// The styles of a split's rooms, in ascending order; those of different splits differ.
+/// Returns the styles of a split's rooms, in ascending order. Splits share no style.
 #[must_use]
 pub fn styles_of(split: Split) -> Vec<u64> {
     (0..Style::count_of()).map(|k| 3 * k + split as u64).collect()
 }
 
-/// Makes room `number` (from 1) of `split`, as the folder `root/SPLIT/NAME`, drawn on `device`.
+/// Generates room `number` (from 1) of `split` in the folder `root/SPLIT/NAME`. The views are rendered on
+/// `device`.
 ///
-/// The folder appears whole or not at all. One that is there already is kept if it was made by the same settings.
+/// The folder appears only when it is complete. An existing one is kept if it has the same settings.
 ///
 /// # Errors
-/// [`SynthError::Setting`] for settings out of range, [`SynthError::Differs`] where the folder holds anything else;
-/// otherwise what drawing and writing give.
+/// [`SynthError::Setting`] for settings out of range, [`SynthError::Differs`] if the folder holds anything
+/// else, and errors of rendering and writing.
 pub fn write_room(
     root: &Path,
     split: Split,
@@ -224,7 +228,7 @@ pub fn write_room(
     Ok(Outcome::Made(made.info))
 }
 
-/// The style and the kind of a room: both go round, so that a split has all of them early.
+/// Returns the style and the kind of a room. Both go round, so that a split has all of them early.
 fn choices(split: Split, number: usize, seed: u64) -> (u64, RoomKind) {
     let index = number.saturating_sub(1);
     let styles = styles_of(split);
@@ -256,10 +260,10 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
         _ => LIT_EDGES[2],
     });
     let [width, height] = settings.size;
-    // About 60 degrees wide, as the camera of a tablet.
+    // The view is about 60 degrees wide, as with a tablet's camera.
     let focal = width as f64 * draw.range(0.80, 0.92) as f64;
     let lens = Intrinsics::new(width, height, focal, focal, 0.5 * (width as f64 - 1.0), 0.5 * (height as f64 - 1.0))?;
-    // While walls are along the axes, rays meet few boxes.
+    // As long as walls are along the axes, rays meet few boxes.
     let mut light = Light::new(&home, &mut draw);
     let poses = turn(&mut home, &mut light, &poses, &mut draw);
     let mut views = record::record(&home, &light, &poses, &lens, device, &mut draw)?;
@@ -287,8 +291,8 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
     Ok(Made { info, lens, poses, views, points })
 }
 
-/// Turns a home by any angle, since scans are not aligned to anything, and moves it to where all coordinates are
-/// positive.
+/// Rotates a home by a random angle, since scans are not aligned to anything. Then moves it so that all
+/// coordinates are positive.
 fn turn(home: &mut Home, light: &mut Light, poses: &[Pose], draw: &mut Draw) -> Vec<Pose> {
     let turn = Affine3A::from_rotation_z(draw.range(0.0, std::f32::consts::TAU));
     home.mesh.transform(&turn);
@@ -297,7 +301,7 @@ fn turn(home: &mut Home, light: &mut Light, poses: &[Pose], draw: &mut Draw) -> 
     home.mesh.transform(&shift);
     let frame = shift * turn;
     light.transform(&frame);
-    // From f32: made orthonormal again.
+    // Makes the rotation orthonormal again, since it comes from f32.
     let [x, y, _] =
         frame.matrix3.to_cols_array_2d().map(|column| glam::Vec3::from_array(column).as_dvec3().normalize());
     let z = x.cross(y).normalize();

@@ -1,4 +1,4 @@
-//! The way of a camera that is held in a hand, through rooms, looking at what stands there.
+//! Path of a hand-held camera through the rooms, looking at the furniture.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -9,14 +9,15 @@ use super::draw::Draw;
 use super::layout::{Home, Room};
 use crate::views::{Pose, PoseConvention};
 
-/// Side of a cell of the map of where one can walk, in metres.
+/// Side of a cell in the map of the walkable floor, in metres.
 const CELL: f32 = 0.08;
-/// Distances to furniture and walls that a walker keeps, in metres: as much as the rooms allow.
+/// Distances that a walker keeps from furniture and walls, in metres. The largest that the rooms allow is
+/// taken.
 const CLEARANCES: [f32; 4] = [0.30, 0.20, 0.12, 0.05];
-/// What is lower is stepped over, in metres.
+/// Largest height that is stepped over, in metres.
 const STEP: f32 = 0.12;
 
-/// Where one can walk.
+/// Map of the walkable floor.
 struct Floor {
     min: Vec2,
     columns: usize,
@@ -35,7 +36,7 @@ impl Floor {
             let at = floor.center(cell);
             let within = |low: Vec2, high: Vec2| at.cmpge(low).all() && at.cmple(high).all();
             let in_room = home.rooms.iter().any(|room| within(room.min + clearance, room.max - clearance));
-            // Passages reach into the rooms on both sides, and are as narrow as they are.
+            // Passages reach into the rooms on both sides, and stay as narrow there.
             let in_passage = home.passages.iter().any(|[low, high]| {
                 let size = *high - *low;
                 let along = if size.x < size.y { vec2(0.5, -0.2) } else { vec2(-0.2, 0.5) };
@@ -69,7 +70,7 @@ impl Floor {
         })
     }
 
-    /// Leaves only the largest connected part free, and says how many cells it has.
+    /// Keeps only the largest connected part free. Returns its number of cells.
     fn keep_largest(&mut self) -> usize {
         let mut part_of = vec![0_usize; self.free.len()];
         let mut sizes = vec![0];
@@ -98,13 +99,13 @@ impl Floor {
         sizes[largest]
     }
 
-    /// The free cell nearest to a place.
+    /// Returns the free cell nearest to a place.
     fn nearest(&self, to: Vec2) -> Option<usize> {
         let free = (0..self.free.len()).filter(|&cell| self.free[cell]);
         free.min_by(|&a, &b| self.center(a).distance_squared(to).total_cmp(&self.center(b).distance_squared(to)))
     }
 
-    /// The shortest way between two cells, with both.
+    /// Returns the shortest way between two cells, both included.
     fn way(&self, from: usize, to: usize) -> Vec<usize> {
         let mut best: BTreeMap<usize, (u32, usize)> = BTreeMap::from([(from, (0, from))]);
         let mut open = BinaryHeap::from([Reverse((0_u32, from))]);
@@ -134,17 +135,18 @@ impl Floor {
     }
 }
 
-/// A place on the way, and what is looked at from there.
+/// A place on the way, and the point looked at from there.
 #[derive(Clone, Copy)]
 struct Stop {
     at: Vec2,
     look: Vec3,
 }
 
-/// Poses along a walk through all rooms, `count` of them. `None` where nobody could stand in a room.
+/// Returns `count` poses along a walk through all rooms, or `None` if there is a room that nobody can stand
+/// in.
 pub(super) fn walk(home: &Home, count: usize, draw: &mut Draw) -> Option<Vec<Pose>> {
     let area: f32 = home.rooms.iter().map(|room| room.size().x * room.size().y).sum();
-    // Rather near to furniture than shut out of a room.
+    // Walking close to furniture is better than being shut out of a room.
     let floor = CLEARANCES.iter().find_map(|&clearance| {
         let mut floor = Floor::new(home, clearance);
         let cells = floor.keep_largest();
@@ -173,7 +175,7 @@ pub(super) fn walk(home: &Home, count: usize, draw: &mut Draw) -> Option<Vec<Pos
             let angle = start + turn * turns * k as f32 / stops as f32 * std::f32::consts::TAU;
             let side = vec2(angle.cos(), angle.sin());
             let half = room.size() * 0.5;
-            // Across the room from what is looked at, now nearer, now farther.
+            // The camera stands across the room from its target, now nearer, now farther.
             let wanted = room.center() - half * side * draw.range(0.3, 0.85);
             let Some(cell) = floor.nearest(wanted.clamp(room.min + 0.15, room.max - 0.15)) else { continue };
             let look = target(home, room, side, draw);
@@ -190,7 +192,7 @@ pub(super) fn walk(home: &Home, count: usize, draw: &mut Draw) -> Option<Vec<Pos
     Some(poses(&smooth, count, eye, draw))
 }
 
-/// Something that stands on this side of a room, or else a place on its wall.
+/// Returns a target on one side of a room: a piece of furniture, or else a place on the wall.
 fn target(home: &Home, room: &Room, side: Vec2, draw: &mut Draw) -> Vec3 {
     let half = room.size() * 0.5;
     let there = |center: Vec3| {
@@ -206,7 +208,7 @@ fn target(home: &Home, room: &Room, side: Vec2, draw: &mut Draw) -> Vec3 {
     }
 }
 
-/// The same way without corners, and looks that change gradually.
+/// Smooths the way, so that it has no corners and the view changes gradually.
 fn smoothed(places: &[Stop], floor: &Floor) -> Vec<Stop> {
     let mean = |from: usize, to: usize, value: &dyn Fn(&Stop) -> Vec3| {
         let (from, to) = (from.min(places.len() - 1), to.min(places.len() - 1));
@@ -215,7 +217,7 @@ fn smoothed(places: &[Stop], floor: &Floor) -> Vec<Stop> {
     let stop = |i: usize| {
         let at = mean(i.saturating_sub(6), i + 6, &|stop| stop.at.extend(0.0)).truncate();
         let free = floor.nearest(at).is_some_and(|cell| floor.center(cell).distance(at) < CELL);
-        // Directions, not places, are averaged: what is looked at may be on all sides.
+        // Averages directions instead of targets, since targets may lie on all sides.
         let toward = mean(i.saturating_sub(7), i + 7, &|stop| (stop.look - stop.at.extend(1.5)).normalize_or(Vec3::X));
         let at = if free { at } else { places[i].at };
         Stop { at, look: toward }
@@ -224,7 +226,7 @@ fn smoothed(places: &[Stop], floor: &Floor) -> Vec<Stop> {
 }
 
 fn poses(way: &[Stop], count: usize, eye: f32, draw: &mut Draw) -> Vec<Pose> {
-    // Time passes with steps and with turning.
+    // Time passes with steps and with turns.
     let mut times = vec![0.0_f32];
     for pair in way.windows(2) {
         let turn = pair[0].look.normalize_or(Vec3::X).angle_between(pair[1].look.normalize_or(Vec3::X));
@@ -248,7 +250,7 @@ fn poses(way: &[Stop], count: usize, eye: f32, draw: &mut Draw) -> Vec<Pose> {
         let jitter = Vec3::new(draw_small(k, 1), draw_small(k, 2), draw_small(k, 3)) * 0.01;
         let pitch = 0.07 * sway(t, 0);
         let look = (look + Vec3::Z * pitch + jitter).normalize_or(Vec3::X);
-        // Nobody films the floor under the feet, or the ceiling alone.
+        // The camera does not film the floor at the walker's feet, nor the ceiling alone.
         let level = look.truncate().normalize_or(Vec2::X);
         let rise = (look.z / look.truncate().length().max(1e-3)).clamp(-0.75, 0.22);
         let forward = level.extend(rise).normalize().as_dvec3();
@@ -264,7 +266,7 @@ fn poses(way: &[Stop], count: usize, eye: f32, draw: &mut Draw) -> Vec<Pose> {
     (0..count).filter_map(|k| pose(k).ok()).collect()
 }
 
-/// -1 to 1, different for every view.
+/// Returns a number from -1 to 1, different for every view.
 fn draw_small(view: usize, which: i32) -> f32 {
     2.0 * super::draw::hash_unit(view as i32, which, 77) - 1.0
 }

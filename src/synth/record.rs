@@ -1,4 +1,4 @@
-//! What a depth camera sees along a path: pictures, noisy depth, and what each pixel is of.
+//! Views of a depth camera along a path: pictures, noisy depth, and the class and object of each pixel.
 
 use burn::tensor::Device;
 use glam::{Vec3, vec2, vec3};
@@ -15,33 +15,33 @@ use crate::random::SplitMix64;
 use crate::views::render::{Renderer, Scene, pinhole};
 use crate::views::{Intrinsics, Pose};
 
-/// Samples of a pixel along each axis.
+/// Samples per pixel along each axis.
 const SAMPLES: usize = 2;
-/// Nothing nearer is seen, in metres.
+/// Nearest distance that is rendered, in metres.
 const NEAR: f64 = 0.05;
-/// Side of the map of what the sun reaches, in pixels, and how far away it is drawn from, in metres.
+/// Side of the sun's shadow map in pixels, and the distance from which it is rendered in metres.
 const SUN_MAP: usize = 1400;
 const SUN_DISTANCE: f32 = 60.0;
-/// How far behind what the sun reaches a surface may be and still be lit, in metres.
+/// Slack of the shadow map in metres: a surface this far behind the lit one still counts as lit.
 const SUN_SLACK: f32 = 0.03;
-/// From and up to where depth is measured, in metres.
+/// Least and largest depth that is measured, in metres.
 const DEPTH_RANGE: [f32; 2] = [0.35, 6.5];
 /// Mean brightness that the camera exposes for.
 const GREY: f32 = 0.25;
 
-/// One view.
+/// A view.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub color: Vec<[u8; 3]>,
-    /// Millimetres, 0 where there is no measurement.
+    /// Depth in millimetres, 0 for no measurement.
     pub depth: Vec<u16>,
-    /// NYU40's classes.
+    /// NYU40's number of the class of each pixel.
     pub label: Vec<u8>,
-    /// Numbers of objects in the scene.
+    /// Number of the object in the scene, for each pixel.
     pub instance: Vec<u16>,
 }
 
-/// A view before it is exposed.
+/// A view before exposure.
 struct Exposure {
     radiance: Vec<Vec3>,
     depth: Vec<u16>,
@@ -51,7 +51,7 @@ struct Exposure {
     brightness: f32,
 }
 
-/// Draws a home with its light.
+/// Renders a home with its light.
 struct Studio<'a> {
     home: &'a Home,
     light: &'a Light,
@@ -59,19 +59,19 @@ struct Studio<'a> {
     seed: u32,
 }
 
-/// What a ray meets.
+/// The point where a ray hits a surface.
 struct Hit {
     radiance: Vec3,
-    /// Brightness of the material, and the cosine at which it is looked at: what depth sensors mind.
+    /// Brightness of the material, and the cosine of the viewing angle; depth sensors depend on both.
     albedo: f32,
     cosine: f32,
     loss: f32,
 }
 
-/// The views of `home` along `poses`.
+/// Renders the views of `home` along `poses`.
 ///
 /// # Errors
-/// [`SynthError::Render`] where the device failed.
+/// [`SynthError::Render`] if the device fails.
 pub(super) fn record(
     home: &Home,
     light: &Light,
@@ -98,7 +98,7 @@ pub(super) fn record(
         .map(|(view, pose)| studio.look(&renderer, lens, pose, view))
         .collect::<Result<_, _>>()?;
 
-    // The exposure follows the brightness with some delay, and wanders.
+    // The exposure follows the brightness with some delay, and drifts.
     let (drift, phase) = (draw.range(0.05, 0.22), draw.range(0.0, 6.3));
     let tint = vec3(1.0 + 0.05 * draw.normal(), 1.0, 1.0 + 0.06 * draw.normal());
     let noise_level = draw.range(0.5, 1.4);
@@ -118,7 +118,7 @@ pub(super) fn record(
     Ok(exposures.into_par_iter().zip(&gains).enumerate().map(develop).collect())
 }
 
-/// A camera far off, in whose picture a whole home fits.
+/// Returns a distant camera whose picture holds the whole home.
 fn sun_camera(bounds: &Bounds, direction: Vec3) -> Pinhole {
     let radius = 0.5 * bounds.size().length() + 0.2;
     let right = direction.any_orthonormal_vector();
@@ -136,7 +136,7 @@ fn sun_camera(bounds: &Bounds, direction: Vec3) -> Pinhole {
 }
 
 impl Studio<'_> {
-    /// How much of the sun reaches a place, 0 to 1.
+    /// Returns the share of sunlight that reaches a place, 0 to 1.
     fn sunlight(&self, at: Vec3) -> f32 {
         let Some((camera, depth)) = &self.sun_map else { return 0.0 };
         let [x, y, z] = camera.to_camera(at.to_array());
@@ -153,8 +153,8 @@ impl Studio<'_> {
         row(j) * (1.0 - t) + row(j + 1.0) * t
     }
 
-    /// The light that comes from triangle `number` along a ray of `direction`, whose z in the camera is 1; `pixel` is how
-    /// wide a pixel is at a depth of 1.
+    /// Returns the hit of a ray on triangle `number`, with the light along the ray. The z of `direction` in
+    /// the camera is 1. `pixel` is the width of a pixel at a depth of 1.
     fn hit(&self, number: usize, origin: Vec3, direction: Vec3, pixel: f32) -> Hit {
         let mesh = &self.home.mesh;
         let corners = mesh.triangles[number].map(|corner| corner as usize);
@@ -163,7 +163,7 @@ impl Studio<'_> {
         let plane = ab.cross(ac);
         let along = plane.dot(a - origin) / plane.dot(direction);
         let at = origin + direction * along;
-        // Weights by areas; samples may lie a little outside.
+        // Weights are areas. Samples may lie slightly outside.
         let inverse = 1.0 / plane.length_squared().max(1e-20);
         let from_a = at - a;
         let v = (plane.dot(from_a.cross(ac)) * inverse).clamp(0.0, 1.0);
@@ -202,7 +202,7 @@ impl Studio<'_> {
                 let half = (to.normalize_or(normal) - view).normalize_or(normal);
                 shine += lamp.color * (normal.dot(half).max(0.0).powi(60) / to.length_squared().max(0.3));
             }
-            // Flat views mirror what is around.
+            // Surfaces at a grazing angle mirror their surroundings.
             shine += steady * (0.25 + 1.5 * (1.0 - cosine).powi(4));
         }
         let glow = albedo * material.glow * if matches!(material.pattern, Pattern::Screen(..)) { 1.2 } else { 2.4 };
@@ -277,7 +277,7 @@ impl Studio<'_> {
     }
 }
 
-/// What a depth sensor measures at a pixel, in millimetres; 0 where it sees nothing.
+/// Returns the measurement of a depth sensor at a pixel, in millimetres; 0 for none.
 fn measured(depths: &[f32], is_one: bool, facts: &Hit, [column, row]: [usize; 2], seed: u32, dice: u32) -> u16 {
     let depth = if is_one { depths.iter().sum::<f32>() / depths.len() as f32 } else { depths[0] };
     if !(DEPTH_RANGE[0]..DEPTH_RANGE[1]).contains(&depth) {
@@ -291,7 +291,7 @@ fn measured(depths: &[f32], is_one: bool, facts: &Hit, [column, row]: [usize; 2]
     let dark = ((0.03 - facts.albedo) / 0.03).clamp(0.0, 1.0) * 0.35;
     let edge = if is_one { 0.0 } else { 0.42 };
     let lost = (facts.loss + far + 0.9 * flat + dark + edge).min(1.0);
-    // The patches are rarely above 0.85 or below 0.15.
+    // The patch noise is rarely above 0.85 or below 0.15.
     if patch < 0.13 + 0.75 * lost && lost > 0.0 {
         return 0;
     }
@@ -305,7 +305,7 @@ fn measured(depths: &[f32], is_one: bool, facts: &Hit, [column, row]: [usize; 2]
     (value * 1000.0).round().clamp(0.0, f32::from(u16::MAX - 1)) as u16
 }
 
-/// From light to the pixels of a file: vignette, blur, noise, tone.
+/// Turns light into the pixels of a file: vignette, blur, noise, tone.
 fn develop(
     radiance: &[Vec3],
     lens: &Intrinsics,
@@ -340,7 +340,7 @@ fn develop(
     pixels
 }
 
-/// Bright light is compressed, then sRGB.
+/// Compresses bright light, then converts to sRGB.
 fn tone(light: Vec3) -> [u8; 3] {
     light.to_array().map(|x| {
         let x = x.max(0.0);
@@ -350,15 +350,15 @@ fn tone(light: Vec3) -> [u8; 3] {
     })
 }
 
-/// A number for each object of a scene in its class, from 1: `label · 1000 + number` as ScanNet's instance pictures have
-/// it, 0 for what has no class.
+/// Returns ScanNet's instance number of each class and object: `label · 1000 + number`, counted in each class
+/// from 1. Objects without a class get 0.
 pub(super) fn instance_ids(home: &Home) -> std::collections::HashMap<(u8, u16), u16> {
     let mut ids = std::collections::HashMap::new();
     let mut counts = [0_u16; 64];
     for surface in &home.mesh.surfaces {
         ids.entry((surface.class, surface.instance)).or_insert_with(|| {
             let count = &mut counts[usize::from(surface.class) % 64];
-            // Surfaces that go on are one object.
+            // Walls, floors and ceilings are one object each.
             if *count == 0
                 || !matches!(
                     surface.class,

@@ -1,4 +1,4 @@
-//! The points of a scan: what the views saw of the surfaces, about evenly spread, off by some millimetres.
+//! Points of a scan: the surfaces that the views saw, evenly sampled, displaced by some millimetres.
 
 use std::collections::HashSet;
 
@@ -14,9 +14,10 @@ use crate::views::{Intrinsics, Pose};
 
 /// Candidates per cell of the grid that thins them out.
 const CANDIDATES: f32 = 2.2;
-/// How far a measured depth may be off for a point to count as seen: in metres, and as a share of the depth.
+/// Tolerance between measured and true depth for a point to count as seen: in metres, and as a share of the
+/// depth.
 const TOLERANCE: [f32; 2] = [0.03, 0.015];
-/// Views that must have seen a point, where there are so many.
+/// Least number of views that must have seen a point, if there are that many.
 const MIN_VIEWS: u32 = 2;
 
 /// A point of a scan.
@@ -29,7 +30,7 @@ pub(super) struct Point {
     pub instance: u16,
 }
 
-/// A place on a surface before it is known who saw it.
+/// A place on a surface, before its visibility is known.
 #[derive(Clone, Copy)]
 struct Candidate {
     position: Vec3,
@@ -37,7 +38,7 @@ struct Candidate {
     triangle: u32,
 }
 
-/// The points that `views` saw, one per cube of side `spacing` and side of a surface.
+/// Returns the points that `views` saw, one for each cube of side `spacing` and side of a surface.
 pub(super) fn scan(
     home: &Home,
     views: &[View],
@@ -73,7 +74,7 @@ pub(super) fn scan(
             }
             let pixel =
                 (v.round() as usize).min(lens.height - 1) * lens.width + (u.round() as usize).min(lens.width - 1);
-            // Depth alone does not tell a picture from the wall a finger's breadth behind it.
+            // Depth alone does not distinguish a picture from the wall just behind it.
             if (view.label[pixel], view.instance[pixel]) != (surface.class, surface.instance) {
                 continue;
             }
@@ -103,7 +104,7 @@ pub(super) fn scan(
         Some(Point { position, normal: turned, color, class: surface.class, instance: surface.instance })
     };
     let points: Vec<Option<Point>> = candidates.par_iter().enumerate().map(seen).collect();
-    // What is thinner than a cell has one surface there, as after fusion.
+    // Objects thinner than a cell have a single surface there, as after fusion.
     let mut taken: HashSet<[i32; 3]> = HashSet::with_capacity(points.len());
     let seen = candidates.iter().zip(points).filter_map(|(candidate, point)| Some((candidate, point?)));
     seen.filter(|(candidate, _)| taken.insert((candidate.position / spacing).floor().to_array().map(|x| x as i32)))
@@ -111,8 +112,8 @@ pub(super) fn scan(
         .collect()
 }
 
-/// Places spread over all surfaces by area, thinned to one in each cube, direction and object: which of these is in
-/// front, the views say.
+/// Samples all surfaces by area, and thins the samples to one for each cube, direction and object. The views
+/// decide later which of these is in front.
 fn candidates(home: &Home, spacing: f32, mut random: SplitMix64) -> Vec<Candidate> {
     let mesh = &home.mesh;
     let per_area = CANDIDATES / (spacing * spacing);
@@ -151,7 +152,7 @@ fn candidates(home: &Home, spacing: f32, mut random: SplitMix64) -> Vec<Candidat
     candidates
 }
 
-/// The position as files hold it.
+/// Rounds a position to the precision of the files.
 pub(super) fn exact(position: Vec3) -> [f64; 3] {
     let p: DVec3 = position.as_dvec3();
     p.to_array()

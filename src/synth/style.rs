@@ -1,16 +1,16 @@
-//! Styles: what the furniture and materials of a home have in common.
+//! Styles: the shared look of a home's furniture and materials.
 
 use glam::{Vec3, vec3};
 
 use super::draw::Draw;
 use super::texture::{Material, Pattern};
 
-/// How many styles there are. Each belongs to one split; see [`Style::count_of`].
+/// Number of styles. Each belongs to one split; see [`Style::count_of`].
 pub(super) const NUM_STYLES: u64 = 120;
-/// What all styles are drawn from: the catalogue is the same whatever the seed of a data set.
+/// Seed of the catalogue of styles. It is the same for every seed of a data set.
 const CATALOGUE: u64 = 0x6765_6f70_7572_6966;
 
-/// Materials by their use; numbers of [`Style::materials`].
+/// Materials by their use, as numbers of [`Style::materials`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Palette {
     pub ceiling: u16,
@@ -58,7 +58,7 @@ pub(super) struct Style {
     pub palette: Palette,
 }
 
-/// sRGB as 0xRRGGBB to linear.
+/// Converts sRGB, as 0xRRGGBB, to linear.
 pub(super) fn rgb(hex: u32) -> Vec3 {
     let channel = |shift: u32| to_linear(((hex >> shift) & 255) as f32 / 255.0);
     vec3(channel(16), channel(8), channel(0))
@@ -68,7 +68,7 @@ pub(super) fn to_linear(value: f32) -> f32 {
     if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
 }
 
-/// Hue 0 to 1, saturation and value as of sRGB, to linear.
+/// Converts hue from 0 to 1, saturation and value, as in sRGB, to linear.
 fn hsv(hue: f32, saturation: f32, value: f32) -> Vec3 {
     let channel = |offset: f32| {
         let t = ((hue + offset).rem_euclid(1.0) * 6.0 - 3.0).abs() - 1.0;
@@ -99,12 +99,12 @@ const FABRICS: [u32; 20] = [
 ];
 
 impl Style {
-    /// How many styles a split may draw from; those of different splits differ.
+    /// Returns the number of styles of a split. Splits share no style.
     pub(super) const fn count_of() -> u64 {
         NUM_STYLES / 3
     }
 
-    /// Style `number`, below [`NUM_STYLES`].
+    /// Returns style `number`, below [`NUM_STYLES`].
     pub(super) fn new(number: u64) -> Self {
         let mut d = Draw::new(CATALOGUE, &[number]);
         let mut materials = Vec::new();
@@ -320,7 +320,7 @@ impl Style {
         Self { number, materials, palette }
     }
 
-    /// The choices of one design of this style: the same in every room.
+    /// Returns the random choices of one design of this style. They are the same in every room.
     pub(super) fn design(&self, kind: u64, variant: u64) -> Draw {
         Draw::new(CATALOGUE, &[self.number, 1 + kind, variant])
     }

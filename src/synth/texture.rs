@@ -4,7 +4,7 @@ use glam::{Vec2, Vec3, vec2, vec3};
 
 use super::draw::{hash, hash_unit, noise};
 
-/// What a surface is made of.
+/// Material of a surface.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Material {
     pub pattern: Pattern,
@@ -12,28 +12,28 @@ pub(super) struct Material {
     pub colors: [Vec3; 3],
     /// Strength of highlights, 0 to 1.
     pub gloss: f32,
-    /// Light that the surface gives off itself, by its colour.
+    /// Light that the surface emits, in its colour.
     pub glow: f32,
-    /// How likely a depth sensor sees nothing there, 0 to 1.
+    /// Probability that a depth sensor sees nothing there, 0 to 1.
     pub loss: f32,
-    /// Whether light passes.
+    /// True if light passes through.
     pub clear: bool,
     pub seed: u32,
 }
 
-/// Patterns; lengths in metres.
+/// Pattern of a material. Lengths are in metres.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pattern {
     Plain,
-    /// Unevenly painted.
+    /// Unevenly painted plaster.
     Plaster,
-    /// Grain along u; the number is how strong.
+    /// Wood grain along u, of this strength.
     Wood(f32),
     /// Boards of this length and width along u.
     Planks(f32, f32),
     /// Squares of strips that change direction.
     Parquet(f32),
-    /// Tiles of this width and height; the last says whether rows are shifted.
+    /// Tiles of this width and height; true shifts every other row.
     Tiles(f32, f32, bool),
     Checker(f32),
     Carpet,
@@ -43,23 +43,23 @@ pub(super) enum Pattern {
     Plaid(f32),
     Dots(f32),
     Flowers(f32),
-    /// Two-coloured ornament, as of wallpaper.
+    /// A two-coloured ornament, as on wallpaper.
     Damask(f32),
     Marble(f32),
     Granite,
     Brushed,
     Leather,
-    /// The back of a book, bands across u.
+    /// The spine of a book, with bands across u.
     Book,
     /// A painting of this size and kind.
     Painting(f32, f32, u32),
     /// A carpet with a border, of this size and kind.
     Rug(f32, f32, u32),
-    /// A display with windows on it, of this size.
+    /// A screen of this size, with windows on it.
     Screen(f32, f32),
     /// Leaves.
     Leaves,
-    /// What is outside of a window: looked at by direction, see [`outside`].
+    /// The world outside a window, by direction; see [`outside`].
     Outside,
 }
 
@@ -84,7 +84,7 @@ impl Material {
         Self { glow, clear: true, ..self }
     }
 
-    /// The colour at `uv`, where a pixel is `footprint` metres wide: what is finer is left out.
+    /// Returns the colour at `uv`. `footprint` is the width of a pixel in metres; finer detail is left out.
     pub(super) fn albedo(&self, uv: Vec2, footprint: f32) -> Vec3 {
         let [a, b, c] = self.colors;
         let (u, v, seed) = (uv.x, uv.y, self.seed);
@@ -274,20 +274,20 @@ impl FractPositive for f32 {
     }
 }
 
-/// How much of a wave of this length is left where a pixel is so wide: all of it at 4 pixels, nothing at 1.
+/// Returns the visible share of a wave of this length: all of it at 4 pixels, nothing at 1.
 #[inline]
 fn visible(wavelength: f32, footprint: f32) -> f32 {
     ((wavelength / footprint - 1.0) / 3.0).clamp(0.0, 1.0)
 }
 
-/// 0 at `from`, 1 at `to`.
+/// Returns 0 at `from`, 1 at `to`, and a smooth curve between.
 #[inline]
 fn smooth(from: f32, to: f32, x: f32) -> f32 {
     let t = ((x - from) / (to - from)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
-/// How much of a pixel is joint, where there is one of 4 mm every `pitch`.
+/// Returns the share of a pixel that is joint, for joints of 4 mm every `pitch`.
 #[inline]
 fn joints(t: f32, pitch: f32, footprint: f32) -> f32 {
     let from_joint = (t - (t / pitch).round() * pitch).abs();
@@ -318,7 +318,7 @@ fn planks(uv: Vec2, footprint: f32, seed: u32, [length, width]: [f32; 2], [a, b,
     board.lerp(c, joint * 0.8)
 }
 
-/// Paintings: landscapes, still lifes, portraits, abstract ones, photos.
+/// Returns the colour of a painting: a landscape, still life, portrait, abstract picture or photo.
 fn painting(at: Vec2, aspect: f32, kind: u32, seed: u32, colors: [Vec3; 3]) -> Vec3 {
     let [a, b, c] = colors;
     let (x, y) = (at.x * aspect, at.y);
@@ -382,7 +382,7 @@ fn painting(at: Vec2, aspect: f32, kind: u32, seed: u32, colors: [Vec3; 3]) -> V
             color.lerp(c * 0.8, smooth(1.0, 0.93, vase))
         }
         _ => {
-            // Soft fields of colour.
+            // Soft areas of colour.
             let swirl = noise(x * 2.0, y * 2.0, seed) * 2.5;
             let wave = 0.5 + 0.5 * (x * 5.0 * (0.4 + random(2)) + swirl * 3.0 + y * 6.0 * random(3)).sin();
             let dark = noise(x * 6.0 + swirl, y * 6.0, seed ^ 4);
@@ -416,8 +416,8 @@ fn screen(at: Vec2, seed: u32, base: Vec3) -> Vec3 {
     color
 }
 
-/// What is outside of a window in a direction: sky over trees and houses, bright and out of focus as it is for a camera in
-/// a room; about 1 for the sky.
+/// Returns the light from outside a window in a direction: sky over trees and houses. It is bright and out of
+/// focus, as for a camera in a room; the sky is about 1.
 pub(super) fn outside(direction: Vec3, seed: u32) -> Vec3 {
     let around = direction.y.atan2(direction.x) * 6.0;
     let up = direction.z / direction.truncate().length().max(1e-3);
@@ -482,7 +482,7 @@ mod tests {
                 }
             }
         }
-        // Threads finer than a pixel are not there.
+        // Threads finer than a pixel disappear.
         let weave = Material::new(Pattern::Weave, [Vec3::splat(0.5), Vec3::splat(0.2), Vec3::ONE], 3);
         let spread = |footprint: f32| {
             let values = (0..200).map(|i| weave.albedo(vec2(i as f32 * 0.0031, 0.01), footprint).x);

@@ -17,15 +17,15 @@ use crate::labels::Preset;
 use crate::labels::nyu40::SCANNET20;
 use crate::views::Intrinsics;
 
-/// Quality of the colour pictures, as of ScanNet's recordings.
+/// JPEG quality of the colour pictures, as in ScanNet's recordings.
 const JPEG_QUALITY: u8 = 90;
-/// Numbers between two frames.
+/// Step between the numbers of two frames.
 const FRAME_STEP: usize = 20;
 const INFO: &str = "synth.json";
-/// Colour of what the benchmark does not count.
+/// Colour of classes that the benchmark does not count.
 const UNCOUNTED: [u8; 3] = [128, 128, 128];
 
-/// The room in `folder`, if there is one that was made by the same settings.
+/// Returns the room in `folder` if one with the same settings is there.
 pub(super) fn present(
     folder: &Path,
     split: Split,
@@ -50,7 +50,7 @@ pub(super) fn present(
     Ok(Some(info))
 }
 
-/// Writes a room as `folder`, which appears when everything in it is there.
+/// Writes a room as `folder`, which appears only when it is complete.
 pub(super) fn write(folder: &Path, made: &Made) -> Result<(), SynthError> {
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent).map_err(|error| SynthError::io(parent, "create", error))?;

@@ -1,4 +1,4 @@
-//! `geopurify weights fetch`: download published weights and import them.
+//! `geopurify weights fetch`: downloads published weights and imports them.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ pub(super) struct FetchArgs {
     /// Accept the licence without being asked
     #[arg(long, visible_alias = "accept-licence", alias = "accept-license")]
     yes: bool,
-    /// Download them even if they are installed
+    /// Download the weights even if they are installed
     #[arg(long)]
     again: bool,
     /// Keep the downloaded file after the import
     #[arg(long)]
     keep: bool,
-    /// Registry of published weights, instead of the built-in one
+    /// Registry of published weights, in place of the built-in one
     #[arg(long, value_name = "FILE")]
     registry: Option<PathBuf>,
 }
@@ -54,12 +54,12 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
             }
             bar.set_position(done);
         }
-        FetchEvent::Retry { reason, wait } => bar.suspend(|| eprintln!("{reason}; again in {}", seconds(wait))),
+        FetchEvent::Retry { reason, wait } => bar.suspend(|| eprintln!("{reason}; trying again in {}", seconds(wait))),
     });
     bar.finish_and_clear();
     let fetched = fetched?;
     match &published.sha256 {
-        Some(_) => println!("SHA-256 {} is the registry's", fetched.sha256),
+        Some(_) => println!("SHA-256 {} matches the registry's", fetched.sha256),
         None => println!("SHA-256 {} (the registry has none to compare it with)", fetched.sha256),
     }
     let options = ImportOptions { name: Some(published.name.clone()), ..ImportOptions::default() };
@@ -89,7 +89,7 @@ fn show_terms(published: &Published) {
     eprintln!("  licence  {}", published.licence);
 }
 
-/// Asks on the terminal whether the terms are accepted.
+/// Asks on the terminal for consent to the terms.
 fn ask() -> Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() || !std::io::stderr().is_terminal() {

@@ -16,7 +16,7 @@ use crate::weights::registry::{Published, Registry};
 use crate::weights::store::{Installed, Store, StoreError};
 use crate::weights::{Dtype, demo};
 
-/// Digits of a hash in a table.
+/// Number of a hash's digits that a table shows.
 const SHORT: usize = 12;
 
 /// Arguments of `weights`.
@@ -28,16 +28,16 @@ pub(super) struct WeightsArgs {
 
 #[derive(Subcommand, Debug)]
 enum WeightsCommand {
-    /// Put the weights of a checkpoint into the store
+    /// Import the weights of a checkpoint into the store
     Import(ImportArgs),
-    /// Say what is installed, and what could be
+    /// List the weights that are installed, and those that could be
     List(ListArgs),
-    /// Compare installed weights with the hash recorded at import
+    /// Check installed weights against the hash recorded at import
     Verify(VerifyArgs),
     /// Download published weights and import them
     #[cfg(feature = "download")]
     Fetch(fetch::FetchArgs),
-    /// Write weights of the store to a file that can be handed on and imported elsewhere
+    /// Export weights from the store to a file that can be imported elsewhere
     Export(ExportArgs),
     /// Remove installed weights
     Rm(RmArgs),
@@ -45,26 +45,26 @@ enum WeightsCommand {
 
 #[derive(clap::Args, Debug)]
 struct ImportArgs {
-    /// student, sonata or xdecoder
+    /// Model: student, sonata or xdecoder
     model: String,
-    /// Checkpoint: .pth or .pt as PyTorch writes it, or safetensors
+    /// Checkpoint: PyTorch's .pth or .pt, or safetensors
     file: PathBuf,
-    /// Name in the store [default: the model's]
+    /// Name in the store [default: the model's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The model's configuration, for variants whose shapes do not tell it (JSON)
+    /// The model's configuration (JSON), for variants that the shapes do not determine
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Licence to record, where the weights are not the published ones
+    /// Licence to record, if the weights are not the published ones
     #[arg(long, value_name = "ID")]
     licence: Option<String>,
-    /// Where the weights come from, where they are not the published ones
+    /// Origin to record, if the weights are not the published ones
     #[arg(long, value_name = "TEXT")]
     origin: Option<String>,
-    /// Leave out keys that the model does not know, instead of refusing
+    /// Ignore keys that the model does not know, instead of refusing the checkpoint
     #[arg(long)]
     allow_unused: bool,
-    /// Registry of published weights, instead of the built-in one
+    /// Registry of published weights, in place of the built-in one
     #[arg(long, value_name = "FILE")]
     registry: Option<PathBuf>,
 }
@@ -74,7 +74,7 @@ struct ListArgs {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-    /// Registry of published weights, instead of the built-in one
+    /// Registry of published weights, in place of the built-in one
     #[arg(long, value_name = "FILE")]
     registry: Option<PathBuf>,
 }
@@ -92,15 +92,15 @@ struct VerifyArgs {
 struct ExportArgs {
     /// Name of the weights in the store
     name: String,
-    /// Where they go (safetensors)
+    /// Output file (safetensors)
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// How they are written: f32 as they are, or f16 in half the length
+    /// Precision of the file: f32 keeps the weights as they are, f16 halves the size
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
 }
 
-/// How weights are held or written.
+/// Precision of weights in memory or in a file.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(super) enum PrecisionArg {
     F32,
@@ -165,7 +165,7 @@ fn report_import(imported: &Imported) -> Result<()> {
         report.ignored.len()
     )?;
     if let Some(prefix) = report.stripped_prefix {
-        writeln!(out, "  prefix '{prefix}' taken off every key")?;
+        writeln!(out, "  prefix '{prefix}' removed from every key")?;
     }
     let mut cast: Vec<(String, usize)> = Vec::new();
     for entry in &report.cast {
@@ -189,7 +189,7 @@ fn report_import(imported: &Imported) -> Result<()> {
     Ok(())
 }
 
-/// The first few of many keys.
+/// Returns the first few of many keys as text.
 fn abridged(keys: &[String]) -> String {
     const SHOWN: usize = 4;
     let mut text = keys.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -199,7 +199,7 @@ fn abridged(keys: &[String]) -> String {
     text
 }
 
-/// A bar on stderr that counts bytes; hidden where stderr is no terminal.
+/// Makes a bar on stderr that counts bytes. It is hidden if stderr is no terminal.
 fn byte_bar(what: &'static str) -> Result<ProgressBar> {
     let bar = ProgressBar::no_length();
     let template = "{msg} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";

@@ -1,4 +1,4 @@
-//! How well features of a whole room tell its objects apart where they meet.
+//! A measure of how well features separate the objects of a room where they meet.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,14 @@ use crate::ops::float_values;
 use crate::ops::knn::cpu::knn_voxels;
 use crate::pretrain::PretrainError;
 
-/// Nearest cells of a cell that it leans on.
+/// Number of nearest cells that share a cell's weights.
 const NEIGHBORS: usize = 16;
-/// Factor of the cosines, as where features are purified.
+/// Factor on the cosines, the same as in purification.
 const SHARPNESS: f32 = 20.0;
 
-/// The share of a cell's weights that lies on its own object: means over cells, of softmax(20 · cosine) over the 16 nearest
-/// cells. A cell is of the object that most of its points belong to; a border cell has a neighbour of another object.
+/// Share of a cell's weights that lies on its own object, as means over cells. The weights are softmax(20 ·
+/// cosine) over the 16 nearest cells. A cell belongs to the object of most of its points. A border cell has a
+/// neighbour that belongs to another object.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ObjectPrecision {
     /// With the encoder's features, over all cells.
@@ -33,14 +34,14 @@ pub struct ObjectPrecision {
     pub border_uniform: f64,
     /// As `appearance`, over border cells.
     pub border_appearance: f64,
-    /// Cells.
+    /// Number of cells.
     pub num_cells: usize,
-    /// Those of them that are border cells.
+    /// Number of border cells.
     pub num_border: usize,
 }
 
 impl ObjectPrecision {
-    /// By name, for the log.
+    /// Returns the figures by name, for the log.
     #[must_use]
     pub fn figures(&self) -> BTreeMap<String, f64> {
         [
@@ -55,7 +56,7 @@ impl ObjectPrecision {
         .into()
     }
 
-    /// Over the cells of several rooms together.
+    /// Returns the means over the cells of several rooms.
     #[must_use]
     pub fn mean(of_rooms: &[Self]) -> Self {
         let cells = of_rooms.iter().map(|room| room.num_cells).sum::<usize>();
@@ -79,7 +80,7 @@ impl ObjectPrecision {
     }
 }
 
-/// The precision of `model`, which is on a device without autodiff, in a room.
+/// Measures `model` in one room. The model must be on a device without autodiff.
 ///
 /// # Errors
 /// [`PretrainError::Sonata`], [`PretrainError::Op`].
@@ -117,14 +118,15 @@ pub fn object_precision(model: &Sonata, scan: &LabelledScan) -> Result<ObjectPre
     })
 }
 
-/// Of a cell: how much of its weights, and of its neighbours, is of its object. Both are 1 where it has no neighbour.
+/// Share of a cell's weights, and of its neighbours, that belongs to its own object. Both are 1 for a cell
+/// without neighbours.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Share {
     weighted: f64,
     uniform: f64,
 }
 
-/// Of all cells, with `features [M, C]` of any length and `neighbors [M, K]`.
+/// Returns the shares of all cells, with `features [M, C]` of any length and `neighbors [M, K]`.
 fn shares(features: &[f32], num_channels: usize, neighbors: &[i32], instances: &[u32]) -> Vec<Share> {
     let mut unit = features.to_vec();
     unit.par_chunks_exact_mut(num_channels.max(1)).for_each(|row| {
@@ -134,7 +136,7 @@ fn shares(features: &[f32], num_channels: usize, neighbors: &[i32], instances: &
     let row = |cell: usize| &unit[cell * num_channels..(cell + 1) * num_channels];
     let of_cell = |(cell, neighbors): (usize, &[i32])| {
         let present = || neighbors.iter().filter_map(|&other| usize::try_from(other).ok());
-        // Cosines are 1 at most: no weight overflows.
+        // Cosines are at most 1, so no weight overflows.
         let weight = |other: usize| (f64::from(SHARPNESS) * (f64::from(dot(row(cell), row(other))) - 1.0)).exp();
         let (mut own, mut all, mut num_own, mut num) = (0.0, 0.0, 0, 0);
         for other in present() {
@@ -160,7 +162,8 @@ mod tests {
 
     #[test]
     fn shares_are_those_counted_by_hand() {
-        // Cell 0 leans on 1 (its object, the same feature), 2 (another, orthogonal) and 3 (another, the same feature).
+        // Neighbours of cell 0: 1 (its object, the same feature), 2 (another object, orthogonal), 3 (another
+        // object, the same feature).
         let features = [1.0, 0.0, 2.0, 0.0, 0.0, 1.0, 3.0, 0.0];
         let mut neighbors = vec![-1; 4 * NEIGHBORS];
         neighbors[..3].copy_from_slice(&[1, 2, 3]);

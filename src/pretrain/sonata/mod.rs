@@ -1,4 +1,4 @@
-//! A teacher of Sonata's architecture that learns from rooms whose objects are known.
+//! Training of a teacher of Sonata's architecture, on rooms whose objects are known.
 
 mod measure;
 mod pairs;
@@ -27,36 +27,38 @@ use crate::ops::{float_tensor, float_values, int_tensor, int_values};
 use crate::random::SplitMix64;
 use crate::weights::StateDict;
 
-/// Of the random numbers of a step: what it draws. Of those of the run: the order of the rooms.
+/// Stream of random numbers for the choices of a step.
 const DRAWN: u64 = 0;
+/// Stream of random numbers for the order of the rooms.
 const ORDER: u64 = u64::MAX;
-/// Copies of a part that a step compares.
+/// Number of copies of a part that a step compares.
 const COPIES: usize = 2;
-/// The layer that takes position, colour and normal, and how many values these are.
+/// Weights of the layer that takes position, colour and normal.
 const STEM: &str = "embedding.stem.linear.weight";
+/// Number of these values.
 const NUM_CHANNELS: usize = 9;
-/// The validation's figure that matters most.
+/// Name of the most important validation figure.
 const FIGURE: &str = "val_border_precision";
 
-/// How a teacher is trained.
+/// Settings for training a teacher.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SonataSettings {
-    /// Points of the part of a room that a step sees.
+    /// Number of points in the part of a room that a step sees.
     pub points: usize,
-    /// Anchors of a step.
+    /// Number of anchors of a step.
     pub anchors: usize,
-    /// Negatives of an anchor.
+    /// Number of negatives of an anchor.
     pub negatives: usize,
     /// Temperature of the contrastive loss.
     pub temperature: f32,
-    /// Most rooms that are learned from, the first ones.
+    /// Number of rooms to train on at most; the first ones are taken.
     pub training_rooms: usize,
-    /// Most rooms that are validated on.
+    /// Number of rooms to validate on at most.
     pub validation_rooms: usize,
-    /// The loop.
+    /// Settings of the training loop.
     pub training: LoopSettings,
-    /// The encoder.
+    /// Configuration of the encoder.
     pub model: SonataConfig,
 }
 
@@ -86,7 +88,7 @@ impl Default for SonataSettings {
 }
 
 impl SonataSettings {
-    /// Reads settings; what the text does not name is as by default, in its tables too.
+    /// Reads settings from TOML. Settings that the text leaves out keep their defaults, in tables too.
     ///
     /// # Errors
     /// [`PretrainError::Config`].
@@ -94,10 +96,11 @@ impl SonataSettings {
         settings_over(&Self::default(), text)
     }
 
-    /// Checks what would make a run senseless; the loop checks its own.
+    /// Checks the settings, except those of the loop, which it checks itself.
     ///
     /// # Errors
-    /// [`PretrainError::Setting`] naming the first; [`PretrainError::Model`] where the encoder does not run here.
+    /// [`PretrainError::Setting`] for the first bad setting; [`PretrainError::Model`] if the encoder cannot
+    /// run here.
     pub fn validate(&self) -> Result<(), PretrainError> {
         self.model.validate().map_err(ModelError::from)?;
         let is_temperature = self.temperature > 0.0 && self.temperature.is_finite();
@@ -122,22 +125,27 @@ impl SonataSettings {
     }
 }
 
-/// Teaches an encoder which surfaces belong together.
+/// Trains an encoder to tell which surfaces belong together.
 ///
-/// A step takes a part of one room's scan around a point of an object that is drawn, and two copies of it, each
-/// [disturbed] in its own way: turned, mirrored, scaled, thinned, with holes, and with noise in positions, normals
-/// and colours. Both go through the encoder together. The loss is InfoNCE over cosines of the cells' features:
+/// A step draws a point of an object in one room's scan and takes the part of the scan around it. It makes
+/// two copies of the part, each [disturbed] in its own way: rotated, mirrored, scaled, thinned, with holes,
+/// and with noise in positions, normals and colours. Both go through the encoder together. The loss is
+/// InfoNCE over cosines of the cells' features:
 ///
-/// * An anchor is a cell, most of which is of one object; its object is drawn with the root of its surface. Every second
-///   one has another object within 0.25 m, where there is one: that is where purification needs a border.
-/// * Its positive is another cell of the same object: three times of four one within 0.25 m, else anywhere in the part, as
-///   often of the other copy as of its own. Features depend on the object rather than on how it was scanned. Of what goes
-///   around the room it faces the same way: every wall is for itself.
-/// * Half of its negatives are cells of other objects within 0.25 m and a quarter within 0.5 m, where there are such.
-/// * The others are cells of other objects within 1 m, and beyond that only where one of the two objects goes around
-///   the room, as floors, walls and ceilings do. A thing far away may be another of the same kind, and nothing near it
-///   tells a second chair from the first: pushing them apart would ask for features of the place, not of the thing. The
-///   surfaces around a room are there once. Both follow from the objects' extents; classes are not used.
+/// * An anchor is a cell that mostly belongs to one object. Its object is drawn with a probability in
+///   proportion to the square root of its surface. Every second anchor has another object within 0.25 m, if
+///   possible, because purification needs a border there.
+/// * The positive of an anchor is another cell of the same object. Three times out of four it lies within
+///   0.25 m, else anywhere in the part. It comes from the other copy as often as from the anchor's own, so
+///   that features depend on the object and not on how it was scanned. If the object goes around the room,
+///   the positive faces the same way as the anchor: every wall stands for itself.
+/// * Half of the negatives are cells of other objects within 0.25 m and a quarter within 0.5 m, if there
+///   are any.
+/// * The other negatives are cells of other objects within 1 m. Cells farther away are taken only if one of
+///   the two objects goes around the room, as floors, walls and ceilings do. A distant object may be of the
+///   same kind, and nothing near it tells a second chair from the first. Pushing the two apart would ask
+///   for features of the place, not of the object. Surfaces around a room occur only once. All this follows
+///   from the objects' extents; classes are not used.
 #[derive(Debug)]
 pub struct SonataTask {
     settings: SonataSettings,
@@ -147,7 +155,8 @@ pub struct SonataTask {
 }
 
 impl SonataTask {
-    /// A task over the rooms in `rooms/train`, validated on `device` on the first of those in `rooms/val`.
+    /// Makes a task that trains on the rooms in `rooms/train`. It validates on the first rooms in
+    /// `rooms/val`, on `device`.
     ///
     /// # Errors
     /// As [`SonataSettings::validate`] and [`find_rooms`].
@@ -160,13 +169,13 @@ impl SonataTask {
         Ok(Self { settings, rooms, validation, device: device.clone().without_autodiff() })
     }
 
-    /// Rooms to learn from, and to validate on.
+    /// Returns the numbers of rooms to train on and to validate on.
     #[must_use]
     pub fn num_rooms(&self) -> [usize; 2] {
         [self.rooms.len(), self.validation.len()]
     }
 
-    /// The room of `step`: every room once before any comes again.
+    /// Returns the room of `step`. Every room comes once before any comes again.
     fn room(&self, seed: u64, step: u64) -> &Path {
         let (round, at) = (step / self.rooms.len() as u64, (step % self.rooms.len() as u64) as usize);
         let order = SplitMix64::stream(seed, &[ORDER, round]).permutation(self.rooms.len());
@@ -190,8 +199,8 @@ impl Task for SonataTask {
 
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
         let mut state = self.settings.model.initial(seed);
-        // In x and y parts are moved by metres: of these a random layer would make most of what it gives, and little of
-        // colours and normals.
+        // Parts are moved by metres along x and y. A random layer would make its output mostly of these
+        // positions, and little of colours and normals.
         if let Some(stem) = state.tensors.get_mut(STEM) {
             stem.data.chunks_exact_mut(NUM_CHANNELS).for_each(|row| row[..2].fill(0.0));
         }
@@ -252,7 +261,8 @@ impl Task for SonataTask {
     }
 }
 
-/// The cells of a step: `points [V]` of the scan stand for its voxels, `coords [M, 4]` are the cells'.
+/// Returns the cells of a step. `points [V]` are the scan's points that stand for its voxels, `coords [M, 4]`
+/// the coordinates of the cells.
 fn cells(scan: &LabelledScan, points: &[u32], cell_from_voxel: &[i32], coords: &[i32]) -> Vec<Cell> {
     let coords = coords.as_chunks::<4>().0;
     let instances = points.iter().map(|&point| scan.instances[point as usize]);

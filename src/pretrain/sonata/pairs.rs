@@ -1,48 +1,51 @@
-//! Which cells shall look alike, and which not.
+//! Choice of the cells whose features should be similar, and of those that should differ.
 
 use crate::random::SplitMix64;
 
-/// Share of a cell's voxels that must be of one object for the cell to count.
+/// Least share of a cell's voxels that must belong to one object for the cell to count.
 const MIN_SHARE: f32 = 0.6;
-/// Up to where a cell is beside another, near to it, and a thing's that is not another of its kind, in metres.
+/// Largest distance between cells that are beside each other, in metres.
 const BESIDE_METRES: f32 = 0.25;
+/// Largest distance between cells that are near each other, in metres.
 const NEAR_METRES: f32 = 0.5;
+/// Largest distance of other objects whose cells may always be negatives, in metres.
 const AROUND_METRES: f32 = 1.0;
-/// Cosine from which two cells face the same way.
+/// Least cosine between the normals of two cells that face the same way.
 const SAME_WAY: f32 = 0.7;
-/// One in so many positives is taken from anywhere.
+/// One in this many positives comes from anywhere in the part.
 const ANYWHERE: usize = 4;
-/// Draws before what was wanted is given up.
+/// Number of draws before the wanted kind of cell is given up.
 const DRAWS: usize = 8;
 
-/// A cell of the encoder's result.
+/// A cell of the encoder's output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cell {
-    /// The copy of the scan that it is of.
+    /// Copy of the scan that the cell belongs to.
     pub copy: u32,
-    /// The object that most of its voxels belong to.
+    /// Object of most of its voxels.
     pub instance: u32,
-    /// Their share.
+    /// Share of these voxels.
     pub share: f32,
-    /// Mean position of its voxels in the scan itself, in metres.
+    /// Mean position of its voxels in the undisturbed scan, in metres.
     pub position: [f32; 3],
-    /// Where most of it faces in the scan itself, of unit length or zero.
+    /// Direction that most of it faces in the undisturbed scan; of unit length or zero.
     pub normal: [f32; 3],
 }
 
-/// Rows of cells.
+/// Anchors, positives and negatives, as numbers of cells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pairs {
-    /// `[A]`.
+    /// Anchors, `[A]`.
     pub anchors: Vec<i32>,
-    /// `[A]`, each of its anchor's object.
+    /// Positives, `[A]`: a cell of each anchor's object.
     pub positives: Vec<i32>,
-    /// `[A, M]`, each of another object: those beside first, then those near, then the others.
+    /// Negatives, `[A, M]`: cells of other objects. Those beside the anchor come first, then those near it,
+    /// then the others.
     pub negatives: Vec<i32>,
 }
 
-/// The object with most entries among those of each cell, and its share: `cell_from_entry [N]`, `instances [N]`. The lower
-/// number of two with equally many; a cell without entries has a share of 0.
+/// Returns for each cell the object with most of its entries, and its share, from `cell_from_entry [N]` and
+/// `instances [N]`. If two objects are equal, the lower number wins. A cell without entries has a share of 0.
 pub fn majority(cell_from_entry: &[i32], instances: impl Iterator<Item = u32>, num_cells: usize) -> Vec<(u32, f32)> {
     let mut entries: Vec<(i32, u32)> = cell_from_entry.iter().copied().zip(instances).collect();
     entries.sort_unstable();
@@ -56,9 +59,9 @@ pub fn majority(cell_from_entry: &[i32], instances: impl Iterator<Item = u32>, n
     found
 }
 
-/// Draws `num_anchors` anchors with a positive and `num_negatives` negatives each, see
-/// [`SonataTask`](super::SonataTask) for how; `spans_room` tells of each object whether it goes around the room. `None`
-/// where there are no two cells of an object besides one of another.
+/// Draws `num_anchors` anchors, each with a positive and `num_negatives` negatives;
+/// [`SonataTask`](super::SonataTask) describes how. `spans_room` is true for each object that goes around the
+/// room. Returns `None` unless there are two cells of one object and one of another.
 #[must_use]
 pub fn draw_pairs(
     cells: &[Cell],
@@ -72,7 +75,7 @@ pub fn draw_pairs(
     usable.iter().for_each(|&row| members[cell(row).instance as usize].push(row));
     let is_alone = members.iter().filter(|rows| !rows.is_empty()).count() < 2;
     members.retain(|rows| rows.len() > 1);
-    // Large objects are seen more often, but less than in proportion to their surface.
+    // Large objects are drawn more often, but less than in proportion to their surface.
     let weight = |rows: &Vec<i32>| (rows.len() as f64).sqrt();
     let total: f64 = members.iter().map(weight).sum();
     let largest = members.iter().max_by_key(|rows| rows.len()).filter(|_| !is_alone)?;
@@ -86,7 +89,7 @@ pub fn draw_pairs(
                 left -= weight(rows);
                 left < 0.0
             });
-            // Rounding may leave nothing for the last.
+            // Rounding may leave nothing for the last object.
             let rows = chosen.unwrap_or(largest);
             (rows, random.below(rows.len()))
         };
@@ -132,23 +135,25 @@ pub fn draw_pairs(
     Some(pairs)
 }
 
-/// Whether two cells of an object shall look alike: of one that goes around the room, those that face the same way.
+/// True if two cells of one object should be similar. Cells of an object that goes around the room must face
+/// the same way.
 fn is_alike(a: &Cell, b: &Cell, spans_room: &[bool]) -> bool {
     let cosine: f32 = a.normal.iter().zip(&b.normal).map(|(x, y)| x * y).sum();
     cosine >= SAME_WAY || !spans_room[a.instance as usize]
 }
 
-/// What lies around an anchor.
+/// Cells around an anchor.
 #[derive(Debug, Default)]
 struct Around {
-    /// Of its object, beside it.
+    /// Cells of its own object, beside it.
     own: Vec<i32>,
-    /// Of other objects, beside it, and near to it.
+    /// Cells of other objects beside it.
     beside: Vec<i32>,
+    /// Cells of other objects near it.
     near: Vec<i32>,
-    /// Of other objects that are told from its own wherever they are, or that are around.
+    /// Cells of other objects that are around it, or that differ from its own wherever they are.
     others: Vec<i32>,
-    /// Of other objects.
+    /// Cells of other objects.
     any: Vec<i32>,
 }
 
@@ -197,7 +202,7 @@ mod tests {
 
     #[test]
     fn pairs_are_of_their_objects_and_far_things_are_left_out() {
-        // A floor, two things beside each other, one far away, in two copies.
+        // A floor, two objects beside each other, and one far away, in two copies.
         let mut cells = Vec::new();
         for copy in 0..2 {
             cells.extend((0..40).map(|i| cell(copy, 0, i as f32 * 0.1)));
@@ -223,7 +228,7 @@ mod tests {
             for (k, &negative) in pairs.negatives[i * 8..][..8].iter().enumerate() {
                 let other = of(negative);
                 assert!(other.instance != own.instance && other.share == 1.0);
-                // Every cell of a thing has the floor beside it.
+                // Every cell of an object has the floor beside it.
                 let most = [BESIDE_METRES, BESIDE_METRES, NEAR_METRES, f32::MAX][k / 2];
                 assert!(own.instance == 0 || distance(negative) <= most, "{own:?} {other:?}");
                 let is_far = distance(negative) > AROUND_METRES;
@@ -231,7 +236,8 @@ mod tests {
             }
         }
         assert!((150..250).contains(&across) && beside > 330 && beside < 400, "{across} {beside}");
-        // By the root of 80 and 8, but for those of the floor that are to be at a border and are not.
+        // In proportion to the root of 80 and 8, except for cells of the floor that should be at a border and
+        // are not.
         assert!(counts[0] > counts[1] && counts[0] < 5 * counts[1] && counts[3] > 30, "{counts:?}");
     }
 

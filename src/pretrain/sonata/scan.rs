@@ -1,4 +1,4 @@
-//! A scan whose points are known by their objects.
+//! A scan with the object of every point.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,37 +7,39 @@ use crate::cloud::PointCloud;
 use crate::labels::read_labels;
 use crate::pretrain::PretrainError;
 
-/// Ends of the names of a room's files, after the folder's name.
+/// Endings of the names of a room's files, after the folder's name.
 const SCAN: &str = "_vh_clean_2.ply";
 const LABELS: &str = "_vh_clean_2.labels.ply";
-/// Property of a point that numbers its object.
+/// Property of a point that holds the number of its object.
 const INSTANCE: &str = "instance";
-/// Share of the scan's extents along x and y from which an object goes around the room, as walls and floors do.
+/// Share of the scan's extents along x and y from which on an object goes around the room, as walls and
+/// floors do.
 const SPAN: f32 = 0.5;
 
-/// A room as it was scanned, with the object that every point belongs to.
+/// A scanned room with the object of every point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelledScan {
-    /// For messages.
+    /// Name in messages.
     pub name: String,
-    /// `[N]` metres, from the middle in x and y and the lowest point in z.
+    /// Positions in metres, `[N]`, relative to the middle in x and y and to the lowest point in z.
     pub points: Vec<[f32; 3]>,
-    /// `[N]` red, green, blue.
+    /// Red, green and blue, `[N]`.
     pub colors: Vec<[u8; 3]>,
-    /// `[N]` unit normals.
+    /// Unit normals, `[N]`.
     pub normals: Vec<[f32; 3]>,
-    /// `[N]` the object of every point, numbered from 0 without gaps.
+    /// Object of every point, `[N]`, numbered from 0 without gaps.
     pub instances: Vec<u32>,
-    /// Of each object, whether it extends over half of the scan or more along both x and y.
+    /// True for each object that extends over half of the scan or more along both x and y.
     pub spans_room: Vec<bool>,
 }
 
 impl LabelledScan {
-    /// The room in `folder`, as `geopurify synth` writes it: `NAME_vh_clean_2.ply` with colours and normals, and
-    /// `NAME_vh_clean_2.labels.ply` with the property `instance`. Classes are not read.
+    /// Reads the room in `folder`, as `geopurify synth` writes it: `NAME_vh_clean_2.ply` with colours and
+    /// normals, and `NAME_vh_clean_2.labels.ply` with the property `instance`. Classes are not read.
     ///
     /// # Errors
-    /// [`PretrainError::Cloud`], [`PretrainError::Labels`], [`PretrainError::Rooms`] where something is missing.
+    /// [`PretrainError::Cloud`], [`PretrainError::Labels`], and [`PretrainError::Rooms`] if something is
+    /// missing.
     pub fn read(folder: &Path) -> Result<Self, PretrainError> {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let cloud = PointCloud::read(&folder.join(format!("{name}{SCAN}")))?;
@@ -65,7 +67,7 @@ impl LabelledScan {
     }
 }
 
-/// Of each object, whether it extends over [`SPAN`] of all points along x and y.
+/// Returns true for each object that extends over [`SPAN`] of all points along both x and y.
 fn spanning(points: &[[f32; 3]], instances: &[u32], num_instances: usize) -> Vec<bool> {
     const NOTHING: [[f32; 2]; 2] = [[f32::INFINITY, f32::NEG_INFINITY]; 2];
     let grow = |bounds: &mut [[f32; 2]; 2], p: &[f32; 3]| {

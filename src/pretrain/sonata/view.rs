@@ -1,4 +1,4 @@
-//! What a step is shown of a scan: a part of it, disturbed as scans are.
+//! The part of a scan that a step sees, disturbed as scans are.
 
 use std::f64::consts::TAU;
 
@@ -7,38 +7,43 @@ use crate::random::SplitMix64;
 
 use super::LabelledScan;
 
-/// Weight of a difference in height in what is near to the middle of a part, so that it reaches further sideways.
+/// Weight of a height difference in the distance to the middle of a part, so that parts reach farther
+/// sideways.
 const HEIGHT_WEIGHT: f32 = 0.5;
-/// Most of the points that are left out, one by one.
+/// Largest share of points that are left out one by one.
 const MAX_DROPPED: f64 = 0.3;
-/// Most balls that are left out, and their radii in metres.
+/// Largest number of balls that are left out.
 const MAX_HOLES: usize = 4;
+/// Least and largest radius of these balls, in metres.
 const HOLE_METRES: [f64; 2] = [0.05, 0.25];
-/// Largest deviations of positions, in metres, and of the normals' components.
+/// Largest deviation of positions, in metres.
 const MAX_JITTER_METRES: f64 = 0.004;
+/// Largest deviation of the normals' components.
 const MAX_TILT: f64 = 0.1;
-/// Largest deviation of colours, of 255, and how far a copy may be turned from another, in radians.
+/// Largest deviation of colours, out of 255.
 const MAX_COLOR_NOISE: f64 = 8.0;
+/// Largest rotation of one copy against another, in radians.
 const MAX_TURN: f64 = 0.2;
-/// How far a part is moved sideways and up: it stands for a place in a scan that is larger.
+/// Largest shifts of a part along x, y and z, in metres. They place it somewhere in a larger scan.
 const MAX_SHIFT_METRES: [f64; 3] = [4.0, 4.0, 0.1];
-/// Sizes that a part is given.
+/// Least and largest factor of a part's size.
 const SCALE: [f64; 2] = [0.9, 1.1];
-/// How often a part has no colours, and how often only shades of grey.
+/// Probability that a part has no colours.
 const COLORLESS: f64 = 0.1;
+/// Probability that a part has shades of grey only.
 const GRAY: f64 = 0.1;
 
-/// A part of a scan as voxels, once.
+/// A part of a scan as voxels.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// Voxels and features, as the encoder takes them.
     pub prepared: Prepared,
-    /// `[V]` the scan's point that stands for each voxel.
+    /// Point of the scan that stands for each voxel, `[V]`.
     pub points: Vec<u32>,
 }
 
-/// The `max_points` points of `scan` around one that is drawn, first its object, then the point, so that small objects are
-/// seen as often as large ones. In random order.
+/// Returns the `max_points` points of `scan` around a random point, in random order. The object is drawn
+/// first, then the point, so that small objects are seen as often as large ones.
 pub fn part(scan: &LabelledScan, max_points: usize, random: &mut SplitMix64) -> Vec<u32> {
     let object = random.below(scan.spans_room.len()) as u32;
     let of_object: Vec<usize> = (0..scan.points.len()).filter(|&i| scan.instances[i] == object).collect();
@@ -55,21 +60,22 @@ pub fn part(scan: &LabelledScan, max_points: usize, random: &mut SplitMix64) -> 
     random.permutation(count).into_iter().map(|i| kept[i]).collect()
 }
 
-/// What all copies of a part have in common, as all of a scan has: how it lies, and in what light it was seen.
+/// Pose and light that all copies of a part share, as a whole scan does.
 #[derive(Clone, Debug)]
 pub struct Setting {
     angle: f64,
     mirror: f64,
     scale: f64,
-    /// Factor of each channel, and what is added to all.
+    /// Factor of each channel, and the value added to all.
     gain: [f64; 3],
     offset: f64,
-    /// Share of a colour's grey in it.
+    /// Share of grey in a colour.
     gray: f64,
 }
 
 impl Setting {
-    /// Any direction, mirrored or not, and any light; without colours, or in shades of grey, one time in ten each.
+    /// Draws any direction, mirrored or not, and any light. One time in ten there are no colours, one time in
+    /// ten only shades of grey.
     pub fn draw(random: &mut SplitMix64) -> Self {
         let mut between = |[least, most]: [f64; 2]| least + (most - least) * random.unit();
         let (angle, mirror, scale) = (between([0.0, TAU]), between([-1.0, 1.0]), between(SCALE));
@@ -82,7 +88,7 @@ impl Setting {
         Self { angle, mirror: 1.0_f64.copysign(mirror), scale, gain, offset, gray }
     }
 
-    /// Whether there are colours or shades of grey.
+    /// True if there are colours or shades of grey.
     fn is_lit(&self) -> bool {
         self.gain[0] > 0.0
     }
@@ -96,8 +102,9 @@ impl Setting {
     }
 }
 
-/// The points `part` of `scan` in a `setting`, turned a little more, moved and thinned, with holes, their positions, normals
-/// and colours off by a little, as one scan of a place is from another.
+/// Shows the points `part` of `scan` in a `setting`, as another scan of the same place would. They are
+/// rotated a little more, moved and thinned, have holes, and have slight errors in positions, normals and
+/// colours.
 ///
 /// # Errors
 /// As [`transform`].
@@ -133,7 +140,7 @@ pub fn disturbed(
         .copied()
         .filter(|&point| random.unit() >= dropped && !is_gone(&scan.points[point as usize]))
         .collect();
-    // Holes may take all of a part that is small.
+    // In a small part, the holes may take everything.
     let kept = if kept.is_empty() { part.to_vec() } else { kept };
     let (mut points, mut colors, mut normals) = (Vec::new(), Vec::new(), Vec::new());
     for &point in &kept {
@@ -159,7 +166,7 @@ pub fn disturbed(
     Ok(Shown { prepared, points })
 }
 
-/// About normally distributed, with deviation 1: a sum of three.
+/// Returns a nearly normal number of standard deviation 1, the sum of three uniform ones.
 fn normal(random: &mut SplitMix64) -> f64 {
     2.0 * (random.unit() + random.unit() + random.unit() - 1.5)
 }
@@ -168,7 +175,7 @@ fn normal(random: &mut SplitMix64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A floor of 2 x 2 m and a small thing on it.
+    /// A floor of 2 x 2 m and a small object on it.
     fn scan() -> LabelledScan {
         let floor = (0..10_000).map(|i| [(i % 100) as f32 * 0.02, (i / 100) as f32 * 0.02, 0.0]);
         let thing = (0..25).map(|i| [1.5 + (i % 5) as f32 * 0.02, 0.5 + (i / 5) as f32 * 0.02, 0.3]);
@@ -195,7 +202,8 @@ mod tests {
             sorted.dedup();
             assert_eq!(sorted.len(), 600);
             assert_ne!(kept, sorted);
-            // 600 points of 4 cm² are within 0.3 m of a middle, within more of one at an edge.
+            // 600 points of 4 cm² lie within 0.3 m of a point in the middle, and within more of one at an
+            // edge.
             let span = |axis: usize| {
                 let values = || kept.iter().map(|&point| scan.points[point as usize][axis]);
                 values().fold(f32::MIN, f32::max) - values().fold(f32::MAX, f32::min)
@@ -227,7 +235,7 @@ mod tests {
                 let [sum, count] = &mut heights[scan.instances[point as usize] as usize];
                 (*sum, *count) = (*sum + z, *count + 1.0);
             }
-            // The thing may have gone into a hole.
+            // The object may have vanished into a hole.
             let [floor, thing] = heights.map(|[sum, count]| sum / count);
             assert!(
                 floor.abs() < 0.12 && (thing.is_nan() || (0.26..0.34).contains(&(thing - floor))),

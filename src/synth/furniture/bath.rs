@@ -14,7 +14,7 @@ fn shifted(x: f32, y: f32, center_y: f32, z: f32) -> Ring {
     Ring { half: vec2(x, y), center: vec2(0.0, center_y), z }
 }
 
-/// A toilet with a tank on or in the wall.
+/// A toilet, with a tank on or in the wall.
 pub(in crate::synth) fn toilet(s: &mut Studio<'_>) -> Piece {
     let mut d = s.first_design(Kind::Toilet);
     let palette = s.palette();
@@ -234,7 +234,7 @@ pub(in crate::synth) fn basin(s: &mut Studio<'_>, max_width: f32) -> Piece {
     Piece { mesh: b.mesh, tops }
 }
 
-/// A bathtub whose long side is along the wall.
+/// A bathtub with its long side along the wall.
 pub(in crate::synth) fn bathtub(s: &mut Studio<'_>, length: f32) -> Piece {
     let mut d = s.first_design(Kind::Bathtub);
     let palette = s.palette();
@@ -295,7 +295,7 @@ pub(in crate::synth) fn bathtub(s: &mut Studio<'_>, length: f32) -> Piece {
             64,
             [false, false],
         );
-        // Between the round rim and the corners of the box.
+        // Fills the space between the round rim and the corners of the box.
         b.cuboid(vec3(-half + 0.004, 0.004, height - 0.02), vec3(-half + 0.03, width - 0.004, height - 0.002));
         b.cuboid(vec3(half - 0.03, 0.004, height - 0.02), vec3(half - 0.004, width - 0.004, height - 0.002));
     }
@@ -329,7 +329,7 @@ pub(in crate::synth) fn bathtub(s: &mut Studio<'_>, length: f32) -> Piece {
     Piece::of(b)
 }
 
-/// A curtain on a rod along the front of a bathtub or shower, drawn over a share of its length.
+/// A curtain on a rod along the front of a bathtub or shower. It is drawn over a share of its length.
 pub(in crate::synth) fn shower_curtain(s: &mut Studio<'_>, length: f32, y: f32) -> Piece {
     let palette = s.palette();
     let mut b = Builder::new(SHOWER_CURTAIN);

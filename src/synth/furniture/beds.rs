@@ -89,7 +89,7 @@ pub(in crate::synth) fn bed(s: &mut Studio<'_>, double: bool) -> Piece {
     b.paint(palette.bedding[0]);
     let puff = s.draw.range(0.03, 0.07);
     b.sheet(34, 26, 0.02, |u, v| {
-        // Length along the cover from its middle, over the edge, down.
+        // Distance along the cover from its middle, over the edge and down.
         let across = (2.0 * u - 1.0) * (half + hang);
         let along = start + v * (end - start + hang);
         let over_x = (across.abs() - half).max(0.0);
@@ -104,7 +104,7 @@ pub(in crate::synth) fn bed(s: &mut Studio<'_>, double: bool) -> Piece {
         vec3(x + wave * across.signum() + 0.015 * across.signum(), y + wave_y, top + 0.022 + bump - over)
     });
     if start > 0.4 && s.draw.chance(0.6) {
-        // Turned back at the head.
+        // The cover is turned back at the head.
         b.paint(palette.bedding[1]);
         b.sheet(20, 6, 0.02, |u, v| {
             let across = (2.0 * u - 1.0) * (half + 0.5 * hang);

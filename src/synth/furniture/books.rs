@@ -4,13 +4,13 @@ use super::Studio;
 use crate::synth::style::rgb;
 use crate::synth::texture::{Material, Pattern};
 
-/// Cloths and papers of books.
+/// Colours of book covers.
 const SPINES: [u32; 14] = [
     0x7a2a26, 0x2b4a6f, 0x2f5a3c, 0xc9b48a, 0xe8e4d8, 0x1e1e22, 0xb5762e, 0x5a3a5f, 0x9aa5ad, 0xd0553a, 0x3f8a8c,
     0xd8b93e, 0x6a4a32, 0xf1f1ee,
 ];
 
-/// One of the spines of the room's books.
+/// Returns the material of one of the room's book spines.
 pub(super) fn spine(s: &mut Studio<'_>) -> u16 {
     let book = |material: &Material| matches!(material.pattern, Pattern::Book);
     let known = s.materials.iter().filter(|material| book(material)).count();

@@ -1,4 +1,4 @@
-//! What stands about: lamps, plants, screens, boxes, dishes, books.
+//! Small things and free-standing ones: lamps, plants, screens, boxes, dishes, books.
 
 use glam::{Affine3A, Vec2, Vec3, vec2, vec3};
 
@@ -12,7 +12,7 @@ use crate::synth::mesh::{Builder, placed, ring, round};
 use crate::synth::style::rgb;
 use crate::synth::texture::{Material, Pattern};
 
-/// A box of cardboard, wicker or plastic, of the current class, on a level at `at`.
+/// A box of cardboard, wicker or plastic, in the current class, standing at `at`.
 pub(super) fn storage_box(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, size: Vec3) {
     let palette = s.palette();
     b.paint(s.draw.pick(&[
@@ -32,7 +32,7 @@ pub(super) fn storage_box(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, size: V
     }
 }
 
-/// A vase, bowl or figure, of the current class, no higher than `room`.
+/// A vase, bowl or figure in the current class, no higher than `room`.
 pub(super) fn ornament(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, room: f32) {
     let palette = s.palette();
     let tall = s.draw.range(0.09, 0.24).min(room.max(0.04));
@@ -58,7 +58,7 @@ pub(super) fn ornament(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, room: f32)
     b.within(Affine3A::from_translation(at), |b| b.loft(&rings, 2.0, 20, [true, true]));
 }
 
-/// A plant in a pot; `tall` is its whole height.
+/// A plant in a pot, `tall` metres high in all.
 fn plant_at(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, tall: f32) {
     let palette = s.palette();
     let r = tall * s.draw.range(0.13, 0.2);
@@ -89,7 +89,7 @@ fn plant_at(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, tall: f32) {
             } * tall.sqrt();
             let base = vec3(0.25 * r * cos, 0.25 * r * sin, pot - 0.02);
             let stem = s.draw.range(0.2, 0.6);
-            // A leaf that bends outwards; thin.
+            // A thin leaf that bends outwards.
             b.sheet(2, 8, 0.004, |u, v| {
                 let v = v.clamp(0.0, 1.0);
                 let width = wide
@@ -107,7 +107,7 @@ fn plant_at(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, tall: f32) {
     });
 }
 
-/// A lamp for a table, of about this height.
+/// A table lamp of about this height.
 fn table_lamp(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, tall: f32) {
     let mut d = s.design(Kind::Lamp);
     let palette = s.palette();
@@ -157,7 +157,7 @@ fn table_lamp(s: &mut Studio<'_>, b: &mut Builder, at: Vec3, tall: f32) {
     });
 }
 
-/// A lamp that stands on the floor.
+/// A floor lamp.
 pub(in crate::synth) fn floor_lamp(s: &mut Studio<'_>) -> Piece {
     let mut d = s.design(Kind::Lamp);
     let palette = s.palette();
@@ -190,7 +190,7 @@ pub(in crate::synth) fn floor_lamp(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// A lamp under the ceiling, hanging down from the origin.
+/// A ceiling lamp that hangs down from the origin.
 pub(in crate::synth) fn ceiling_lamp(s: &mut Studio<'_>) -> Piece {
     let mut d = s.first_design(Kind::Lamp);
     let palette = s.palette();
@@ -261,7 +261,7 @@ pub(in crate::synth) fn bin(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// One to three boxes on each other.
+/// A stack of one to three boxes.
 pub(in crate::synth) fn boxes(s: &mut Studio<'_>) -> Piece {
     let mut b = Builder::new(BOX);
     let mut z = 0.0;
@@ -360,7 +360,7 @@ pub(in crate::synth) fn clothes_stand(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// A radiator at the wall, of this width.
+/// A radiator of this width at the wall.
 pub(in crate::synth) fn radiator(s: &mut Studio<'_>, width: f32) -> Piece {
     let palette = s.palette();
     let mut b = Builder::new(OTHER_FURNITURE);
@@ -418,7 +418,7 @@ fn display(s: &mut Studio<'_>, b: &mut Builder, [width, height]: [f32; 2], low: 
     b.quad_at(vec3(0.5 * width, y + 0.001, low + bezel), vec3(-width, 0.0, 0.0), vec3(0.0, 0.0, height), Vec2::ZERO);
 }
 
-/// A television that stands, its foot at the origin.
+/// A standing television with its foot at the origin.
 pub(in crate::synth) fn television(s: &mut Studio<'_>, max_width: f32) -> Piece {
     let width = s.draw.range(0.8, 1.25).min(max_width);
     let mut b = Builder::new(TELEVISION);
@@ -429,7 +429,7 @@ pub(in crate::synth) fn television(s: &mut Studio<'_>, max_width: f32) -> Piece 
     Piece::of(b)
 }
 
-/// A television on the wall, its origin on the floor.
+/// A television on the wall, with its origin on the floor.
 pub(in crate::synth) fn wall_television(s: &mut Studio<'_>) -> Piece {
     let width = s.draw.range(0.9, 1.3);
     let mut b = Builder::new(TELEVISION);
@@ -438,7 +438,7 @@ pub(in crate::synth) fn wall_television(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// A board to write on.
+/// A whiteboard.
 pub(in crate::synth) fn whiteboard(s: &mut Studio<'_>) -> Piece {
     let palette = s.palette();
     let mut b = Builder::new(WHITEBOARD);
@@ -458,7 +458,8 @@ pub(in crate::synth) fn whiteboard(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// Small things on the tops of `piece`, without touching each other; `density` is about how many per square metre.
+/// Returns small things for the tops of `piece`, about `density` per square metre. They do not touch each
+/// other.
 pub(in crate::synth) fn place_clutter(s: &mut Studio<'_>, piece: &Piece, density: f32) -> Vec<Piece> {
     piece.tops.iter().flat_map(|top| clutter_on(s, top, density)).collect()
 }

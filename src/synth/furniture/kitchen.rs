@@ -9,10 +9,10 @@ use crate::synth::mesh::Builder;
 use crate::synth::style::rgb;
 use crate::synth::texture::Material;
 
-/// How deep a kitchen's basin is, in metres.
+/// Depth of a kitchen sink, in metres.
 const SINK_DEPTH: f32 = 0.17;
 
-/// A tap on a level at `at`, spout towards +y.
+/// A tap at `at`, with its spout towards +y.
 pub(super) fn tap(b: &mut Builder, metal: u16, at: Vec3, high: bool) {
     b.paint(metal);
     let (rise, reach) = if high { (0.26, 0.17) } else { (0.11, 0.11) };
@@ -26,7 +26,7 @@ pub(super) fn tap(b: &mut Builder, metal: u16, at: Vec3, high: bool) {
     b.rod(at + vec3(0.03, 0.0, 0.02), at + vec3(0.085, -0.01, 0.055), 0.007, 0.007, 8);
 }
 
-/// A basin from `min` to `max` (the rim), open above, walls turned inwards.
+/// A basin from `min` to `max` (the rim), open at the top, with walls that face inwards.
 fn sunk(b: &mut Builder, min: Vec3, max: Vec3) {
     let size = max - min;
     b.quad(min, vec3(size.x, 0.0, 0.0), vec3(0.0, size.y, 0.0));
@@ -45,8 +45,8 @@ fn holed(b: &mut Builder, min: Vec3, max: Vec3, hole: [[f32; 2]; 2]) {
     b.cuboid(vec3(x0, y1, min.z), vec3(x1, max.y, max.z));
 }
 
-/// Cabinets along a wall under one counter, with a sink, a stove and cabinets above. `window` is where the wall has to
-/// stay free above the counter: from and to along x, and its lower edge.
+/// Cabinets along a wall under one counter, with a sink, a stove and cabinets above. `window` is the range
+/// along x where the wall stays free above the counter, and the window's lower edge.
 pub(in crate::synth) fn kitchen_run(s: &mut Studio<'_>, width: f32, window: Option<[f32; 3]>) -> Piece {
     let mut d = s.first_design(Kind::Kitchen);
     let palette = s.palette();
@@ -60,7 +60,7 @@ pub(in crate::synth) fn kitchen_run(s: &mut Studio<'_>, width: f32, window: Opti
     let modules = (width / 0.6).floor().max(2.0) as usize;
     let module = width / modules as f32;
     let x_of = |i: usize| -half + module * i as f32;
-    // Under a window the sink is at its place.
+    // A window gets the sink below it.
     let middle_of_window = window.map(|[a, b, _]| 0.5 * (a + b));
     let sink = middle_of_window.map_or_else(
         || s.draw.count(0, modules - 1),
@@ -112,7 +112,7 @@ pub(in crate::synth) fn kitchen_run(s: &mut Studio<'_>, width: f32, window: Opti
         b.cuboid(vec3(x0, 0.02, 0.0), vec3(x1, depth - 0.08, 0.1));
         b.paint(fronts);
         if i == sink {
-            // Hollow where the basin hangs.
+            // The cabinet is hollow where the basin hangs.
             let hollow = height - SINK_DEPTH - 0.02;
             b.cuboid(vec3(x0, 0.0, 0.1), vec3(x1, depth - 0.02, hollow));
             b.cuboid(vec3(x0, depth - 0.04, hollow), vec3(x1, depth - 0.02, under));
@@ -184,7 +184,7 @@ pub(in crate::synth) fn kitchen_run(s: &mut Studio<'_>, width: f32, window: Opti
             });
         }
     }
-    // Tiles behind, part of the wall.
+    // The tiles behind are part of the wall.
     b.class(WALL).paint(palette.wall_tiles);
     let mut cuts = vec![-half, half];
     cuts.extend(window.iter().flat_map(|[a, b, _]| [a - 0.06, b + 0.06]).filter(|x| x.abs() < half));
@@ -226,7 +226,7 @@ pub(in crate::synth) fn kitchen_run(s: &mut Studio<'_>, width: f32, window: Opti
     Piece { mesh: b.mesh, tops }
 }
 
-/// A counter that stands free.
+/// A free-standing counter.
 pub(in crate::synth) fn island(s: &mut Studio<'_>) -> Piece {
     let mut d = s.first_design(Kind::Kitchen);
     let palette = s.palette();
@@ -245,7 +245,7 @@ pub(in crate::synth) fn island(s: &mut Studio<'_>) -> Piece {
     Piece::with_top(b, [-half + 0.05, 0.05], [half - 0.05, depth - 0.05], height, Use::Kitchen)
 }
 
-/// A refrigerator: one or two doors above each other, or side by side.
+/// A refrigerator with one door, two doors above each other, or two side by side.
 pub(in crate::synth) fn refrigerator(s: &mut Studio<'_>) -> Piece {
     let mut d = s.design(Kind::Refrigerator);
     let palette = s.palette();

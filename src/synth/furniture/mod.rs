@@ -1,8 +1,8 @@
 //! Furniture, one function per kind.
 //!
-//! A piece is built in its own axes: x along the wall it stands at, y from there into the room, z up; the origin is on
-//! the floor, in the middle of the back. Dimensions and forms come from the style's designs, small things lying about
-//! from the room's own choices.
+//! A piece has its own axes: x along its wall, y from there into the room, z up. The origin is on the floor,
+//! in the middle of the back. The style's designs decide dimensions and forms. The room's own choices decide
+//! the small things.
 
 mod bath;
 mod beds;
@@ -33,16 +33,16 @@ use super::mesh::{Builder, Mesh};
 use super::style::{Palette, Style};
 use super::texture::Material;
 
-/// Designs of each kind that a style has.
+/// Number of designs that a style has of each kind.
 const VARIANTS: usize = 2;
 
-/// What a maker of furniture works with.
+/// The materials and choices that furniture is made with.
 #[derive(Debug)]
 pub(super) struct Studio<'a> {
     pub style: &'a Style,
-    /// The style's, and those of single pieces.
+    /// Materials of the style, and those of single pieces.
     pub materials: Vec<Material>,
-    /// The room's own choices.
+    /// Random choices of the room.
     pub draw: Draw,
 }
 
@@ -55,13 +55,13 @@ impl<'a> Studio<'a> {
         &self.style.palette
     }
 
-    /// One of the style's designs of a kind.
+    /// Returns one of the style's designs of a kind.
     fn design(&mut self, kind: Kind) -> Draw {
         let variant = self.draw.count(0, VARIANTS - 1);
         self.style.design(kind as u64, variant as u64)
     }
 
-    /// The style's first design of a kind: for what is alike within a room.
+    /// Returns the style's first design of a kind, for pieces that are alike within a room.
     fn first_design(&self, kind: Kind) -> Draw {
         self.style.design(kind as u64, 0)
     }
@@ -102,7 +102,7 @@ enum Kind {
     Small,
 }
 
-/// A level place that small things may stand on.
+/// A level surface for small things.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Top {
     pub min: Vec2,
@@ -111,7 +111,7 @@ pub(super) struct Top {
     pub use_as: Use,
 }
 
-/// What a top is used for.
+/// Use of a top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     Dining,
@@ -150,7 +150,7 @@ enum Leg {
     Tube,
 }
 
-/// A leg from under `top` to the floor, its foot `splay` aside.
+/// Builds a leg from under `top` to the floor. Its foot is shifted by `splay`.
 fn leg(b: &mut Builder, form: Leg, top: Vec3, splay: Vec2, width: f32) {
     let foot = vec3(top.x + splay.x, top.y + splay.y, 0.0);
     match form {
@@ -177,7 +177,7 @@ enum Handle {
     None,
 }
 
-/// A handle on a front at height and place `at`, which sticks out along +y; `upright` turns bars.
+/// Builds a handle on a front at `at`. It sticks out along +y; `upright` turns bars.
 fn handle(b: &mut Builder, form: Handle, at: Vec3, upright: bool) {
     match form {
         Handle::None => {}
@@ -194,7 +194,7 @@ fn handle(b: &mut Builder, form: Handle, at: Vec3, upright: bool) {
     }
 }
 
-/// A front of a door or drawer in the plane y, standing out by `thick`, framed where asked.
+/// Builds the front of a door or drawer in the plane y. It stands out by `thick` and may have a frame.
 fn front(b: &mut Builder, [x0, z0]: [f32; 2], [x1, z1]: [f32; 2], y: f32, framed: bool) {
     let (gap, thick) = (0.0025, 0.018);
     let (x0, x1, z0, z1) = (x0 + gap, x1 - gap, z0 + gap, z1 - gap);

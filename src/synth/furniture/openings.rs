@@ -1,4 +1,4 @@
-//! What is in and on walls: doors, windows, curtains, pictures.
+//! Objects in and on walls: doors, windows, curtains, pictures.
 
 use glam::{Affine3A, Vec3, vec2, vec3};
 
@@ -9,17 +9,17 @@ use crate::synth::mesh::Builder;
 use crate::synth::style::rgb;
 use crate::synth::texture::{Material, Pattern};
 
-/// What an opening in a wall is for.
+/// Use of an opening in a wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::synth) enum OpeningKind {
-    /// A door that is closed.
+    /// A closed door.
     Door,
-    /// A way into the next room; the number says whether a door stands open in it.
+    /// A passage to the next room; true if it has an open door.
     Passage(bool),
     Window,
 }
 
-/// A hole in a wall, along it from `from` to `to`, from height `low` to `high`.
+/// A hole in a wall, from `from` to `to` along it and from height `low` to `high`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::synth) struct Opening {
     pub kind: OpeningKind,
@@ -29,8 +29,8 @@ pub(in crate::synth) struct Opening {
     pub high: f32,
 }
 
-/// A frame with a door of this width and height, its origin in the middle of the opening on the floor; the wall is
-/// between y = -`wall` and 0. `angle` is how far it stands open, in radians.
+/// A door of this width and height in its frame. The origin is on the floor, in the middle of the opening;
+/// the wall lies between y = -`wall` and 0. `angle` is the angle at which the door stands open, in radians.
 pub(in crate::synth) fn door(s: &mut Studio<'_>, width: f32, height: f32, wall: f32, angle: Option<f32>) -> Piece {
     let mut d = s.first_design(Kind::Door);
     let palette = s.palette();
@@ -40,7 +40,7 @@ pub(in crate::synth) fn door(s: &mut Studio<'_>, width: f32, height: f32, wall: 
     let half = 0.5 * width;
     let mut b = Builder::new(DOOR);
     b.paint(palette.frame);
-    // The lining of the opening and the boards around it, on both sides.
+    // The lining of the opening, and the boards around it on both sides.
     for x in [-1.0_f32, 1.0] {
         b.cuboid(vec3(x * half, -wall - 0.004, 0.0), vec3(x * (half - 0.025), 0.004, height));
         for y in [0.0, -wall - 0.016] {
@@ -84,7 +84,7 @@ pub(in crate::synth) fn door(s: &mut Studio<'_>, width: f32, height: f32, wall: 
         };
         slab(b, [0.0, 0.0], [1.0, 1.0], 0.006, -0.006);
         for &[x0, z0, x1, z1] in panels {
-            // Raised fields with a groove around.
+            // Raised panels with a groove around them.
             for y in [-0.006, -thick + 0.002] {
                 b.rounded(vec3(x(x0), y, z0 * tall), vec3(x(x1), y + 0.010, z1 * tall), 0.005);
             }
@@ -113,8 +113,8 @@ pub(in crate::synth) fn door(s: &mut Studio<'_>, width: f32, height: f32, wall: 
     Piece::of(b)
 }
 
-/// A window with its frame, bars and sill. The origin is on the floor below its middle, the wall between y = -`wall`
-/// and 0; the pane is numbered `pane`.
+/// A window with its frame, bars and sill. The origin is on the floor below its middle. The wall lies between
+/// y = -`wall` and 0. `pane` is the number of the pane.
 pub(in crate::synth) fn window(s: &mut Studio<'_>, opening: &Opening, wall: f32, pane: u16) -> Piece {
     let mut d = s.first_design(Kind::Window);
     let palette = s.palette();
@@ -163,8 +163,8 @@ pub(in crate::synth) fn window(s: &mut Studio<'_>, opening: &Opening, wall: f32,
     Piece::of(b)
 }
 
-/// Curtains on a rod before a window whose middle is at the origin and whose half width is `half`, from under the
-/// ceiling or above the window down to the floor or the sill.
+/// Curtains on a rod at a window. The window's middle is at the origin, and `half` is its half width. They
+/// hang from the ceiling or above the window to the floor or the sill.
 pub(in crate::synth) fn curtains(s: &mut Studio<'_>, half: f32, high: f32, low: f32) -> Piece {
     let mut d = s.first_design(Kind::Curtain);
     let palette = s.palette();
@@ -187,7 +187,7 @@ pub(in crate::synth) fn curtains(s: &mut Studio<'_>, half: f32, high: f32, low: 
         let seed = s.draw.seed() as u32;
         b.paint(if sheer { palette.sheer } else { palette.curtain });
         b.sheet((folds as usize * 8).min(110), 12, 0.008, |u, v| {
-            // From left to right as seen from the room, which looks against y.
+            // From left to right as seen from the room, which is against y.
             let t = 1.0 - u;
             let across = if x > 0.0 { end - width * (1.0 - t) } else { -end + width * t };
             let phase = t * folds * std::f32::consts::TAU

@@ -6,7 +6,7 @@ use super::{Kind, Leg, Piece, Studio, leg};
 use crate::labels::nyu40::{CHAIR, OTHER_FURNITURE, PILLOW, SOFA};
 use crate::synth::mesh::{Builder, ring, round};
 
-/// A chair to sit at a table.
+/// A dining chair.
 pub(in crate::synth) fn chair(s: &mut Studio<'_>) -> Piece {
     let mut d = s.first_design(Kind::Chair);
     let palette = s.palette();
@@ -32,7 +32,7 @@ pub(in crate::synth) fn chair(s: &mut Studio<'_>) -> Piece {
         b.sheet(14, 20, 0.012, |u, v| {
             let x = (0.5 - u) * 2.0;
             let edge = x * x;
-            // Up the back first, then forward along the seat.
+            // The profile goes up the back, then forward along the seat.
             let (y, z) = if v < 0.5 {
                 let t = 1.0 - 2.0 * v;
                 (-lean * t * t + 0.05, seat + 0.02 + tall * t)
@@ -52,7 +52,7 @@ pub(in crate::synth) fn chair(s: &mut Studio<'_>) -> Piece {
     let inset = thick * 0.6;
     for x in [-1.0, 1.0] {
         leg(&mut b, legs, vec3(x * (half - inset), depth - inset, seat - 0.02), vec2(x * splay, splay), thick * 1.1);
-        // The back legs go on as posts.
+        // The back legs continue as posts.
         let (low, high) =
             (vec3(x * (half - inset), inset, seat - 0.02), vec3(x * (half - inset) * 0.95, inset - lean, top));
         b.rod(vec3(x * (half - inset + splay), -splay, 0.0), low, thick * 0.45, thick * 0.6, 8);
@@ -118,7 +118,7 @@ pub(in crate::synth) fn chair(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// A chair that turns, on castors.
+/// A swivel chair on castors.
 pub(in crate::synth) fn office_chair(s: &mut Studio<'_>) -> Piece {
     let mut d = s.design(Kind::OfficeChair);
     let palette = s.palette();
@@ -176,7 +176,7 @@ pub(in crate::synth) fn office_chair(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// What sofas and armchairs of a style have in common.
+/// Design that the sofas and armchairs of a style share.
 struct Upholstery {
     arm: usize,
     arm_width: f32,
@@ -272,7 +272,7 @@ impl Upholstery {
     }
 }
 
-/// A throw pillow that leans on the back at `x`.
+/// A throw pillow that leans on the backrest at `x`.
 fn throw_pillow(s: &mut Studio<'_>, b: &mut Builder, at: glam::Vec3) {
     let palette = s.palette();
     let half = s.draw.range(0.19, 0.25);
@@ -284,7 +284,7 @@ fn throw_pillow(s: &mut Studio<'_>, b: &mut Builder, at: glam::Vec3) {
     b.within(frame, |b| b.cushion(vec3(0.0, 0.0, 0.0), vec3(half, half, 0.09)));
 }
 
-/// A sofa of two or three seats, some with a long seat at one end.
+/// A sofa with two or three seats. Some have a long seat at one end.
 pub(in crate::synth) fn sofa(s: &mut Studio<'_>, max_width: f32) -> Piece {
     let make = Upholstery::of(s);
     let cloth = s.palette().sofa;
@@ -317,7 +317,7 @@ pub(in crate::synth) fn sofa(s: &mut Studio<'_>, max_width: f32) -> Piece {
     Piece::of(b)
 }
 
-/// One seat with arms: a chair for the benchmark.
+/// An armchair; the benchmark counts it as a chair.
 pub(in crate::synth) fn armchair(s: &mut Studio<'_>) -> Piece {
     let make = Upholstery::of(s);
     let cloth = if s.first_design(Kind::Ottoman).chance(0.5) { s.palette().sofa } else { s.palette().seat };

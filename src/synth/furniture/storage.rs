@@ -8,9 +8,10 @@ use super::{Handle, Kind, Leg, Piece, Studio, Use, front, handle, leg};
 use crate::labels::nyu40::{BOOKSHELF, CABINET, OTHER_FURNITURE, SHELVES};
 use crate::synth::mesh::{Builder, placed};
 
-/// A row of books on a board from `x0` to `x1` at `z`, backs at `y`, no higher than `room`; of the current class.
+/// A row of books on a board from `x0` to `x1` at `z`, with their spines at `y`. They are no higher than
+/// `room` and of the current class.
 pub(in crate::synth) fn books(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f32; 2], y: f32, z: f32, room: f32) {
-    // A few materials for all books of a room keep their number small.
+    // Few materials for all books of a room keep the number of materials small.
     let mut x = x0;
     while x < x1 - 0.02 {
         let height = s.draw.range(0.16, 0.29).min(room - 0.015);
@@ -30,7 +31,7 @@ pub(in crate::synth) fn books(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f3
             x += thick;
         }
         if s.draw.chance(0.06) {
-            // The last one leans.
+            // The last book leans.
             let frame = Affine3A::from_translation(vec3(x + 0.01, y - 0.16, z)) * Affine3A::from_rotation_y(-0.22);
             let paint = self::spine(s);
             b.paint(paint).within(frame, |b| b.cuboid(Vec3::ZERO, vec3(0.03, 0.15, height * 0.95)));
@@ -39,13 +40,13 @@ pub(in crate::synth) fn books(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f3
     }
 }
 
-/// Books, boxes and ornaments on a board.
+/// Fills a board with books, boxes and ornaments.
 fn fill_board(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f32; 2], [y0, y1]: [f32; 2], z: f32, room: f32) {
     match s.draw.count(0, 9) {
         0 => {}
         1 => {
             let (paint, width) = (spine(s), s.draw.range(0.14, 0.2));
-            // A pile that lies.
+            // A lying pile.
             let mut top = z;
             for _ in 0..s.draw.count(2, 5) {
                 let thick = s.draw.range(0.02, 0.045);
@@ -83,7 +84,7 @@ fn fill_board(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f32; 2], [y0, y1]:
     }
 }
 
-/// Boards one above the other, with books. What stands on them belongs to it.
+/// A bookshelf: boards above each other, with books. Everything on them belongs to the shelf.
 pub(in crate::synth) fn bookshelf(s: &mut Studio<'_>, max_width: f32) -> Piece {
     let mut d = s.design(Kind::Bookshelf);
     let palette = s.palette();
@@ -139,7 +140,7 @@ pub(in crate::synth) fn bookshelf(s: &mut Studio<'_>, max_width: f32) -> Piece {
     Piece::of(b)
 }
 
-/// A board or two on the wall; its origin is on the floor below.
+/// One or two boards on the wall. The origin is on the floor below.
 pub(in crate::synth) fn wall_shelf(s: &mut Studio<'_>) -> Piece {
     let mut d = s.design(Kind::Small);
     let palette = s.palette();
@@ -158,7 +159,7 @@ pub(in crate::synth) fn wall_shelf(s: &mut Studio<'_>) -> Piece {
     Piece::of(b)
 }
 
-/// How the fronts of a style's cabinets look.
+/// Design of the cabinet fronts of a style.
 struct Fronts {
     framed: bool,
     grip: Handle,
@@ -196,7 +197,7 @@ impl Fronts {
         }
     }
 
-    /// A door whose handle is on the side of `hand`, at height `z`.
+    /// Builds a door with its handle on the side `hand`, at height `z`.
     fn door(&self, b: &mut Builder, from: [f32; 2], to: [f32; 2], y: f32, hand: f32, z: f32) {
         b.paint(self.front);
         front(b, from, to, y, self.framed);
@@ -222,7 +223,7 @@ fn body(b: &mut Builder, fronts: &Fronts, [width, depth, height]: [f32; 3], base
     b.rounded(vec3(-half - 0.006, 0.0, height - 0.022), vec3(half + 0.006, depth + 0.006, height), 0.004);
 }
 
-/// A high cabinet for clothes.
+/// A wardrobe.
 pub(in crate::synth) fn wardrobe(s: &mut Studio<'_>, max_width: f32) -> Piece {
     let mut d = s.design(Kind::Wardrobe);
     let fronts = Fronts::of(s, Kind::Wardrobe);
@@ -273,7 +274,7 @@ fn chest(s: &mut Studio<'_>, class: u8, [width, depth, height]: [f32; 3], kind: 
     Piece::with_top(b, [-0.5 * width + 0.05, 0.04], [0.5 * width - 0.05, depth - 0.05], height, use_as)
 }
 
-/// A chest of drawers or a cabinet of about the height of a table, or higher.
+/// A chest of drawers or a cabinet, about as high as a table or higher.
 pub(in crate::synth) fn cabinet(s: &mut Studio<'_>, max_width: f32) -> Piece {
     let mut d = s.design(Kind::Cabinet);
     let size = [d.range(0.7, 1.1).min(max_width), d.range(0.38, 0.48), d.range(0.8, 1.25)];
@@ -287,7 +288,7 @@ pub(in crate::synth) fn low_cabinet(s: &mut Studio<'_>, max_width: f32) -> Piece
     chest(s, CABINET, size, Kind::Cabinet, Use::Display)
 }
 
-/// What a television stands on.
+/// A stand for a television.
 pub(in crate::synth) fn tv_stand(s: &mut Studio<'_>, max_width: f32) -> Piece {
     let mut d = s.design(Kind::TvStand);
     let palette = s.palette();

@@ -7,7 +7,7 @@ use crate::labels::nyu40::{DESK, TABLE};
 use crate::synth::draw::Draw;
 use crate::synth::mesh::{Builder, ring, round};
 
-/// The plate of a table around `(0, depth / 2)`: straight, rounded, or oval.
+/// Builds a table top around `(0, depth / 2)`: straight, rounded, or oval.
 fn plate(b: &mut Builder, form: usize, [width, depth]: [f32; 2], top: f32, thick: f32) {
     let middle = Affine3A::from_translation(vec3(0.0, 0.5 * depth, 0.0));
     match form {
@@ -30,7 +30,7 @@ fn plate(b: &mut Builder, form: usize, [width, depth]: [f32; 2], top: f32, thick
     }
 }
 
-/// What carries a plate.
+/// Builds the legs or other supports of a table top.
 fn support(b: &mut Builder, d: &mut Draw, form: usize, [width, depth]: [f32; 2], under: f32, round_top: bool) {
     let leg_width = d.range(0.045, 0.085);
     let legs = d.pick(&[Leg::Square, Leg::Tapered, Leg::Turned, Leg::Tube]);
@@ -141,7 +141,7 @@ fn table(s: &mut Studio<'_>, kind: Kind, [width, depth]: [f32; 2], height: f32, 
     )
 }
 
-/// A table to eat at.
+/// A dining table.
 pub(in crate::synth) fn dining_table(s: &mut Studio<'_>, max: [f32; 2]) -> Piece {
     let mut d = s.first_design(Kind::Small);
     let (width, depth) = (d.range(1.0, 2.0).min(max[0]), d.range(0.75, 1.0).min(max[1]));
