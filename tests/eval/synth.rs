@@ -8,7 +8,8 @@ use std::process::Command;
 
 use burn::tensor::Device;
 use geopurify::cloud::PointCloud;
-use geopurify::synth::{Outcome, RoomInfo, SCANNET20, Settings, Split, SynthError, room_name, styles_of, write_room};
+use geopurify::labels::nyu40::SCANNET20;
+use geopurify::synth::{Outcome, RoomInfo, Settings, Split, SynthError, room_name, styles_of, write_room};
 use geopurify::views::check::{Verdict, check};
 use geopurify::views::{Layout, OpenOptions, open};
 

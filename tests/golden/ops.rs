@@ -13,7 +13,7 @@ use geopurify::ops::segment_reduce::{Reduction, segment_reduce};
 use geopurify::ops::sparse_conv::{sparse_conv, weight_from_spconv};
 use geopurify::ops::voxel_grid::{quantize, voxel_grid};
 use geopurify::ops::{float_tensor, float_values, int_tensor, int_values, kernel_map::kernel_map};
-use geopurify::query::answer;
+use geopurify::query::predict;
 use geopurify::weights::{StateDict, read_state_dict};
 
 use crate::Line;
@@ -273,7 +273,7 @@ pub fn evaluate_scene(case: &Case, device: &Device) -> Vec<Line> {
     let logits = float_values(logits).unwrap();
     let num_labels = logits.len() / num_points;
     let features = float_values(points.clone()).unwrap();
-    let pred = answer(&features, &floats(case, "in.text_features", device), num_labels, None).unwrap().label;
+    let pred = predict(&features, &floats(case, "in.text_features", device), num_labels, None).unwrap().label;
     let sure = case.i32("in.sure").1;
     let where_sure = |pred: &[i32]| -> Vec<i32> {
         pred.iter().zip(&sure).filter(|(_, sure)| **sure == 1).map(|(pred, _)| *pred).collect()
