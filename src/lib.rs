@@ -72,6 +72,11 @@
 #![cfg_attr(not(feature = "lab"), doc = "[`prepare`]: #cargo-features")]
 #![cfg_attr(not(feature = "lab"), doc = "[`pretrain`]: #cargo-features")]
 #![cfg_attr(not(feature = "lab"), doc = "[`ablation`]: #cargo-features")]
+// A build without some of the features leaves helpers of theirs unused.
+#![cfg_attr(
+    not(all(feature = "cli", feature = "lab", feature = "las", feature = "e57")),
+    allow(dead_code, unused_imports, reason = "helpers of features that this build leaves out")
+)]
 
 #[cfg(feature = "lab")]
 pub mod ablation;

@@ -17,13 +17,13 @@ static ALLOCATOR: geopurify::alloc::HugePages = geopurify::alloc::HugePages;
 
 /// Sizes to measure, in voxels or points.
 #[allow(dead_code, reason = "stages have sizes of their own")]
-pub fn sizes() -> Vec<usize> {
+pub(crate) fn sizes() -> Vec<usize> {
     let most = std::env::var("GEOPURIFY_BENCH_MAX").map_or(50_000, |v| v.parse().expect("a number of voxels"));
     [10_000, 20_000, 50_000, 200_000, 1_000_000].into_iter().filter(|n| *n <= most).collect()
 }
 
 /// The device under test, opened once.
-pub fn device() -> Device {
+pub(crate) fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     let open = || {
         let name = std::env::var("GEOPURIFY_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
@@ -34,7 +34,7 @@ pub fn device() -> Device {
 
 /// `n` distinct voxels of a furnished room: floor, walls and boxes, two voxels thick in places, in
 /// Morton order. About 10 of the 27 cells around a voxel are occupied, as in real scans.
-pub fn room(n: usize) -> Vec<[i32; 3]> {
+pub(crate) fn room(n: usize) -> Vec<[i32; 3]> {
     // A floor and four walls of half its height hold about 3 · side² voxels, a fifth of them doubled.
     let side = ((n as f64 / 3.6).sqrt()) as i32;
     let mut voxels = std::collections::BTreeSet::new();
@@ -70,19 +70,19 @@ pub fn room(n: usize) -> Vec<[i32; 3]> {
 }
 
 /// The room as `[V, 4]` with batch 0.
-pub fn room_batched(n: usize) -> Tensor<2, Int> {
+pub(crate) fn room_batched(n: usize) -> Tensor<2, Int> {
     let flat: Vec<i32> = room(n).iter().flat_map(|v| [0, v[0], v[1], v[2]]).collect();
     int_tensor(flat, [n, 4], &device())
 }
 
 /// The room as `[V, 3]`.
 #[allow(dead_code, reason = "stages want batches")]
-pub fn room_coords(n: usize) -> Tensor<2, Int> {
+pub(crate) fn room_coords(n: usize) -> Tensor<2, Int> {
     int_tensor(room(n).into_flattened(), [n, 3], &device())
 }
 
 /// Values in -1..1, `[rows, cols]`.
-pub fn features(rows: usize, cols: usize) -> Tensor<2> {
+pub(crate) fn features(rows: usize, cols: usize) -> Tensor<2> {
     let mut state = 7_u64;
     let values = (0..rows * cols).map(|_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -92,17 +92,17 @@ pub fn features(rows: usize, cols: usize) -> Tensor<2> {
 }
 
 /// Waits until everything queued has run.
-pub fn finish() {
+pub(crate) fn finish() {
     device().sync().expect("the device runs what was queued");
 }
 
 /// Weights of the usual size: uniform, of the variance that keeps activations where they are.
 #[allow(dead_code, reason = "operations have no weights")]
-pub struct RandomWeights(Inventory);
+pub(crate) struct RandomWeights(Inventory);
 
 impl RandomWeights {
     #[allow(dead_code, reason = "operations have no weights")]
-    pub fn new(keys: Vec<(String, Vec<usize>)>) -> Self {
+    pub(crate) fn new(keys: Vec<(String, Vec<usize>)>) -> Self {
         let info = |shape| TensorInfo { shape, dtype: Dtype::F32 };
         let tensors = keys.into_iter().map(|(key, shape)| (key, info(shape))).collect();
         Self(Inventory { tensors, ..Inventory::default() })

@@ -6,7 +6,7 @@ use geopurify::ops::int_tensor;
 use geopurify::ops::project::{Camera, Visibility};
 use geopurify::purify::FeatureSource as _;
 
-use crate::common::{device, features, finish};
+use crate::common::{device, features};
 
 const POINTS: usize = 200_000;
 const VIEWS: usize = 100;

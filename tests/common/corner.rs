@@ -4,7 +4,7 @@ use geopurify::cloud::PointCloud;
 use glam::DVec3;
 
 /// A corner of 3 x 3 x 2 m with a box in it; colours by surface, `step` metres between points.
-pub fn corner(step: f64) -> PointCloud {
+pub(crate) fn corner(step: f64) -> PointCloud {
     let mut cloud = PointCloud::default();
     let (mut colors, mut normals) = (Vec::new(), Vec::new());
     let mut side = |from: [f64; 3], u: [f64; 3], v: [f64; 3], normal: [f32; 3], color: [u8; 3]| {

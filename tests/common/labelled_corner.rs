@@ -16,23 +16,23 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use crate::corner::corner;
 
-pub const STEP: f64 = 0.06;
+pub(crate) const STEP: f64 = 0.06;
 // NYU40's; a box is no class of ScanNet's 20.
 // The networks know nothing: with a wall of what they see everywhere, something is right.
-pub const WALL: u16 = 1;
-pub const SHOWER_CURTAIN: u16 = 28;
-pub const FLOOR: u16 = 2;
-pub const BOX: u16 = 29;
-pub const TABLE: u16 = 7;
+pub(crate) const WALL: u16 = 1;
+pub(crate) const SHOWER_CURTAIN: u16 = 28;
+pub(crate) const FLOOR: u16 = 2;
+pub(crate) const BOX: u16 = 29;
+pub(crate) const TABLE: u16 = 7;
 
 /// A labelled scene: labels by surface, the box's last side without one.
-pub struct Made {
+pub(crate) struct Made {
     pub scan: PathBuf,
     pub labels: Vec<u16>,
 }
 
 /// Writes a corner as `folder/base.ply` and its labels beside it.
-pub fn write_scene(folder: &Path, base: &str, object: u16, size: f64) -> Made {
+pub(crate) fn write_scene(folder: &Path, base: &str, object: u16, size: f64) -> Made {
     fs::create_dir_all(folder).unwrap();
     let mut cloud = corner(STEP);
     cloud.positions.iter_mut().flatten().for_each(|x| *x *= size);
@@ -52,7 +52,7 @@ pub fn write_scene(folder: &Path, base: &str, object: u16, size: f64) -> Made {
 }
 
 /// Pictures of the corner from where a camera walks, in ScanNet's layout, 320 x 240, with depth in millimetres.
-pub fn write_recording(folder: &Path, count: usize) {
+pub(crate) fn write_recording(folder: &Path, count: usize) {
     let cloud = corner(0.03);
     let (origin, points) = cloud.centered();
     let radii = radii(&points);

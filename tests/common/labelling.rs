@@ -22,7 +22,7 @@ use crate::corner::corner;
 use crate::weights::weight_files;
 
 /// The command with the small networks, on the host unless the test says otherwise.
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let files = weight_files();
     let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
     command.args(arguments).env("GEOPURIFY_DEVICE", "cpu");
@@ -33,11 +33,11 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-pub fn succeed(arguments: &[&str]) -> (String, String) {
+pub(crate) fn succeed(arguments: &[&str]) -> (String, String) {
     let output = run(arguments);
     let (out, err) = texts(&output);
     assert!(output.status.success(), "{err}");
@@ -45,7 +45,7 @@ pub fn succeed(arguments: &[&str]) -> (String, String) {
 }
 
 /// What a run that must fail with exit code 1 says.
-pub fn fail(arguments: &[&str]) -> String {
+pub(crate) fn fail(arguments: &[&str]) -> String {
     let output = run(arguments);
     let (_, err) = texts(&output);
     assert_eq!(output.status.code(), Some(1), "{err}");
@@ -53,31 +53,31 @@ pub fn fail(arguments: &[&str]) -> String {
     err
 }
 
-pub fn texts(output: &Output) -> (String, String) {
+pub(crate) fn texts(output: &Output) -> (String, String) {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).into()
 }
 
-pub fn summary(folder: &Path) -> Value {
+pub(crate) fn summary(folder: &Path) -> Value {
     serde_json::from_slice(&fs::read(folder.join("summary.json")).unwrap()).unwrap()
 }
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// No file of a run is left half-written.
-pub fn assert_no_partials(folder: &Path) {
+pub(crate) fn assert_no_partials(folder: &Path) {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     let partial: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".partial")).collect();
     assert!(partial.is_empty(), "{partial:?}");
 }
 
-pub fn write_corner(path: &Path) {
+pub(crate) fn write_corner(path: &Path) {
     corner(0.03).write_ply(path, &[]).unwrap();
 }
 
 /// Poses of a camera that walks around the corner and looks at the box.
-pub fn poses(count: usize) -> Vec<Pose> {
+pub(crate) fn poses(count: usize) -> Vec<Pose> {
     let pose = |i: usize| {
         let angle = (0.2 + 0.6 * i as f64 / count as f64) * std::f64::consts::FRAC_PI_2;
         let eye = DVec3::new(1.0 + 2.4 * angle.cos(), 1.0 + 2.4 * angle.sin(), 1.5);
@@ -90,11 +90,11 @@ pub fn poses(count: usize) -> Vec<Pose> {
 }
 
 /// A recording of the corner in ScanNet's layout, 320 x 240, with depth in millimetres.
-pub fn write_recording(folder: &Path, count: usize) {
+pub(crate) fn write_recording(folder: &Path, count: usize) {
     write_recording_of(folder, count, [320, 240]);
 }
 
-pub fn write_recording_of(folder: &Path, count: usize, [width, height]: [usize; 2]) {
+pub(crate) fn write_recording_of(folder: &Path, count: usize, [width, height]: [usize; 2]) {
     let cloud = corner(0.03);
     let (origin, points) = cloud.centered();
     let radii = radii(&points);
@@ -128,7 +128,7 @@ pub fn write_recording_of(folder: &Path, count: usize, [width, height]: [usize; 
 }
 
 /// Checks what every run must leave: a label for each point, a summary that adds up, features, and a sheet.
-pub fn check_results(folder: &Path, num_points: usize, num_labels: usize) -> PointCloud {
+pub(crate) fn check_results(folder: &Path, num_points: usize, num_labels: usize) -> PointCloud {
     assert_no_partials(folder);
     let summary = summary(folder);
     let labelled = PointCloud::read(Path::new(summary["output"].as_str().unwrap())).unwrap();

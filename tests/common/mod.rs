@@ -7,7 +7,7 @@ use geopurify::gpu::{DeviceSelection, Limits, adapters, select, with_limits};
 ///
 /// A machine without any adapter fails here, loudly: a run that skipped the WGSL has tested nothing.
 #[allow(dead_code, reason = "some test binaries need the adapters alone")]
-pub fn devices() -> Vec<(String, Device)> {
+pub(crate) fn devices() -> Vec<(String, Device)> {
     let _ = env_logger::builder().is_test(true).filter_level(log::LevelFilter::Error).try_init();
     if let Ok(only) = std::env::var("GEOPURIFY_DEVICE") {
         let selection: DeviceSelection = only.parse().expect("GEOPURIFY_DEVICE is auto, gpu, cpu or an index");
@@ -27,7 +27,7 @@ pub fn devices() -> Vec<(String, Device)> {
 
 /// Runs `body` on every device, plainly and with dispatches folded after three workgroups.
 #[allow(dead_code, reason = "not every test binary folds")]
-pub fn everywhere(body: impl Fn(&str, &Device)) {
+pub(crate) fn everywhere(body: impl Fn(&str, &Device)) {
     for (name, device) in devices() {
         body(&name, &device);
         let folded = Limits { max_binding_bytes: u64::MAX, max_workgroups: 3 };
@@ -36,11 +36,11 @@ pub fn everywhere(body: impl Fn(&str, &Device)) {
 }
 
 /// SplitMix64: enough randomness for test input, and the same on every machine.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 #[allow(dead_code, reason = "not every test binary draws every kind")]
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -49,23 +49,23 @@ impl Random {
     }
 
     /// Uniform in 0..bound.
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
     /// Uniform in -1..1.
-    pub fn signed(&mut self) -> f32 {
+    pub(crate) fn signed(&mut self) -> f32 {
         ((self.next() >> 40) as f64 / f64::from(1 << 24) * 2.0 - 1.0) as f32
     }
 
-    pub fn floats(&mut self, len: usize) -> Vec<f32> {
+    pub(crate) fn floats(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| self.signed()).collect()
     }
 }
 
 /// ‖a − b‖ / ‖b‖ in f64; 0 where both are empty or zero.
 #[allow(dead_code, reason = "integer tests need no norm")]
-pub fn rel_l2(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn rel_l2(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let (mut difference, mut norm) = (0.0, 0.0);
     for (&x, &y) in a.iter().zip(b) {

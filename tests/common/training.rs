@@ -13,15 +13,15 @@ use crate::corner::corner;
 use crate::weights::{WeightFiles, tiny_weights};
 
 /// Settings of a student that trains in seconds.
-pub const SETTINGS: &str = "hidden_dim = 16\nembed_dim = 8\nepochs = 3\nanchors = 128\nwarmup_epochs = 1\n";
+pub(crate) const SETTINGS: &str = "hidden_dim = 16\nembed_dim = 8\nepochs = 3\nanchors = 128\nwarmup_epochs = 1\n";
 
-pub struct Fixture {
+pub(crate) struct Fixture {
     pub folder: tempfile::TempDir,
     pub weights: WeightFiles,
 }
 
 /// Three corners to learn from, one to validate on, the settings and the networks; scenes are prepared once for all tests.
-pub fn fixture() -> &'static Fixture {
+pub(crate) fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -38,12 +38,12 @@ pub fn fixture() -> &'static Fixture {
 }
 
 impl Fixture {
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// `train` into the folder `run`, with the scenes and the settings unless `arguments` say otherwise.
-    pub fn command(&self, run: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, run: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
         command.arg("train").arg("-o").arg(self.path(run)).args(["--views", "3", "--size", "160"]);
         command.arg("--cache").arg(self.path("cache")).args(["--words", "wall, floor, box"]);
@@ -62,14 +62,14 @@ impl Fixture {
         command
     }
 
-    pub fn succeed(&self, run: &str, arguments: &[&str]) -> String {
+    pub(crate) fn succeed(&self, run: &str, arguments: &[&str]) -> String {
         let (out, err) = texts(&self.command(run, arguments).output().unwrap());
         assert!(self.path(run).join("student.safetensors").is_file(), "{err}");
         out + &err
     }
 
     /// What a run that must fail with exit code 1 says.
-    pub fn fail(&self, run: &str, arguments: &[&str]) -> String {
+    pub(crate) fn fail(&self, run: &str, arguments: &[&str]) -> String {
         let output = self.command(run, arguments).output().unwrap();
         let (_, err) = texts(&output);
         assert_eq!(output.status.code(), Some(1), "{err}");
@@ -77,24 +77,24 @@ impl Fixture {
         err
     }
 
-    pub fn metrics(&self, run: &str) -> Vec<Value> {
+    pub(crate) fn metrics(&self, run: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    pub fn losses(&self, run: &str) -> Vec<f64> {
+    pub(crate) fn losses(&self, run: &str) -> Vec<f64> {
         self.metrics(run).iter().filter_map(|line| line["loss"].as_f64()).collect()
     }
 
-    pub fn student(&self, run: &str) -> Vec<u8> {
+    pub(crate) fn student(&self, run: &str) -> Vec<u8> {
         fs::read(self.path(run).join("student.safetensors")).unwrap()
     }
 }
 
-pub fn texts(output: &Output) -> (String, String) {
+pub(crate) fn texts(output: &Output) -> (String, String) {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).into()
 }
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

@@ -15,7 +15,7 @@ use geopurify::weights::{Dtype, SafetensorsWriter, TensorSpec};
 use rayon::prelude::*;
 
 /// Where the files are.
-pub struct WeightFiles {
+pub(crate) struct WeightFiles {
     /// X-Decoder, for `--xdecoder`.
     pub xdecoder: PathBuf,
     /// Its configuration, for `--xdecoder-config`.
@@ -29,14 +29,14 @@ pub struct WeightFiles {
 }
 
 /// Writes networks that see a picture in a fraction of a second, and whose widths fit each other.
-pub fn tiny_weights(dir: &Path) -> Result<WeightFiles> {
+pub(crate) fn tiny_weights(dir: &Path) -> Result<WeightFiles> {
     let xdecoder = tiny_xdecoder(48, 21);
     let student = StudentConfig { input_dim: xdecoder.dim_proj + 6, hidden_dim: 32, embed_dim: 16 };
     write_weights(dir, &xdecoder, student, &tiny_sonata())
 }
 
 /// Those of [`tiny_weights`], written once for all tests of a program.
-pub fn weight_files() -> &'static WeightFiles {
+pub(crate) fn weight_files() -> &'static WeightFiles {
     static FILES: OnceLock<(tempfile::TempDir, WeightFiles)> = OnceLock::new();
     let (_, files) = FILES.get_or_init(|| {
         let folder = tempfile::tempdir().expect("there is room for temporary files");
@@ -47,7 +47,7 @@ pub fn weight_files() -> &'static WeightFiles {
 }
 
 /// Every part of the published encoder, narrow and shallow.
-pub fn tiny_sonata() -> SonataConfig {
+pub(crate) fn tiny_sonata() -> SonataConfig {
     SonataConfig {
         enc_depths: vec![1; 5],
         enc_channels: vec![16, 24, 32, 48, 64],
@@ -59,7 +59,7 @@ pub fn tiny_sonata() -> SonataConfig {
 
 /// Writes an X-Decoder that is narrow within but has the published number of queries and width of embeddings, and a student
 /// of the published size: to measure all but X-Decoder. Sonata has its published widths, and one block a stage.
-pub fn narrow_weights(dir: &Path) -> Result<WeightFiles> {
+pub(crate) fn narrow_weights(dir: &Path) -> Result<WeightFiles> {
     let published = XDecoderConfig::focal_l();
     let xdecoder = tiny_xdecoder(published.dim_proj, published.decoder.num_queries);
     let sonata = SonataConfig { enc_depths: vec![1; 5], ..SonataConfig::published() };
@@ -67,7 +67,7 @@ pub fn narrow_weights(dir: &Path) -> Result<WeightFiles> {
 }
 
 /// Writes networks of the published sizes, 2 GB.
-pub fn published_weights(dir: &Path) -> Result<WeightFiles> {
+pub(crate) fn published_weights(dir: &Path) -> Result<WeightFiles> {
     write_weights(dir, &XDecoderConfig::focal_l(), StudentConfig::PUBLISHED, &SonataConfig::published())
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::manifest::Generated;
 
 /// Where the cases are: `GEOPURIFY_GOLDEN`, else `tests/golden`.
-pub fn golden_root() -> PathBuf {
+pub(crate) fn golden_root() -> PathBuf {
     std::env::var_os("GEOPURIFY_GOLDEN")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
@@ -18,13 +18,13 @@ pub fn golden_root() -> PathBuf {
 
 /// How far an output may be from the reference's.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Tolerance {
+pub(crate) struct Tolerance {
     /// Largest |a - b| / |b| over the whole tensor.
     pub rel_l2: Option<f64>,
 }
 
 /// One directory with a `case.json` and a `tensors.safetensors`.
-pub struct Case {
+pub(crate) struct Case {
     pub dir: PathBuf,
     /// Path from the root, with `/`.
     pub name: String,
@@ -47,7 +47,7 @@ struct CaseJson {
 }
 
 /// Every case below `root`, ordered by name.
-pub fn cases(root: &Path) -> Vec<Case> {
+pub(crate) fn cases(root: &Path) -> Vec<Case> {
     fn walk(root: &Path, dir: &Path, found: &mut Vec<Case>) {
         if dir.join("case.json").is_file() {
             found.push(Case::open(root, dir));
@@ -67,7 +67,7 @@ pub fn cases(root: &Path) -> Vec<Case> {
 
 impl Case {
     /// The case in `dir`, named by its path from `root`.
-    pub fn open(root: &Path, dir: &Path) -> Self {
+    pub(crate) fn open(root: &Path, dir: &Path) -> Self {
         let path = dir.join("case.json");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let json: CaseJson = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -86,19 +86,19 @@ impl Case {
     }
 
     /// The case's weights, all generated.
-    pub fn state_dict(&self) -> StateDict {
+    pub(crate) fn state_dict(&self) -> StateDict {
         self.generated().state_dict()
     }
 
     /// The case's weights, generated as they are taken.
-    pub fn generated(&self) -> Generated {
+    pub(crate) fn generated(&self) -> Generated {
         let path = self.weights.as_ref();
         let path = path.unwrap_or_else(|| panic!("{} has no weights", self.name));
         Generated::open(path, &self.seed)
     }
 
     /// Shape and elements of a floating-point tensor.
-    pub fn f32(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+    pub(crate) fn f32(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let read = || {
             let view = self.tensors.tensor(name)?;
             Ok::<_, geopurify::weights::WeightsError>((view.shape.to_vec(), view.to_f32()?))
@@ -107,7 +107,7 @@ impl Case {
     }
 
     /// Shape and elements of an integer tensor, each of which must fit.
-    pub fn i32(&self, name: &str) -> (Vec<usize>, Vec<i32>) {
+    pub(crate) fn i32(&self, name: &str) -> (Vec<usize>, Vec<i32>) {
         let read = || {
             let view = self.tensors.tensor(name)?;
             Ok::<_, geopurify::weights::WeightsError>((view.shape.to_vec(), view.to_i64()?))

@@ -8,7 +8,7 @@ use crate::Line;
 use crate::case::Case;
 use crate::ops::{equal, floats};
 
-pub fn contrastive_pairs(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn contrastive_pairs(case: &Case, device: &Device) -> Vec<Line> {
     let count = |key: &str| case.config[key].as_u64().unwrap() as usize;
     let (k, num_anchors) = (count("k_neighbours"), count("n_anchors"));
     let (_, anchors) = case.i32("in.anchors");

@@ -25,7 +25,7 @@ fn close(tensor: String, found: f64, expected: &Value, allowed: f64) -> Line {
     Line { tensor, found: (found - expected).abs(), allowed }
 }
 
-pub fn metrics(case: &Case, _: &Device) -> Vec<Line> {
+pub(crate) fn metrics(case: &Case, _: &Device) -> Vec<Line> {
     let config = &case.config;
     let num_classes = config["classes"].as_u64().unwrap() as usize;
     let ignore: Vec<i32> = numbers(&config["ignore_labels"]);
@@ -64,7 +64,7 @@ pub fn metrics(case: &Case, _: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn scene_metrics(case: &Case, _: &Device) -> Vec<Line> {
+pub(crate) fn scene_metrics(case: &Case, _: &Device) -> Vec<Line> {
     let config = &case.config;
     let num_classes = config["classes"].as_u64().unwrap() as usize;
     let ignore = config["ignore"].as_i64().unwrap();
@@ -91,7 +91,7 @@ pub fn scene_metrics(case: &Case, _: &Device) -> Vec<Line> {
 
 /// The filter, the scores and, for the reference's clusters, the selection must be the reference's. Our clusters only have to
 /// be as good, since their numbers and borders follow from a random start.
-pub fn select_scenes(case: &Case, _: &Device) -> Vec<Line> {
+pub(crate) fn select_scenes(case: &Case, _: &Device) -> Vec<Line> {
     let config = &case.config;
     let names: Vec<String> = numbers(&config["names"]);
     let (shape, histograms) = case.i32("in.histogram");

@@ -23,7 +23,7 @@ const CHECKPOINTS: [(&str, &str, Dtype, usize); 6] = [
 
 const MANIFESTS: [&str; 2] = ["sonata/sonata.weights.json", "sonata/sonata_tiny.weights.json"];
 
-pub fn trials(root: &Path, all_wanted: bool) -> Vec<Trial> {
+pub(crate) fn trials(root: &Path, all_wanted: bool) -> Vec<Trial> {
     let trial = |name: String, file: &str, run: Box<dyn FnOnce(&Path) + Send>| {
         if !root.join(file).is_file() {
             return crate::missing(&name, all_wanted);

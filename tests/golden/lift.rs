@@ -10,7 +10,7 @@ use crate::Line;
 use crate::case::Case;
 use crate::ops::{compare, equal, floats};
 
-pub fn lift_xdecoder(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn lift_xdecoder(case: &Case, device: &Device) -> Vec<Line> {
     let (_, points) = case.f32("in.points");
     let points: Vec<[f32; 3]> = points.as_chunks::<3>().0.to_vec();
     let (n, mut lines) = (points.len(), Vec::new());

@@ -24,14 +24,14 @@ struct Entry {
 }
 
 /// The weights that a manifest gives with a seed, made when they are taken.
-pub struct Generated {
+pub(crate) struct Generated {
     entries: BTreeMap<String, Entry>,
     inventory: Inventory,
     seed: String,
 }
 
 impl Generated {
-    pub fn open(path: &Path, seed: &str) -> Self {
+    pub(crate) fn open(path: &Path, seed: &str) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let manifest: Manifest =
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -45,7 +45,7 @@ impl Generated {
         Self { entries, inventory, seed: seed.to_owned() }
     }
 
-    pub fn state_dict(&self) -> StateDict {
+    pub(crate) fn state_dict(&self) -> StateDict {
         let tensors = self.entries.values().map(|entry| (entry.name.clone(), self.tensor(entry))).collect();
         StateDict { source: self.inventory.source.clone(), tensors, ..StateDict::default() }
     }

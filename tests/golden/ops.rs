@@ -21,7 +21,7 @@ use crate::case::Case;
 use crate::common::rel_l2;
 
 /// Against `out.*` or `mid.*` by the case's own tolerance; `mid.*` without one take the loosest.
-pub fn compare(case: &Case, tensor: &str, actual: &[f32]) -> Line {
+pub(crate) fn compare(case: &Case, tensor: &str, actual: &[f32]) -> Line {
     let (_, expected) = case.f32(tensor);
     let stated = case.tolerance.get(tensor).and_then(|t| t.rel_l2);
     let loosest = case.tolerance.values().filter_map(|t| t.rel_l2).fold(0.0, f64::max);
@@ -33,7 +33,7 @@ pub fn compare(case: &Case, tensor: &str, actual: &[f32]) -> Line {
 }
 
 /// Share of elements that differ; none may.
-pub fn equal<T: PartialEq>(tensor: &str, actual: &[T], expected: &[T]) -> Line {
+pub(crate) fn equal<T: PartialEq>(tensor: &str, actual: &[T], expected: &[T]) -> Line {
     let found = if actual.len() == expected.len() {
         actual.iter().zip(expected).filter(|(a, b)| a != b).count() as f64 / expected.len().max(1) as f64
     } else {
@@ -42,11 +42,11 @@ pub fn equal<T: PartialEq>(tensor: &str, actual: &[T], expected: &[T]) -> Line {
     Line { tensor: tensor.to_owned(), found, allowed: 0.0 }
 }
 
-pub fn config(case: &Case, key: &str) -> usize {
+pub(crate) fn config(case: &Case, key: &str) -> usize {
     case.config[key].as_u64().unwrap_or_else(|| panic!("{}: config.{key} is no number", case.name)) as usize
 }
 
-pub fn floats<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D> {
+pub(crate) fn floats<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D> {
     let (shape, values) = case.f32(name);
     float_tensor(values, shape.try_into().expect("the rank the op wants"), device)
 }
@@ -57,7 +57,7 @@ fn ints<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D, I
 }
 
 /// `[V, 3]` coordinates with the batch index in front, taken from the ends of the batches.
-pub fn batched(coords: &[i32], ends: &[i32], device: &Device) -> Tensor<2, Int> {
+pub(crate) fn batched(coords: &[i32], ends: &[i32], device: &Device) -> Tensor<2, Int> {
     let rows: Vec<i32> = coords
         .chunks_exact(3)
         .enumerate()
@@ -75,7 +75,7 @@ fn voxels(case: &Case, name: &str, device: &Device) -> Tensor<2, Int> {
     batched(&coords, &[], device)
 }
 
-pub fn voxelize(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn voxelize(case: &Case, device: &Device) -> Vec<Line> {
     let (_, points) = case.f32("in.points");
     let points: Vec<[f64; 3]> = points.chunks_exact(3).map(|p| [p[0].into(), p[1].into(), p[2].into()]).collect();
     let transform: [[f64; 3]; 3] = serde_json::from_value(case.config["transform"].clone()).unwrap();
@@ -108,7 +108,7 @@ pub fn voxelize(case: &Case, device: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn minkconv(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn minkconv(case: &Case, device: &Device) -> Vec<Line> {
     let device = device.clone().autodiff();
     let (kernel_size, num_in, num_out) = (config(case, "kernel_size"), config(case, "cin"), config(case, "cout"));
     let shape = [kernel_size.pow(3), num_in, num_out];
@@ -139,7 +139,7 @@ pub fn minkconv(case: &Case, device: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn submconv(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn submconv(case: &Case, device: &Device) -> Vec<Line> {
     let size = config(case, "kernel_size");
     let (num_in, num_out) = (config(case, "in_channels"), config(case, "out_channels"));
     let mut state = case.state_dict();
@@ -166,7 +166,7 @@ pub fn submconv(case: &Case, device: &Device) -> Vec<Line> {
     ]
 }
 
-pub fn knn(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn knn(case: &Case, device: &Device) -> Vec<Line> {
     let k = config(case, "k");
     let n = case.tensors.tensor("in.coords").unwrap().shape[0];
     if case.tensors.tensor("in.coords").unwrap().to_f32().is_err() {
@@ -187,7 +187,7 @@ pub fn knn(case: &Case, device: &Device) -> Vec<Line> {
     ]
 }
 
-pub fn pooling(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn pooling(case: &Case, device: &Device) -> Vec<Line> {
     let neighbors = ints::<2>(case, "in.neighbours", device);
     let sharpness = config(case, "sharpen") as f32;
     let weights = affinity(&[floats(case, "in.embeddings", device)], neighbors.clone(), 0, sharpness).unwrap();
@@ -201,7 +201,7 @@ pub fn pooling(case: &Case, device: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn student_eval(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn student_eval(case: &Case, device: &Device) -> Vec<Line> {
     let (predictor, _, report) = AffinityPredictor::load(case.state_dict(), device).unwrap();
     assert!(report.is_complete(), "{report}");
     let mut lines = Vec::new();
@@ -224,7 +224,7 @@ pub fn student_eval(case: &Case, device: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn student_checkpoint(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn student_checkpoint(case: &Case, device: &Device) -> Vec<Line> {
     let files = case.config["files"].as_array().unwrap();
     files
         .iter()
@@ -241,7 +241,7 @@ pub fn student_checkpoint(case: &Case, device: &Device) -> Vec<Line> {
 }
 
 /// From given point features to labels: what purification and the question to the text embeddings make of them.
-pub fn evaluate_scene(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn evaluate_scene(case: &Case, device: &Device) -> Vec<Line> {
     let (_, voxel_of_point) = case.i32("in.voxel_of_point");
     let (shape, coords) = case.i32("in.voxel_coords");
     let (num_points, num_voxels) = (voxel_of_point.len(), shape[0]);

@@ -53,7 +53,7 @@ fn serialized(case: &Case, found: &Serialization) -> Vec<Line> {
     ]
 }
 
-pub fn serialization(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn serialization(case: &Case, device: &Device) -> Vec<Line> {
     serialized(case, &serialize(voxels(case, device), &curves(case)).unwrap())
 }
 
@@ -61,7 +61,7 @@ fn sizes(ends: &[i32]) -> Vec<usize> {
     std::iter::once(&0).chain(ends).zip(ends).map(|(first, end)| (end - first) as usize).collect()
 }
 
-pub fn padding(case: &Case, _: &Device) -> Vec<Line> {
+pub(crate) fn padding(case: &Case, _: &Device) -> Vec<Line> {
     let most: Vec<usize> = serde_json::from_value(case.config["patch_size_max"].clone()).unwrap();
     let of = |(j, &most): (usize, &usize)| {
         let found = Padding::new(&sizes(&case.i32(&format!("in.offset.{j}")).1), most);
@@ -84,7 +84,7 @@ fn block_shape(case: &Case) -> BlockShape {
     }
 }
 
-pub fn attention(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn attention(case: &Case, device: &Device) -> Vec<Line> {
     let (index, most) = (config(case, "order_index"), config(case, "patch_size"));
     let found = serialize(voxels(case, device), &curves(case)).unwrap();
     let padding = Padding::new(&found.batch_sizes, most);
@@ -112,7 +112,7 @@ pub fn attention(case: &Case, device: &Device) -> Vec<Line> {
     ]
 }
 
-pub fn block(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn block(case: &Case, device: &Device) -> Vec<Line> {
     let index = config(case, "order_index");
     let level = Level::new(voxels(case, device), &curves(case), index + 1, config(case, "patch_size")).unwrap();
     let block = Block::load(&mut case.generated(), "", block_shape(case), device).unwrap();
@@ -126,7 +126,7 @@ pub fn block(case: &Case, device: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn gridpool(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn gridpool(case: &Case, device: &Device) -> Vec<Line> {
     let widths = [config(case, "in_channels"), config(case, "out_channels")];
     let pooling = GridPooling::load(&mut case.generated(), "", widths, config(case, "stride"), device).unwrap();
     let coords = voxels(case, device);
@@ -172,7 +172,7 @@ impl Points {
     }
 }
 
-pub fn transform(case: &Case, _: &Device) -> Vec<Line> {
+pub(crate) fn transform(case: &Case, _: &Device) -> Vec<Line> {
     let points = Points::new(case);
     let grid = case.config["grid_size"].as_f64().unwrap() as f32;
     let found = to_voxels(points.cloud(), grid, RowOrder::Hashed).unwrap();
@@ -192,7 +192,7 @@ pub fn transform(case: &Case, _: &Device) -> Vec<Line> {
 
 /// The whole, and every stage of it as far as the case holds it: in full, or its first rows with the mean and the
 /// standard deviation of each column.
-pub fn sonata(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn sonata(case: &Case, device: &Device) -> Vec<Line> {
     let settings: SonataConfig = serde_json::from_value(case.config.clone()).unwrap();
     let (model, report) = Sonata::load(case.generated(), &settings, device).unwrap();
     assert!(report.is_complete(), "{report}");
@@ -284,7 +284,7 @@ fn moments(case: &Case, prefix: &str, x: &Tensor<2>) -> [Line; 2] {
 }
 
 /// Files of the reference hold what the generator gives, and give an encoder.
-pub fn checkpoint(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn checkpoint(case: &Case, device: &Device) -> Vec<Line> {
     let settings: SonataConfig = serde_json::from_value(case.config.clone()).unwrap();
     let generated = case.state_dict();
     let shared: Vec<String> = case_json(case)["files"]

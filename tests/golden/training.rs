@@ -27,7 +27,7 @@ fn schedule(case: &Case, warmup: f64, total: f64) -> Schedule {
     }
 }
 
-pub fn lr_schedule(case: &Case, _device: &Device) -> Vec<Line> {
+pub(crate) fn lr_schedule(case: &Case, _device: &Device) -> Vec<Line> {
     let per_epoch = number(case, "iters_per_epoch");
     let schedule = schedule(case, number(case, "warmup_epochs") * per_epoch, number(case, "epochs") * per_epoch);
     assert_eq!(schedule, Schedule::new(schedule.base_rate, schedule.warmup, schedule.total), "{}", case.name);
@@ -36,7 +36,7 @@ pub fn lr_schedule(case: &Case, _device: &Device) -> Vec<Line> {
     vec![compare(case, "out.lr", &narrow(|x| x)), compare(case, "out.log10_lr", &narrow(f64::log10))]
 }
 
-pub fn adamw(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn adamw(case: &Case, device: &Device) -> Vec<Line> {
     let (shape, params) = case.f32("in.params");
     let (_, grads) = case.f32("in.grads");
     let len = shape[1];
@@ -76,7 +76,7 @@ fn loss(case: &Case, embedding: Tensor<2>, voxel: &dyn Fn(i32) -> i32, device: &
     log_softmax(logits, 1).slice([0..num_anchors, 0..1]).mean().neg()
 }
 
-pub fn student_train(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn student_train(case: &Case, device: &Device) -> Vec<Line> {
     let device = device.clone().autodiff();
     let (_, voxel_of_point) = case.i32("in.voxel_of_point");
     let (_, coords) = case.i32("in.voxel_coords");

@@ -71,7 +71,7 @@ fn prepared(case: &Case, model: &XDecoder) -> Tensor<4> {
 }
 
 /// Differences are counted in steps of the 8 bits; the case allows `max_abs`.
-pub fn image_prep(case: &Case, _: &Device) -> Vec<Line> {
+pub(crate) fn image_prep(case: &Case, _: &Device) -> Vec<Line> {
     let (shape, rgb) = case.i32("in.rgb");
     let pixels = rgb.as_chunks::<3>().0.iter().map(|p| p.map(|value| value as u8)).collect();
     let image = Rgb8Image::new(shape[1], shape[0], pixels).unwrap();
@@ -90,7 +90,7 @@ pub fn image_prep(case: &Case, _: &Device) -> Vec<Line> {
     vec![line("out.half", &half, &expected), line("out.image", &prepared, &case.f32("out.image").1)]
 }
 
-pub fn clip_tokenize(case: &Case, _: &Device) -> Vec<Line> {
+pub(crate) fn clip_tokenize(case: &Case, _: &Device) -> Vec<Line> {
     let strings: Vec<String> = serde_json::from_value(case.config["strings"].clone()).unwrap();
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     for text in &strings {
@@ -105,7 +105,7 @@ pub fn clip_tokenize(case: &Case, _: &Device) -> Vec<Line> {
     ]
 }
 
-pub fn bicubic_antialias(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn bicubic_antialias(case: &Case, device: &Device) -> Vec<Line> {
     let outs = case.tensors.names().into_iter().filter(|n| n.starts_with("out."));
     let outs = outs.map(|name| {
         let shape = case.tensors.tensor(&name).unwrap().shape.to_vec();
@@ -115,7 +115,7 @@ pub fn bicubic_antialias(case: &Case, device: &Device) -> Vec<Line> {
     outs.collect()
 }
 
-pub fn text_embeddings(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn text_embeddings(case: &Case, device: &Device) -> Vec<Line> {
     let model = model(case, device);
     let encoder = &model.text_encoder;
     let (labels, templates): (Vec<String>, Vec<String>) =
@@ -157,7 +157,7 @@ fn compare_first(case: &Case, name: &str, found: &[f32]) -> Line {
     Line { tensor: name.to_owned(), found: crate::common::rel_l2(found, &expected[..found.len()]), allowed }
 }
 
-pub fn focal_backbone(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn focal_backbone(case: &Case, device: &Device) -> Vec<Line> {
     let model = model(case, device);
     let image = prepared(case, &model);
     let mut lines = Vec::new();
@@ -179,7 +179,7 @@ pub fn focal_backbone(case: &Case, device: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn pixel_decoder(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn pixel_decoder(case: &Case, device: &Device) -> Vec<Line> {
     let model = model(case, device);
     let maps: Vec<_> = (2..=5).map(|i| map(case, &format!("in.res{i}"), device)).collect();
     let mut lines = Vec::new();
@@ -235,7 +235,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-pub fn decoder(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn decoder(case: &Case, device: &Device) -> Vec<Line> {
     let model = model(case, device);
     let multi_scale = (0..3).map(|i| map(case, &format!("in.multi_scale_{i}"), device)).collect();
     let maps = PixelMaps { mask_features: map(case, "in.mask_features", device), multi_scale };
@@ -250,7 +250,7 @@ pub fn decoder(case: &Case, device: &Device) -> Vec<Line> {
     lines
 }
 
-pub fn forward_seg_all(case: &Case, device: &Device) -> Vec<Line> {
+pub(crate) fn forward_seg_all(case: &Case, device: &Device) -> Vec<Line> {
     let model = match case.config.get("checkpoint") {
         Some(file) => {
             let mut source = WeightsFile::open(&case.dir.join(file.as_str().unwrap())).unwrap();

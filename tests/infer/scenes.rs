@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::corner::corner;
 use crate::labelling::{
-    assert_no_partials, check_results, command, fail, poses, run, succeed, summary, text, texts, write_corner,
+    assert_no_partials, check_results, command, fail, run, succeed, summary, text, texts, write_corner,
     write_recording, write_recording_of,
 };
 use crate::weights::weight_files;

@@ -2,7 +2,6 @@
 
 use burn::prelude::*;
 use burn::tensor::Device;
-use burn::tensor::activation::softmax;
 use geopurify::gpu::shaders;
 use geopurify::ops::attention::{MAX_HEAD_DIM, Mask, attention};
 use geopurify::ops::{float_tensor, float_values, int_tensor};

@@ -91,7 +91,7 @@ impl Focal {
 }
 
 /// Levels that grow by two, as those of the published models do.
-pub fn levels(count: usize, window: usize, scaled: bool) -> Levels {
+pub(crate) fn levels(count: usize, window: usize, scaled: bool) -> Levels {
     Levels { num_levels: count, window, growth: 2, scaled }
 }
 

@@ -9,7 +9,7 @@ use geopurify::ops::{OpError, float_tensor, float_values, int_tensor, int_values
 use crate::camera::{points, tensor};
 use crate::common::{Random, devices, everywhere};
 use crate::helpers::twin::{against_twin, sizes};
-use crate::helpers::voxels::{distinct, surface};
+use crate::helpers::voxels::distinct;
 
 /// Squared distances and indices by looking at everything, ordered by (distance, index).
 fn knn_by_definition(coords: &[[i32; 3]], k: usize, include_self: bool) -> (Vec<i32>, Vec<i32>) {

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use burn::tensor::Device;
 use geopurify::ops::serialized_attention::{MAX_PATCH, Padding, serialized_attention};
-use geopurify::ops::{OpError, float_tensor, float_values, int_tensor, int_values};
+use geopurify::ops::{OpError, float_tensor, float_values, int_tensor};
 
 use crate::common::{Random, devices, everywhere, rel_l2};
 use crate::helpers::attention_gradient::{Hidden, ROUNDING, Sizes};

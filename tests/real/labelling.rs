@@ -10,7 +10,7 @@ use crate::labelling_runs::{check_results, succeed, summary, text, write_corner,
 
 /// Real scans and recordings, labelled by networks that know nothing: what is tested is that everything runs, and that
 /// every point gets an answer.
-pub fn runs_end_to_end(data: &Path) {
+pub(crate) fn runs_end_to_end(data: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let scans =
         ["pcd/livingroom_fragment.pcd", "pcd/office1.pcd", "ply/livingroom_mesh_binary.ply", "las/autzen_trim.laz"];
@@ -41,7 +41,7 @@ pub fn runs_end_to_end(data: &Path) {
     assert_eq!(fs::read_dir(&results).unwrap().count(), 4);
 }
 
-pub fn every_adapter_gives_the_labels_of_the_host() {
+pub(crate) fn every_adapter_gives_the_labels_of_the_host() {
     let adapters = geopurify::gpu::adapters();
     assert!(!adapters.is_empty(), "no graphics adapter: install a Vulkan driver, or set GEOPURIFY_DEVICE=cpu");
     let folder = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ fn all(dataset: &dyn Dataset) -> Vec<usize> {
     (0..dataset.len()).collect()
 }
 
-pub fn are_read_checked_and_fused(data: &Path) {
+pub(crate) fn are_read_checked_and_fused(data: &Path) {
     // Not by a macro: what those print is hidden where a test passes.
     let say = |line: &str| writeln!(std::io::stderr(), "views: {line}").unwrap();
     let read = |name: &str, layout: Layout| {

@@ -193,7 +193,7 @@ const TWINS: &[(&str, &str, bool)] = &[
 ];
 
 /// A trial for each file and each pair of twins, and one for files that [`SCANS`] does not list.
-pub fn trials(needs_data: &dyn Fn(&str, Run) -> Trial) -> Vec<Trial> {
+pub(crate) fn trials(needs_data: &dyn Fn(&str, Run) -> Trial) -> Vec<Trial> {
     let mut trials: Vec<Trial> =
         SCANS.iter().map(|scan| needs_data(scan.path, Box::new(move |data| check(data, scan)))).collect();
     for &(a, b, shuffled) in TWINS {

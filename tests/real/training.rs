@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::training_runs::{SETTINGS, fixture, text};
 
-pub fn learns(data: &Path) {
+pub(crate) fn learns(data: &Path) {
     let fixture = fixture();
     let (list, held_out, config) =
         (fixture.path("real.txt"), fixture.path("real-held-out.txt"), fixture.path("real.toml"));

@@ -9,17 +9,17 @@ use geopurify::ops::{float_tensor, float_values, int_tensor};
 use crate::common::{Random, devices, rel_l2};
 
 /// f32 sums of up to a thousand terms in another order.
-pub const ROUNDING: f64 = 3e-6;
+pub(crate) const ROUNDING: f64 = 3e-6;
 
 #[derive(Clone)]
-pub enum Hidden {
+pub(crate) enum Hidden {
     None,
     Causal,
     At(usize, Vec<i32>),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub(crate) struct Sizes {
     pub batch: usize,
     pub num_queries: usize,
     pub num_keys: usize,
@@ -28,7 +28,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    pub fn inputs(&self) -> [Vec<f32>; 4] {
+    pub(crate) fn inputs(&self) -> [Vec<f32>; 4] {
         let mut random = Random(61);
         let dim = self.num_heads * self.head_dim;
         let rows = [self.num_queries, self.num_keys, self.num_keys, self.num_queries];
@@ -36,7 +36,7 @@ impl Sizes {
     }
 
     /// A third of the keys seen, by any number but 0; the last query sees none.
-    pub fn hidden(&self, images: usize) -> Hidden {
+    pub(crate) fn hidden(&self, images: usize) -> Hidden {
         let mut random = Random(62);
         let len = images * self.num_queries * self.num_keys;
         let mut hidden: Vec<i32> = (0..len).map(|_| [0, 1, -1, 0, 7, i32::MIN][random.below(6)]).collect();
@@ -44,7 +44,7 @@ impl Sizes {
         Hidden::At(images, hidden)
     }
 
-    pub fn mask(&self, hidden: &Hidden, device: &Device) -> Mask {
+    pub(crate) fn mask(&self, hidden: &Hidden, device: &Device) -> Mask {
         match hidden {
             Hidden::None => Mask::None,
             Hidden::Causal => Mask::Causal,
@@ -55,7 +55,7 @@ impl Sizes {
     }
 
     /// Result and gradients of those inputs that are tracked.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         device: &Device,
         tracked: [bool; 3],
@@ -81,7 +81,7 @@ impl Sizes {
         (values, inputs.map(|input| input.grad(&grads).map(|grad| float_values(grad).unwrap())))
     }
 
-    pub fn composed(&self, [q, k, v]: [Tensor<3>; 3], hidden: &Hidden) -> Tensor<3> {
+    pub(crate) fn composed(&self, [q, k, v]: [Tensor<3>; 3], hidden: &Hidden) -> Tensor<3> {
         let Self { batch, num_queries, num_keys, num_heads, head_dim } = *self;
         let heads = |x: Tensor<3>| {
             let len = x.dims()[1];
@@ -100,7 +100,7 @@ impl Sizes {
         weights.matmul(heads(v)).swap_dims(1, 2).reshape([batch, num_queries, num_heads * head_dim])
     }
 
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let masks = [Hidden::None, Hidden::Causal, self.hidden(1), self.hidden(self.batch)];
         for (hidden, name) in masks.iter().zip(["all", "causal", "shared", "per image"]) {
             let (_, expected) = self.run(&Device::flex(), [true; 3], |inputs| self.composed(inputs, hidden));

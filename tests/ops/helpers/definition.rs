@@ -8,12 +8,12 @@ use crate::common::devices;
 /// f32 sums of at most a thousand terms of order one, in another order and behind an error function that is
 /// off by 4e-7. Relative to the values, or to one where they are smaller: what is left of terms of order one
 /// that cancel, as in the left tail of a GELU, has their rounding.
-pub const ROUNDING: f64 = 2e-6;
+pub(crate) const ROUNDING: f64 = 2e-6;
 
-pub const EPSILON: f32 = 1e-5;
+pub(crate) const EPSILON: f32 = 1e-5;
 
 /// Root of the mean square of the difference, in units of the larger of that of `expected` and 1.
-pub fn difference(found: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn difference(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let squares = |value: &dyn Fn(usize) -> f64| (0..found.len()).map(|i| value(i).powi(2)).sum::<f64>();
     let norm = squares(&|i| f64::from(expected[i])).max(found.len().max(1) as f64);
@@ -21,7 +21,7 @@ pub fn difference(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 #[track_caller]
-pub fn close(what: &str, found: &[f32], expected: &[f32]) {
+pub(crate) fn close(what: &str, found: &[f32], expected: &[f32]) {
     let difference = difference(found, expected);
     assert!(difference <= ROUNDING, "{what}: {difference:e}");
 }
@@ -29,7 +29,7 @@ pub fn close(what: &str, found: &[f32], expected: &[f32]) {
 /// Runs `on` on every device, plainly and with dispatches folded after three workgroups: the result is that of
 /// the definition and of the host's twin, and the fold changes no bit of it.
 #[track_caller]
-pub fn check(what: &str, definition: &[f32], on: impl Fn(&Device) -> Vec<f32>) {
+pub(crate) fn check(what: &str, definition: &[f32], on: impl Fn(&Device) -> Vec<f32>) {
     let twin = on(&Device::flex());
     for (name, device) in devices() {
         let found = on(&device);
@@ -42,17 +42,17 @@ pub fn check(what: &str, definition: &[f32], on: impl Fn(&Device) -> Vec<f32>) {
 }
 
 /// Sizes around a tile of `tile`, and of several tiles.
-pub fn sizes(tile: u32) -> [usize; 5] {
+pub(crate) fn sizes(tile: u32) -> [usize; 5] {
     let tile = tile as usize;
     [1, tile - 1, tile, tile + 1, 5 * tile + 3]
 }
 
-pub fn rounded(values: Vec<f64>) -> Vec<f32> {
+pub(crate) fn rounded(values: Vec<f64>) -> Vec<f32> {
     values.into_iter().map(|x| x as f32).collect()
 }
 
 /// (2 / √π) · e^(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (2n + 1)!!, whose terms all have one sign.
-pub fn erf(x: f64) -> f64 {
+pub(crate) fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {
         return x.signum();
     }
@@ -64,7 +64,7 @@ pub fn erf(x: f64) -> f64 {
     std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * total
 }
 
-pub fn gelu(x: f64) -> f64 {
+pub(crate) fn gelu(x: f64) -> f64 {
     x / 2.0 * (1.0 + erf(x / std::f64::consts::SQRT_2))
 }
 

@@ -7,7 +7,7 @@ use geopurify::ops::{float_tensor, float_values};
 use crate::common::{Random, devices, rel_l2};
 
 /// The values of a function of flat tensors and, of those it is `tracked` in, the gradients of their weighted sum.
-pub fn gradients(
+pub(crate) fn gradients(
     run: &dyn Fn(&[Tensor<1>]) -> Tensor<1>,
     inputs: &[Vec<f32>],
     tracked: &[bool],
@@ -31,7 +31,7 @@ pub fn gradients(
 }
 
 /// Compares an operation with a composition: all inputs tracked, and each alone beside plain ones.
-pub fn check_gradients(
+pub(crate) fn check_gradients(
     what: &str,
     names: &[&str],
     lens: &[usize],
@@ -63,13 +63,13 @@ pub fn check_gradients(
     }
 }
 
-pub fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+pub(crate) fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let len = x.shape().num_elements();
     x.reshape([len])
 }
 
 /// `weight [k², C]`.
-pub fn composed_depthwise(x: Tensor<4>, weight: Tensor<2>, kernel: usize) -> Tensor<4> {
+pub(crate) fn composed_depthwise(x: Tensor<4>, weight: Tensor<2>, kernel: usize) -> Tensor<4> {
     let ([batch, height, width, dim], reach) = (x.dims(), kernel / 2);
     let above = Tensor::zeros([batch, reach, width, dim], &x.device());
     let x = Tensor::cat(vec![above.clone(), x, above], 1);

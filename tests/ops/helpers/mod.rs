@@ -1,8 +1,8 @@
 //! What the tests of several operations share.
 
-pub mod attention_gradient;
-pub mod definition;
-pub mod drawing;
-pub mod gradient;
-pub mod twin;
-pub mod voxels;
+pub(crate) mod attention_gradient;
+pub(crate) mod definition;
+pub(crate) mod drawing;
+pub(crate) mod gradient;
+pub(crate) mod twin;
+pub(crate) mod voxels;

@@ -6,17 +6,17 @@ use geopurify::gpu::{Limits, with_limits};
 use crate::common::{devices, rel_l2};
 
 /// f32 sums of a few hundred terms of order one, in another order.
-pub const ROUNDING: f64 = 2e-6;
+pub(crate) const ROUNDING: f64 = 2e-6;
 
 /// Sizes around a workgroup of `wg` threads.
-pub fn sizes(wg: u32) -> Vec<usize> {
+pub(crate) fn sizes(wg: u32) -> Vec<usize> {
     let wg = wg as usize;
     vec![0, 1, wg - 1, wg, wg + 1, 5 * wg + 3]
 }
 
 /// Runs `body` on the host, then on every device with the result of the host, plainly and with
 /// dispatches folded after three workgroups.
-pub fn against_twin<T>(on: impl Fn(&Device) -> T, compare: impl Fn(&str, &T, &T)) {
+pub(crate) fn against_twin<T>(on: impl Fn(&Device) -> T, compare: impl Fn(&str, &T, &T)) {
     let twin = on(&Device::flex());
     for (name, device) in devices() {
         compare(&name, &on(&device), &twin);
@@ -25,7 +25,7 @@ pub fn against_twin<T>(on: impl Fn(&Device) -> T, compare: impl Fn(&str, &T, &T)
     }
 }
 
-pub fn close(what: &str, found: &[f32], expected: &[f32]) {
+pub(crate) fn close(what: &str, found: &[f32], expected: &[f32]) {
     let difference = rel_l2(found, expected);
     assert!(difference <= ROUNDING, "{what}: {difference:e}");
 }

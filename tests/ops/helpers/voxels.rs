@@ -10,7 +10,7 @@ use geopurify::ops::{int_tensor, int_values};
 use crate::common::Random;
 
 /// `n` voxels of a rolling surface, several thick in places, with repeats and two batches.
-pub fn surface(n: usize, seed: u64) -> Vec<i32> {
+pub(crate) fn surface(n: usize, seed: u64) -> Vec<i32> {
     let mut random = Random(seed);
     let side = ((n as f64).sqrt() as usize / 2).max(2);
     (0..n)
@@ -23,14 +23,14 @@ pub fn surface(n: usize, seed: u64) -> Vec<i32> {
 }
 
 /// Distinct voxels of one batch, `[V, 4]`.
-pub fn distinct(n: usize, seed: u64) -> Vec<i32> {
+pub(crate) fn distinct(n: usize, seed: u64) -> Vec<i32> {
     let coords: Vec<i32> = surface(n, seed).chunks_exact(4).flat_map(|c| [0, c[1], c[2], c[3]]).collect();
     let grid = voxel_grid(int_tensor(coords, [n, 4], &Device::flex())).unwrap();
     int_values(grid.coords).unwrap()
 }
 
 /// `n` distinct voxels of a rolling surface in `batches` batches, in random order.
-pub fn shuffled_surface(n: usize, batches: usize, seed: u64) -> Vec<[i32; 4]> {
+pub(crate) fn shuffled_surface(n: usize, batches: usize, seed: u64) -> Vec<[i32; 4]> {
     let mut random = Random(seed);
     let side = ((n as f64).sqrt() as usize).max(2);
     let mut voxels = BTreeSet::new();
@@ -46,18 +46,18 @@ pub fn shuffled_surface(n: usize, batches: usize, seed: u64) -> Vec<[i32; 4]> {
     voxels
 }
 
-pub fn coords(voxels: &[[i32; 4]], device: &Device) -> Tensor<2, Int> {
+pub(crate) fn coords(voxels: &[[i32; 4]], device: &Device) -> Tensor<2, Int> {
     int_tensor(voxels.as_flattened().to_vec(), [voxels.len(), 4], device)
 }
 
 /// Distinct voxels of a thin, wavy sheet.
-pub fn sheet(num_voxels: usize) -> Vec<i32> {
+pub(crate) fn sheet(num_voxels: usize) -> Vec<i32> {
     let side = (num_voxels as f64).sqrt().ceil() as i32;
     (0..num_voxels as i32).flat_map(|i| [0, i % side, i / side, (i % side + 3 * (i / side)) / 7 % 5]).collect()
 }
 
 /// Neighbour lists with holes and, in row 0, nothing at all.
-pub fn neighbor_lists(n: usize, k: usize) -> Vec<i32> {
+pub(crate) fn neighbor_lists(n: usize, k: usize) -> Vec<i32> {
     let mut random = Random(15);
     (0..n * k)
         .map(|i| if i < k { -1 } else { random.below(n + n / 4 + 1) as i32 })
