@@ -72,6 +72,8 @@
 #![cfg_attr(not(feature = "lab"), doc = "[`prepare`]: #cargo-features")]
 #![cfg_attr(not(feature = "lab"), doc = "[`pretrain`]: #cargo-features")]
 #![cfg_attr(not(feature = "lab"), doc = "[`ablation`]: #cargo-features")]
+// Not among the lints of Cargo.toml: tests may unwrap, in their helpers too.
+#![warn(clippy::unwrap_used)]
 // A build without some of the features leaves helpers of theirs unused.
 #![cfg_attr(
     not(all(feature = "cli", feature = "lab", feature = "las", feature = "e57")),

@@ -1,5 +1,7 @@
 //! Typed per-point values.
 
+#![allow(clippy::cast_lossless, reason = "one macro casts every type, those that lose nothing and those that do")]
+
 use super::source::take;
 
 /// Byte order of binary values.

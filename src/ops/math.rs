@@ -116,8 +116,8 @@ mod tests {
     fn erf_series(x: f64) -> f64 {
         let (mut term, mut total) = (x, x);
         for n in 1..120 {
-            term *= -x * x / n as f64;
-            total += term / (2 * n + 1) as f64;
+            term *= -x * x / f64::from(n);
+            total += term / f64::from(2 * n + 1);
         }
         total * std::f64::consts::FRAC_2_SQRT_PI
     }

@@ -190,7 +190,7 @@ impl XDecoderTask {
                     scans.extend(scan_views(room, &run.join(SCAN_VIEWS).join(split), asked, &device)?);
                 }
                 done += 1;
-                progress(done as f64 / num_rooms as f64);
+                progress(f64::from(done) / num_rooms as f64);
             }
             found.push((recorded, scans));
         }

@@ -69,7 +69,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Finds the neighbours of `voxelized`, made by [`voxel_means`] from features with `num_channels`
+    /// Finds the neighbours of `voxelized`, made by [`voxel_means`](super::voxel_means) from features with `num_channels`
     /// channels.
     ///
     /// # Errors
@@ -95,10 +95,10 @@ impl Graph {
         &self.voxelized
     }
 
-    /// Rows of A, the same as [`purify`] applies.
+    /// Rows of A, the same as [`purify`](super::purify()) applies.
     ///
     /// # Errors
-    /// As [`purify`].
+    /// As [`purify`](super::purify()).
     pub fn rows(
         &self,
         affinities: Affinities<'_>,

@@ -27,7 +27,7 @@ pub struct Voxelized {
 /// Averages `scan` and its `features [N, C]` over voxels.
 ///
 /// # Errors
-/// [`PurifyError`] as [`purify`].
+/// [`PurifyError`] as [`purify`](super::purify()).
 pub fn voxel_means(
     scan: &Scan<'_>,
     features: &dyn FeatureSource,

@@ -261,7 +261,7 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
     });
     let [width, height] = settings.size;
     // The view is about 60 degrees wide, as with a tablet's camera.
-    let focal = width as f64 * draw.range(0.80, 0.92) as f64;
+    let focal = width as f64 * f64::from(draw.range(0.80, 0.92));
     let lens = Intrinsics::new(width, height, focal, focal, 0.5 * (width as f64 - 1.0), 0.5 * (height as f64 - 1.0))?;
     // As long as walls are along the axes, rays meet few boxes.
     let mut light = Light::new(&home, &mut draw);

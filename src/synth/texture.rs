@@ -339,7 +339,7 @@ fn painting(at: Vec2, aspect: f32, kind: u32, seed: u32, colors: [Vec3; 3]) -> V
         1 => {
             // Rectangles between black lines.
             let cut = |t: f32, number: i32| {
-                (t > 0.2 + 0.25 * random(number)) as i32 + (t > 0.6 + 0.25 * random(number + 1)) as i32
+                i32::from(t > 0.2 + 0.25 * random(number)) + i32::from(t > 0.6 + 0.25 * random(number + 1))
             };
             let (i, j) = (cut(at.x, 10), cut(at.y, 20));
             let near = |t: f32, number: i32| {

@@ -25,7 +25,7 @@ pub struct Cast {
     pub from: Dtype,
 }
 
-/// Result of matching a [`TensorSource`] with a model. Every list is ordered by name.
+/// Result of matching a [`TensorSource`](super::TensorSource) with a model. Every list is ordered by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// File the weights came from.

@@ -35,6 +35,7 @@ const FULL_CASES: &str = include_str!("full_cases.txt");
 
 /// One compared tensor.
 pub struct Line {
+    /// Name of the tensor.
     pub tensor: String,
     /// The measured difference.
     pub found: f64,

@@ -1,6 +1,5 @@
 //! Normals of known surfaces, and of any points against the twin.
 
-use burn::prelude::*;
 use geopurify::gpu::shaders;
 use geopurify::ops::knn::knn_points;
 use geopurify::ops::normals::{Orientation, normals};

@@ -1,6 +1,5 @@
 //! Recordings of many programs: layout, poses, depth and conventions.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use geopurify::views::check::{Reading, Verdict, check};
@@ -18,7 +17,7 @@ fn all(dataset: &dyn Dataset) -> Vec<usize> {
 
 pub(crate) fn are_read_checked_and_fused(data: &Path) {
     // Not by a macro: what those print is hidden where a test passes.
-    let say = |line: &str| writeln!(std::io::stderr(), "views: {line}").unwrap();
+    let say = |line: &str| eprintln!("views: {line}");
     let read = |name: &str, layout: Layout| {
         let path = data.join(name);
         assert_eq!(detect(&path).unwrap_or_else(|error| panic!("{error}")), layout, "{name}");

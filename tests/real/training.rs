@@ -12,7 +12,7 @@ pub(crate) fn learns(data: &Path) {
     fs::write(&list, "icl-redwood-rgbd5\ntum-fr1-desk-5\nrealsense-noposes-4\npcd/livingroom_fragment.pcd\n").unwrap();
     fs::write(&held_out, "ply/livingroom_mesh_binary.ply\n").unwrap();
     fs::write(&config, SETTINGS.replace("epochs = 3", "epochs = 8")).unwrap();
-    let lists = ["--scenes", text(&list), "--validation", text(&held_out), "--data", text(&data)];
+    let lists = ["--scenes", text(&list), "--validation", text(&held_out), "--data", text(data)];
     fixture.succeed("real", &[&lists[..], &["--config", text(&config)]].concat());
     // Three frames without poses, as many as views are asked for, are three scenes.
     let losses = fixture.losses("real");
