@@ -6,7 +6,6 @@ use las::point::Format as PointFormat;
 use las::point::ScanDirection::LeftToRight;
 use las::raw;
 use las::raw::point::{Flags, Waveform};
-use rayon::prelude::*;
 
 use super::data::{Attribute, AttributeData, ScalarType};
 use super::error::{CloudError, Origin};
@@ -16,8 +15,8 @@ use super::source::u16_at;
 use super::units::Unit;
 use super::{Format, PointCloud};
 
-/// Points parsed at a time. The parsed points of the crate take four times the bytes of the file.
-const TOGETHER: usize = 16 << 10;
+/// Points parsed at a time: few enough to stay in the cache until their properties are taken out.
+const TOGETHER: usize = 1 << 10;
 
 /// Property in the standard part of a point.
 struct Standard {
@@ -129,13 +128,16 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     }
     let mut positions: Vec<[f64; 3]> = Vec::new();
     let mut wide: Vec<[u16; 3]> = Vec::new();
+    let mut points: Vec<raw::Point> = Vec::with_capacity(TOGETHER);
     let length = header.record_length;
     for_each_batch(origin, &header, bytes, |rows| {
         for rows in rows.chunks(TOGETHER * length) {
             // The extra bytes are not parsed: the crate would allocate memory for each point.
-            let parse = |row: &[u8]| raw::Point::read_from(row, &header.format);
-            let points: Result<Vec<raw::Point>, _> = rows.par_chunks_exact(length).map(parse).collect();
-            let points = points.map_err(|e| origin.decode(header.point_offset as u64, "a point", e))?;
+            points.clear();
+            for row in rows.chunks_exact(length) {
+                let point = raw::Point::read_from(row, &header.format);
+                points.push(point.map_err(|e| origin.decode(header.point_offset as u64, "a point", e))?);
+            }
             let [x, y, z] = header.transforms;
             positions.extend(points.iter().map(|p| [x.direct(p.x), y.direct(p.y), z.direct(p.z)]));
             wide.extend(points.iter().filter_map(|p| p.color).map(|c| [c.red, c.green, c.blue]));

@@ -60,6 +60,12 @@ pub enum ImageError {
         /// Message of the decoder.
         message: String,
     },
+    /// A chart could not be drawn.
+    #[error("a chart cannot be drawn: {message}")]
+    Chart {
+        /// Message of the library that draws charts.
+        message: String,
+    },
     /// A picture to be made has no pixels, or too many.
     #[error("a picture of {width} x {height} pixels; expected 1 to {limit} pixels", limit = super::MAX_PIXELS)]
     Size {

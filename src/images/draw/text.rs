@@ -28,6 +28,11 @@ fn fonts() -> &'static [FontRef<'static>; 2] {
     })
 }
 
+/// The file of the font in which text is set.
+pub(super) fn regular_font() -> &'static [u8] {
+    UBUNTU_LIGHT
+}
+
 /// Size and weight of a text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Face {
