@@ -1,6 +1,6 @@
 use std::cell::Cell;
 
-use super::launch::Client;
+use burn_cubecl::cubecl::client::Client;
 
 /// Limits of a device for one launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
