@@ -398,7 +398,7 @@ fn damage_is_named_and_can_be_left_out() {
     assert!(said.contains("1 scenes made with 6 frames, 0 kept, 5 failed"), "{said}");
     for part in [
         "scene0001_00.sens: the recording is incomplete",
-        "scene0002_00.aggregation.json: the label 'unicorn'; expected a raw_category of",
+        "scene0002_00.aggregation.json: the label 'unicorn'; expected a name from the column raw_category of",
         "scene0003_00_vh_clean_2.0.010000.segs.json: ",
         "scene0004_00_vh_clean_2.ply: is not there; expected the reduced mesh",
         "scene0005_00.sens: a file that begins with",
@@ -587,7 +587,7 @@ fn matterport_is_unpacked_and_evaluated_zipped_or_not() {
 
     let out = |data: &Path| folder.path().join(format!("out-{}", data.file_name().unwrap().to_str().unwrap()));
     let err = fail(&["prepare", "matterport", text(&zipped), "-o", text(&out(&zipped))]);
-    assert!(err.contains("there is no category_mapping.tsv here"), "{err}");
+    assert!(err.contains("table category_mapping.tsv, which was not found"), "{err}");
     let mut trees = Vec::new();
     for data in [&extracted, &zipped, &mixed, &whole] {
         put(data.join("metadata/category_mapping.tsv"), MATTERPORT_TABLE);

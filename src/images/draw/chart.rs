@@ -32,12 +32,13 @@ const TEXT_SIZE: i32 = 16 * FINE;
 const MARGIN: i32 = 20 * FINE;
 const GAP: i32 = 9 * FINE;
 const TICK: i32 = 4 * FINE;
-/// What title and legend take, an axis' name above its plot, a plot's ticks below it, and values and name below the last one.
+/// Heights in pixels: title and legend, an axis' name above its plot, the ticks below a plot, and values and name
+/// below the last plot.
 const HEAD: i32 = 46 * FINE;
 const NAME: i32 = 26 * FINE;
 const BELOW: i32 = 26 * FINE;
 const FOOT: i32 = 52 * FINE;
-/// Of the line in the legend.
+/// Length of a line in the legend, in pixels.
 const SAMPLE: i32 = 22 * FINE;
 /// Space that one tick's label wants along its axis.
 const TICK_ROOM: [i32; 2] = [110 * FINE, 46 * FINE];
@@ -60,7 +61,7 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// What is even along the axis: the value, or its logarithm to the base 10.
+    /// The quantity that is even along the axis: the value, or its logarithm to the base 10.
     fn even(self, value: f64) -> f64 {
         if self == Self::Log { value.log10() } else { value }
     }
@@ -74,7 +75,7 @@ impl Scale {
 /// A line through points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// What the legend calls it; nothing for a curve that has no line there.
+    /// Its name in the legend. A curve without a name has no line there.
     pub name: String,
     /// Its colour.
     pub color: [u8; 3],
@@ -82,7 +83,7 @@ pub struct Curve {
     pub opacity: f32,
     /// Thickness in pixels.
     pub width: f32,
-    /// Whether every point has a dot.
+    /// True if every point has a dot.
     pub dots: bool,
     /// (x, y); points that are not finite are left out.
     pub points: Vec<[f64; 2]>,
@@ -91,7 +92,7 @@ pub struct Curve {
 /// A vertical axis with its curves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// What is written above it.
+    /// Text above the axis.
     pub name: String,
     /// How values become heights.
     pub scale: Scale,
@@ -113,9 +114,9 @@ pub struct Panel {
 /// Plots one below the other, over the same horizontal axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chart {
-    /// What is written above.
+    /// Text above the plots.
     pub title: String,
-    /// What the horizontal axis is called.
+    /// Name of the horizontal axis.
     pub x_name: String,
     /// The plots from top to bottom.
     pub panels: Vec<Panel>,
@@ -320,7 +321,7 @@ impl Curve {
         places.windows(2).map(move |pair| PathElement::new(pair, self.stroke()))
     }
 
-    /// What makes the joints of lines round, or dots.
+    /// Draws discs: the round joints of lines, or dots.
     fn circles(&self, places: &[(f64, f64)]) -> impl Iterator<Item = Circle<(f64, f64), i32>> {
         let radius = if self.dots || places.len() == 1 { self.dot() } else { self.stroke().stroke_width as i32 / 2 };
         places.iter().map(move |&place| Circle::new(place, radius, self.stroke().filled()))
@@ -340,7 +341,7 @@ struct Ruler {
 }
 
 impl Ruler {
-    /// Of all values, with a little space around them if there is to be `room`, and about `count` ticks.
+    /// Spans all values, with a little space around them if there is to be `room`, and about `count` ticks.
     fn of(values: impl Iterator<Item = f64>, scale: Scale, room: bool, count: i32) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for even in values.map(|value| scale.even(value)) {
@@ -384,7 +385,7 @@ impl Ruler {
         Ok(widest + 3 * TICK)
     }
 
-    /// What a tick is called.
+    /// The text of a tick.
     fn label(&self, tick: f64) -> String {
         label(tick, self.step.unwrap_or(tick.abs()))
     }

@@ -27,7 +27,7 @@ const MAX_TENSORS: usize = 200_000;
 /// Most dimensions of a tensor.
 const MAX_RANK: usize = 16;
 
-/// What stopped the interpreter.
+/// Reason why the interpreter stopped.
 #[derive(Debug)]
 pub(super) struct PickleError {
     /// Byte offset in the slice given to [`Pickle::parse`].
