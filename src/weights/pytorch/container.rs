@@ -228,11 +228,29 @@ fn malformed(path: &Path, offset: u64, reason: impl Into<String>) -> WeightsErro
     WeightsError::Malformed { path: path.to_path_buf(), offset, reason: reason.into() }
 }
 
+/// Checks that the directory ends before the end record that states its size. `rawzip` leaves the size unread. In a
+/// ZIP64 archive another record states it, and the end record need not.
+fn check_directory_size(path: &Path, archive: &ZipSliceArchive<&[u8]>) -> Result<(), WeightsError> {
+    let end = archive.eocd_offset();
+    let Some((before, record)) = usize::try_from(end).ok().and_then(|end| archive.get_ref().split_at_checked(end))
+    else {
+        return Err(malformed(path, end, "the archive's end record is cut off"));
+    };
+    let is_zip64 = before.last_chunk::<20>().is_some_and(|locator| locator.starts_with(b"PK\x06\x07"));
+    let size = record.get(12..).and_then(|rest| rest.first_chunk()).map_or(u32::MAX, |size| u32::from_le_bytes(*size));
+    if !is_zip64 && archive.directory_offset().saturating_add(size.into()) > end {
+        let reason = format!("the archive's directory has {size} bytes, more than there are before its end record");
+        return Err(malformed(path, end, reason));
+    }
+    Ok(())
+}
+
 /// Reads the archive's directory: its entries by name.
 fn directory<'a>(path: &Path, archive: &'a ZipSliceArchive<&[u8]>) -> Result<BTreeMap<&'a str, Entry>, WeightsError> {
     let mut entries = BTreeMap::new();
     let mut lines = archive.entries();
     let mut offset = archive.directory_offset();
+    check_directory_size(path, archive)?;
     // Every line takes bytes of the file, so a count that is too large ends the loop early.
     for _ in 0..archive.entries_hint() {
         let line = match lines.next_entry() {
