@@ -1,5 +1,6 @@
 //! Help sorted by task, shell completions and manual pages.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -53,8 +54,10 @@ pub(super) fn by_task(command: Command) -> Command {
 }
 
 /// Prints the completions of a shell.
-pub(super) fn completions(args: &CompletionsArgs) {
-    clap_complete::generate(args.shell, &mut Cli::command(), "geopurify", &mut std::io::stdout());
+pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "geopurify", &mut text);
+    Ok(std::io::stdout().write_all(&text)?)
 }
 
 /// Writes one manual page for the program and one for each command.

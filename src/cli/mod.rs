@@ -133,7 +133,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Purify(args) => purify::run(args)?,
         Command::Weights(args) => return weights::run(args),
         Command::Devices(args) => devices::run(args)?,
-        Command::Completions(args) => manual::completions(args),
+        Command::Completions(args) => manual::completions(args)?,
         Command::Man(args) => manual::pages(args)?,
     }
     Ok(ExitCode::SUCCESS)
