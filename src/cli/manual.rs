@@ -53,11 +53,14 @@ pub(super) fn by_task(command: Command) -> Command {
     command.help_template(format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}"))
 }
 
-/// Prints the completions of a shell.
+/// Prints the completions of a shell. A reader that stops early, such as `head`, is no error.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "geopurify", &mut text);
-    Ok(std::io::stdout().write_all(&text)?)
+    match std::io::stdout().write_all(&text) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Writes one manual page for the program and one for each command.
