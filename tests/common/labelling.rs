@@ -10,15 +10,15 @@ use burn::tensor::Device;
 use geopurify::cloud::PointCloud;
 use geopurify::images::{Orientation, read_image};
 use geopurify::query::saved::Saved;
+use geopurify::views::Intrinsics;
 use geopurify::views::render::{Renderer, Scene, pinhole, radii};
-use geopurify::views::{Intrinsics, Pose, PoseConvention};
-use glam::{DMat3, DVec3};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use serde_json::Value;
 
 use crate::corner::corner;
+use crate::walk::poses;
 use crate::weights::weight_files;
 
 /// The command with the small networks, on the host unless the test says otherwise.
@@ -74,19 +74,6 @@ pub(crate) fn assert_no_partials(folder: &Path) {
 
 pub(crate) fn write_corner(path: &Path) {
     corner(0.03).write_ply(path, &[]).unwrap();
-}
-
-/// Poses of a camera that walks around the corner and looks at the box.
-pub(crate) fn poses(count: usize) -> Vec<Pose> {
-    let pose = |i: usize| {
-        let angle = (0.2 + 0.6 * i as f64 / count as f64) * std::f64::consts::FRAC_PI_2;
-        let eye = DVec3::new(1.0 + 2.4 * angle.cos(), 1.0 + 2.4 * angle.sin(), 1.5);
-        let forward = (DVec3::new(1.0, 1.0, 0.5) - eye).normalize();
-        let right = forward.cross(DVec3::Z).normalize();
-        let rotation = DMat3::from_cols(right, forward.cross(right), forward);
-        Pose::new(rotation, eye, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap()
-    };
-    (0..count).map(pose).collect()
 }
 
 /// A recording of the corner in ScanNet's layout, 320 x 240, with depth in millimetres.

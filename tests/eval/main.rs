@@ -9,8 +9,12 @@ mod corner;
 #[path = "../common/labelled_corner.rs"]
 mod labelled_corner;
 mod prepare;
+#[path = "../common/program.rs"]
+mod program;
 mod reports;
 mod select;
 mod synth;
+#[path = "../common/walk.rs"]
+mod walk;
 #[path = "../common/weights.rs"]
 mod weights;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,15 @@ use geopurify::cloud::{Field, PointCloud};
 use geopurify::images::{Orientation, read_image};
 use geopurify::labels::Preset;
 use geopurify::views::render::{Renderer, Scene, pinhole, radii};
-use geopurify::views::{Intrinsics, Layout, OpenOptions, Pose, PoseConvention, open};
-use glam::{DMat3, DVec3};
+use geopurify::views::{Intrinsics, Layout, OpenOptions, Pose, open};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use serde_json::Value;
 
 use crate::corner::corner;
+use crate::program::{failure, geopurify};
+use crate::walk::poses;
 use crate::weights::{tiny_weights, weight_files};
 
 const STEP: f64 = 0.06;
@@ -42,23 +43,11 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn geopurify(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_geopurify")).args(arguments).output().unwrap()
-}
-
 fn succeed(arguments: &[&str]) -> (String, String) {
     let output = geopurify(arguments);
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     assert!(output.status.success(), "{err}");
     (out, err)
-}
-
-/// What a run that must fail with exit code 1 says.
-fn fail(arguments: &[&str]) -> String {
-    let output = geopurify(arguments);
-    let err = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && !err.contains("panicked"), "{err}");
-    err
 }
 
 /// The report of an evaluation with small generated weights.
@@ -107,13 +96,7 @@ fn shots() -> &'static [Shot] {
         let colors = cloud.colors.as_deref().unwrap();
         let scene = Scene { points: &points, origin, colors, faces: &[], radii: &radii };
         let renderer = Renderer::new(&scene, &Device::flex()).unwrap();
-        let shot = |i: usize| {
-            let angle = (0.2 + 0.6 * i as f64 / NUM_FRAMES as f64) * std::f64::consts::FRAC_PI_2;
-            let eye = DVec3::new(1.0 + 2.4 * angle.cos(), 1.0 + 2.4 * angle.sin(), 1.5);
-            let forward = (DVec3::new(1.0, 1.0, 0.5) - eye).normalize();
-            let right = forward.cross(DVec3::Z).normalize();
-            let rotation = DMat3::from_cols(right, forward.cross(right), forward);
-            let pose = Pose::new(rotation, eye, PoseConvention::OPENCV_CAMERA_TO_WORLD).unwrap();
+        let shot = |pose: Pose| {
             let picture = renderer.picture(&pinhole(&lens(), &pose, origin, 0.05), [90; 3]).unwrap();
             let mut jpeg = Vec::new();
             let [width, height] = SIZE.map(|side| side as u32);
@@ -122,7 +105,7 @@ fn shots() -> &'static [Shot] {
                 .unwrap();
             Shot { pose, jpeg, depth: picture.depth }
         };
-        (0..NUM_FRAMES).map(shot).collect()
+        poses(NUM_FRAMES).into_iter().map(shot).collect()
     })
 }
 
@@ -305,7 +288,7 @@ fn scannet_is_unpacked_and_evaluated() {
     // Once more: nothing is to be done. Otherwise: that is said.
     let (said, _) = succeed(&["prepare", "scannet", text(&scans), "-o", text(&out), "--frame-step", "2"]);
     assert!(said.contains("0 scenes made with 0 frames, 2 kept"), "{said}");
-    let err = fail(&["prepare", "scannet", text(&scans), "-o", text(&out), "--frame-step", "3"]);
+    let err = failure(&["prepare", "scannet", text(&scans), "-o", text(&out), "--frame-step", "3"]);
     assert!(err.contains("scene0001_00: holds something else than this scene (it was prepared with"), "{err}");
 
     // Smaller pictures have smaller intrinsics.
@@ -408,12 +391,12 @@ fn damage_is_named_and_can_be_left_out() {
     // Nothing of what failed is left.
     let names: Vec<_> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
-    let err = fail(&arguments[..arguments.len() - 1]);
+    let err = failure(&arguments[..arguments.len() - 1]);
     assert!(err.contains("--skip-failed leaves them out"), "{err}");
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    assert!(fail(&["prepare", "scannet", text(&empty), "-o", text(&out)]).contains("no scene in it"));
-    assert!(fail(&["prepare", "matterport", text(&empty), "-o", text(&out)]).contains("no scan in it"));
+    assert!(failure(&["prepare", "scannet", text(&empty), "-o", text(&out)]).contains("no scene in it"));
+    assert!(failure(&["prepare", "matterport", text(&empty), "-o", text(&out)]).contains("no scan in it"));
 }
 
 #[test]
@@ -428,7 +411,7 @@ fn without_a_table_scannet200_is_missing_and_that_is_said() {
         let report = folder.path().join("report");
         let files = tiny_weights(folder.path()).unwrap();
         let [xdecoder, config, student] = [&files.xdecoder, &files.config, &files.student].map(|path| text(path));
-        let err = fail(&[
+        let err = failure(&[
             "eval",
             text(data),
             "-o",
@@ -586,7 +569,7 @@ fn matterport_is_unpacked_and_evaluated_zipped_or_not() {
     put(whole.join(format!("{HOUSE}.zip")), zip(files.iter()));
 
     let out = |data: &Path| folder.path().join(format!("out-{}", data.file_name().unwrap().to_str().unwrap()));
-    let err = fail(&["prepare", "matterport", text(&zipped), "-o", text(&out(&zipped))]);
+    let err = failure(&["prepare", "matterport", text(&zipped), "-o", text(&out(&zipped))]);
     assert!(err.contains("table category_mapping.tsv, which was not found"), "{err}");
     let mut trees = Vec::new();
     for data in [&extracted, &zipped, &mixed, &whole] {
@@ -655,16 +638,16 @@ fn matterport_is_unpacked_and_evaluated_zipped_or_not() {
     bytes[at + 900] ^= 0x55;
     fs::write(&archive, &bytes).unwrap();
     let again = folder.path().join("again");
-    let err = fail(&["prepare", "matterport", text(&zipped), "-o", text(&again)]);
+    let err = failure(&["prepare", "matterport", text(&zipped), "-o", text(&again)]);
     assert!(
         err.contains("undistorted_color_images.zip: undistorted_color_images/ab12_i1_0.jpg: its checksum is another"),
         "{err}"
     );
     fs::write(&archive, &bytes[..bytes.len() / 2]).unwrap();
-    let err = fail(&["prepare", "matterport", text(&zipped), "-o", text(&again)]);
+    let err = failure(&["prepare", "matterport", text(&zipped), "-o", text(&again)]);
     assert!(err.contains("undistorted_color_images.zip: its list of files"), "{err}");
     fs::remove_file(&archive).unwrap();
-    let err = fail(&["prepare", "matterport", text(&zipped), "-o", text(&again)]);
+    let err = failure(&["prepare", "matterport", text(&zipped), "-o", text(&again)]);
     assert!(err.contains("no undistorted_color_images; expected"), "{err}");
     assert_eq!(tree(&again).len(), 0);
 }

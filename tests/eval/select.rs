@@ -1,7 +1,6 @@
 //! Selecting scenes: tables in and out, labelled scans, and the command as a user runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use geopurify::cloud::{AttributeData, Field, PointCloud};
 use geopurify::distill::select::{
@@ -9,6 +8,8 @@ use geopurify::distill::select::{
     write_table,
 };
 use geopurify::weights::SafetensorsFile;
+
+use crate::program::{failure, geopurify, stdout};
 
 /// The metrics of ScanNet's 312 validation scenes, as published.
 fn published() -> Vec<SceneMetrics> {
@@ -20,22 +21,6 @@ fn published() -> Vec<SceneMetrics> {
     let histograms = file.tensor("in.histogram").unwrap().to_i64().unwrap();
     let rows = histograms.chunks_exact(21).zip(names);
     rows.map(|(row, scene)| SceneMetrics { scene, histogram: row.iter().map(|&n| n as u64).collect() }).collect()
-}
-
-fn geopurify(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_geopurify")).args(arguments).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn failure(arguments: &[&str]) -> String {
-    let output = geopurify(arguments);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    message
 }
 
 struct Folder(tempfile::TempDir);

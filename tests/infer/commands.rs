@@ -1,30 +1,14 @@
 //! The binary as a user runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use geopurify::gpu::adapters;
 use geopurify::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 use serde_json::Value;
 
 use crate::common::{Random, rel_l2};
-
-fn geopurify(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_geopurify")).args(arguments).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// The message of a run that must fail with exit code 1.
-fn failure(arguments: &[&str]) -> String {
-    let output = geopurify(arguments);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    message
-}
+use crate::program::{failure, geopurify, stdout};
 
 /// A scan of 900 points in a corner, two of them without a position, with its features.
 struct Inputs {

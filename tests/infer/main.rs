@@ -8,7 +8,11 @@ mod corner;
 mod demo;
 #[path = "../common/labelling.rs"]
 mod labelling;
+#[path = "../common/program.rs"]
+mod program;
 mod purify;
 mod scenes;
+#[path = "../common/walk.rs"]
+mod walk;
 #[path = "../common/weights.rs"]
 mod weights;

@@ -13,6 +13,8 @@ mod scans;
 mod training;
 #[path = "../common/training.rs"]
 mod training_runs;
+#[path = "../common/walk.rs"]
+mod walk;
 #[path = "../common/weights.rs"]
 mod weights;
 

@@ -98,7 +98,8 @@ pub struct Extents {
 /// `num_heads` blocks of d = C / `num_heads` channels → `[V, C]`.
 ///
 /// `patches [P, K]` holds v in exactly one slot for every voxel v, and −1 − v in slots where v is a key alone, as
-/// [`Padding::patches`] makes it. A slot that names no voxel holds the last one, as a key alone. Rows are read where they lie, and scores exist for a tile only.
+/// [`Padding::patches`] makes it. A slot that names no voxel holds the last one, as a key alone. Rows are read
+/// where they lie, and scores exist for a tile only.
 ///
 /// The gradient flows to `qkv`; a voxel gets it from its own slot and from those where it is borrowed. Sums have a fixed
 /// order, so two runs on one device agree to the bit.
