@@ -20,6 +20,7 @@ mod info_nce;
 mod kernel_map;
 mod knn;
 mod layer_norm;
+mod matmul;
 mod normals;
 mod pixel_queries;
 mod pooling;

@@ -57,6 +57,7 @@ pub mod kernel_map;
 pub mod knn;
 pub mod layer_norm;
 mod math;
+pub mod matmul;
 pub mod normals;
 pub mod pinhole;
 pub mod pixel_queries;

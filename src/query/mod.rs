@@ -9,6 +9,7 @@ pub mod saved;
 use burn::prelude::*;
 use rayon::prelude::*;
 
+use crate::ops::matmul::{Form, matmul};
 use crate::ops::normalize_rows;
 use crate::ops::{OpError, ShapeCheck, float_tensor, float_values};
 
@@ -93,11 +94,11 @@ fn cosines(features: &[f32], words: &Tensor<2>, take: &mut dyn FnMut(&[f32])) ->
         let message = format!("{} values do not make rows of {num_channels} channels", features.len());
         return Err(OpError::Value { op: "predict", message });
     }
-    let words_transposed = normalize_rows(words.clone()).transpose();
+    let words = normalize_rows(words.clone());
     for rows in features.chunks(BLOCK_ROWS * num_channels) {
         let shape = [rows.len() / num_channels, num_channels];
         let rows = float_tensor(rows.to_vec(), shape, &words.device());
-        take(&float_values(normalize_rows(rows).matmul(words_transposed.clone()))?);
+        take(&float_values(matmul(normalize_rows(rows), words.clone(), Form::RightTransposed)?)?);
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ pub use config::StudentConfig;
 use config::{KERNEL_VOLUME, NUM_BLOCKS};
 
 use crate::ops::kernel_map::kernel_map;
+use crate::ops::matmul::{Form, matmul};
 use crate::ops::sparse_conv::sparse_conv;
 use crate::ops::{OpError, float_tensor, plain};
 use crate::weights::{HostTensor, LoadReport, TensorSource, WeightsError, match_keys};
@@ -176,7 +177,7 @@ impl Student {
             x = relu(second.forward(hidden, &map)? + x);
             observe(&format!("res_blocks.{i}"), &x);
         }
-        Ok(x.matmul(self.output_layer.clone()))
+        matmul(x, self.output_layer.clone(), Form::Plain)
     }
 }
 

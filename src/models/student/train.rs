@@ -8,6 +8,7 @@ use super::config::{KERNEL_VOLUME, NUM_BLOCKS};
 use super::{AffinityPredictor, BatchNorm, ConvNorm, EPSILON, ResidualBlock, StudentConfig, parameter};
 use crate::ops::batch_norm::{BatchNormed, batch_norm};
 use crate::ops::kernel_map::kernel_map;
+use crate::ops::matmul::{Form, matmul};
 use crate::ops::sparse_conv::sparse_conv;
 use crate::ops::{OpError, float_tensor, float_values};
 use crate::random::SplitMix64;
@@ -109,7 +110,7 @@ impl AffinityPredictor {
             *running_var = running_var.clone() * (1.0 - MOMENTUM) + variance * MOMENTUM;
         }
         self.num_batches_tracked += 1;
-        Ok(x.matmul(self.output_layer.clone()))
+        matmul(x, self.output_layer.clone(), Form::Plain)
     }
 
     /// Replaces every parameter by the result of `step`. `step` receives the parameter's key, its values and

@@ -7,6 +7,7 @@ use burn::prelude::*;
 use burn::tensor::activation::softmax;
 use burn_wgpu::CubeTensor;
 
+use super::matmul::{Form, product};
 use super::run::Operands;
 use super::{OpError, ShapeCheck, host_tensor, limits_of, plain, plain_int, run, run_twin, with_gradient};
 use crate::gpu::shaders::attention::attention as shader;
@@ -178,20 +179,20 @@ pub(crate) fn composed_grad(
         blocked.map(|blocked| blocked.not_equal_elem(0).unsqueeze_dim::<4>(1))
     };
     let hidden = hidden.map(|hidden| hidden.expand([batch, num_heads, num_queries, num_keys]));
-    let scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale;
+    let scores = product(q.clone(), k.clone(), Form::RightTransposed) * scale;
     let weights = match hidden {
         // A query that sees none has equal weights after the softmax, which are then taken from it.
         Some(hidden) => softmax(scores.mask_fill(hidden.clone(), f32::MIN), 3).mask_fill(hidden, 0.0),
         None => softmax(scores, 3),
     };
-    let grad_v = wants_v.then(|| joined(weights.clone().swap_dims(2, 3).matmul(grad_out.clone())));
+    let grad_v = wants_v.then(|| joined(product(weights.clone(), grad_out.clone(), Form::LeftTransposed)));
     if !(wants_q || wants_k) {
         return [None, None, grad_v];
     }
-    let grad_weights = grad_out.matmul(v.swap_dims(2, 3));
+    let grad_weights = product(grad_out, v, Form::RightTransposed);
     let mean = (weights.clone() * grad_weights.clone()).sum_dim(3);
     let grad_scores = weights * (grad_weights - mean) * scale;
-    let grad_q = wants_q.then(|| joined(grad_scores.clone().matmul(k)));
-    let grad_k = wants_k.then(|| joined(grad_scores.swap_dims(2, 3).matmul(q)));
+    let grad_q = wants_q.then(|| joined(product(grad_scores.clone(), k, Form::Plain)));
+    let grad_k = wants_k.then(|| joined(product(grad_scores, q, Form::LeftTransposed)));
     [grad_q, grad_k, grad_v]
 }

@@ -5,9 +5,8 @@ pub mod cpu;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use burn::backend::TensorMetadata;
-use burn::backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
+use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::prelude::*;
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, FloatDType, TensorData};
 use burn_wgpu::{CubeBackend, CubeTensor};
 use half::f16;
@@ -15,9 +14,10 @@ use half::f16;
 pub use super::gemm::Activation;
 use super::gemm::{Panels, pack, panel_width};
 use super::run::Operands;
+use super::sparse_conv;
 use super::{OpError, ShapeCheck, float_tensor, host_tensor, is_host, limits_of, plain, run, run_twin, with_gradient};
-use crate::gpu::shaders::conv2d::conv2d as shader;
-use crate::gpu::{check_binding, empty_f32, into_contiguous, launch};
+use crate::gpu::shaders::conv2d::{conv2d as shader, pixel_map};
+use crate::gpu::{Shader, check_binding, empty_f32, empty_i32, into_contiguous, launch};
 
 /// How the weights of a model are held. Sums and activations are f32 in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,15 +60,6 @@ impl Geometry {
         })
     }
 
-    /// Is every pixel multiplied with the same matrix?
-    fn is_linear(&self) -> bool {
-        self.kernel == 1 && self.stride == 1 && self.padding == 0
-    }
-
-    /// As burn has them.
-    fn options(&self) -> ConvOptions<2> {
-        ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], 1)
-    }
 }
 
 /// A weight in the order in which its device reads it, with its bias. Gradients flow to the tensors it was made of.
@@ -418,11 +409,27 @@ fn unpack_rows_wgsl(panels: CubeTensor, num_out: usize) -> CubeTensor {
 /// The factor in CLIP's GELU.
 const QUICK: f32 = 1.702;
 
-/// `[out, k · k · in]` as burn's `[out, in, k, k]`.
-fn channels_second(weight: CubeTensor, geometry: Geometry) -> CubeTensor {
-    let Geometry { num_in, num_out, kernel, .. } = geometry;
-    let weight = CubeBackend::float_reshape(weight, Shape::from([num_out, kernel, kernel, num_in]));
-    into_contiguous(CubeBackend::float_permute(weight, &[0, 3, 1, 2]))
+/// Which pixels the convolution joins, as a map of [`sparse_conv`]: the input's pixel under every tap of every pixel of
+/// the result; with [`pixel_map::BACKWARD`], the result's pixel that has a pixel of the input under a tap.
+fn pixel_map_wgsl(like: &CubeTensor, shader: &'static Shader, geometry: Geometry) -> CubeTensor {
+    let Geometry { batch, height, width, kernel, stride, padding, .. } = geometry;
+    let (inside, outside) = ([height, width], geometry.out_size());
+    let is_backward = std::ptr::eq(shader, &pixel_map::BACKWARD);
+    let ([height, width], [other_height, other_width]) = if is_backward { (inside, outside) } else { (outside, inside) };
+    let map = empty_i32(like, [batch * height * width, kernel * kernel]);
+    let num_entries = batch * height * width * kernel * kernel;
+    let params = pixel_map::Params {
+        num_entries: num_entries as u32,
+        height: height as u32,
+        width: width as u32,
+        other_height: other_height as u32,
+        other_width: other_width as u32,
+        kernel: kernel as u32,
+        stride: stride as u32,
+        padding: padding as u32,
+    };
+    launch(&like.client, shader, num_entries.div_ceil(pixel_map::WG as usize), &params, &[&map.handle]);
+    map
 }
 
 fn activate_wgsl(x: CubeTensor, activation: Activation) -> CubeTensor {
@@ -464,33 +471,26 @@ fn grad_activation_wgsl(x: CubeTensor, grad_out: CubeTensor, activation: Activat
 }
 
 fn grad_x_wgsl(grad_out: CubeTensor, panels: CubeTensor, geometry: Geometry) -> CubeTensor {
-    let Geometry { batch, height, width, num_in, num_out, .. } = geometry;
-    let weight = unpack_rows_wgsl(CubeBackend::float_cast(panels, FloatDType::F32), num_out);
-    if geometry.is_linear() {
-        let grad_out = CubeBackend::float_reshape(grad_out, Shape::from([batch * height * width, num_out]));
-        let grad = CubeBackend::float_matmul(grad_out, weight);
-        return CubeBackend::float_reshape(into_contiguous(grad), Shape::from([batch, height, width, num_in]));
-    }
-    let x = CubeBackend::float_zeros(Shape::from([batch, num_in, height, width]), &grad_out.device, DType::F32.into());
-    let (weight, grad_out) = (channels_second(weight, geometry), CubeBackend::float_permute(grad_out, &[0, 3, 1, 2]));
-    let grad = CubeBackend::conv2d_x_backward(x, weight, into_contiguous(grad_out), geometry.options());
-    into_contiguous(CubeBackend::float_permute(grad, &[0, 2, 3, 1]))
+    let Geometry { batch, height, width, num_in, num_out, kernel, .. } = geometry;
+    let rows = unpack_rows_wgsl(CubeBackend::float_cast(panels, FloatDType::F32), num_out);
+    let rows = CubeBackend::float_reshape(rows, Shape::from([num_out, kernel * kernel, num_in]));
+    let weight = into_contiguous(CubeBackend::float_permute(rows, &[1, 2, 0]));
+    let map = pixel_map_wgsl(&grad_out, &pixel_map::BACKWARD, geometry);
+    let grad_out = as_rows(grad_out);
+    let grad = sparse_conv::grad_x_wgsl(&grad_out, &weight, &map);
+    CubeBackend::float_reshape(grad, Shape::from([batch, height, width, num_in]))
 }
 
 fn grad_panels_wgsl(x: CubeTensor, grad_out: CubeTensor, geometry: Geometry) -> CubeTensor {
-    let Geometry { batch, height, width, num_in, num_out, kernel, .. } = geometry;
-    if geometry.is_linear() {
-        let num_rows = batch * height * width;
-        let x = CubeBackend::float_reshape(into_contiguous(x), Shape::from([num_rows, num_in]));
-        let grad_out = CubeBackend::float_reshape(into_contiguous(grad_out), Shape::from([num_rows, num_out]));
-        return pack_rows_wgsl(into_contiguous(CubeBackend::float_matmul(CubeBackend::float_transpose(grad_out), x)));
-    }
-    let weight =
-        CubeBackend::float_zeros(Shape::from([num_out, num_in, kernel, kernel]), &grad_out.device, DType::F32.into());
-    let (x, grad_out) =
-        (CubeBackend::float_permute(x, &[0, 3, 1, 2]), CubeBackend::float_permute(grad_out, &[0, 3, 1, 2]));
-    let (x, grad_out) = (into_contiguous(x), into_contiguous(grad_out));
-    let grad = CubeBackend::conv2d_weight_backward(x, weight, grad_out, geometry.options());
-    let grad = into_contiguous(CubeBackend::float_permute(grad, &[0, 2, 3, 1]));
+    let Geometry { num_in, num_out, kernel, .. } = geometry;
+    let map = pixel_map_wgsl(&grad_out, &pixel_map::BASE, geometry);
+    let grad = sparse_conv::grad_weight_wgsl(&as_rows(x), &as_rows(grad_out), &map);
+    let grad = into_contiguous(CubeBackend::float_permute(grad, &[2, 0, 1]));
     pack_rows_wgsl(CubeBackend::float_reshape(grad, Shape::from([num_out, kernel * kernel * num_in])))
+}
+
+/// `[B, H, W, C]` as `[B · H · W, C]`.
+fn as_rows(x: CubeTensor) -> CubeTensor {
+    let [batch, height, width, channels] = x.shape().dims();
+    CubeBackend::float_reshape(x, Shape::from([batch * height * width, channels]))
 }

@@ -84,9 +84,7 @@ fn forward(operands: (Tensor<2>, Tensor<3>, Option<Tensor<1>>, Tensor<2, Int>), 
 fn grad_x(grad: Tensor<2>, weight: Tensor<3>, map: Tensor<2, Int>, dims: Dims) -> Tensor<2> {
     run(
         (grad, weight, map),
-        |(grad, weight, map)| {
-            forward_wgsl(&forward::TRANSPOSED, [&grad, &weight, &map], None, [dims.num_out, dims.num_in])
-        },
+        |(grad, weight, map)| grad_x_wgsl(&grad, &weight, &map),
         |(grad, weight, map)| host_tensor(cpu::grad_x(&grad, &weight, &map, dims), [map.dims::<2>()[0], dims.num_in]),
     )
 }
@@ -197,6 +195,13 @@ pub fn sparse_conv_packed(
     ))
 }
 
+/// `grad_out [num_dst, out]`, `weight [K, in, out]` and the map `[num_src, K]` of the inverse, its kernel reversed
+/// (which for a voxel set is the map itself) → `[num_src, in]`.
+pub(crate) fn grad_x_wgsl(grad_out: &CubeTensor, weight: &CubeTensor, map: &CubeTensor) -> CubeTensor {
+    let [_, num_in, num_out] = weight.shape().dims();
+    forward_wgsl(&forward::TRANSPOSED, [grad_out, weight, map], None, [num_out, num_in])
+}
+
 /// The products of `x` with every offset's matrix, added up, from `x`, weight and map; `num_in` and `num_out` are what
 /// the shader calls so.
 fn forward_wgsl(
@@ -229,7 +234,8 @@ const MIN_SLICE: usize = 2048;
 /// rounds, and a block of `DEPTH` voxels takes about 41.
 const LAUNCH_ROWS: usize = 16_384;
 
-fn grad_weight_wgsl(x: &CubeTensor, grad_out: &CubeTensor, map: &CubeTensor) -> CubeTensor {
+/// `x [num_src, in]`, `grad_out [num_dst, out]` and the map `[num_dst, K]` → `[K, in, out]`.
+pub(crate) fn grad_weight_wgsl(x: &CubeTensor, grad_out: &CubeTensor, map: &CubeTensor) -> CubeTensor {
     let [num_dst, kernel_volume] = map.shape().dims();
     let (num_in, num_out) = (x.shape()[1], grad_out.shape()[1]);
     let tiles =
