@@ -25,8 +25,8 @@ pub struct Room {
     pub outcome: Outcome,
 }
 
-/// Divides `rooms` over [`Split::ALL`]: 70 % for training, 15 % for validation and 15 % for testing. Each split
-/// gets at least one room if there are three.
+/// Divides `rooms` over [`Split::ALL`]: 70 % for training, 15 % for validation and 15 % for testing. Each
+/// split gets at least one room if there are three.
 #[must_use]
 pub fn counts_of(rooms: usize) -> [usize; 3] {
     let share = (rooms as f64 * HELD_OUT).round() as usize;
