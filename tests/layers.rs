@@ -208,6 +208,18 @@ fn circle(arrows: &BTreeMap<&Module, BTreeSet<Module>>) -> Vec<Module> {
 }
 
 #[test]
+fn the_readme_shows_the_example_as_it_is() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    // Its first lines say how it is run.
+    let example = read("examples/label_scan.rs");
+    let code = example.split_once("\n\n").expect("a comment, then the code").1;
+    assert!(
+        read("README.md").contains(&format!("```rust\n{code}```\n")),
+        "README's example differs from examples/label_scan.rs"
+    );
+}
+
+#[test]
 fn use_trees_are_read() {
     let path = |text: &str| text.split("::").map(str::to_owned).collect::<Module>();
     let found = leaves("crate::a::{b::{C, d as e}, self}");

@@ -8,19 +8,17 @@ use glam::DVec3;
 use serde_json::json;
 
 use super::networks::{WayOut as _, open_session};
+use super::outputs::check_folder;
 use super::progress::Bars;
-use super::table::{bytes, table};
+use super::table::stage_table;
 use super::viewing::UpArg;
 use crate::cloud::{Field, write_with_fields};
 use crate::gpu::DeviceSelection;
 use crate::images::write_png;
-use crate::pipeline::{Encoding, HeatViews, Scene, principal_colors};
+use crate::pipeline::{Encoding, HeatViews, Scene};
 use crate::session::{Encoded, Network, NetworkChoice, Networks};
 use crate::stages::{Stage, StageTimer, peak_memory};
-use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
-
-/// Rows per write when every point has a row of its own.
-const BLOCK_ROWS: usize = 4096;
+use crate::weights::Dtype;
 
 /// Arguments of `encode`.
 #[derive(clap::Args, Debug)]
@@ -82,12 +80,14 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     timer.progress("write", 0.0);
     let about = json!({ "scan": args.scan, "voxel_size": voxel_size, "up": up.to_array() });
     let cell_from_point = scene.for_all_points(encoding.cell_from_point.clone(), -1);
-    write(args, &encoding, &cell_from_point, &about.to_string())?;
+    let dtype = if args.f32 { Dtype::F32 } else { Dtype::F16 };
+    let write = if args.per_point { Encoding::write_points } else { Encoding::write_cells };
+    write(&encoding, &args.output, &cell_from_point, dtype, &about.to_string())?;
     timer.lap("write");
     let mut files = vec![args.output.as_path()];
     if args.picture.is_some() || args.colored.is_some() {
         timer.progress("components", 0.0);
-        let colors = colors(&encoding);
+        let colors = encoding.colors();
         timer.lap("components");
         if let Some(path) = &args.colored {
             let all = scene.for_all_points(colors.clone(), [0; 3]);
@@ -126,9 +126,7 @@ fn check(args: &EncodeArgs) -> Result<()> {
     let outputs = [Some(&args.output), args.picture.as_ref(), args.colored.as_ref()];
     let mut taken = vec![(args.scan.canonicalize().unwrap_or_else(|_| args.scan.clone()), "the scan")];
     for output in outputs.into_iter().flatten() {
-        if let Some(folder) = output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-            bail!("{}: no such folder for the output", folder.display());
-        }
+        check_folder(output)?;
         let path = output.canonicalize().unwrap_or_else(|_| output.clone());
         if let Some((_, what)) = taken.iter().find(|(other, _)| *other == path) {
             bail!("{}: this would replace {what}", output.display());
@@ -145,47 +143,6 @@ fn check(args: &EncodeArgs) -> Result<()> {
         bail!("--voxel is {voxel}, expected a length above 0");
     }
     Ok(())
-}
-
-fn write(args: &EncodeArgs, encoding: &Encoding, cell_from_point: &[i32], about: &str) -> Result<()> {
-    let channels = encoding.num_channels;
-    let dtype = if args.f32 { Dtype::F32 } else { Dtype::F16 };
-    let metadata = [("geopurify".to_owned(), about.to_owned())].into();
-    let (num_points, num_cells) = (cell_from_point.len(), encoding.cells.len());
-    if args.per_point {
-        let specs = [TensorSpec::new("features", dtype, [num_points, channels])];
-        let mut writer = SafetensorsWriter::create(&args.output, &specs, &metadata)?;
-        for cells in cell_from_point.chunks(BLOCK_ROWS) {
-            let mut block = vec![0.0; cells.len() * channels];
-            for (row, &cell) in block.chunks_exact_mut(channels).zip(cells) {
-                if let Ok(cell) = usize::try_from(cell) {
-                    row.copy_from_slice(&encoding.features[cell * channels..][..channels]);
-                }
-            }
-            writer.write_f32(&block)?;
-        }
-        return Ok(writer.finish()?);
-    }
-    let specs = [
-        TensorSpec::new("cells", Dtype::I32, [num_cells, 3]),
-        TensorSpec::new("cell_from_point", Dtype::I32, [num_points]),
-        TensorSpec::new("features", dtype, [num_cells, channels]),
-    ];
-    let mut writer = SafetensorsWriter::create(&args.output, &specs, &metadata)?;
-    writer.write_i32(encoding.cells.as_flattened())?;
-    writer.write_i32(cell_from_point)?;
-    for block in encoding.features.chunks(BLOCK_ROWS * channels.max(1)) {
-        writer.write_f32(block)?;
-    }
-    Ok(writer.finish()?)
-}
-
-/// Returns a colour for every point with a position. Each cell counts as often as it has points.
-fn colors(encoding: &Encoding) -> Vec<[u8; 3]> {
-    let mut weights = vec![0.0; encoding.cells.len()];
-    encoding.cell_from_point.iter().for_each(|&cell| weights[cell as usize] += 1.0);
-    let of_cell = principal_colors(&encoding.features, encoding.num_channels, &weights);
-    encoding.cell_from_point.iter().map(|&cell| of_cell[cell as usize]).collect()
 }
 
 fn report(args: &EncodeArgs, encoding: &Encoding, run: &Run<'_>) -> Result<()> {
@@ -205,15 +162,7 @@ fn report(args: &EncodeArgs, encoding: &Encoding, run: &Run<'_>) -> Result<()> {
     for note in notes {
         writeln!(out, "note: {note}")?;
     }
-    let mut rows: Vec<Vec<String>> = stages
-        .iter()
-        .map(|stage| {
-            let peak = stage.peak_bytes.map_or(String::new(), bytes);
-            vec![stage.name.to_owned(), format!("{:.3}", stage.seconds), peak]
-        })
-        .collect();
-    rows.push(vec!["whole run".to_owned(), format!("{seconds:.3}"), peak.map_or(String::new(), bytes)]);
-    write!(out, "{}", table(&["stage", "seconds", "peak memory"], &rows))?;
+    write!(out, "{}", stage_table(stages, seconds, peak))?;
     writeln!(out, "{points} points, {voxels} voxels, {cells} cells of {} channels", encoding.num_channels)?;
     for file in files {
         writeln!(out, "{}", file.display())?;

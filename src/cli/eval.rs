@@ -11,7 +11,7 @@ use super::label_ids::LabelIds;
 use super::labelling::{LabellingArgs, without_prefix};
 use super::table::table;
 use super::told_once;
-use crate::eval::evaluation::{self, Evaluation, EvaluationError, EvaluationSettings};
+use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
 use crate::eval::metrics::AbsentClasses;
 use crate::eval::report::{Failure, Report, SceneResult};
 use crate::eval::scenes::{LabelledScene, find_scenes};
@@ -62,11 +62,7 @@ impl EvalArgs {
             folder: self.folder.clone(),
             output: self.output.clone(),
             preset: self.preset,
-            label_ids: match self.label_ids {
-                LabelIds::Auto => evaluation::LabelIds::Auto,
-                LabelIds::Class => evaluation::LabelIds::Class,
-                LabelIds::Nyu40 => evaluation::LabelIds::Nyu40,
-            },
+            label_ids: self.label_ids.into(),
             field: self.field.clone(),
             ignore: self.ignore.clone(),
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::labelling::{LabellingArgs, without_prefix};
 use super::progress::Bars;
-use super::table::{bytes, table};
+use super::table::{stage_table, table};
 use super::told_once;
 use super::words::words;
 use crate::files::is_full;
@@ -287,17 +287,7 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
         })
         .collect();
     write!(out, "{}", table(&["label", "points", "share", summary.area_unit, "score"], &rows))?;
-    let mut rows: Vec<_> = summary
-        .stages
-        .iter()
-        .map(|stage| {
-            let peak = stage.peak_bytes.map_or(String::new(), bytes);
-            vec![stage.name.to_owned(), format!("{:.3}", stage.seconds), peak]
-        })
-        .collect();
-    let peak = summary.peak_memory_bytes.map_or(String::new(), bytes);
-    rows.push(vec!["whole run".to_owned(), format!("{:.3}", summary.seconds), peak]);
-    write!(out, "\n{}", table(&["stage", "seconds", "peak memory"], &rows))?;
+    write!(out, "\n{}", stage_table(&summary.stages, summary.seconds, summary.peak_memory_bytes))?;
     writeln!(
         out,
         "{} points, {} voxels, {} of {} views looked at",

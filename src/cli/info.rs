@@ -22,7 +22,6 @@ pub(super) struct InfoArgs {
 /// exit code 1. The others are read all the same.
 ///
 /// # Errors
-///
 /// If standard output cannot be written.
 pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     use std::io::Write;

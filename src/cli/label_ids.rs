@@ -1,5 +1,7 @@
 //! The option `--label-ids`: the meaning of label numbers.
 
+use crate::labels;
+
 /// Meaning of the label numbers in a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum LabelIds {
@@ -8,13 +10,12 @@ pub(super) enum LabelIds {
     Nyu40,
 }
 
-#[cfg(feature = "train")]
-impl LabelIds {
-    /// True if the labels in `path` are NYU40's.
-    pub(super) fn are_nyu40(self, path: &std::path::Path) -> bool {
-        match self {
-            Self::Auto => crate::labels::is_scannets(path),
-            ids => ids == Self::Nyu40,
+impl From<LabelIds> for labels::LabelIds {
+    fn from(arg: LabelIds) -> Self {
+        match arg {
+            LabelIds::Auto => Self::Auto,
+            LabelIds::Class => Self::Class,
+            LabelIds::Nyu40 => Self::Nyu40,
         }
     }
 }

@@ -12,6 +12,7 @@ mod label_ids;
 mod labelling;
 mod manual;
 mod networks;
+mod outputs;
 #[cfg(feature = "lab")]
 mod prepare;
 #[cfg(feature = "lab")]

@@ -1,20 +1,17 @@
 //! `geopurify prepare`: unpacks downloaded data sets once.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use rayon::prelude::*;
 use serde_json::json;
 
 use super::told_once;
-use crate::files::{is_full, lock};
-use crate::prepare::{Outcome, PrepareError, Progress, Settings, clean, matterport, scannet};
+use crate::prepare::{Batch, DataSet, Download, Event, Outcome, Prepared, Settings, prepare_all};
 
 /// Steps of the bar.
 const STEPS: f64 = 10_000.0;
@@ -83,61 +80,69 @@ struct CommonArgs {
     json: bool,
 }
 
-/// A scene to be prepared.
-struct Job<'a> {
-    name: &'a str,
-    weight: u64,
-    prepare: Box<Prepare<'a>>,
-}
-
-type Prepare<'a> = dyn Fn(&Progress<'_>) -> Result<Outcome, PrepareError> + Send + Sync + 'a;
-
 pub(super) fn run(args: &PrepareArgs) -> Result<ExitCode> {
-    let (DatasetArgs::Scannet { common, .. } | DatasetArgs::Matterport { common, .. }) = &args.dataset;
-    let settings = |frame_step: u32| Settings { frame_step: frame_step as usize, size: common.size };
-    match &args.dataset {
-        DatasetArgs::Scannet { folder, frame_step, .. } => {
-            let (scenes, settings) = (scannet::find(folder)?, settings(*frame_step));
-            let job = |scene| {
-                let scene: &scannet::Download = scene;
-                let prepare =
-                    move |progress: &Progress<'_>| scannet::prepare(scene, folder, &common.output, &settings, progress);
-                Job { name: &scene.name, weight: scene.weight(), prepare: Box::new(prepare) }
-            };
-            prepare_all(common, scenes.iter().map(job).collect())
-        }
-        DatasetArgs::Matterport { folder, frame_step, .. } => {
-            let (scans, settings) = (matterport::find(folder)?, settings(*frame_step));
-            let job = |scan| {
-                let scan: &matterport::Download = scan;
-                let prepare = move |progress: &Progress<'_>| {
-                    matterport::prepare(scan, folder, &common.output, &settings, progress)
-                };
-                Job { name: &scan.name, weight: scan.weight(), prepare: Box::new(prepare) }
-            };
-            prepare_all(common, scans.iter().map(job).collect())
-        }
-    }
+    let (dataset, root, frame_step, common) = match &args.dataset {
+        DatasetArgs::Scannet { folder, frame_step, common } => (DataSet::Scannet, folder, frame_step, common),
+        DatasetArgs::Matterport { folder, frame_step, common } => (DataSet::Matterport, folder, frame_step, common),
+    };
+    let downloads = dataset.find(root)?;
+    let output = &common.output;
+    std::fs::create_dir_all(output)
+        .with_context(|| format!("{}: cannot make this folder; name another with -o", output.display()))?;
+    let batch = Batch {
+        root,
+        output,
+        settings: Settings { frame_step: *frame_step as usize, size: common.size },
+        threads: common.jobs.map_or(0, |jobs| jobs as usize),
+        skip_failed: common.skip_failed,
+    };
+    let pace = Pace::new(&downloads);
+    let results = prepare_all(&downloads, &batch, &|event| pace.show(&event))?;
+    pace.bar.finish_and_clear();
+    report(common, downloads.len(), results, pace.start.elapsed().as_secs_f64())
 }
 
 /// Progress of a run.
 struct Pace {
     start: Instant,
     bar: ProgressBar,
+    num_scenes: usize,
     total: f64,
     /// Finished weight, and the part of it that was finished before this run.
     done: Mutex<[f64; 2]>,
 }
 
 impl Pace {
-    fn new(total: f64) -> Self {
+    fn new(downloads: &[Download]) -> Self {
         let bar = ProgressBar::new(STEPS as u64).with_message("scenes");
         // The template is a constant, and a bar without a style is better than none.
         if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {percent:>3}% {elapsed}, {prefix}") {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(500));
-        Self { start: Instant::now(), bar, total, done: Mutex::new([0.0; 2]) }
+        let total = downloads.iter().map(|download| download.weight() as f64).sum::<f64>().max(1.0);
+        Self { start: Instant::now(), bar, num_scenes: downloads.len(), total, done: Mutex::new([0.0; 2]) }
+    }
+
+    fn show(&self, event: &Event<'_>) {
+        let (name, result, number, weight, seconds) = match *event {
+            Event::Advanced { weight } => return self.add(weight, 0.0),
+            Event::Finished { name, result, number, weight, seconds } => (name, result, number, weight, seconds),
+        };
+        let count = self.num_scenes;
+        let line = match result {
+            Ok(Outcome::Made(manifest)) => {
+                let left = self.left();
+                let separator = if left.is_empty() { "" } else { "; " };
+                format!("{number}/{count} {name}: {} frames, {seconds:.1} s{separator}{left}", manifest.frames)
+            }
+            Ok(Outcome::Kept(_)) => {
+                self.add(0.0, weight);
+                format!("{number}/{count} {name}: done before")
+            }
+            Err(error) => format!("error: {name}: {error}"),
+        };
+        self.bar.suspend(|| eprintln!("{line}"));
     }
 
     fn add(&self, weight: f64, kept: f64) {
@@ -165,64 +170,15 @@ impl Pace {
     }
 }
 
-fn prepare_all(args: &CommonArgs, jobs: Vec<Job<'_>>) -> Result<ExitCode> {
-    let output: &Path = &args.output;
-    std::fs::create_dir_all(output)
-        .with_context(|| format!("{}: cannot make this folder; name another with -o", output.display()))?;
-    let locked = lock(output).with_context(|| output.display().to_string())?;
-    let Some(_alone) = locked else { bail!("{}: another process prepares here", output.display()) };
-    clean(output)?;
-    let threads = args.jobs.map_or(0, |jobs| jobs as usize);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-
-    let pace = Pace::new(jobs.iter().map(|job| job.weight as f64).sum::<f64>().max(1.0));
-    let (count, finished, stopped) = (jobs.len(), AtomicUsize::new(0), AtomicBool::new(false));
-    let one = |job: &Job<'_>| -> Option<Result<Outcome>> {
-        if stopped.load(Ordering::Relaxed) {
-            return None;
+fn report(args: &CommonArgs, num_scenes: usize, results: Vec<Prepared>, seconds: f64) -> Result<ExitCode> {
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+    for (name, result) in results {
+        match result {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => failed.push((name, told_once(&error.into()))),
         }
-        let (start, weight) = (Instant::now(), job.weight as f64);
-        let result = (job.prepare)(&|share| pace.add(share * weight, 0.0));
-        let number = finished.fetch_add(1, Ordering::Relaxed) + 1;
-        let line = match &result {
-            Ok(Outcome::Made(manifest)) => {
-                let left = pace.left();
-                format!(
-                    "{number}/{count} {}: {} frames, {:.1} s{}{left}",
-                    job.name,
-                    manifest.frames,
-                    start.elapsed().as_secs_f64(),
-                    if left.is_empty() { "" } else { "; " },
-                )
-            }
-            Ok(Outcome::Kept(_)) => {
-                pace.add(0.0, weight);
-                format!("{number}/{count} {}: done before", job.name)
-            }
-            Err(error) => {
-                let is_disk_full = matches!(error, PrepareError::Io { source, .. } if is_full(source));
-                if !args.skip_failed || is_disk_full {
-                    stopped.store(true, Ordering::Relaxed);
-                }
-                format!("error: {}: {error}", job.name)
-            }
-        };
-        pace.bar.suspend(|| eprintln!("{line}"));
-        Some(result.map_err(anyhow::Error::from))
-    };
-    let start = Instant::now();
-    // The threads share the frames of a scene. A thread that finds no frame left takes another scene.
-    let results: Vec<Option<Result<Outcome>>> = pool.install(|| jobs.par_iter().with_max_len(1).map(one).collect());
-    pace.bar.finish_and_clear();
-    report(args, &jobs, &results, start.elapsed().as_secs_f64())
-}
-
-fn report(args: &CommonArgs, jobs: &[Job<'_>], results: &[Option<Result<Outcome>>], seconds: f64) -> Result<ExitCode> {
-    let outcomes: Vec<&Outcome> = results.iter().flatten().filter_map(|result| result.as_ref().ok()).collect();
-    let failed: Vec<(&str, String)> = (jobs.iter().zip(results))
-        .filter_map(|(job, result)| Some((job.name, told_once(result.as_ref()?.as_ref().err()?))))
-        .collect();
-    let made: Vec<&Outcome> = outcomes.iter().copied().filter(|outcome| matches!(outcome, Outcome::Made(_))).collect();
+    }
+    let made: Vec<&Outcome> = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Made(_))).collect();
     let frames: usize = made.iter().map(|outcome| outcome.manifest().frames).sum();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -251,11 +207,11 @@ fn report(args: &CommonArgs, jobs: &[Job<'_>], results: &[Option<Result<Outcome>
         writeln!(out, "{}", args.output.display())?;
     }
     if !failed.is_empty() && !args.skip_failed {
-        let names: Vec<&str> = failed.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
         bail!(
             "{} of {} scenes could not be prepared: {}; --skip-failed leaves them out",
             failed.len(),
-            jobs.len(),
+            num_scenes,
             names.join(", ")
         );
     }

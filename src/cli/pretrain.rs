@@ -1,14 +1,13 @@
 //! `geopurify pretrain`: trains the image model and the teacher themselves, at small widths, on rooms of
 //! `geopurify synth`.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::progress::Bars;
+use super::progress::{Bars, StepBar};
 use super::table::table;
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
@@ -118,8 +117,7 @@ impl RunArgs {
 
 /// Shows the run on standard error: a bar on a terminal, else a line every [`LINE_EVERY`] steps.
 struct Shown {
-    bar: ProgressBar,
-    is_terminal: bool,
+    steps: StepBar,
     loss: f64,
 }
 
@@ -130,17 +128,12 @@ const FRESH: f64 = 0.05;
 
 impl Shown {
     fn new(num_steps: u64) -> Self {
-        let bar = ProgressBar::new(num_steps);
-        // The template is a constant, and a bar without a style is better than none.
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
-            bar.set_style(style);
-        }
-        Self { bar, is_terminal: std::io::stderr().is_terminal(), loss: f64::NAN }
+        Self { steps: StepBar::new(num_steps), loss: f64::NAN }
     }
 
     fn show(&mut self, event: &Event<'_>) {
         match event {
-            Event::Note(note) => self.say(&format!("note: {note}")),
+            Event::Note(note) => self.steps.say(&format!("note: {note}")),
             Event::Step { step, num_steps, report, remaining } => {
                 let loss = report.loss;
                 self.loss = if self.loss.is_nan() { loss } else { self.loss + FRESH * (loss - self.loss) };
@@ -154,9 +147,9 @@ impl Shown {
                     left / 60 % 60,
                     left % 60
                 );
-                if self.is_terminal {
-                    self.bar.set_position(*step);
-                    self.bar.set_message(message);
+                if self.steps.is_terminal {
+                    self.steps.bar.set_position(*step);
+                    self.steps.bar.set_message(message);
                 } else if step.is_multiple_of(LINE_EVERY) || step == num_steps {
                     eprintln!("{step}/{num_steps} {message}");
                 }
@@ -164,19 +157,9 @@ impl Shown {
             Event::Validation { step, figures, seconds } => {
                 let figures = figures.iter().filter_map(|(name, value)| Some((name.strip_prefix("val_")?, value)));
                 let said: Vec<String> = figures.map(|(name, value)| format!("{name} {value:.4}")).collect();
-                self.say(&format!("validation after step {step}: {} ({seconds:.0} s)", said.join(", ")));
+                self.steps.say(&format!("validation after step {step}: {} ({seconds:.0} s)", said.join(", ")));
             }
         }
-    }
-
-    fn say(&self, line: &str) {
-        if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -1,8 +1,37 @@
 //! Progress on standard error: one bar per stage. A finished stage leaves a line with its time.
 
+use std::io::{IsTerminal as _, stderr};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// The bar of a training, which counts its steps. It is shown only on a terminal.
+pub(super) struct StepBar {
+    pub(super) bar: ProgressBar,
+    pub(super) is_terminal: bool,
+}
+
+impl StepBar {
+    pub(super) fn new(num_steps: u64) -> Self {
+        let bar = ProgressBar::new(num_steps);
+        // The template is a constant, and a bar without a style is better than none.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, is_terminal: stderr().is_terminal() }
+    }
+
+    /// Prints a line, above the bar if there is one.
+    pub(super) fn say(&self, line: &str) {
+        if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
+    }
+}
+
+impl Drop for StepBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
 
 /// Number of steps of a bar.
 const STEPS: u64 = 1000;

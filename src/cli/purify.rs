@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::affinities::AffinityArgs;
 use super::networks::open_session;
+use super::outputs::check_folder;
 use super::progress::Bars;
 use super::table::{bytes, table};
 use crate::gpu::DeviceSelection;
@@ -56,15 +57,12 @@ pub(super) struct PurifyArgs {
 }
 
 pub(super) fn run(args: &PurifyArgs) -> Result<()> {
-    // A mistyped folder should not cost a run.
-    if let Some(folder) = args.output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-        bail!("{}: no such folder for the output", folder.display());
-    }
+    check_folder(&args.output)?;
     let student = NetworkChoice { weights: args.student.clone(), config: None };
     let networks = Networks { student, ..Networks::default() };
     let affinities = args.affinities.kind();
     if affinities == AffinityKind::Learned {
-        // Nor should missing weights.
+        // Missing weights are found before the work too.
         networks.open_student()?;
     }
     let session = open_session(args.device, networks, &[])?;

@@ -1,23 +1,20 @@
 //! `geopurify select`: chooses the scenes to train on.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
-use rayon::prelude::*;
+use anyhow::{Result, bail};
 
 use super::label_ids::LabelIds;
+use super::outputs::check_folder;
 use super::table::table;
+use crate::distill::label_counts::{CountSettings, count_labels};
 use crate::distill::select::{
     Kept, SceneMetrics, SelectError, SelectSettings, Selection, read_table, select, write_list, write_selection,
     write_table,
 };
-use crate::labels::{LabelsError, Preset, SCANNET_LABELS, classes_from_nyu40, is_scannets, nyu40, read_labels};
-
-/// Number of folder levels that are searched: a folder of scenes, with a folder for each scene.
-const DEPTH: usize = 3;
+use crate::labels::{LabelsError, Preset};
 
 /// Arguments of `select`.
 #[derive(clap::Args, Debug)]
@@ -87,7 +84,7 @@ pub(super) fn run(args: &SelectArgs) -> Result<()> {
         inputs if inputs.iter().any(|input| is_table(input)) => {
             bail!("a table lists all scenes: give it alone, or give scans and folders without it")
         }
-        inputs => count_labels(args, inputs)?,
+        inputs => count(args, inputs)?,
     };
     if let Some(path) = &args.metrics_out {
         write_table(path, &scenes)?;
@@ -113,9 +110,7 @@ fn outputs(args: &SelectArgs) -> Result<PathBuf> {
         );
     }
     for output in [Some(&args.output), Some(&list), args.metrics_out.as_ref()].into_iter().flatten() {
-        if let Some(folder) = output.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
-            bail!("{}: no such folder for the output", folder.display());
-        }
+        check_folder(output)?;
         let same = |input: &&PathBuf| matches!((input.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if let Some(input) = args.inputs.iter().find(same) {
             bail!("{}: the output would replace the input; name another file", input.display());
@@ -127,113 +122,38 @@ fn outputs(args: &SelectArgs) -> Result<PathBuf> {
     Ok(list)
 }
 
-/// Returns the metrics of every labelled scan, in the order of their names. Scans without a counted label are
-/// left out.
-fn count_labels(args: &SelectArgs, inputs: &[PathBuf]) -> Result<Vec<SceneMetrics>> {
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for input in inputs {
-        let found = if input.is_dir() { labelled_files(input)? } else { vec![input.clone()] };
-        for path in found {
-            let name = scene_name(&path);
-            if let Some(other) = files.insert(name.clone(), path.clone()).filter(|other| *other != path) {
-                bail!(
-                    "{} and {}: both are scene '{name}'; expected a name of its own for each",
-                    other.display(),
-                    path.display()
-                );
-            }
+/// Counts the labels of scans. Prints which of them have none.
+fn count(args: &SelectArgs, inputs: &[PathBuf]) -> Result<Vec<SceneMetrics>> {
+    let settings = CountSettings {
+        num_classes: args.classes.0,
+        ignore: args.ignore.clone(),
+        label_ids: args.label_ids.into(),
+        field: args.field.clone(),
+    };
+    let counted = count_labels(inputs, &settings).map_err(with_way_out)?;
+    for name in counted.left_out {
+        eprintln!("note: scene '{name}' has no label that counts and is left out");
+    }
+    Ok(counted.scenes)
+}
+
+/// Adds to an error the options that help.
+fn with_way_out(error: SelectError) -> anyhow::Error {
+    match &error {
+        SelectError::Labels(LabelsError::NoField { .. }) => {
+            anyhow::anyhow!("{error}; name the labels' property with --field")
         }
-    }
-    let files: Vec<(String, PathBuf)> = files.into_iter().collect();
-    let counted = files.par_iter().map(|(name, path)| count_file(args, name, path)).collect::<Result<Vec<_>>>()?;
-    let mut scenes = Vec::new();
-    for (metrics, (name, _)) in counted.into_iter().zip(&files) {
-        match metrics {
-            Some(metrics) => scenes.push(metrics),
-            None => eprintln!("note: scene '{name}' has no label that counts and is left out"),
-        }
-    }
-    Ok(scenes)
-}
-
-/// Returns the labelled PLY files below `folder`, in the order of their names: only ScanNet's, if there are
-/// any.
-fn labelled_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-            .with_context(|| folder.display().to_string())?;
-        entries.sort();
-        for path in entries {
-            if path.is_dir() {
-                if depth > 1 {
-                    walk(&path, depth - 1, found)?;
-                }
-            } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("ply")) {
-                found.push(path);
-            }
-        }
-        Ok(())
-    }
-    let mut found = Vec::new();
-    walk(folder, DEPTH, &mut found)?;
-    if found.iter().any(|path| is_scannets(path)) {
-        found.retain(|path| is_scannets(path));
-    }
-    if found.is_empty() {
-        bail!(
-            "{}: no PLY file in it or {} folders down; name the labelled scans one by one",
-            folder.display(),
-            DEPTH - 1
-        );
-    }
-    Ok(found)
-}
-
-/// Returns a scene's name: the file's name without its ending.
-fn scene_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    match name.strip_suffix(SCANNET_LABELS) {
-        Some(name) => name.to_owned(),
-        None => path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-    }
-}
-
-/// Adds to an error the option that names the labels' property.
-fn name_the_field(error: LabelsError) -> anyhow::Error {
-    match error {
-        LabelsError::NoField { .. } => anyhow::anyhow!("{error}; name the labels' property with --field"),
-        other => other.into(),
-    }
-}
-
-fn count_file(args: &SelectArgs, scene: &str, path: &Path) -> Result<Option<SceneMetrics>> {
-    let mut labels = read_labels(path, &args.field).map_err(name_the_field)?;
-    let is_nyu40 = args.label_ids.are_nyu40(path);
-    let Classes(num_classes) = args.classes;
-    if is_nyu40 && num_classes < nyu40::SCANNET20.len() {
-        bail!(
+        SelectError::NoScans { .. } => anyhow::anyhow!("{error}; name the labelled scans one by one"),
+        SelectError::TooFewClasses { path, num_classes } => anyhow::anyhow!(
             "{}: NYU40's labels give 20 classes, but --classes is {num_classes}; use --label-ids class to count the labels as they are",
             path.display()
-        );
-    }
-    let mut ignore = args.ignore.clone();
-    if is_nyu40 {
-        // Outside the values of every label set, so that it is not mistaken for a class.
-        const OTHER: i64 = i64::MIN;
-        ignore.push(OTHER);
-        classes_from_nyu40(&mut labels, &nyu40::SCANNET20.map(i64::from), OTHER);
-    }
-    let counted = SceneMetrics::of_labels(scene, labels, num_classes, &ignore);
-    counted.map_err(|error| match error {
-        SelectError::Label { point, label, .. } => anyhow::anyhow!(
-            "{}: point {point} has the label {label}; expected {}: say how many classes there are with --classes, which \
-             labels do not count with --ignore, and that labels are NYU40's with --label-ids nyu40",
-            path.display(),
-            if is_nyu40 { format!("NYU40's 0 to {}", nyu40::LARGEST) } else { format!("0 to {}", num_classes - 1) },
         ),
-        other => other.into(),
-    })
+        SelectError::LabelInScan { .. } => anyhow::anyhow!(
+            "{error}: say how many classes there are with --classes, which labels do not count with --ignore, and that \
+             labels are NYU40's with --label-ids nyu40"
+        ),
+        _ => error.into(),
+    }
 }
 
 fn report(args: &SelectArgs, scenes: &[SceneMetrics], selection: &Selection, list: &Path) -> Result<()> {
@@ -277,14 +197,6 @@ fn report(args: &SelectArgs, scenes: &[SceneMetrics], selection: &Selection, lis
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn scenes_are_called_as_their_files() {
-        let name = |path: &str| scene_name(Path::new(path));
-        assert_eq!(name("a/scene0000_00_vh_clean_2.labels.ply"), "scene0000_00_vh_clean_2");
-        assert_eq!(name("room.v2.ply"), "room.v2");
-        assert_eq!(name("room"), "room");
-    }
 
     #[test]
     fn classes_are_a_number_or_a_set() {

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::progress::Bars;
@@ -15,10 +13,7 @@ use super::table::{bytes, table};
 use crate::gpu::{DeviceSelection, select};
 use crate::labels::{Preset, nyu40};
 use crate::stages::peak_memory;
-use crate::synth::{Outcome, Settings, Split, SynthError, room_name, write_room};
-
-/// Number of rooms that are generated at once. Each uses all cores most of the time, and takes memory.
-const MOST_AT_ONCE: usize = 8;
+use crate::synth::{Outcome, Room, Settings, Split, counts_of, room_name, write_rooms};
 
 /// Arguments of `synth`.
 #[derive(clap::Args, Debug)]
@@ -67,21 +62,9 @@ pub(super) fn size(text: &str) -> Result<[usize; 2], String> {
 /// Number of rooms in each split.
 fn counts(args: &SynthArgs) -> [usize; 3] {
     match (args.train, args.val, args.test) {
-        (None, None, None) => {
-            // Each split gets at least one room if there are three.
-            let share = (args.rooms as f64 * 0.15).round() as usize;
-            let held_out = if args.rooms >= 3 { share.max(1) } else { 0 };
-            [args.rooms - 2 * held_out, held_out, held_out]
-        }
+        (None, None, None) => counts_of(args.rooms),
         (train, val, test) => [train, val, test].map(Option::unwrap_or_default),
     }
-}
-
-/// State that the threads share.
-struct State {
-    bars: Bars,
-    made: Vec<(Split, usize, Outcome)>,
-    error: Option<SynthError>,
 }
 
 pub(super) fn run(args: &SynthArgs) -> Result<()> {
@@ -89,64 +72,34 @@ pub(super) fn run(args: &SynthArgs) -> Result<()> {
     let settings = Settings { seed: args.seed, views: args.views, size: args.size, spacing: args.spacing };
     settings.check()?;
     let counts = counts(args);
-    let jobs: Vec<(Split, usize)> = Split::ALL
-        .into_iter()
-        .zip(counts)
-        .flat_map(|(split, count)| (1..=count).map(move |number| (split, number)))
-        .collect();
-    if jobs.is_empty() {
+    if counts == [0; 3] {
         bail!("no rooms are asked for: give --rooms, or --train, --val and --test");
     }
     let selected = select(args.device)?;
     eprintln!("device: {} ({})", selected.name, selected.why);
-
-    let next = AtomicUsize::new(0);
-    let state = Mutex::new(State { bars: Bars::new(), made: Vec::new(), error: None });
-    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
-    let work = || {
-        while let Some(&(split, number)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let made = write_room(&args.output, split, number, &settings, &selected.device);
-            let mut state = lock();
-            match made {
-                Ok(outcome) => state.made.push((split, number, outcome)),
-                Err(error) => {
-                    // No thread begins another room.
-                    next.store(jobs.len(), Ordering::Relaxed);
-                    state.error.get_or_insert(error);
-                }
-            }
-            let share = state.made.len() as f64 / jobs.len() as f64;
-            state.bars.show("rooms", share);
-        }
-    };
-    lock().bars.show("rooms", 0.0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE).min(jobs.len());
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let State { mut bars, mut made, error } = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut bars = Bars::new();
+    let rooms = write_rooms(&args.output, counts, &settings, &selected.device, &mut |share| bars.show("rooms", share))?;
     bars.finish();
-    if let Some(error) = error {
-        return Err(error).with_context(|| format!("{} of {} rooms are there", made.len(), jobs.len()));
-    }
-    made.sort_unstable_by_key(|(split, number, _)| (*split, *number));
-    report(args, &made, start.elapsed().as_secs_f64())
+    report(args, &rooms, start.elapsed().as_secs_f64())
 }
 
-fn report(args: &SynthArgs, made: &[(Split, usize, Outcome)], seconds: f64) -> Result<()> {
-    let new = made.iter().filter(|(_, _, outcome)| matches!(outcome, Outcome::Made(_))).count();
+fn report(args: &SynthArgs, made: &[Room], seconds: f64) -> Result<()> {
+    let is_new = |room: &Room| matches!(room.outcome, Outcome::Made(_));
+    let new = made.iter().filter(|room| is_new(room)).count();
     let mut out = std::io::stdout().lock();
     if args.json {
         let rooms: Vec<_> = made
             .iter()
-            .map(|(split, number, outcome)| {
-                let is_new = matches!(outcome, Outcome::Made(_));
-                json!({ "split": split, "name": room_name(*number), "new": is_new, "room": outcome.info() })
+            .map(|room| {
+                let Room { split, number, outcome } = room;
+                json!({ "split": split, "name": room_name(*number), "new": is_new(room), "room": outcome.info() })
             })
             .collect();
         let json = json!({ "output": args.output, "seconds": seconds, "new": new, "rooms": rooms });
         writeln!(out, "{json:#}")?;
         return Ok(());
     }
-    let infos = |split: Split| made.iter().filter(move |room| room.0 == split).map(|(_, _, outcome)| outcome.info());
+    let infos = |split: Split| made.iter().filter(move |room| room.split == split).map(|room| room.outcome.info());
     let header = ["class", "train", "val", "test"];
     let mut totals: BTreeMap<(Split, u8), usize> = BTreeMap::new();
     for split in Split::ALL {

@@ -1,5 +1,7 @@
 use std::fmt::Write as _;
 
+use crate::stages::Stage;
+
 /// Lays out rows of text in columns as wide as their widest cell; numbers go to the right.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
@@ -26,6 +28,16 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         line(&mut row.iter().map(String::as_str));
     }
     text
+}
+
+/// Lays out the stages of a run, with time and peak memory. The last row is the whole run.
+pub(super) fn stage_table(stages: &[Stage], seconds: f64, peak: Option<u64>) -> String {
+    let row = |name: &str, seconds: f64, peak: Option<u64>| {
+        vec![name.to_owned(), format!("{seconds:.3}"), peak.map_or(String::new(), bytes)]
+    };
+    let mut rows: Vec<_> = stages.iter().map(|stage| row(stage.name, stage.seconds, stage.peak_bytes)).collect();
+    rows.push(row("whole run", seconds, peak));
+    table(&["stage", "seconds", "peak memory"], &rows)
 }
 
 /// Bytes with a binary unit, three significant digits.

@@ -1,14 +1,13 @@
 //! `geopurify train`: trains a student from scans and recordings, without labels.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
-use super::progress::Bars;
+use super::progress::{Bars, StepBar};
 use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
@@ -373,28 +372,22 @@ pub(super) fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
 
 /// Shows the run on standard error: a bar on a terminal, else a line per epoch.
 struct Shown {
-    bar: ProgressBar,
-    is_terminal: bool,
+    steps: StepBar,
     num_epochs: usize,
 }
 
 impl Shown {
     fn new(scenes: &Scenes, config: &Config) -> Self {
         let num_steps = config.epochs * scenes.training.len().div_ceil(config.accumulate);
-        let bar = ProgressBar::new(num_steps as u64);
-        // The template is a constant, and a bar without a style is better than none.
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
-            bar.set_style(style);
-        }
-        Self { bar, is_terminal: std::io::stderr().is_terminal(), num_epochs: config.epochs }
+        Self { steps: StepBar::new(num_steps as u64), num_epochs: config.epochs }
     }
 
     fn show(&mut self, event: &Event<'_>) {
         match event {
-            Event::Note(note) => self.say(&format!("note: {note}")),
+            Event::Note(note) => self.steps.say(&format!("note: {note}")),
             Event::Step { report, remaining, .. } => {
-                self.bar.set_position(report.step as u64);
-                self.bar.set_message(format!(
+                self.steps.bar.set_position(report.step as u64);
+                self.steps.bar.set_message(format!(
                     "loss {:.4}  rate {:.2e}  {:.1} s a step  {} left",
                     report.loss,
                     report.learning_rate,
@@ -409,19 +402,9 @@ impl Shown {
                         precision.affinity_precision, precision.uniform_precision
                     )
                 });
-                self.say(&format!("epoch {epochs} of {}: loss {loss:.4}{found}", self.num_epochs));
+                self.steps.say(&format!("epoch {epochs} of {}: loss {loss:.4}{found}", self.num_epochs));
             }
         }
-    }
-
-    fn say(&self, line: &str) {
-        if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
-    }
-}
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -9,6 +9,7 @@ pub mod affinity_precision;
 mod config;
 mod error;
 pub mod kmeans;
+pub mod label_counts;
 mod preparation;
 mod preparer;
 mod run;

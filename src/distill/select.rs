@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::kmeans::{KMeansError, kmeans};
 use crate::files::write_atomic;
+use crate::labels::LabelsError;
 
 /// Number of runs of k-means; the best one is used.
 const RESTARTS: usize = 10;
@@ -38,6 +39,47 @@ pub enum SelectError {
         /// Labels that are not counted.
         ignore: Vec<i64>,
     },
+    /// A label in a scan is neither a class nor ignored.
+    #[error("{}: point {point} has the label {label}; expected {expected}", .path.display())]
+    LabelInScan {
+        /// The scan.
+        path: PathBuf,
+        /// Index of the point.
+        point: usize,
+        /// Label of the point.
+        label: i64,
+        /// Labels it may have.
+        expected: String,
+    },
+    /// NYU40's labels need more classes than are counted.
+    #[error("{}: NYU40's labels give 20 classes, but {num_classes} are counted", .path.display())]
+    TooFewClasses {
+        /// The scan.
+        path: PathBuf,
+        /// Number of classes that are counted.
+        num_classes: usize,
+    },
+    /// Two files belong to scenes of the same name.
+    #[error("{} and {}: both are scene '{scene}'; expected a name of its own for each", .first.display(), .second.display())]
+    SameName {
+        /// A file.
+        first: PathBuf,
+        /// Another file.
+        second: PathBuf,
+        /// Name of their scenes.
+        scene: String,
+    },
+    /// A folder has no labelled scans.
+    #[error("{}: no PLY file in it or {levels} folders down", .folder.display())]
+    NoScans {
+        /// The folder.
+        folder: PathBuf,
+        /// Number of levels below it that were searched.
+        levels: usize,
+    },
+    /// The labels of a scan cannot be read.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
     /// A table has a wrong format.
     #[error("{}: {message}", .path.display())]
     Table {

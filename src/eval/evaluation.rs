@@ -12,7 +12,7 @@ use super::truth::{Truth, TruthError};
 use crate::files::write_atomic;
 use crate::images::draw::{matrix, palette};
 use crate::images::{ImageError, Rgb8Image, write_png};
-use crate::labels::{LabelsError, Preset, Protocol, nyu40_from_class, read_labels};
+use crate::labels::{LabelIds, LabelsError, Preset, Protocol, nyu40_from_class, read_labels};
 use crate::pipeline::{PipelineError, Results, Scene, contact_sheet};
 use crate::session::{LabelOptions, Labelled, Labeller, Opened, SessionError, Source, ViewSource, Words};
 use crate::stages::StageTimer;
@@ -82,18 +82,6 @@ impl From<PipelineError> for EvaluationError {
     }
 }
 
-/// Meaning of label numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LabelIds {
-    /// NYU40 numbers if the label set uses NYU40 classes, otherwise class numbers.
-    #[default]
-    Auto,
-    /// Class numbers.
-    Class,
-    /// NYU40 numbers.
-    Nyu40,
-}
-
 /// Settings of an evaluation.
 #[derive(Clone, Debug)]
 pub struct EvaluationSettings {
@@ -103,7 +91,8 @@ pub struct EvaluationSettings {
     pub output: PathBuf,
     /// Label set.
     pub preset: Preset,
-    /// Meaning of label numbers.
+    /// Meaning of label numbers. By default NYU40 numbers if the label set uses NYU40 classes, otherwise class
+    /// numbers.
     pub label_ids: LabelIds,
     /// Property of points that holds the labels, if it is not the usual one.
     pub field: Option<String>,

@@ -27,7 +27,6 @@ impl AtomicFile {
     /// A symbolic link at `target` is replaced, not followed.
     ///
     /// # Errors
-    ///
     /// [`io::ErrorKind::InvalidInput`] if `target` exists and is not a regular file: a device or a folder
     /// must not be replaced. Otherwise any error of creating a file in the target's folder.
     pub fn create(target: &Path) -> io::Result<Self> {
@@ -64,7 +63,6 @@ impl AtomicFile {
     /// Overwrites bytes already written, starting at `offset`. Later writes are appended as before.
     ///
     /// # Errors
-    ///
     /// Any error of writing or seeking.
     pub fn patch(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = self.writer.stream_position()?;
@@ -77,7 +75,6 @@ impl AtomicFile {
     /// Flushes, syncs and renames the file into place.
     ///
     /// # Errors
-    ///
     /// Any error of those steps. The temporary file is then removed and the target is unchanged, with one
     /// exception: if syncing the folder fails after the rename, the error is reported but the new file is in
     /// place.
@@ -108,7 +105,6 @@ impl Write for AtomicFile {
 /// Writes a whole file through `write`. `path` then holds either all of the new content or its old content.
 ///
 /// # Errors
-///
 /// The error of `write`, or any error of creating, flushing, syncing or renaming the file (see
 /// [`AtomicFile`]). No temporary file is left behind.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {

@@ -21,7 +21,6 @@ impl AtomicFolder {
     /// Starts a folder that will be `target`.
     ///
     /// # Errors
-    ///
     /// [`io::ErrorKind::AlreadyExists`] if `target` exists; otherwise any error of creating a folder beside
     /// it.
     pub fn create(target: &Path) -> io::Result<Self> {
@@ -50,7 +49,6 @@ impl AtomicFolder {
     /// Renames the folder into place.
     ///
     /// # Errors
-    ///
     /// Any error of renaming. The content is then removed.
     pub fn commit(self) -> io::Result<()> {
         let Self { temp, target, partial } = self;

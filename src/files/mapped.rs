@@ -26,7 +26,6 @@ impl MappedFile {
     /// Maps `path`. An empty file gives an empty slice.
     ///
     /// # Errors
-    ///
     /// Any error of opening or mapping the file. A folder is an error.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;

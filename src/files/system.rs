@@ -33,7 +33,6 @@ pub fn free_space(directory: &Path) -> Option<u64> {
 /// if another process holds the lock. On a file system without locks, nothing is locked.
 ///
 /// # Errors
-///
 /// Any error of creating or locking the file `.lock` in the folder.
 pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     let file = File::options().create(true).append(true).open(folder.join(".lock"))?;

@@ -9,6 +9,6 @@ mod protocol;
 
 pub use error::LabelsError;
 pub use nyu40::{classes_from_nyu40, nyu40_from_class};
-pub use points::{SCANNET_LABELS, is_scannets, read_labels};
+pub use points::{LabelIds, SCANNET_LABELS, is_scannets, read_labels};
 pub use preset::{Preset, UnknownPreset};
 pub use protocol::Protocol;

@@ -8,6 +8,18 @@ use crate::cloud::PointCloud;
 /// File name suffix of ScanNet's labelled meshes.
 pub const SCANNET_LABELS: &str = ".labels.ply";
 
+/// Meaning of label numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LabelIds {
+    /// Decided by the file's name or the label set.
+    #[default]
+    Auto,
+    /// Class numbers.
+    Class,
+    /// NYU40 numbers.
+    Nyu40,
+}
+
 /// Returns true if the file name is that of a labelled ScanNet mesh, whose labels are NYU40's.
 #[must_use]
 pub fn is_scannets(path: &Path) -> bool {

@@ -90,7 +90,6 @@ impl ModelKind {
     /// Returns the model of this name.
     ///
     /// # Errors
-    ///
     /// [`ImportError::UnknownModel`], which lists the known names.
     pub fn named(name: &str) -> Result<&'static Self, ImportError> {
         MODELS.iter().find(|kind| kind.name == name).ok_or_else(|| {
@@ -191,7 +190,6 @@ pub enum ImportError {
 /// weights are ever in memory as a whole. `progress` receives the bytes written and their total.
 ///
 /// # Errors
-///
 /// [`ImportError`]. The store is then unchanged.
 pub fn import(
     store: &Store,
@@ -298,7 +296,6 @@ fn read_config(path: &Path) -> Result<Json, ImportError> {
 /// exported by a store.
 ///
 /// # Errors
-///
 /// [`ImportError::UnknownModel`], or [`ImportError::Weights`] if the entry cannot be read.
 pub fn config_in(weights: &WeightsFile, model: &str) -> Result<Option<Json>, ImportError> {
     Ok(own_config(weights, ModelKind::named(model)?)?)

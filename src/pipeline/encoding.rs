@@ -1,18 +1,26 @@
 //! Features of a scan by Sonata.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use burn::prelude::*;
 use glam::{DMat3, DQuat, DVec3};
 
+use super::components::principal_colors;
 use super::{Compat, PipelineError, Scene};
 use crate::models::sonata::{Cloud, GRID_METRES, Observed, Sonata};
 use crate::ops::{OpError, float_values};
 use crate::purify::estimate_normals;
 use crate::stages::StageTimer;
+use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
 
 /// Names of the encoder's stages; a configuration has at most as many.
 const STAGE_NAMES: [&str; 8] = ["stage 0", "stage 1", "stage 2", "stage 3", "stage 4", "stage 5", "stage 6", "stage 7"];
 /// Colour of the points of a scan that has none.
 const GREY: [f32; 3] = [127.5; 3];
+
+/// Rows per write of features.
+const BLOCK_ROWS: usize = 4096;
 
 /// Options of encoding a scan.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +50,76 @@ pub struct Encoding {
     pub num_voxels: usize,
     /// Notes for the user.
     pub notes: Vec<String>,
+}
+
+impl Encoding {
+    /// Writes `features [M, C]`, `cells [M, 3]` and `cell_from_point [N]` as safetensors. `cell_from_point` is
+    /// that of all points of the file, -1 for points without a position. `about` is kept as a note.
+    ///
+    /// # Errors
+    /// [`PipelineError::Weights`] if the file cannot be written.
+    pub fn write_cells(
+        &self,
+        path: &Path,
+        cell_from_point: &[i32],
+        dtype: Dtype,
+        about: &str,
+    ) -> Result<(), PipelineError> {
+        let (num_points, num_cells) = (cell_from_point.len(), self.cells.len());
+        let specs = [
+            TensorSpec::new("cells", Dtype::I32, [num_cells, 3]),
+            TensorSpec::new("cell_from_point", Dtype::I32, [num_points]),
+            TensorSpec::new("features", dtype, [num_cells, self.num_channels]),
+        ];
+        let mut writer = SafetensorsWriter::create(path, &specs, &metadata(about))?;
+        writer.write_i32(self.cells.as_flattened())?;
+        writer.write_i32(cell_from_point)?;
+        for block in self.features.chunks(BLOCK_ROWS * self.num_channels.max(1)) {
+            writer.write_f32(block)?;
+        }
+        Ok(writer.finish()?)
+    }
+
+    /// Writes `features [N, C]` instead: a row for every point of the file, of zeros for points without a
+    /// position. The arguments are those of [`write_cells`](Self::write_cells).
+    ///
+    /// # Errors
+    /// [`PipelineError::Weights`] if the file cannot be written.
+    pub fn write_points(
+        &self,
+        path: &Path,
+        cell_from_point: &[i32],
+        dtype: Dtype,
+        about: &str,
+    ) -> Result<(), PipelineError> {
+        let channels = self.num_channels;
+        let specs = [TensorSpec::new("features", dtype, [cell_from_point.len(), channels])];
+        let mut writer = SafetensorsWriter::create(path, &specs, &metadata(about))?;
+        for cells in cell_from_point.chunks(BLOCK_ROWS) {
+            let mut block = vec![0.0; cells.len() * channels];
+            for (row, &cell) in block.chunks_exact_mut(channels).zip(cells) {
+                if let Ok(cell) = usize::try_from(cell) {
+                    row.copy_from_slice(&self.features[cell * channels..][..channels]);
+                }
+            }
+            writer.write_f32(&block)?;
+        }
+        Ok(writer.finish()?)
+    }
+
+    /// Returns a colour for every point with a position, from the principal components of the features. Each
+    /// cell counts as often as it has points.
+    #[must_use]
+    pub fn colors(&self) -> Vec<[u8; 3]> {
+        let mut weights = vec![0.0; self.cells.len()];
+        self.cell_from_point.iter().for_each(|&cell| weights[cell as usize] += 1.0);
+        let of_cell = principal_colors(&self.features, self.num_channels, &weights);
+        self.cell_from_point.iter().map(|&cell| of_cell[cell as usize]).collect()
+    }
+}
+
+fn metadata(about: &str) -> BTreeMap<String, String> {
+    [("geopurify".to_owned(), about.to_owned())].into()
 }
 
 /// Encodes the points of `scene` that have a position. Missing normals are estimated, missing colours are

@@ -41,6 +41,15 @@ pub enum PrepareError {
         /// Difference that was found.
         found: String,
     },
+    /// Another process prepares scenes in the folder.
+    #[error("{}: another process prepares here", .path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The threads could not be started.
+    #[error(transparent)]
+    Threads(#[from] rayon::ThreadPoolBuildError),
     /// An archive is damaged, or is no archive.
     #[error("{}: {what}: {message}; expected a whole zip archive, as it is downloaded", .path.display())]
     Archive {

@@ -4,6 +4,7 @@
 //! and `prepared.json`, which describes its origin. The folder is built under another name and renamed at the
 //! end. So it is always complete, and finished scenes are kept.
 
+mod batch;
 mod error;
 mod frames;
 pub mod matterport;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use batch::{Batch, DataSet, Download, Event, Prepared, prepare_all};
 pub use error::PrepareError;
 
 use crate::files::{AtomicFolder, PARTIAL};

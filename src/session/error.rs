@@ -82,6 +82,19 @@ pub enum SessionError {
         /// The recording.
         recording: PathBuf,
     },
+    /// A picture needs more memory than the model may use.
+    #[error("{}: at {} x {} pixels the model needs {bytes} bytes, more than it may use", path.display(), size[1], size[0])]
+    PictureTooLarge {
+        /// The picture.
+        path: PathBuf,
+        /// Height and width at which the model would see it.
+        size: [usize; 2],
+        /// Memory that the model needs.
+        bytes: u64,
+    },
+    /// The device failed while the model saw pictures.
+    #[error(transparent)]
+    Seeing(OpError),
     /// The query is empty.
     #[error("the question has no words")]
     NoQuestion,

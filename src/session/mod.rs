@@ -1,23 +1,11 @@
-//! A session: a device and its networks. It labels scans, answers queries, encodes and purifies.
-//!
-//! ```no_run
-//! use std::path::Path;
-//!
-//! use geopurify::{LabelOptions, Scene, Session, Words};
-//!
-//! # fn main() -> Result<(), geopurify::SessionError> {
-//! let session = Session::open()?; let scene = Scene::read(Path::new("examples/room.ply"))?;
-//! session.label(&scene, Words::new(["wall", "floor", "chair"]), LabelOptions::default(),
-//! Path::new("room-labels"))?; let answer = session.query(Path::new("room-labels"), "chair")?; println!("{}
-//! places, the best with a cosine of {:.2}", answer.places.len(), answer.best());
-//! # Ok(())
-//! # }
-//! ```
+//! A session: a device and its networks. It labels scans and pictures, answers queries, encodes and purifies.
+//! The crate's front page has an example.
 
 mod error;
 mod labelled;
 mod labeller;
 mod networks;
+mod pictures;
 mod placed;
 mod question;
 mod source;
@@ -36,6 +24,7 @@ pub use error::SessionError;
 pub use labelled::{Labelled, SavedResults};
 pub use labeller::{AffinityKind, LabelOptions, Labeller, Words, embed_words, note_of_unknown};
 pub use networks::{Network, NetworkChoice, Networks, OpenSonata, OpenStudent, OpenXDecoder, WeightsOrigin};
+pub use pictures::{PictureFiles, PictureOptions, SegmentedPicture, Segmenter};
 pub use placed::{Placed, ViewSource};
 pub use question::Answer;
 pub use source::{Opened, SCAN_EXTENSIONS, Source, ViewSettings, stem};
@@ -106,6 +95,19 @@ impl Session {
         let mut timer = StageTimer::default();
         let labeller = self.labeller(words, options, &mut timer)?;
         labeller.label(scene, ViewSource::Drawn, &mut timer, &mut |_| Ok(()))?.save(folder, &mut timer)
+    }
+
+    /// Loads X-Decoder and embeds the words. The segmenter labels the pixels of any number of pictures.
+    ///
+    /// # Errors
+    /// [`SessionError::Store`] if weights are missing, and errors of loading.
+    pub fn segmenter(
+        &self,
+        words: &[String],
+        options: PictureOptions,
+        timer: &mut StageTimer<'_>,
+    ) -> Result<Segmenter, SessionError> {
+        Segmenter::load(&self.device, &self.networks, words, options, timer)
     }
 
     /// Finds `question` in the results saved in `folder`.

@@ -40,6 +40,16 @@ pub enum SynthError {
         #[source]
         source: io::Error,
     },
+    /// One of many rooms failed.
+    #[error("{made} of {rooms} rooms are there: {source}")]
+    Stopped {
+        /// Number of rooms that are there.
+        made: usize,
+        /// Number of rooms that were asked for.
+        rooms: usize,
+        /// The failure.
+        source: Box<SynthError>,
+    },
     /// A picture could not be encoded.
     #[error("{}: cannot encode the picture: {source}", .path.display())]
     Encode {

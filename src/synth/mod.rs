@@ -24,8 +24,8 @@
 //! of the benchmark occur ([`SCANNET20`](crate::labels::nyu40::SCANNET20)). So do classes that no benchmark
 //! counts: ceilings (22), pillows (18), books (23), lamps (35), small things (40) and the like.
 
+mod batch;
 mod bvh;
-
 mod draw;
 mod error;
 mod furniture;
@@ -49,6 +49,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::labels::nyu40;
 
+pub use batch::{Room, counts_of, write_rooms};
 pub use error::SynthError;
 
 use draw::Draw;

@@ -204,7 +204,6 @@ impl From<FetchError> for Failure {
 /// Downloads the file of `published` into the folder `downloads`, resuming an earlier download.
 ///
 /// # Errors
-///
 /// [`FetchError`]. The received bytes are kept, unless they have the wrong hash.
 pub fn fetch(
     published: &Published,
@@ -267,7 +266,6 @@ pub fn is_accepted(published: &Published, downloads: &Path) -> bool {
 /// Records that the terms of these weights were accepted. The record becomes void if the terms change.
 ///
 /// # Errors
-///
 /// [`FetchError::Io`].
 pub fn accept(published: &Published, downloads: &Path) -> Result<(), FetchError> {
     let path = acceptance(published, downloads);

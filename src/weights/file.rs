@@ -25,7 +25,6 @@ impl WeightsFile {
     /// safetensors file.
     ///
     /// # Errors
-    ///
     /// [`WeightsError`] naming the file.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let mut start = Vec::new();
@@ -83,7 +82,6 @@ impl WeightsFile {
     /// Reads all tensors, including integers.
     ///
     /// # Errors
-    ///
     /// As [`Checkpoint::state_dict`].
     pub fn state_dict(&self) -> Result<StateDict, WeightsError> {
         let file = match &self.backing {

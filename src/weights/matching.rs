@@ -11,7 +11,6 @@ impl LoadReport {
     /// Turns an incomplete match into an error that carries this report.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Incomplete`] if a key is missing, unused, misshaped or not a float.
     pub fn ensure_complete(&self) -> Result<(), WeightsError> {
         if self.is_complete() {

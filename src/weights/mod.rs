@@ -42,7 +42,6 @@ pub use tensor::{HostTensor, IntTensor, StateDict};
 /// Reads all weights in a file: a PyTorch checkpoint by [`Checkpoint::state_dict`], safetensors as they are.
 ///
 /// # Errors
-///
 /// [`WeightsError`] naming the file, and the key or offset where there is one.
 pub fn read_state_dict(path: &Path) -> Result<StateDict, WeightsError> {
     WeightsFile::open(path)?.state_dict()

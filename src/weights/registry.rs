@@ -142,7 +142,6 @@ impl Registry {
     /// Loads the registry in `file`, else the one that GEOPURIFY_REGISTRY names, else the embedded one.
     ///
     /// # Errors
-    ///
     /// [`RegistryError`].
     pub fn load(file: Option<&Path>) -> Result<Self, RegistryError> {
         let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os(REGISTRY_VARIABLE).map(PathBuf::from));
@@ -156,7 +155,6 @@ impl Registry {
     /// Parses a registry; `origin` names it in errors.
     ///
     /// # Errors
-    ///
     /// [`RegistryError::Malformed`].
     pub fn parse(text: &str, origin: &str) -> Result<Self, RegistryError> {
         let malformed = |reason: String| RegistryError::Malformed { origin: origin.to_owned(), reason };
@@ -184,7 +182,6 @@ impl Registry {
     /// Returns the entry `name`.
     ///
     /// # Errors
-    ///
     /// [`RegistryError::Unknown`], which lists the known names.
     pub fn get(&self, name: &str) -> Result<&Published, RegistryError> {
         self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| {

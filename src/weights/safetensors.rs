@@ -56,7 +56,6 @@ impl SafetensorsFile {
     /// each other without gaps, and together they fill the file.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Io`], [`WeightsError::TooLarge`] for a header above 8 MiB, and
     /// [`WeightsError::Malformed`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
@@ -68,7 +67,6 @@ impl SafetensorsFile {
     /// Opens a file that is in memory. `path` names it in messages.
     ///
     /// # Errors
-    ///
     /// As [`open`](Self::open).
     pub fn held(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self, WeightsError> {
         Self::new(path.as_ref(), MappedFile::held(bytes))
@@ -124,7 +122,6 @@ impl SafetensorsFile {
     /// into it.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Damaged`] if any byte differs, [`WeightsError::Unsupported`] if the file has no such
     /// hash.
     pub fn verify_seal(&self) -> Result<(), WeightsError> {
@@ -159,7 +156,6 @@ impl SafetensorsFile {
     /// Returns the tensor `name`.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::MissingKey`], or [`WeightsError::Unsupported`] for an element type
     /// that is not a [`Dtype`].
     pub fn tensor<'a>(&'a self, name: &'a str) -> Result<TensorView<'a>, WeightsError> {
@@ -202,7 +198,6 @@ impl TensorView<'_> {
     /// Converts the whole tensor to f32, row-major.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::WrongDtype`] for integers.
     pub fn to_f32(&self) -> Result<Vec<f32>, WeightsError> {
         self.require_float()?;
@@ -217,7 +212,6 @@ impl TensorView<'_> {
     /// Converts the whole tensor to i64, row-major. Booleans become 0 or 1.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::WrongDtype`] for floats.
     pub fn to_i64(&self) -> Result<Vec<i64>, WeightsError> {
         if self.dtype.is_float() {
@@ -230,7 +224,6 @@ impl TensorView<'_> {
     /// `rows.len() * cols.len()` elements. Only the memory pages that hold them are touched.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::WrongDtype`] for integers; [`WeightsError::Extent`] if the tensor does not have two
     /// dimensions, the block lies outside it, or `out` has another length.
     pub fn read_block(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]) -> Result<(), WeightsError> {
@@ -347,7 +340,6 @@ impl SafetensorsWriter {
     /// Creates the file and writes the header. `metadata` holds free-form text; it is left out if empty.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Extent`] if two tensors have one name or their size overflows,
     /// [`WeightsError::TooLarge`] for a header that [`SafetensorsFile`] would refuse, and
     /// [`WeightsError::Io`].
@@ -363,7 +355,6 @@ impl SafetensorsWriter {
     /// `sha256`, for [`SafetensorsFile::verify_seal`]. The hash is computed while writing.
     ///
     /// # Errors
-    ///
     /// As [`create`](Self::create).
     pub fn create_sealed(
         path: impl AsRef<Path>,
@@ -444,7 +435,6 @@ impl SafetensorsWriter {
     /// tensor has left.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Extent`] for more elements than the tensor has left,
     /// [`WeightsError::WrongDtype`] if it holds integers, [`WeightsError::Io`].
     pub fn write_f32(&mut self, values: &[f32]) -> Result<(), WeightsError> {
@@ -482,7 +472,6 @@ impl SafetensorsWriter {
     /// the tensor has left.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Extent`] for more elements than the tensor has left,
     /// [`WeightsError::WrongDtype`] if it holds another type, [`WeightsError::Io`].
     pub fn write_i32(&mut self, values: &[i32]) -> Result<(), WeightsError> {
@@ -518,7 +507,6 @@ impl SafetensorsWriter {
     /// Finishes the file and moves it to its path.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Extent`] if a declared tensor is not complete, [`WeightsError::Io`].
     pub fn finish(mut self) -> Result<(), WeightsError> {
         if let Some(index) = self.current() {
@@ -628,7 +616,6 @@ fn to_safetensors(dtype: Dtype) -> safetensors::Dtype {
 /// The file appears whole or not at all.
 ///
 /// # Errors
-///
 /// As [`SafetensorsWriter`].
 pub fn write_state_dict(
     path: &Path,

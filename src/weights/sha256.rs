@@ -13,7 +13,6 @@ const STEP: usize = 16 << 20;
 /// Computes the SHA-256 of a file, in lower-case hexadecimal.
 ///
 /// # Errors
-///
 /// [`WeightsError::Io`].
 pub fn file_sha256(path: &Path) -> Result<String, WeightsError> {
     let bytes = MappedFile::open(path).map_err(|error| WeightsError::io(path, error))?;

@@ -67,7 +67,6 @@ pub trait TensorSource {
     /// because the source may give it away.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::MissingKey`], [`WeightsError::WrongDtype`] for an integer tensor,
     /// [`WeightsError::Shape`], or the error of a damaged file.
     /// [`WeightsError::Shape`], or that the file is damaged.
@@ -78,7 +77,6 @@ pub trait TensorSource {
     /// [`take`](Self::take) returns.
     ///
     /// # Errors
-    ///
     /// As [`take`](Self::take).
     fn parameter(&mut self, _key: &str, _shape: &[usize]) -> Result<Option<Tensor<1>>, WeightsError> {
         Ok(None)

@@ -168,7 +168,6 @@ impl Store {
     /// nothing yet.
     ///
     /// # Errors
-    ///
     /// [`StoreError::NoHome`] if there is no such folder.
     pub fn at_home() -> Result<Self, StoreError> {
         let named = std::env::var_os(HOME_VARIABLE).filter(|home| !home.is_empty()).map(PathBuf::from);
@@ -201,7 +200,6 @@ impl Store {
     /// Returns the path of the weights `name`, installed or not.
     ///
     /// # Errors
-    ///
     /// [`StoreError::InvalidName`].
     pub fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
         if !is_name(name) {
@@ -219,7 +217,6 @@ impl Store {
     /// Lists the names of the installed weights, in order.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Io`].
     pub fn names(&self) -> Result<Vec<String>, StoreError> {
         let directory = self.directory();
@@ -246,7 +243,6 @@ impl Store {
     /// Describes the weights `name`, installed or [built in](super::demo), without reading their tensors.
     ///
     /// # Errors
-    ///
     /// As [`open`](Self::open).
     pub fn describe(&self, name: &str) -> Result<Installed, StoreError> {
         Ok(self.read(name)?.0)
@@ -286,7 +282,6 @@ impl Store {
     /// Opens the weights `name` of a model. The file is mapped, not read. Its hash is not compared.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Missing`], which says how to get them, [`StoreError::WrongModel`],
     /// [`StoreError::Foreign`], or [`StoreError::Weights`] for a file that is visibly damaged.
     pub fn open(&self, name: &str, model: &str) -> Result<StoredWeights, StoreError> {
@@ -301,7 +296,6 @@ impl Store {
     /// Reads the whole file of the weights `name` and compares it with the hash recorded at import.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::Damaged`], or as [`open`](Self::open).
     pub fn verify(&self, name: &str) -> Result<Installed, StoreError> {
         let (installed, file) = self.read(name)?;
@@ -313,7 +307,6 @@ impl Store {
     /// `dtype`. The file can be imported on another machine. With a 16-bit type it is half as long.
     ///
     /// # Errors
-    ///
     /// As [`open`](Self::open); [`StoreError::Weights`] if the file cannot be written or `dtype` is an
     /// integer type.
     pub fn export(&self, name: &str, path: &Path, dtype: Dtype) -> Result<(), StoreError> {
@@ -332,7 +325,6 @@ impl Store {
     /// still read them.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Missing`], [`StoreError::Io`].
     pub fn remove(&self, name: &str) -> Result<u64, StoreError> {
         let path = self.path(name)?;
@@ -350,7 +342,6 @@ impl Store {
     /// total.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Weights`] if a key is missing or the source is damaged, [`StoreError::NoSpace`],
     /// [`StoreError::Io`]. The store is then unchanged.
     pub fn install(

@@ -49,7 +49,6 @@ impl StateDict {
     /// Removes and returns the floating-point tensor `key`, which must have exactly `shape`.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::MissingKey`], [`WeightsError::WrongDtype`] for an integer tensor, or
     /// [`WeightsError::Shape`]. The tensor then stays in the dict.
     pub fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {

@@ -72,7 +72,6 @@ impl Tokenizer {
     /// A tokenizer for another context.
     ///
     /// # Panics
-    ///
     /// Panics if there is no room for [`BOS`] and [`EOS`].
     pub fn with_context_length(context_length: usize) -> Self {
         assert!(context_length >= 2, "a context has room for its first and last token");

@@ -66,7 +66,6 @@ pub struct Checkpoint {
 /// Opens a PyTorch checkpoint.
 ///
 /// # Errors
-///
 /// [`WeightsError::Io`], or an error that says how the file is not a checkpoint that can be
 /// read: [`WeightsError::WrongFormat`], [`WeightsError::Unsupported`],
 /// [`WeightsError::Malformed`], [`WeightsError::Checksum`].
@@ -109,7 +108,6 @@ impl Checkpoint {
     /// and `module.` is taken off if every key begins with it.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::MissingKey`] if there are no weights in any of these places,
     /// [`WeightsError::TooLarge`] if they claim more than the file can hold, and
     /// [`WeightsError::Malformed`] or [`WeightsError::Checksum`] for damaged bytes.
@@ -140,7 +138,6 @@ impl Checkpoint {
     /// taken off.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::MissingKey`] if there is no such value, else as
     /// [`state_dict`](Self::state_dict).
     pub fn state_dict_at(&self, keys: &[&str]) -> Result<StateDict, WeightsError> {
@@ -152,7 +149,6 @@ impl Checkpoint {
     /// Tuples become arrays, integer keys become text. Tensors, objects and infinities become null.
     ///
     /// # Errors
-    ///
     /// [`WeightsError::MissingKey`] if there is no such value, [`WeightsError::TooLarge`] if it
     /// is larger or deeper than a configuration can be.
     pub fn json(&self, keys: &[&str]) -> Result<Json, WeightsError> {
