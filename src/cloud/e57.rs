@@ -7,7 +7,7 @@ use std::path::Path;
 use e57::{E57Reader, RecordDataType, RecordName, RecordValue};
 use glam::{DQuat, DVec3};
 
-use super::data::{Attribute, AttributeData, ScalarType};
+use super::data::{Attribute, AttributeData, GREY, ScalarType};
 use super::error::{CloudError, Origin};
 use super::source::{u16_at, u64_at};
 use super::units::Unit;
@@ -521,7 +521,7 @@ impl Merged {
     /// Reads one value from each stream.
     fn point(&mut self, fields: &[StoredField], streams: &mut [Stream], cartesian: bool, pose: Option<(DQuat, DVec3)>) {
         let (mut xyz, mut spherical) = ([f64::NAN; 3], [f64::NAN; 3]);
-        let (mut rgb, mut normal, mut valid) = ([0_u8; 3], [f64::NAN; 3], true);
+        let (mut rgb, mut normal, mut valid) = (GREY, [f64::NAN; 3], true);
         for (field, stream) in fields.iter().zip(streams) {
             let raw = stream.next(field.bits);
             let x = || number_of(&field.ty, raw);
@@ -570,7 +570,7 @@ impl Merged {
         let n = self.positions.len();
         let mut lacking = Vec::new();
         if self.colors.is_some() && !scan.has_color() {
-            lacking.push("colours".into());
+            lacking.push("colours (its points are grey)".into());
         }
         if self.normals.is_some() && !has_normals(scan) {
             lacking.push("normals".into());

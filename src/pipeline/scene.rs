@@ -36,7 +36,7 @@ pub struct Scene {
     points: Vec<[f32; 3]>,
 }
 
-/// Part of a cloud with finite positions.
+/// Part of a cloud with finite positions, without the points set aside.
 #[derive(Clone, Debug)]
 struct Finite {
     /// Indices of these points in the cloud, ascending.
@@ -49,7 +49,7 @@ struct Finite {
 
 impl Finite {
     fn of(cloud: &PointCloud) -> Self {
-        let kept: Vec<u32> = (0..cloud.len()).filter(|&i| cloud.is_finite(i)).map(|i| i as u32).collect();
+        let kept: Vec<u32> = (0..cloud.len()).filter(|&i| cloud.is_used(i)).map(|i| i as u32).collect();
         let mut new_from_old = vec![u32::MAX; cloud.len()];
         kept.iter().zip(0..).for_each(|(&old, new)| new_from_old[old as usize] = new);
         let faces = cloud.faces.iter().map(|face| face.map(|old| new_from_old[old as usize]));
@@ -78,13 +78,14 @@ impl Scene {
             return Err(PipelineError::NoPoints { path: path.map(Path::to_path_buf), points: cloud.len() });
         }
         let mut notes = cloud.notes.clone();
-        let finite = (num_finite < cloud.len()).then(|| Finite::of(&cloud));
-        if finite.is_some() {
+        let all_used = num_finite == cloud.len() && cloud.aside.is_empty();
+        let finite = (!all_used).then(|| Finite::of(&cloud));
+        if num_finite < cloud.len() {
             notes.push(format!("{} points have no position and stay unlabelled", cloud.len() - num_finite));
         }
         let (origin, mut points) = cloud.centered();
-        if finite.is_some() {
-            points.retain(|point| point[0].is_finite());
+        if let Some(finite) = &finite {
+            points = pick(&points, &finite.kept);
         }
         Ok(Self { cloud, path: path.map(Path::to_path_buf), up: None, notes, finite, origin, points })
     }
