@@ -8,6 +8,9 @@ use geopurify::cloud::{
 };
 use tempfile::TempDir;
 
+#[path = "cloud/point_files.rs"]
+mod point_files;
+
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }

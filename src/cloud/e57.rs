@@ -570,7 +570,8 @@ impl Merged {
         let n = self.positions.len();
         let mut lacking = Vec::new();
         if self.colors.is_some() && !scan.has_color() {
-            lacking.push("colours (its points are grey)".into());
+            lacking.push("colours".into());
+            self.notes.push(format!("the points of scan {number} are grey"));
         }
         if self.normals.is_some() && !has_normals(scan) {
             lacking.push("normals".into());

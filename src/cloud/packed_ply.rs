@@ -20,8 +20,8 @@ const COLOR_RANGE: [&str; 6] = ["min_r", "min_g", "min_b", "max_r", "max_g", "ma
 
 pub(super) fn looks_like(bytes: &[u8]) -> bool {
     let head = bytes.get(..4096).unwrap_or(bytes);
-    let name = PACKED[0].as_bytes();
-    ply::looks_like(bytes) && head.windows(name.len()).any(|window| window == name)
+    let has = |words: &[u8]| head.windows(words.len()).any(|window| window == words);
+    ply::looks_like(bytes) && has(b"element chunk ") && has(PACKED[0].as_bytes())
 }
 
 /// Smallest and largest values of each chunk.

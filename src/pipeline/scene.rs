@@ -45,6 +45,7 @@ struct Finite {
     colors: Option<Vec<[u8; 3]>>,
     normals: Option<Vec<[f32; 3]>>,
     faces: Vec<[u32; 3]>,
+    deviations: Option<Vec<f32>>,
 }
 
 impl Finite {
@@ -58,6 +59,7 @@ impl Finite {
             colors: cloud.colors.as_deref().map(|colors| pick(colors, &kept)),
             normals: cloud.normals.as_deref().map(|normals| pick(normals, &kept)),
             faces: faces.filter(|face| !face.contains(&u32::MAX)).collect(),
+            deviations: cloud.splats.as_ref().map(|splats| pick(&splats.deviation, &kept)),
             kept,
         }
     }
@@ -191,6 +193,12 @@ impl Scene {
         self.finite.as_ref().map_or(&self.cloud.faces, |finite| &finite.faces)
     }
 
+    /// Standard deviations of the points, if they are Gaussian splats.
+    fn deviations(&self) -> Option<&[f32]> {
+        let all = || self.cloud.splats.as_ref().map(|splats| splats.deviation.as_slice());
+        self.finite.as_ref().map_or_else(all, |finite| finite.deviations.as_deref())
+    }
+
     /// Spreads values of the points with a position over all points; the others get `empty`.
     #[must_use]
     pub fn for_all_points<T: Copy>(&self, values: Vec<T>, empty: T) -> Vec<T> {
@@ -238,7 +246,11 @@ impl Scene {
             Some(colors) => colors.to_vec(),
             None => shaded(&self.points, self.normals(), self.faces(), up),
         };
-        let radii = if self.faces().is_empty() { render::radii(&self.points) } else { vec![0.0; self.points.len()] };
+        let radii = match (self.faces().is_empty(), self.deviations()) {
+            (true, None) => render::radii(&self.points),
+            (true, Some(deviations)) => render::splat_radii(&self.points, deviations),
+            (false, _) => vec![0.0; self.points.len()],
+        };
         Appearance { colors, radii }
     }
 }

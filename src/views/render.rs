@@ -27,6 +27,10 @@ const NORMAL_NEIGHBORS: usize = 16;
 const RADIUS: f32 = 0.5;
 /// Largest radius relative to the median, so that lone points do not become large discs.
 const MAX_RADIUS: f32 = 4.0;
+/// Radius of a splat's disc in standard deviations. There a splat has a third of its full weight.
+pub const SPLAT_RADIUS: f32 = 1.5;
+/// Largest radius of a splat relative to that of a plain point in its place.
+pub const MAX_SPLAT: f32 = 3.0;
 /// Points up to this many radii behind the front of a pixel still belong to the front surface.
 pub const SLACK: f32 = 2.0;
 /// Reach of each gap-filling pass, in pixels of a picture with width [`FILL_WIDTH`].
@@ -85,6 +89,19 @@ pub fn radii(points: &[[f32; 3]]) -> Vec<f32> {
     if largest > 0.0 {
         radii.iter_mut().for_each(|radius| *radius = radius.min(largest));
     }
+    radii
+}
+
+/// Computes the disc radius of each Gaussian splat: [`SPLAT_RADIUS`] times its standard deviation, but no less
+/// than [`radii`] asks for, so that surfaces have no gaps, and at most [`MAX_SPLAT`] times as much.
+/// `deviations` has one value per point.
+#[must_use]
+pub fn splat_radii(points: &[[f32; 3]], deviations: &[f32]) -> Vec<f32> {
+    let mut radii = radii(points);
+    let grown = |(radius, deviation): (&mut f32, &f32)| {
+        *radius = (SPLAT_RADIUS * deviation).min(MAX_SPLAT * *radius).max(*radius);
+    };
+    radii.iter_mut().zip(deviations).for_each(grown);
     radii
 }
 
