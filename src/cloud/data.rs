@@ -348,7 +348,7 @@ impl ColorRange {
             Self::Words => "65535",
         };
         if over > 0 {
-            notes.push(format!("{over} colour values are above {most}, cut off there"));
+            notes.push(format!("colour values above {most} are cut off ({over} of them)"));
         }
     }
 }

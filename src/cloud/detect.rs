@@ -106,7 +106,7 @@ static TABLE: &[Known] = &[
     reads("a Gaussian splat file, SPZ", |f| f.starts(spz::MAGIC), spz::read, Results::NewPly),
     Known { name: "a gzip file", test: |f| f.starts(b"\x1f\x8b"), way: Way::Unpack },
     Known { name: "a zip archive", test: |f| f.starts(b"PK\x03\x04") || f.starts(b"PK\x05\x06"), way: Way::Unpack },
-    refuses("a Blender file", |f| f.starts(b"BLENDER"), "in Blender, export it as PLY"),
+    refuses("a Blender file", |f| f.starts(b"BLENDER") || f.extension == "blend", "in Blender, export it as PLY"),
     refuses("an FBX mesh", |f| f.starts(b"Kaydara FBX") || f.starts(b"; FBX"), NO_MESH),
     refuses("a glTF scene", |f| f.starts(b"glTF"), NO_MESH),
     refuses("a USD scene", |f| f.starts(b"PXR-USDC") || f.starts(b"#usda"), NO_MESH),
@@ -122,17 +122,18 @@ static TABLE: &[Known] = &[
     refuses(
         "a point cloud of 3D Tiles",
         |f| [&b"pnts"[..], b"b3dm", b"i3dm", b"cmpt"].iter().any(|magic| f.starts(magic)),
-        "ask for the scan as LAS, LAZ, E57 or PLY; py3dtiles and CesiumJS exporters write them",
+        "ask for the scan as LAS, LAZ, E57 or PLY",
+    ),
+    refuses(
+        "a tile set of 3D Tiles",
+        |f| f.starts(b"{") && f.contains(HEAD, b"\"geometricError\""),
+        "ask for the scan as LAS, LAZ, E57 or PLY",
     ),
     refuses(
         "a point cloud of Potree",
-        |f| {
-            f.starts(b"{") && f.contains(HEAD, b"octreeDir")
-                || f.contains(HEAD, b"\"hierarchy\"") && f.contains(HEAD, b"stepSize")
-        },
-        "ask for the LAS or LAZ file that it was made of, or convert it back with PotreeConverter's tools",
+        |f| f.starts(b"{") && (f.contains(HEAD, b"\"octreeDir\"") || f.contains(HEAD, b"\"stepSize\"")),
+        "ask for the LAS or LAZ file that it was made of",
     ),
-    refuses("a Gaussian splat file, SPZ version 4", |f| f.starts(b"SPZ4"), "save it as PLY or as SPZ version 3"),
     refuses(
         "a Gaussian splat file, KSPLAT",
         |f| f.extension == "ksplat",

@@ -94,6 +94,14 @@ impl Member {
     }
 }
 
+/// Formats that are zip archives: a file by which each is known, its name, and what to do instead.
+const ARCHIVES: [(&str, &str, &str); 4] = [
+    ("means_l.webp", "a Gaussian splat file, SOG", "save it as PLY or SPZ, for instance with SuperSplat"),
+    ("3D/3dmodel.model", "a 3MF mesh", "export it as PLY"),
+    ("doc.kml", "a KMZ file", "export its model as PLY"),
+    ("metadata", "a recording of Record3D", "give it as a recording"),
+];
+
 /// The largest scan of an archive, with its name.
 fn from_zip(path: &Path, bytes: &[u8], notes: &mut Vec<String>) -> Result<(PathBuf, Vec<u8>), CloudError> {
     let origin = Origin { path, format: "zip" };
@@ -108,8 +116,11 @@ fn from_zip(path: &Path, bytes: &[u8], notes: &mut Vec<String>) -> Result<(PathB
     };
     let scans: Vec<&Member> = members.iter().take(MOST_LOOKS).filter(is_scan).collect();
     let Some(scan) = scans.first() else {
-        let found =
-            format!("this is a zip archive of {} files without a scan among them; unpack it first", members.len());
+        let known = ARCHIVES.iter().find(|(file, ..)| members.iter().any(|member| member.name == Path::new(file)));
+        let found = match known {
+            Some((_, name, way_out)) => format!("this is {name}; {way_out}"),
+            None => format!("this is a zip archive of {} files without a scan among them", members.len()),
+        };
         return Err(CloudError::UnknownFormat { path: path.to_path_buf(), found });
     };
     let what = format!("\"{}\"", scan.name.display());

@@ -320,6 +320,17 @@ mod tests {
     }
 
     #[test]
+    fn points_set_aside_are_neither_shown_nor_placed() {
+        let splats = crate::cloud::Splats { deviation: vec![0.1, 0.2, 0.3, 0.4], opacity: vec![1.0; 4] };
+        let scene = Scene::new(PointCloud { aside: vec![0], splats: Some(splats), ..cloud() }, None).unwrap();
+        assert_eq!(scene.kept(), Some(&[2, 3][..]));
+        assert_eq!(scene.points(), [[0.5, -0.5, 0.0], [-0.5, 0.5, 0.0]]);
+        assert_eq!(scene.deviations(), Some(&[0.3, 0.4][..]));
+        assert_eq!(scene.for_all_points(vec![8, 9], -1), [-1, -1, 8, 9]);
+        assert!(scene.notes.iter().any(|note| note.starts_with("1 points have no position")), "{:?}", scene.notes);
+    }
+
+    #[test]
     fn a_scan_without_any_position_is_an_error() {
         let nothing = PointCloud { positions: vec![[f64::NAN; 3]; 2], ..PointCloud::default() };
         let error = Scene::new(nothing, Some(Path::new("a.pcd"))).unwrap_err().to_string();

@@ -367,6 +367,18 @@ mod tests {
         (points, colors)
     }
 
+    #[test]
+    fn splats_are_as_large_as_they_are_within_limits() {
+        let points: Vec<[f32; 3]> = (0..400_u16).map(|i| [f32::from(i % 20), f32::from(i / 20), 0.0]).collect();
+        let plain = radii(&points);
+        let mut deviations = vec![0.01; 400];
+        deviations[210] = 0.8 * plain[210];
+        deviations[211] = 50.0;
+        let grown = splat_radii(&points, &deviations);
+        let factors = [(0, 1.0), (210, 1.2), (211, MAX_SPLAT)];
+        assert!(factors.iter().all(|&(i, factor): &(usize, f32)| (grown[i] - factor * plain[i]).abs() < 1e-6));
+    }
+
     fn looking_along(forward: DVec3, center: DVec3) -> (Intrinsics, Pose) {
         let x = forward.cross(DVec3::Z).normalize();
         let rotation = DMat3::from_cols(x, forward.cross(x), forward);

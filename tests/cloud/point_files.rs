@@ -88,7 +88,7 @@ mod colors {
     fn one_value_above_one_does_not_turn_all_black() {
         let cloud = cloud_of("02-float-colours-over-one.ply");
         assert_eq!(cloud.colors.as_ref().unwrap()[..3], [[255, 212, 220], FIRST_COLORS[1], FIRST_COLORS[2]]);
-        assert!(has_note(&cloud, "1 colour values are above 1"), "{:?}", cloud.notes);
+        assert!(has_note(&cloud, "colour values above 1 are cut off (1 of them)"), "{:?}", cloud.notes);
     }
 
     #[test]
@@ -463,6 +463,9 @@ mod other_files {
             let error = message("a.xyz", bytes);
             assert!(error.contains(&format!("this is {name}; ")), "{error}");
         }
+        assert!(
+            message("a.sog", zip(&[("means_l.webp", b"RIFF", false)])).contains("this is a Gaussian splat file, SOG; ")
+        );
         assert!(message("a.ksplat", [0_u8; 100]).contains("KSPLAT"));
     }
 
