@@ -1386,6 +1386,23 @@ mod info_command {
     }
 
     #[test]
+    fn says_what_is_peculiar() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cloud/cases");
+        for (name, line) in [
+            ("01-splats.ply", "  splats     half of them up to 0.011109 large, half of them up to 0.952574 opaque"),
+            ("03-xyzrgb-label.txt", "  note       the columns are read as x, y, z, red, green, blue, column_7"),
+            ("04b-map-grid-and-zero-points.ply", "  set aside  50 points (the notes say why)"),
+            ("05-degrees.las", "  crs        EPSG:4326"),
+        ] {
+            let (code, out, _) = info(&[], &[&cases.join(name)]);
+            assert!(code == 0 && out.lines().any(|l| l == line), "{line} is not in:\n{out}");
+        }
+        let (_, out, _) = info(&["--json"], &[&cases.join("04b-map-grid-and-zero-points.ply")]);
+        let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&said["set_aside"], &said["points"]), (&50.into(), &350.into()));
+    }
+
+    #[test]
     fn a_bad_file_does_not_hide_the_others() {
         let dir = dir();
         let good = put(&dir, "good.xyz", "1 2 3\n4 5 6\n");
