@@ -40,9 +40,9 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
         let available = size.saturating_sub(start);
         return Err(origin.truncated(start, "the XML section", length, available));
     }
-    let scans = guarded(origin, start, "the XML section", || {
+    let (scans, crs) = guarded(origin, start, "the XML section", || {
         let reader = E57Reader::new(Cursor::new(bytes)).map_err(|e| origin.decode(start, "the XML section", e))?;
-        Ok(reader.pointclouds())
+        Ok((reader.pointclouds(), reader.coordinate_metadata().and_then(crs_name)))
     })?;
     guarded(origin, 0, "the pages", || {
         E57Reader::validate_crc(Cursor::new(bytes)).map_err(|e| origin.decode(0, "the pages", e))
@@ -53,7 +53,14 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     for (i, scan) in scans.iter().enumerate() {
         merged.add(origin, bytes, i, scan)?;
     }
-    Ok(merged.finish(scans.len()))
+    Ok(PointCloud { crs, ..merged.finish(scans.len()) })
+}
+
+/// Name of a coordinate reference system: the first name in WKT, or a short text as it is.
+fn crs_name(text: &str) -> Option<String> {
+    const LONGEST: usize = 100;
+    let name = text.split('"').nth(1).unwrap_or(text).trim();
+    (!name.is_empty() && name.len() <= LONGEST).then(|| name.to_owned())
 }
 
 /// Bits per stored value; 0 if the limits of the field are equal.

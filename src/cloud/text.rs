@@ -155,25 +155,25 @@ fn split(line: &[u8]) -> Vec<&[u8]> {
         () if line.contains(&b',') && !has_decimal_commas(line) => b',',
         () => return blank_separated(line).map(bare).collect(),
     };
-    let mut words = separated(line, separator);
-    // A separator at the end adds no column.
-    if words.last().is_some_and(|w| w.is_empty()) {
-        words.pop();
-    }
-    words
+    separated(line, separator)
 }
 
 fn blank_separated(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty())
 }
 
+/// The values between separators that are not within quotes. One at the end adds no value.
 fn separated(line: &[u8], separator: u8) -> Vec<&[u8]> {
     let mut quoted = false;
     let is_end = |&b: &u8| {
         quoted ^= b == b'"';
         b == separator && !quoted
     };
-    line.split(is_end).map(|word| bare(word.trim_ascii())).collect()
+    let mut words: Vec<&[u8]> = line.split(is_end).map(|word| bare(word.trim_ascii())).collect();
+    if words.last().is_some_and(|word| word.is_empty()) {
+        words.pop();
+    }
+    words
 }
 
 /// A value without the quotes around it.
@@ -212,10 +212,12 @@ fn number_of(word: &[u8]) -> Option<f64> {
 /// Column names, if there are coordinates among them.
 fn header_names(line: &[u8]) -> Option<Vec<String>> {
     // Names may hold blanks, as in "X [m]", where tabs separate.
-    let words = if line.contains(&b'\t') { separated(line, b'\t') } else { split(line) };
-    let names: Vec<String> =
-        (words.iter()).take(MOST_COLUMNS).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
-    axes(&names.iter().map(|name| plain(name)).collect::<Vec<_>>()).map(|_| names)
+    let tabs = line.contains(&b'\t').then(|| separated(line, b'\t'));
+    tabs.into_iter().chain([split(line)]).find_map(|words| {
+        let name = |word: &&[u8]| String::from_utf8_lossy(word).into_owned();
+        let names: Vec<String> = words.iter().take(MOST_COLUMNS).map(name).collect();
+        axes(&names.iter().map(|name| plain(name)).collect::<Vec<_>>()).map(|_| names)
+    })
 }
 
 /// Column name in the one spelling that is looked for: "//X", "X[m]", "x_coord", "pos.x" and "Points:0" all
