@@ -1108,6 +1108,7 @@ mod e57_files {
     fn scans() -> Vec<u8> {
         let mut out = std::io::Cursor::new(Vec::new());
         let mut writer = e57::E57Writer::new(&mut out, "file").unwrap();
+        writer.set_coordinate_metadata(Some("PROJCS[\"ETRS89 / UTM zone 32N\",UNIT[\"metre\",1]]".into()));
         let colored = vec![
             Record::CARTESIAN_X_F64,
             Record::CARTESIAN_Y_F64,
@@ -1153,6 +1154,7 @@ mod e57_files {
     #[test]
     fn scans_are_merged_with_their_poses() {
         let cloud = read("a.e57", scans()).unwrap();
+        assert_eq!(cloud.crs.as_deref(), Some("ETRS89 / UTM zone 32N"));
         assert_eq!(cloud.format, Format::E57 { scans: 2 });
         assert_eq!((cloud.len(), cloud.num_finite()), (4, 3));
         let near = |i: usize, expected: [f64; 3]| {
