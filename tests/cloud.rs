@@ -8,6 +8,9 @@ use geopurify::cloud::{
 };
 use tempfile::TempDir;
 
+#[path = "cloud/point_files.rs"]
+mod point_files;
+
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -1105,6 +1108,7 @@ mod e57_files {
     fn scans() -> Vec<u8> {
         let mut out = std::io::Cursor::new(Vec::new());
         let mut writer = e57::E57Writer::new(&mut out, "file").unwrap();
+        writer.set_coordinate_metadata(Some("PROJCS[\"ETRS89 / UTM zone 32N\",UNIT[\"metre\",1]]".into()));
         let colored = vec![
             Record::CARTESIAN_X_F64,
             Record::CARTESIAN_Y_F64,
@@ -1150,6 +1154,7 @@ mod e57_files {
     #[test]
     fn scans_are_merged_with_their_poses() {
         let cloud = read("a.e57", scans()).unwrap();
+        assert_eq!(cloud.crs.as_deref(), Some("ETRS89 / UTM zone 32N"));
         assert_eq!(cloud.format, Format::E57 { scans: 2 });
         assert_eq!((cloud.len(), cloud.num_finite()), (4, 3));
         let near = |i: usize, expected: [f64; 3]| {
@@ -1380,6 +1385,23 @@ mod info_command {
         }
         let (_, out, _) = info(&[], &[&put(&dir, "in.xyz", "1 2 3\n")]);
         assert!(out.contains("  colours    no\n  normals    no\n"), "{out}");
+    }
+
+    #[test]
+    fn says_what_is_peculiar() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cloud/cases");
+        for (name, line) in [
+            ("01-splats.ply", "  splats     half of them up to 0.011109 large, half of them up to 0.952574 opaque"),
+            ("03-xyzrgb-label.txt", "  note       the columns are read as x, y, z, red, green, blue, column_7"),
+            ("04b-map-grid-and-zero-points.ply", "  set aside  50 points (the notes say why)"),
+            ("05-degrees.las", "  crs        EPSG:4326"),
+        ] {
+            let (code, out, _) = info(&[], &[&cases.join(name)]);
+            assert!(code == 0 && out.lines().any(|l| l == line), "{line} is not in:\n{out}");
+        }
+        let (_, out, _) = info(&["--json"], &[&cases.join("04b-map-grid-and-zero-points.ply")]);
+        let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&said["set_aside"], &said["points"]), (&50.into(), &350.into()));
     }
 
     #[test]

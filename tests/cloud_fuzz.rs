@@ -8,7 +8,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -498,6 +498,97 @@ fn repair_e57(bytes: &mut Vec<u8>) {
     }
 }
 
+/// Gaussian splats as training writes them.
+fn splat_ply() -> Vec<u8> {
+    let names = "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3";
+    let properties: String = names.split(' ').map(|name| format!("property float {name}\n")).collect();
+    let header = format!("ply\nformat binary_little_endian 1.0\nelement vertex 12\n{properties}end_header\n");
+    let value = |i: usize, k: usize| if (3..6).contains(&k) { 0.0 } else { (i as f32 * 0.7 + k as f32).sin() * 4.0 };
+    let rows = (0..12).flat_map(|i| (0..17).map(move |k| value(i, k)));
+    header.into_bytes().into_iter().chain(rows.flat_map(f32::to_le_bytes)).collect()
+}
+
+/// Gaussian splats in chunks, as compressed PLY files hold them.
+fn packed_ply() -> Vec<u8> {
+    let mut header = String::from("ply\nformat binary_little_endian 1.0\nelement chunk 2\n");
+    for set in ["min_", "max_", "min_scale_", "max_scale_"] {
+        header += &["x", "y", "z"].map(|axis| format!("property float {set}{axis}\n")).concat();
+    }
+    for set in ["min_", "max_"] {
+        header += &["r", "g", "b"].map(|channel| format!("property float {set}{channel}\n")).concat();
+    }
+    header += "element vertex 260\n";
+    header += &["position", "rotation", "scale", "color"].map(|name| format!("property uint packed_{name}\n")).concat();
+    let mut out = (header + "end_header\n").into_bytes();
+    for i in 0..2_u8 {
+        let low = f32::from(i);
+        for x in [low, low + 3.0, -7.0, -4.0, 0.0, 1.0] {
+            (0..3).for_each(|_| out.extend(x.to_le_bytes()));
+        }
+    }
+    (0..4 * 260_u32).for_each(|i| out.extend(i.wrapping_mul(0x9e37_79b9).to_le_bytes()));
+    out
+}
+
+fn spz(version: u32) -> Vec<u8> {
+    let (position, rotation) = (if version == 1 { 6 } else { 9 }, if version == 3 { 4 } else { 3 });
+    let mut out = b"NGSP".to_vec();
+    out.extend(version.to_le_bytes());
+    out.extend(20_u32.to_le_bytes());
+    out.extend([1, 12, 0, 0]);
+    out.extend((0..20 * (position + 1 + 3 + 3 + rotation + 9)).map(|i| (i * 37 % 251) as u8));
+    out
+}
+
+fn splat() -> Vec<u8> {
+    let row = |i: u8| {
+        let floats = [f32::from(i), 1.5, -2.0, 0.01, 0.02, 0.04];
+        floats.iter().flat_map(|x| x.to_le_bytes()).chain([i, 100, 200, 255, 255, 128, 128, 128]).collect::<Vec<u8>>()
+    };
+    (0..20).flat_map(row).collect()
+}
+
+fn ptx() -> Vec<u8> {
+    let header = "3\n2\n1 2 3\n1 0 0\n0 1 0\n0 0 1\n1 0 0 0\n0 1 0 0\n0 0 1 0\n1 2 3 1\n";
+    let points = "0.5 1 2 0.4 1 2 3\n0 0 0 0.5 0 0 0\n".repeat(3);
+    let plain = "1 2 3 0.5\n".repeat(6);
+    format!("{header}{points}{header}{plain}").into_bytes()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
+}
+
+/// An archive of two scans and a note, stored and packed.
+fn zip() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut archive = rawzip::ZipArchiveWriter::new(&mut out);
+    let scan = ply("ascii");
+    for (name, bytes, packed) in
+        [("a.md", &b"a note"[..], false), ("small.xyz", b"1 2 3\n4 5 6\n", false), ("room.ply", &scan, true)]
+    {
+        let method = if packed { rawzip::CompressionMethod::DEFLATE } else { rawzip::CompressionMethod::STORE };
+        let (mut entry, config) = archive.new_file(name).compression_method(method).start().unwrap();
+        let sizes = if packed {
+            let packer = flate2::write::DeflateEncoder::new(&mut entry, flate2::Compression::default());
+            let mut writer = config.wrap(packer);
+            writer.write_all(bytes).unwrap();
+            let (packer, sizes) = writer.finish().unwrap();
+            packer.finish().unwrap();
+            sizes
+        } else {
+            let mut writer = config.wrap(&mut entry);
+            writer.write_all(bytes).unwrap();
+            writer.finish().unwrap().1
+        };
+        entry.finish(sizes).unwrap();
+    }
+    archive.finish().unwrap();
+    out
+}
+
 /// What was found once: the file, and a part of the error that it must give (none if it is legal).
 const FINDS: &[(&str, Option<&str>)] = &[
     // Adding a field took memory for a whole chunk of points, as many as the file said.
@@ -591,6 +682,7 @@ fn a_promise_takes_no_memory() {
         ("a.laz", count(las(3, true, false))),
         ("b.laz", count(las(7, true, true))),
         ("a.pts", [MANY, b"\n1 2 3 4\n"].concat()),
+        ("a.ptx", edit(ptx(), b"3\n2\n", &[MANY, b"\n2\n"].concat())),
     ];
     for encoding in ["ascii", "binary_little_endian", "binary_big_endian"] {
         files.push(("a.ply", text(ply(encoding), "element vertex ", "12")));
@@ -684,4 +776,41 @@ fn text() {
         "1;2,5;3\n-1,25;0;1e3\n",
     ];
     fuzz("points.txt", &seeds.map(|s| s.as_bytes().to_vec()), |_| ());
+}
+
+#[test]
+fn text_of_many_programs() {
+    let seeds = [
+        "X\tY\tZ\n0,002\t1,516\t2,042\n3,615\t2,754\t-0,002\n",
+        "\"Points:0\",\"Points:1\",\"Points:2\",\"RGB:0\",\"RGB:1\",\"RGB:2\"\n0.1,1,2,217,212,220\n3,2,1,1,2,3\n",
+        "lon,lat,height\n8.68,48.85,312\n8.68005,48.85003,314.5\n",
+        "1 2 3 10 20 30 2\n4 5 6 90 80 70 1\n7 8 9 5 6 7 2\n",
+    ];
+    fuzz("columns.txt", &seeds.map(|s| s.as_bytes().to_vec()), |_| ());
+}
+
+#[test]
+fn splats_in_ply() {
+    fuzz("splats.ply", &[splat_ply(), packed_ply()], |_| ());
+}
+
+#[test]
+fn splats_without_a_header() {
+    fuzz("rows.splat", &[splat()], |_| ());
+}
+
+#[test]
+fn splats_as_spz() {
+    fuzz("packed.spz", &[spz(1), spz(2), spz(3), gzip(&spz(2))], |_| ());
+}
+
+#[test]
+fn ptx_grids() {
+    fuzz("grids.ptx", &[ptx()], |_| ());
+}
+
+#[test]
+fn packed_scans() {
+    fuzz("room.ply.gz", &[gzip(&ply("ascii")), gzip(&zip())], |_| ());
+    fuzz("room.zip", &[zip()], |_| ());
 }

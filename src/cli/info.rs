@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::cloud::{CloudError, PointCloud};
+use crate::cloud::{CloudError, PointCloud, Splats};
 
 /// Arguments of `geopurify info`.
 #[derive(Debug, clap::Args)]
 pub(super) struct InfoArgs {
-    /// Scans: PLY, LAS, LAZ, PCD, E57 or text
+    /// Scans: PLY, LAS, LAZ, PCD, E57, PTX, Gaussian splats or text, also packed with gzip or zip
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Print JSON, one object per file and line
@@ -71,14 +71,17 @@ fn as_json(path: &Path, cloud: &PointCloud) -> serde_json::Value {
         "format": cloud.format.to_string(),
         "points": cloud.len(),
         "finite_points": cloud.num_finite(),
+        "set_aside": cloud.aside.len(),
         "organized": cloud.organized.map(|(width, height)| [width, height]),
         "faces": cloud.faces.len(),
         "colors": cloud.colors.is_some(),
         "normals": cloud.normals.is_some(),
+        "splats": cloud.splats.as_ref().map(splats_as_json),
         "min": bounds.map(|b| b.0),
         "max": bounds.map(|b| b.1),
         "extent": bounds.map(extent),
         "spacing": cloud.spacing(),
+        "crs": cloud.crs,
         "unit": unit.unit.map(|u| u.to_string()),
         "unit_stated": unit.stated,
         "map_coordinates": unit.map_coordinates,
@@ -86,6 +89,20 @@ fn as_json(path: &Path, cloud: &PointCloud) -> serde_json::Value {
         "attributes": attributes,
         "notes": cloud.notes,
     })
+}
+
+fn splats_as_json(splats: &Splats) -> serde_json::Value {
+    json!({ "median_deviation": median(&splats.deviation), "median_opacity": median(&splats.opacity) })
+}
+
+/// The middle of the values; NaN if there are none.
+fn median(values: &[f32]) -> f64 {
+    let mut values = values.to_vec();
+    let middle = values.len() / 2;
+    match values.get(middle) {
+        Some(_) => (*values.select_nth_unstable_by(middle, f32::total_cmp).1).into(),
+        None => f64::NAN,
+    }
 }
 
 fn as_text(path: &Path, cloud: &PointCloud) -> String {
@@ -102,6 +119,9 @@ fn as_text(path: &Path, cloud: &PointCloud) -> String {
             n => format!("{n}, {finite} of them finite"),
         },
     );
+    if !cloud.aside.is_empty() {
+        line("set aside", format!("{} points (the notes say why)", cloud.aside.len()));
+    }
     if let Some((width, height)) = cloud.organized {
         line("organised", format!("{width} x {height}"));
     }
@@ -111,6 +131,10 @@ fn as_text(path: &Path, cloud: &PointCloud) -> String {
     let has = |present| if present { "yes" } else { "no" };
     line("colours", has(cloud.colors.is_some()).into());
     line("normals", has(cloud.normals.is_some()).into());
+    if let Some(splats) = &cloud.splats {
+        let [size, opacity] = [&splats.deviation, &splats.opacity].map(|values| number(median(values)));
+        line("splats", format!("half of them up to {size} large, half of them up to {opacity} opaque"));
+    }
     let triple = |[x, y, z]: [f64; 3]| format!("{} {} {}", number(x), number(y), number(z));
     if let Some(bounds) = cloud.bounds() {
         line("min", triple(bounds.0));
@@ -119,6 +143,9 @@ fn as_text(path: &Path, cloud: &PointCloud) -> String {
     }
     if let Some(spacing) = cloud.spacing() {
         line("spacing", format!("{} (median distance to the nearest neighbour)", number(spacing)));
+    }
+    if let Some(crs) = &cloud.crs {
+        line("crs", crs.clone());
     }
     let unit = cloud.guess_unit();
     let name = unit.unit.map_or_else(|| "unknown".into(), |u| u.to_string());

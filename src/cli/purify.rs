@@ -19,7 +19,7 @@ use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 /// Arguments of `purify`.
 #[derive(clap::Args, Debug)]
 pub(super) struct PurifyArgs {
-    /// Scan: PLY, LAS, LAZ, PCD, E57 or text
+    /// Scan: PLY, LAS, LAZ, PCD, E57, PTX, splats or text
     scan: PathBuf,
     /// Features `[N, C]` of the scan's points, in the scan's order (safetensors)
     #[arg(long, value_name = "FILE")]

@@ -304,9 +304,59 @@ impl ParseNumber for f64 {
     }
 }
 
+/// Colour of points without one, beside points with colours.
+pub(crate) const GREY: [u8; 3] = [128; 3];
+
+/// How the values of colours are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ColorRange {
+    /// From 0 to 1.
+    Fractions,
+    /// From 0 to 255.
+    Bytes,
+    /// From 0 to 65535.
+    Words,
+}
+
+impl ColorRange {
+    /// Finds the range from the values above zero, and the number of values above the range. At least nine
+    /// of ten must lie within it: a single value that is too large must not turn all others black.
+    pub(crate) fn of(values: impl Iterator<Item = f64>, float: bool) -> (Self, usize) {
+        let (mut total, mut up_to_one, mut broken, mut up_to_byte, mut up_to_word) = (0_usize, 0, 0, 0, 0);
+        for x in values.filter(|x| *x > 0.0 && x.is_finite()) {
+            total += 1;
+            up_to_one += usize::from(x <= 1.0);
+            broken += usize::from(x < 1.0);
+            up_to_byte += usize::from(x <= 255.0);
+            up_to_word += usize::from(x <= 65535.0);
+        }
+        let most = |count: usize| count * 10 >= total * 9;
+        // Dark bytes can be ones as well, but then they are whole.
+        let fractions = up_to_one == total || (most(up_to_one) && broken * 2 >= up_to_one);
+        match float && fractions {
+            true => (Self::Fractions, total - up_to_one),
+            false if most(up_to_byte) => (Self::Bytes, total - up_to_byte),
+            false => (Self::Words, total - up_to_word),
+        }
+    }
+
+    /// Notes that `over` values are above the range.
+    pub(crate) fn note(self, over: usize, notes: &mut Vec<String>) {
+        let most = match self {
+            Self::Fractions => "1",
+            Self::Bytes => "255",
+            Self::Words => "65535",
+        };
+        if over > 0 {
+            notes.push(format!("colour values above {most} are cut off ({over} of them)"));
+        }
+    }
+}
+
 /// Red, green and blue columns as bytes, with a note when they had to be scaled.
 ///
 /// Whole numbers up to 255 are kept, larger ones are taken as 16-bit. Fractions up to 1 are scaled by 255.
+/// Most values decide, not the largest: see [`ColorRange`].
 pub(crate) fn colors_from(
     red: &AttributeData,
     green: &AttributeData,
@@ -323,17 +373,21 @@ pub(crate) fn colors_from(
         let byte = |x: i8| x as u8;
         return (r.iter().zip(g).zip(b)).map(|((&r, &g), &b)| [byte(r), byte(g), byte(b)]).collect();
     }
-    let max = [red, green, blue].iter().filter_map(|c| c.range()).fold(0.0_f64, |max, (_, hi)| max.max(hi));
     let float = matches!(red, F32(_) | F64(_));
-    let scale = if float && max <= 1.0 {
-        notes.push("colours are fractions, scaled to 0..255".into());
-        255.0
-    } else if max <= 255.0 {
-        1.0
-    } else {
-        notes.push("16-bit colours, scaled to 8 bits".into());
-        1.0 / 256.0
+    let values = [red, green, blue].into_iter().flat_map(|c| (0..n).filter_map(move |i| c.get_f64(i)));
+    let (range, over) = ColorRange::of(values, float);
+    let scale = match range {
+        ColorRange::Fractions => {
+            notes.push("colours are fractions, scaled to 0..255".into());
+            255.0
+        }
+        ColorRange::Bytes => 1.0,
+        ColorRange::Words => {
+            notes.push("16-bit colours, scaled to 8 bits".into());
+            1.0 / 256.0
+        }
     };
+    range.note(over, notes);
     let round = scale >= 1.0;
     let byte = |column: &AttributeData, i| {
         let x = column.get_f64(i).unwrap_or(0.0) * scale;
@@ -341,4 +395,27 @@ pub(crate) fn colors_from(
         (if round { x.round() } else { x.floor() }) as u8
     };
     (0..n).map(|i| [byte(red, i), byte(green, i), byte(blue, i)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ColorRange;
+
+    #[test]
+    fn most_values_tell_the_range_of_colours() {
+        let of = |values: &[f64], float| ColorRange::of(values.iter().copied(), float);
+        let mut values = vec![0.5; 100];
+        values.push(1.02);
+        assert_eq!(of(&values, true), (ColorRange::Fractions, 1));
+        let mut values = vec![200.0; 100];
+        values.push(300.0);
+        assert_eq!(of(&values, false), (ColorRange::Bytes, 1));
+        assert_eq!(of(&values, true), (ColorRange::Bytes, 1));
+        // Points without colours say nothing.
+        let mut values = vec![0.0; 100];
+        values.extend([50_000.0, 300.0]);
+        assert_eq!(of(&values, false), (ColorRange::Words, 0));
+        assert_eq!(of(&[1.0, 2.0, 1.0], true), (ColorRange::Bytes, 0));
+        assert_eq!(of(&[f64::NAN, -1.0], true), (ColorRange::Fractions, 0));
+    }
 }

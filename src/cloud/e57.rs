@@ -7,7 +7,7 @@ use std::path::Path;
 use e57::{E57Reader, RecordDataType, RecordName, RecordValue};
 use glam::{DQuat, DVec3};
 
-use super::data::{Attribute, AttributeData, ScalarType};
+use super::data::{Attribute, AttributeData, GREY, ScalarType};
 use super::error::{CloudError, Origin};
 use super::source::{u16_at, u64_at};
 use super::units::Unit;
@@ -40,9 +40,9 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
         let available = size.saturating_sub(start);
         return Err(origin.truncated(start, "the XML section", length, available));
     }
-    let scans = guarded(origin, start, "the XML section", || {
+    let (scans, crs) = guarded(origin, start, "the XML section", || {
         let reader = E57Reader::new(Cursor::new(bytes)).map_err(|e| origin.decode(start, "the XML section", e))?;
-        Ok(reader.pointclouds())
+        Ok((reader.pointclouds(), reader.coordinate_metadata().and_then(crs_name)))
     })?;
     guarded(origin, 0, "the pages", || {
         E57Reader::validate_crc(Cursor::new(bytes)).map_err(|e| origin.decode(0, "the pages", e))
@@ -53,7 +53,14 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     for (i, scan) in scans.iter().enumerate() {
         merged.add(origin, bytes, i, scan)?;
     }
-    Ok(merged.finish(scans.len()))
+    Ok(PointCloud { crs, ..merged.finish(scans.len()) })
+}
+
+/// Name of a coordinate reference system: the first name in WKT, or a short text as it is.
+fn crs_name(text: &str) -> Option<String> {
+    const LONGEST: usize = 100;
+    let name = text.split('"').nth(1).unwrap_or(text).trim();
+    (!name.is_empty() && name.len() <= LONGEST).then(|| name.to_owned())
 }
 
 /// Bits per stored value; 0 if the limits of the field are equal.
@@ -521,7 +528,7 @@ impl Merged {
     /// Reads one value from each stream.
     fn point(&mut self, fields: &[StoredField], streams: &mut [Stream], cartesian: bool, pose: Option<(DQuat, DVec3)>) {
         let (mut xyz, mut spherical) = ([f64::NAN; 3], [f64::NAN; 3]);
-        let (mut rgb, mut normal, mut valid) = ([0_u8; 3], [f64::NAN; 3], true);
+        let (mut rgb, mut normal, mut valid) = (GREY, [f64::NAN; 3], true);
         for (field, stream) in fields.iter().zip(streams) {
             let raw = stream.next(field.bits);
             let x = || number_of(&field.ty, raw);
@@ -571,6 +578,7 @@ impl Merged {
         let mut lacking = Vec::new();
         if self.colors.is_some() && !scan.has_color() {
             lacking.push("colours".into());
+            self.notes.push(format!("the points of scan {number} are grey"));
         }
         if self.normals.is_some() && !has_normals(scan) {
             lacking.push("normals".into());

@@ -27,8 +27,8 @@ pub enum CloudError {
         /// The file.
         path: PathBuf,
     },
-    /// Neither the first bytes nor the extension belong to a known format.
-    #[error("{}: {found}; expected PLY, LAS, LAZ, PCD, E57, or text with extension xyz, txt, csv, pts, asc", .path.display())]
+    /// The content is not of a format that is read. Its name is given if it is known.
+    #[error("{}: {found}; expected PLY, LAS, LAZ, PCD, E57, PTX, SPZ, splat, or text with x, y and z in each line", .path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::{CloudError, Origin};
 use super::ply::{BinaryRows, Element, Header, Kind, Words, is_face, is_index_list};
-use super::{PlyEncoding, source};
+use super::{PlyEncoding, unpack};
 
 /// Calls `visit` for every face of a PLY mesh, in the order of the file, with the vertex indices of its
 /// corners and the value of its property `name`.
@@ -13,7 +13,7 @@ use super::{PlyEncoding, source};
 /// [`CloudError::Line`] if the mesh has no face element with corners and an integer property `name`.
 /// [`CloudError::Value`] if a corner is not a vertex. Otherwise the errors of reading the file.
 pub fn for_each_face(path: &Path, name: &str, mut visit: impl FnMut(&[u32], i64)) -> Result<(), CloudError> {
-    let bytes = source::open(path)?;
+    let bytes = unpack::open(path)?.bytes;
     let origin = Origin { path, format: "PLY" };
     let header = Header::parse(origin, &bytes)?;
     let vertices = header.vertex().and_then(|i| header.elements.get(i)).map_or(0, |vertex| vertex.count);

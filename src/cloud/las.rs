@@ -7,8 +7,9 @@ use las::point::ScanDirection::LeftToRight;
 use las::raw;
 use las::raw::point::{Flags, Waveform};
 
-use super::data::{Attribute, AttributeData, ScalarType};
+use super::data::{Attribute, AttributeData, ColorRange, ScalarType};
 use super::error::{CloudError, Origin};
+use super::georef::{self, Globe};
 use super::las_header::Header;
 use super::las_points::for_each_batch;
 use super::source::u16_at;
@@ -155,9 +156,10 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     if extras.iter().any(|e| e.record.is_empty()) {
         notes.push("the points have extra bytes that no record describes".into());
     }
-    let (unit, vertical) = units(&header, bytes);
+    let Reference { unit, vertical, globe, crs } = reference(&header, bytes);
     if let (Some(across), Some(up)) = (unit, vertical)
         && across != up
+        && globe.is_none()
     {
         notes.push(format!("x and y are in {across}, heights in {up}"));
     }
@@ -168,7 +170,12 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
         false => Format::Las { version, point_format },
     };
     let colors = if header.format.has_color { colors(&wide, &mut notes) } else { None };
-    Ok(PointCloud { positions, colors, attributes, format, unit, notes, ..PointCloud::default() })
+    let mut cloud = PointCloud { positions, colors, attributes, format, unit, crs, notes, ..PointCloud::default() };
+    if let Some(globe) = globe {
+        cloud.unit = None;
+        georef::to_local(&mut cloud, globe, vertical.and_then(Unit::metres).unwrap_or(1.0));
+    }
+    Ok(cloud)
 }
 
 fn colors(wide: &[[u16; 3]], notes: &mut Vec<String>) -> Option<Vec<[u8; 3]>> {
@@ -177,35 +184,75 @@ fn colors(wide: &[[u16; 3]], notes: &mut Vec<String>) -> Option<Vec<[u8; 3]>> {
         notes.push("all colours are black, taken as missing".into());
         return None;
     }
-    if max <= 255 {
-        notes.push("8-bit colours in 16-bit fields, kept as they are".into());
+    let (range, over) = ColorRange::of(wide.iter().flatten().map(|&x| x.into()), false);
+    if range == ColorRange::Words {
+        return Some(wide.iter().map(|rgb| rgb.map(|x| (x >> 8) as u8)).collect());
     }
-    let shift = if max <= 255 { 0 } else { 8 };
-    Some(wide.iter().map(|rgb| rgb.map(|x| (x >> shift) as u8)).collect())
+    notes.push("8-bit colours in 16-bit fields, kept as they are".into());
+    range.note(over, notes);
+    Some(wide.iter().map(|rgb| rgb.map(|x| x.min(255) as u8)).collect())
 }
 
 const PROJECTION: &str = "LASF_Projection";
 const WKT: u16 = 2112;
 const GEO_KEYS: u16 = 34735;
 
-/// Units that the coordinate reference system states: of x and y, and of heights.
-fn units(header: &Header, bytes: &[u8]) -> (Option<Unit>, Option<Unit>) {
+/// What the coordinate reference system states.
+#[derive(Default)]
+struct Reference {
+    /// Unit of x and y.
+    unit: Option<Unit>,
+    /// Unit of heights.
+    vertical: Option<Unit>,
+    /// Kind of coordinates, if they are not on a plane.
+    globe: Option<Globe>,
+    crs: Option<String>,
+}
+
+fn reference(header: &Header, bytes: &[u8]) -> Reference {
     if let Some(text) = header.find((PROJECTION, WKT), bytes) {
-        let text = String::from_utf8_lossy(text).to_ascii_lowercase();
-        let start = ["vert_cs", "vertcrs"].iter().filter_map(|name| text.find(name)).min();
-        let (across, up) = text.split_at_checked(start.unwrap_or(text.len())).unwrap_or_default();
-        let has = |names: [&str; 2]| names.iter().any(|name| across.contains(name));
-        let unit = match (has(["projcs", "projcrs"]), has(["geogcs", "geogcrs"])) {
-            (true, _) => wkt_unit(across),
-            (false, geographic) => geographic.then_some(Unit::Degree),
-        };
-        return (unit, wkt_unit(up));
+        return wkt(&String::from_utf8_lossy(text));
     }
-    let Some(keys) = header.find((PROJECTION, GEO_KEYS), bytes) else { return (None, None) };
+    let Some(keys) = header.find((PROJECTION, GEO_KEYS), bytes) else { return Reference::default() };
     let unit = |key| geo_key(keys, key).and_then(epsg_unit);
-    // The model is geographic.
-    let degrees = (geo_key(keys, 1024) == Some(2)).then_some(Unit::Degree);
-    (unit(3076).or(degrees), unit(4099))
+    // The kind of model: on a plane, geographic or geocentric.
+    let globe = match geo_key(keys, 1024) {
+        Some(2) => Some(Globe::Geographic),
+        Some(3) => Some(Globe::Geocentric),
+        _ => None,
+    };
+    let degrees = (globe == Some(Globe::Geographic)).then_some(Unit::Degree);
+    // Codes of the plane or of the globe; 32767 stands for one of the user's own.
+    let code = [3072, 2048].into_iter().find_map(|key| geo_key(keys, key).filter(|code| (1024..32767).contains(code)));
+    Reference {
+        unit: unit(3076).or(degrees),
+        vertical: unit(4099),
+        globe,
+        crs: code.map(|code| format!("EPSG:{code}")),
+    }
+}
+
+fn wkt(text: &str) -> Reference {
+    let name = text.split('"').nth(1).map(str::to_owned);
+    let text = text.to_ascii_lowercase();
+    let start = ["vert_cs", "vertcrs"].iter().filter_map(|name| text.find(name)).min();
+    let (across, up) = text.split_at_checked(start.unwrap_or(text.len())).unwrap_or_default();
+    let has = |names: &[&str]| names.iter().any(|name| across.contains(name));
+    let globe = if has(&["projcs", "projcrs"]) {
+        None
+    } else if has(&["geoccs"]) || (has(&["geodcrs", "geodeticcrs"]) && has(&["cartesian"])) {
+        Some(Globe::Geocentric)
+    } else if has(&["geogcs", "geogcrs", "geographiccrs", "geodcrs", "geodeticcrs"]) {
+        Some(Globe::Geographic)
+    } else {
+        None
+    };
+    let unit = match globe {
+        Some(Globe::Geographic) => Some(Unit::Degree),
+        Some(Globe::Geocentric) => Some(Unit::Metre),
+        None => has(&["projcs", "projcrs"]).then(|| wkt_unit(across)).flatten(),
+    };
+    Reference { unit, vertical: wkt_unit(up), globe, crs: name }
 }
 
 /// The value of a GeoTIFF key that is stored in place.

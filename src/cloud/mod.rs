@@ -1,15 +1,19 @@
 //! Scans: reading and writing point clouds and meshes.
 //!
-//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57 and plain text. All points stay in file
-//! order, also those without a finite position. So [`write_with_fields`] can write results next to them.
+//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57, PTX, Gaussian splats and plain text, also
+//! packed with gzip or zip. All points stay in file order, also those without a finite position. So
+//! [`write_with_fields`] can write results next to them.
 //! Files are not trusted: the sizes in a header are checked before memory is allocated, and a damaged file
 //! gives a [`CloudError`].
 
+mod aside;
 mod data;
+mod detect;
 #[cfg(feature = "e57")]
 mod e57;
 mod error;
 mod face_values;
+mod georef;
 #[cfg(feature = "las")]
 mod las;
 #[cfg(feature = "las")]
@@ -18,13 +22,19 @@ mod las_header;
 mod las_points;
 #[cfg(feature = "las")]
 mod las_write;
+mod packed_ply;
 mod pcd;
 mod ply;
 mod ply_write;
+mod ptx;
 mod source;
 mod spacing;
+mod splat;
+mod splats;
+mod spz;
 mod text;
 mod units;
+mod unpack;
 
 use std::cell::Cell;
 use std::fmt;
@@ -36,9 +46,11 @@ use std::sync::Once;
 pub use data::{Attribute, AttributeData, Field, ScalarType};
 pub use error::CloudError;
 pub use face_values::for_each_face;
+pub use splats::Splats;
 pub use units::{Unit, UnitGuess};
 
-use error::{Origin, quoted};
+use detect::{Results, Way, extension};
+use error::Origin;
 
 use crate::files;
 
@@ -46,7 +58,9 @@ use crate::files;
 #[derive(Clone, Debug, Default)]
 pub struct PointCloud {
     /// Exact coordinates in the units of the file; one per point, in file order. Points without a position
-    /// (gaps of an organised cloud) are kept: see [`PointCloud::is_finite`].
+    /// (gaps of an organised cloud) are kept: see [`PointCloud::is_finite`]. Coordinates on the globe
+    /// (degrees, geocentric) become metres around the middle of the scan; those of the file are then
+    /// attributes.
     pub positions: Vec<[f64; 3]>,
     /// Red, green, blue, 0 to 255; one per point if present.
     pub colors: Option<Vec<[u8; 3]>>,
@@ -54,14 +68,21 @@ pub struct PointCloud {
     pub normals: Option<Vec<[f32; 3]>>,
     /// Triangles as indices of points (polygons are cut into fans); empty for clouds.
     pub faces: Vec<[u32; 3]>,
+    /// Size and opacity of the points, if they are Gaussian splats.
+    pub splats: Option<Splats>,
     /// Every other per-point property under its file name.
     pub attributes: Vec<Attribute>,
+    /// Points that are no part of what was scanned, in ascending order: invalid returns, faint splats. They
+    /// are neither placed nor shown and get no label, but stay in results.
+    pub aside: Vec<u32>,
     /// Format of the file.
     pub format: Format,
     /// Width and height, if the points are an image grid in row order (PCD).
     pub organized: Option<(usize, usize)>,
     /// The unit of the coordinates, if the file states it.
     pub unit: Option<Unit>,
+    /// Name of the coordinate reference system, if the file states it, such as "EPSG:4326".
+    pub crs: Option<String>,
     /// Messages for the user: missing parts of the file and how they were handled.
     pub notes: Vec<String>,
 }
@@ -106,6 +127,20 @@ pub enum Format {
         /// Number of scans, merged into one cloud.
         scans: usize,
     },
+    /// Scans of Leica and others as grids in text.
+    Ptx {
+        /// Number of scans, merged into one cloud.
+        scans: usize,
+    },
+    /// Gaussian splats, 32 bytes each.
+    Splat,
+    /// Gaussian splats as Niantic packs them.
+    Spz {
+        /// Version of the file, 1 to 3.
+        version: u32,
+    },
+    /// Gaussian splats in a compressed PLY file.
+    PackedPly,
     /// One point per line.
     #[default]
     Text,
@@ -154,63 +189,18 @@ impl fmt::Display for Format {
             }),
             Self::E57 { scans: 1 } => f.write_str("E57, 1 scan"),
             Self::E57 { scans } => write!(f, "E57, {scans} scans"),
+            Self::Ptx { scans: 1 } => f.write_str("PTX, 1 scan"),
+            Self::Ptx { scans } => write!(f, "PTX, {scans} scans"),
+            Self::Splat => f.write_str("Gaussian splats (.splat)"),
+            Self::Spz { version } => write!(f, "Gaussian splats, SPZ version {version}"),
+            Self::PackedPly => f.write_str("Gaussian splats, compressed PLY"),
             Self::Text => f.write_str("text"),
         }
     }
 }
 
-/// Formats that can be told apart before reading.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Ply,
-    Las,
-    Pcd,
-    E57,
-    Text,
-}
-
-const TEXT_EXTENSIONS: [&str; 10] = ["xyz", "txt", "csv", "pts", "asc", "xyzrgb", "xyzi", "xyzn", "tsv", "dat"];
-
-fn extension(path: &Path) -> String {
-    path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
-}
-
-/// Detects the format by the first bytes. Text has no certain first bytes, so there the extension decides.
-fn detect(path: &Path, bytes: &[u8]) -> Result<Kind, CloudError> {
-    let unknown = |found| CloudError::UnknownFormat { path: path.to_path_buf(), found };
-    if bytes.starts_with(b"LASF") {
-        return Ok(Kind::Las);
-    }
-    if bytes.starts_with(b"ASTM-E57") {
-        return Ok(Kind::E57);
-    }
-    if bytes.starts_with(b"ply\n") || bytes.starts_with(b"ply\r") || bytes.starts_with(b"ply ") {
-        return Ok(Kind::Ply);
-    }
-    if pcd::looks_like(bytes) {
-        return Ok(Kind::Pcd);
-    }
-    let extension = extension(path);
-    if let "ply" | "las" | "laz" | "pcd" | "e57" = extension.as_str() {
-        let start = quoted(bytes.get(..8).unwrap_or(bytes));
-        return Err(unknown(format!("the extension is {extension}, but the file starts with {start}")));
-    }
-    if !TEXT_EXTENSIONS.contains(&extension.as_str()) {
-        return Err(unknown(if extension.is_empty() {
-            "the content is not of a known format and there is no extension".into()
-        } else {
-            format!("the extension \"{extension}\" is not of a known format")
-        }));
-    }
-    let start = bytes.get(..4096).unwrap_or(bytes);
-    if start.contains(&0) {
-        return Err(unknown(format!("the extension is {extension}, but the content is binary")));
-    }
-    Ok(Kind::Text)
-}
-
 impl PointCloud {
-    /// Reads a scan. The content tells the format; for text the extension does.
+    /// Reads a scan. The content tells the format. A scan packed with gzip or zip is unpacked in memory.
     ///
     /// A valid file without points gives an empty cloud, with a note.
     ///
@@ -219,23 +209,25 @@ impl PointCloud {
     /// Any [`CloudError`] except [`CloudError::Field`]: the file cannot be opened, has an unknown format,
     /// is damaged or cut off, or uses a feature that is not supported.
     pub fn read(path: &Path) -> Result<Self, CloudError> {
-        let source = source::open(path)?;
-        let mut cloud = match detect(path, &source)? {
-            Kind::Ply => ply::read(path, &source),
-            #[cfg(feature = "las")]
-            Kind::Las => las::read(path, &source),
-            #[cfg(not(feature = "las"))]
-            Kind::Las => Err(CloudError::not_built(path, "LAS", "las")),
-            Kind::Pcd => pcd::read(path, &source),
-            #[cfg(feature = "e57")]
-            Kind::E57 => e57::read(path, &source),
-            #[cfg(not(feature = "e57"))]
-            Kind::E57 => Err(CloudError::not_built(path, "E57", "e57")),
-            Kind::Text => text::read(path, &source),
-        }?;
+        let opened = unpack::open(path)?;
+        let mut cloud = match opened.known.way {
+            Way::Read(read, _) => read(path, &opened.bytes)?,
+            #[cfg(not(all(feature = "las", feature = "e57")))]
+            Way::NotBuilt(format, feature) => return Err(CloudError::not_built(path, format, feature)),
+            Way::Refused(_) | Way::Unpack => {
+                return Err(detect::unknown(path, path, &opened.bytes, Some(opened.known)));
+            }
+        };
+        cloud.notes.splice(0..0, opened.notes);
         if cloud.is_empty() {
             cloud.notes.push("no points".into());
         }
+        if cloud.normals.as_ref().is_some_and(|normals| normals.iter().all(|normal| *normal == [0.0; 3])) {
+            cloud.normals = None;
+            cloud.notes.push("all normals are 0 0 0, taken as missing".into());
+        }
+        aside::set_aside(&mut cloud);
+        georef::note_unstated(&mut cloud);
         Ok(cloud)
     }
 
@@ -259,9 +251,24 @@ impl PointCloud {
         self.positions.iter().filter(|p| finite(p)).count()
     }
 
-    /// Smallest and largest coordinates over the finite points; `None` if there are none.
+    /// True if point `i` has a position and is not set [`aside`](Self::aside).
+    pub fn is_used(&self, i: usize) -> bool {
+        self.is_finite(i) && !self.is_aside(i)
+    }
+
+    fn is_aside(&self, i: usize) -> bool {
+        !self.aside.is_empty() && u32::try_from(i).is_ok_and(|i| self.aside.binary_search(&i).is_ok())
+    }
+
+    /// Positions of the points that are used.
+    fn used(&self) -> impl Iterator<Item = &[f64; 3]> {
+        self.positions.iter().enumerate().filter(|(i, p)| finite(p) && !self.is_aside(*i)).map(|(_, p)| p)
+    }
+
+    /// Smallest and largest coordinates over the finite points that are not set aside; `None` if there are
+    /// none.
     pub fn bounds(&self) -> Option<([f64; 3], [f64; 3])> {
-        let mut points = self.positions.iter().filter(|p| finite(p));
+        let mut points = self.used();
         let first = *points.next()?;
         Some(points.fold((first, first), |(mut lo, mut hi), p| {
             for ((lo, hi), &x) in lo.iter_mut().zip(&mut hi).zip(p) {
@@ -299,7 +306,10 @@ impl PointCloud {
     /// duplicates do not count as neighbours. For clouds with many point densities at once fewer points may
     /// be used.
     pub fn spacing(&self) -> Option<f64> {
-        spacing::estimate(&self.positions)
+        match self.aside.is_empty() {
+            true => spacing::estimate(&self.positions),
+            false => spacing::estimate(&self.used().copied().collect::<Vec<_>>()),
+        }
     }
 
     /// Attribute called `name`, if there is one.
@@ -361,12 +371,17 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
             });
         }
     }
-    let bytes = source::open(source)?;
-    let kind = detect(source, &bytes)?;
-    match (kind, extension(dest).as_str()) {
-        (Kind::Ply, "ply") => ply_write::append(source, bytes, dest, fields),
+    let unpack::Opened { bytes, known, .. } = unpack::open(source)?;
+    let results = match known.way {
+        Way::Read(_, results) => results,
+        #[cfg(not(all(feature = "las", feature = "e57")))]
+        Way::NotBuilt(format, feature) => return Err(CloudError::not_built(source, format, feature)),
+        Way::Refused(_) | Way::Unpack => return Err(detect::unknown(source, source, &bytes, Some(known))),
+    };
+    match (results, extension(dest).as_str()) {
+        (Results::PlyCopy, "ply") => ply_write::append(source, bytes, dest, fields),
         #[cfg(feature = "las")]
-        (Kind::Las, "las" | "laz") => las_write::append(source, bytes, dest, fields),
+        (Results::LasCopy, "las" | "laz") => las_write::append(source, bytes, dest, fields),
         (_, "ply") => {
             drop(bytes);
             let cloud = PointCloud::read(source)?;
@@ -376,7 +391,7 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
             path: dest.to_path_buf(),
             found: format!(
                 "the result cannot be written with extension \"{other}\" ({} can)",
-                if kind == Kind::Las { "las, laz and ply" } else { "ply" }
+                if results == Results::LasCopy { "las, laz and ply" } else { "ply" }
             ),
         }),
     }

@@ -5,11 +5,16 @@ use std::path::Path;
 
 use super::data::{Attribute, AttributeData, CHANNELS, Endian, ScalarType, colors_from};
 use super::error::{CloudError, Origin, quoted};
+use super::splats::{Splats, along_face, color_of, sigmoid};
 use super::{Format, PlyEncoding, PointCloud};
 
 /// Longest header in bytes, far above any real one. The limit keeps a file without an end of header from
 /// being held as lines.
 const LONGEST_HEADER: usize = 1 << 20;
+
+pub(super) fn looks_like(bytes: &[u8]) -> bool {
+    [&b"ply\n"[..], b"ply\r", b"ply "].iter().any(|start| bytes.starts_with(start))
+}
 
 pub(super) struct Header {
     pub encoding: PlyEncoding,
@@ -468,6 +473,18 @@ fn binary_vertices(
     })
 }
 
+/// The scalar columns of an element of a binary file whose rows have all the same length, with their names.
+pub(super) fn table(
+    rows: &BinaryRows<'_>,
+    element: &Element,
+    at: usize,
+) -> Result<Vec<(String, AttributeData)>, CloudError> {
+    let mut columns = columns(element, |ty| ty);
+    binary_vertices(rows, element, at, &mut columns)?;
+    let named = element.properties.iter().zip(columns);
+    Ok(named.filter_map(|(property, column)| Some((property.name.clone(), column?))).collect())
+}
+
 /// An empty column for each scalar property.
 fn columns(element: &Element, ty_of: impl Fn(ScalarType) -> ScalarType) -> Vec<Option<AttributeData>> {
     let column = |property: &Property| match property.kind {
@@ -571,6 +588,10 @@ fn assemble(header: &Header, vertex: &Element, mut body: Body) -> PointCloud {
             None => {}
         }
     }
+    let splats = splats(&attributes, n);
+    if let (None, Some(columns)) = (&colors, three(&attributes, ["f_dc_0", "f_dc_1", "f_dc_2"])) {
+        colors = Some((0..n).map(|i| color_of(columns.map(|column| value(Some(column), i) as f32))).collect());
+    }
     if body.faces.degenerate > 0 {
         notes.push(format!("{} faces have fewer than three corners", body.faces.degenerate));
     }
@@ -582,11 +603,34 @@ fn assemble(header: &Header, vertex: &Element, mut body: Body) -> PointCloud {
         colors,
         normals,
         faces: body.faces.triangles,
+        splats,
         attributes,
         format: Format::Ply { encoding: header.encoding },
         notes,
         ..PointCloud::default()
     }
+}
+
+fn three<'a>(attributes: &'a [Attribute], names: [&str; 3]) -> Option<[&'a AttributeData; 3]> {
+    let find = |name: &str| attributes.iter().find(|a| a.name == name).map(|a| &a.data);
+    match names.map(find) {
+        [Some(a), Some(b), Some(c)] => Some([a, b, c]),
+        _ => None,
+    }
+}
+
+/// Sizes and opacities of Gaussian splats, which are stored as logarithms and before the sigmoid. Flat splats
+/// have two sizes.
+fn splats(attributes: &[Attribute], points: usize) -> Option<Splats> {
+    let find = |name: &str| attributes.iter().find(|a| a.name == name).map(|a| &a.data);
+    let (opacity, first, second) = (find("opacity")?, find("scale_0")?, find("scale_1")?);
+    find("f_dc_0")?;
+    let sizes = [Some(first), Some(second), find("scale_2")];
+    let size = |column: Option<&AttributeData>, i| column.map_or(0.0, |c| (value(Some(c), i) as f32).exp());
+    Some(Splats {
+        deviation: (0..points).map(|i| along_face(sizes.map(|column| size(column, i)))).collect(),
+        opacity: (0..points).map(|i| sigmoid(value(Some(opacity), i) as f32)).collect(),
+    })
 }
 
 fn value(column: Option<&AttributeData>, i: usize) -> f64 {

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::data::{Attribute, AttributeData, colors_from, parse_f64};
+use super::data::{Attribute, AttributeData, CHANNELS, colors_from, parse_f64};
 use super::error::{CloudError, Origin, quoted};
+use super::georef::{self, Globe};
 use super::{Format, PointCloud};
 
 /// Most columns. No scanner writes more, so such a file is something else.
@@ -89,7 +90,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     if columns.is_empty() && promised.is_none() {
         return Err(origin.line(1, "no line with numbers", "one point per line"));
     }
-    assemble(origin, columns, names)
+    assemble(origin, Table { columns, names, counted: promised.is_some() })
 }
 
 struct LineCounter<'a> {
@@ -115,22 +116,87 @@ fn comment(line: &[u8]) -> Option<&[u8]> {
     line.strip_prefix(b"#".as_slice()).or_else(|| line.strip_prefix(b"//".as_slice())).map(|rest| rest.trim_ascii())
 }
 
-/// Splits a line into values. If there is a semicolon it is the separator, because commas are then decimal
-/// points.
-fn split(line: &[u8]) -> Vec<&[u8]> {
-    let by = |separator: u8| line.split(move |&b| b == separator).map(<[u8]>::trim_ascii);
-    let mut words: Vec<&[u8]> = if line.contains(&b';') {
-        by(b';').collect()
-    } else if line.contains(&b',') {
-        by(b',').collect()
-    } else {
-        return line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()).collect();
+/// True if the bytes are rows of numbers, possibly after a few lines of names: two rows with the same number
+/// of values, at least three.
+pub(super) fn looks_like(bytes: &[u8]) -> bool {
+    /// Lines before the points that may be anything.
+    const OTHER_LINES: usize = 3;
+    let head = bytes.get(..1 << 14).unwrap_or(bytes);
+    // The last line may be cut off.
+    let whole = match head.len() == bytes.len() {
+        true => head,
+        false => head.get(..head.iter().rposition(|&b| b == b'\n').unwrap_or(0)).unwrap_or_default(),
     };
-    // A separator at the end adds no column.
-    if words.last().is_some_and(|w| w.is_empty()) {
+    let lines = whole.split(|&b| b == b'\n' || b == b'\r').map(<[u8]>::trim_ascii);
+    let mut others = 0;
+    let mut before = None;
+    for line in lines.filter(|line| !line.is_empty() && comment(line).is_none()) {
+        let words = split(line);
+        if words.len() >= 3 && words.iter().all(|word| number_of(word).is_some()) {
+            if before == Some(words.len()) {
+                return true;
+            }
+            before = Some(words.len());
+            continue;
+        }
+        others += 1;
+        if before.is_some() || others > OTHER_LINES {
+            return false;
+        }
+    }
+    false
+}
+
+/// Splits a line into values. A semicolon separates, and commas are then decimal points; so they are between
+/// values that blanks separate. Quotes around a value are not part of it.
+fn split(line: &[u8]) -> Vec<&[u8]> {
+    let separator = match () {
+        () if line.contains(&b';') => b';',
+        () if line.contains(&b',') && !has_decimal_commas(line) => b',',
+        () => return blank_separated(line).map(bare).collect(),
+    };
+    separated(line, separator)
+}
+
+fn blank_separated(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty())
+}
+
+/// The values between separators that are not within quotes. One at the end adds no value.
+fn separated(line: &[u8], separator: u8) -> Vec<&[u8]> {
+    let mut quoted = false;
+    let is_end = |&b: &u8| {
+        quoted ^= b == b'"';
+        b == separator && !quoted
+    };
+    let mut words: Vec<&[u8]> = line.split(is_end).map(|word| bare(word.trim_ascii())).collect();
+    if words.last().is_some_and(|word| word.is_empty()) {
         words.pop();
     }
     words
+}
+
+/// A value without the quotes around it.
+fn bare(word: &[u8]) -> &[u8] {
+    match word {
+        [b'"', inner @ .., b'"'] => inner.trim_ascii(),
+        _ => word,
+    }
+}
+
+/// True for values like "0,002 1,516 2,042": at least three, each with at most one comma, between digits.
+fn has_decimal_commas(line: &[u8]) -> bool {
+    let mut words = 0;
+    blank_separated(line).all(|word| {
+        words += 1;
+        let mut commas = word.iter().enumerate().filter(|(_, b)| **b == b',').map(|(i, _)| i);
+        let digit = |i: usize| word.get(i).is_some_and(u8::is_ascii_digit);
+        match (commas.next(), commas.next()) {
+            (None, _) => true,
+            (Some(at), None) => at > 0 && digit(at - 1) && digit(at + 1),
+            _ => false,
+        }
+    }) && words >= 3
 }
 
 fn number_of(word: &[u8]) -> Option<f64> {
@@ -143,19 +209,57 @@ fn number_of(word: &[u8]) -> Option<f64> {
     })
 }
 
-/// Column names, if the line has an x, a y and a z among them.
+/// Column names, if there are coordinates among them.
 fn header_names(line: &[u8]) -> Option<Vec<String>> {
-    let words = split(line);
-    let names: Vec<String> =
-        (words.iter()).take(MOST_COLUMNS).map(|w| String::from_utf8_lossy(w).trim_matches('"').to_string()).collect();
-    ["x", "y", "z"].iter().all(|axis| names.iter().any(|n| axis_name(n) == *axis)).then_some(names)
+    // Names may hold blanks, as in "X [m]", where tabs separate.
+    let tabs = line.contains(&b'\t').then(|| separated(line, b'\t'));
+    tabs.into_iter().chain([split(line)]).find_map(|words| {
+        let name = |word: &&[u8]| String::from_utf8_lossy(word).into_owned();
+        let names: Vec<String> = words.iter().take(MOST_COLUMNS).map(name).collect();
+        axes(&names.iter().map(|name| plain(name)).collect::<Vec<_>>()).map(|_| names)
+    })
 }
 
-/// Column name without the additions of various programs: "//X", "X[m]" and "x_coord" all become "x".
-fn axis_name(name: &str) -> String {
-    let lower = name.trim_start_matches('/').to_ascii_lowercase();
+/// Column name in the one spelling that is looked for: "//X", "X[m]", "x_coord", "pos.x" and "Points:0" all
+/// become "x".
+fn plain(name: &str) -> String {
+    let lower = name.trim_matches(['/', '"', ' ']).to_ascii_lowercase();
     let bare = lower.split(['[', '(']).next().unwrap_or_default().trim();
-    bare.trim_end_matches("_coord").trim_end_matches("coord").to_string()
+    let bare = bare.strip_suffix("_coord").or_else(|| bare.strip_suffix("coord")).unwrap_or(bare);
+    let sets = [
+        (&["points", "point", "coordinates", "coords", "position", "positions"][..], ["x", "y", "z"]),
+        (&["rgb", "rgba", "color", "colors", "colour", "colours"], ["r", "g", "b"]),
+        (&["normal", "normals"], ["nx", "ny", "nz"]),
+    ];
+    if let Some((set, component)) = bare.rsplit_once([':', '_', '.'])
+        && let Some((_, names)) = sets.iter().find(|(sets, _)| sets.contains(&set))
+        && let Some(name) = component.parse().ok().and_then(|i: usize| names.get(i))
+    {
+        return (*name).to_owned();
+    }
+    let point = ["position", "pos", "points", "point"]
+        .iter()
+        .find_map(|set| bare.strip_prefix(set)?.strip_prefix(['.', '_', ':']));
+    point.unwrap_or(bare).to_owned()
+}
+
+/// Names of the coordinates, from the most certain on.
+const AXES: [&[&str]; 3] = [
+    &["x", "easting", "east", "longitude", "lon", "long", "lng"],
+    &["y", "northing", "north", "latitude", "lat"],
+    &["z", "elevation", "elev", "height", "altitude", "alt", "up"],
+];
+/// From this name on, x and y are degrees.
+const FIRST_DEGREES: [usize; 2] = [3, 3];
+
+/// Columns of x, y and z, and true if x and y are degrees.
+fn axes(names: &[String]) -> Option<([usize; 3], bool)> {
+    let find = |axis: &[&str]| {
+        axis.iter().enumerate().find_map(|(rank, name)| Some((names.iter().position(|n| n == name)?, rank)))
+    };
+    let [(x, x_rank), (y, y_rank), (z, _)] = [find(AXES[0])?, find(AXES[1])?, find(AXES[2])?];
+    let degrees = [x_rank >= FIRST_DEGREES[0], y_rank >= FIRST_DEGREES[1]];
+    (degrees[0] == degrees[1]).then_some(([x, y, z], degrees[0]))
 }
 
 /// Meaning of a column.
@@ -167,16 +271,50 @@ enum Role {
     Attribute(String),
 }
 
-fn assemble(origin: Origin<'_>, columns: Vec<Vec<f64>>, names: Option<Vec<String>>) -> Result<PointCloud, CloudError> {
+impl Role {
+    fn name(&self) -> &str {
+        let of = |names: [&'static str; 3], i: usize| names.get(i).copied().unwrap_or_default();
+        match self {
+            Self::Axis(i) => of(["x", "y", "z"], *i),
+            Self::Color(i) => of(CHANNELS, *i),
+            Self::Normal(i) => of(["nx", "ny", "nz"], *i),
+            Self::Attribute(name) => name,
+        }
+    }
+}
+
+/// What a text file holds.
+struct Table {
+    columns: Vec<Vec<f64>>,
+    names: Option<Vec<String>>,
+    /// True if the file says how many points follow, as PTS files do.
+    counted: bool,
+}
+
+/// Most columns that a note lists by name.
+const MOST_NAMED: usize = 20;
+
+fn assemble(origin: Origin<'_>, table: Table) -> Result<PointCloud, CloudError> {
+    let Table { columns, names, counted } = table;
     let mut notes = Vec::new();
+    let mut degrees = false;
     let roles = match names {
-        Some(names) if names.len() == columns.len() => named(&names),
+        Some(names) if names.len() == columns.len() => {
+            degrees =
+                axes(&names.iter().map(|name| plain(name)).collect::<Vec<_>>()).is_some_and(|(_, degrees)| degrees);
+            named(&names)
+        }
         Some(names) if !columns.is_empty() => {
             notes.push(format!("{} column names for {} columns, not used", names.len(), columns.len()));
-            guessed(&columns)
+            guessed(&columns, counted)
         }
-        _ => guessed(&columns),
+        _ => guessed(&columns, counted),
     };
+    if !columns.is_empty() {
+        let more = if roles.len() > MOST_NAMED { ", ..." } else { "" };
+        let roles: Vec<&str> = roles.iter().take(MOST_NAMED).map(Role::name).collect();
+        notes.push(format!("the columns are read as {}{more}", roles.join(", ")));
+    }
     let find = |wanted: Role| roles.iter().position(|r| *r == wanted).and_then(|i| columns.get(i));
     let [x, y, z] = [0, 1, 2].map(|axis| find(Role::Axis(axis)));
     let positions = match (x, y, z) {
@@ -205,31 +343,61 @@ fn assemble(origin: Origin<'_>, columns: Vec<Vec<f64>>, names: Option<Vec<String
             _ => None,
         })
         .collect();
-    Ok(PointCloud { positions, colors, normals, attributes, format: Format::Text, notes, ..PointCloud::default() })
+    let mut cloud =
+        PointCloud { positions, colors, normals, attributes, format: Format::Text, notes, ..PointCloud::default() };
+    if degrees {
+        georef::to_local(&mut cloud, Globe::Geographic, 1.0);
+    }
+    Ok(cloud)
 }
 
 fn named(names: &[String]) -> Vec<Role> {
     let channel_sets = [["r", "g", "b"], ["red", "green", "blue"], ["rf", "gf", "bf"]];
     let normal_sets = [["nx", "ny", "nz"], ["normal_x", "normal_y", "normal_z"]];
-    let bare: Vec<String> = names.iter().map(|n| axis_name(n)).collect();
+    let plain: Vec<String> = names.iter().map(|n| plain(n)).collect();
+    let axes = axes(&plain).map(|(axes, _)| axes).unwrap_or_default();
     // Only a complete set counts: a single "r" may be a radius.
-    let whole = |set: &&[&str; 3]| set.iter().all(|name| bare.iter().any(|b| b == name));
+    let whole = |set: &&[&str; 3]| set.iter().all(|name| plain.iter().any(|b| b == name));
     let channels = channel_sets.iter().find(whole);
     let normals = normal_sets.iter().find(whole);
     let place = |set: Option<&[&str; 3]>, name: &str| set.and_then(|s| s.iter().position(|n| *n == name));
     let mut roles: Vec<Role> = Vec::new();
-    for (bare, name) in bare.iter().zip(names) {
-        let role = place(Some(&["x", "y", "z"]), bare)
-            .map(Role::Axis)
-            .or_else(|| place(channels, bare).map(Role::Color))
-            .or_else(|| place(normals, bare).map(Role::Normal))
+    for (i, (plain, name)) in plain.iter().zip(names).enumerate() {
+        let role = (axes.iter().position(|&axis| axis == i).map(Role::Axis))
+            .or_else(|| place(channels, plain).map(Role::Color))
+            .or_else(|| place(normals, plain).map(Role::Normal))
             .filter(|role| !roles.contains(role));
         roles.push(role.unwrap_or_else(|| Role::Attribute(name.clone())));
     }
     roles
 }
 
-fn guessed(columns: &[Vec<f64>]) -> Vec<Role> {
+/// Correlation of two columns, 0 where one is constant.
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let pairs = || a.iter().zip(b).filter(|(a, b)| a.is_finite() && b.is_finite());
+    let count = pairs().count().max(1) as f64;
+    let (sum_a, sum_b) = pairs().fold((0.0, 0.0), |(x, y), (a, b)| (x + a, y + b));
+    let (mean_a, mean_b) = (sum_a / count, sum_b / count);
+    let (both, square_a, square_b) = pairs().fold((0.0, 0.0, 0.0), |(both, x, y), (a, b)| {
+        let (a, b) = (a - mean_a, b - mean_b);
+        (both + a * b, x + a * a, y + b * b)
+    });
+    let scale = (square_a * square_b).sqrt();
+    if scale > 0.0 { both / scale } else { 0.0 }
+}
+
+/// True if columns 5 to 7 are colours and not columns 4 to 6, where both could be. The channels of a colour
+/// go with each other; an intensity, a label or an alpha do not go with them as well. A PTS file, which
+/// counts its points, has the intensity first.
+fn intensity_is_first(columns: &[Vec<f64>], counted: bool) -> bool {
+    let of = |a: usize, b: usize| match (columns.get(a), columns.get(b)) {
+        (Some(a), Some(b)) => correlation(a, b),
+        _ => 0.0,
+    };
+    counted || of(5, 6) > of(3, 4) + 0.1
+}
+
+fn guessed(columns: &[Vec<f64>], counted: bool) -> Vec<Role> {
     let three = |from: usize| columns.get(from..from + 3).unwrap_or_default();
     let bytes = |from: usize| {
         let byte = |&x: &f64| x.fract() == 0.0 && (0.0..=255.0).contains(&x);
@@ -254,15 +422,6 @@ fn guessed(columns: &[Vec<f64>]) -> Vec<Role> {
         6 if bytes(3) => roles.extend(color),
         6 if unit(3) => roles.extend(normal),
         6 if fractions(3) => roles.extend(color),
-        // PTS has the intensity before the colour.
-        7 if bytes(4) => {
-            roles.extend(intensity);
-            roles.extend(color);
-        }
-        7 if bytes(3) => {
-            roles.extend(color);
-            roles.extend(intensity);
-        }
         9 if bytes(3) && unit(6) => {
             roles.extend(color);
             roles.extend(normal);
@@ -271,7 +430,13 @@ fn guessed(columns: &[Vec<f64>]) -> Vec<Role> {
             roles.extend(normal);
             roles.extend(color);
         }
-        _ if n > 6 && bytes(3) => roles.extend(color),
+        7.. if bytes(4) && (!bytes(3) || intensity_is_first(columns, counted)) => {
+            roles.extend(intensity);
+            roles.extend(color);
+        }
+        7.. if bytes(3) => roles.extend(color),
+        7.. if unit(3) => roles.extend(normal),
+        7.. if fractions(3) => roles.extend(color),
         _ => {}
     }
     for i in roles.len()..n {

@@ -36,7 +36,7 @@ pub struct Scene {
     points: Vec<[f32; 3]>,
 }
 
-/// Part of a cloud with finite positions.
+/// Part of a cloud with finite positions, without the points set aside.
 #[derive(Clone, Debug)]
 struct Finite {
     /// Indices of these points in the cloud, ascending.
@@ -45,11 +45,12 @@ struct Finite {
     colors: Option<Vec<[u8; 3]>>,
     normals: Option<Vec<[f32; 3]>>,
     faces: Vec<[u32; 3]>,
+    deviations: Option<Vec<f32>>,
 }
 
 impl Finite {
     fn of(cloud: &PointCloud) -> Self {
-        let kept: Vec<u32> = (0..cloud.len()).filter(|&i| cloud.is_finite(i)).map(|i| i as u32).collect();
+        let kept: Vec<u32> = (0..cloud.len()).filter(|&i| cloud.is_used(i)).map(|i| i as u32).collect();
         let mut new_from_old = vec![u32::MAX; cloud.len()];
         kept.iter().zip(0..).for_each(|(&old, new)| new_from_old[old as usize] = new);
         let faces = cloud.faces.iter().map(|face| face.map(|old| new_from_old[old as usize]));
@@ -58,6 +59,7 @@ impl Finite {
             colors: cloud.colors.as_deref().map(|colors| pick(colors, &kept)),
             normals: cloud.normals.as_deref().map(|normals| pick(normals, &kept)),
             faces: faces.filter(|face| !face.contains(&u32::MAX)).collect(),
+            deviations: cloud.splats.as_ref().map(|splats| pick(&splats.deviation, &kept)),
             kept,
         }
     }
@@ -78,13 +80,14 @@ impl Scene {
             return Err(PipelineError::NoPoints { path: path.map(Path::to_path_buf), points: cloud.len() });
         }
         let mut notes = cloud.notes.clone();
-        let finite = (num_finite < cloud.len()).then(|| Finite::of(&cloud));
-        if finite.is_some() {
+        let all_used = num_finite == cloud.len() && cloud.aside.is_empty();
+        let finite = (!all_used).then(|| Finite::of(&cloud));
+        if num_finite < cloud.len() {
             notes.push(format!("{} points have no position and stay unlabelled", cloud.len() - num_finite));
         }
         let (origin, mut points) = cloud.centered();
-        if finite.is_some() {
-            points.retain(|point| point[0].is_finite());
+        if let Some(finite) = &finite {
+            points = pick(&points, &finite.kept);
         }
         Ok(Self { cloud, path: path.map(Path::to_path_buf), up: None, notes, finite, origin, points })
     }
@@ -190,6 +193,12 @@ impl Scene {
         self.finite.as_ref().map_or(&self.cloud.faces, |finite| &finite.faces)
     }
 
+    /// Standard deviations of the points, if they are Gaussian splats.
+    fn deviations(&self) -> Option<&[f32]> {
+        let all = || self.cloud.splats.as_ref().map(|splats| splats.deviation.as_slice());
+        self.finite.as_ref().map_or_else(all, |finite| finite.deviations.as_deref())
+    }
+
     /// Spreads values of the points with a position over all points; the others get `empty`.
     #[must_use]
     pub fn for_all_points<T: Copy>(&self, values: Vec<T>, empty: T) -> Vec<T> {
@@ -237,7 +246,11 @@ impl Scene {
             Some(colors) => colors.to_vec(),
             None => shaded(&self.points, self.normals(), self.faces(), up),
         };
-        let radii = if self.faces().is_empty() { render::radii(&self.points) } else { vec![0.0; self.points.len()] };
+        let radii = match (self.faces().is_empty(), self.deviations()) {
+            (true, None) => render::radii(&self.points),
+            (true, Some(deviations)) => render::splat_radii(&self.points, deviations),
+            (false, _) => vec![0.0; self.points.len()],
+        };
         Appearance { colors, radii }
     }
 }
@@ -304,6 +317,17 @@ mod tests {
         assert!(scene.notes.iter().any(|note| note.starts_with("1 points have no position")), "{:?}", scene.notes);
         let mirrored = scene.mirrored();
         assert_eq!((mirrored.positions()[2], mirrored.points()[2]), ([1e6, -1.0, 1.0], [-0.5, -0.5, 0.0]));
+    }
+
+    #[test]
+    fn points_set_aside_are_neither_shown_nor_placed() {
+        let splats = crate::cloud::Splats { deviation: vec![0.1, 0.2, 0.3, 0.4], opacity: vec![1.0; 4] };
+        let scene = Scene::new(PointCloud { aside: vec![0], splats: Some(splats), ..cloud() }, None).unwrap();
+        assert_eq!(scene.kept(), Some(&[2, 3][..]));
+        assert_eq!(scene.points(), [[0.5, -0.5, 0.0], [-0.5, 0.5, 0.0]]);
+        assert_eq!(scene.deviations(), Some(&[0.3, 0.4][..]));
+        assert_eq!(scene.for_all_points(vec![8, 9], -1), [-1, -1, 8, 9]);
+        assert!(scene.notes.iter().any(|note| note.starts_with("1 points have no position")), "{:?}", scene.notes);
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Answer {
     /// # Errors
     /// [`SessionError::Pipeline`], [`SessionError::Image`].
     pub fn write_picture(&self, path: &Path) -> Result<(), SessionError> {
-        let with_position = self.score.iter().zip(0..).filter(|(_, i)| self.scene.cloud.is_finite(*i));
+        let with_position = self.score.iter().zip(0..).filter(|(_, i)| self.scene.cloud.is_used(*i));
         let colors: Vec<[u8; 3]> = with_position.map(|(&score, _)| self.heat.color(score)).collect();
         let picture = self.views.picture(&colors, &self.question, [self.heat.low, self.heat.high])?;
         Ok(write_png(path, &picture)?)

@@ -27,6 +27,10 @@ const NORMAL_NEIGHBORS: usize = 16;
 const RADIUS: f32 = 0.5;
 /// Largest radius relative to the median, so that lone points do not become large discs.
 const MAX_RADIUS: f32 = 4.0;
+/// Radius of a splat's disc in standard deviations. There a splat has a third of its full weight.
+pub const SPLAT_RADIUS: f32 = 1.5;
+/// Largest radius of a splat relative to that of a plain point in its place.
+pub const MAX_SPLAT: f32 = 3.0;
 /// Points up to this many radii behind the front of a pixel still belong to the front surface.
 pub const SLACK: f32 = 2.0;
 /// Reach of each gap-filling pass, in pixels of a picture with width [`FILL_WIDTH`].
@@ -85,6 +89,19 @@ pub fn radii(points: &[[f32; 3]]) -> Vec<f32> {
     if largest > 0.0 {
         radii.iter_mut().for_each(|radius| *radius = radius.min(largest));
     }
+    radii
+}
+
+/// Computes the disc radius of each Gaussian splat: [`SPLAT_RADIUS`] times its standard deviation, but no less
+/// than [`radii`] asks for, so that surfaces have no gaps, and at most [`MAX_SPLAT`] times as much.
+/// `deviations` has one value per point.
+#[must_use]
+pub fn splat_radii(points: &[[f32; 3]], deviations: &[f32]) -> Vec<f32> {
+    let mut radii = radii(points);
+    let grown = |(radius, deviation): (&mut f32, &f32)| {
+        *radius = (SPLAT_RADIUS * deviation).min(MAX_SPLAT * *radius).max(*radius);
+    };
+    radii.iter_mut().zip(deviations).for_each(grown);
     radii
 }
 
@@ -348,6 +365,18 @@ mod tests {
         }
         let colors = points.iter().map(|p| p.map(|v| (v * 50.0 + 128.0) as u8)).collect();
         (points, colors)
+    }
+
+    #[test]
+    fn splats_are_as_large_as_they_are_within_limits() {
+        let points: Vec<[f32; 3]> = (0..400_u16).map(|i| [f32::from(i % 20), f32::from(i / 20), 0.0]).collect();
+        let plain = radii(&points);
+        let mut deviations = vec![0.01; 400];
+        deviations[210] = 0.8 * plain[210];
+        deviations[211] = 50.0;
+        let grown = splat_radii(&points, &deviations);
+        let factors = [(0, 1.0), (210, 1.2), (211, MAX_SPLAT)];
+        assert!(factors.iter().all(|&(i, factor): &(usize, f32)| (grown[i] - factor * plain[i]).abs() < 1e-6));
     }
 
     fn looking_along(forward: DVec3, center: DVec3) -> (Intrinsics, Pose) {
