@@ -28,7 +28,7 @@ pub enum CloudError {
         path: PathBuf,
     },
     /// Neither the first bytes nor the extension belong to a known format.
-    #[error("{}: {found}; expected PLY, LAS, LAZ, PCD, E57, or text with extension xyz, txt, csv, pts, asc", .path.display())]
+    #[error("{}: {found}; expected PLY, LAS, LAZ, PCD, E57, OBJ, glTF, STL, OFF, or text with extension xyz, txt, csv, pts, asc", .path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -134,7 +134,7 @@ pub enum CloudError {
 }
 
 impl CloudError {
-    #[cfg(not(all(feature = "las", feature = "e57")))]
+    #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
     pub(super) fn not_built(path: &std::path::Path, format: &'static str, feature: &'static str) -> Self {
         Self::NotBuilt { path: path.to_path_buf(), format, feature }
     }

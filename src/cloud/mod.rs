@@ -1,6 +1,6 @@
 //! Scans: reading and writing point clouds and meshes.
 //!
-//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57 and plain text. All points stay in file
+//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57, OBJ, glTF, STL, OFF and plain text. All points stay in file
 //! order, also those without a finite position. So [`write_with_fields`] can write results next to them.
 //! Files are not trusted: the sizes in a header are checked before memory is allocated, and a damaged file
 //! gives a [`CloudError`].
@@ -18,6 +18,7 @@ mod las_header;
 mod las_points;
 #[cfg(feature = "las")]
 mod las_write;
+mod mesh;
 mod pcd;
 mod ply;
 mod ply_write;
@@ -62,6 +63,8 @@ pub struct PointCloud {
     pub organized: Option<(usize, usize)>,
     /// The unit of the coordinates, if the file states it.
     pub unit: Option<Unit>,
+    /// Up direction of length one, if the file or its format states it.
+    pub up: Option<[f64; 3]>,
     /// Messages for the user: missing parts of the file and how they were handled.
     pub notes: Vec<String>,
 }
@@ -106,6 +109,20 @@ pub enum Format {
         /// Number of scans, merged into one cloud.
         scans: usize,
     },
+    /// Wavefront OBJ.
+    Obj,
+    /// glTF 2.0.
+    Gltf {
+        /// True for the binary form (GLB).
+        binary: bool,
+    },
+    /// Stereolithography.
+    Stl {
+        /// True if it is not text.
+        binary: bool,
+    },
+    /// Object file format.
+    Off,
     /// One point per line.
     #[default]
     Text,
@@ -154,6 +171,10 @@ impl fmt::Display for Format {
             }),
             Self::E57 { scans: 1 } => f.write_str("E57, 1 scan"),
             Self::E57 { scans } => write!(f, "E57, {scans} scans"),
+            Self::Obj => f.write_str("OBJ"),
+            Self::Gltf { binary } => f.write_str(if binary { "GLB (glTF 2.0, binary)" } else { "glTF 2.0" }),
+            Self::Stl { binary } => f.write_str(if binary { "STL, binary" } else { "STL, ascii" }),
+            Self::Off => f.write_str("OFF"),
             Self::Text => f.write_str("text"),
         }
     }
@@ -166,6 +187,10 @@ enum Kind {
     Las,
     Pcd,
     E57,
+    Obj,
+    Gltf,
+    Stl,
+    Off,
     Text,
 }
 
@@ -190,8 +215,26 @@ fn detect(path: &Path, bytes: &[u8]) -> Result<Kind, CloudError> {
     if pcd::looks_like(bytes) {
         return Ok(Kind::Pcd);
     }
+    if mesh::detect::is_glb(bytes) || mesh::detect::is_gltf(bytes) {
+        return Ok(Kind::Gltf);
+    }
+    if mesh::detect::is_obj(bytes) {
+        return Ok(Kind::Obj);
+    }
+    if mesh::detect::is_off(bytes) {
+        return Ok(Kind::Off);
+    }
+    if mesh::detect::is_stl(bytes) {
+        return Ok(Kind::Stl);
+    }
     let extension = extension(path);
-    if let "ply" | "las" | "laz" | "pcd" | "e57" = extension.as_str() {
+    // Text without its first lines and binary data without a beginning of their own can be damaged.
+    match extension.as_str() {
+        "obj" if !bytes.get(..4096).unwrap_or(bytes).contains(&0) => return Ok(Kind::Obj),
+        "stl" => return Ok(Kind::Stl),
+        _ => {}
+    }
+    if let "ply" | "las" | "laz" | "pcd" | "e57" | "obj" | "gltf" | "glb" | "off" = extension.as_str() {
         let start = quoted(bytes.get(..8).unwrap_or(bytes));
         return Err(unknown(format!("the extension is {extension}, but the file starts with {start}")));
     }
@@ -231,6 +274,16 @@ impl PointCloud {
             Kind::E57 => e57::read(path, &source),
             #[cfg(not(feature = "e57"))]
             Kind::E57 => Err(CloudError::not_built(path, "E57", "e57")),
+            #[cfg(feature = "meshes")]
+            Kind::Obj => mesh::obj::read(path, &source),
+            #[cfg(feature = "meshes")]
+            Kind::Gltf => mesh::gltf::read(path, &source),
+            #[cfg(feature = "meshes")]
+            Kind::Stl => mesh::stl::read(path, &source),
+            #[cfg(feature = "meshes")]
+            Kind::Off => mesh::off::read(path, &source),
+            #[cfg(not(feature = "meshes"))]
+            Kind::Obj | Kind::Gltf | Kind::Stl | Kind::Off => Err(CloudError::not_built(path, "mesh", "meshes")),
             Kind::Text => text::read(path, &source),
         }?;
         if cloud.is_empty() {
@@ -334,7 +387,8 @@ fn finite(p: &[f64; 3]) -> bool {
 /// Copies the scan `source` to `dest` with `fields` added to each point.
 ///
 /// PLY to PLY and LAS/LAZ to LAS/LAZ keep everything in the file: order, coordinates bit by bit, all
-/// attributes, elements, comments and records. A field replaces an existing one of the same name. In LAS
+/// attributes, elements, comments and records. (A PLY mesh whose large triangles were cut has more points than
+/// vertices. It is written with its points, not copied.) A field replaces an existing one of the same name. In LAS
 /// the fields are extra bytes, described by the Extra Bytes record. The extension `las` or `laz` of the
 /// destination decides its compression. A COPC source becomes plain LAZ, because its octree is an index of
 /// the old bytes. Every other source is written as binary PLY with everything known (see
@@ -364,7 +418,9 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
     let bytes = source::open(source)?;
     let kind = detect(source, &bytes)?;
     match (kind, extension(dest).as_str()) {
-        (Kind::Ply, "ply") => ply_write::append(source, bytes, dest, fields),
+        (Kind::Ply, "ply") if ply_write::fits(source, &bytes, fields)? => {
+            ply_write::append(source, bytes, dest, fields)
+        }
         #[cfg(feature = "las")]
         (Kind::Las, "las" | "laz") => las_write::append(source, bytes, dest, fields),
         (_, "ply") => {
