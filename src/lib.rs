@@ -76,7 +76,7 @@
 #![warn(clippy::unwrap_used)]
 // A build without some of the features leaves helpers of theirs unused.
 #![cfg_attr(
-    not(all(feature = "cli", feature = "lab", feature = "las", feature = "e57")),
+    not(all(feature = "cli", feature = "lab", feature = "las", feature = "e57", feature = "meshes")),
     allow(dead_code, unused_imports, reason = "helpers of features that this build leaves out")
 )]
 

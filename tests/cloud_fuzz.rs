@@ -683,6 +683,10 @@ fn a_promise_takes_no_memory() {
         ("b.laz", count(las(7, true, true))),
         ("a.pts", [MANY, b"\n1 2 3 4\n"].concat()),
         ("a.ptx", edit(ptx(), b"3\n2\n", &[MANY, b"\n2\n"].concat())),
+        ("a.off", [b"OFF\n", MANY, b" 1 0\n0 0 0\n"].concat()),
+        ("b.off", [b"OFF\n1 ", MANY, b" 0\n0 0 0\n"].concat()),
+        ("a.gltf", text(gltf(false), "\"count\":", "3")),
+        ("b.gltf", text(gltf(false), "\"byteLength\":", "60")),
     ];
     for encoding in ["ascii", "binary_little_endian", "binary_big_endian"] {
         files.push(("a.ply", text(ply(encoding), "element vertex ", "12")));
@@ -765,6 +769,112 @@ fn pcd_compressed() {
 #[test]
 fn e57_pages() {
     fuzz("pages.e57", &[e57(false), e57(true)], repair_e57);
+}
+
+/// A mesh with a colour or a picture on its faces and a strip; the picture is missing.
+fn painted_ply(encoding: &str) -> Vec<u8> {
+    let mut out = format!(
+        "ply\nformat {encoding} 1.0\ncomment TextureFile none.png\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\nelement face 2\nproperty list uchar int vertex_indices\nproperty list uchar float texcoord\nproperty uchar red\nproperty uchar green\nproperty uchar blue\nproperty int texnumber\nelement tristrips 1\nproperty list int int vertex_indices\nend_header\n"
+    )
+    .into_bytes();
+    if encoding == "ascii" {
+        out.extend(b"0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2 6 0 0 1 0 1 1 200 30 30 0\n3 0 2 3 6 0 0 1 1 0 1 30 30 200 1\n6 0 1 2 -1 3 2\n");
+        return out;
+    }
+    for vertex in [[0.0_f32, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]] {
+        out.extend(vertex.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    for (corners, color) in [([0_i32, 1, 2], [200_u8, 30, 30]), ([0, 2, 3], [30, 30, 200])] {
+        out.push(3);
+        out.extend(corners.iter().flat_map(|corner| corner.to_le_bytes()));
+        out.push(6);
+        out.extend([0.0_f32, 0.0, 1.0, 0.0, 1.0, 1.0].iter().flat_map(|x| x.to_le_bytes()));
+        out.extend(color);
+        out.extend(0_i32.to_le_bytes());
+    }
+    out.extend([6_i32, 0, 1, 2, -1, 3, 2].iter().flat_map(|x| x.to_le_bytes()));
+    out
+}
+
+#[test]
+fn ply_painted() {
+    fuzz("painted.ply", &["ascii", "binary_little_endian"].map(painted_ply), |_| ());
+}
+
+#[test]
+fn mesh_obj() {
+    let seeds = [
+        "# a mesh\nmtllib none.mtl\nv 0 0 0 1 0 0\nv 1 0 0 0 1 0\nv 1 1 0 0 0 1\nv 0 1 0 1 1 1\nvt 0 0\nvt 1 0\nvt 1 1\nvn 0 0 1\nusemtl wall\nf 1/1/1 2/2/1 3/3/1 -1/1/1\nl 1 2\n",
+        "v 0 0 0\nv 0.1 0 0\nv 0 0.1 0\nf 1 2 3\n",
+    ];
+    fuzz("mesh.obj", &seeds.map(|seed| seed.as_bytes().to_vec()), |_| ());
+}
+
+#[test]
+fn mesh_off() {
+    let seeds = [
+        "OFF\n4 2 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2 200 30 30\n3 0 2 3 0.1 0.2 0.3 1\n",
+        "CNOFF 3 1 0\n0 0 0 0 0 1 255 0 0 255\n0.1 0 0 0 0 1 0 255 0 255\n0 0.1 0 0 0 1 0 0 255 255\n3 0 1 2\n",
+    ];
+    fuzz("mesh.off", &seeds.map(|seed| seed.as_bytes().to_vec()), |_| ());
+}
+
+#[test]
+fn mesh_stl() {
+    let facet = "facet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1e0 0\nendloop\nendfacet\n";
+    let mut binary = b"COLOR=abcd".to_vec();
+    binary.resize(80, 0);
+    binary.extend(2_u32.to_le_bytes());
+    for z in [0.0_f32, 0.1] {
+        let numbers = [0.0, 0.0, 1.0, 0.0, 0.0, z, 1.0, 0.0, z, 0.0, 1.0, z];
+        binary.extend(numbers.iter().flat_map(|x: &f32| x.to_le_bytes()));
+        binary.extend([0x1f, 0x80]);
+    }
+    fuzz("mesh.stl", &[format!("solid a\n{facet}{facet}endsolid a\n").into_bytes(), binary], |_| ());
+}
+
+/// A square with a picture of two pixels in the file, as GLB or as text.
+fn gltf(binary: bool) -> Vec<u8> {
+    // 2 x 1 pixels of one bit with a palette.
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x02\0\0\0\x01\x01\x03\0\0\0\xce\xec\xed\xc9\
+        \0\0\0\x06PLTE\n\x14\x1e\xc8d2w\xa0\xb3\x9c\
+        \0\0\0\rIDATx\x01\x01\x02\0\xfd\xff\0\x80\0\x82\0\x81\xc3n%\xe0\0\0\0\0IEND\xaeB`\x82";
+    let mut body: Vec<u8> = Vec::new();
+    for row in [[0.0_f32, 0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0, 1.0]] {
+        body.extend(row.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    body.extend([0, 0, 1, 0, 2, 0, 0, 0]);
+    body.extend(PNG);
+    let uri = if binary {
+        ""
+    } else {
+        r#""uri":"data:;base64,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAIA/AAAAAAAAAAAAAIA/AAAAAAAAgD8AAAAAAACAPwAAgD8AAIA/AAABAAIAAAA=""#
+    };
+    let image = if binary { r#"{"bufferView":2}"# } else { r#"{"uri":"none.png"}"# };
+    let json = format!(
+        r#"{{"asset":{{"version":"2.0"}},"nodes":[{{"children":[1],"scale":[2,2,2]}},{{"mesh":0,"matrix":[1,0,0,0,0,1,0,0,0,0,1,0,3,0,0,1]}}],"meshes":[{{"primitives":[{{"attributes":{{"POSITION":0,"TEXCOORD_0":1}},"indices":2,"material":0,"mode":5}}]}}],"materials":[{{"pbrMetallicRoughness":{{"baseColorFactor":[1,0.5,0,1],"baseColorTexture":{{"index":0}}}}}}],"textures":[{{"source":0}}],"images":[{image}],"buffers":[{{{uri}}}],"bufferViews":[{{"buffer":0,"byteLength":60,"byteStride":20}},{{"buffer":0,"byteOffset":60,"byteLength":6}},{{"buffer":0,"byteOffset":68,"byteLength":{}}}],"accessors":[{{"bufferView":0,"componentType":5126,"count":3,"type":"VEC3"}},{{"bufferView":0,"byteOffset":12,"componentType":5126,"count":3,"type":"VEC2"}},{{"bufferView":1,"componentType":5123,"count":3,"type":"SCALAR"}}]}}"#,
+        PNG.len()
+    );
+    if !binary {
+        return json.into_bytes();
+    }
+    let mut out = b"glTF\x02\0\0\0\0\0\0\0".to_vec();
+    for (kind, chunk) in [(b"JSON", json.as_bytes()), (b"BIN\0", body.as_slice())] {
+        out.extend((chunk.len() as u32).to_le_bytes());
+        out.extend(kind);
+        out.extend(chunk);
+    }
+    out
+}
+
+#[test]
+fn mesh_glb() {
+    fuzz("mesh.glb", &[gltf(true)], |_| ());
+}
+
+#[test]
+fn mesh_gltf() {
+    fuzz("mesh.gltf", &[gltf(false)], |_| ());
 }
 
 #[test]

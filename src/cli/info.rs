@@ -10,7 +10,8 @@ use crate::cloud::{CloudError, PointCloud, Splats};
 /// Arguments of `geopurify info`.
 #[derive(Debug, clap::Args)]
 pub(super) struct InfoArgs {
-    /// Scans: PLY, LAS, LAZ, PCD, E57, PTX, Gaussian splats or text, also packed with gzip or zip
+    /// Scans: PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats or text, also packed with gzip
+    /// or zip
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Print JSON, one object per file and line
@@ -86,6 +87,7 @@ fn as_json(path: &Path, cloud: &PointCloud) -> serde_json::Value {
         "unit_stated": unit.stated,
         "map_coordinates": unit.map_coordinates,
         "unit_reason": unit.reason,
+        "up": cloud.up,
         "attributes": attributes,
         "notes": cloud.notes,
     })
@@ -152,6 +154,9 @@ fn as_text(path: &Path, cloud: &PointCloud) -> String {
     let how = if unit.stated || unit.unit.is_none() { "" } else { "probably " };
     let map = if unit.map_coordinates { ", map coordinates" } else { "" };
     line("unit", format!("{how}{name}{map} ({})", unit.reason));
+    if let Some(up) = cloud.up {
+        line("up", format!("{} (the file says so)", triple(up)));
+    }
     for attribute in &cloud.attributes {
         let ty = attribute.data.scalar_type().name();
         let range = match attribute.data.range() {

@@ -7,7 +7,7 @@ use super::e57;
 use super::error::{CloudError, quoted};
 #[cfg(feature = "las")]
 use super::las;
-use super::{PointCloud, packed_ply, pcd, ply, ptx, splat, spz, text};
+use super::{PointCloud, mesh, packed_ply, pcd, ply, ptx, splat, spz, text};
 
 /// A format that is known by its name, also if it cannot be read.
 pub(super) struct Known {
@@ -23,7 +23,7 @@ pub(super) enum Way {
     /// It is read, and results are written as said.
     Read(fn(&Path, &[u8]) -> Result<PointCloud, CloudError>, Results),
     /// Another build can read it: the format, and the feature that reads it.
-    #[cfg(not(all(feature = "las", feature = "e57")))]
+    #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
     NotBuilt(&'static str, &'static str),
     /// It holds other files.
     Unpack,
@@ -83,6 +83,23 @@ const E57: Way = Way::Read(e57::read, Results::NewPly);
 #[cfg(not(feature = "e57"))]
 const E57: Way = Way::NotBuilt("E57", "e57");
 
+#[cfg(feature = "meshes")]
+const OBJ: Way = Way::Read(mesh::obj::read, Results::NewPly);
+#[cfg(feature = "meshes")]
+const GLTF: Way = Way::Read(mesh::gltf::read, Results::NewPly);
+#[cfg(feature = "meshes")]
+const STL: Way = Way::Read(mesh::stl::read, Results::NewPly);
+#[cfg(feature = "meshes")]
+const OFF: Way = Way::Read(mesh::off::read, Results::NewPly);
+#[cfg(not(feature = "meshes"))]
+const OBJ: Way = Way::NotBuilt("OBJ", "meshes");
+#[cfg(not(feature = "meshes"))]
+const GLTF: Way = Way::NotBuilt("glTF", "meshes");
+#[cfg(not(feature = "meshes"))]
+const STL: Way = Way::NotBuilt("STL", "meshes");
+#[cfg(not(feature = "meshes"))]
+const OFF: Way = Way::NotBuilt("OFF", "meshes");
+
 const fn reads(
     name: &'static str,
     test: fn(&File<'_>) -> bool,
@@ -108,7 +125,13 @@ static TABLE: &[Known] = &[
     Known { name: "a zip archive", test: |f| f.starts(b"PK\x03\x04") || f.starts(b"PK\x05\x06"), way: Way::Unpack },
     refuses("a Blender file", |f| f.starts(b"BLENDER") || f.extension == "blend", "in Blender, export it as PLY"),
     refuses("an FBX mesh", |f| f.starts(b"Kaydara FBX") || f.starts(b"; FBX"), NO_MESH),
-    refuses("a glTF scene", |f| f.starts(b"glTF"), NO_MESH),
+    Known {
+        name: "a glTF scene",
+        test: |f| mesh::detect::is_glb(f.bytes) || mesh::detect::is_gltf(f.bytes),
+        way: GLTF,
+    },
+    Known { name: "an OBJ mesh", test: |f| is_obj(f), way: OBJ },
+    Known { name: "an OFF mesh", test: |f| mesh::detect::is_off(f.bytes), way: OFF },
     refuses("a USD scene", |f| f.starts(b"PXR-USDC") || f.starts(b"#usda"), NO_MESH),
     refuses("a COLLADA mesh", |f| f.contains(HEAD, b"<COLLADA"), NO_MESH),
     refuses("a Draco mesh", |f| f.starts(b"DRACO"), "decode it with draco_decoder, into PLY"),
@@ -178,6 +201,8 @@ static TABLE: &[Known] = &[
         |f| f.starts(b"version https://git-lfs"),
         "fetch the scan itself with `git lfs pull`",
     ),
+    // Behind the others: its first 80 bytes may be anything.
+    Known { name: "an STL mesh", test: |f| mesh::detect::is_stl(f.bytes) || f.extension == "stl", way: STL },
     reads("a Gaussian splat file", |f| splat::looks_like(f.bytes, f.extension), splat::read, Results::NewPly),
     reads("a PTX file", |f| ptx::looks_like(f.bytes), ptx::read, Results::NewPly),
     reads("text", |f| is_text(f), text::read, Results::NewPly),
@@ -187,6 +212,11 @@ static TABLE: &[Known] = &[
         "a scan is expected; a recording is given as its folder",
     ),
 ];
+
+/// Text with lines of OBJ; by its name also text in which they come later.
+fn is_obj(file: &File<'_>) -> bool {
+    mesh::detect::is_obj(file.bytes) || file.extension == "obj" && !file.head(HEAD).contains(&0)
+}
 
 fn is_web_page(head: &[u8]) -> bool {
     let head = head.trim_ascii_start().to_ascii_lowercase();

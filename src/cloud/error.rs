@@ -28,7 +28,7 @@ pub enum CloudError {
         path: PathBuf,
     },
     /// The content is not of a format that is read. Its name is given if it is known.
-    #[error("{}: {found}; expected PLY, LAS, LAZ, PCD, E57, PTX, SPZ, splat, or text with x, y and z in each line", .path.display())]
+    #[error("{}: {found}; expected PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, SPZ, splat, or text with x, y and z in each line", .path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -134,7 +134,7 @@ pub enum CloudError {
 }
 
 impl CloudError {
-    #[cfg(not(all(feature = "las", feature = "e57")))]
+    #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
     pub(super) fn not_built(path: &std::path::Path, format: &'static str, feature: &'static str) -> Self {
         Self::NotBuilt { path: path.to_path_buf(), format, feature }
     }

@@ -1,8 +1,8 @@
 //! Scans: reading and writing point clouds and meshes.
 //!
-//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57, PTX, Gaussian splats and plain text, also
-//! packed with gzip or zip. All points stay in file order, also those without a finite position. So
-//! [`write_with_fields`] can write results next to them.
+//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats and
+//! plain text, also packed with gzip or zip. All points stay in file order, also those without a finite
+//! position. So [`write_with_fields`] can write results next to them.
 //! Files are not trusted: the sizes in a header are checked before memory is allocated, and a damaged file
 //! gives a [`CloudError`].
 
@@ -22,6 +22,7 @@ mod las_header;
 mod las_points;
 #[cfg(feature = "las")]
 mod las_write;
+mod mesh;
 mod packed_ply;
 mod pcd;
 mod ply;
@@ -83,6 +84,8 @@ pub struct PointCloud {
     pub unit: Option<Unit>,
     /// Name of the coordinate reference system, if the file states it, such as "EPSG:4326".
     pub crs: Option<String>,
+    /// Up direction of length one, if the file or its format states it.
+    pub up: Option<[f64; 3]>,
     /// Messages for the user: missing parts of the file and how they were handled.
     pub notes: Vec<String>,
 }
@@ -141,6 +144,20 @@ pub enum Format {
     },
     /// Gaussian splats in a compressed PLY file.
     PackedPly,
+    /// Wavefront OBJ.
+    Obj,
+    /// glTF 2.0.
+    Gltf {
+        /// True for the binary form (GLB).
+        binary: bool,
+    },
+    /// Stereolithography.
+    Stl {
+        /// True if it is not text.
+        binary: bool,
+    },
+    /// Object file format.
+    Off,
     /// One point per line.
     #[default]
     Text,
@@ -194,6 +211,10 @@ impl fmt::Display for Format {
             Self::Splat => f.write_str("Gaussian splats (.splat)"),
             Self::Spz { version } => write!(f, "Gaussian splats, SPZ version {version}"),
             Self::PackedPly => f.write_str("Gaussian splats, compressed PLY"),
+            Self::Obj => f.write_str("OBJ"),
+            Self::Gltf { binary } => f.write_str(if binary { "GLB (glTF 2.0, binary)" } else { "glTF 2.0" }),
+            Self::Stl { binary } => f.write_str(if binary { "STL, binary" } else { "STL, ascii" }),
+            Self::Off => f.write_str("OFF"),
             Self::Text => f.write_str("text"),
         }
     }
@@ -212,7 +233,7 @@ impl PointCloud {
         let opened = unpack::open(path)?;
         let mut cloud = match opened.known.way {
             Way::Read(read, _) => read(path, &opened.bytes)?,
-            #[cfg(not(all(feature = "las", feature = "e57")))]
+            #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
             Way::NotBuilt(format, feature) => return Err(CloudError::not_built(path, format, feature)),
             Way::Refused(_) | Way::Unpack => {
                 return Err(detect::unknown(path, path, &opened.bytes, Some(opened.known)));
@@ -344,7 +365,8 @@ fn finite(p: &[f64; 3]) -> bool {
 /// Copies the scan `source` to `dest` with `fields` added to each point.
 ///
 /// PLY to PLY and LAS/LAZ to LAS/LAZ keep everything in the file: order, coordinates bit by bit, all
-/// attributes, elements, comments and records. A field replaces an existing one of the same name. In LAS
+/// attributes, elements, comments and records. (A PLY mesh whose large triangles were cut has more points than
+/// vertices. It is written with its points, not copied.) A field replaces an existing one of the same name. In LAS
 /// the fields are extra bytes, described by the Extra Bytes record. The extension `las` or `laz` of the
 /// destination decides its compression. A COPC source becomes plain LAZ, because its octree is an index of
 /// the old bytes. Every other source is written as binary PLY with everything known (see
@@ -374,12 +396,14 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
     let unpack::Opened { bytes, known, .. } = unpack::open(source)?;
     let results = match known.way {
         Way::Read(_, results) => results,
-        #[cfg(not(all(feature = "las", feature = "e57")))]
+        #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
         Way::NotBuilt(format, feature) => return Err(CloudError::not_built(source, format, feature)),
         Way::Refused(_) | Way::Unpack => return Err(detect::unknown(source, source, &bytes, Some(known))),
     };
     match (results, extension(dest).as_str()) {
-        (Results::PlyCopy, "ply") => ply_write::append(source, bytes, dest, fields),
+        (Results::PlyCopy, "ply") if ply_write::fits(source, &bytes, fields)? => {
+            ply_write::append(source, bytes, dest, fields)
+        }
         #[cfg(feature = "las")]
         (Results::LasCopy, "las" | "laz") => las_write::append(source, bytes, dest, fields),
         (_, "ply") => {

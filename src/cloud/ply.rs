@@ -1,5 +1,7 @@
 //! PLY: the header, and the reader.
 
+mod faces;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -7,6 +9,7 @@ use super::data::{Attribute, AttributeData, CHANNELS, Endian, ScalarType, colors
 use super::error::{CloudError, Origin, quoted};
 use super::splats::{Splats, along_face, color_of, sigmoid};
 use super::{Format, PlyEncoding, PointCloud};
+use faces::{Faces, is_strips};
 
 /// Longest header in bytes, far above any real one. The limit keeps a file without an end of header from
 /// being held as lines.
@@ -19,6 +22,8 @@ pub(super) fn looks_like(bytes: &[u8]) -> bool {
 pub(super) struct Header {
     pub encoding: PlyEncoding,
     pub elements: Vec<Element>,
+    /// Files of pictures that the comments name.
+    pub pictures: Vec<String>,
     /// Start of the first element, in bytes.
     pub body: usize,
 }
@@ -57,6 +62,7 @@ impl Header {
     pub(super) fn parse(origin: Origin<'_>, bytes: &[u8]) -> Result<Self, CloudError> {
         let mut encoding = None;
         let mut elements: Vec<Element> = Vec::new();
+        let mut pictures = Vec::new();
         let head = bytes.get(..LONGEST_HEADER).unwrap_or(bytes);
         let (mut at, mut number) = (0, 0);
         loop {
@@ -77,6 +83,7 @@ impl Header {
             // Comments may hold any bytes; everything else is ASCII.
             let comment = text.starts_with(b"comment") || text.starts_with(b"obj_info");
             if comment && number > 1 {
+                pictures.extend(picture_name(text));
                 continue;
             }
             let Ok(words) = std::str::from_utf8(text) else {
@@ -137,12 +144,25 @@ impl Header {
         let Some(encoding) = encoding else {
             return Err(origin.line(number, "end_header without a format", "a line \"format ...\""));
         };
-        Ok(Self { encoding, elements, body: at })
+        Ok(Self { encoding, elements, pictures, body: at })
+    }
+
+    /// True if the file is a mesh whose large triangles may be cut: it has colours besides those of vertices.
+    pub(super) fn may_be_cut(&self) -> bool {
+        let colored = |element: &Element| element.properties.iter().any(|p| p.name.eq_ignore_ascii_case(CHANNELS[0]));
+        !self.pictures.is_empty() || self.elements.iter().any(|element| is_face(element) && colored(element))
     }
 
     pub(super) fn vertex(&self) -> Option<usize> {
         (self.elements.iter()).position(|e| e.name.eq_ignore_ascii_case("vertex"))
     }
+}
+
+/// The file that a comment "TextureFile NAME" names.
+fn picture_name(comment: &[u8]) -> Option<String> {
+    let text = comment.strip_prefix(b"comment")?.trim_ascii();
+    let name = text.strip_prefix(b"TextureFile")?.trim_ascii();
+    Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty())
 }
 
 /// Property names of colours. The first set of which the file has all three names is used.
@@ -326,42 +346,11 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Columns of the vertex element, and the triangles.
+/// Columns of the vertex element, and the faces.
 struct Body {
     columns: Vec<Option<AttributeData>>,
     points: usize,
     faces: Faces,
-}
-
-#[derive(Default)]
-struct Faces {
-    triangles: Vec<[u32; 3]>,
-    polygon: Vec<u32>,
-    /// Number of faces with fewer than three corners.
-    degenerate: u64,
-}
-
-impl Faces {
-    /// Adds a corner. Returns `None` if there is no such vertex.
-    fn corner(&mut self, index: i64, vertices: u64) -> Option<()> {
-        let index = u64::try_from(index).ok().filter(|&i| i < vertices)?;
-        self.polygon.push(u32::try_from(index).ok()?);
-        Some(())
-    }
-
-    fn close(&mut self) {
-        match *self.polygon {
-            [first, ref rest @ ..] if rest.len() >= 2 => {
-                let fan = rest.windows(2).filter_map(|pair| match *pair {
-                    [a, b] => Some([first, a, b]),
-                    _ => None,
-                });
-                self.triangles.extend(fan);
-            }
-            _ => self.degenerate += 1,
-        }
-        self.polygon.clear();
-    }
 }
 
 pub(super) fn is_index_list(property: &Property) -> bool {
@@ -394,11 +383,12 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
             ));
         }
     }
-    let body = match header.encoding {
+    let mut body = match header.encoding {
         PlyEncoding::Ascii => read_ascii(origin, bytes, &header)?,
         _ => read_binary(origin, bytes, &header)?,
     };
-    Ok(assemble(&header, vertex, body))
+    let faces = std::mem::take(&mut body.faces);
+    Ok(faces::finish(path, &header, faces, assemble(&header, vertex, body)))
 }
 
 fn read_binary(origin: Origin<'_>, bytes: &[u8], header: &Header) -> Result<Body, CloudError> {
@@ -413,26 +403,9 @@ fn read_binary(origin: Origin<'_>, bytes: &[u8], header: &Header) -> Result<Body
             body.columns = columns(element, |ty| ty);
             at = binary_vertices(&rows, element, at, &mut body.columns)?;
         } else if is_face(element) && element.properties.iter().any(is_index_list) {
-            at = rows.walk(element, at, |i, at| {
-                let Some(property) = element.properties.get(i).filter(|p| is_index_list(p)) else {
-                    return Ok(());
-                };
-                let Kind::List { count, item } = property.kind else {
-                    return Ok(());
-                };
-                let end = rows.property_end(property, at)?;
-                let items = bytes.get(at + count.size()..end).unwrap_or_default();
-                for (k, corner) in items.chunks_exact(item.size()).enumerate() {
-                    let index = item.read_i64(corner, 0, endian);
-                    if body.faces.corner(index, vertices).is_none() {
-                        let offset = at + count.size() + k * item.size();
-                        let expected = format!("a vertex number from 0 to below {vertices}");
-                        return Err(origin.value(offset as u64, &property.name, index, expected));
-                    }
-                }
-                body.faces.close();
-                Ok(())
-            })?;
+            at = body.faces.read_binary(&rows, element, at, vertices)?;
+        } else if is_strips(element) {
+            at = body.faces.read_binary_strips(&rows, element, at, vertices)?;
         } else {
             at = rows.skip(element, at)?;
         }
@@ -521,24 +494,10 @@ fn read_ascii(origin: Origin<'_>, bytes: &[u8], header: &Header) -> Result<Body,
                     }
                 }
             }
-        } else if is_face(element) {
-            for _ in 0..element.rows(origin, bytes, words.at, true)? {
-                for property in &element.properties {
-                    if !is_index_list(property) {
-                        words.skip_property(property)?;
-                        continue;
-                    }
-                    for _ in 0..words.count(property)? {
-                        let word = words.next(&property.name)?;
-                        let index = std::str::from_utf8(word).ok().and_then(|w| w.parse().ok());
-                        if index.and_then(|i| body.faces.corner(i, vertices)).is_none() {
-                            let expected = format!("a vertex number from 0 to below {vertices}");
-                            return Err(words.bad(word, expected));
-                        }
-                    }
-                    body.faces.close();
-                }
-            }
+        } else if is_face(element) && element.properties.iter().any(is_index_list) {
+            body.faces.read_ascii(&mut words, element, vertices)?;
+        } else if is_strips(element) {
+            body.faces.read_ascii_strips(&mut words, element, vertices)?;
         } else {
             words.skip(element)?;
         }
@@ -592,17 +551,10 @@ fn assemble(header: &Header, vertex: &Element, mut body: Body) -> PointCloud {
     if let (None, Some(columns)) = (&colors, three(&attributes, ["f_dc_0", "f_dc_1", "f_dc_2"])) {
         colors = Some((0..n).map(|i| color_of(columns.map(|column| value(Some(column), i) as f32))).collect());
     }
-    if body.faces.degenerate > 0 {
-        notes.push(format!("{} faces have fewer than three corners", body.faces.degenerate));
-    }
-    if header.elements.iter().any(|e| e.name.eq_ignore_ascii_case("tristrips")) {
-        notes.push("triangle strips are not used".into());
-    }
     PointCloud {
         positions,
         colors,
         normals,
-        faces: body.faces.triangles,
         splats,
         attributes,
         format: Format::Ply { encoding: header.encoding },

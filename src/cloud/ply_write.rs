@@ -63,6 +63,18 @@ fn check_names(dest: &Path, columns: &[Column<'_>]) -> Result<(), CloudError> {
     Ok(())
 }
 
+/// True if `fields` have one value for each vertex of the file. It is not so for a mesh whose large triangles
+/// were cut when it was read.
+pub(super) fn fits(path: &Path, source: &[u8], fields: &[Field]) -> Result<bool, CloudError> {
+    let header = Header::parse(Origin { path, format: "PLY" }, source)?;
+    let Some(vertex) = header.vertex().and_then(|i| header.elements.get(i)) else { return Ok(true) };
+    let Some(length) = fields.first().map(|field| field.data.len() as u64).filter(|n| *n != vertex.count) else {
+        return Ok(true);
+    };
+    // A field of a wrong length is refused by the copy, which names the number of vertices.
+    Ok(!header.may_be_cut() || length < vertex.count)
+}
+
 /// Copies a PLY file byte by byte, with new or changed vertex properties.
 pub(super) fn append(
     path: &Path,

@@ -25,7 +25,7 @@ pub struct Scene {
     pub cloud: PointCloud,
     /// Its file; `None` if it was fused.
     pub path: Option<PathBuf>,
-    /// Up direction, if the recording's cameras give one.
+    /// Up direction, if the scan's file states it or the recording's cameras give one.
     pub up: Option<DVec3>,
     /// Notes for the user.
     pub notes: Vec<String>,
@@ -89,7 +89,8 @@ impl Scene {
         if let Some(finite) = &finite {
             points = pick(&points, &finite.kept);
         }
-        Ok(Self { cloud, path: path.map(Path::to_path_buf), up: None, notes, finite, origin, points })
+        let up = cloud.up.map(DVec3::from);
+        Ok(Self { cloud, path: path.map(Path::to_path_buf), up, notes, finite, origin, points })
     }
 
     /// Reads a scan.

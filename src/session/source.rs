@@ -16,7 +16,8 @@ use crate::views::{Dataset, Layout, OpenOptions, PoseConvention, detect, open};
 
 /// Extensions by which scans in a folder are found. Plain text can be anything, so such files must be given
 /// by name.
-pub const SCAN_EXTENSIONS: [&str; 10] = ["ply", "las", "laz", "pcd", "e57", "xyz", "pts", "ptx", "spz", "splat"];
+pub const SCAN_EXTENSIONS: [&str; 15] =
+    ["ply", "las", "laz", "pcd", "e57", "xyz", "pts", "ptx", "spz", "splat", "obj", "gltf", "glb", "stl", "off"];
 
 /// Longer edge of pictures for the published model, the same as in the reference.
 const USUAL_SIZE: u32 = 648;
