@@ -22,7 +22,7 @@ pub(super) struct LabellingArgs {
     /// Seed for --compat reference, which rotates and scales every scene at random
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if the points are farther apart]
+    /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if most voxels would be alone]
     #[arg(long)]
     voxel: Option<f64>,
     /// Number of neighbours of each voxel, 1 to 128

@@ -10,7 +10,7 @@ use super::outputs::check_folder;
 use super::progress::Bars;
 use super::table::{bytes, table};
 use crate::gpu::DeviceSelection;
-use crate::pipeline::Scene;
+use crate::pipeline::{Compat, Scene, filled_voxel_size};
 use crate::purify::{FileFeatures, Purified, Settings};
 use crate::session::{AffinityKind, NetworkChoice, Networks};
 use crate::stages::{StageTimer, peak_memory};
@@ -34,9 +34,9 @@ pub(super) struct PurifyArgs {
     /// Output file (safetensors): purified `features [V, C]`, `voxel_coords [V, 3]`, `voxel_from_point [N]`
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Edge length of a voxel, in the scan's unit
-    #[arg(long, default_value_t = Settings::default().voxel_size)]
-    voxel: f64,
+    /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if most voxels would be alone]
+    #[arg(long)]
+    voxel: Option<f64>,
     /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = Settings::default().neighbors)]
     neighbors: usize,
@@ -84,8 +84,10 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         );
     }
     let features = FileFeatures::new(tensor, scene.kept())?;
+    let choose = || filled_voxel_size(&scene, Compat::Fixed);
+    let (voxel_size, why) = args.voxel.map_or_else(choose, |voxel| (voxel, None));
     let settings = Settings {
-        voxel_size: args.voxel,
+        voxel_size,
         voxel_transform: None,
         neighbors: args.neighbors,
         sharpness: args.affinities.sharpness,
@@ -94,6 +96,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     };
     let result = session.purify(&scene, &features, affinities, settings, &mut timer);
     let mut purified = result.with_context(|| format!("purifying {}", args.scan.display()))?;
+    purified.report.notes.extend(why);
     if scene.kept().is_some() {
         let dropped = scene.cloud.len() - scene.num_points();
         purified.report.notes.push(format!("{dropped} points are not finite: their voxel is -1"));
@@ -142,7 +145,7 @@ fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) ->
     if args.json {
         let json = json!({
             "scan": args.scan, "output": args.output, "device": device, "seconds": seconds,
-            "peak_memory_bytes": peak, "report": report,
+            "voxel_size": purified.voxel_size, "peak_memory_bytes": peak, "report": report,
         });
         writeln!(out, "{json:#}")?;
         return Ok(());

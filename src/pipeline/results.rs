@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use glam::Vec3;
 use serde::Serialize;
 
+use super::areas::surface_areas;
 use super::{Inferred, PipelineError, Scene, ViewReport};
 use crate::cloud::{Field, Format, write_with_fields};
 use crate::files::write_atomic;
@@ -60,7 +61,7 @@ pub struct Summary {
     pub output: PathBuf,
     /// Legend: all labels, then unlabelled points.
     pub classes: Vec<Class>,
-    /// Source of areas: triangles, or faces of voxels.
+    /// Source of areas: triangles, or the surface that the points stand for.
     pub area_from: &'static str,
     /// Unit of areas.
     pub area_unit: &'static str,
@@ -74,6 +75,8 @@ pub struct Summary {
     pub points: usize,
     /// Number of voxels.
     pub voxels: usize,
+    /// Mean number of occupied cells among the 26 around a voxel.
+    pub voxel_neighbors: f64,
     /// Device on which it ran.
     pub device: String,
     /// Notes for the user.
@@ -159,11 +162,7 @@ impl<'a> Results<'a> {
             }
             return (areas, "triangles");
         }
-        let voxel_from_point = &self.inferred.purified.voxel_from_point;
-        let mut counts = vec![0_u32; self.inferred.purified.coords.len()];
-        voxel_from_point.iter().for_each(|&voxel| counts[voxel as usize] += 1);
-        let face = self.inferred.purified.voxel_size.powi(2);
-        (voxel_from_point.iter().map(|&voxel| face / f64::from(counts[voxel as usize])).collect(), "voxels")
+        (surface_areas(self.scene.positions(), self.scene.cloud.spacing()), "points")
     }
 
     /// Writes the scan with `label`, `score`, `margin` and the label colours into `folder`. It keeps its

@@ -1,8 +1,16 @@
 //! Finds the places of an object: connected groups of voxels with a high score.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
+
+use crate::ops::knn::cpu::knn_between;
+use crate::ops::present;
+
+/// Neighbours of a voxel that may be linked to it.
+const NEIGHBORS: usize = 24;
+/// The neighbour whose distance says how dense the scan is in a place: a grid has eight around a point.
+const SPACING_NEIGHBOR: usize = 8;
+/// Distance up to which voxels are linked, as a multiple of that distance. It bridges single gaps.
+const REACH: f32 = 1.5;
 
 /// Connected group of voxels with a high score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,48 +29,23 @@ pub struct Region {
     pub high: [f64; 3],
 }
 
-/// Finds connected groups of the voxels `coords [V]` whose `score [V]` is `level` or more. Voxels are
-/// connected if they share a face, an edge or a corner. Groups are sorted by the sum of their scores above
-/// the level, largest first. Groups without points are left out. `positions [N]` are the points;
+/// Finds connected groups of the voxels whose `score [V]` is `level` or more. `positions [N]` are the points;
 /// `voxel_from_point [N]` is -1 for points without a voxel.
+///
+/// Voxels are connected if they are as near as neighbouring points of the scan are in both places. So neither
+/// the size of the voxels nor a change of density cuts a surface to pieces. Groups are sorted by the sum of
+/// their scores above the level, largest first. Voxels without points are left out.
 #[must_use]
-pub fn regions(
-    coords: &[[i32; 3]],
-    score: &[f32],
-    level: f32,
-    positions: &[[f64; 3]],
-    voxel_from_point: &[i32],
-) -> Vec<Region> {
-    let voxel_at: HashMap<[i32; 3], usize> = (coords.iter().zip(score).enumerate())
-        .filter(|(_, (_, s))| **s >= level)
-        .map(|(v, (at, _))| (*at, v))
-        .collect();
-    let mut group_of = vec![usize::MAX; coords.len()];
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    // Goes through the voxels in order, so that the same scene gives the same groups.
-    for first in (0..coords.len()).filter(|&v| score[v] >= level) {
-        if group_of[first] != usize::MAX {
-            continue;
-        }
-        let group = groups.len();
-        group_of[first] = group;
-        let mut members = vec![first];
-        let mut next = 0;
-        while let Some(&voxel) = members.get(next) {
-            next += 1;
-            for offset in 0..27 {
-                let step = [offset % 3 - 1, offset / 3 % 3 - 1, offset / 9 - 1];
-                let at = std::array::from_fn(|axis| coords[voxel][axis] + step[axis]);
-                if let Some(&other) = voxel_at.get(&at)
-                    && group_of[other] == usize::MAX
-                {
-                    group_of[other] = group;
-                    members.push(other);
-                }
-            }
-        }
-        groups.push(members);
+pub fn regions(score: &[f32], level: f32, positions: &[[f64; 3]], voxel_from_point: &[i32]) -> Vec<Region> {
+    let (occupied, centers) = centers(score.len(), positions, voxel_from_point);
+    let wanted: Vec<usize> = (0..occupied.len()).filter(|&i| score[occupied[i]] >= level).collect();
+    let groups = linked(&centers, &wanted);
+    let mut group_of = vec![usize::MAX; score.len()];
+    for (group, members) in groups.iter().enumerate() {
+        members.iter().for_each(|&i| group_of[occupied[i]] = group);
     }
+    let groups: Vec<Vec<usize>> =
+        groups.into_iter().map(|members| members.into_iter().map(|i| occupied[i]).collect()).collect();
     let mut found: Vec<(f64, Region, f64)> = groups
         .iter()
         .map(|members| {
@@ -95,6 +78,72 @@ pub fn regions(
     found.into_iter().map(|(_, region, _)| region).collect()
 }
 
+/// Voxels with points, ascending, and the mean of the points of each, relative to a corner of the scan.
+fn centers(num_voxels: usize, positions: &[[f64; 3]], voxel_from_point: &[i32]) -> (Vec<usize>, Vec<[f32; 3]>) {
+    let points = || {
+        let voxels = voxel_from_point.iter().map(|&voxel| present(voxel, num_voxels));
+        positions.iter().zip(voxels).filter_map(|(p, voxel)| voxel.map(|voxel| (*p, voxel)))
+    };
+    let low = points().fold([f64::INFINITY; 3], |low, (p, _)| std::array::from_fn(|axis| low[axis].min(p[axis])));
+    let mut sums = vec![[0.0; 4]; num_voxels];
+    for (p, voxel) in points() {
+        let [x, y, z] = std::array::from_fn(|axis| p[axis] - low[axis]);
+        sums[voxel].iter_mut().zip([x, y, z, 1.0]).for_each(|(sum, value)| *sum += value);
+    }
+    let with_points = sums.into_iter().enumerate().filter(|(_, [_, _, _, count])| *count > 0.0);
+    with_points.map(|(voxel, [x, y, z, count])| (voxel, [x, y, z].map(|sum| (sum / count) as f32))).unzip()
+}
+
+/// Groups of the positions `wanted` of `centers` that are linked to each other.
+fn linked(centers: &[[f32; 3]], wanted: &[usize]) -> Vec<Vec<usize>> {
+    let queries: Vec<[f32; 3]> = wanted.iter().map(|&i| centers[i]).collect();
+    // A position is its own first neighbour.
+    let around = NEIGHBORS + 1;
+    let near = knn_between(&queries, centers, around);
+    let mut wanted_at = vec![usize::MAX; centers.len()];
+    wanted.iter().enumerate().for_each(|(at, &i)| wanted_at[i] = at);
+    let reach: Vec<f32> = near
+        .sq_dist
+        .chunks_exact(around)
+        .map(|row| {
+            let known = row.iter().take(SPACING_NEIGHBOR + 1).filter(|sq| **sq < f32::MAX);
+            known.fold(0.0, |farthest, &sq| f32::max(farthest, sq)) * REACH * REACH
+        })
+        .collect();
+    // The root of a group is its first member. So the same scene gives the same groups.
+    let mut parent: Vec<usize> = (0..wanted.len()).collect();
+    let rows = near.index.chunks_exact(around).zip(near.sq_dist.chunks_exact(around));
+    for (at, (row, sq_dists)) in rows.enumerate() {
+        for (&other, &sq_dist) in row.iter().zip(sq_dists) {
+            let Some(other) = present(other, centers.len()).map(|other| wanted_at[other]) else { continue };
+            if other != usize::MAX && sq_dist <= reach[at].min(reach[other]) {
+                let (a, b) = (root(&mut parent, at), root(&mut parent, other));
+                parent[a.max(b)] = a.min(b);
+            }
+        }
+    }
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut group_of = vec![usize::MAX; wanted.len()];
+    for at in 0..wanted.len() {
+        let first = root(&mut parent, at);
+        if first == at {
+            group_of[at] = groups.len();
+            groups.push(Vec::new());
+        }
+        groups[group_of[first]].push(wanted[at]);
+    }
+    groups
+}
+
+/// The root of `at`, with the way to it halved.
+fn root(parent: &mut [usize], mut at: usize) -> usize {
+    while parent[at] != at {
+        parent[at] = parent[parent[at]];
+        at = parent[at];
+    }
+    at
+}
+
 /// Default score from which voxels count as found: halfway between the median and the largest score.
 #[must_use]
 pub fn usual_level(score: &[f32]) -> f32 {
@@ -109,20 +158,65 @@ pub fn usual_level(score: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::SplitMix64;
+
+    /// Points of a square of `side` by `side` voxels at random, on average one in each; every point is a voxel.
+    fn scattered(side: usize, voxel: f64) -> Vec<[f64; 3]> {
+        let mut random = SplitMix64::new(2);
+        let length = side as f64 * voxel;
+        (0..side * side).map(|_| [5e5 + length * random.unit(), length * random.unit(), 3.0]).collect()
+    }
+
+    fn each(count: usize) -> Vec<i32> {
+        (0..count as i32).collect()
+    }
 
     #[test]
-    fn touching_voxels_are_one_region_and_the_strongest_comes_first() {
-        // Two voxels that touch at a corner, a single better one, and one below the level.
-        let coords = [[0, 0, 0], [1, 1, 1], [5, 0, 0], [9, 9, 9]];
-        let score = [0.6, 0.7, 0.9, 0.1];
-        let positions = [[0.0, 0.0, 0.0], [2.0, 2.0, 2.0], [10.0, 0.0, 0.0], [18.0; 3], [f64::NAN; 3]];
-        let found = regions(&coords, &score, 0.5, &positions, &[0, 1, 2, 3, -1]);
-        assert_eq!(found.len(), 2);
-        assert_eq!((found[0].num_voxels, found[0].best, found[0].center), (1, 0.9, [10.0, 0.0, 0.0]));
-        assert_eq!((found[1].num_voxels, found[1].center), (2, [1.0; 3]));
-        assert_eq!((found[1].low, found[1].high), ([0.0; 3], [2.0; 3]));
-        assert!((found[1].mean - 0.65).abs() < 1e-6);
-        assert!(regions(&[], &[], 0.0, &[], &[]).is_empty());
+    fn a_sparse_surface_is_one_place_whatever_its_scale() {
+        for voxel in [0.02, 3.0] {
+            let points = scattered(100, voxel);
+            let found = regions(&vec![1.0; points.len()], 0.5, &points, &each(points.len()));
+            let largest = found.first().map_or(0, |region| region.num_voxels);
+            assert!(found.len() <= 3 && largest >= 9990, "{} places, the first of {largest}", found.len());
+        }
+    }
+
+    #[test]
+    fn places_apart_are_apart_and_the_strongest_comes_first() {
+        // Two patches of a floor with a score; between them the floor has none.
+        let points: Vec<[f64; 3]> =
+            (0..40 * 20).map(|i| [f64::from(i % 40) * 0.1, f64::from(i / 40) * 0.1, 0.0]).collect();
+        let score: Vec<f32> = points
+            .iter()
+            .map(|p| {
+                if p[0] < 0.95 {
+                    0.6
+                } else if p[0] > 2.45 {
+                    0.9
+                } else {
+                    0.1
+                }
+            })
+            .collect();
+        let found = regions(&score, 0.5, &points, &each(points.len()));
+        let sizes: Vec<usize> = found.iter().map(|region| region.num_voxels).collect();
+        assert_eq!(sizes, [15 * 20, 10 * 20]);
+        assert_eq!((found[0].best, found[0].low[0], found[0].high[0]), (0.9, 2.5, 3.9000000000000004));
+        assert!((found[1].center[0] - 0.45).abs() < 1e-9 && (found[1].mean - 0.6).abs() < 1e-6);
+        assert!(regions(&[], 0.0, &[], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_stray_point_joins_nothing() {
+        // It is as far from the others as they are from each other at most, but not as their neighbours are.
+        let mut points: Vec<[f64; 3]> =
+            (0..30 * 30).map(|i| [f64::from(i % 30) * 0.1, f64::from(i / 30) * 0.1, 0.0]).collect();
+        points.push([1.5, 1.5, 0.5]);
+        points.push([f64::NAN; 3]);
+        let mut voxels = each(points.len() - 1);
+        voxels.push(-1);
+        let found = regions(&vec![1.0; points.len() - 1], 0.5, &points, &voxels);
+        assert_eq!(found.iter().map(|region| region.num_voxels).collect::<Vec<_>>(), [900, 1]);
     }
 
     #[test]

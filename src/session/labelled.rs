@@ -8,7 +8,10 @@ use super::SessionError;
 use super::labeller::Labeller;
 use super::placed::{Placed, ViewSource};
 use crate::images::write_png;
-use crate::pipeline::{Inferred, Models, OnView, Options, Results, Scene, Summary, contact_sheet, infer, voxel_size};
+use crate::pipeline::{
+    Inferred, Models, OnView, Options, Results, Scene, Summary, contact_sheet, filled_voxel_size, infer,
+    occupied_neighbors,
+};
 use crate::query::Predictions;
 use crate::query::saved::About;
 use crate::stages::{StageTimer, peak_memory};
@@ -58,7 +61,8 @@ impl Labeller<'_> {
         notes.extend(placed.notes.iter().cloned());
         timer.lap("place cameras");
 
-        let (voxel, why) = self.options.voxel.map_or_else(|| voxel_size(scene), |voxel| (voxel, None));
+        let choose = || filled_voxel_size(scene, self.views.compat);
+        let (voxel, why) = self.options.voxel.map_or_else(choose, |voxel| (voxel, None));
         notes.extend(why);
         let options = self.options.of_pipeline(voxel, &self.views);
         let models = Models {
@@ -165,6 +169,7 @@ impl Labelled<'_> {
             views: inferred.views.clone(),
             points: scene.num_points(),
             voxels: inferred.purified.coords.len(),
+            voxel_neighbors: occupied_neighbors(scene.positions(), options.purify.voxel_size),
             device: labeller.selected.name.clone(),
             notes,
             stages: timer.stages().to_vec(),

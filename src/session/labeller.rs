@@ -111,7 +111,7 @@ pub struct LabelOptions {
     pub threshold: Option<f32>,
     /// Seed for [`Compat::Reference`], which rotates and scales every scene at random.
     pub seed: u64,
-    /// Edge of a voxel in the scan's unit; `None` for 2 cm, or more if points are farther apart.
+    /// Edge of a voxel in the scan's unit; `None` for 2 cm, or more if most voxels would be alone.
     pub voxel: Option<f64>,
     /// Neighbours per voxel, 1 to 128.
     pub neighbors: usize,

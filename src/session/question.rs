@@ -103,7 +103,7 @@ pub(super) fn ask(
 
     let score = similarity(&saved.features, &text)?;
     let level = level.unwrap_or_else(|| usual_level(&score));
-    let places = regions(&saved.coords, &score, level, &scene.cloud.positions, &saved.voxel_from_point);
+    let places = regions(&score, level, &scene.cloud.positions, &saved.voxel_from_point);
     timer.lap("score");
     let heat = Heat::new(&score);
     let score = saved

@@ -89,6 +89,12 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
         assert!(right as f64 > least * inside.len() as f64, "{name}: {right} of {} points", inside.len());
     }
 
+    // Voxels are large enough to have others around. Areas are those of the room, whatever the voxels.
+    let voxel = summary["settings"]["purify"]["voxel_size"].as_f64().unwrap();
+    assert!((0.03..0.04).contains(&voxel) && summary["voxel_neighbors"].as_f64().unwrap() >= 6.0, "{voxel}");
+    let floor = classes.iter().find(|class| class["name"] == "floor").unwrap()["area"].as_f64().unwrap();
+    assert!((floor / 24.9 - 1.0).abs() < 0.1 && summary["area_from"] == "points", "{floor}");
+
     // The results can be asked, and the demo is found again by its name.
     let unknown = "never met these words";
     assert!(!succeed(&home, &["query", results_text, "chair"]).contains(unknown));
