@@ -4,6 +4,7 @@ use glam::DVec3;
 
 use crate::pipeline::Compat;
 use crate::session::ViewSettings;
+use crate::views::check::Reading;
 use crate::views::virtual_cameras::SceneKind;
 use crate::views::{Axes, Direction, Layout, PoseConvention};
 
@@ -19,8 +20,8 @@ pub(super) struct ViewingArgs {
     /// Depth map values per metre, if they differ from the layout's
     #[arg(long, value_name = "N")]
     depth_units: Option<f64>,
-    /// Convention of the recording's poses, if it differs from the layout's: first the direction that a pose
-    /// maps, then the camera's axes
+    /// How the recording's poses are stored, if it differs from the layout's: the direction that a pose maps
+    /// and the camera's axes, or another order of numbers
     #[arg(long, value_enum, value_name = "CONVENTION")]
     poses: Option<PosesArg>,
     /// Kind of scene, if the scan's shape does not tell
@@ -49,17 +50,26 @@ enum PosesArg {
     CameraToWorldOpengl,
     WorldToCameraOpencv,
     WorldToCameraOpengl,
+    /// As the layout has them, with quaternions stored as w x y z
+    QuaternionsWFirst,
+    /// As the layout has them, with rotations stored column by column
+    RotationsTransposed,
+    /// Of a robot's body: x forward, y left, z up
+    RobotBody,
 }
 
-impl From<PosesArg> for PoseConvention {
+impl From<PosesArg> for Reading {
     fn from(arg: PosesArg) -> Self {
         let (direction, axes) = match arg {
             PosesArg::CameraToWorldOpencv => (Direction::CameraToWorld, Axes::OpenCv),
             PosesArg::CameraToWorldOpengl => (Direction::CameraToWorld, Axes::OpenGl),
             PosesArg::WorldToCameraOpencv => (Direction::WorldToCamera, Axes::OpenCv),
             PosesArg::WorldToCameraOpengl => (Direction::WorldToCamera, Axes::OpenGl),
+            PosesArg::QuaternionsWFirst => return Self::ScalarFirst,
+            PosesArg::RotationsTransposed => return Self::Transposed,
+            PosesArg::RobotBody => return Self::Body,
         };
-        Self { axes, direction }
+        Self::Convention(PoseConvention { axes, direction })
     }
 }
 
@@ -119,7 +129,7 @@ impl ViewingArgs {
             max_views: self.views.map(|views| views as usize),
             layout: self.layout,
             depth_units: self.depth_units,
-            poses: self.poses.map(PoseConvention::from),
+            poses: self.poses.map(Reading::from),
             kind: self.scene.map(SceneKind::from),
             up: self.up.map(DVec3::from),
             compat: self.compat,

@@ -9,10 +9,10 @@ use crate::models::xdecoder::XDecoderConfig;
 use crate::ops::project::Visibility;
 use crate::pipeline::{Compat, Scene, ViewOptions};
 use crate::stages::StageTimer;
-use crate::views::check::{Verdict, check};
+use crate::views::check::{Reading, Verdict};
 use crate::views::fuse::FuseOptions;
 use crate::views::virtual_cameras::{self, SceneKind};
-use crate::views::{Dataset, Layout, OpenOptions, PoseConvention, detect, open};
+use crate::views::{Dataset, Layout, OpenOptions, detect, open_checked};
 
 /// Extensions by which scans in a folder are found. Plain text can be anything, so such files must be given
 /// by name.
@@ -31,8 +31,8 @@ pub struct ViewSettings {
     pub layout: Option<Layout>,
     /// Number in a depth map that means one metre, if it differs from the layout's.
     pub depth_units: Option<f64>,
-    /// Convention of a recording's poses, if it differs from the layout's.
-    pub poses: Option<PoseConvention>,
+    /// How a recording's poses are read, if it differs from the layout's convention.
+    pub poses: Option<Reading>,
     /// Kind of scene, if the shape of the scan does not tell it.
     pub kind: Option<SceneKind>,
     /// Up direction, if the scan does not tell it.
@@ -122,15 +122,19 @@ impl ViewSettings {
     /// Opens a recording and reports its properties to `say`.
     fn open_recording(&self, path: &Path, say: &mut dyn FnMut(&str)) -> Result<Box<dyn Dataset>, SessionError> {
         let options = OpenOptions { layout: self.layout, depth_units_per_meter: self.depth_units, pose: self.poses };
-        let dataset = open(path, &options)?;
+        let opened = open_checked(path, &options)?;
+        let dataset = opened.dataset;
         say(&format!("recording: {}, {}; {}", dataset.layout(), dataset.counts(), dataset.conventions()));
         for note in dataset.notes() {
             say(&format!("note: {note}"));
         }
-        if dataset.counts().with_depth > 0 && dataset.conventions().pose.is_some() {
-            let checked = check(&*dataset)?;
-            let is_wrong = matches!(checked.verdict, Verdict::Contradicted(_)) || checked.depth_factor.is_some();
-            say(&format!("{}: {checked}", if is_wrong { "warning" } else { "note" }));
+        if let Some(checked) = opened.check {
+            let contradicted = matches!(checked.verdict, Verdict::Contradicted(_));
+            let is_wrong = contradicted && opened.applied.is_none() || checked.depth_factor.is_some();
+            say(&format!("{}: {checked}", if is_wrong || contradicted { "warning" } else { "note" }));
+            if let Some(reading) = opened.applied {
+                say(&format!("the poses are now read as {reading}; --poses takes another reading"));
+            }
             if is_wrong {
                 say("--poses and --depth-units override wrong values in the recording");
             }

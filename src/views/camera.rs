@@ -366,6 +366,11 @@ impl Pose {
         Self { rotation: mirror * self.rotation * mirror, translation: mirror * self.translation }
     }
 
+    /// Returns the pose with another rotation and the same centre.
+    pub(super) fn with_rotation(&self, rotation: DQuat) -> Self {
+        Self { rotation: DMat3::from_quat(rotation.normalize()), ..*self }
+    }
+
     /// Returns the pose with the inverse rotation and the same centre.
     pub(super) fn with_transposed_rotation(&self) -> Self {
         Self { rotation: self.rotation.transpose(), ..*self }

@@ -6,8 +6,10 @@
 
 use std::fmt;
 
+use glam::{DMat3, DQuat};
+
 use super::camera::{Axes, Direction};
-use super::{Dataset, DepthImage, Intrinsics, Pose, PoseConvention, ViewsError};
+use super::{Conventions, Dataset, DepthImage, Intrinsics, Pose, PoseConvention, ViewsError};
 
 /// Number of frames that are compared with a neighbour.
 const ANCHORS: usize = 8;
@@ -44,6 +46,43 @@ pub enum Reading {
     Transposed,
     /// In the stated convention, but in left-handed axes.
     LeftHanded,
+    /// In the stated convention, but with quaternions stored as w x y z and read as x y z w.
+    ScalarFirst,
+    /// In the stated direction, but of a robot's body instead of the camera's: x forward, y left, z up.
+    Body,
+}
+
+impl From<PoseConvention> for Reading {
+    fn from(convention: PoseConvention) -> Self {
+        Self::Convention(convention)
+    }
+}
+
+impl Reading {
+    /// Converts a pose that was read in the stated convention of a recording to this reading.
+    pub(super) fn of(self, pose: &Pose, conventions: &Conventions) -> Pose {
+        let Some(stated) = conventions.pose else { return *pose };
+        let handed = |pose: &Pose| if conventions.mirrored { pose.mirrored() } else { *pose };
+        // As the numbers were before they were read.
+        let written = || reread(&handed(pose), stated, PoseConvention::OPENCV_CAMERA_TO_WORLD);
+        let read = |written: &Pose| handed(&reread(written, PoseConvention::OPENCV_CAMERA_TO_WORLD, stated));
+        match self {
+            Self::Convention(convention) => handed(&reread(&handed(pose), stated, convention)),
+            Self::Transposed => read(&written().with_transposed_rotation()),
+            Self::LeftHanded => pose.mirrored(),
+            Self::ScalarFirst => {
+                let written = written();
+                let [w, x, y, z] = DQuat::from_mat3(&written.rotation()).to_array();
+                read(&written.with_rotation(DQuat::from_xyzw(x, y, z, w)))
+            }
+            Self::Body => {
+                let body_from_camera = DMat3::from_cols_array(&[0.0, -1.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0]);
+                let body = reread(&handed(pose), stated, PoseConvention { axes: Axes::OpenCv, ..stated });
+                let turned = body.rotation() * body_from_camera;
+                handed(&body.with_rotation(DQuat::from_mat3(&turned)))
+            }
+        }
+    }
 }
 
 impl fmt::Display for Reading {
@@ -52,6 +91,8 @@ impl fmt::Display for Reading {
             Self::Convention(convention) => write!(f, "{convention}"),
             Self::Transposed => f.write_str("rotations stored column by column"),
             Self::LeftHanded => f.write_str("left-handed axes"),
+            Self::ScalarFirst => f.write_str("quaternions with w first"),
+            Self::Body => f.write_str("poses of a robot's body (x forward, y left, z up)"),
         }
     }
 }
@@ -159,27 +200,13 @@ struct Shot {
     pose: Pose,
 }
 
-/// Returns all other readings of poses. Each comes with a function that converts a pose from the stated
-/// convention.
-fn readings(stated: PoseConvention, mirrored: bool) -> Vec<(Reading, impl Fn(&Pose) -> Pose)> {
+/// Returns all other readings of poses.
+fn readings(stated: PoseConvention) -> impl Iterator<Item = Reading> {
     let conventions = [Axes::OpenCv, Axes::OpenGl].into_iter().flat_map(|axes| {
         [Direction::CameraToWorld, Direction::WorldToCamera].map(|direction| PoseConvention { axes, direction })
     });
     let others = conventions.filter(move |&convention| convention != stated).map(Reading::Convention);
-    let all = others.chain([Reading::Transposed, Reading::LeftHanded]);
-    let pose_as = move |reading: Reading, pose: &Pose| {
-        let handed = |pose: &Pose| if mirrored { pose.mirrored() } else { *pose };
-        match reading {
-            Reading::Convention(convention) => handed(&reread(&handed(pose), stated, convention)),
-            Reading::Transposed => {
-                let written = reread(&handed(pose), stated, PoseConvention::OPENCV_CAMERA_TO_WORLD);
-                let turned = written.with_transposed_rotation();
-                handed(&reread(&turned, PoseConvention::OPENCV_CAMERA_TO_WORLD, stated))
-            }
-            Reading::LeftHanded => pose.mirrored(),
-        }
-    };
-    all.map(|reading| (reading, move |pose: &Pose| pose_as(reading, pose))).collect()
+    others.chain([Reading::Transposed, Reading::LeftHanded, Reading::ScalarFirst, Reading::Body])
 }
 
 /// Checks the poses and the depth scale of a recording on up to 8 pairs of neighbouring frames.
@@ -218,9 +245,8 @@ pub fn check(dataset: &dyn Dataset) -> Result<PoseCheck, ViewsError> {
     let compare = |factor: f64| {
         let stated = agreement(&pairs, |pose| *pose, factor);
         let others: Vec<(Reading, Agreement)> = match conventions.pose {
-            Some(stated) if !pairs.is_empty() => readings(stated, conventions.mirrored)
-                .into_iter()
-                .map(|(reading, pose_as)| (reading, agreement(&pairs, pose_as, factor)))
+            Some(stated) if !pairs.is_empty() => readings(stated)
+                .map(|reading| (reading, agreement(&pairs, |pose| reading.of(pose, conventions), factor)))
                 .collect(),
             _ => Vec::new(),
         };

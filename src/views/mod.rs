@@ -31,4 +31,4 @@ pub use depth::DepthImage;
 pub(crate) use depth::decode_grey8;
 pub use error::ViewsError;
 pub use layout::{Layout, UnknownLayoutName};
-pub use layouts::{OpenOptions, detect, open};
+pub use layouts::{Checked, OpenOptions, detect, open, open_checked};

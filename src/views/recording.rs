@@ -219,22 +219,35 @@ impl Recording {
         let Listing { layout, root, frames: mut listed, mut conventions, mut notes, points, .. } = listing;
         let (missing_color, missing_depth) = (listing.missing_color, listing.missing_depth);
         let mut counts = Counts { missing_color, missing_depth, ..Counts::default() };
-        let before = listed.len();
-        listed.retain(|frame| frame.color.is_file());
-        counts.missing_color += before - listed.len();
+        let (mut absent, mut absent_depth) = (Vec::new(), Vec::new());
+        listed.retain(|frame| {
+            let exists = frame.color.is_file();
+            if !exists {
+                absent.push(frame.color.clone());
+            }
+            exists
+        });
+        counts.missing_color += absent.len();
         for frame in &mut listed {
-            if frame.depth.as_ref().is_some_and(|depth| !depth.path.is_file()) {
-                frame.depth = None;
-                counts.missing_depth += 1;
+            if let Some(depth) = frame.depth.take_if(|depth| !depth.path.is_file()) {
+                absent_depth.push(depth.path);
             }
         }
         if listed.is_empty() {
-            let found = if counts.missing_color == 0 {
-                "none is listed".to_owned()
-            } else {
-                format!("{} are listed, but their pictures are missing", counts.missing_color)
+            let found = match (counts.missing_color, absent.first()) {
+                (0, _) => "none is listed".to_owned(),
+                (count, None) => format!("{count} are listed, but their pictures are missing"),
+                (count, Some(path)) => {
+                    format!("{count} are listed, but their pictures are missing, the first: {}", path.display())
+                }
             };
             return Err(ViewsError::NoFrames { path: root, layout, found });
+        }
+        counts.missing_depth += absent_depth.len();
+        for (what, paths) in [("pictures", absent), ("depth maps", absent_depth)] {
+            if let Some(path) = paths.first() {
+                notes.push(format!("{} {what} are listed but missing, the first: {}", paths.len(), path.display()));
+            }
         }
         let (first, color_size) =
             first_size(listed.iter().enumerate().map(|(i, frame)| (i, depth::file_image_size(&frame.color))))?;

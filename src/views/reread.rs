@@ -1,10 +1,10 @@
-//! A recording whose poses are read in another convention than its layout's.
+//! A recording whose poses are read in another way than its layout's.
 
 use std::path::Path;
 
-use super::check::reread;
+use super::check::Reading;
 use super::dataset::{Conventions, Counts};
-use super::{Dataset, DepthImage, Frame, Layout, Pose, PoseConvention, ViewsError};
+use super::{Dataset, DepthImage, Frame, Layout, ViewsError};
 use crate::cloud::PointCloud;
 use crate::images::Rgb8Image;
 
@@ -16,17 +16,18 @@ pub(super) struct Reread {
 }
 
 impl Reread {
-    pub(super) fn new(inner: Box<dyn Dataset>, convention: PoseConvention) -> Self {
+    /// `why` says in a note who wants it: "as requested".
+    pub(super) fn new(inner: Box<dyn Dataset>, reading: Reading, why: &str) -> Self {
         let mut conventions = *inner.conventions();
         let (mut frames, mut notes) = (inner.frames().to_vec(), inner.notes().to_vec());
-        if let Some(stated) = conventions.pose.replace(convention) {
-            let handed = |pose: &Pose| if conventions.mirrored { pose.mirrored() } else { *pose };
+        if let Some(stated) = conventions.pose {
             for pose in frames.iter_mut().flat_map(|frame| [&mut frame.pose, &mut frame.depth_pose]).flatten() {
-                *pose = handed(&reread(&handed(pose), stated, convention));
+                *pose = reading.of(pose, inner.conventions());
             }
-            notes.push(format!("poses are read as {convention}, as requested; layout {} has {stated}", inner.layout()));
-        } else {
-            conventions.pose = None;
+            if let Reading::Convention(convention) = reading {
+                conventions.pose = Some(convention);
+            }
+            notes.push(format!("poses are read as {reading}, {why}; layout {} has {stated}", inner.layout()));
         }
         Self { inner, frames, conventions, notes }
     }

@@ -8,9 +8,9 @@ use super::ViewsError;
 use crate::files::MappedFile;
 
 /// Extensions of supported colour pictures.
-pub(super) const COLOR: &[&str] = &["jpg", "jpeg", "png"];
+pub(super) const COLOR: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "pnm"];
 /// Extensions of supported depth maps.
-pub(super) const DEPTH: &[&str] = &["png", "pgm"];
+pub(super) const DEPTH: &[&str] = &["png", "pgm", "npy", "tif", "tiff", "exr"];
 
 /// Reads the text of a file, without a byte order mark.
 pub(super) fn read(path: &Path) -> Result<String, ViewsError> {
@@ -22,9 +22,55 @@ pub(super) fn read(path: &Path) -> Result<String, ViewsError> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
 }
 
-/// Reads a JSON file.
+/// Reads a JSON file. NaN and Infinity, which Python writes although JSON has none, become null.
 pub(super) fn read_json(path: &Path) -> Result<Value, ViewsError> {
-    serde_json::from_str(&read(path)?).map_err(|error| ViewsError::decode(path, "the JSON text", error))
+    let text = read(path)?;
+    let parsed = serde_json::from_str(&text);
+    let parsed = if parsed.is_err() { serde_json::from_str(&without_nan(&text)) } else { parsed };
+    parsed.map_err(|error| ViewsError::decode(path, "the JSON text", error))
+}
+
+/// Replaces the numbers NaN, Infinity and -Infinity of a JSON text by null, outside of its strings.
+fn without_nan(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(c) = rest.chars().next() {
+        let word = ["NaN", "-Infinity", "Infinity"].into_iter().find(|word| !in_string && rest.starts_with(word));
+        let taken = match word {
+            Some(word) => word.len(),
+            // The character after a backslash ends no string.
+            None if in_string && c == '\\' => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            None => c.len_utf8(),
+        };
+        in_string ^= c == '"';
+        result.push_str(if word.is_some() { "null" } else { &rest[..taken] });
+        rest = &rest[taken..];
+    }
+    result
+}
+
+/// Returns the file that a recording names, relative to `folder`. Names may have backslashes, and may be
+/// paths of the machine on which they were written: then the longest end of the path that exists counts.
+/// Returns the name as it is, in `folder`, if nothing exists.
+pub(super) fn named_file(folder: &Path, name: &str) -> PathBuf {
+    let plain = folder.join(name);
+    if plain.is_file() {
+        return plain;
+    }
+    let slashed = name.replace('\\', "/");
+    // Of a relative path the folder is kept, so that depth/0.png is not taken for 0.png.
+    let is_absolute = slashed.starts_with('/') || slashed.get(1..3) == Some(":/");
+    let fewest = if is_absolute { 1 } else { 2 };
+    let mut rest = slashed.trim_start_matches('/');
+    while rest == slashed || rest.split('/').count() >= fewest {
+        let path = folder.join(rest);
+        if path.is_file() {
+            return path;
+        }
+        let Some((_, after)) = rest.split_once('/') else { break };
+        rest = after;
+    }
+    folder.join(&slashed)
 }
 
 /// Returns the lines that are neither empty nor comments, with their numbers from 1.
@@ -186,6 +232,39 @@ mod tests {
             sorted,
             ["1305031453.374112.png", "1305031453.404816.png", "a.png", "f1.png", "f9.png", "f09b.png", "f10.png"]
         );
+    }
+
+    #[test]
+    fn numbers_that_json_lacks_become_null() {
+        let text = r#"{"a": [NaN, -Infinity, Infinity, 1.5], "NaN": "\\\"NaN, é Infinity", "b": NaN}"#;
+        let value: Value = serde_json::from_str(&without_nan(text)).unwrap();
+        let numbers = json_numbers(&value["a"]).unwrap();
+        assert!(numbers[..3].iter().all(|x| x.is_nan()) && numbers[3] == 1.5, "{numbers:?}");
+        assert_eq!(value["NaN"], "\\\"NaN, é Infinity");
+        assert!(value["b"].is_null());
+        for cut in ["\"\\", "Na", "-Inf", "\""] {
+            assert!(serde_json::from_str::<Value>(&without_nan(cut)).is_err());
+        }
+    }
+
+    #[test]
+    fn paths_of_other_machines_are_found_by_their_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("images/left/0.png");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "").unwrap();
+        for name in [
+            "images/left/0.png",
+            r"images\left\0.png",
+            r"C:\Users\me\room\images\left\0.png",
+            "/home/me/images/left/0.png",
+        ] {
+            assert_eq!(named_file(folder.path(), name), file, "{name}");
+        }
+        // The folder is part of a relative name.
+        assert_ne!(named_file(&folder.path().join("images/left"), "depth/0.png"), file);
+        let absent = named_file(folder.path(), r"images\1.png");
+        assert_eq!(absent, folder.path().join("images/1.png"));
     }
 
     #[test]

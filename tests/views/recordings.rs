@@ -739,7 +739,7 @@ fn a_wrong_convention_is_found_in_every_layout() {
             PoseConvention::OPENCV_WORLD_TO_CAMERA,
         ];
         for wrong in conventions.into_iter().filter(|&convention| convention != right) {
-            let dataset = open(&path, &OpenOptions { pose: Some(wrong), ..OpenOptions::default() }).unwrap();
+            let dataset = open(&path, &OpenOptions { pose: Some(wrong.into()), ..OpenOptions::default() }).unwrap();
             let checked = check(&*dataset).unwrap();
             assert_eq!(checked.stated, Some(wrong));
             assert_eq!(

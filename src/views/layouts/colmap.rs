@@ -20,7 +20,7 @@ const MODELS: &[&str] =
 const IMAGES: &[&str] = &["images", "../images", "../../images", "../../../images", "rgb", "color", ""];
 
 /// Names and numbers of parameters of the camera models, by their number in binary files.
-const CAMERA_MODELS: [(&str, usize); 11] = [
+const CAMERA_MODELS: [(&str, usize); 12] = [
     ("SIMPLE_PINHOLE", 3),
     ("PINHOLE", 4),
     ("SIMPLE_RADIAL", 4),
@@ -32,18 +32,80 @@ const CAMERA_MODELS: [(&str, usize); 11] = [
     ("SIMPLE_RADIAL_FISHEYE", 4),
     ("RADIAL_FISHEYE", 5),
     ("THIN_PRISM_FISHEYE", 12),
+    ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 ];
 
-/// Returns the folder of the model, and true if it is binary.
-pub(super) fn model(root: &Path) -> Option<(PathBuf, bool)> {
-    MODELS.iter().find_map(|name| {
-        let folder = root.join(name);
+/// A model in a folder.
+pub(super) struct Model {
+    folder: PathBuf,
+    is_binary: bool,
+}
+
+impl Model {
+    fn in_folder(folder: PathBuf) -> Option<Self> {
         let has = |extension: &str| {
             ["cameras", "images"].iter().all(|file| folder.join(format!("{file}.{extension}")).is_file())
         };
-        let binary = has("bin");
-        (binary || has("txt")).then_some((folder, binary))
-    })
+        let is_binary = has("bin");
+        (is_binary || has("txt")).then_some(Self { folder, is_binary })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{}", if self.is_binary { "bin" } else { "txt" }))
+    }
+
+    fn images(&self) -> Result<Vec<Image>, ViewsError> {
+        match self.is_binary {
+            true => binary_images(&self.file("images")),
+            false => text_images(&self.file("images")),
+        }
+    }
+
+    fn cameras(&self) -> Result<Cameras, ViewsError> {
+        match self.is_binary {
+            true => binary_cameras(&self.file("cameras")),
+            false => text_cameras(&self.file("cameras")),
+        }
+    }
+}
+
+/// Returns the first model.
+pub(super) fn model(root: &Path) -> Option<Model> {
+    MODELS.iter().find_map(|name| Model::in_folder(root.join(name)))
+}
+
+/// Returns the model with the most pictures: COLMAP writes one for each part of a scene that it could not
+/// join, in folders 0, 1, 2 and so on. Says so if there are several.
+fn largest_model(root: &Path, notes: &mut Vec<String>) -> Result<Option<(Model, Vec<Image>)>, ViewsError> {
+    let Some(first) = model(root) else { return Ok(None) };
+    let is_numbered = |path: &Path| text::file_name(path).bytes().all(|byte| byte.is_ascii_digit());
+    let mut others = match first.folder.parent() {
+        Some(parent) if is_numbered(&first.folder) && first.folder != root => text::folders(parent),
+        _ => Vec::new(),
+    };
+    others.retain(|path| is_numbered(path) && *path != first.folder);
+    let mut best = (first.images()?, first);
+    let mut sizes = vec![(best.1.folder.clone(), best.0.len())];
+    for other in others.into_iter().filter_map(Model::in_folder) {
+        let images = other.images()?;
+        sizes.push((other.folder.clone(), images.len()));
+        if images.len() > best.0.len() {
+            best = (images, other);
+        }
+    }
+    let (images, model) = best;
+    if sizes.len() > 1 {
+        let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let left: Vec<String> = sizes
+            .iter()
+            .filter(|(folder, _)| *folder != model.folder)
+            .map(|(folder, count)| format!("{} with {count}", name(folder)))
+            .collect();
+        let (used, count, left) = (name(&model.folder), images.len(), left.join(", "));
+        notes
+            .push(format!("of several models the one with the most pictures is used: {used} with {count}, not {left}"));
+    }
+    Ok(Some((model, images)))
 }
 
 struct Image {
@@ -53,35 +115,37 @@ struct Image {
 }
 
 pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
-    let Some((folder, binary)) = model(root) else {
-        let expected = "cameras.bin and images.bin, or .txt, in sparse/0/, sparse/ or the folder itself";
-        return Err(ViewsError::missing(root, Layout::Colmap, "the model", expected));
-    };
-    let extension = if binary { "bin" } else { "txt" };
-    let file = |name: &str| folder.join(format!("{name}.{extension}"));
-    let (cameras, mut images) = match binary {
-        true => (binary_cameras(&file("cameras"))?, binary_images(&file("images"))?),
-        false => (text_cameras(&file("cameras"))?, text_images(&file("images"))?),
-    };
     let convention = PoseConvention::OPENCV_WORLD_TO_CAMERA;
     let mut listing = Listing::new(Layout::Colmap, root, Some(convention), None);
     listing.conventions.metric = false;
+    let Some((model, mut images)) = largest_model(root, &mut listing.notes)? else {
+        let expected = "cameras.bin and images.bin, or .txt, in sparse/0/, sparse/ or the folder itself";
+        return Err(ViewsError::missing(root, Layout::Colmap, "the model", expected));
+    };
+    let cameras = model.cameras()?;
     let mut order: Vec<PathBuf> = images.iter().map(|image| image.name.clone().into()).collect();
     text::sort_naturally(&mut order);
     let rank: HashMap<PathBuf, usize> = order.into_iter().enumerate().map(|(i, name)| (name, i)).collect();
     images.sort_by_key(|image| rank.get(Path::new(&image.name)).copied());
     // The folder that has the first picture found in any of them.
-    let folders = [root, folder.as_path()].into_iter().flat_map(|base| IMAGES.iter().map(|name| base.join(name)));
-    let pictures = folders.into_iter().find(|folder| images.iter().any(|image| folder.join(&image.name).is_file()));
+    let folders = [root, model.folder.as_path()].into_iter().flat_map(|base| IMAGES.iter().map(|name| base.join(name)));
+    let pictures =
+        folders.into_iter().find(|folder| images.iter().any(|image| text::named_file(folder, &image.name).is_file()));
     let pictures = pictures.unwrap_or_else(|| root.join("images"));
     let maps = text::folder_of(root, &["stereo/depth_maps", "dense/0/stereo/depth_maps", "dense/stereo/depth_maps"]);
     for image in images {
-        let Some(camera) = cameras.get(&image.camera) else {
+        let Some(camera) = cameras.known.get(&image.camera) else {
+            if let Some(number) = cameras.unknown_model {
+                let found = format!("camera model number {number}");
+                return Err(ViewsError::unsupported(&model.file("cameras"), found, "a number of COLMAP, 0 to 11"));
+            }
             let found = format!("{} (of {})", image.camera, image.name);
-            return Err(ViewsError::value(&file("images"), "a camera's number", found, "a number listed in cameras"));
+            let expected = "a number listed in cameras";
+            return Err(ViewsError::value(&model.file("images"), "a camera's number", found, expected));
         };
         let depth = maps.as_ref().and_then(|folder| {
-            let kinds = ["geometric", "photometric"].map(|kind| folder.join(format!("{}.{kind}.bin", image.name)));
+            let named = |kind| text::named_file(folder, &format!("{}.{kind}.bin", image.name));
+            let kinds = ["geometric", "photometric"].map(named);
             let path = kinds.into_iter().find(|path| path.is_file())?;
             Some(DepthFile { path, confidence: None, format: DepthFormat::Colmap })
         });
@@ -89,17 +153,25 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
             depth,
             calibration: Some(camera.calibration()?),
             pose: image.pose,
-            ..Listed::new(pictures.join(image.name))
+            ..Listed::new(text::named_file(&pictures, &image.name))
         });
     }
-    if file("points3D").is_file() {
-        listing.points =
-            Some(Points { path: file("points3D"), read: if binary { binary_points } else { text_points } });
+    let path = model.file("points3D");
+    if path.is_file() {
+        listing.points = Some(Points { path, read: if model.is_binary { binary_points } else { text_points } });
     }
     if maps.is_none() {
         listing.notes.push("there are no depth maps, only pictures, poses and sparse points".into());
     }
     Ok(listing)
+}
+
+/// Cameras by their numbers.
+#[derive(Default)]
+struct Cameras {
+    known: HashMap<u32, Camera>,
+    /// Number of a camera model that is not known. The cameras after it cannot be read.
+    unknown_model: Option<u32>,
 }
 
 /// A camera of the model, or the error for a model that is not a pinhole.
@@ -155,9 +227,9 @@ fn pose(q: [f64; 4], t: [f64; 3]) -> PoseState {
     Pose::from_quaternion([x, y, z, w], DVec3::from_array(t), PoseConvention::OPENCV_WORLD_TO_CAMERA).into()
 }
 
-fn text_cameras(path: &Path) -> Result<HashMap<u32, Camera>, ViewsError> {
+fn text_cameras(path: &Path) -> Result<Cameras, ViewsError> {
     let content = text::read(path)?;
-    let mut cameras = HashMap::new();
+    let mut cameras = Cameras::default();
     for (line_number, line) in text::lines(&content) {
         let mut words = line.split_whitespace();
         let id = words.next().and_then(|word| word.parse().ok());
@@ -169,7 +241,7 @@ fn text_cameras(path: &Path) -> Result<HashMap<u32, Camera>, ViewsError> {
         let [width, height, parameters @ ..] = numbers.as_slice() else {
             return Err(ViewsError::line(path, line_number, "too few numbers", "CAMERA_ID MODEL WIDTH HEIGHT PARAMS"));
         };
-        cameras.insert(id, Camera::new(path, model, [*width, *height], parameters)?);
+        cameras.known.insert(id, Camera::new(path, model, [*width, *height], parameters)?);
     }
     Ok(cameras)
 }
@@ -278,22 +350,23 @@ fn with_reader<T>(path: &Path, read: impl FnOnce(&mut Reader<'_>) -> Result<T, V
     read(&mut Reader { path, bytes: &bytes, at: 0 })
 }
 
-fn binary_cameras(path: &Path) -> Result<HashMap<u32, Camera>, ViewsError> {
+fn binary_cameras(path: &Path) -> Result<Cameras, ViewsError> {
     with_reader(path, |reader| {
-        let mut cameras = HashMap::new();
+        let mut cameras = Cameras::default();
         for _ in 0..reader.count(24, "cameras")? {
             let id = reader.u32("a camera")?;
             let model = reader.u32("a camera")?;
             let size = [reader.u64("a camera")?, reader.u64("a camera")?].map(|side| side as f64);
             let Some(&(name, count)) = CAMERA_MODELS.get(model as usize) else {
-                let found = format!("camera model number {model}");
-                return Err(ViewsError::unsupported(path, found, "a number of COLMAP, 0 to 10"));
+                // Its number of parameters is not known, so the next camera cannot be found.
+                cameras.unknown_model = Some(model);
+                break;
             };
             let mut parameters = Vec::with_capacity(count);
             for _ in 0..count {
                 parameters.extend(reader.f64s::<1>("a camera")?);
             }
-            cameras.insert(id, Camera::new(path, name, size, &parameters)?);
+            cameras.known.insert(id, Camera::new(path, name, size, &parameters)?);
         }
         Ok(cameras)
     })

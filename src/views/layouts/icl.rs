@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::tum::{Timed, pose_at, read_pairs, read_trajectory};
 use super::{by_stem, require_poses};
-use crate::views::calibration::{Calibration, read_calibration};
+use crate::views::calibration::{Calibration, find_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
@@ -38,8 +38,8 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let poses = read_trajectory(&trajectory)?;
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Icl, root, Some(convention), Some(UNITS_PER_METER));
-    let calibration = match text::file_of(root, CAMERA) {
-        Some(path) => read_calibration(&path, false)?,
+    let calibration = match find_calibration(root, CAMERA, false, &mut listing.notes)? {
+        Some(calibration) => calibration,
         None => {
             listing.notes.push("the intrinsics are those published for ICL-NUIM (f 481.2, -480)".into());
             Calibration::of([481.2, -480.0, 319.5, 239.5]).sized(640, 480)

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::views::calibration::read_calibration;
+use crate::views::calibration::find_calibration;
 use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, ViewsError, text};
 
@@ -29,7 +29,7 @@ pub(super) fn fits(root: &Path) -> bool {
 
 pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let mut listing = Listing::new(Layout::Images, root, None, Some(UNITS_PER_METER));
-    let calibration = text::file_of(root, CAMERA).map(|path| read_calibration(&path, false)).transpose()?;
+    let calibration = find_calibration(root, CAMERA, false, &mut listing.notes)?;
     let colors = match text::folder_of(root, COLOR_FOLDERS) {
         Some(folder) => text::files(&folder, text::COLOR)?,
         None => text::files(root, text::COLOR)?,

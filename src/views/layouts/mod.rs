@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::camera::InvalidPose;
+use super::check::{PoseCheck, Reading, Verdict, check};
 use super::recording::{Listed, Listing, PoseState, Recording};
 use super::reread::Reread;
 use super::text;
@@ -30,8 +31,19 @@ pub struct OpenOptions {
     pub layout: Option<Layout>,
     /// Number of depth units per metre; `None` for the layout's own.
     pub depth_units_per_meter: Option<f64>,
-    /// Convention of the stored poses; `None` for the layout's own.
-    pub pose: Option<PoseConvention>,
+    /// How the stored poses are read; `None` for the layout's own convention.
+    pub pose: Option<Reading>,
+}
+
+/// A recording that was opened and checked.
+pub struct Checked {
+    /// The recording. If its depth maps clearly agree better with another reading of the poses, they are read
+    /// that way, unless the options ask for one.
+    pub dataset: Box<dyn Dataset>,
+    /// Result of the check, before the poses were read in another way; `None` without poses or depth.
+    pub check: Option<PoseCheck>,
+    /// The reading that was taken instead of the layout's.
+    pub applied: Option<Reading>,
 }
 
 /// Detects the layout of a recording from its files and folders and from the beginning of files.
@@ -67,9 +79,32 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>, View
     };
     let dataset = open_as(layout, path, options)?;
     Ok(match options.pose {
-        Some(convention) => Box::new(Reread::new(dataset, convention)),
+        Some(reading) => Box::new(Reread::new(dataset, reading, "as requested")),
         None => dataset,
     })
+}
+
+/// Does the same as [`open`], then [checks](check()) the poses and reads them as the depth maps ask.
+///
+/// Left-handed axes are only found, not applied: they would mirror the world, to which a scan may belong.
+///
+/// # Errors
+/// As for [`open`] and [`check`](check()).
+pub fn open_checked(path: &Path, options: &OpenOptions) -> Result<Checked, ViewsError> {
+    let dataset = open(path, options)?;
+    if dataset.counts().with_depth == 0 || dataset.conventions().pose.is_none() {
+        return Ok(Checked { dataset, check: None, applied: None });
+    }
+    let checked = check(&*dataset)?;
+    let applied = match checked.verdict {
+        Verdict::Contradicted(reading) if options.pose.is_none() && reading != Reading::LeftHanded => Some(reading),
+        _ => None,
+    };
+    let dataset = match applied {
+        Some(reading) => Box::new(Reread::new(dataset, reading, "as the depth maps ask")),
+        None => dataset,
+    };
+    Ok(Checked { dataset, check: Some(checked), applied })
 }
 
 fn open_as(layout: Layout, path: &Path, options: &OpenOptions) -> Result<Box<dyn Dataset>, ViewsError> {

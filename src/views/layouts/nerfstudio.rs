@@ -18,6 +18,27 @@ const NAMES: &[&str] = &["transforms.json", "transforms_train.json"];
 /// Names of point files beside `transforms.json` that programs of this family write or start from. They are
 /// used if it names no file.
 const POINTS: &[&str] = &["sparse_pc.ply", "init.ply", "points3D.ply", "points3d.ply", "point_cloud.ply"];
+/// Keys of instant-ngp and nerfstudio that mean another lens than a pinhole with Brown's distortion, if they
+/// are true or not zero. The coefficients are of fisheye, f-theta and rational models.
+const LENSES: &[&str] = &[
+    "is_fisheye",
+    "fisheye",
+    "ftheta",
+    "is_ftheta",
+    "latlong",
+    "lat_long",
+    "is_latlong",
+    "equirectangular",
+    "orthographic",
+    "ftheta_p0",
+    "ftheta_p1",
+    "ftheta_p2",
+    "ftheta_p3",
+    "ftheta_p4",
+    "k4",
+    "k5",
+    "k6",
+];
 /// Extensions to try, in this order, if a picture's name has none.
 const EXTENSIONS: [&str; 6] = ["", ".png", ".jpg", ".jpeg", ".JPG", ".PNG"];
 
@@ -52,6 +73,7 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
             Some(if (units - units.round()).abs() < 1e-6 * units { units.round() } else { units });
     }
     let mut size_of_first = None;
+    let mut unknown_depth = 0;
     for (i, frame) in listed.iter().enumerate() {
         let Some(name) = frame.get("file_path").and_then(Value::as_str) else {
             return Err(ViewsError::value(
@@ -76,7 +98,11 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
             Known::Nothing => None,
         };
         let depth = frame.get("depth_file_path").or_else(|| frame.get("depth_path")).and_then(Value::as_str);
-        let depth = depth.map(|name| folder.join(name)).filter(|path| text::has_extension(path, text::DEPTH));
+        let depth = depth.map(|name| text::named_file(folder, name)).filter(|path| {
+            let is_known = text::has_extension(path, text::DEPTH);
+            unknown_depth += usize::from(!is_known);
+            is_known
+        });
         let pose = match frame.get("transform_matrix").map(json_numbers) {
             None => PoseState::Missing,
             Some(None) => PoseState::Invalid(InvalidPose::Unreadable),
@@ -84,8 +110,12 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
         };
         listing.frames.push(Listed { depth: depth.map(DepthFile::integer), calibration, pose, ..Listed::new(color) });
     }
+    if unknown_depth > 0 {
+        let known = text::DEPTH.join(", ");
+        listing.notes.push(format!("{unknown_depth} depth maps are not used: their format is none of {known}"));
+    }
     if let Some(name) = all.get("ply_file_path").and_then(Value::as_str) {
-        let points = folder.join(name);
+        let points = text::named_file(folder, name);
         if points.is_file() {
             listing.points = Some(Points::scan(points));
         } else {
@@ -101,8 +131,17 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
     Ok(listing)
 }
 
-/// Returns an error for cameras that are not pinholes.
+/// Returns an error for cameras that are not pinholes with Brown's distortion.
 fn check_model(file: &Path, value: &Value) -> Result<(), ViewsError> {
+    let is_set = |key: &&str| match value.get(*key) {
+        Some(Value::Bool(set)) => *set,
+        Some(other) => other.as_f64().is_some_and(|number| number != 0.0),
+        None => false,
+    };
+    if let Some(key) = LENSES.iter().find(|key| is_set(key)) {
+        let expected = "a pinhole with k1, k2, k3, p1, p2: undistort the pictures and depth maps first";
+        return Err(ViewsError::unsupported(file, format!("the lens of \"{key}\""), expected));
+    }
     let Some(model) = value.get("camera_model").and_then(Value::as_str) else { return Ok(()) };
     let known = ["PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL"];
     if known.iter().any(|name| name.eq_ignore_ascii_case(model)) {
@@ -114,9 +153,9 @@ fn check_model(file: &Path, value: &Value) -> Result<(), ViewsError> {
 
 /// Returns the picture of that name, with an extension added if the name lacks one.
 fn picture(folder: &Path, name: &str) -> PathBuf {
-    let candidates = EXTENSIONS.map(|extension| folder.join(format!("{name}{extension}")));
+    let candidates = EXTENSIONS.map(|extension| text::named_file(folder, &format!("{name}{extension}")));
     let found = candidates.iter().find(|path| path.is_file()).cloned();
-    found.unwrap_or_else(|| folder.join(name))
+    found.unwrap_or_else(|| text::named_file(folder, name))
 }
 
 enum Known {

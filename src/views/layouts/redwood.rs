@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::views::calibration::{Calibration, read_calibration};
+use crate::views::calibration::{Calibration, find_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
@@ -101,7 +101,7 @@ fn read_match(path: &Path) -> Result<Vec<(PathBuf, PathBuf)>, ViewsError> {
         let Some((depth, color)) = line.split_once([' ', '\t']) else {
             return Err(ViewsError::line(path, line_number, format!("\"{line}\""), "a depth map and a picture"));
         };
-        pairs.push((folder.join(color.trim()), folder.join(depth)));
+        pairs.push((text::named_file(folder, color.trim()), text::named_file(folder, depth)));
     }
     Ok(pairs)
 }
@@ -113,8 +113,8 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Redwood, root, Some(convention), Some(UNITS_PER_METER));
     let poses: HashMap<usize, PoseState> = read_trajectory(&trajectory, &mut listing.notes)?.into_iter().collect();
-    let calibration = match text::file_of(root, CAMERA) {
-        Some(path) => read_calibration(&path, false)?,
+    let calibration = match find_calibration(root, CAMERA, false, &mut listing.notes)? {
+        Some(calibration) => calibration,
         None => {
             listing
                 .notes

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{by_stem, pose_of_file, require_poses};
-use crate::views::calibration::{Calibration, read_calibration};
+use crate::views::calibration::{Calibration, find_calibration, read_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
@@ -62,12 +62,16 @@ pub(super) fn list_as(layout: Layout, root: &Path, units_per_meter: f64) -> Resu
     let Some(color) = color_folder(root) else {
         return Err(ViewsError::missing(root, layout, "the folder of colour pictures", "color/"));
     };
+    let mut listing = Listing::new(layout, root, Some(convention), Some(units_per_meter));
     let (calibration, depth_calibration) = intrinsics(root)?;
+    let calibration = match calibration {
+        Some(calibration) => Some(calibration),
+        None => find_calibration(root, &[], false, &mut listing.notes)?,
+    };
     let Some(calibration) = calibration else {
         return Err(ViewsError::missing(root, layout, "the intrinsics of the camera", COLOR_INTRINSICS.join(", ")));
     };
     let depths = by_stem(&text::files_if_any(&root.join("depth"), text::DEPTH));
-    let mut listing = Listing::new(layout, root, Some(convention), Some(units_per_meter));
     for path in text::files(&color, text::COLOR)? {
         let stem = text::stem(&path);
         listing.frames.push(Listed {

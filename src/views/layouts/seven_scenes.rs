@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{pose_of_file, require_poses};
-use crate::views::calibration::{Calibration, read_calibration};
+use crate::views::calibration::{Calibration, find_calibration, read_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::{Layout, PoseConvention, ViewsError, text};
 
@@ -36,13 +36,15 @@ fn pictures(folder: &Path) -> Vec<PathBuf> {
 pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::SevenScenes, root, Some(convention), Some(UNITS_PER_METER));
-    let info = text::file_of(root, &["_info.txt"]);
-    let (calibration, depth_calibration) = match (&info, text::file_of(root, CAMERA)) {
-        (Some(path), _) => (read_calibration(path, false)?, Some(read_calibration(path, true)?)),
-        (None, Some(path)) => (read_calibration(&path, false)?, None),
-        (None, None) => {
+    let (calibration, depth_calibration) = match text::file_of(root, &["_info.txt"]) {
+        Some(path) => (Some(read_calibration(&path, false)?), Some(read_calibration(&path, true)?)),
+        None => (find_calibration(root, CAMERA, false, &mut listing.notes)?, None),
+    };
+    let calibration = match calibration {
+        Some(calibration) => calibration,
+        None => {
             listing.notes.push("the intrinsics are the sensor's default, f 585, c 320 240, as published".into());
-            (Calibration::of(DEFAULT).sized(640, 480), None)
+            Calibration::of(DEFAULT).sized(640, 480)
         }
     };
     let several = sequences(root).iter().filter(|folder| !pictures(folder).is_empty()).count() > 1;

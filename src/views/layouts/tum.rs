@@ -1,13 +1,14 @@
 //! The TUM RGB-D benchmark: pictures, depth maps and poses, each with a time.
 //!
 //! groundtruth.txt has lines `time tx ty tz qx qy qz qw`, camera-to-world in OpenCV axes. Depth is in 1/5000
-//! m. A picture gets the depth map nearest in time. Poses are interpolated.
+//! m. A picture gets the depth map that associations.txt names, else the one nearest in time. Poses are
+//! interpolated. Times are in seconds, or in milliseconds, microseconds or nanoseconds if they are so large.
 
 use std::path::{Path, PathBuf};
 
 use glam::DVec3;
 
-use crate::views::calibration::{Calibration, read_calibration};
+use crate::views::calibration::{Calibration, find_calibration};
 use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
 
@@ -48,6 +49,23 @@ pub(super) struct Timed<T> {
     pub what: T,
 }
 
+/// Converts times to seconds. Units are told by the size of the times, which usually count from 1970, and by
+/// the usual step between them.
+fn to_seconds(mut times: Vec<&mut f64>) {
+    let largest = times.iter().fold(0.0, |largest: f64, time| largest.max(time.abs()));
+    let mut steps: Vec<f64> = times.windows(2).map(|pair| (*pair[1] - *pair[0]).abs()).filter(|&d| d > 0.0).collect();
+    let middle = steps.len() / 2;
+    let step = if steps.is_empty() { 0.0 } else { *steps.select_nth_unstable_by(middle, f64::total_cmp).1 };
+    let per_second = match (largest, step) {
+        (1e17.., _) | (_, 1e6..) => 1e9,
+        (1e14.., _) => 1e6,
+        (1e11.., _) => 1e3,
+        (_, 3e3..) => 1e6,
+        _ => return,
+    };
+    times.iter_mut().for_each(|time| **time /= per_second);
+}
+
 /// Returns the entry nearest in time. `timed` is sorted by time.
 fn nearest<T>(timed: &[Timed<T>], time: f64) -> Option<&Timed<T>> {
     let after = timed.partition_point(|other| other.time < time);
@@ -65,8 +83,9 @@ fn read_list(path: &Path) -> Result<Vec<Timed<PathBuf>>, ViewsError> {
         let Some((time, file)) = parsed else {
             return Err(ViewsError::line(path, line_number, quoted(line), "a time and a file name"));
         };
-        list.push(Timed { time, what: folder.join(file) });
+        list.push(Timed { time, what: text::named_file(folder, file) });
     }
+    to_seconds(list.iter_mut().map(|entry| &mut entry.time).collect());
     list.sort_by(|a, b| a.time.total_cmp(&b.time));
     Ok(list)
 }
@@ -77,14 +96,17 @@ pub(super) struct Pair {
     pub depth: Timed<PathBuf>,
 }
 
-/// Reads a list of lines `time file time file`, with colour or depth first.
+/// Reads a list of lines `time file time file`, with colour or depth first, or `file file` with times as
+/// names.
 pub(super) fn read_pairs(path: &Path) -> Result<Vec<Pair>, ViewsError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let content = text::read(path)?;
     let mut pairs = Vec::new();
+    let time_of = |file: &str| finite(&text::stem(Path::new(file)));
     for (line_number, line) in text::lines(&content) {
         let tokens: Vec<&str> = line.split([' ', '\t', ',']).filter(|token| !token.is_empty()).collect();
         let parsed = match tokens[..] {
+            [file, other] => time_of(file).zip(time_of(other)).map(|times| (times, file, other)),
             [time, file, other_time, other, ..] => {
                 finite(time).zip(finite(other_time)).map(|times| (times, file, other))
             }
@@ -93,19 +115,25 @@ pub(super) fn read_pairs(path: &Path) -> Result<Vec<Pair>, ViewsError> {
         let Some(((time, other_time), file, other)) = parsed else {
             return Err(ViewsError::line(path, line_number, quoted(line), "a time, a file, a time and a file"));
         };
-        let first = Timed { time, what: folder.join(file) };
-        let second = Timed { time: other_time, what: folder.join(other) };
+        let first = Timed { time, what: text::named_file(folder, file) };
+        let second = Timed { time: other_time, what: text::named_file(folder, other) };
         pairs.push(match file.contains("depth") {
             true => Pair { color: second, depth: first },
             false => Pair { color: first, depth: second },
         });
     }
+    to_seconds(pairs.iter_mut().map(|pair| &mut pair.color.time).collect());
+    to_seconds(pairs.iter_mut().map(|pair| &mut pair.depth.time).collect());
     Ok(pairs)
 }
 
 /// Reads a trajectory of lines `time tx ty tz qx qy qz qw` and sorts it by time.
 pub(super) fn read_trajectory(path: &Path) -> Result<Vec<Timed<PoseState>>, ViewsError> {
     let content = text::read(path)?;
+    // A comment may name the columns.
+    let place = |line: &str, column| line.to_ascii_lowercase().find(column);
+    let w_first = |line: &&str| place(line, "qw").zip(place(line, "qx")).is_some_and(|(w, x)| w < x);
+    let scalar_first = content.lines().filter(|line| line.starts_with('#')).any(|line| w_first(&line));
     let mut poses = Vec::new();
     for (line_number, line) in text::lines(&content) {
         let numbers = text::numbers_of_line(path, line_number, line)?;
@@ -115,9 +143,12 @@ pub(super) fn read_trajectory(path: &Path) -> Result<Vec<Timed<PoseState>>, View
         let (Some(&xyzw), true) = (q.first_chunk::<4>(), time.is_finite()) else {
             return Err(ViewsError::line(path, line_number, quoted(line), "time tx ty tz qx qy qz qw"));
         };
+        let [a, b, c, d] = xyzw;
+        let xyzw = if scalar_first { [b, c, d, a] } else { xyzw };
         let pose = Pose::from_quaternion(xyzw, DVec3::new(*x, *y, *z), PoseConvention::OPENCV_CAMERA_TO_WORLD);
         poses.push(Timed { time: *time, what: pose.into() });
     }
+    to_seconds(poses.iter_mut().map(|pose| &mut pose.time).collect());
     poses.sort_by(|a, b| a.time.total_cmp(&b.time));
     Ok(poses)
 }
@@ -141,6 +172,7 @@ pub(super) fn pose_at(poses: &[Timed<PoseState>], time: f64) -> PoseState {
 fn named_by_time(folder: &Path, extensions: &[&str]) -> Vec<Timed<PathBuf>> {
     let timed = |path: PathBuf| Some(Timed { time: finite(&text::stem(&path))?, what: path });
     let mut list: Vec<_> = text::files_if_any(folder, extensions).into_iter().filter_map(timed).collect();
+    to_seconds(list.iter_mut().map(|entry| &mut entry.time).collect());
     list.sort_by(|a, b| a.time.total_cmp(&b.time));
     list
 }
@@ -163,8 +195,8 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let poses = read_trajectory(&trajectory)?;
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Tum, root, Some(convention), Some(UNITS_PER_METER));
-    let calibration = match text::file_of(root, CAMERA) {
-        Some(path) => read_calibration(&path, false)?,
+    let calibration = match find_calibration(root, CAMERA, false, &mut listing.notes)? {
+        Some(calibration) => calibration,
         None => {
             let name = sequence_name(root);
             let published = PUBLISHED.into_iter().find(|(camera, _)| name.contains(camera));
@@ -175,30 +207,41 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
             Calibration::of(published.map_or(DEFAULT, |(_, intrinsics)| intrinsics)).sized(640, 480)
         }
     };
+    let lists = ["rgb.txt", "depth.txt"].map(|name| text::file_of(root, &[name]));
+    let pairs = match text::file_of(root, ASSOCIATIONS).map(|path| read_pairs(&path)) {
+        Some(Ok(pairs)) => Some(pairs),
+        // Associations may be of other files, for example of pictures and poses. Then the lists count.
+        Some(Err(error)) if lists[0].is_none() => return Err(error),
+        _ => None,
+    };
+    let frame = |color: Timed<PathBuf>, depth: Option<&Timed<PathBuf>>| {
+        // Two clocks, if a pair is farther apart: then the picture's pose counts for both.
+        let near = depth.filter(|depth| (depth.time - color.time).abs() <= MAX_DIFFERENCE);
+        Listed {
+            depth: depth.map(|depth| DepthFile::integer(depth.what.clone())),
+            calibration: Some(calibration),
+            pose: pose_at(&poses, color.time),
+            depth_pose: near.and_then(|depth| pose_at(&poses, depth.time).valid()),
+            ..Listed::new(color.what)
+        }
+    };
+    if let Some(mut pairs) = pairs {
+        pairs.sort_by(|a, b| a.color.time.total_cmp(&b.color.time));
+        listing.frames.extend(pairs.into_iter().map(|pair| frame(pair.color, Some(&pair.depth))));
+        return Ok(listing);
+    }
     let existing = |list: Vec<Timed<PathBuf>>| {
         let listed = list.len();
         let there: Vec<_> = list.into_iter().filter(|picture| picture.what.is_file()).collect();
         (listed - there.len(), there)
     };
-    let lists = ["rgb.txt", "depth.txt"].map(|name| text::file_of(root, &[name]));
-    let (colors, depths) = match (&lists, text::file_of(root, ASSOCIATIONS)) {
-        ([Some(rgb), depth], _) => {
+    let (colors, depths) = match &lists {
+        [Some(rgb), depth] => {
             let (absent, colors) = existing(read_list(rgb)?);
             listing.missing_color = absent;
             let depths = depth.as_deref().map(read_list).transpose()?.unwrap_or_default();
             let (absent, depths) = existing(depths);
             listing.missing_depth = absent;
-            (colors, depths)
-        }
-        (_, Some(pairs)) => {
-            let (colors, depths): (Vec<_>, Vec<_>) =
-                read_pairs(&pairs)?.into_iter().map(|pair| (pair.color, pair.depth)).unzip();
-            let (absent, mut colors) = existing(colors);
-            listing.missing_color = absent;
-            let (absent, mut depths) = existing(depths);
-            listing.missing_depth = absent;
-            colors.sort_by(|a, b| a.time.total_cmp(&b.time));
-            depths.sort_by(|a, b| a.time.total_cmp(&b.time));
             (colors, depths)
         }
         _ => (named_by_time(&root.join("rgb"), text::COLOR), named_by_time(&root.join("depth"), text::DEPTH)),
@@ -207,13 +250,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     for color in colors {
         let depth = nearest(&depths, color.time).filter(|depth| (depth.time - color.time).abs() <= MAX_DIFFERENCE);
         alone += usize::from(depth.is_none());
-        listing.frames.push(Listed {
-            depth: depth.map(|depth| DepthFile::integer(depth.what.clone())),
-            calibration: Some(calibration),
-            pose: pose_at(&poses, color.time),
-            depth_pose: depth.and_then(|depth| pose_at(&poses, depth.time).valid()),
-            ..Listed::new(color.what)
-        });
+        listing.frames.push(frame(color, depth));
     }
     if alone > 0 {
         listing.notes.push(format!("{alone} pictures have no depth map within {MAX_DIFFERENCE} s"));
@@ -232,6 +269,24 @@ fn quoted(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_every_unit_become_seconds() {
+        let seconds = [1_403_636_579.75, 1_403_636_579.8, 1_403_636_580.0];
+        for unit in [1.0, 1e3, 1e6, 1e9] {
+            let mut times = seconds.map(|time| time * unit);
+            to_seconds(times.iter_mut().collect());
+            assert!(times.iter().zip(seconds).all(|(a, b)| (a - b).abs() < 1e-5), "{unit}: {times:?}");
+        }
+        // Times from zero on: the step tells the unit. Numbers of frames stay what they are.
+        for (step, expected) in [(33e6, 0.033), (33e3, 0.033), (0.033, 0.033), (1.0, 1.0), (5.0, 5.0)] {
+            let mut times = [0.0, step, 2.0 * step];
+            to_seconds(times.iter_mut().collect());
+            assert!((times[1] - expected).abs() < 1e-12, "{times:?}");
+        }
+        to_seconds(Vec::new());
+        to_seconds(vec![&mut f64::NAN, &mut f64::INFINITY]);
+    }
 
     #[test]
     fn poses_are_interpolated_across_short_gaps_only() {
