@@ -120,6 +120,8 @@ pub struct ViewReport {
     pub points: usize,
     /// Points that no view sees. They get the feature of the nearest point that is seen.
     pub unseen_points: usize,
+    /// Points that at least three views see.
+    pub points_in_three: usize,
 }
 
 /// View with the output of the model, for pictures of it.
@@ -183,6 +185,7 @@ pub fn encode_views(
     }
     let lifted = lifter.finish()?;
     report.unseen_points = lifted.num_unseen;
+    report.points_in_three = lifted.num_views_of_point.iter().filter(|views| **views >= 3).count();
     timer.lap("fuse views");
     Ok((lifted, report))
 }

@@ -234,6 +234,7 @@ impl Scene {
             points: &self.points,
             origin: self.origin,
             normals: self.normals(),
+            colors: self.colors(),
             faces: self.faces(),
             metres_per_unit: self.metres_per_unit().unwrap_or(1.0),
         }

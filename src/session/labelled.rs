@@ -78,6 +78,9 @@ impl Labeller<'_> {
     }
 }
 
+/// Too few points are seen if more than one in so many is in no view.
+const FEW_SEEN: usize = 5;
+
 /// Notes about the views, for the user.
 fn notes_of(inferred: &Inferred) -> Vec<String> {
     let views = &inferred.views;
@@ -97,11 +100,24 @@ fn notes_of(inferred: &Inferred) -> Vec<String> {
             views.without_depth
         ));
     }
+    let share = |points: usize| 100.0 * points as f64 / views.points.max(1) as f64;
+    notes.push(format!(
+        "{:.1} % of the points are in at least one view, {:.1} % in three",
+        share(views.points - views.unseen_points),
+        share(views.points_in_three)
+    ));
     if views.unseen_points > 0 {
         notes.push(format!(
             "{} of {} points are in no view: they get the feature of the nearest point that is seen",
             views.unseen_points, views.points
         ));
+    }
+    if views.unseen_points * FEW_SEEN > views.points {
+        notes.push(
+            "warning: more than a fifth of the points are in no view; --scene, --up and --views change where the scan \
+             is looked at from"
+                .into(),
+        );
     }
     notes
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::prelude::Device;
+use glam::DVec3;
 
 use super::SessionError;
 use super::source::ViewSettings;
@@ -44,6 +45,15 @@ pub struct Placed<'a> {
     frames: Vec<usize>,
 }
 
+/// Name of a direction: an axis, or its three values.
+fn axis_name(direction: DVec3) -> String {
+    let axes = DVec3::AXES.into_iter().zip(["x", "y", "z"]);
+    let mut signed = axes.flat_map(|(axis, name)| [(axis, name.to_owned()), (-axis, format!("-{name}"))]);
+    let name = signed.find(|(axis, _)| axis.dot(direction) > 0.9999).map(|(_, name)| name);
+    let [x, y, z] = direction.to_array();
+    name.unwrap_or_else(|| format!("({x:.2}, {y:.2}, {z:.2})"))
+}
+
 impl<'a> Placed<'a> {
     /// Places cameras for `scene`, or chooses the frames of its recording.
     ///
@@ -64,13 +74,19 @@ impl<'a> Placed<'a> {
         }
         let mut frames = Vec::new();
         match source {
-            ViewSource::Drawn => notes.push(format!(
-                "{} virtual cameras for a scene of kind {}: {:.1} % of the points in at least one picture, {:.1} % in three",
-                cameras.cameras.len(),
-                cameras.kind,
-                100.0 * cameras.seen_once,
-                100.0 * cameras.seen_enough
-            )),
+            ViewSource::Drawn => {
+                let is_given = settings.up.or(scene.up).is_some();
+                notes.push(format!(
+                    "{} virtual cameras for a scene of kind {}; up is {}{}",
+                    cameras.cameras.len(),
+                    cameras.kind,
+                    axis_name(cameras.up),
+                    if is_given { ", as given" } else { "" }
+                ));
+                if cameras.strays > 0 {
+                    notes.push(format!("{} points far outside the rest are not looked at", cameras.strays));
+                }
+            }
             ViewSource::Recorded(dataset) => {
                 let posed: Vec<usize> = (0..dataset.len()).filter(|&i| dataset.frames()[i].pose.is_some()).collect();
                 frames = settings.compat.frames(&posed, settings.max_views);
@@ -111,5 +127,16 @@ impl<'a> Placed<'a> {
             ViewSource::Drawn => None,
             ViewSource::Recorded(dataset) | ViewSource::Frame(dataset, _) => Some(dataset.root()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_are_named_by_their_axis() {
+        assert_eq!([DVec3::Z, DVec3::NEG_Y].map(axis_name), ["z", "-y"]);
+        assert_eq!(axis_name(DVec3::new(0.6, 0.0, -0.8)), "(0.60, 0.00, -0.80)");
     }
 }

@@ -21,7 +21,10 @@ mod layouts;
 mod recording;
 pub mod render;
 mod reread;
+mod standing;
+mod strays;
 mod text;
+mod upright;
 pub mod viewpoints;
 pub mod virtual_cameras;
 

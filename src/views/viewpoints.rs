@@ -10,8 +10,7 @@ use rayon::prelude::*;
 use super::render::SLACK;
 use super::virtual_cameras::{Discs, Frame, Lens, Scan, SceneKind, Sites, Surveyor, VirtualCamera, VirtualCameras};
 use super::virtual_cameras::{around, look};
-use crate::ops::knn::cpu::{knn_between, knn_points};
-use crate::ops::normals::cpu::{Orientation, normals as estimate_normals};
+use crate::ops::knn::cpu::knn_between;
 use crate::ops::pinhole::Pinhole;
 use crate::ops::splat::cpu::splat;
 
@@ -28,8 +27,6 @@ const PITCH_INTERIOR: f32 = 55.0;
 const PITCH_SCANNER: f32 = 35.0;
 const PITCH_TERRAIN: f32 = 40.0;
 const PITCH_OBJECT: f32 = 25.0;
-/// Number of neighbours used to estimate normals of sites.
-const NEIGHBORS: usize = 12;
 /// Largest number of camera positions used to tell the front of a surface from its back: the bits of a u64.
 const MAX_EYES: usize = 64;
 /// Width of the pictures in which views are compared, in pixels.
@@ -447,9 +444,7 @@ impl Fronts {
             *seen_from = nearest.map_or(0, |bit| 1 << bit);
         }
         let positions: Vec<[f32; 3]> = sites.positions.iter().map(Vec3::to_array).collect();
-        let neighbors = knn_points(&positions, NEIGHBORS, false, 0..positions.len()).index;
-        let normals = estimate_normals(&positions, &neighbors, NEIGHBORS, 0, Orientation::Up);
-        let normals: Vec<Vec3> = normals.into_iter().map(Vec3::from_array).collect();
+        let normals = sites.surfaces.clone();
 
         let of_face = |face: &[u32; 3]| {
             let [a, b, c] = face.map(|corner| frame.turned(scan.points[corner as usize]));

@@ -14,6 +14,11 @@ use rayon::prelude::*;
 
 use super::camera::{Intrinsics, Pose, PoseConvention};
 use super::render::SLACK;
+use super::standing::{Standing, Surfaces};
+use super::strays::Core;
+use super::upright::{self, Shape};
+use crate::ops::knn::cpu::knn_points;
+use crate::ops::normals::cpu::{Orientation, normals as estimate_normals};
 use crate::ops::pinhole::Pinhole;
 use crate::ops::splat::cpu::{fill, splat};
 
@@ -36,29 +41,35 @@ const BORDER: f32 = 10.0 / 648.0;
 const GAINS: [f32; 3] = [1.0, 0.6, 0.4];
 /// Smallest share of all sites that a camera must add to be selected.
 const MIN_GAIN: f32 = 4e-4;
-/// Standing height, in metres.
-const EYE_HEIGHT: f32 = 1.5;
-/// Smallest and largest headroom of a place to stand, in metres.
-const HEADROOM: [f32; 2] = [0.9, 8.0];
-/// Smallest distance of a place from everything else, in metres.
-const CLEARANCE: f32 = 0.35;
-/// Smallest share of horizontal directions that must end at a wall for a place inside a room.
-const ENCLOSED: f32 = 0.6;
-/// Largest distance of a wall that encloses a place, in metres.
-const WALL_DISTANCE: f32 = 20.0;
 /// Smallest share of sites visible from the coordinate origin for a scan from a single viewpoint.
 const SINGLE_VIEWPOINT: f32 = 0.95;
 /// Smallest extent in metres of a scan around a scanner that stands in the middle of it.
 const AROUND_SCANNER: f32 = 3.0;
 /// Smallest length of the mean unit vector from the scanner for a scan that lies on one side of it.
 const NARROW: f32 = 0.5;
+/// Smallest extent across in metres of a terrain, and of one whose points are more than [`COARSE`] metres
+/// apart.
+const WIDE: f32 = 30.0;
+const WIDE_COARSE: f32 = 12.0;
+const COARSE: f32 = 0.2;
+/// Smallest ratio of extent across to height of a terrain.
+const FLAT: f32 = 6.0;
+/// Edge in metres of the cubes in which places to stand are sought.
+const STANDING_CELL: f32 = 0.1;
+/// Largest number of places beside the floor, and how much their views count.
+const MAX_ASIDE: usize = 40;
+const ASIDE: f32 = 0.5;
+/// Largest number of colours that are looked at.
+const MAX_COLORS: usize = 200_000;
+/// Number of neighbours used to estimate normals of sites.
+const NEIGHBORS: usize = 12;
 /// Distance in pixels between neighbouring points of a terrain in its pictures.
 const PIXELS_PER_POINT: f32 = 4.0;
 
 /// Kind of scene, which decides where cameras are placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SceneKind {
-    /// Rooms: cameras stand on the floor and look around.
+    /// Rooms, whole or in part: cameras stand on the floor and look around.
     Interior,
     /// Everything was seen from the coordinate origin, by a scanner or in one depth picture. Cameras stay
     /// close to it, because elsewhere they would look at its shadows.
@@ -90,6 +101,8 @@ pub struct Scan<'a> {
     /// Normals of the points, of any length, if the scan has them. Surfaces are then seen from the front
     /// only.
     pub normals: Option<&'a [[f32; 3]]>,
+    /// Colours of the points, if the scan has them. They help to tell a floor from a ceiling.
+    pub colors: Option<&'a [[u8; 3]]>,
     /// Triangles as point indices, all in range; empty for clouds.
     pub faces: &'a [[u32; 3]],
     /// Metres per unit of the positions; 1 if unknown.
@@ -159,6 +172,8 @@ pub struct VirtualCameras {
     pub seen_once: f64,
     /// Share of all points seen by as many cameras as requested.
     pub seen_enough: f64,
+    /// Number of points far outside the rest. They are not looked at.
+    pub strays: usize,
 }
 
 /// Places cameras for `scan`. Returns no cameras if it has no points or `max_views` is 0.
@@ -168,9 +183,19 @@ pub struct VirtualCameras {
 /// objects.
 #[must_use]
 pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
-    let up = options.up.and_then(DVec3::try_normalize).unwrap_or_else(|| guess_up(scan));
-    let frame = Frame::new(up, scan.points);
-    let sites = Sites::new(scan, &frame);
+    let stated = options.up.and_then(DVec3::try_normalize).or_else(|| stated_up(scan));
+    let mut up = stated.unwrap_or(DVec3::Z);
+    let mut frame = Frame::new(up, scan.points);
+    let mut sites = Sites::new(scan, &frame);
+    let may_be_room = options.kind.is_none_or(|kind| kind == SceneKind::Interior);
+    if stated.is_none()
+        && may_be_room
+        && let Some(found) = room_up(scan, &frame, &sites)
+    {
+        up = found;
+        frame = Frame::new(up, scan.points);
+        sites = Sites::new(scan, &frame);
+    }
     let mut result = VirtualCameras {
         kind: options.kind.unwrap_or(SceneKind::Object),
         up,
@@ -178,6 +203,7 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
         reachable: 0.0,
         seen_once: 0.0,
         seen_enough: 0.0,
+        strays: sites.strays,
     };
     if sites.positions.is_empty() || options.max_views == 0 {
         return result;
@@ -248,9 +274,19 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
 ///
 /// It is −y if the scan is in camera axes (y down, z forward). Then all of it lies in a cone in front of the
 /// origin, or its mean normal points to −z, which would mean a scene seen from below. It is +y if far more
-/// normals point along +y than along any other axis.
+/// normals point along +y than along any other axis. It is another axis if the scan clearly is a room that
+/// lies on its side or head: by its floor and ceiling, its height, its walls, and what stands on the floor.
 #[must_use]
 pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
+    let found = stated_up(scan).or_else(|| {
+        let frame = Frame::new(DVec3::Z, scan.points);
+        room_up(scan, &frame, &Sites::new(scan, &frame))
+    });
+    found.unwrap_or(DVec3::Z)
+}
+
+/// Returns the up direction that camera axes or normals state.
+fn stated_up(scan: &Scan<'_>) -> Option<DVec3> {
     let origin = DVec3::from_array(scan.origin).as_vec3();
     let step = scan.points.len().div_ceil(20_000).max(1);
     // Smallest and largest x/z and y/z: a picture extends to both sides, a far object does not.
@@ -262,9 +298,9 @@ pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
         p.z > 0.0 && p.x.hypot(p.y) < 1.2 * p.z
     });
     if in_cone && low.max_element() < -0.2 && high.min_element() > 0.2 {
-        return DVec3::NEG_Y;
+        return Some(DVec3::NEG_Y);
     }
-    let Some(normals) = scan.normals else { return DVec3::Z };
+    let normals = scan.normals?;
     let (mut mean, mut along, mut count) = (Vec3::ZERO, [0_usize; 6], 0_usize);
     for normal in normals.iter().step_by(step).filter_map(|n| Vec3::from_array(*n).try_normalize()) {
         mean += normal;
@@ -276,12 +312,27 @@ pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
     }
     let others = [0, 1, 3, 4, 5].map(|i| along[i]).into_iter().max().unwrap_or(0);
     if mean.z < -0.4 * count as f32 {
-        DVec3::NEG_Y
+        Some(DVec3::NEG_Y)
     } else if along[2] * 10 > count && along[2] * 2 > others * 3 {
-        DVec3::Y
+        Some(DVec3::Y)
     } else {
-        DVec3::Z
+        None
     }
+}
+
+/// Returns the up direction of a room if it clearly is not +z. `frame` has z up.
+fn room_up(scan: &Scan<'_>, frame: &Frame, sites: &Sites) -> Option<DVec3> {
+    if sites.positions.is_empty() {
+        return None;
+    }
+    let surveyor = Surveyor::new(scan, frame, sites);
+    let bounds = surveyor.bounds();
+    let step = scan.points.len().div_ceil(MAX_COLORS).max(1);
+    let colored = scan.colors.into_iter().flat_map(|colors| scan.points.iter().zip(colors).step_by(step));
+    let colored = colored.map(|(point, color)| (frame.turned(*point), color));
+    let brightness = upright::brightness(colored, bounds, surveyor.unit);
+    let shape = Shape { positions: &sites.positions, bounds, gap: sites.gap, unit: surveyor.unit, brightness };
+    upright::of_room(&shape)
 }
 
 /// The scan's frame, rotated so that z is up, and scaled so that no square overflows or vanishes.
@@ -329,15 +380,22 @@ impl Frame {
     }
 }
 
-/// Points spread evenly over the surfaces of the scan, in the frame with z up.
+/// Points spread evenly over the surfaces of the scan without its strays, in the frame with z up.
+#[derive(Default)]
 pub(super) struct Sites {
     pub(super) positions: Vec<Vec3>,
     /// Normals; zero if the scan has none.
     normals: Vec<Vec3>,
+    /// Normals estimated from neighbouring sites, on either side.
+    pub(super) surfaces: Vec<Vec3>,
     /// Number of points or mesh samples that each site represents.
     pub(super) weights: Vec<f32>,
     /// Edge of the cubes that contain one site each.
     pub(super) cell: f32,
+    /// Median distance between neighbouring sites, and at least `cell`.
+    gap: f32,
+    /// Number of points that were left out as strays.
+    strays: usize,
     /// True if the sites are samples of triangles.
     are_faces: bool,
 }
@@ -348,20 +406,23 @@ impl Sites {
             let turned = |n: [f32; 3]| frame.turn * Vec3::from_array(n).as_dvec3().normalize_or_zero();
             scan.normals.map_or(Vec3::ZERO, |n| turned(n[i]).as_vec3())
         };
-        let mut sites = if scan.faces.is_empty() {
-            let positions: Vec<Vec3> = scan.points.par_iter().map(|&p| frame.turned(p)).collect();
-            let normals = (0..positions.len()).into_par_iter().map(normal).collect();
-            Self { weights: vec![1.0; positions.len()], positions, normals, cell: 0.0, are_faces: false }
+        let core = Core::of(scan.points);
+        let kept: Vec<usize> = (0..scan.points.len()).filter(|&i| core.contains(scan.points[i])).collect();
+        let mut sites = Self { strays: scan.points.len() - kept.len(), ..Self::default() };
+        if scan.faces.is_empty() {
+            sites.positions = kept.par_iter().map(|&i| frame.turned(scan.points[i])).collect();
+            sites.normals = kept.par_iter().map(|&i| normal(i)).collect();
+            sites.weights = vec![1.0; kept.len()];
         } else {
-            Self::on_faces(scan, frame, normal)
-        };
+            sites.add_faces(scan, frame, &core, normal);
+        }
         let mut low = Vec3::INFINITY;
         let mut high = Vec3::NEG_INFINITY;
         sites.positions.iter().for_each(|p| (low, high) = (low.min(*p), high.max(*p)));
         let extent = (high - low).max_element();
         if extent <= 0.0 {
             sites.thin(1.0, low);
-            return sites;
+            return sites.measured();
         }
         // Start as fine as a surface across the whole scene would allow, then get coarser until there are few
         // enough.
@@ -369,10 +430,34 @@ impl Sites {
         loop {
             sites.thin(cell, low);
             if sites.positions.len() <= MAX_SITES {
-                return sites;
+                return sites.measured();
             }
             cell *= 1.25;
         }
+    }
+
+    /// Returns the same sites with their distances and estimated normals.
+    fn measured(mut self) -> Self {
+        let positions: Vec<[f32; 3]> = self.positions.iter().map(Vec3::to_array).collect();
+        if positions.is_empty() {
+            return self;
+        }
+        let neighbors = knn_points(&positions, NEIGHBORS, false, 0..positions.len());
+        let mut nearest: Vec<f32> = neighbors.sq_dist.chunks(NEIGHBORS).map(|row| row[0]).collect();
+        let middle = nearest.len() / 2;
+        if positions.len() > 1 {
+            self.gap = nearest.select_nth_unstable_by(middle, f32::total_cmp).1.sqrt();
+        }
+        self.gap = self.gap.max(self.cell);
+        let normals = estimate_normals(&positions, &neighbors.index, NEIGHBORS, 0, Orientation::Up);
+        self.surfaces = normals.into_iter().map(Vec3::from_array).collect();
+        self
+    }
+
+    /// Returns the distance between neighbouring points, or 0 for meshes.
+    fn spacing(&self) -> f32 {
+        let mean_weight = self.weights.iter().sum::<f32>() / self.weights.len() as f32;
+        if self.are_faces { 0.0 } else { self.gap / mean_weight.max(1.0).sqrt() }
     }
 
     /// Returns true if the front of a site faces `eye`, or if its front is unknown.
@@ -382,17 +467,18 @@ impl Sites {
     }
 
     /// Samples the triangles, so that large ones count more and hide what is behind them.
-    fn on_faces(scan: &Scan<'_>, frame: &Frame, normal: impl Fn(usize) -> Vec3) -> Self {
+    fn add_faces(&mut self, scan: &Scan<'_>, frame: &Frame, core: &Core, normal: impl Fn(usize) -> Vec3) {
+        self.are_faces = true;
+        let is_kept = |face: &&[u32; 3]| face.iter().all(|&i| core.contains(scan.points[i as usize]));
+        let faces: Vec<&[u32; 3]> = scan.faces.iter().filter(is_kept).collect();
         let corners = |face: &[u32; 3]| face.map(|i| frame.turned(scan.points[i as usize]));
         let area = |face: &[u32; 3]| {
             let [a, b, c] = corners(face);
             (b - a).cross(c - a).length() / 2.0
         };
-        let total: f32 = scan.faces.iter().map(area).sum();
+        let total: f32 = faces.iter().map(|face| area(face)).sum();
         let per_area = if total > 0.0 { MESH_SAMPLES / total } else { 0.0 };
-        let mut sites =
-            Self { positions: Vec::new(), normals: Vec::new(), weights: Vec::new(), cell: 0.0, are_faces: true };
-        for face in scan.faces {
+        for face in faces {
             let [a, b, c] = corners(face);
             let normal = face.iter().map(|&i| normal(i as usize)).sum::<Vec3>().normalize_or_zero();
             // n² equal triangles, each with a sample in its middle.
@@ -401,12 +487,11 @@ impl Sites {
                 let (u, v) = ((i as f32 + 1.0 / 3.0) / n as f32, (j as f32 + 1.0 / 3.0) / n as f32);
                 // The upper half of the square is mirrored onto the lower one.
                 let (u, v) = if i + j < n { (u, v) } else { (1.0 - u, 1.0 - v) };
-                sites.positions.push(a + (b - a) * u + (c - a) * v);
-                sites.normals.push(normal);
-                sites.weights.push(area(face) / (n * n) as f32 * per_area);
+                self.positions.push(a + (b - a) * u + (c - a) * v);
+                self.normals.push(normal);
+                self.weights.push(area(face) / (n * n) as f32 * per_area);
             }
         }
-        sites
     }
 
     /// Keeps the first position in every cube of edge `cell`, with the total weight of the cube.
@@ -419,7 +504,7 @@ impl Sites {
         let mut order: Vec<(u64, u32)> =
             self.positions.par_iter().enumerate().map(|(i, p)| (key(p), i as u32)).collect();
         order.par_sort_unstable();
-        let mut kept = Self { positions: Vec::new(), normals: Vec::new(), weights: Vec::new(), cell, ..*self };
+        let mut kept = Self { cell, strays: self.strays, are_faces: self.are_faces, ..Self::default() };
         for group in order.chunk_by(|a, b| a.0 == b.0) {
             let first = group[0].1 as usize;
             kept.positions.push(self.positions[first]);
@@ -469,6 +554,8 @@ struct Place {
     near: f32,
     /// Distance beyond which surfaces count less and less.
     range: f32,
+    /// How much its views count.
+    worth: f32,
 }
 
 /// A camera that may be selected.
@@ -549,8 +636,10 @@ impl<'a> Surveyor<'a> {
         let bounds = self.bounds();
         let size = bounds[1] - bounds[0];
         let across = size.truncate().max_element();
-        let flat = across > 6.0 * size.z && size.truncate().min_element() > 30.0 * self.unit;
-        if wanted == Some(SceneKind::Terrain) || (wanted.is_none() && flat) {
+        let narrow = size.truncate().min_element();
+        let flat = across > FLAT * size.z && narrow > WIDE * self.unit;
+        let coarse = self.sites.spacing() > COARSE * self.unit && narrow > (WIDE_COARSE * self.unit).max(size.z);
+        if wanted == Some(SceneKind::Terrain) || (wanted.is_none() && (flat || coarse)) {
             return (SceneKind::Terrain, self.over(bounds, lens));
         }
         if wants(SceneKind::Interior) {
@@ -655,6 +744,7 @@ impl<'a> Surveyor<'a> {
             directions: directions.clone(),
             near: 0.02 * distance,
             range: f32::INFINITY,
+            worth: 1.0,
         };
         offsets.map(place).collect()
     }
@@ -673,7 +763,8 @@ impl<'a> Surveyor<'a> {
         {
             for direction in around(turns, &pitches) {
                 let eye = middle + direction * distance * scale;
-                places.push(Place { eye, directions: vec![-direction], near: 0.02 * distance, range: 2.0 * distance });
+                let (near, range) = (0.02 * distance, 2.0 * distance);
+                places.push(Place { eye, directions: vec![-direction], near, range, worth: 1.0 });
             }
         }
         places
@@ -685,8 +776,7 @@ impl<'a> Surveyor<'a> {
         let size = bounds[1] - bounds[0];
         // Width and height of the ground in a picture from straight above, per unit of height.
         let [wide, high] = (lens.reach() * 2.0).to_array();
-        let mean_weight = self.sites.weights.iter().sum::<f32>() / self.sites.weights.len() as f32;
-        let spacing = self.sites.cell / mean_weight.max(1.0).sqrt();
+        let spacing = self.sites.spacing();
         let mut height = (lens.width as f32 / PIXELS_PER_POINT * spacing / wide).max(1.5 * size.z);
         let steps = |height: f32| {
             let count = |extent: f32, footprint: f32| (extent / (0.5 * footprint)).ceil().max(1.0) as usize;
@@ -709,33 +799,44 @@ impl<'a> Surveyor<'a> {
             directions: directions.clone(),
             near: 0.02 * height,
             range: 1.5 * height,
+            worth: 1.0,
         };
         (0..rows).flat_map(|row| (0..columns).map(move |column| place(column, row))).collect()
     }
 
-    /// Returns places on floors at eye height. Unless `anywhere`, they must have walls around them, and if
-    /// there are hardly any such places, none is returned.
+    /// Returns places at eye height on floors and beside them. Unless `anywhere`, there are none if the scan
+    /// is no room.
     fn standing(&self, bounds: [Vec3; 2], anywhere: bool) -> Vec<Place> {
-        let grid = Occupancy::new(&self.sites.positions, bounds, (0.1 * self.unit).max(1.5 * self.sites.cell));
-        let eyes: Vec<Vec3> = grid.eyes(self.unit);
-        let enclosed: Vec<Vec3> = eyes
-            .par_iter()
-            .filter(|eye| anywhere || grid.walls_around(**eye, self.unit) >= ENCLOSED)
-            .copied()
-            .collect();
-        let area = enclosed.len() as f32 * grid.cell * grid.cell;
-        if !anywhere && area < (self.unit * self.unit).max(0.05 * grid.footprint()) {
+        let sites = self.sites;
+        let found = Standing::find(
+            &Surfaces {
+                positions: &sites.positions,
+                normals: &sites.surfaces,
+                weights: &sites.weights,
+                bounds,
+                cell: (STANDING_CELL * self.unit).max(1.5 * sites.gap),
+                spacing: sites.spacing(),
+                unit: self.unit,
+            },
+            anywhere,
+        );
+        if !anywhere && !found.is_room {
             return Vec::new();
         }
-        let mut apart = 0.5 * self.unit;
-        let mut eyes = spread(&enclosed, apart);
-        while eyes.len() > MAX_PLACES {
-            apart *= 1.2;
-            eyes = spread(&enclosed, apart);
-        }
         let directions = around(8, &[-20.0, 5.0, -45.0, 30.0, 60.0]);
-        let place = |eye| Place { eye, directions: directions.clone(), near: 0.1 * self.unit, range: 6.0 * self.unit };
-        eyes.into_iter().map(place).collect()
+        let (near, range) = (0.1 * self.unit, 6.0 * self.unit);
+        let place = |eye, worth| Place { eye, directions: directions.clone(), near, range, worth };
+        let few = |eyes: &[Vec3], most: usize| {
+            let mut apart = 0.5 * self.unit;
+            let mut kept = spread(eyes, apart);
+            while kept.len() > most {
+                apart *= 1.2;
+                kept = spread(eyes, apart);
+            }
+            kept
+        };
+        let inside = few(&found.inside, MAX_PLACES).into_iter().map(|eye| place(eye, 1.0));
+        inside.chain(few(&found.aside, MAX_ASIDE).into_iter().map(|eye| place(eye, ASIDE))).collect()
     }
 
     fn candidates(&self, places: &[Place], lens: &Lens) -> Vec<Candidate> {
@@ -752,7 +853,7 @@ impl<'a> Surveyor<'a> {
                     let inside = |axis: Vec3, limit: f32| axis.dot(*p).abs() <= limit * z;
                     if z >= place.near && inside(axes.x_axis, limit.x) && inside(axes.y_axis, limit.y) {
                         seen.push(site);
-                        value.push(1.0 / (1.0 + (z / place.range).powi(2)));
+                        value.push(place.worth / (1.0 + (z / place.range).powi(2)));
                     }
                 }
                 Candidate { eye: place.eye, axes, near: place.near, seen, value }
@@ -767,8 +868,8 @@ impl<'a> Surveyor<'a> {
     pub(super) fn visible(&self, eye: Vec3, near: f32, discs: Discs) -> Vec<u32> {
         let positions: Vec<[f32; 3]> = self.sites.positions.iter().map(|p| (*p - eye).to_array()).collect();
         // Neighbouring sites may be almost two cells apart.
-        let radius = if discs == Discs::Closed { 1.0 } else { 0.75 };
-        let radii = vec![radius * self.sites.cell; positions.len()];
+        let radius = if discs == Discs::Closed { self.sites.gap } else { 0.75 * self.sites.cell };
+        let radii = vec![radius; positions.len()];
         let mut visible = Vec::new();
         for (axis, sign) in [(0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0), (2, 1.0), (2, -1.0)] {
             let mut axes = [[0.0; 3]; 3];
@@ -815,105 +916,6 @@ fn spread(places: &[Vec3], apart: f32) -> Vec<Vec3> {
     kept
 }
 
-/// Grid of cubes, which records the occupied ones.
-struct Occupancy {
-    low: Vec3,
-    cell: f32,
-    size: [usize; 3],
-    occupied: Vec<bool>,
-}
-
-impl Occupancy {
-    /// Creates a grid over `bounds`, with cubes of an edge of at least `cell`.
-    fn new(positions: &[Vec3], bounds: [Vec3; 2], cell: f32) -> Self {
-        let cell = cell.max((bounds[1] - bounds[0]).max_element() / 255.0);
-        let size = ((bounds[1] - bounds[0]) / cell).to_array().map(|cells| cells as usize + 1);
-        let mut grid = Self { low: bounds[0], cell, size, occupied: vec![false; size.iter().product()] };
-        for position in positions {
-            if let Some(at) = grid.at(*position) {
-                grid.occupied[at] = true;
-            }
-        }
-        grid
-    }
-
-    /// Returns the index of the cube at a position; `None` outside the grid.
-    fn at(&self, position: Vec3) -> Option<usize> {
-        let c = (position - self.low) / self.cell;
-        if c.min_element() < 0.0 {
-            return None;
-        }
-        let [x, y, z] = c.to_array().map(|c| c as usize);
-        (x < self.size[0] && y < self.size[1] && z < self.size[2]).then(|| (x * self.size[1] + y) * self.size[2] + z)
-    }
-
-    fn columns(&self) -> impl Iterator<Item = &[bool]> {
-        self.occupied.chunks_exact(self.size[2])
-    }
-
-    /// Returns the area of all columns with an occupied cube.
-    fn footprint(&self) -> f32 {
-        self.columns().filter(|column| column.contains(&true)).count() as f32 * self.cell * self.cell
-    }
-
-    /// Finds places to stand, at eye height. They are above a floor, which is a layer occupied in many
-    /// columns, have headroom, and are clear of everything.
-    fn eyes(&self, unit: f32) -> Vec<Vec3> {
-        let height = self.size[2];
-        let area: Vec<usize> = (0..height).map(|z| self.columns().filter(|column| column[z]).count()).collect();
-        let largest = area.iter().copied().max().unwrap_or(0);
-        let floors: Vec<usize> = (0..height).filter(|&z| area[z] * 4 >= largest).collect();
-        let cells = |metres: f32| (metres * unit / self.cell) as usize;
-        let mut eyes: Vec<Vec3> = Vec::new();
-        for (i, column) in self.columns().enumerate() {
-            let mut last_eye = None;
-            for &floor in floors.iter().filter(|&&z| column[z]) {
-                // A floor may be two layers thick.
-                let head = (floor + 2..height).find(|&z| column[z]).unwrap_or(height);
-                let headroom = (head - floor - 1) as f32 * self.cell / unit;
-                let ceiling = if head == height { EYE_HEIGHT / 0.65 } else { headroom };
-                if headroom < HEADROOM[0] || (head < height && headroom > HEADROOM[1]) {
-                    continue;
-                }
-                let above = cells(EYE_HEIGHT.min(0.65 * ceiling.max(headroom.min(EYE_HEIGHT / 0.65)))).max(1);
-                if last_eye == Some(floor + above) || floor + above >= height {
-                    continue;
-                }
-                last_eye = Some(floor + above);
-                let corner = Vec3::new((i / self.size[1]) as f32, (i % self.size[1]) as f32, (floor + above) as f32);
-                let eye = self.low + (corner + 0.5) * self.cell;
-                if self.is_clear(eye, (CLEARANCE * unit).max(self.cell)) {
-                    eyes.push(eye);
-                }
-            }
-        }
-        eyes
-    }
-
-    /// Returns true if nothing is within `distance`.
-    fn is_clear(&self, eye: Vec3, distance: f32) -> bool {
-        let reach = (distance / self.cell) as i32;
-        let offsets = || (-reach..=reach).map(|offset| offset as f32 * self.cell);
-        let mut around =
-            offsets().flat_map(|x| offsets().flat_map(move |y| offsets().map(move |z| Vec3::new(x, y, z))));
-        !around.any(|offset| self.at(eye + offset).is_some_and(|at| self.occupied[at]))
-    }
-
-    /// Returns the share of horizontal directions that end at an obstacle.
-    fn walls_around(&self, eye: Vec3, unit: f32) -> f32 {
-        let steps = (WALL_DISTANCE * unit / self.cell) as usize;
-        // Also a little above and below the horizon, because walls have windows.
-        let heights = [0.0, 2.0, -2.0].map(|cells| Vec3::Z * cells * self.cell);
-        let directions = around(32, &[0.0]);
-        let blocked = |direction: &&Vec3| {
-            (1..=steps)
-                .map(|step| eye + **direction * (step as f32 * self.cell))
-                .any(|p| heights.iter().any(|height| self.at(p + *height).is_some_and(|at| self.occupied[at])))
-        };
-        directions.iter().filter(blocked).count() as f32 / directions.len() as f32
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use burn::tensor::Device;
@@ -922,7 +924,7 @@ pub(super) mod tests {
     use crate::views::render::{self, Renderer, Scene};
 
     pub(in super::super) fn scan(points: &[[f32; 3]]) -> Scan<'_> {
-        Scan { points, origin: [0.0; 3], normals: None, faces: &[], metres_per_unit: 1.0 }
+        Scan { points, origin: [0.0; 3], normals: None, colors: None, faces: &[], metres_per_unit: 1.0 }
     }
 
     /// Returns points `step` apart on one side of a box.

@@ -94,7 +94,7 @@ fn assert_colors(name: &str, lifted: &Lifted, colors: &[[u8; 3]]) {
 #[test]
 fn virtual_views_give_a_scan_its_own_colours() {
     let (points, colors) = room(0.03);
-    let scan = Scan { points: &points, origin: ORIGIN, normals: None, faces: &[], metres_per_unit: 1.0 };
+    let scan = Scan { points: &points, origin: ORIGIN, normals: None, colors: None, faces: &[], metres_per_unit: 1.0 };
     let cameras = virtual_cameras(&scan, &Options::default());
     let radii = radii(&points);
     let scene = Scene { points: &points, origin: ORIGIN, colors: &colors, faces: &[], radii: &radii };
