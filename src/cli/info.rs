@@ -1,17 +1,18 @@
-//! `geopurify info`: describes the contents of scans.
+//! `geopurify info`: describes the contents of scans and recordings.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::info_recording;
 use crate::cloud::{CloudError, PointCloud, Splats};
 
 /// Arguments of `geopurify info`.
 #[derive(Debug, clap::Args)]
 pub(super) struct InfoArgs {
-    /// Scans: PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats or text, also packed with gzip
-    /// or zip
+    /// Folders or files of recordings, and scans: PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats or text, also
+    /// packed with gzip or zip
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Print JSON, one object per file and line
@@ -29,6 +30,20 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
+        if info_recording::is_recording(path) {
+            match info_recording::describe(path, args.json) {
+                Ok(text) => writeln!(out, "{text}")?,
+                Err(error) => {
+                    code = ExitCode::FAILURE;
+                    if args.json {
+                        let failure = json!({ "file": path.to_string_lossy(), "error": error.to_string() });
+                        writeln!(out, "{failure}")?;
+                    }
+                    eprintln!("error: {error}");
+                }
+            }
+            continue;
+        }
         match PointCloud::read(path) {
             Ok(cloud) if args.json => writeln!(out, "{}", as_json(path, &cloud))?,
             Ok(cloud) => writeln!(out, "{}", as_text(path, &cloud))?,

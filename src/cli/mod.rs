@@ -8,6 +8,7 @@ mod encode;
 mod eval;
 mod infer;
 mod info;
+mod info_recording;
 mod label_ids;
 mod labelling;
 mod manual;

@@ -20,7 +20,7 @@ use crate::stages::{StageTimer, peak_memory};
 /// Arguments of `segment`.
 #[derive(clap::Args, Debug)]
 pub(super) struct SegmentArgs {
-    /// Pictures: JPEG or PNG
+    /// Pictures: JPEG, PNG, WebP, BMP or PNM
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Words to look for, separated by commas: "chair, table, lamp"

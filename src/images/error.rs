@@ -18,8 +18,8 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
-    /// The first bytes are not those of a JPEG or PNG file.
-    #[error("{}: {found}; expected a JPEG or PNG picture", .path.display())]
+    /// The first bytes are not those of a known format.
+    #[error("{}: {found}; expected a JPEG, PNG, WebP, BMP or PNM picture", .path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,

@@ -1,6 +1,6 @@
 //! Pictures: reading, resampling as the reference does, and drawing of results.
 //!
-//! [`read_image`] opens JPEG and PNG files, which may be untrusted. [`resize`] has the two 8-bit resamplings
+//! [`read_image`] opens JPEG, PNG, WebP, BMP and PNM files, which may be untrusted. [`resize`] has the two 8-bit resamplings
 //! between a recorded frame and the network. [`draw`] draws pictures with labels.
 
 #[cfg(feature = "session")]
@@ -11,8 +11,11 @@ pub mod resize;
 use std::io::{self, BufWriter, Cursor};
 use std::path::Path;
 
+use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::{CompressionType, FilterType, PngDecoder, PngEncoder};
+use image::codecs::pnm::PnmDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation as Turn;
 use image::{ExtendedColorType, ImageDecoder, ImageEncoder, Limits};
 
@@ -28,6 +31,7 @@ const MAX_SIDE_DATA: u64 = 1 << 26;
 
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 const JPEG_SIGNATURE: &[u8] = b"\xff\xd8\xff";
+const BMP_SIGNATURE: &[u8] = b"BM";
 
 /// A picture with 8 bits each of red, green and blue per pixel. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,20 +126,20 @@ pub enum Orientation {
     AsStored,
 }
 
-/// Reads a JPEG or PNG file, whatever its extension.
+/// Reads a JPEG, PNG, WebP, BMP or PNM (PPM, PGM) file, whatever its extension.
 ///
 /// Grey pictures get three equal channels. Of 16-bit samples the upper 8 bits are used. Transparency is
 /// dropped, not blended: a pixel keeps the colour it has in the file.
 ///
 /// # Errors
-/// [`ImageError`] with the file's path, if it cannot be read, is not a JPEG or PNG, declares more than
+/// [`ImageError`] with the file's path, if it cannot be read, is of another format, declares more than
 /// [`MAX_PIXELS`], is cut off, or is damaged.
 pub fn read_image(path: &Path, orientation: Orientation) -> Result<Rgb8Image, ImageError> {
     let bytes = MappedFile::open(path).map_err(|source| ImageError::io(path, "open", source))?;
     decode_image(&bytes, path, orientation)
 }
 
-/// Reads a picture from the bytes of a JPEG or PNG file, as [`read_image`] does. `path` names the file in
+/// Reads a picture from the bytes of a file, as [`read_image`] does. `path` names the file in
 /// errors; the picture may be a part of it.
 ///
 /// # Errors
@@ -160,9 +164,47 @@ pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Resu
         }
         let decoder = JpegDecoder::new(reader).map_err(|error| rejected(path, "JPEG", &error))?;
         decode(path, "JPEG", decoder, orientation)
+    } else if is_webp(bytes) {
+        let mut decoder = WebPDecoder::new(reader).map_err(|error| rejected(path, "WebP", &error))?;
+        let (width, height) = decoder.dimensions();
+        let mut limits = Limits::no_limits();
+        // The decoder has two pictures of four bytes a pixel at most.
+        limits.max_alloc = Some(check_declared(path, "WebP", width, height)? as u64 * 8 + MAX_SIDE_DATA);
+        decoder.set_limits(limits).map_err(|error| rejected(path, "WebP", &error))?;
+        decode(path, "WebP", decoder, orientation)
+    } else if bytes.starts_with(BMP_SIGNATURE) {
+        let decoder = BmpDecoder::new(reader).map_err(|error| rejected(path, "BMP", &error))?;
+        decode(path, "BMP", decoder, orientation)
+    } else if is_pnm(bytes) {
+        let decoder = PnmDecoder::new(reader).map_err(|error| rejected(path, "PNM", &error))?;
+        decode(path, "PNM", decoder, orientation)
     } else {
         Err(ImageError::UnknownFormat { path: path.to_path_buf(), found: describe(bytes) })
     }
+}
+
+/// Returns the width and height that the header of a WebP, BMP or PNM file declares.
+pub(crate) fn declared_size(bytes: &[u8], path: &Path) -> Result<(u32, u32), ImageError> {
+    let reader = Cursor::new(bytes);
+    let (format, size) = if is_webp(bytes) {
+        ("WebP", WebPDecoder::new(reader).map(|decoder| decoder.dimensions()))
+    } else if bytes.starts_with(BMP_SIGNATURE) {
+        ("BMP", BmpDecoder::new(reader).map(|decoder| decoder.dimensions()))
+    } else if is_pnm(bytes) {
+        ("PNM", PnmDecoder::new(reader).map(|decoder| decoder.dimensions()))
+    } else {
+        return Err(ImageError::UnknownFormat { path: path.to_path_buf(), found: describe(bytes) });
+    };
+    size.map_err(|error| rejected(path, format, &error))
+}
+
+fn is_webp(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..])
+}
+
+/// PBM, PGM and PPM, as text and binary.
+fn is_pnm(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'P', b'1'..=b'6', white, ..] if white.is_ascii_whitespace() || *white == b'#')
 }
 
 /// Writes a PNG file, whole or not at all.
@@ -273,13 +315,11 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     !matches!(rest, [] | [0xff])
 }
 
-/// Describes a file that is neither JPEG nor PNG.
+/// Describes a file of an unknown format.
 fn describe(bytes: &[u8]) -> String {
     let known = match bytes {
         [] => return "the file is empty (0 bytes)".into(),
         [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP picture",
-        [b'B', b'M', ..] => "a BMP picture",
         [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF picture or a camera's raw file",
         [_, _, _, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', b'f', ..] => "an AVIF picture",
         [_, _, _, _, b'f', b't', b'y', b'p', b'h' | b'm', ..] => "a HEIC picture or a video",

@@ -11,6 +11,7 @@ use crate::pipeline::PipelineError;
 use crate::purify::PurifyError;
 use crate::query::saved::SavedError;
 use crate::views::ViewsError;
+use crate::views::fit::Fit;
 use crate::weights::WeightsError;
 use crate::weights::store::StoreError;
 
@@ -75,6 +76,21 @@ pub enum SessionError {
         folder: PathBuf,
         /// Reason why it is not a recording.
         source: Box<ViewsError>,
+    },
+    /// The scan is not where the recording's depth maps show something.
+    #[error(
+        "{}: the scan does not fit the recording {}: {fit}; expected a scan in the world of the recording's poses, in metres{turned}",
+        scan.display(), recording.display()
+    )]
+    DoesNotFit {
+        /// The scan.
+        scan: PathBuf,
+        /// The recording.
+        recording: PathBuf,
+        /// What was compared.
+        fit: Fit,
+        /// Empty, or how the scan's axes must be turned to fit.
+        turned: String,
     },
     /// The recording has no poses, so its frames cannot be placed in a scan.
     #[error("{}: the recording has no poses, so nothing says where in the scan its frames are", recording.display())]

@@ -10,6 +10,7 @@ use crate::ops::project::Visibility;
 use crate::pipeline::{Compat, Scene, ViewOptions};
 use crate::stages::StageTimer;
 use crate::views::check::{Reading, Verdict};
+use crate::views::fit::{DepthViews, FitVerdict, axes_text};
 use crate::views::fuse::FuseOptions;
 use crate::views::virtual_cameras::{self, SceneKind};
 use crate::views::{Dataset, Layout, OpenOptions, detect, open_checked};
@@ -222,7 +223,8 @@ impl Source {
     /// Reads the scan and opens the recording. Reports notes about the recording to `say`.
     ///
     /// # Errors
-    /// [`SessionError::Pipeline`], [`SessionError::Views`], [`SessionError::NoPoses`].
+    /// [`SessionError::Pipeline`], [`SessionError::Views`], [`SessionError::NoPoses`],
+    /// [`SessionError::DoesNotFit`].
     pub fn open(
         &self,
         settings: &ViewSettings,
@@ -245,6 +247,7 @@ impl Source {
                 if dataset.conventions().mirrored {
                     scene = scene.mirrored();
                 }
+                check_fit(&scene, scan, &*dataset, say)?;
                 timer.lap("open recording");
                 Ok(Opened::Scan(Box::new(scene), Some(dataset)))
             }
@@ -260,6 +263,29 @@ impl Source {
             }
         }
     }
+}
+
+/// Compares a scan with the depth maps of its recording. Warns if they agree in part only.
+fn check_fit(scene: &Scene, scan: &Path, dataset: &dyn Dataset, say: &mut dyn FnMut(&str)) -> Result<(), SessionError> {
+    if dataset.counts().with_depth == 0 || !dataset.conventions().metric {
+        return Ok(());
+    }
+    let views = DepthViews::read(dataset)?;
+    let fit = views.fit(scene.positions());
+    match fit.verdict() {
+        FitVerdict::Fits => {}
+        FitVerdict::Doubtful => say(&format!(
+            "warning: scan and recording do not fit well: {fit}; labels of pictures may go to wrong points"
+        )),
+        FitVerdict::Unfit => {
+            let turned = views.turned(scene.positions()).map_or_else(String::new, |turn| {
+                format!("; it fits if the coordinates (x, y, z) of the scan are turned to {}", axes_text(&turn))
+            });
+            let (scan, recording) = (scan.to_path_buf(), dataset.root().to_path_buf());
+            return Err(SessionError::DoesNotFit { scan, recording, fit, turned });
+        }
+    }
+    Ok(())
 }
 
 /// Scans in a folder, sorted by name.

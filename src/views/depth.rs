@@ -9,8 +9,10 @@ use image::{ColorType, ImageDecoder, Limits};
 
 use super::ViewsError;
 use super::camera::{Distortion, Intrinsics};
+use super::number_maps::NumberFormat;
+pub(super) use super::number_maps::{DepthScale, num_pixels};
 use crate::files::MappedFile;
-use crate::images::{MAX_PIXELS, Rgb8Image};
+use crate::images::{MAX_PIXELS, Rgb8Image, declared_size};
 
 /// Largest number of bytes that a PNG decoder may use for data besides the picture.
 const MAX_SIDE_DATA: u64 = 1 << 26;
@@ -150,9 +152,45 @@ pub(super) fn meters_from_units(units: impl Iterator<Item = u16>, units_per_mete
     units.map(meters).collect()
 }
 
-/// Decodes a depth map from a 16-bit grey PNG or PGM file. `path` names the file in errors.
-pub(super) fn decode_depth(bytes: &[u8], path: &Path, units_per_meter: f64) -> Result<DepthImage, ViewsError> {
-    let (width, height, meters) = if let Some(header) = PgmHeader::of(bytes) {
+/// Decodes a depth map from a file of any known format: 16-bit grey PNG or PGM, NumPy, TIFF, OpenEXR. `path`
+/// names the file in errors.
+pub(super) fn decode_depth(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<DepthImage, ViewsError> {
+    let (width, height, meters) = match NumberFormat::of(bytes) {
+        Some(format) => format.read(bytes, path, scale)?,
+        None => {
+            let (width, height, units) = decode_units(bytes, path)?;
+            (width, height, meters_from_units(units.into_iter(), scale.units_per_meter))
+        }
+    };
+    DepthImage::new(width, height, meters)
+}
+
+/// Decodes a depth map whose bits SUN RGB-D has rotated to the left by three.
+pub(super) fn decode_rotated_depth(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<DepthImage, ViewsError> {
+    let (width, height, units) = decode_units(bytes, path)?;
+    let meters = meters_from_units(units.into_iter().map(|unit| unit.rotate_right(3)), scale.units_per_meter);
+    DepthImage::new(width, height, meters)
+}
+
+/// Returns true if the depth map looks as if its bits were rotated to the left by three: in millimetres it
+/// would be far beyond the reach of a sensor, and nearly every value is a multiple of eight.
+pub(super) fn has_rotated_bits(bytes: &[u8], path: &Path) -> bool {
+    const BEYOND: u16 = 8000;
+    let Ok((_, _, mut units)) = decode_units(bytes, path) else { return false };
+    units.retain(|&unit| unit != 0 && unit != u16::MAX);
+    if units.is_empty() {
+        return false;
+    }
+    let multiples = units.iter().filter(|&&unit| unit % 8 == 0).count();
+    let middle = units.len() / 2;
+    let median = *units.select_nth_unstable(middle).1;
+    // Depths beyond 8.19 m use the three bits.
+    multiples * 20 >= units.len() * 19 && median >= BEYOND
+}
+
+/// Decodes the numbers of a 16-bit grey PNG or PGM file.
+fn decode_units(bytes: &[u8], path: &Path) -> Result<(usize, usize, Vec<u16>), ViewsError> {
+    if let Some(header) = PgmHeader::of(bytes) {
         let needed = num_pixels(header.width, header.height).map(|pixels| pixels * 2);
         let (Some(needed), 256..=65535) = (needed, header.largest) else {
             let found = format!("a PGM picture of {} x {}, values to {}", header.width, header.height, header.largest);
@@ -162,14 +200,13 @@ pub(super) fn decode_depth(bytes: &[u8], path: &Path, units_per_meter: f64) -> R
         let Some(data) = data.get(..needed) else {
             return Err(ViewsError::truncated(path, header.data, "the depth map", needed as u64, data.len()));
         };
-        let units = data.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
-        (header.width as usize, header.height as usize, meters_from_units(units, units_per_meter))
+        let units = data.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+        Ok((header.width as usize, header.height as usize, units))
     } else {
         let (width, height, raw) = decode_grey16(bytes, path)?;
-        let units = raw.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]]));
-        (width, height, meters_from_units(units, units_per_meter))
-    };
-    DepthImage::new(width, height, meters)
+        let units = raw.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
+        Ok((width, height, units))
+    }
 }
 
 /// Decodes a map of one byte per pixel, for example of confidence.
@@ -209,9 +246,12 @@ fn decode_png(
     Ok((size[0], size[1], raw))
 }
 
-/// Returns width and height from the header of a PNG, JPEG or PGM file, at least 1 and within the limit of
+/// Returns width and height from the header of a picture or depth map, at least 1 and within the limit of
 /// pixels.
 pub(super) fn image_size(bytes: &[u8], path: &Path) -> Result<[usize; 2], ViewsError> {
+    if let Some(format) = NumberFormat::of(bytes) {
+        return format.size(bytes, path);
+    }
     let [width, height] = if bytes.starts_with(PNG_SIGNATURE) {
         let [_, _, _, _, b'I', b'H', b'D', b'R', w0, w1, w2, w3, h0, h1, h2, h3, ..] = bytes[PNG_SIGNATURE.len()..]
         else {
@@ -227,12 +267,8 @@ pub(super) fn image_size(bytes: &[u8], path: &Path) -> Result<[usize; 2], ViewsE
     } else if bytes.is_empty() {
         return Err(ViewsError::truncated(path, 0, "a picture", 8, 0));
     } else {
-        let start = bytes.get(..8).unwrap_or(bytes).escape_ascii();
-        return Err(ViewsError::unsupported(
-            path,
-            format!("a file that begins with \"{start}\""),
-            "a PNG or JPEG picture",
-        ));
+        let (width, height) = declared_size(bytes, path)?;
+        [width, height].map(u64::from)
     };
     if num_pixels(width, height).is_none() {
         let expected = format!("1 to {MAX_PIXELS} pixels");
@@ -245,11 +281,6 @@ pub(super) fn image_size(bytes: &[u8], path: &Path) -> Result<[usize; 2], ViewsE
 pub(super) fn file_image_size(path: &Path) -> Result<[usize; 2], ViewsError> {
     let bytes = MappedFile::open(path).map_err(|error| ViewsError::io(path, "open", error))?;
     image_size(&bytes, path)
-}
-
-/// Returns the number of pixels of a picture, if it is allowed.
-pub(super) fn num_pixels(width: u64, height: u64) -> Option<usize> {
-    width.checked_mul(height).filter(|pixels| (1..=MAX_PIXELS).contains(pixels)).map(|pixels| pixels as usize)
 }
 
 /// Header of a binary grey picture of the Netpbm family (PGM).
@@ -291,6 +322,8 @@ mod tests {
 
     use super::*;
 
+    const MILLIMETRES: DepthScale = DepthScale { units_per_meter: 1000.0, floats_per_meter: 1.0 };
+
     fn png(units: &[u16], width: u32, height: u32) -> Vec<u8> {
         let raw: Vec<u8> = units.iter().flat_map(|unit| unit.to_ne_bytes()).collect();
         let mut bytes = Vec::new();
@@ -302,13 +335,13 @@ mod tests {
     fn png_and_pgm_hold_the_same() {
         let units = [0, 1000, 2500, 65535, 1, 65534];
         let path = Path::new("depth");
-        let depth = decode_depth(&png(&units, 3, 2), path, 1000.0).unwrap();
+        let depth = decode_depth(&png(&units, 3, 2), path, MILLIMETRES).unwrap();
         assert_eq!(depth.meters(), [0.0, 1.0, 2.5, 0.0, 0.001, 65.534]);
         assert_eq!((depth.at(2, 0), depth.at(0, 0), depth.at(3, 0), depth.at(0, 2)), (Some(2.5), None, None, None));
         assert!((depth.coverage() - 4.0 / 6.0).abs() < 1e-12);
         let mut pgm = b"P5 # made by hand\n3 2\n65535\n".to_vec();
         pgm.extend(units.iter().flat_map(|unit| unit.to_be_bytes()));
-        assert_eq!(decode_depth(&pgm, path, 1000.0).unwrap(), depth);
+        assert_eq!(decode_depth(&pgm, path, MILLIMETRES).unwrap(), depth);
         assert_eq!(image_size(&pgm, path).unwrap(), [3, 2]);
     }
 
@@ -317,13 +350,13 @@ mod tests {
         let path = Path::new("some/depth.png");
         let whole = png(&(0..600).map(|i| i * 37).collect::<Vec<u16>>(), 30, 20);
         for len in 0..whole.len() - 12 {
-            let error = decode_depth(&whole[..len], path, 1000.0).unwrap_err();
+            let error = decode_depth(&whole[..len], path, MILLIMETRES).unwrap_err();
             assert!(error.to_string().starts_with("some/depth.png"), "{error}");
         }
         for i in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[i] ^= 0x41;
-            let _ = decode_depth(&bytes, path, 1000.0);
+            let _ = decode_depth(&bytes, path, MILLIMETRES);
         }
         for pgm in [
             "P5 99999999 99999999 65535\n",
@@ -333,7 +366,7 @@ mod tests {
             "P5",
             "P5 #",
         ] {
-            assert!(decode_depth(pgm.as_bytes(), path, 1000.0).is_err(), "{pgm}");
+            assert!(decode_depth(pgm.as_bytes(), path, MILLIMETRES).is_err(), "{pgm}");
         }
         let error = decode_grey8(&whole, path).unwrap_err();
         assert!(error.to_string().contains("8-bit"), "{error}");

@@ -31,15 +31,30 @@ pub enum Layout {
     Record3d,
     /// 7-Scenes.
     SevenScenes,
+    /// 3D Scanner App's export of all data.
+    ScannerApp,
+    /// ARKitScenes.
+    ArkitScenes,
+    /// ScanNet++, the iPhone's part.
+    ScanNetPp,
+    /// RTAB-Map's export.
+    RtabMap,
+    /// Stray Scanner.
+    Stray,
     /// Pictures without poses, with or without depth. Each frame is used on its own.
     Images,
 }
 
 impl Layout {
     /// All layouts, in the order of detection.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Sens,
         Self::Record3d,
+        Self::ScannerApp,
+        Self::ArkitScenes,
+        Self::ScanNetPp,
+        Self::Stray,
+        Self::RtabMap,
         Self::Polycam,
         Self::Nerfstudio,
         Self::Colmap,
@@ -69,6 +84,11 @@ impl Layout {
             Self::Polycam => "polycam",
             Self::Record3d => "record3d",
             Self::SevenScenes => "7scenes",
+            Self::ScannerApp => "3dscannerapp",
+            Self::ArkitScenes => "arkitscenes",
+            Self::ScanNetPp => "scannetpp",
+            Self::RtabMap => "rtabmap",
+            Self::Stray => "stray",
             Self::Images => "images",
         }
     }
@@ -86,7 +106,7 @@ impl Layout {
             }
             Self::Replica => "traj.txt and results/ with frame*.jpg and depth*.png",
             Self::Tum => "groundtruth.txt and rgb.txt, or rgb/",
-            Self::Redwood => "trajectory.log with folders color/ (or image/, rgb/) and depth/",
+            Self::Redwood => "trajectory.log or scene/trajectory.log with folders color/ (or image/, rgb/) and depth/",
             Self::Icl => "a *.gt.freiburg trajectory with folders rgb/ and depth/",
             Self::Nerfstudio => "transforms.json",
             Self::Colmap => {
@@ -95,8 +115,13 @@ impl Layout {
             Self::Polycam => "keyframes/ with images/ and cameras/ (the raw export)",
             Self::Record3d => "an .r3d file, or its unpacked metadata and rgbd/",
             Self::SevenScenes => "frame-*.color.png with frame-*.pose.txt, in the folder or in seq-*/",
+            Self::ScannerApp => "frame_*.jpg with frame_*.json, and depth_*.png",
+            Self::ArkitScenes => "lowres_wide/ with lowres_wide.traj, lowres_wide_intrinsics/ and lowres_depth/",
+            Self::ScanNetPp => "iphone/ with pose_intrinsic_imu.json, rgb/ and depth/",
+            Self::RtabMap => "folders rgb/, depth/ and calib/ (one .yaml per picture), and poses.txt",
+            Self::Stray => "odometry.csv and camera_matrix.csv with depth/, and the pictures of rgb.mp4 in rgb/",
             Self::Images => {
-                "JPEG or PNG pictures in the folder or in color/, rgb/, images/, and depth/ if there is any"
+                "pictures (JPEG, PNG, WebP, BMP, PPM) in the folder or in color/, rgb/, images/, and depth/ if there is any"
             }
         }
     }

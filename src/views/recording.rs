@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::calibration::Calibration;
 use super::camera::{Distortion, InvalidPose};
 use super::dataset::{Conventions, Counts};
-use super::depth::{self, DepthImage};
+use super::depth::{self, DepthImage, DepthScale};
 use super::{Dataset, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError};
 use crate::cloud::{CloudError, PointCloud};
 use crate::files::MappedFile;
@@ -50,8 +50,10 @@ pub(super) struct DepthFile {
 /// Format of a stored depth map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DepthFormat {
-    /// 16-bit PNG or PGM.
+    /// Any format that its content tells: 16-bit PNG or PGM, NumPy, TIFF, OpenEXR.
     Integer,
+    /// 16-bit PNG with bits rotated to the left by three: SUN RGB-D.
+    RotatedBits,
     /// A line `width&height&channels&`, then 32-bit floats: COLMAP.
     Colmap,
 }
@@ -63,7 +65,7 @@ impl DepthFile {
 
     fn size(&self) -> Result<[usize; 2], ViewsError> {
         match self.format {
-            DepthFormat::Integer => depth::file_image_size(&self.path),
+            DepthFormat::Integer | DepthFormat::RotatedBits => depth::file_image_size(&self.path),
             DepthFormat::Colmap => {
                 let bytes = map(&self.path)?;
                 let (width, height, _) = colmap_header(&bytes, &self.path)?;
@@ -72,10 +74,11 @@ impl DepthFile {
         }
     }
 
-    fn read(&self, units_per_meter: f64) -> Result<DepthImage, ViewsError> {
+    fn read(&self, scale: DepthScale) -> Result<DepthImage, ViewsError> {
         let bytes = map(&self.path)?;
         match self.format {
-            DepthFormat::Integer => depth::decode_depth(&bytes, &self.path, units_per_meter),
+            DepthFormat::Integer => depth::decode_depth(&bytes, &self.path, scale),
+            DepthFormat::RotatedBits => depth::decode_rotated_depth(&bytes, &self.path, scale),
             DepthFormat::Colmap => {
                 let (width, height, values) = colmap_header(&bytes, &self.path)?;
                 let floats = values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
@@ -153,6 +156,8 @@ pub(super) struct Listing {
     pub conventions: Conventions,
     pub notes: Vec<String>,
     pub points: Option<Points>,
+    /// Scale of depth maps with floats; 1 for metres.
+    pub floats_per_meter: f64,
     /// Number of frames that the layout left out because their picture is missing.
     pub missing_color: usize,
     /// Number of depth maps that the layout left out because they are missing.
@@ -169,6 +174,7 @@ impl Listing {
             conventions: Conventions { pose, mirrored: false, depth_units_per_meter: units_per_meter, metric: true },
             notes: Vec::new(),
             points: None,
+            floats_per_meter: 1.0,
             missing_color: 0,
             missing_depth: 0,
         }
@@ -203,6 +209,7 @@ pub(super) struct Recording {
     counts: Counts,
     notes: Vec<String>,
     points: Option<Points>,
+    floats_per_meter: f64,
 }
 
 #[derive(Debug)]
@@ -218,6 +225,7 @@ impl Recording {
     pub(super) fn new(listing: Listing) -> Result<Self, ViewsError> {
         let Listing { layout, root, frames: mut listed, mut conventions, mut notes, points, .. } = listing;
         let (missing_color, missing_depth) = (listing.missing_color, listing.missing_depth);
+        let floats_per_meter = listing.floats_per_meter;
         let mut counts = Counts { missing_color, missing_depth, ..Counts::default() };
         let (mut absent, mut absent_depth) = (Vec::new(), Vec::new());
         listed.retain(|frame| {
@@ -325,7 +333,7 @@ impl Recording {
         if let Some(reason) = reasons.first() {
             notes.push(format!("{} frames have an invalid pose; for the first, {reason}", reasons.len()));
         }
-        Ok(Self { layout, root, frames, sources, conventions, counts, notes, points })
+        Ok(Self { layout, root, frames, sources, conventions, counts, notes, points, floats_per_meter })
     }
 
     fn source(&self, index: usize) -> Result<(&Frame, &Source), ViewsError> {
@@ -384,7 +392,8 @@ impl Dataset for Recording {
     fn depth(&self, index: usize) -> Result<Option<DepthImage>, ViewsError> {
         let (frame, source) = self.source(index)?;
         let (Some(camera), Some(file)) = (&frame.depth, &source.depth) else { return Ok(None) };
-        let mut map = file.read(self.conventions.depth_units_per_meter.unwrap_or(1.0))?;
+        let units_per_meter = self.conventions.depth_units_per_meter.unwrap_or(1.0);
+        let mut map = file.read(DepthScale { units_per_meter, floats_per_meter: self.floats_per_meter })?;
         check_size(&file.path, [map.width(), map.height()], camera)?;
         if let Some(path) = &file.confidence {
             let bytes = self::map(path)?;

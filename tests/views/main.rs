@@ -2,6 +2,7 @@
 
 #[path = "../common/camera.rs"]
 mod camera;
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod lift;

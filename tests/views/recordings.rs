@@ -624,9 +624,252 @@ fn images(root: &Path, plan: Plan) -> PathBuf {
     root.to_path_buf()
 }
 
+/// A map of confidence that is sure everywhere.
+fn sure(depth: &DepthImage) -> Vec<u8> {
+    let values = vec![2_u8; depth.width() * depth.height()];
+    let mut bytes = Vec::new();
+    let (width, height) = (depth.width() as u32, depth.height() as u32);
+    PngEncoder::new(&mut bytes).write_image(&values, width, height, ExtendedColorType::L8).unwrap();
+    bytes
+}
+
+/// A camera, a coarser one for depth, and what both see: as phones record.
+fn phone(plan: Plan) -> (Intrinsics, Vec<Shot>) {
+    let camera = plan.camera(480.0, 480.0, 321.0, 239.0);
+    let coarse = camera.scaled_to(camera.width / 2, camera.height / 2);
+    (camera, plan.shoot(&camera, &coarse))
+}
+
+fn scanner_app(root: &Path, plan: Plan) -> PathBuf {
+    let (camera, shots) = phone(plan);
+    for (i, shot) in shots.iter().enumerate() {
+        put(root.join(format!("frame_{i:05}.jpg")), jpeg(&shot.color));
+        put(root.join(format!("depth_{i:05}.png")), depth_png(&shot.depth, 1000.0));
+        put(root.join(format!("conf_{i:05}.png")), sure(&shot.depth));
+        let Intrinsics { fx, fy, cx, cy, .. } = camera;
+        let json = serde_json::json!({
+            "cameraPoseARFrame": opengl(&shot.pose).as_flattened(), "intrinsics": [fx, 0, cx, 0, fy, cy, 0, 0, 1], "time": 0.1
+        });
+        put(root.join(format!("frame_{i:05}.json")), json.to_string());
+    }
+    // A frame without a picture, as most are.
+    put(root.join("frame_00099.json"), "{}");
+    put(root.join("info.json"), "{}");
+    root.to_path_buf()
+}
+
+fn arkitscenes(root: &Path, plan: Plan) -> PathBuf {
+    let camera = plan.camera(480.0, 480.0, 321.0, 239.0);
+    let frames = root.join("41048190_frames");
+    let mut trajectory = String::new();
+    for (i, shot) in plan.shoot(&camera, &camera).iter().enumerate() {
+        let time = 3320.5 + 0.5 * i as f64;
+        put(frames.join(format!("lowres_wide/41048190_{time:.3}.png")), png(&shot.color));
+        put(frames.join(format!("lowres_depth/41048190_{time:.3}.png")), depth_png(&shot.depth, 1000.0));
+        put(frames.join(format!("confidence/41048190_{time:.3}.png")), sure(&shot.depth));
+        let Intrinsics { width, height, fx, fy, cx, cy } = camera;
+        let intrinsics = format!("{width} {height} {fx} {fy} {cx} {cy}");
+        // Rounded otherwise.
+        put(frames.join(format!("lowres_wide_intrinsics/41048190_{:.3}.pincam", time + 0.001)), intrinsics);
+        let inverse = shot.pose.inverse();
+        let turn = DQuat::from_mat3(&inverse.rotation()).to_scaled_axis();
+        let numbers = [turn.to_array(), inverse.center().to_array()].concat();
+        let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        trajectory += &format!("{} {}\n", time + 0.0004, numbers.join(" "));
+    }
+    put(frames.join("lowres_wide.traj"), trajectory);
+    root.to_path_buf()
+}
+
+fn scannetpp(root: &Path, plan: Plan) -> PathBuf {
+    let (camera, shots) = phone(plan);
+    let iphone = root.join("iphone");
+    let mut all = serde_json::Map::new();
+    for (i, shot) in shots.iter().enumerate() {
+        let name = format!("frame_{:06}", 10 * i);
+        put(iphone.join(format!("rgb/{name}.jpg")), jpeg(&shot.color));
+        put(iphone.join(format!("depth/{name}.png")), depth_png(&shot.depth, 1000.0));
+        let Intrinsics { fx, fy, cx, cy, .. } = camera;
+        let entry = serde_json::json!({
+            "aligned_pose": camera_to_world(&shot.pose), "pose": camera_to_world(&pose(0)), "intrinsic": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
+        });
+        all.insert(name, entry);
+    }
+    put(iphone.join("pose_intrinsic_imu.json"), serde_json::Value::Object(all).to_string());
+    root.to_path_buf()
+}
+
+fn stray(root: &Path, plan: Plan) -> PathBuf {
+    let (camera, shots) = phone(plan);
+    let mut odometry = "timestamp, frame, x, y, z, qx, qy, qz, qw\n".to_owned();
+    for (i, shot) in shots.iter().enumerate() {
+        put(root.join(format!("rgb/{i:06}.jpg")), jpeg(&shot.color));
+        put(root.join(format!("depth/{i:06}.png")), depth_png(&shot.depth, 1000.0));
+        put(root.join(format!("confidence/{i:06}.png")), sure(&shot.depth));
+        let numbers = [shot.pose.center().to_array().to_vec(), quaternion(shot.pose.rotation()).to_vec()].concat();
+        let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        odometry += &format!("{}, {i:06}, {}\n", 0.1 * i as f64, numbers.join(", "));
+    }
+    put(root.join("odometry.csv"), odometry);
+    let Intrinsics { fx, fy, cx, cy, .. } = camera;
+    put(root.join("camera_matrix.csv"), format!("{fx}, 0.0, {cx}\n0.0, {fy}, {cy}\n0.0, 0.0, 1.0\n"));
+    root.to_path_buf()
+}
+
+/// An export of RTAB-Map: with numbers it has poses of the robot's body.
+fn write_rtabmap(root: &Path, plan: Plan, numbered: bool) -> PathBuf {
+    let camera = plan.camera(525.0, 525.0, 319.5, 239.5);
+    let mut poses = "#timestamp x y z qx qy qz qw id\n".to_owned();
+    let on_body = DMat3::from_cols_array(&[0.0, -1.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0]);
+    let offset = DVec3::new(0.1, 0.0, 0.3);
+    for (i, shot) in plan.shoot(&camera, &camera).iter().enumerate() {
+        let time = 1_305_031_453.25 + 0.5 * i as f64;
+        let name = if numbered { (i + 1).to_string() } else { format!("{time:.6}") };
+        put(root.join(format!("rgb/{name}.jpg")), jpeg(&shot.color));
+        put(root.join(format!("depth/{name}.png")), depth_png(&shot.depth, 1000.0));
+        let Intrinsics { width, height, fx, fy, cx, cy } = camera;
+        let yaml = format!(
+            "%YAML:1.0\n---\ncamera_name: {name}\nimage_width: {width}\nimage_height: {height}\ncamera_matrix:\n   rows: 3\n   cols: 3\n   data: [ {fx}, 0., {cx}, 0., {fy},\n       {cy}, 0., 0., 1. ]\ndistortion_coefficients:\n   rows: 1\n   cols: 5\n   data: [ 0., 0., 0., 0., 0. ]\ndistortion_model: plumb_bob\nlocal_transform:\n   rows: 3\n   cols: 4\n   data: [ 0., 0., 1., 0.1, -1., 0., 0., 0., 0., -1., 0., 0.3 ]\n"
+        );
+        put(root.join(format!("calib/{name}.yaml")), yaml);
+        let pose = match numbered {
+            true => {
+                let turn = shot.pose.rotation() * on_body.transpose();
+                let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
+                Pose::new(turn, shot.pose.center() - turn * offset, convention).unwrap()
+            }
+            false => shot.pose,
+        };
+        let line = tum_line(time, &pose);
+        poses += &if numbered { format!("{} {}\n", line.trim(), i + 1) } else { line };
+    }
+    put(root.join("poses.txt"), poses);
+    root.to_path_buf()
+}
+
+fn rtabmap(root: &Path, plan: Plan) -> PathBuf {
+    write_rtabmap(root, plan, false)
+}
+
+fn rtabmap_body(root: &Path, plan: Plan) -> PathBuf {
+    write_rtabmap(root, plan, true)
+}
+
+fn open3d(root: &Path, plan: Plan) -> PathBuf {
+    let camera = plan.camera(610.0, 611.0, 321.0, 240.0);
+    let mut trajectory = String::new();
+    for (i, shot) in plan.shoot(&camera, &camera).iter().enumerate() {
+        put(root.join(format!("color/{i:05}.jpg")), jpeg(&shot.color));
+        put(root.join(format!("depth/{i:05}.png")), depth_png(&shot.depth, 1000.0));
+        trajectory += &format!("{i} {i} {}\n{}", i + 1, text(&camera_to_world(&shot.pose)));
+    }
+    put(root.join("scene/trajectory.log"), trajectory);
+    let Intrinsics { width, height, fx, fy, cx, cy } = camera;
+    let matrix = [fx, 0.0, 0.0, 0.0, fy, 0.0, cx, cy, 1.0];
+    let json = serde_json::json!({"width": width, "height": height, "intrinsic_matrix": matrix, "depth_scale": 1000.0});
+    put(root.join("camera_intrinsic.json"), json.to_string());
+    root.to_path_buf()
+}
+
+/// A depth map as NumPy writes it.
+fn npy(depth: &DepthImage) -> Vec<u8> {
+    let head =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", depth.height(), depth.width());
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    let padded = format!("{head:<117}\n");
+    bytes.extend((padded.len() as u16).to_le_bytes());
+    bytes.extend(padded.bytes());
+    bytes.extend(depth.meters().iter().flat_map(|meters| meters.to_le_bytes()));
+    bytes
+}
+
+fn tiff_floats(depth: &DepthImage) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let mut encoder = tiff::encoder::TiffEncoder::new(&mut bytes).unwrap();
+    let (width, height) = (depth.width() as u32, depth.height() as u32);
+    encoder.write_image::<tiff::encoder::colortype::Gray32Float>(width, height, depth.meters()).unwrap();
+    bytes.into_inner()
+}
+
+/// An OpenEXR file with colour and a channel Z, in blocks of 16 rows that zlib packs.
+fn exr(depth: &DepthImage) -> Vec<u8> {
+    let (width, height) = (depth.width(), depth.height());
+    let mut bytes = vec![0x76, 0x2f, 0x31, 0x01, 2, 0, 0, 0];
+    let mut attribute = |name: &str, kind: &str, value: &[u8]| {
+        bytes.extend(
+            [name.as_bytes(), &[0], kind.as_bytes(), &[0], &(value.len() as u32).to_le_bytes(), value].concat(),
+        );
+    };
+    let channel = |name: &str, kind: u32| {
+        let numbers = [kind, 0, 1, 1].iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        [name.as_bytes(), &[0], &numbers].concat()
+    };
+    attribute("channels", "chlist", &[channel("R", 1), channel("ViewLayer.Depth.Z", 2), vec![0]].concat());
+    attribute("compression", "compression", &[3]);
+    let window: Vec<u8> = [0, 5, width as i32 - 1, height as i32 + 4].iter().flat_map(|x| x.to_le_bytes()).collect();
+    attribute("dataWindow", "box2i", &window);
+    attribute("lineOrder", "lineOrder", &[0]);
+    bytes.push(0);
+    let (table, count) = (bytes.len(), height.div_ceil(16));
+    bytes.extend(vec![0; 8 * count]);
+    for block in 0..count {
+        let rows = block * 16..height.min(block * 16 + 16);
+        let mut raw = Vec::new();
+        for row in rows.clone() {
+            raw.extend(vec![0x3c; 2 * width]);
+            raw.extend(depth.meters()[row * width..][..width].iter().flat_map(|meters| meters.to_le_bytes()));
+        }
+        let mut mixed: Vec<u8> = raw.iter().step_by(2).chain(raw.iter().skip(1).step_by(2)).copied().collect();
+        for i in (1..mixed.len()).rev() {
+            mixed[i] = mixed[i].wrapping_sub(mixed[i - 1]).wrapping_add(128);
+        }
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&mixed).unwrap();
+        let packed = encoder.finish().unwrap();
+        let packed = if packed.len() < raw.len() { packed } else { raw };
+        let at = bytes.len() as u64;
+        bytes[table + 8 * block..][..8].copy_from_slice(&at.to_le_bytes());
+        bytes.extend((rows.start as i32 + 5).to_le_bytes());
+        bytes.extend((packed.len() as u32).to_le_bytes());
+        bytes.extend(packed);
+    }
+    bytes
+}
+
+/// nerfstudio with depth in metres.
+fn nerfstudio_depth(root: &Path, plan: Plan, extension: &str, write: fn(&DepthImage) -> Vec<u8>) -> PathBuf {
+    let camera = plan.camera(530.0, 531.0, 322.0, 238.0);
+    let mut frames = Vec::new();
+    for (i, shot) in plan.shoot(&camera, &camera).iter().enumerate() {
+        put(root.join(format!("images/{i}.png")), png(&shot.color));
+        put(root.join(format!("depth/{i}.{extension}")), write(&shot.depth));
+        let (file, depth) = (format!("images/{i}.png"), format!("depth/{i}.{extension}"));
+        let matrix = opengl(&shot.pose);
+        frames.push(serde_json::json!({"file_path": file, "depth_file_path": depth, "transform_matrix": matrix}));
+    }
+    let Intrinsics { width, height, fx, fy, cx, cy } = camera;
+    let all = serde_json::json!({
+        "w": width, "h": height, "fl_x": fx, "fl_y": fy, "cx": cx + 0.5, "cy": cy + 0.5, "frames": frames
+    });
+    put(root.join("transforms.json"), all.to_string());
+    root.to_path_buf()
+}
+
+fn nerfstudio_npy(root: &Path, plan: Plan) -> PathBuf {
+    nerfstudio_depth(root, plan, "npy", npy)
+}
+
+fn nerfstudio_tiff(root: &Path, plan: Plan) -> PathBuf {
+    nerfstudio_depth(root, plan, "tiff", tiff_floats)
+}
+
+fn nerfstudio_exr(root: &Path, plan: Plan) -> PathBuf {
+    nerfstudio_depth(root, plan, "exr", exr)
+}
+
 type Writer = fn(&Path, Plan) -> PathBuf;
 
-const RECORDINGS: [(&str, Layout, Writer); 20] = [
+const RECORDINGS: [(&str, Layout, Writer); 30] = [
     ("scannet", Layout::ScanNet, scannet),
     ("sens", Layout::Sens, sens),
     ("sens, raw, by its folder", Layout::Sens, sens_raw),
@@ -647,6 +890,16 @@ const RECORDINGS: [(&str, Layout, Writer); 20] = [
     ("record3d", Layout::Record3d, record3d),
     ("record3d, unpacked", Layout::Record3d, record3d_unpacked),
     ("7scenes", Layout::SevenScenes, seven_scenes),
+    ("3D Scanner App", Layout::ScannerApp, scanner_app),
+    ("ARKitScenes", Layout::ArkitScenes, arkitscenes),
+    ("ScanNet++", Layout::ScanNetPp, scannetpp),
+    ("Stray Scanner", Layout::Stray, stray),
+    ("RTAB-Map", Layout::RtabMap, rtabmap),
+    ("RTAB-Map, poses of the body", Layout::RtabMap, rtabmap_body),
+    ("Open3D's recorder", Layout::Redwood, open3d),
+    ("depth as NumPy's", Layout::Nerfstudio, nerfstudio_npy),
+    ("depth as TIFF", Layout::Nerfstudio, nerfstudio_tiff),
+    ("depth as OpenEXR", Layout::Nerfstudio, nerfstudio_exr),
 ];
 
 // Reading.

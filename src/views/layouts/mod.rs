@@ -1,5 +1,6 @@
 //! Layouts of recordings: detection and listing of their files.
 
+mod arkitscenes;
 mod colmap;
 mod icl;
 mod images;
@@ -9,9 +10,13 @@ mod polycam;
 mod record3d;
 mod redwood;
 mod replica;
+mod rtabmap;
+mod scanner_app;
 mod scannet;
+mod scannetpp;
 mod sens;
 mod seven_scenes;
+mod stray;
 mod tum;
 
 use std::collections::HashMap;
@@ -100,7 +105,7 @@ pub fn open_checked(path: &Path, options: &OpenOptions) -> Result<Checked, Views
         Verdict::Contradicted(reading) if options.pose.is_none() && reading != Reading::LeftHanded => Some(reading),
         _ => None,
     };
-    let dataset = match applied {
+    let dataset: Box<dyn Dataset> = match applied {
         Some(reading) => Box::new(Reread::new(dataset, reading, "as the depth maps ask")),
         None => dataset,
     };
@@ -121,9 +126,15 @@ fn open_as(layout: Layout, path: &Path, options: &OpenOptions) -> Result<Box<dyn
         Layout::Colmap => colmap::list(path),
         Layout::Polycam => polycam::list(path),
         Layout::SevenScenes => seven_scenes::list(path),
+        Layout::ScannerApp => scanner_app::list(path),
+        Layout::ArkitScenes => arkitscenes::list(path),
+        Layout::ScanNetPp => scannetpp::list(path),
+        Layout::RtabMap => rtabmap::list(path),
+        Layout::Stray => stray::list(path),
         Layout::Images => images::list(path),
     }?;
     if let Some(units) = options.depth_units_per_meter {
+        listing.floats_per_meter = units;
         listing.conventions.depth_units_per_meter = Some(units);
     }
     Ok(Box::new(Recording::new(listing)?))
@@ -145,6 +156,11 @@ impl Layout {
             Self::Colmap => colmap::model(path).is_some(),
             Self::Polycam => polycam::fits(path),
             Self::SevenScenes => seven_scenes::fits(path),
+            Self::ScannerApp => scanner_app::fits(path),
+            Self::ArkitScenes => arkitscenes::fits(path),
+            Self::ScanNetPp => scannetpp::fits(path),
+            Self::RtabMap => rtabmap::fits(path),
+            Self::Stray => stray::fits(path),
             Self::Images => images::fits(path),
         }
     }
