@@ -5,6 +5,7 @@ mod camera;
 #[path = "../common/mod.rs"]
 mod common;
 mod lift;
+mod placement;
 mod recordings;
 mod render;
 mod reprojection;
