@@ -24,9 +24,10 @@ const CLOSED: f32 = 0.9;
 /// where walls are missing.
 const FLOOR_AREA: f32 = 1.0;
 const FLOOR_SHARE: f32 = 0.05;
+const OPEN_FLOOR_AREA: f32 = 0.4;
 const OPEN_FLOOR_SHARE: f32 = 0.1;
-/// Largest extent in metres of a scan that is a room without walls around it.
-const OPEN_EXTENT: f32 = 12.0;
+/// Smallest and largest extent in metres of a scan that is a room without walls around it.
+const OPEN_EXTENT: [f32; 2] = [1.5, 12.0];
 /// Largest distance in metres between the points of a room. In a coarser scan walls are no obstacles.
 const COARSE: f32 = 0.2;
 /// Largest share of a scan that lies below its floor.
@@ -85,8 +86,8 @@ impl Standing {
         let has_walls = is_fine && area(&enclosed) >= FLOOR_AREA.max(FLOOR_SHARE * footprint);
         let size = (surfaces.bounds[1] - surfaces.bounds[0]) / surfaces.unit;
         let is_open_room = is_fine
-            && size.max_element() <= OPEN_EXTENT
-            && area(&inside) >= FLOOR_AREA.max(OPEN_FLOOR_SHARE * footprint)
+            && (OPEN_EXTENT[0]..=OPEN_EXTENT[1]).contains(&size.max_element())
+            && area(&inside) >= OPEN_FLOOR_AREA.max(OPEN_FLOOR_SHARE * footprint)
             && floors.first().is_some_and(|floor| grid.share_below(surfaces, *floor) <= BELOW_FLOOR);
         if has_walls && !is_open_room && !anywhere {
             inside = enclosed;

@@ -27,7 +27,7 @@ const LARGE_TOP: f32 = 0.5;
 /// whose walls are not along the axes.
 const FLOOR: f32 = 0.25;
 const WALL: f32 = 0.15;
-const BOTH: f32 = 0.4;
+const BOTH: f32 = 0.25;
 /// How far ahead of +z a guess must be.
 const AHEAD: f32 = 0.9;
 

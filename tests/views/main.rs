@@ -6,6 +6,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod lift;
+mod placement;
 mod recordings;
 mod render;
 mod reprojection;
