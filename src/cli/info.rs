@@ -11,8 +11,8 @@ use crate::cloud::{CloudError, PointCloud, Splats};
 /// Arguments of `geopurify info`.
 #[derive(Debug, clap::Args)]
 pub(super) struct InfoArgs {
-    /// Folders or files of recordings, and scans: PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats or text, also
-    /// packed with gzip or zip
+    /// Folders or files of recordings, and scans: PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian
+    /// splats or text, also packed with gzip or zip
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Print JSON, one object per file and line

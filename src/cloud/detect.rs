@@ -130,7 +130,7 @@ static TABLE: &[Known] = &[
         test: |f| mesh::detect::is_glb(f.bytes) || mesh::detect::is_gltf(f.bytes),
         way: GLTF,
     },
-    Known { name: "an OBJ mesh", test: |f| is_obj(f), way: OBJ },
+    Known { name: "an OBJ mesh", test: is_obj, way: OBJ },
     Known { name: "an OFF mesh", test: |f| mesh::detect::is_off(f.bytes), way: OFF },
     refuses("a USD scene", |f| f.starts(b"PXR-USDC") || f.starts(b"#usda"), NO_MESH),
     refuses("a COLLADA mesh", |f| f.contains(HEAD, b"<COLLADA"), NO_MESH),
@@ -205,7 +205,7 @@ static TABLE: &[Known] = &[
     Known { name: "an STL mesh", test: |f| mesh::detect::is_stl(f.bytes) || f.extension == "stl", way: STL },
     reads("a Gaussian splat file", |f| splat::looks_like(f.bytes, f.extension), splat::read, Results::NewPly),
     reads("a PTX file", |f| ptx::looks_like(f.bytes), ptx::read, Results::NewPly),
-    reads("text", |f| is_text(f), text::read, Results::NewPly),
+    reads("text", is_text, text::read, Results::NewPly),
     refuses(
         "a JSON file",
         |f| f.starts(b"{") || f.starts(b"["),

@@ -21,7 +21,7 @@ fn floats(row: &[u8], at: usize) -> [f32; 3] {
 /// True if the bytes can be splats: the rotations are quaternions of length one, the deviations positive.
 /// By its name alone a file is one if its length fits.
 pub(super) fn looks_like(bytes: &[u8], extension: &str) -> bool {
-    if bytes.is_empty() || bytes.len() % ROW != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(ROW) {
         return false;
     }
     let possible = |row: &[u8]| {

@@ -30,6 +30,8 @@ const WALL: f32 = 0.15;
 const BOTH: f32 = 0.25;
 /// How far ahead of +z a guess must be.
 const AHEAD: f32 = 0.9;
+/// How far ahead of every other guess it must be.
+const CLEAR: f32 = 0.4;
 
 /// Points of a scan to find the up direction for.
 pub(super) struct Shape<'a> {
@@ -62,17 +64,18 @@ struct Along {
 pub(super) fn of_room(shape: &Shape<'_>) -> Option<DVec3> {
     let axes = [0, 1, 2].map(|axis| Along::new(shape, axis));
     let usual = axes[2].score(0);
-    let mut best: Option<(f32, DVec3)> = None;
+    let mut rooms = Vec::new();
     for (axis, along) in axes.iter().enumerate() {
         for (floor, sign) in [1.0, -1.0].into_iter().enumerate() {
-            let score = along.score(floor);
-            let is_ahead = score > usual + AHEAD && best.is_none_or(|(best, _)| score > best);
-            if is_ahead && along.is_room(floor, &axes, axis) {
-                best = Some((score, DVec3::AXES[axis] * sign));
+            if along.is_room(floor, &axes, axis) {
+                rooms.push((along.score(floor), DVec3::AXES[axis] * sign));
             }
         }
     }
-    best.map(|(_, up)| up)
+    rooms.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let (best, up) = *rooms.first()?;
+    let second = rooms.get(1).map_or(f32::NEG_INFINITY, |(score, _)| *score);
+    (best > usual + AHEAD && best > second + CLEAR).then_some(up)
 }
 
 impl Along {
