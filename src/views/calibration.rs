@@ -162,17 +162,15 @@ pub(super) fn read_calibration(path: &Path, depth: bool) -> Result<Calibration, 
     }
     let numbers = numbers(path)?;
     let is_side = |x: f64| x.fract() == 0.0 && (16.0..1e6).contains(&x);
-    match numbers.as_slice() {
-        &[fx, fy, cx, cy] => Ok(Calibration::of([fx, fy, cx, cy])),
-        &[fx, fy, cx, cy, width, height] if is_side(width) && is_side(height) => {
+    match *numbers.as_slice() {
+        [fx, fy, cx, cy] => Ok(Calibration::of([fx, fy, cx, cy])),
+        [fx, fy, cx, cy, width, height] if is_side(width) && is_side(height) => {
             Ok(Calibration::of([fx, fy, cx, cy]).sized(width as usize, height as usize))
         }
-        &[.., last]
-            if (matches!(numbers.len(), 9 | 16) && last == 1.0) || numbers.len() == 12 && numbers[10] == 1.0 =>
-        {
+        [.., last] if (matches!(numbers.len(), 9 | 16) && last == 1.0) || numbers.len() == 12 && numbers[10] == 1.0 => {
             of_matrix(&numbers).ok_or_else(|| other("other", "a matrix"))
         }
-        &[fx, fy, cx, cy, ref lens @ ..] if matches!(lens.len(), 1 | 2 | 4 | 5 | 8) => {
+        [fx, fy, cx, cy, ref lens @ ..] if matches!(lens.len(), 1 | 2 | 4 | 5 | 8) => {
             let distortion = distortion_of(lens, path)?;
             Ok(Calibration { distortion: Some(distortion), ..Calibration::of([fx, fy, cx, cy]) })
         }

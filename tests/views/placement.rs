@@ -15,7 +15,7 @@ const WOOD: [u8; 3] = [120, 70, 40];
 fn add_box(points: &mut Vec<Colored>, low: [f32; 3], high: [f32; 3], sides: [bool; 6], color: [u8; 3]) {
     const STEP: f32 = 0.04;
     for side in (0..6).filter(|side| sides[*side]) {
-        let [axis, u, v] = [side / 2, (side / 2 + 1) % 3, (side / 2 + 2) % 3];
+        let [u, v] = [(side / 2 + 1) % 3, (side / 2 + 2) % 3];
         let count = |axis: usize| ((high[axis] - low[axis]) / STEP) as usize;
         for (i, j) in (0..=count(u)).flat_map(|i| (0..=count(v)).map(move |j| (i, j))) {
             let mut p = if side % 2 == 1 { high } else { low };

@@ -59,7 +59,6 @@ impl Geometry {
             None => 0,
         })
     }
-
 }
 
 /// A weight in the order in which its device reads it, with its bias. Gradients flow to the tensors it was made of.
@@ -415,7 +414,8 @@ fn pixel_map_wgsl(like: &CubeTensor, shader: &'static Shader, geometry: Geometry
     let Geometry { batch, height, width, kernel, stride, padding, .. } = geometry;
     let (inside, outside) = ([height, width], geometry.out_size());
     let is_backward = std::ptr::eq(shader, &pixel_map::BACKWARD);
-    let ([height, width], [other_height, other_width]) = if is_backward { (inside, outside) } else { (outside, inside) };
+    let ([height, width], [other_height, other_width]) =
+        if is_backward { (inside, outside) } else { (outside, inside) };
     let map = empty_i32(like, [batch * height * width, kernel * kernel]);
     let num_entries = batch * height * width * kernel * kernel;
     let params = pixel_map::Params {

@@ -2,8 +2,8 @@
 //!
 //! burn has this product too. Its GPU kernels are 8 MB of the program, so they are not called anywhere.
 
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
 use burn::prelude::*;
 use burn_wgpu::CubeTensor;
 

@@ -285,7 +285,9 @@ mod tests {
             assert!((times[1] - expected).abs() < 1e-12, "{times:?}");
         }
         to_seconds(Vec::new());
-        to_seconds(vec![&mut f64::NAN, &mut f64::INFINITY]);
+        let mut times = [f64::NAN, f64::INFINITY];
+        to_seconds(times.iter_mut().collect());
+        assert!(times[0].is_nan() && times[1] == f64::INFINITY, "{times:?}");
     }
 
     #[test]
