@@ -13,6 +13,7 @@ use crate::eval::metrics::Confusion;
 use crate::eval::report::Counts;
 use crate::files::write_atomic;
 use crate::labels::Protocol;
+use crate::ops::matmul::{Form, matmul};
 use crate::ops::normalize_rows;
 use crate::ops::pooling::pooling;
 use crate::ops::{OpError, float_tensor, float_values};
@@ -166,7 +167,7 @@ fn scores(
     let rows = voxelized.matrix.chunks_exact(num_channels + GEOMETRY_CHANNELS);
     let features: Vec<f32> = rows.flat_map(|row| &row[..num_channels]).copied().collect();
     let features = float_tensor(features, [voxelized.coords.len(), num_channels], device);
-    Ok(features.matmul(words.clone().to_device(device).transpose()))
+    matmul(features, words.clone().to_device(device), Form::RightTransposed)
 }
 
 /// Word with the largest product per voxel, the first of equal ones. -1 if all products are 0, because no

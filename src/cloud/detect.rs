@@ -37,7 +37,6 @@ pub(super) enum Results {
     /// As a copy of the PLY file with more properties.
     PlyCopy,
     /// As a copy of the LAS or LAZ file with extra bytes.
-    #[cfg_attr(not(feature = "las"), expect(dead_code, reason = "no reader of LAS in this build"))]
     LasCopy,
     /// As a new PLY file.
     NewPly,

@@ -25,6 +25,7 @@ use crate::models::xdecoder::prompts::TEMPLATES;
 use crate::models::xdecoder::{XDecoder, XDecoderConfig, initial_weights};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
+use crate::ops::matmul::{Form, matmul};
 use crate::ops::normalize_rows;
 use crate::random::SplitMix64;
 use crate::weights::{Dtype, HostTensor, StateDict, TensorSource as _};
@@ -280,7 +281,8 @@ fn center_texts(weights: &mut StateDict, config: &XDecoderConfig, device: &Devic
 /// distinguished.
 fn mean_cosine(rows: Tensor<2>) -> Result<f64, PretrainError> {
     let [num_rows, _] = rows.dims();
-    let sum = float_values(rows.clone().matmul(rows.transpose()).sum())?.first().copied().unwrap_or_default();
+    let cosines = matmul(rows.clone(), rows, Form::RightTransposed)?;
+    let sum = float_values(cosines.sum())?.first().copied().unwrap_or_default();
     Ok((f64::from(sum) - num_rows as f64) / (num_rows * num_rows.saturating_sub(1)).max(1) as f64)
 }
 
@@ -340,8 +342,8 @@ impl Task for XDecoderTask {
         };
         let [batch, rows, columns, dim] = mask_features.dims();
         let features = mask_features.reshape([batch * rows * columns, dim]);
-        let classes = normalize_rows(features.matmul(embed.reshape(shape))) * scale.reshape([1, 1]);
-        let logits = classes.matmul(text.narrow(0, 0, CLASSES.len()).transpose());
+        let classes = normalize_rows(matmul(features, embed.reshape(shape), Form::Plain)?) * scale.reshape([1, 1]);
+        let logits = matmul(classes, text.narrow(0, 0, CLASSES.len()), Form::RightTransposed)?;
         let logits = logits.reshape([batch, rows * columns, CLASSES.len()]);
         let (of_cells, of_cell) = cell_criterion(logits, &segments, weights)?;
         parts.extend(of_cell);

@@ -107,6 +107,8 @@ struct Occupancy {
     size: [usize; 3],
     occupied: Vec<bool>,
     level: Vec<bool>,
+    /// Number of occupied cubes below each corner of the cubes, along all axes.
+    below: Vec<u32>,
 }
 
 impl Occupancy {
@@ -115,14 +117,37 @@ impl Occupancy {
         let cell = surfaces.cell.max((high - low).max_element() / 255.0);
         let size = ((high - low) / cell).to_array().map(|cells| cells as usize + 1);
         let empty = vec![false; size.iter().product()];
-        let mut grid = Self { low, cell, unit: surfaces.unit, size, occupied: empty.clone(), level: empty };
+        let (occupied, below) = (empty.clone(), Vec::new());
+        let mut grid = Self { low, cell, unit: surfaces.unit, size, occupied, level: empty, below };
         for (position, normal) in surfaces.positions.iter().zip(surfaces.normals) {
             if let Some(at) = grid.at(*position) {
                 grid.occupied[at] = true;
                 grid.level[at] |= normal.z.abs() > 0.9;
             }
         }
+        grid.below = grid.counts_below();
         grid
+    }
+
+    fn corner(&self, [x, y, z]: [usize; 3]) -> usize {
+        (x * (self.size[1] + 1) + y) * (self.size[2] + 1) + z
+    }
+
+    fn counts_below(&self) -> Vec<u32> {
+        let mut below = vec![0; self.size.iter().map(|cells| cells + 1).product()];
+        let mut occupied = self.occupied.iter();
+        for x in 0..self.size[0] {
+            for y in 0..self.size[1] {
+                let mut column = 0;
+                for z in 0..self.size[2] {
+                    column += u32::from(occupied.next() == Some(&true));
+                    let before = |x, y| below[self.corner([x, y, z + 1])];
+                    let others = before(x, y + 1) + before(x + 1, y) - before(x, y);
+                    below[self.corner([x + 1, y + 1, z + 1])] = others + column;
+                }
+            }
+        }
+        below
     }
 
     /// Returns the index of the cube at a position; `None` outside the grid.
@@ -229,11 +254,15 @@ impl Occupancy {
 
     /// Returns true if nothing is near.
     fn is_clear(&self, eye: Vec3) -> bool {
-        let reach = ((CLEARANCE * self.unit).max(self.cell) / self.cell) as i32;
-        let offsets = || (-reach..=reach).map(|offset| offset as f32 * self.cell);
-        let mut around =
-            offsets().flat_map(|x| offsets().flat_map(move |y| offsets().map(move |z| Vec3::new(x, y, z))));
-        !around.any(|offset| self.is_occupied(eye + offset))
+        let reach = (CLEARANCE * self.unit / self.cell).floor().max(1.0);
+        let center = ((eye - self.low) / self.cell).floor();
+        let end = |offset: f32| (center + offset).to_array().map(|cells| cells.max(0.0) as usize);
+        let (low, high) = (end(-reach), end(reach + 1.0));
+        let within = |end: [usize; 3]| [0, 1, 2].map(|axis| end[axis].min(self.size[axis]));
+        let ([x0, y0, z0], [x1, y1, z1]) = (within(low), within(high));
+        let below = |x, y, z| self.below[self.corner([x, y, z])];
+        let upper = |z| below(x1, y1, z) + below(x0, y0, z) - below(x0, y1, z) - below(x1, y0, z);
+        upper(z1) == upper(z0)
     }
 
     /// Returns places a few steps back from `eyes`, where there is no floor but nothing in the way either.
@@ -260,7 +289,8 @@ impl Occupancy {
 
     /// Returns the share of horizontal directions that end at an obstacle.
     fn walls_around(&self, eye: Vec3) -> f32 {
-        let steps = self.cells(WALL_DISTANCE);
+        // Beyond the grid there are none.
+        let steps = self.cells(WALL_DISTANCE).min(self.size[0] + self.size[1]);
         // Also a little above and below the horizon, because walls have windows.
         let heights = [0.0, 2.0, -2.0].map(|cells| Vec3::Z * cells * self.cell);
         let blocked = |direction: &Vec3| {

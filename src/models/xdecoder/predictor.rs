@@ -13,6 +13,7 @@ use crate::ops::attention::Mask;
 use crate::ops::bicubic_antialias::bicubic_antialias;
 use crate::ops::conv2d::{Activation, PackedWeight, linear};
 use crate::ops::layer_norm::Fusion;
+use crate::ops::matmul::{Form, matmul};
 use crate::ops::{OpError, int_tensor, plain};
 
 const PREFIX: &str = "sem_seg_head.predictor";
@@ -214,8 +215,8 @@ impl Predictor {
         let [batch, num_queries, dim] = decoded.dims();
         let objects = decoded.clone().slice([0..batch, 0..num_queries - 1, 0..dim]);
         let class_token = decoded.slice([0..batch, num_queries - 1..num_queries, 0..dim]);
-        let cosines = unit_rows(class_token).matmul(unit_rows(objects.clone()).swap_dims(1, 2));
-        let mean = softmax(cosines, 2).matmul(objects.clone());
+        let cosines = matmul(unit_rows(class_token), unit_rows(objects.clone()), Form::RightTransposed)?;
+        let mean = matmul(softmax(cosines, 2), objects.clone(), Form::Plain)?;
         Ok(Tensor::cat(vec![objects, mean], 1))
     }
 
