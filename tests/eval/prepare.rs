@@ -384,7 +384,7 @@ fn damage_is_named_and_can_be_left_out() {
         "scene0002_00.aggregation.json: the label 'unicorn'; expected a name from the column raw_category of",
         "scene0003_00_vh_clean_2.0.010000.segs.json: ",
         "scene0004_00_vh_clean_2.ply: is not there; expected the reduced mesh",
-        "scene0005_00.sens: a file that begins with",
+        "scene0005_00.sens: the file begins with",
     ] {
         assert!(err.contains(part), "{part}\n{err}");
     }

@@ -47,10 +47,15 @@ fn part(keep: impl Fn([f32; 3]) -> bool) -> Vec<Colored> {
 
 /// Kind and cameras of a scan, and the shares of its points that the drawn pictures show once and three times.
 fn placed(points: &[Colored]) -> (VirtualCameras, [f64; 2]) {
+    placed_in(points, [324, 242])
+}
+
+/// As [`placed`], in pictures of another width and height.
+fn placed_in(points: &[Colored], [width, height]: [usize; 2]) -> (VirtualCameras, [f64; 2]) {
     let (points, colors): (Vec<[f32; 3]>, Vec<[u8; 3]>) = points.iter().copied().unzip();
     let origin = [100.0, -20.0, 3.0];
     let scan = Scan { points: &points, origin, normals: None, colors: Some(&colors), faces: &[], metres_per_unit: 1.0 };
-    let cameras = virtual_cameras(&scan, &Options { width: 324, height: 242, ..Options::default() });
+    let cameras = virtual_cameras(&scan, &Options { width, height, ..Options::default() });
     let radii = radii(&points);
     let scene = Scene { points: &points, origin, colors: &colors, faces: &[], radii: &radii };
     let renderer = Renderer::new(&scene, &Device::flex()).unwrap();
@@ -166,7 +171,7 @@ fn forest() -> Vec<Colored> {
 
 #[test]
 fn sparse_terrain_is_looked_at_from_above() {
-    let (cameras, [once, _]) = placed(&forest());
+    let (cameras, [once, _]) = placed_in(&forest(), [648, 484]);
     assert_eq!((cameras.kind, cameras.up), (SceneKind::Terrain, DVec3::Z));
     assert!(once > 0.85, "{once}");
     assert!((cameras.seen_once - once).abs() < 0.1, "planned {}, drawn {once}", cameras.seen_once);
