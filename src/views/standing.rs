@@ -42,6 +42,8 @@ const UNEVEN: f32 = 0.3;
 const STOREY: f32 = 1.9;
 /// Steps back from the edge of the floor, in metres. The camera of a single frame stood there.
 const STEPS_BACK: [f32; 4] = [0.6, 1.2, 1.8, 2.4];
+/// Largest number of cubes along an axis of the grid.
+const MOST_CELLS: usize = 256;
 /// Number of horizontal directions that are examined.
 const DIRECTIONS: u8 = 32;
 
@@ -114,7 +116,7 @@ struct Occupancy {
 impl Occupancy {
     fn new(surfaces: &Surfaces<'_>) -> Self {
         let [low, high] = surfaces.bounds;
-        let cell = surfaces.cell.max((high - low).max_element() / 255.0);
+        let cell = surfaces.cell.max((high - low).max_element() / (MOST_CELLS - 1) as f32);
         let size = ((high - low) / cell).to_array().map(|cells| cells as usize + 1);
         let empty = vec![false; size.iter().product()];
         let (occupied, below) = (empty.clone(), Vec::new());
@@ -164,8 +166,9 @@ impl Occupancy {
         self.at(position).is_some_and(|at| self.occupied[at])
     }
 
+    /// Returns a length in cubes, bounded by what the largest grid has.
     fn cells(&self, metres: f32) -> usize {
-        (metres * self.unit / self.cell) as usize
+        ((metres * self.unit / self.cell) as usize).min(MOST_CELLS)
     }
 
     fn columns<'a>(&self, cubes: &'a [bool]) -> impl Iterator<Item = &'a [bool]> {
@@ -195,7 +198,7 @@ impl Occupancy {
         let wide: Vec<usize> =
             (0..height).map(|z| area[z..(z + 1 + reach).min(height)].iter().sum::<usize>()).collect();
         let largest = wide.iter().copied().max().unwrap_or(0);
-        let storey = (STOREY * surfaces.unit / self.cell).max(1.0) as usize;
+        let storey = self.cells(STOREY).max(1);
         let mut floors: Vec<usize> = Vec::new();
         let mut z = 0;
         while z < height {

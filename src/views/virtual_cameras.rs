@@ -827,11 +827,12 @@ impl<'a> Surveyor<'a> {
         let (near, range) = (0.1 * self.unit, 6.0 * self.unit);
         let place = |eye, worth| Place { eye, directions: directions.clone(), near, range, worth };
         let few = |eyes: &[Vec3], most: usize| {
-            let mut apart = 0.5 * self.unit;
+            // In a large scan fewer from the start: each is compared with all that are kept.
+            let mut apart = (0.5 * self.unit).max((bounds[1] - bounds[0]).max_element() / 64.0);
             let mut kept = spread(eyes, apart);
-            while kept.len() > most {
+            while kept.len() > most && apart.is_finite() {
                 apart *= 1.2;
-                kept = spread(eyes, apart);
+                kept = spread(&kept, apart);
             }
             kept
         };
