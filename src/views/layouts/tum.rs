@@ -208,9 +208,10 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         }
     };
     let lists = ["rgb.txt", "depth.txt"].map(|name| text::file_of(root, &[name]));
+    let listed = lists[0].as_deref().map(read_list).transpose()?.map_or(0, |pictures| pictures.len());
     let pairs = match text::file_of(root, ASSOCIATIONS).map(|path| read_pairs(&path)) {
-        Some(Ok(pairs)) => Some(pairs),
-        // Associations may be of other files, for example of pictures and poses. Then the lists count.
+        Some(Ok(pairs)) if pairs.len() >= listed => Some(pairs),
+        // Associations may be of a part, or of other files, for example of pictures and poses. Then the lists count.
         Some(Err(error)) if lists[0].is_none() => return Err(error),
         _ => None,
     };
