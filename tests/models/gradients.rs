@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use burn::tensor::activation::{gelu, relu, sigmoid};
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
+use geopurify::gpu::{Limits, with_limits};
 use geopurify::models::sonata::{Sonata, SonataConfig};
 use geopurify::models::xdecoder::{Observed, XDecoder, XDecoderConfig};
 use geopurify::ops::conv2d::{Activation, PackedWeight, Precision, conv2d, linear};
@@ -112,6 +113,14 @@ fn gradients_of_convolutions_are_those_of_burn() {
         let activation = activations.next().unwrap();
         check(Conv { shape, num_out, kernel, stride, padding, activation });
     }
+}
+
+#[test]
+fn images_whose_maps_do_not_fit_one_buffer_go_in_runs() {
+    // The map of an image's 72 pixels takes 2,592 bytes: six images go as four and two.
+    let limits = Limits { max_binding_bytes: 12_288, max_workgroups: 65_535 };
+    let conv = Conv { shape: [6, 9, 8, 5], num_out: 7, kernel: 3, stride: 1, padding: 1, activation: Activation::None };
+    with_limits(limits, || check(conv));
 }
 
 #[test]

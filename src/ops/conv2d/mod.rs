@@ -17,7 +17,7 @@ use super::run::Operands;
 use super::sparse_conv;
 use super::{OpError, ShapeCheck, float_tensor, host_tensor, is_host, limits_of, plain, run, run_twin, with_gradient};
 use crate::gpu::shaders::conv2d::{conv2d as shader, pixel_map};
-use crate::gpu::{Shader, check_binding, empty_f32, empty_i32, into_contiguous, launch};
+use crate::gpu::{Limits, Shader, check_binding, empty_f32, empty_i32, into_contiguous, launch};
 
 /// How the weights of a model are held. Sums and activations are f32 in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -472,25 +472,47 @@ fn grad_activation_wgsl(x: CubeTensor, grad_out: CubeTensor, activation: Activat
 
 fn grad_x_wgsl(grad_out: CubeTensor, panels: CubeTensor, geometry: Geometry) -> CubeTensor {
     let Geometry { batch, height, width, num_in, num_out, kernel, .. } = geometry;
-    let rows = unpack_rows_wgsl(CubeBackend::float_cast(panels, FloatDType::F32), num_out);
+    let rows = unpack_rows_wgsl(panels, num_out);
     let rows = CubeBackend::float_reshape(rows, Shape::from([num_out, kernel * kernel, num_in]));
     let weight = into_contiguous(CubeBackend::float_permute(rows, &[1, 2, 0]));
-    let map = pixel_map_wgsl(&grad_out, &pixel_map::BACKWARD, geometry);
-    let grad_out = as_rows(grad_out);
-    let grad = sparse_conv::grad_x_wgsl(&grad_out, &weight, &map);
+    let runs = runs_of_images(&grad_out, geometry, height * width).map(|(first, run)| {
+        let map = pixel_map_wgsl(&grad_out, &pixel_map::BACKWARD, run);
+        sparse_conv::grad_x_wgsl(&rows_of_images(&grad_out, first, run.batch), &weight, &map)
+    });
+    let mut grads: Vec<CubeTensor> = runs.collect();
+    let grad = if grads.len() == 1 { grads.remove(0) } else { CubeBackend::float_cat(grads, 0) };
     CubeBackend::float_reshape(grad, Shape::from([batch, height, width, num_in]))
 }
 
 fn grad_panels_wgsl(x: CubeTensor, grad_out: CubeTensor, geometry: Geometry) -> CubeTensor {
     let Geometry { num_in, num_out, kernel, .. } = geometry;
-    let map = pixel_map_wgsl(&grad_out, &pixel_map::BASE, geometry);
-    let grad = sparse_conv::grad_weight_wgsl(&as_rows(x), &as_rows(grad_out), &map);
+    let [out_height, out_width] = geometry.out_size();
+    let runs = runs_of_images(&grad_out, geometry, out_height * out_width).map(|(first, run)| {
+        let map = pixel_map_wgsl(&grad_out, &pixel_map::BASE, run);
+        let rows = |images| rows_of_images(images, first, run.batch);
+        sparse_conv::grad_weight_wgsl(&rows(&x), &rows(&grad_out), &map)
+    });
+    let grad = runs.reduce(CubeBackend::float_add).expect("a convolution of no image has no gradient");
     let grad = into_contiguous(CubeBackend::float_permute(grad, &[2, 0, 1]));
     pack_rows_wgsl(CubeBackend::float_reshape(grad, Shape::from([num_out, kernel * kernel * num_in])))
 }
 
-/// `[B, H, W, C]` as `[B · H · W, C]`.
-fn as_rows(x: CubeTensor) -> CubeTensor {
-    let [batch, height, width, channels] = x.shape().dims();
-    CubeBackend::float_reshape(x, Shape::from([batch * height * width, channels]))
+/// Runs of images whose map of pixels fits one buffer, where an image has `num_pixels` in it: the first image, and the
+/// extents of the run.
+fn runs_of_images(
+    like: &CubeTensor,
+    geometry: Geometry,
+    num_pixels: usize,
+) -> impl Iterator<Item = (usize, Geometry)> + use<> {
+    let Geometry { batch, kernel, .. } = geometry;
+    let at_once = Limits::of(&like.client).rows(num_pixels * kernel * kernel * 4);
+    (0..batch).step_by(at_once).map(move |first| (first, Geometry { batch: at_once.min(batch - first), ..geometry }))
+}
+
+/// The pixels of `count` images of `x [B, H, W, C]`: `[count · H · W, C]`.
+fn rows_of_images(x: &CubeTensor, first: usize, count: usize) -> CubeTensor {
+    let [_, height, width, channels] = x.shape().dims();
+    let images = [first..first + count, 0..height, 0..width, 0..channels].map(Into::into);
+    let images = into_contiguous(CubeBackend::float_slice(x.clone(), &images));
+    CubeBackend::float_reshape(images, Shape::from([count * height * width, channels]))
 }

@@ -1,6 +1,6 @@
 //! Products of matrices, with gradients. A layer with a weight that stays is [`linear`](super::conv2d::linear).
 //!
-//! burn has this product too. Its GPU kernels are 8 MB of the program, so they are not called anywhere.
+//! burn has this product too. Its GPU kernels would add nearly 7 MB to the program, so nothing calls them.
 
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
