@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::info_recording;
-use crate::cloud::{CloudError, PointCloud, Splats};
+use crate::cloud::{PointCloud, Splats};
 
 /// Arguments of `geopurify info`.
 #[derive(Debug, clap::Args)]
@@ -30,27 +30,13 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
-        if info_recording::is_recording(path) {
-            match info_recording::describe(path, args.json) {
-                Ok(text) => writeln!(out, "{text}")?,
-                Err(error) => {
-                    code = ExitCode::FAILURE;
-                    if args.json {
-                        let failure = json!({ "file": path.to_string_lossy(), "error": error.to_string() });
-                        writeln!(out, "{failure}")?;
-                    }
-                    eprintln!("error: {error}");
-                }
-            }
-            continue;
-        }
-        match PointCloud::read(path) {
-            Ok(cloud) if args.json => writeln!(out, "{}", as_json(path, &cloud))?,
-            Ok(cloud) => writeln!(out, "{}", as_text(path, &cloud))?,
+        match describe(path, args.json) {
+            Ok(text) => writeln!(out, "{text}")?,
             Err(error) => {
                 code = ExitCode::FAILURE;
                 if args.json {
-                    writeln!(out, "{}", failure(path, &error))?;
+                    let failure = json!({ "file": path.to_string_lossy(), "error": error.to_string() });
+                    writeln!(out, "{failure}")?;
                 }
                 eprintln!("error: {error}");
             }
@@ -60,8 +46,13 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-fn failure(path: &Path, error: &CloudError) -> serde_json::Value {
-    json!({ "file": path.to_string_lossy(), "error": error.to_string() })
+/// Describes a recording or a scan, as text or as one line of JSON.
+fn describe(path: &Path, is_json: bool) -> anyhow::Result<String> {
+    if info_recording::is_recording(path) {
+        return Ok(info_recording::describe(path, is_json)?);
+    }
+    let cloud = PointCloud::read(path)?;
+    Ok(if is_json { as_json(path, &cloud).to_string() } else { as_text(path, &cloud) })
 }
 
 fn extent((lo, hi): ([f64; 3], [f64; 3])) -> [f64; 3] {

@@ -25,7 +25,7 @@ pub(super) fn describe(path: &Path, as_json: bool) -> Result<String, ViewsError>
     Ok(if as_json { json(path, dataset, check, applied) } else { text(path, dataset, check, applied) })
 }
 
-/// Sizes of the first picture and depth map, and the camera.
+/// The cameras of the first picture and of the first depth map.
 fn cameras(dataset: &dyn Dataset) -> (Option<Intrinsics>, Option<Intrinsics>) {
     let color = dataset.frames().first().map(|frame| frame.color);
     (color, dataset.frames().iter().find_map(|frame| frame.depth))
@@ -44,7 +44,7 @@ fn text(path: &Path, dataset: &dyn Dataset, check: Option<&PoseCheck>, applied: 
     let mut lines = vec![path.display().to_string()];
     // Names and notes come from files, which may hold the control sequences of a terminal.
     let plain = |text: &str| text.replace(char::is_control, "\u{fffd}");
-    let mut line = |key: &str, value: String| lines.push(format!("  {key:<11}{}", plain(&value)));
+    let mut line = |key: &str, value: String| lines.push(format!("  {key:<12}{}", plain(&value)));
     line("recording", format!("{} ({})", dataset.layout(), dataset.layout().expects()));
     line("frames", dataset.counts().to_string());
     let (color, depth) = cameras(dataset);

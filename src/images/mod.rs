@@ -1,7 +1,7 @@
 //! Pictures: reading, resampling as the reference does, and drawing of results.
 //!
-//! [`read_image`] opens JPEG, PNG, WebP, BMP and PNM files, which may be untrusted. [`resize`] has the two 8-bit resamplings
-//! between a recorded frame and the network. [`draw`] draws pictures with labels.
+//! [`read_image`] opens JPEG, PNG, WebP, BMP and PNM files, which may be untrusted. [`resize`] has the two
+//! 8-bit resamplings between a recorded frame and the network. [`draw`] draws pictures with labels.
 
 #[cfg(feature = "session")]
 pub mod draw;
@@ -139,8 +139,8 @@ pub fn read_image(path: &Path, orientation: Orientation) -> Result<Rgb8Image, Im
     decode_image(&bytes, path, orientation)
 }
 
-/// Reads a picture from the bytes of a file, as [`read_image`] does. `path` names the file in
-/// errors; the picture may be a part of it.
+/// Reads a picture from the bytes of a file, as [`read_image`] does. `path` names the file in errors; the
+/// picture may be a part of it.
 ///
 /// # Errors
 /// As [`read_image`].

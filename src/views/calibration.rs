@@ -82,21 +82,19 @@ pub(super) fn same_shape(a: [usize; 2], b: [usize; 2]) -> bool {
     (ratio(a) / ratio(b) - 1.0).abs() <= 0.03
 }
 
-/// What a lens may be. Others are refused by name, because their pictures would be read without a word.
+/// What a lens may be. Others are refused by name, or their pictures would be read wrongly without a word.
 const KNOWN_LENSES: &str =
     "a pinhole with the coefficients k1 k2 p1 p2 k3: undistort the pictures and depth maps first";
 
 /// Finds the calibration of a recording: in one of these files, else in another file whose name says that it
-/// has one, in the folder or the one above. Such a file is mentioned in `notes`. `depth` is as for
-/// [`read_calibration`].
+/// has one, in the folder or the one above. Such a file is mentioned in `notes`.
 pub(super) fn find_calibration(
     root: &Path,
     names: &[&str],
-    depth: bool,
     notes: &mut Vec<String>,
 ) -> Result<Option<Calibration>, ViewsError> {
     if let Some(path) = text::file_of(root, names) {
-        return read_calibration(&path, depth).map(Some);
+        return read_calibration(&path, false).map(Some);
     }
     let lower = |path: &Path| text::file_name(path).to_ascii_lowercase();
     let is_clear = |path: &Path| lower(path).contains("intrinsic");
@@ -118,7 +116,7 @@ pub(super) fn find_calibration(
     // The clearest names first; the order is otherwise kept.
     files.sort_by_key(|path| !is_clear(path));
     for path in files {
-        match read_calibration(&path, depth) {
+        match read_calibration(&path, false) {
             Ok(calibration) => {
                 notes.push(format!("the intrinsics are read from {}", text::file_name(&path)));
                 return Ok(Some(calibration));

@@ -20,6 +20,8 @@ const TIFF: [&[u8]; 2] = [b"II\x2a\0", b"MM\0\x2a"];
 const NOTHING: f64 = 60_000.0;
 /// Longest text of a header, in bytes.
 const LONGEST_HEADER: usize = 1 << 16;
+/// Largest chunk of an OpenEXR picture after unpacking, in bytes. Real ones have a few megabytes.
+const LARGEST_CHUNK: usize = 1 << 30;
 
 /// Scale of stored depths.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -157,7 +159,7 @@ impl NpyHeader {
             Some('u') => Kind::Unsigned,
             _ => return Err(refused("the type of the numbers", descr)),
         };
-        let width = match (kind, chars.as_str()) {
+        let bytes_each = match (kind, chars.as_str()) {
             (_, "8") => 8,
             (_, "4") => 4,
             (_, "2") => 2,
@@ -168,16 +170,16 @@ impl NpyHeader {
         let shape = shape.ok_or_else(|| refused("the NumPy header", &text))?;
         let sides: Option<Vec<u64>> =
             shape.split(',').map(str::trim).filter(|side| !side.is_empty()).map(|side| side.parse().ok()).collect();
-        let [height, width_of_map] = match sides.as_deref() {
+        let [height, width] = match sides.as_deref() {
             Some(&[height, width] | &[height, width, 1] | &[1, height, width]) => [height, width],
             _ => return Err(refused("the shape", shape)),
         };
         Ok(Self {
             kind,
-            bytes: width,
+            bytes: bytes_each,
             big_endian: order == Some('>'),
             by_columns: field("fortran_order").is_some_and(|rest| rest.starts_with("True")),
-            size: allowed(width_of_map, height, path)?,
+            size: allowed(width, height, path)?,
             data: start + len,
         })
     }
@@ -406,7 +408,12 @@ fn read_exr(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<([usize; 2],
         let rows = rows_of_chunk.min(height - first);
         let packed =
             (start + 8).checked_add(len).and_then(|end| bytes.get(start + 8..end)).ok_or_else(|| cut(start))?;
-        let needed = of_pixel * width * rows;
+        let needed = of_pixel.saturating_mul(width).saturating_mul(rows);
+        if needed > LARGEST_CHUNK {
+            let found = format!("{} channels of {width} x {rows} pixels", header.channels.len());
+            let expected = format!("at most {LARGEST_CHUNK} bytes");
+            return Err(ViewsError::value(path, "a chunk of the picture", found, expected));
+        }
         let raw = unpacked(packed, needed, header.compression, path)?;
         for (i, line) in raw.chunks_exact(of_pixel * width).enumerate() {
             let from = before * width;

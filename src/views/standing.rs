@@ -94,10 +94,11 @@ impl Standing {
         if has_walls && !is_open_room && !anywhere {
             inside = enclosed;
         }
+        let is_room = has_walls || is_open_room;
         // Beside a closed room, whose windows let look through, nobody stands.
         let is_closed = walls.iter().sum::<f32>() >= CLOSED * walls.len() as f32;
-        let aside = if is_closed { Vec::new() } else { grid.aside(&inside) };
-        Self { inside, aside, is_room: has_walls || is_open_room }
+        let aside = if is_closed || !(is_room || anywhere) { Vec::new() } else { grid.aside(&inside) };
+        Self { inside, aside, is_room }
     }
 }
 
@@ -117,7 +118,7 @@ impl Occupancy {
     fn new(surfaces: &Surfaces<'_>) -> Self {
         let [low, high] = surfaces.bounds;
         let cell = surfaces.cell.max((high - low).max_element() / (MOST_CELLS - 1) as f32);
-        let size = ((high - low) / cell).to_array().map(|cells| cells as usize + 1);
+        let size = ((high - low) / cell).to_array().map(|cells| (cells as usize).min(MOST_CELLS - 1) + 1);
         let empty = vec![false; size.iter().product()];
         let (occupied, below) = (empty.clone(), Vec::new());
         let mut grid = Self { low, cell, unit: surfaces.unit, size, occupied, level: empty, below };

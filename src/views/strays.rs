@@ -3,7 +3,7 @@
 use glam::Vec3;
 use rayon::prelude::*;
 
-/// Largest share of the points that may be strays at one end of an axis.
+/// At most one point in this many is a stray at one end of an axis.
 const MOST: usize = 100;
 /// Width of the empty space before strays, relative to the size of the rest.
 const GAP: f32 = 1.0;

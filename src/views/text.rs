@@ -12,6 +12,9 @@ pub(super) const COLOR: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "ppm", 
 /// Extensions of supported depth maps.
 pub(super) const DEPTH: &[&str] = &["png", "pgm", "npy", "tif", "tiff", "exr"];
 
+/// Longest name of a file that is looked for in other places, in bytes: what systems take for a path.
+const LONGEST_NAME: usize = 4096;
+
 /// Reads the text of a file, without a byte order mark.
 pub(super) fn read(path: &Path) -> Result<String, ViewsError> {
     let bytes = MappedFile::open(path).map_err(|error| ViewsError::io(path, "open", error))?;
@@ -54,7 +57,7 @@ fn without_nan(text: &str) -> String {
 /// Returns the name as it is, in `folder`, if nothing exists.
 pub(super) fn named_file(folder: &Path, name: &str) -> PathBuf {
     let plain = folder.join(name);
-    if plain.is_file() {
+    if plain.is_file() || name.len() > LONGEST_NAME {
         return plain;
     }
     let slashed = name.replace('\\', "/");

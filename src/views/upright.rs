@@ -135,7 +135,8 @@ impl Along {
         both * brighter - height + self.covered[floor] + 2.0 * standing + top
     }
 
-    /// Returns true if height, floor and walls are those of a room. `axes` are all axes, of which this is `axis`.
+    /// Returns true if height, floor and walls are those of a room. `axes` are all axes, of which this is
+    /// `axis`.
     fn is_room(&self, floor: usize, axes: &[Self; 3], axis: usize) -> bool {
         let others = || (0..3).filter(|other| *other != axis).flat_map(|other| axes[other].covered);
         let walls = others().filter(|covered| *covered >= WALL).count();

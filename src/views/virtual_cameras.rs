@@ -470,14 +470,20 @@ impl Sites {
     fn add_faces(&mut self, scan: &Scan<'_>, frame: &Frame, core: &Core, normal: impl Fn(usize) -> Vec3) {
         self.are_faces = true;
         let is_kept = |face: &&[u32; 3]| face.iter().all(|&i| core.contains(scan.points[i as usize]));
-        let faces: Vec<&[u32; 3]> = scan.faces.iter().filter(is_kept).collect();
+        let mut faces: Vec<&[u32; 3]> = scan.faces.iter().filter(is_kept).collect();
+        if faces.is_empty() {
+            // All triangles reach to strays, which are the scan then.
+            faces = scan.faces.iter().collect();
+            self.strays = 0;
+        }
         let corners = |face: &[u32; 3]| face.map(|i| frame.turned(scan.points[i as usize]));
         let area = |face: &[u32; 3]| {
             let [a, b, c] = corners(face);
             (b - a).cross(c - a).length() / 2.0
         };
         let total: f32 = faces.iter().map(|face| area(face)).sum();
-        let per_area = if total > 0.0 { MESH_SAMPLES / total } else { 0.0 };
+        // The area of tiny triangles vanishes. Then each has one sample.
+        let per_area = Some(MESH_SAMPLES / total).filter(|per_area| per_area.is_finite()).unwrap_or(0.0);
         for face in faces {
             let [a, b, c] = corners(face);
             let normal = face.iter().map(|&i| normal(i as usize)).sum::<Vec3>().normalize_or_zero();
@@ -489,7 +495,7 @@ impl Sites {
                 let (u, v) = if i + j < n { (u, v) } else { (1.0 - u, 1.0 - v) };
                 self.positions.push(a + (b - a) * u + (c - a) * v);
                 self.normals.push(normal);
-                self.weights.push(area(face) / (n * n) as f32 * per_area);
+                self.weights.push(if per_area > 0.0 { area(face) / (n * n) as f32 * per_area } else { 1.0 });
             }
         }
     }
@@ -777,15 +783,18 @@ impl<'a> Surveyor<'a> {
         // Width and height of the ground in a picture from straight above, per unit of height.
         let [wide, high] = (lens.reach() * 2.0).to_array();
         let spacing = self.sites.spacing();
-        let mut height = (lens.width as f32 / PIXELS_PER_POINT * spacing / wide).max(1.5 * size.z);
+        // A flat mesh has neither spacing nor height.
+        let lowest = (1.5 * size.z).max(f32::MIN_POSITIVE);
+        let mut height = (lens.width as f32 / PIXELS_PER_POINT * spacing / wide).max(lowest);
         let steps = |height: f32| {
             let count = |extent: f32, footprint: f32| (extent / (0.5 * footprint)).ceil().max(1.0) as usize;
             [count(size.x, wide * height), count(size.y, high * height)]
         };
-        while steps(height).iter().product::<usize>() > MAX_PLACES {
+        let [mut columns, mut rows] = steps(height);
+        while columns.saturating_mul(rows) > MAX_PLACES {
             height *= 1.15;
+            [columns, rows] = steps(height);
         }
-        let [columns, rows] = steps(height);
         let ground = bounds[0].z + 0.25 * size.z;
         let down = [Vec3::NEG_Z];
         let directions: Vec<Vec3> = down.into_iter().chain(around(4, &[-45.0])).chain(around(8, &[-60.0])).collect();
@@ -827,8 +836,9 @@ impl<'a> Surveyor<'a> {
         let (near, range) = (0.1 * self.unit, 6.0 * self.unit);
         let place = |eye, worth| Place { eye, directions: directions.clone(), near, range, worth };
         let few = |eyes: &[Vec3], most: usize| {
-            // In a large scan fewer from the start: each is compared with all that are kept.
-            let mut apart = (0.5 * self.unit).max((bounds[1] - bounds[0]).max_element() / 64.0);
+            // In a large scan fewer from the start: each is compared with all that are kept. The square of the
+            // distance must not vanish, or none would be too near.
+            let mut apart = (0.5 * self.unit).max((bounds[1] - bounds[0]).max_element() / 64.0).max(1e-18);
             let mut kept = spread(eyes, apart);
             while kept.len() > most && apart.is_finite() {
                 apart *= 1.2;
@@ -1106,5 +1116,21 @@ pub(super) mod tests {
         assert!(virtual_cameras(&scan(&[[0.0; 3]]), &none).cameras.is_empty());
         let wide = Options { horizontal_fov: 9.0, up: Some(DVec3::ZERO), ..Options::default() };
         assert!(!virtual_cameras(&scan(&[[0.0; 3]]), &wide).cameras.is_empty());
+    }
+
+    #[test]
+    fn degenerate_meshes_get_cameras() {
+        let square = vec![[-1.0, -1.0, 0.0], [1.0, -1.0, 0.0], [1.0, 1.0, 0.0], [-1.0, 1.0, 0.0]];
+        let line: Vec<[f32; 3]> = (0..4).map(|i| [i as f32, 0.0, 0.0]).collect();
+        // Every triangle reaches to a stray.
+        let mut far = vec![[0.0; 3], [1.0, 0.0, 0.0], [900.0, 0.0, 0.0], [0.0, 900.0, 0.0]];
+        far.extend((0..396).map(|i| [(i % 20) as f32 * 0.1, (i / 20) as f32 * 0.1, 0.0]));
+        for points in [square, line, vec![[1.0; 3]; 4], far] {
+            for kind in [Some(SceneKind::Terrain), None] {
+                let mesh = Scan { faces: &[[0, 1, 2], [0, 2, 3]], ..scan(&points) };
+                let cameras = virtual_cameras(&mesh, &Options { kind, ..Options::default() });
+                assert!(!cameras.cameras.is_empty() && cameras.seen_once > 0.0, "{points:?}: {cameras:?}");
+            }
+        }
     }
 }

@@ -4,12 +4,13 @@
 //! translation, world-to-camera in OpenCV axes. A .pincam file has `width height fx fy cx cy`. Depth is in
 //! millimetres. The confidence is 0 to 2.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use glam::{DQuat, DVec3};
 
-use super::tum::{Timed, pose_at};
-use super::{by_stem, require_poses};
+use super::tum::{Timed, nearest, pose_at};
+use super::{by_stem, require_poses, share_calibration};
 use crate::views::calibration::Calibration;
 use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
@@ -35,14 +36,31 @@ fn time_of(stem: &str) -> Option<f64> {
     text::number(stem.rsplit('_').next()?).filter(|time| time.is_finite())
 }
 
-/// Finds the file of a picture by its name, else by a time that differs by a rounding.
-fn beside(files: &[PathBuf], stem: &str) -> Option<PathBuf> {
-    if let Some(path) = files.iter().find(|path| text::stem(path) == stem) {
-        return Some(path.clone());
+/// Files by their names and by the times in them.
+struct Files {
+    named: HashMap<String, PathBuf>,
+    timed: Vec<Timed<PathBuf>>,
+}
+
+impl Files {
+    fn of(folder: &Path, extensions: &[&str]) -> Self {
+        let files = text::files_if_any(folder, extensions);
+        let named = by_stem(&files);
+        let timed = |path: PathBuf| Some(Timed { time: time_of(&text::stem(&path))?, what: path });
+        let mut timed: Vec<_> = files.into_iter().filter_map(timed).collect();
+        timed.sort_by(|a, b| a.time.total_cmp(&b.time));
+        Self { named, timed }
     }
-    let time = time_of(stem)?;
-    let near = |path: &&PathBuf| time_of(&text::stem(path)).is_some_and(|other| (other - time).abs() <= ROUNDING);
-    files.iter().find(near).cloned()
+
+    /// Finds the file of a picture by its name, else by a time that differs by a rounding.
+    fn beside(&self, stem: &str) -> Option<PathBuf> {
+        if let Some(path) = self.named.get(stem) {
+            return Some(path.clone());
+        }
+        let time = time_of(stem)?;
+        let near = nearest(&self.timed, time).filter(|file| (file.time - time).abs() <= ROUNDING);
+        near.map(|file| file.what.clone())
+    }
 }
 
 pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
@@ -53,18 +71,18 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_WORLD_TO_CAMERA;
     let mut listing = Listing::new(Layout::ArkitScenes, root, Some(convention), Some(UNITS_PER_METER));
     let poses = read_trajectory(&folder.join(TRAJECTORY), convention)?;
-    let depths = text::files_if_any(&folder.join("lowres_depth"), text::DEPTH);
+    let depths = Files::of(&folder.join("lowres_depth"), text::DEPTH);
     let confidences = by_stem(&text::files_if_any(&folder.join("confidence"), &["png"]));
-    let cameras = text::files_if_any(&folder.join("lowres_wide_intrinsics"), &["pincam"]);
+    let cameras = Files::of(&folder.join("lowres_wide_intrinsics"), &["pincam"]);
     let mut last = None;
     for color in text::files(&folder.join("lowres_wide"), text::COLOR)? {
         let stem = text::stem(&color);
-        let calibration = match beside(&cameras, &stem) {
+        let calibration = match cameras.beside(&stem) {
             Some(path) => Some(read_pincam(&path)?),
             None => last,
         };
         last = calibration;
-        let depth = beside(&depths, &stem).map(|path| DepthFile {
+        let depth = depths.beside(&stem).map(|path| DepthFile {
             confidence: confidences.get(&text::stem(&path)).cloned(),
             ..DepthFile::integer(path)
         });
@@ -72,12 +90,11 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         listing.frames.push(Listed { depth, calibration, pose, ..Listed::new(color) });
     }
     // The first pictures may lack a camera.
-    let any = listing.frames.iter().find_map(|frame| frame.calibration);
-    if any.is_none() && !listing.frames.is_empty() {
+    share_calibration(&mut listing.frames);
+    if listing.frames.first().is_some_and(|frame| frame.calibration.is_none()) {
         let expected = "lowres_wide_intrinsics/NAME.pincam";
         return Err(ViewsError::missing(root, Layout::ArkitScenes, "the intrinsics of the camera", expected));
     }
-    listing.frames.iter_mut().for_each(|frame| frame.calibration = frame.calibration.or(any));
     require_poses(&listing, "every pose", "a line in lowres_wide.traj for the time of each picture")?;
     if !confidences.is_empty() {
         listing.notes.push("depth of confidence 0 is left out".into());

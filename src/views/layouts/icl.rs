@@ -38,7 +38,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let poses = read_trajectory(&trajectory)?;
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Icl, root, Some(convention), Some(UNITS_PER_METER));
-    let calibration = match find_calibration(root, CAMERA, false, &mut listing.notes)? {
+    let calibration = match find_calibration(root, CAMERA, &mut listing.notes)? {
         Some(calibration) => calibration,
         None => {
             listing.notes.push("the intrinsics are those published for ICL-NUIM (f 481.2, -480)".into());

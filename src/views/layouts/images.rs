@@ -33,7 +33,7 @@ pub(super) fn fits(root: &Path) -> bool {
 
 pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let mut listing = Listing::new(Layout::Images, root, None, Some(UNITS_PER_METER));
-    let calibration = find_calibration(root, CAMERA, false, &mut listing.notes)?;
+    let calibration = find_calibration(root, CAMERA, &mut listing.notes)?;
     let mut colors = match text::folder_of(root, COLOR_FOLDERS) {
         Some(folder) => text::files(&folder, text::COLOR)?,
         None => text::files(root, text::COLOR)?,

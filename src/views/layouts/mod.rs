@@ -22,6 +22,8 @@ mod tum;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::camera::InvalidPose;
 use super::check::{PoseCheck, Reading, Verdict, check};
 use super::recording::{Listed, Listing, PoseState, Recording};
@@ -200,6 +202,21 @@ fn pose_of_file(path: &Path, convention: PoseConvention) -> PoseState {
         Ok(numbers) => Pose::from_rows(&numbers, convention).into(),
         Err(_) => PoseState::Invalid(InvalidPose::Unreadable),
     }
+}
+
+/// Reads a pose from a JSON value with only a matrix, row by row.
+fn pose_of_json(value: Option<&Value>, convention: PoseConvention) -> PoseState {
+    match value.map(text::json_numbers) {
+        None => PoseState::Missing,
+        Some(None) => PoseState::Invalid(InvalidPose::Unreadable),
+        Some(Some(rows)) => Pose::from_rows(&rows, convention).into(),
+    }
+}
+
+/// Gives frames without a calibration that of the first frame that has one.
+fn share_calibration(frames: &mut [Listed]) {
+    let any = frames.iter().find_map(|frame| frame.calibration);
+    frames.iter_mut().for_each(|frame| frame.calibration = frame.calibration.or(any));
 }
 
 /// Returns an error if no frame has a pose, for layouts with poses.

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::pose_of_json;
 use crate::views::calibration::Calibration;
-use crate::views::camera::{Distortion, InvalidPose};
-use crate::views::recording::{DepthFile, Listed, Listing, Points, PoseState};
-use crate::views::text::{json_number, json_numbers, json_size};
-use crate::views::{Layout, Pose, PoseConvention, ViewsError, depth, text};
+use crate::views::camera::Distortion;
+use crate::views::recording::{DepthFile, Listed, Listing, Points};
+use crate::views::text::{json_number, json_size};
+use crate::views::{Layout, PoseConvention, ViewsError, depth, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
 const NAMES: &[&str] = &["transforms.json", "transforms_train.json"];
@@ -103,11 +104,7 @@ pub(super) fn list(path: &Path) -> Result<Listing, ViewsError> {
             unknown_depth += usize::from(!is_known);
             is_known
         });
-        let pose = match frame.get("transform_matrix").map(json_numbers) {
-            None => PoseState::Missing,
-            Some(None) => PoseState::Invalid(InvalidPose::Unreadable),
-            Some(Some(rows)) => Pose::from_rows(&rows, convention).into(),
-        };
+        let pose = pose_of_json(frame.get("transform_matrix"), convention);
         listing.frames.push(Listed { depth: depth.map(DepthFile::integer), calibration, pose, ..Listed::new(color) });
     }
     if unknown_depth > 0 {

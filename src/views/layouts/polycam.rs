@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{by_stem, require_poses};
+use super::{by_stem, require_poses, share_calibration};
 use crate::views::calibration::Calibration;
 use crate::views::camera::InvalidPose;
 use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
@@ -67,8 +67,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         });
     }
     // A picture without a camera takes the first one's intrinsics. It has no pose, so it matters little.
-    let any = listing.frames.iter().find_map(|frame| frame.calibration);
-    listing.frames.iter_mut().for_each(|frame| frame.calibration = frame.calibration.or(any));
+    share_calibration(&mut listing.frames);
     require_poses(&listing, "every camera", "cameras/NAME.json for images/NAME.jpg")?;
     if used_corrected {
         listing.notes.push("the corrected cameras and pictures are used".into());

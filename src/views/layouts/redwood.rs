@@ -113,7 +113,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Redwood, root, Some(convention), Some(UNITS_PER_METER));
     let poses: HashMap<usize, PoseState> = read_trajectory(&trajectory, &mut listing.notes)?.into_iter().collect();
-    let calibration = match find_calibration(root, CAMERA, false, &mut listing.notes)? {
+    let calibration = match find_calibration(root, CAMERA, &mut listing.notes)? {
         Some(calibration) => calibration,
         None => {
             listing

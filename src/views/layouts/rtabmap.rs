@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use glam::{DMat3, DVec3};
 
-use super::tum::{Timed, pose_at};
-use super::{by_stem, require_poses};
+use super::tum::{Timed, nearest, pose_at};
+use super::{by_stem, require_poses, share_calibration};
 use crate::views::calibration::{Calibration, read_calibration, yaml_numbers};
 use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
 use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
@@ -67,8 +67,8 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         let number = stem.parse::<u64>().ok().and_then(|number| poses.numbered.get(&number)).copied();
         let time = text::number(&stem).filter(|time| time.is_finite());
         let at = |time: f64| {
-            let near = poses.timed.iter().any(|pose| (pose.time - time).abs() <= ROUNDING);
-            if near { pose_at(&poses.timed, time) } else { PoseState::Missing }
+            let near = nearest(&poses.timed, time).filter(|pose| (pose.time - time).abs() <= ROUNDING);
+            if near.is_some() { pose_at(&poses.timed, time) } else { PoseState::Missing }
         };
         let pose = number.or_else(|| time.map(at)).unwrap_or_default();
         let path = cameras.get(&stem);
@@ -87,8 +87,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
             ..Listed::new(color)
         });
     }
-    let any: Option<Calibration> = listing.frames.iter().find_map(|frame| frame.calibration);
-    listing.frames.iter_mut().for_each(|frame| frame.calibration = frame.calibration.or(any));
+    share_calibration(&mut listing.frames);
     require_poses(&listing, "every pose", "a line in poses.txt for the number or time of each picture")?;
     Ok(listing)
 }

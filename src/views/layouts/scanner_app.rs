@@ -5,12 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::require_poses;
-use crate::views::calibration::{Calibration, of_matrix};
-use crate::views::camera::InvalidPose;
-use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
+use super::{pose_of_json, require_poses, share_calibration};
+use crate::views::calibration::of_matrix;
+use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::text::json_numbers;
-use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
+use crate::views::{Layout, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
 const POSE: &str = "cameraPoseARFrame";
@@ -42,18 +41,13 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         let Some(calibration) = intrinsics else {
             return Err(ViewsError::value(&path, "\"intrinsics\"", "missing", "nine numbers, row by row"));
         };
-        let pose = match frame.get(POSE).map(json_numbers) {
-            None => PoseState::Missing,
-            Some(None) => PoseState::Invalid(InvalidPose::Unreadable),
-            Some(Some(rows)) => Pose::from_rows(&rows, convention).into(),
-        };
+        let pose = pose_of_json(frame.get(POSE), convention);
         let depth = existing(format!("depth_{digits}.png"))
             .map(|path| DepthFile { confidence: existing(format!("conf_{digits}.png")), ..DepthFile::integer(path) });
         listing.frames.push(Listed { depth, calibration: Some(calibration), pose, ..Listed::new(color) });
     }
     // A picture without a file of its own takes the first one's intrinsics. It has no pose.
-    let any: Option<Calibration> = listing.frames.iter().find_map(|frame| frame.calibration);
-    listing.frames.iter_mut().for_each(|frame| frame.calibration = frame.calibration.or(any));
+    share_calibration(&mut listing.frames);
     require_poses(&listing, "every pose", "frame_N.json for frame_N.jpg")?;
     if listing.frames.iter().any(|frame| frame.depth.as_ref().is_some_and(|depth| depth.confidence.is_some())) {
         listing.notes.push("depth of confidence 0 is left out".into());

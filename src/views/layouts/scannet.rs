@@ -66,7 +66,7 @@ pub(super) fn list_as(layout: Layout, root: &Path, units_per_meter: f64) -> Resu
     let (calibration, depth_calibration) = intrinsics(root)?;
     let calibration = match calibration {
         Some(calibration) => Some(calibration),
-        None => find_calibration(root, &[], false, &mut listing.notes)?,
+        None => find_calibration(root, &[], &mut listing.notes)?,
     };
     let Some(calibration) = calibration else {
         return Err(ViewsError::missing(root, layout, "the intrinsics of the camera", COLOR_INTRINSICS.join(", ")));

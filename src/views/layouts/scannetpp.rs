@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{by_stem, require_poses};
+use super::{by_stem, pose_of_json, require_poses, share_calibration};
 use crate::views::calibration::of_matrix;
-use crate::views::camera::InvalidPose;
-use crate::views::recording::{DepthFile, Listed, Listing, PoseState};
+use crate::views::recording::{DepthFile, Listed, Listing};
 use crate::views::text::json_numbers;
-use crate::views::{Layout, Pose, PoseConvention, ViewsError, text};
+use crate::views::{Layout, PoseConvention, ViewsError, text};
 
 const UNITS_PER_METER: f64 = 1000.0;
 const POSES: &str = "pose_intrinsic_imu.json";
@@ -47,20 +46,14 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     for color in colors {
         let stem = text::stem(&color);
         let entry = all.get(&stem).unwrap_or(&Value::Null);
-        let pose = match POSE.iter().find_map(|key| entry.get(key)).map(json_numbers) {
-            None => PoseState::Missing,
-            Some(None) => PoseState::Invalid(InvalidPose::Unreadable),
-            Some(Some(rows)) => Pose::from_rows(&rows, convention).into(),
-        };
         listing.frames.push(Listed {
             depth: depths.get(&stem).cloned().map(DepthFile::integer),
             calibration: entry.get("intrinsic").and_then(json_numbers).and_then(|numbers| of_matrix(&numbers)),
-            pose,
+            pose: pose_of_json(POSE.iter().find_map(|key| entry.get(key)), convention),
             ..Listed::new(color)
         });
     }
-    let any = listing.frames.iter().find_map(|frame| frame.calibration);
-    listing.frames.iter_mut().for_each(|frame| frame.calibration = frame.calibration.or(any));
+    share_calibration(&mut listing.frames);
     require_poses(&listing, "every pose", "an entry in pose_intrinsic_imu.json for each picture in rgb/")?;
     Ok(listing)
 }

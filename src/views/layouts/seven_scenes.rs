@@ -38,7 +38,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let mut listing = Listing::new(Layout::SevenScenes, root, Some(convention), Some(UNITS_PER_METER));
     let (calibration, depth_calibration) = match text::file_of(root, &["_info.txt"]) {
         Some(path) => (Some(read_calibration(&path, false)?), Some(read_calibration(&path, true)?)),
-        None => (find_calibration(root, CAMERA, false, &mut listing.notes)?, None),
+        None => (find_calibration(root, CAMERA, &mut listing.notes)?, None),
     };
     let calibration = match calibration {
         Some(calibration) => calibration,

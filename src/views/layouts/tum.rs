@@ -67,7 +67,7 @@ fn to_seconds(mut times: Vec<&mut f64>) {
 }
 
 /// Returns the entry nearest in time. `timed` is sorted by time.
-fn nearest<T>(timed: &[Timed<T>], time: f64) -> Option<&Timed<T>> {
+pub(super) fn nearest<T>(timed: &[Timed<T>], time: f64) -> Option<&Timed<T>> {
     let after = timed.partition_point(|other| other.time < time);
     let candidates = [after.checked_sub(1), Some(after)].into_iter().flatten().filter_map(|i| timed.get(i));
     candidates.min_by(|a, b| (a.time - time).abs().total_cmp(&(b.time - time).abs()))
@@ -195,7 +195,7 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let poses = read_trajectory(&trajectory)?;
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
     let mut listing = Listing::new(Layout::Tum, root, Some(convention), Some(UNITS_PER_METER));
-    let calibration = match find_calibration(root, CAMERA, false, &mut listing.notes)? {
+    let calibration = match find_calibration(root, CAMERA, &mut listing.notes)? {
         Some(calibration) => calibration,
         None => {
             let name = sequence_name(root);
@@ -207,12 +207,13 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
             Calibration::of(published.map_or(DEFAULT, |(_, intrinsics)| intrinsics)).sized(640, 480)
         }
     };
-    let lists = ["rgb.txt", "depth.txt"].map(|name| text::file_of(root, &[name]));
-    let listed = lists[0].as_deref().map(read_list).transpose()?.map_or(0, |pictures| pictures.len());
+    let list_of = |name| text::file_of(root, &[name]).map(|path| read_list(&path)).transpose();
+    let listed = list_of("rgb.txt")?;
     let pairs = match text::file_of(root, ASSOCIATIONS).map(|path| read_pairs(&path)) {
-        Some(Ok(pairs)) if pairs.len() >= listed => Some(pairs),
-        // Associations may be of a part, or of other files, for example of pictures and poses. Then the lists count.
-        Some(Err(error)) if lists[0].is_none() => return Err(error),
+        Some(Ok(pairs)) if pairs.len() >= listed.as_ref().map_or(0, Vec::len) => Some(pairs),
+        // Associations may be of a part, or of other files, for example of pictures and poses. Then the lists
+        // count.
+        Some(Err(error)) if listed.is_none() => return Err(error),
         _ => None,
     };
     let frame = |color: Timed<PathBuf>, depth: Option<&Timed<PathBuf>>| {
@@ -236,16 +237,15 @@ pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
         let there: Vec<_> = list.into_iter().filter(|picture| picture.what.is_file()).collect();
         (listed - there.len(), there)
     };
-    let (colors, depths) = match &lists {
-        [Some(rgb), depth] => {
-            let (absent, colors) = existing(read_list(rgb)?);
+    let (colors, depths) = match listed {
+        Some(listed) => {
+            let (absent, colors) = existing(listed);
             listing.missing_color = absent;
-            let depths = depth.as_deref().map(read_list).transpose()?.unwrap_or_default();
-            let (absent, depths) = existing(depths);
+            let (absent, depths) = existing(list_of("depth.txt")?.unwrap_or_default());
             listing.missing_depth = absent;
             (colors, depths)
         }
-        _ => (named_by_time(&root.join("rgb"), text::COLOR), named_by_time(&root.join("depth"), text::DEPTH)),
+        None => (named_by_time(&root.join("rgb"), text::COLOR), named_by_time(&root.join("depth"), text::DEPTH)),
     };
     let mut alone = 0;
     for color in colors {
