@@ -8,6 +8,8 @@ use geopurify::cloud::{
 };
 use tempfile::TempDir;
 
+#[path = "common/packing.rs"]
+mod packing;
 #[path = "cloud/point_files.rs"]
 mod point_files;
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use geopurify::cloud::{Field, Format, PlyEncoding, PointCloud, Unit, write_with_fields};
 use geopurify::images::{Rgb8Image, write_png};
 use geopurify::pipeline::Scene;
@@ -450,25 +452,14 @@ fn floor_gltf(buffer: &str, image: &str, png: usize) -> String {
     )
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |group: &[u8]| {
-        let bits = group.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
-        let letter =
-            |i: usize| if i > group.len() { '=' } else { LETTERS[(bits >> (18 - 6 * i)) as usize & 63] as char };
-        (0..4).map(letter).collect::<String>()
-    };
-    bytes.chunks(3).map(group).collect()
-}
-
 #[test]
 fn gltf_with_a_picture() {
     let body = floor_buffer(&two_colors());
     let png = body.len() - 92;
     let dir = dir();
     let inside = glb(&floor_gltf(r#"{"byteLength":92}"#, r#"{"bufferView":2,"mimeType":"image/png"}"#, png), &body);
-    let data = format!(r#"{{"uri":"data:application/octet-stream;base64,{}"}}"#, base64(&body));
-    let picture = format!(r#"{{"uri":"data:image/png;base64,{}"}}"#, base64(&body[92..]));
+    let data = format!(r#"{{"uri":"data:application/octet-stream;base64,{}"}}"#, STANDARD.encode(&body));
+    let picture = format!(r#"{{"uri":"data:image/png;base64,{}"}}"#, STANDARD.encode(&body[92..]));
     put(&dir, "the floor.bin", &body);
     put(&dir, "wall.png", &body[92..]);
     let beside = floor_gltf(r#"{"uri":"the%20floor.bin"}"#, r#"{"uri":"wall.png"}"#, png);

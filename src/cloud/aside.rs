@@ -7,7 +7,8 @@ const MANY_ZEROS: usize = 16;
 /// The zero point is far from a scan if it is farther from it than this many times its size.
 const FAR: f64 = 2.0;
 
-/// Sets aside invalid returns and faint splats, with a note for each. At least one point stays.
+/// Sets aside invalid returns and faint splats, with a note for each. At least one point stays. Points
+/// that are set aside already stay so.
 pub(super) fn set_aside(cloud: &mut PointCloud) {
     let zeros = zero_returns(cloud);
     put(cloud, zeros, |n| format!("{n} points at 0 0 0 are invalid returns: set aside, they stay unlabelled"));
@@ -16,17 +17,19 @@ pub(super) fn set_aside(cloud: &mut PointCloud) {
     put(cloud, faint, |n| format!("{n} splats are fainter than an opacity of {most}: set aside, they stay unlabelled"));
 }
 
-fn put(cloud: &mut PointCloud, points: Vec<u32>, note: impl Fn(usize) -> String) {
+fn put(cloud: &mut PointCloud, mut points: Vec<u32>, note: impl Fn(usize) -> String) {
+    points.retain(|&i| !cloud.is_aside(i as usize));
+    if points.is_empty() {
+        return;
+    }
     let mut all = [cloud.aside.as_slice(), &points].concat();
     all.sort_unstable();
     all.dedup();
     let is_used = |i: &u32| cloud.is_finite(*i as usize) && all.binary_search(i).is_err();
-    let some_left = (0..).take(cloud.len()).any(|i| is_used(&i));
-    if points.is_empty() || !some_left {
-        return;
+    if (0..).take(cloud.len()).any(|i| is_used(&i)) {
+        cloud.notes.push(note(points.len()));
+        cloud.aside = all;
     }
-    cloud.notes.push(note(points.len()));
-    cloud.aside = all;
 }
 
 /// Points exactly at zero that are no part of the scan: many of them, or far from all others. Corners of

@@ -7,21 +7,25 @@ use super::e57;
 use super::error::{CloudError, quoted};
 #[cfg(feature = "las")]
 use super::las;
+use super::source::head_contains;
 use super::{PointCloud, mesh, packed_ply, pcd, ply, ptx, splat, spz, text};
 
 /// A format that is known by its name, also if it cannot be read.
 pub(super) struct Known {
     /// Name with its article, as in "this is a Blender file".
-    pub name: &'static str,
+    name: &'static str,
     test: fn(&File<'_>) -> bool,
     pub way: Way,
 }
+
+/// Reads a file; the path is for errors and for files beside it.
+pub(super) type Reader = fn(&Path, &[u8]) -> Result<PointCloud, CloudError>;
 
 /// What can be done with a file.
 #[derive(Clone, Copy)]
 pub(super) enum Way {
     /// It is read, and results are written as said.
-    Read(fn(&Path, &[u8]) -> Result<PointCloud, CloudError>, Results),
+    Read(Reader, Results),
     /// Another build can read it: the format, and the feature that reads it.
     #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
     NotBuilt(&'static str, &'static str),
@@ -62,7 +66,7 @@ impl File<'_> {
     }
 
     fn contains(&self, length: usize, words: &[u8]) -> bool {
-        self.head(length).windows(words.len()).any(|window| window == words)
+        head_contains(self.bytes, length, words)
     }
 }
 
@@ -99,12 +103,7 @@ const STL: Way = Way::NotBuilt("STL", "meshes");
 #[cfg(not(feature = "meshes"))]
 const OFF: Way = Way::NotBuilt("OFF", "meshes");
 
-const fn reads(
-    name: &'static str,
-    test: fn(&File<'_>) -> bool,
-    read: fn(&Path, &[u8]) -> Result<PointCloud, CloudError>,
-    results: Results,
-) -> Known {
+const fn reads(name: &'static str, test: fn(&File<'_>) -> bool, read: Reader, results: Results) -> Known {
     Known { name, test, way: Way::Read(read, results) }
 }
 
@@ -129,7 +128,6 @@ static TABLE: &[Known] = &[
         test: |f| mesh::detect::is_glb(f.bytes) || mesh::detect::is_gltf(f.bytes),
         way: GLTF,
     },
-    Known { name: "an OBJ mesh", test: is_obj, way: OBJ },
     Known { name: "an OFF mesh", test: |f| mesh::detect::is_off(f.bytes), way: OFF },
     refuses("a USD scene", |f| f.starts(b"PXR-USDC") || f.starts(b"#usda"), NO_MESH),
     refuses("a COLLADA mesh", |f| f.contains(HEAD, b"<COLLADA"), NO_MESH),
@@ -200,9 +198,15 @@ static TABLE: &[Known] = &[
         |f| f.starts(b"version https://git-lfs"),
         "fetch the scan itself with `git lfs pull`",
     ),
-    // Behind the others: its first 80 bytes may be anything.
+    // Behind the others: these may begin with anything, and their names are no proof.
+    Known { name: "an OBJ mesh", test: is_obj, way: OBJ },
     Known { name: "an STL mesh", test: |f| mesh::detect::is_stl(f.bytes) || f.extension == "stl", way: STL },
-    reads("a Gaussian splat file", |f| splat::looks_like(f.bytes, f.extension), splat::read, Results::NewPly),
+    reads(
+        "a Gaussian splat file",
+        |f| splat::looks_like(f.bytes) || f.extension == "splat",
+        splat::read,
+        Results::NewPly,
+    ),
     reads("a PTX file", |f| ptx::looks_like(f.bytes), ptx::read, Results::NewPly),
     reads("text", is_text, text::read, Results::NewPly),
     refuses(

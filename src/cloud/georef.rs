@@ -3,6 +3,7 @@
 use glam::DVec3;
 
 use super::PointCloud;
+use super::aside::set_aside;
 use super::data::Attribute;
 use super::units::Unit;
 
@@ -26,6 +27,8 @@ pub(super) enum Globe {
 /// Turns positions on the globe into metres east and north of the middle of the scan; the coordinates of
 /// the file become attributes. Geographic heights stay as they are, multiplied by `metres_per_height`.
 pub(super) fn to_local(cloud: &mut PointCloud, globe: Globe, metres_per_height: f64) {
+    // Invalid returns at zero would move the middle, and are not at zero afterwards.
+    set_aside(cloud);
     let Some((lo, hi)) = cloud.bounds() else { return };
     let middle: [f64; 3] = std::array::from_fn(|axis| f64::midpoint(lo[axis], hi[axis]));
     let names = match globe {
@@ -163,6 +166,17 @@ mod tests {
             to_local(&mut cloud, globe, 1.0);
             assert_eq!((&cloud.positions, cloud.unit, cloud.notes.len()), (&positions, None, 1));
         }
+    }
+
+    #[test]
+    fn invalid_returns_do_not_move_the_middle() {
+        let positions = vec![[8.68, 48.85, 312.0], [0.0; 3], [8.680_05, 48.850_03, 314.5]];
+        let mut cloud = PointCloud { positions, ..PointCloud::default() };
+        to_local(&mut cloud, Globe::Geographic, 1.0);
+        set_aside(&mut cloud);
+        assert_eq!((cloud.aside.as_slice(), cloud.notes.len()), (&[1][..], 2));
+        let (lo, hi) = cloud.bounds().unwrap();
+        assert!((hi[0] - lo[0] - 3.6697).abs() < 1e-3 && (hi[1] - lo[1] - 3.3362).abs() < 1e-3, "{lo:?} {hi:?}");
     }
 
     #[test]

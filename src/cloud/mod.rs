@@ -1,7 +1,7 @@
 //! Scans: reading and writing point clouds and meshes.
 //!
-//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats and
-//! plain text, also packed with gzip or zip. All points stay in file order, also those without a finite
+//! [`PointCloud::read`] opens PLY, LAS, LAZ (also COPC), PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats
+//! and plain text, also packed with gzip or zip. All points stay in file order, also those without a finite
 //! position. So [`write_with_fields`] can write results next to them.
 //! Files are not trusted: the sizes in a header are checked before memory is allocated, and a damaged file
 //! gives a [`CloudError`].
@@ -50,7 +50,7 @@ pub use face_values::for_each_face;
 pub use splats::Splats;
 pub use units::{Unit, UnitGuess};
 
-use detect::{Results, Way, extension};
+use detect::{Results, extension};
 use error::Origin;
 
 use crate::files;
@@ -230,20 +230,14 @@ impl PointCloud {
     /// Any [`CloudError`] except [`CloudError::Field`]: the file cannot be opened, has an unknown format,
     /// is damaged or cut off, or uses a feature that is not supported.
     pub fn read(path: &Path) -> Result<Self, CloudError> {
-        let opened = unpack::open(path)?;
-        let mut cloud = match opened.known.way {
-            Way::Read(read, _) => read(path, &opened.bytes)?,
-            #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
-            Way::NotBuilt(format, feature) => return Err(CloudError::not_built(path, format, feature)),
-            Way::Refused(_) | Way::Unpack => {
-                return Err(detect::unknown(path, path, &opened.bytes, Some(opened.known)));
-            }
-        };
-        cloud.notes.splice(0..0, opened.notes);
+        let unpack::Opened { bytes, read, notes, .. } = unpack::open(path)?;
+        let mut cloud = read(path, &bytes)?;
+        cloud.notes.splice(0..0, notes);
         if cloud.is_empty() {
             cloud.notes.push("no points".into());
         }
-        if cloud.normals.as_ref().is_some_and(|normals| normals.iter().all(|normal| *normal == [0.0; 3])) {
+        let zero = |normals: &Vec<[f32; 3]>| !normals.is_empty() && normals.iter().all(|normal| *normal == [0.0; 3]);
+        if cloud.normals.as_ref().is_some_and(zero) {
             cloud.normals = None;
             cloud.notes.push("all normals are 0 0 0, taken as missing".into());
         }
@@ -365,11 +359,11 @@ fn finite(p: &[f64; 3]) -> bool {
 /// Copies the scan `source` to `dest` with `fields` added to each point.
 ///
 /// PLY to PLY and LAS/LAZ to LAS/LAZ keep everything in the file: order, coordinates bit by bit, all
-/// attributes, elements, comments and records. (A PLY mesh whose large triangles were cut has more points than
-/// vertices. It is written with its points, not copied.) A field replaces an existing one of the same name. In LAS
-/// the fields are extra bytes, described by the Extra Bytes record. The extension `las` or `laz` of the
-/// destination decides its compression. A COPC source becomes plain LAZ, because its octree is an index of
-/// the old bytes. Every other source is written as binary PLY with everything known (see
+/// attributes, elements, comments and records. (A PLY mesh whose large triangles were cut has more points
+/// than vertices. It is written with its points, not copied.) A field replaces an existing one of the same
+/// name. In LAS the fields are extra bytes, described by the Extra Bytes record. The extension `las` or
+/// `laz` of the destination decides its compression. A COPC source becomes plain LAZ, because its octree is
+/// an index of the old bytes. Every other source is written as binary PLY with everything known (see
 /// [`PointCloud::write_ply`]); so is a LAS source with a `ply` destination. New colours replace those of
 /// the scan in the copy (see [`Field::colors`]).
 ///
@@ -393,13 +387,7 @@ pub fn write_with_fields(source: &Path, dest: &Path, fields: &[Field]) -> Result
             });
         }
     }
-    let unpack::Opened { bytes, known, .. } = unpack::open(source)?;
-    let results = match known.way {
-        Way::Read(_, results) => results,
-        #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
-        Way::NotBuilt(format, feature) => return Err(CloudError::not_built(source, format, feature)),
-        Way::Refused(_) | Way::Unpack => return Err(detect::unknown(source, source, &bytes, Some(known))),
-    };
+    let unpack::Opened { bytes, results, .. } = unpack::open(source)?;
     match (results, extension(dest).as_str()) {
         (Results::PlyCopy, "ply") if ply_write::fits(source, &bytes, fields)? => {
             ply_write::append(source, bytes, dest, fields)

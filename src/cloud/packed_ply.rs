@@ -6,6 +6,7 @@ use std::path::Path;
 use super::data::{Attribute, AttributeData};
 use super::error::{CloudError, Origin};
 use super::ply::{self, BinaryRows, Element, Header};
+use super::source::head_contains;
 use super::splats::{Splats, along_face, byte};
 use super::{Format, PlyEncoding, PointCloud};
 
@@ -19,8 +20,7 @@ const RANGES: [[&str; 6]; 2] = [
 const COLOR_RANGE: [&str; 6] = ["min_r", "min_g", "min_b", "max_r", "max_g", "max_b"];
 
 pub(super) fn looks_like(bytes: &[u8]) -> bool {
-    let head = bytes.get(..4096).unwrap_or(bytes);
-    let has = |words: &[u8]| head.windows(words.len()).any(|window| window == words);
+    let has = |words: &[u8]| head_contains(bytes, 4096, words);
     ply::looks_like(bytes) && has(b"element chunk ") && has(PACKED[0].as_bytes())
 }
 
@@ -63,7 +63,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     };
     let points = vertex.rows(origin, bytes, vertex_at, false)?;
     let chunks = ply::table(&rows, chunk, chunk_at)?;
-    let mut packed = ply::table(&rows, vertex, vertex_at)?;
+    let packed = ply::table(&rows, vertex, vertex_at)?;
     if chunks.first().map_or(0, |(_, column)| column.len()) < points.div_ceil(CHUNK) {
         let found = chunk.count;
         return Err(origin.value(
@@ -83,18 +83,17 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
     let color = |(i, &bits): (usize, &u32)| tint.between(i, [24, 16, 8].map(|shift| channel(bits, shift))).map(byte);
     let deviation = |(i, &bits): (usize, &u32)| along_face(size.between(i, fractions(bits)).map(f32::exp));
     let place = |(i, &bits): (usize, &u32)| place.between(i, fractions(bits)).map(f64::from);
-    let cloud = PointCloud {
+    Ok(PointCloud {
         positions: positions.iter().enumerate().map(place).collect(),
         colors: Some(colors.iter().enumerate().map(color).collect()),
         splats: Some(Splats {
             deviation: scales.iter().enumerate().map(deviation).collect(),
             opacity: colors.iter().map(|&bits| channel(bits, 0)).collect(),
         }),
+        attributes: packed.into_iter().map(|(name, data)| Attribute::new(name, data)).collect(),
         format: Format::PackedPly,
         ..PointCloud::default()
-    };
-    let attributes = packed.drain(..).map(|(name, data)| Attribute::new(name, data)).collect();
-    Ok(PointCloud { attributes, ..cloud })
+    })
 }
 
 fn ranges(origin: Origin<'_>, chunks: &[(String, AttributeData)], names: &[&str; 6]) -> Result<Ranges, CloudError> {

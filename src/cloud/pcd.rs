@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::data::{Attribute, AttributeData, Endian, ScalarType, colors_from};
 use super::error::{CloudError, Origin, quoted};
-use super::source::u32_at;
+use super::source::{u32_at, words};
 use super::{Format, PcdEncoding, PointCloud};
 
 const LONGEST_HEADER: usize = 1 << 16;
@@ -218,7 +218,7 @@ fn read_ascii(origin: Origin<'_>, header: &Header, body: &[u8], columns: &mut Co
             let expected = format!("{} points (the file is cut off)", header.points);
             return Err(origin.line(last, "the end of the file", expected));
         };
-        let mut words = text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
+        let mut words = words(text);
         let names = header.fields.iter().flat_map(|f| std::iter::repeat_n(&f.name, f.count));
         for (column, name) in columns.iter_mut().zip(names) {
             let word = words.next().unwrap_or_default();

@@ -446,7 +446,7 @@ fn binary_vertices(
     })
 }
 
-/// The scalar columns of an element of a binary file whose rows have all the same length, with their names.
+/// The scalar columns of an element of a binary file, with their names.
 pub(super) fn table(
     rows: &BinaryRows<'_>,
     element: &Element,

@@ -6,6 +6,7 @@ use glam::{DMat4, DVec4};
 
 use super::data::{Attribute, GREY, parse_f64};
 use super::error::{CloudError, Origin, quoted};
+use super::source::words;
 use super::{Format, PointCloud};
 
 /// Lines of a scan before its points: columns, rows, the scanner's position and axes, and the matrix.
@@ -51,7 +52,7 @@ impl<'a> Lines<'a> {
 /// The numbers of a line, at most seven; their count, or `None` if there is anything else.
 fn numbers_of(line: &[u8], numbers: &mut [f64; 7]) -> Option<usize> {
     let mut count = 0;
-    for word in line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+    for word in words(line) {
         *numbers.get_mut(count)? = parse_f64(word)?;
         count += 1;
     }

@@ -26,6 +26,27 @@ pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     at.checked_add(N).and_then(|end| bytes.get(at..end)).and_then(|slice| slice.try_into().ok()).unwrap_or([0; N])
 }
 
+/// The words of a line: what blanks separate.
+pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+/// The lines among the first `most` bytes, without blanks around them and without empty ones. The last one
+/// is left out if it may be cut off.
+pub(super) fn first_lines(bytes: &[u8], most: usize) -> impl Iterator<Item = &[u8]> {
+    let whole = match bytes.get(..most).filter(|head| head.len() < bytes.len()) {
+        Some(head) => head.get(..head.iter().rposition(|&byte| byte == b'\n').unwrap_or(0)).unwrap_or_default(),
+        None => bytes,
+    };
+    let lines = whole.split(|&byte| byte == b'\n' || byte == b'\r').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.is_empty())
+}
+
+/// True if the first `most` bytes contain `text`.
+pub(super) fn head_contains(bytes: &[u8], most: usize, text: &[u8]) -> bool {
+    bytes.get(..most).unwrap_or(bytes).windows(text.len()).any(|window| window == text)
+}
+
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(take(bytes, at))
 }

@@ -19,8 +19,7 @@ fn floats(row: &[u8], at: usize) -> [f32; 3] {
 }
 
 /// True if the bytes can be splats: the rotations are quaternions of length one, the deviations positive.
-/// By its name alone a file is one if its length fits.
-pub(super) fn looks_like(bytes: &[u8], extension: &str) -> bool {
+pub(super) fn looks_like(bytes: &[u8]) -> bool {
     if bytes.is_empty() || !bytes.len().is_multiple_of(ROW) {
         return false;
     }
@@ -31,7 +30,7 @@ pub(super) fn looks_like(bytes: &[u8], extension: &str) -> bool {
         let size = floats(row, 12).iter().all(|s| *s > 0.0 && *s < 1e4);
         position && size && (length - 1.0).abs() < 0.05
     };
-    extension == "splat" || bytes.chunks_exact(ROW).take(LOOKS).all(possible)
+    bytes.chunks_exact(ROW).take(LOOKS).all(possible)
 }
 
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> {

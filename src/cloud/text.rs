@@ -5,6 +5,7 @@ use std::path::Path;
 use super::data::{Attribute, AttributeData, CHANNELS, colors_from, parse_f64};
 use super::error::{CloudError, Origin, quoted};
 use super::georef::{self, Globe};
+use super::source::{first_lines, words};
 use super::{Format, PointCloud};
 
 /// Most columns. No scanner writes more, so such a file is something else.
@@ -119,18 +120,13 @@ fn comment(line: &[u8]) -> Option<&[u8]> {
 /// True if the bytes are rows of numbers, possibly after a few lines of names: two rows with the same number
 /// of values, at least three.
 pub(super) fn looks_like(bytes: &[u8]) -> bool {
+    /// Bytes that are looked at.
+    const HEAD: usize = 1 << 14;
     /// Lines before the points that may be anything.
     const OTHER_LINES: usize = 3;
-    let head = bytes.get(..1 << 14).unwrap_or(bytes);
-    // The last line may be cut off.
-    let whole = match head.len() == bytes.len() {
-        true => head,
-        false => head.get(..head.iter().rposition(|&b| b == b'\n').unwrap_or(0)).unwrap_or_default(),
-    };
-    let lines = whole.split(|&b| b == b'\n' || b == b'\r').map(<[u8]>::trim_ascii);
     let mut others = 0;
     let mut before = None;
-    for line in lines.filter(|line| !line.is_empty() && comment(line).is_none()) {
+    for line in first_lines(bytes, HEAD).filter(|line| comment(line).is_none()) {
         let words = split(line);
         if words.len() >= 3 && words.iter().all(|word| number_of(word).is_some()) {
             if before == Some(words.len()) {
@@ -153,13 +149,9 @@ fn split(line: &[u8]) -> Vec<&[u8]> {
     let separator = match () {
         () if line.contains(&b';') => b';',
         () if line.contains(&b',') && !has_decimal_commas(line) => b',',
-        () => return blank_separated(line).map(bare).collect(),
+        () => return words(line).map(bare).collect(),
     };
     separated(line, separator)
-}
-
-fn blank_separated(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty())
 }
 
 /// The values between separators that are not within quotes. One at the end adds no value.
@@ -186,9 +178,9 @@ fn bare(word: &[u8]) -> &[u8] {
 
 /// True for values like "0,002 1,516 2,042": at least three, each with at most one comma, between digits.
 fn has_decimal_commas(line: &[u8]) -> bool {
-    let mut words = 0;
-    blank_separated(line).all(|word| {
-        words += 1;
+    let mut count = 0;
+    words(line).all(|word| {
+        count += 1;
         let mut commas = word.iter().enumerate().filter(|(_, b)| **b == b',').map(|(i, _)| i);
         let digit = |i: usize| word.get(i).is_some_and(u8::is_ascii_digit);
         match (commas.next(), commas.next()) {
@@ -196,7 +188,7 @@ fn has_decimal_commas(line: &[u8]) -> bool {
             (Some(at), None) => at > 0 && digit(at - 1) && digit(at + 1),
             _ => false,
         }
-    }) && words >= 3
+    }) && count >= 3
 }
 
 fn number_of(word: &[u8]) -> Option<f64> {

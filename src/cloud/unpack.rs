@@ -1,12 +1,12 @@
 //! Scans packed with gzip, or one scan among the files of a zip archive.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder};
 use rawzip::{CompressionMethod, ZipArchive};
 
-use super::detect::{Known, Way, detect, unknown};
+use super::detect::{Reader, Results, Way, detect, unknown};
 use super::error::{CloudError, Origin};
 use super::source;
 use crate::files::MappedFile;
@@ -21,10 +21,11 @@ const MOST_LOOKS: usize = 100;
 /// An archive in a gzip file, or the other way round; more layers are no accident.
 const MOST_LAYERS: usize = 2;
 
-/// A file, unpacked if it was packed.
+/// A file that can be read, unpacked if it was packed.
 pub(super) struct Opened {
     pub bytes: MappedFile,
-    pub known: &'static Known,
+    pub read: Reader,
+    pub results: Results,
     /// Messages for the user.
     pub notes: Vec<String>,
 }
@@ -38,11 +39,12 @@ pub(super) fn open(path: &Path) -> Result<Opened, CloudError> {
         let Some(known) = detect(&name, &bytes) else {
             return Err(unknown(path, &name, &bytes, None));
         };
-        if !matches!(known.way, Way::Unpack) {
-            return match known.way {
-                Way::Refused(_) => Err(unknown(path, &name, &bytes, Some(known))),
-                _ => Ok(Opened { bytes, known, notes }),
-            };
+        match known.way {
+            Way::Read(read, results) => return Ok(Opened { bytes, read, results, notes }),
+            #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
+            Way::NotBuilt(format, feature) => return Err(CloudError::not_built(path, format, feature)),
+            Way::Refused(_) => return Err(unknown(path, &name, &bytes, Some(known))),
+            Way::Unpack => {}
         }
         let unpacked = if bytes.starts_with(b"PK") {
             let (inner, data) = from_zip(path, &bytes, &mut notes)?;
@@ -68,7 +70,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, CloudError> {
 fn limited(origin: Origin<'_>, at: u64, what: &str, decoder: impl Read, packed: u64) -> Result<Vec<u8>, CloudError> {
     let most = packed.saturating_mul(MOST_EXPANSION).saturating_add(FREE);
     let mut bytes = Vec::new();
-    decoder.take(most + 1).read_to_end(&mut bytes).map_err(|error| origin.decode(at, what, error))?;
+    decoder.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| origin.decode(at, what, error))?;
     match bytes.len() as u64 > most {
         true => {
             Err(origin.value(at, what, format!("longer than {most} bytes when unpacked"), "a scan, at most that long"))
@@ -88,8 +90,13 @@ struct Member {
 }
 
 impl Member {
-    fn decoder<'a>(&self, bytes: &'a [u8]) -> Box<dyn Read + 'a> {
-        let data = bytes.get(self.data.clone()).unwrap_or_default();
+    /// Its bytes in the archive.
+    fn packed<'a>(&self, archive: &'a [u8]) -> &'a [u8] {
+        archive.get(self.data.clone()).unwrap_or_default()
+    }
+
+    fn decoder<'a>(&self, archive: &'a [u8]) -> Box<dyn Read + 'a> {
+        let data = self.packed(archive);
         if self.deflated { Box::new(DeflateDecoder::new(data)) } else { Box::new(data) }
     }
 }
@@ -124,7 +131,7 @@ fn from_zip(path: &Path, bytes: &[u8], notes: &mut Vec<String>) -> Result<(PathB
         return Err(CloudError::UnknownFormat { path: path.to_path_buf(), found });
     };
     let what = format!("\"{}\"", scan.name.display());
-    let data = limited(origin, scan.at, &what, scan.decoder(bytes), scan.data.len() as u64)?;
+    let data = limited(origin, scan.at, &what, scan.decoder(bytes), scan.packed(bytes).len() as u64)?;
     if crc32fast::hash(&data) != scan.crc {
         return Err(origin.decode(scan.at, what, "its checksum is another"));
     }
@@ -143,7 +150,11 @@ fn members(origin: Origin<'_>, bytes: &[u8]) -> Result<Vec<Member>, CloudError> 
     while let Some(entry) = entries.next_entry().map_err(failed)? {
         let name = String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned();
         let name = PathBuf::from(name.replace('\\', "/"));
-        let hidden = |part: std::path::Component<'_>| part.as_os_str().to_string_lossy().starts_with(['.', '_']);
+        // A name may begin with "./", which hides nothing.
+        let hidden = |part: Component<'_>| match part {
+            Component::Normal(part) => part.to_string_lossy().starts_with(['.', '_']),
+            _ => false,
+        };
         if entry.is_dir() || name.components().any(hidden) {
             continue;
         }

@@ -1,8 +1,9 @@
 //! Files as people have them: peculiar columns and colours, coordinates on the globe, splats, packed scans.
 //! `data/cloud/cases` holds most of them.
 
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 
+use super::packing::{gzip, zip};
 use super::*;
 
 fn case(name: &str) -> PathBuf {
@@ -254,7 +255,7 @@ mod splats {
             assert_eq!(cloud.aside, [19]);
             assert_eq!(*column(&cloud, "splat_rotation_0"), vec![255_u8; 20].into());
         }
-        assert!(message("a.splat", &bytes[..100]).contains("splat"));
+        assert!(message("a.splat", &bytes[..100]).contains("a splat needs 32 bytes"));
     }
 
     #[test]
@@ -361,37 +362,6 @@ mod splats {
     }
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    packer.write_all(bytes).unwrap();
-    packer.finish().unwrap()
-}
-
-/// A zip archive of files, packed or stored.
-fn zip(files: &[(&str, &[u8], bool)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut archive = rawzip::ZipArchiveWriter::new(&mut out);
-    for &(name, bytes, packed) in files {
-        let method = if packed { rawzip::CompressionMethod::DEFLATE } else { rawzip::CompressionMethod::STORE };
-        let (mut entry, config) = archive.new_file(name).compression_method(method).start().unwrap();
-        let sizes = if packed {
-            let packer = flate2::write::DeflateEncoder::new(&mut entry, flate2::Compression::default());
-            let mut writer = config.wrap(packer);
-            writer.write_all(bytes).unwrap();
-            let (packer, sizes) = writer.finish().unwrap();
-            packer.finish().unwrap();
-            sizes
-        } else {
-            let mut writer = config.wrap(&mut entry);
-            writer.write_all(bytes).unwrap();
-            writer.finish().unwrap().1
-        };
-        entry.finish(sizes).unwrap();
-    }
-    archive.finish().unwrap();
-    out
-}
-
 mod packed {
     use super::*;
 
@@ -433,6 +403,12 @@ mod packed {
             assert_kept(&read("room.ply", &plain).unwrap(), &cloud);
             assert!(has_note(&cloud, "\"scans/room.ply\" is the largest of 2 scans"), "{:?}", cloud.notes);
         }
+        // Some programs begin each name with the folder that they were called in.
+        let mut dotted = zip(&[("~~small.xyz", b"1 2 3\n4 5 6\n", false)]);
+        while let Some(at) = dotted.windows(2).position(|pair| pair == b"~~") {
+            dotted[at..at + 2].copy_from_slice(b"./");
+        }
+        assert_eq!(read("a.zip", dotted).unwrap().len(), 2);
         assert!(message("a.zip", zip(&[("a.md", b"no scan", false)])).contains("without a scan"));
         let mut damaged = zip(&[("room.ply", &plain, false)]);
         damaged[60] ^= 1;
@@ -467,6 +443,11 @@ mod other_files {
             message("a.sog", zip(&[("means_l.webp", b"RIFF", false)])).contains("this is a Gaussian splat file, SOG; ")
         );
         assert!(message("a.ksplat", [0_u8; 100]).contains("KSPLAT"));
+        // The name of a mesh is no proof of its content.
+        for name in ["a.obj", "a.stl", "a.splat"] {
+            let error = message(name, "version https://git-lfs.github.com/spec/v1\n");
+            assert!(error.contains("this is a pointer of Git LFS; "), "{error}");
+        }
     }
 
     #[cfg(unix)]

@@ -1,22 +1,16 @@
 //! Telling mesh files by their content.
 
+use crate::cloud::source::{first_lines, head_contains, words};
+
 /// Bytes that are looked at.
 const HEAD: usize = 4096;
 /// Bytes before the first triangle of a binary STL file, and bytes of a triangle.
 pub(super) const STL_HEADER: usize = 84;
 pub(super) const STL_TRIANGLE: usize = 50;
 
-fn head(bytes: &[u8]) -> &[u8] {
-    bytes.get(..HEAD).unwrap_or(bytes)
-}
-
-/// The lines of the head, without the last one if it may be cut off.
+/// The first lines that are no comments.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let head = head(bytes);
-    let cut = head.len() < bytes.len();
-    let end = if cut { head.iter().rposition(|&byte| byte == b'\n').unwrap_or(0) } else { head.len() };
-    let lines = head.get(..end).unwrap_or_default().split(|&byte| byte == b'\n' || byte == b'\r');
-    lines.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+    first_lines(bytes, HEAD).filter(|line| !line.starts_with(b"#"))
 }
 
 /// True for glTF in its binary form.
@@ -27,7 +21,7 @@ pub(in crate::cloud) fn is_glb(bytes: &[u8]) -> bool {
 /// True for glTF as JSON: an object with the key that glTF asks for.
 pub(in crate::cloud) fn is_gltf(bytes: &[u8]) -> bool {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
-    let has = |key: &[u8]| bytes.windows(key.len()).any(|window| window == key);
+    let has = |key: &[u8]| head_contains(bytes, bytes.len(), key);
     text.starts_with(b"{") && has(b"\"asset\"") && (has(b"\"meshes\"") || has(b"\"buffers\"") || has(b"\"nodes\""))
 }
 
@@ -35,14 +29,13 @@ pub(in crate::cloud) fn is_gltf(bytes: &[u8]) -> bool {
 pub(in crate::cloud) fn is_obj(bytes: &[u8]) -> bool {
     const KEYWORDS: [&[u8]; 14] =
         [b"v", b"vt", b"vn", b"vp", b"f", b"l", b"p", b"o", b"g", b"s", b"mtllib", b"usemtl", b"cstype", b"usemap"];
-    let keyword = |line: &[u8]| line.split(u8::is_ascii_whitespace).next().map(<[u8]>::to_vec).unwrap_or_default();
     let mut certain = false;
     for line in lines(bytes) {
-        let keyword = keyword(line);
-        if !KEYWORDS.contains(&keyword.as_slice()) {
+        let keyword = words(line).next().unwrap_or_default();
+        if !KEYWORDS.contains(&keyword) {
             return false;
         }
-        certain |= matches!(keyword.as_slice(), b"v" | b"mtllib");
+        certain |= matches!(keyword, b"v" | b"mtllib");
     }
     certain
 }
@@ -68,10 +61,10 @@ pub(in crate::cloud) fn is_stl(bytes: &[u8]) -> bool {
 
 /// True for STL as text. A binary file may begin with the same word.
 pub(super) fn is_stl_text(bytes: &[u8]) -> bool {
-    let head = head(bytes);
-    let mut words = head.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let has = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
-    words.next() == Some(b"solid") && !head.contains(&0) && (has(b"facet") || has(b"endsolid"))
+    let has = |text: &[u8]| head_contains(bytes, HEAD, text);
+    words(bytes.get(..HEAD).unwrap_or(bytes)).next() == Some(b"solid")
+        && !has(b"\0")
+        && (has(b"facet") || has(b"endsolid"))
 }
 
 /// Number of triangles that a binary STL file claims.

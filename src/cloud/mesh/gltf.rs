@@ -3,6 +3,7 @@
 //! What the JSON says is never trusted: offsets, strides and counts are held against the bytes that are
 //! there before anything is read.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use glam::{DMat3, DMat4, DQuat, DVec3};
 use super::paint::to_srgb;
 use super::{Cutting, Look, Mesh, Pictures, Skin, Wrap, pictures};
 use crate::cloud::error::{Origin, quoted};
-use crate::cloud::source::u32_at;
+use crate::cloud::source::{take, u32_at};
 use crate::cloud::{CloudError, Format, PointCloud, Unit};
 use crate::files::MappedFile;
 use crate::images::Rgb8Image;
@@ -24,11 +25,16 @@ use json::{Document, Material, Primitive, TextureInfo};
 
 /// Most vertices of a scene. A mesh may be placed many times.
 const MAX_VERTICES: usize = 1 << 27;
+/// Most rows of numbers that are read. Each part of a mesh reads its own again, and it may be placed many
+/// times.
+const MAX_ROWS: u64 = 1 << 32;
 
-/// Extensions that change nothing about the surface or are read here.
-const READ: [&str; 4] = ["KHR_mesh_quantization", "KHR_texture_transform", "KHR_lights_punctual", "KHR_texture_basisu"];
+/// Extensions that change nothing about the surface or are read here, besides those of materials and
+/// textures.
+const READ: [&str; 2] = ["KHR_mesh_quantization", "KHR_lights_punctual"];
 
-/// Number of the first vertex for each set of positions, with the colours and the material that change them.
+/// Number of the first vertex for each set of positions, with the colours and the material that change
+/// them.
 type FirstVertices = BTreeMap<(usize, Option<(usize, Option<usize>)>), usize>;
 
 /// A glTF file and what belongs to it.
@@ -36,6 +42,8 @@ struct File<'a> {
     origin: Origin<'a>,
     document: Document,
     buffers: Vec<&'a [u8]>,
+    /// Rows of accessors that were read so far.
+    num_rows: Cell<u64>,
 }
 
 pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> {
@@ -59,7 +67,7 @@ pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, Cl
         None if i == 0 => body.unwrap_or_default(),
         None => &[],
     });
-    let file = File { origin, buffers: buffers.collect(), document };
+    let file = File { origin, buffers: buffers.collect(), document, num_rows: Cell::new(0) };
     let mut scene = Scene::new(&file);
     scene.place_all()?;
     Ok(scene.into_mesh(binary).into_cloud(Cutting::Always))
@@ -219,10 +227,15 @@ impl File<'_> {
             let what = format!("{name} with {} rows", accessor.count);
             return Err(self.origin.truncated(accessor.byte_offset as u64, what, needed as u64, bytes.len() as u64));
         }
+        let num_rows = self.num_rows.get().saturating_add(accessor.count as u64);
+        if num_rows > MAX_ROWS {
+            return Err(self.wrong("the number of rows of all parts", num_rows, &format!("at most {MAX_ROWS}")));
+        }
+        self.num_rows.set(num_rows);
         let scale = if accessor.normalized && accessor.component_type != 5126 { 1.0 / largest } else { 1.0 };
         let number = |at: usize| {
-            let part: [u8; 4] = crate::cloud::source::take(bytes, at);
-            let short: [u8; 2] = crate::cloud::source::take(bytes, at);
+            let part: [u8; 4] = take(bytes, at);
+            let short: [u8; 2] = take(bytes, at);
             let byte = bytes.get(at).copied().unwrap_or_default();
             let value = match accessor.component_type {
                 5120 => f64::from(byte.cast_signed()),

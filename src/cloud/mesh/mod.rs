@@ -23,9 +23,7 @@ pub(super) use paint::{Skin, Wrap};
 pub(super) use pictures::Pictures;
 
 use super::PointCloud;
-
-/// Colour of a surface whose picture or colour is missing, among others that have one.
-const GREY: [u8; 3] = [128; 3];
+use super::data::GREY;
 
 /// Colour of a triangle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +79,21 @@ impl Mesh {
         }
         cloud
     }
+}
+
+/// The next `N` words as numbers.
+#[cfg(feature = "meshes")]
+fn numbers<'a, const N: usize>(words: &mut impl Iterator<Item = &'a [u8]>) -> Option<[f64; N]> {
+    let mut numbers = [0.0; N];
+    for number in &mut numbers {
+        *number = super::data::parse_f64(words.next()?)?;
+    }
+    Some(numbers)
+}
+
+/// True if the colours tell the points apart: not all are the same.
+pub(super) fn differ(colors: Option<&[[u8; 3]]>) -> bool {
+    colors.is_some_and(|colors| colors.windows(2).any(|pair| pair[0] != pair[1]))
 }
 
 /// Cuts a polygon into a fan of triangles and gives the places of their corners in the polygon.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Cutting, Look, Mesh, Pictures, Skin, fan, mtl, pictures};
+use super::{Cutting, Look, Mesh, Pictures, Skin, differ, fan, mtl, numbers, pictures};
 use crate::cloud::data::{AttributeData, colors_from, parse_f64};
 use crate::cloud::error::{Origin, quoted};
+use crate::cloud::source::words;
 use crate::cloud::{CloudError, Format, PointCloud};
 
 /// Keywords without a meaning for the surface.
@@ -42,18 +43,18 @@ pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, Cl
     let mut polygon = Vec::new();
     for (line, number) in bytes.split(|&byte| byte == b'\n').zip(1_u64..) {
         let line = line.trim_ascii();
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let mut words = words(line);
         let Some(keyword) = words.next() else { continue };
         let rest = line.get(keyword.len()..).unwrap_or_default().trim_ascii();
         let bad = |expected: &str| origin.line(number, quoted(line), expected);
         match keyword {
             b"v" => lines.vertex(words).ok_or_else(|| bad("\"v X Y Z\", with a colour or without"))?,
             b"vt" => {
-                let [u, v] = numbers(words).ok_or_else(|| bad("\"vt U V\""))?;
+                let [u, v] = numbers(&mut words).ok_or_else(|| bad("\"vt U V\""))?;
                 lines.places.push([u as f32, 1.0 - v as f32]);
             }
             b"vn" => {
-                let normal: [f64; 3] = numbers(words).ok_or_else(|| bad("\"vn X Y Z\""))?;
+                let normal: [f64; 3] = numbers(&mut words).ok_or_else(|| bad("\"vn X Y Z\""))?;
                 lines.normals.push(normal.map(|x| x as f32));
             }
             b"f" => {
@@ -83,15 +84,6 @@ pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, Cl
         }
     }
     Ok(lines.into_mesh(path).into_cloud(Cutting::Always))
-}
-
-/// The first `N` words as numbers.
-fn numbers<'a, const N: usize>(mut words: impl Iterator<Item = &'a [u8]>) -> Option<[f64; N]> {
-    let mut numbers = [0.0; N];
-    for number in &mut numbers {
-        *number = parse_f64(words.next()?)?;
-    }
-    Some(numbers)
 }
 
 /// Index that a number of a file stands for: from 1, or from -1 backwards.
@@ -179,11 +171,10 @@ impl Lines {
             let normal = |index: &Option<u32>| index.and_then(|index| self.normals.get(index as usize)).copied();
             normals = Some(self.normal_of.iter().map(|index| normal(index).unwrap_or_default()).collect());
         }
-        let several = colors.as_ref().is_some_and(|colors: &Vec<[u8; 3]>| colors.iter().any(|c| *c != colors[0]));
         let mut skins = Vec::new();
         let mut looks = Vec::new();
         let mut places = Vec::new();
-        if several && !self.materials.is_empty() {
+        if differ(colors.as_deref()) && !self.materials.is_empty() {
             notes.push("materials are not used: the vertices have colours".into());
         } else if !self.materials.is_empty() {
             let found = Materials::read(path, &self.libraries, &self.materials, &mut notes);

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::detect::off_letters;
-use super::{Cutting, Look, Mesh, fan};
+use super::{Cutting, Look, Mesh, differ, fan, numbers};
 use crate::cloud::data::parse_f64;
 use crate::cloud::error::{Origin, quoted};
+use crate::cloud::source::words;
 use crate::cloud::{CloudError, Format, PointCloud};
 
 /// Lines with content, and their numbers.
@@ -54,7 +55,7 @@ pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, Cl
     let columns = Columns { normal: has(b'N'), color: has(b'C'), place: has(b'S') };
     let (number, counts) =
         if rest.is_empty() { rows.next("the numbers of vertices and faces")? } else { (number, rest) };
-    let mut words = counts.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let mut words = words(counts);
     let mut count = || words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse::<u64>().ok());
     let (Some(vertices), Some(faces)) = (count(), count()) else {
         return Err(origin.line(number, quoted(counts), "the numbers of vertices and faces"));
@@ -65,8 +66,7 @@ pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, Cl
     if columns.place {
         notes.push("places in a picture are not used: OFF names no picture".into());
     }
-    let colored = cloud.colors.as_ref().is_some_and(|colors| colors.iter().any(|color| *color != colors[0]));
-    let looks = if colored { Vec::new() } else { looks };
+    let looks = if differ(cloud.colors.as_deref()) { Vec::new() } else { looks };
     if !looks.is_empty() {
         notes.push("vertices have the colours of their faces".into());
     }
@@ -113,10 +113,10 @@ fn read_vertices(
     for _ in 0..count {
         let (number, line) = rows.next(&what)?;
         let bad = |expected: &str| rows.origin.line(number, quoted(line), expected);
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        cloud.positions.push(triple(&mut words).ok_or_else(|| bad("X Y Z of a vertex"))?);
+        let mut words = words(line);
+        cloud.positions.push(numbers(&mut words).ok_or_else(|| bad("X Y Z of a vertex"))?);
         if columns.normal {
-            let normal = triple(&mut words).ok_or_else(|| bad("a normal behind X Y Z"))?;
+            let normal: [f64; 3] = numbers(&mut words).ok_or_else(|| bad("a normal behind X Y Z"))?;
             normals.push(normal.map(|x| x as f32));
         }
         if columns.color {
@@ -139,15 +139,6 @@ fn read_vertices(
     Ok(cloud)
 }
 
-/// The next three words as numbers.
-fn triple<'a>(words: &mut impl Iterator<Item = &'a [u8]>) -> Option<[f64; 3]> {
-    let mut values = [0.0; 3];
-    for value in &mut values {
-        *value = parse_f64(words.next()?)?;
-    }
-    Some(values)
-}
-
 fn read_faces(
     rows: &mut Rows<'_>,
     count: u64,
@@ -163,7 +154,7 @@ fn read_faces(
     for _ in 0..count {
         let (number, line) = rows.next(&what)?;
         let bad = |expected: String| rows.origin.line(number, quoted(line), expected);
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let mut words = words(line);
         let mut whole = || words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse::<u64>().ok());
         let length = whole().ok_or_else(|| bad("the number of corners".into()))?;
         corners.clear();

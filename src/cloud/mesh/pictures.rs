@@ -14,7 +14,8 @@ pub(in crate::cloud) struct Pictures<'a> {
     /// The mesh.
     path: &'a Path,
     known: BTreeMap<String, Option<Rc<Rgb8Image>>>,
-    pixels: usize,
+    /// Pixels of all pictures that were decoded, used or not.
+    pixels: u64,
     notes: Vec<String>,
 }
 
@@ -25,48 +26,49 @@ impl<'a> Pictures<'a> {
 
     /// Reads the picture that the mesh calls `name`. Says in a note why there is none.
     pub(in crate::cloud) fn named(&mut self, name: &str) -> Option<Rc<Rgb8Image>> {
-        if let Some(known) = self.known.get(name) {
-            return known.clone();
-        }
-        let picture = match open_beside(self.path, name) {
-            Ok((path, bytes)) => self.decoded(&bytes, &path),
+        self.once(name, |pictures| match open_beside(pictures.path, name) {
+            Ok((path, bytes)) => pictures.decoded(&bytes, &path),
             Err(why) => {
-                self.notes.push(format!("a picture is not used: {why}"));
+                pictures.notes.push(format!("a picture is not used: {why}"));
                 None
             }
-        };
-        self.known.insert(name.to_owned(), picture.clone());
-        picture
+        })
     }
 
     /// Reads a picture that is a part of the mesh's file.
     #[cfg(feature = "meshes")]
     pub(super) fn inside(&mut self, name: &str, bytes: &[u8]) -> Option<Rc<Rgb8Image>> {
+        self.once(name, |pictures| pictures.decoded(bytes, &pictures.path.join(name)))
+    }
+
+    fn once(&mut self, name: &str, read: impl FnOnce(&mut Self) -> Option<Rc<Rgb8Image>>) -> Option<Rc<Rgb8Image>> {
         if let Some(known) = self.known.get(name) {
             return known.clone();
         }
-        let picture = self.decoded(bytes, &self.path.join(name));
+        let picture = read(self);
         self.known.insert(name.to_owned(), picture.clone());
         picture
     }
 
     fn decoded(&mut self, bytes: &[u8], path: &Path) -> Option<Rc<Rgb8Image>> {
-        let picture = match decode_image(bytes, path, Orientation::AsStored) {
-            Ok(picture) => picture,
-            Err(error) => {
-                self.notes.push(format!("a picture is not used: {error}"));
-                return None;
+        // Once they are too many, no other is decoded.
+        if self.pixels <= MAX_PIXELS {
+            match decode_image(bytes, path, Orientation::AsStored) {
+                Ok(picture) => {
+                    self.pixels = self.pixels.saturating_add(picture.pixels().len() as u64);
+                    if self.pixels <= MAX_PIXELS {
+                        return Some(Rc::new(picture));
+                    }
+                }
+                Err(error) => {
+                    self.notes.push(format!("a picture is not used: {error}"));
+                    return None;
+                }
             }
-        };
-        let pixels = self.pixels.saturating_add(picture.pixels().len());
-        if pixels as u64 > MAX_PIXELS {
-            let path = path.display();
-            self.notes
-                .push(format!("a picture is not used: {path}: all pictures together have over {MAX_PIXELS} pixels"));
-            return None;
         }
-        self.pixels = pixels;
-        Some(Rc::new(picture))
+        let path = path.display();
+        self.notes.push(format!("a picture is not used: {path}: all pictures together have over {MAX_PIXELS} pixels"));
+        None
     }
 
     /// Says which pictures were used.

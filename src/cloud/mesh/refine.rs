@@ -16,6 +16,9 @@ const LARGE_SHARE: f64 = 0.2;
 const MAX_ADDED: usize = 400_000;
 /// Points after which cutting ends, whatever the estimate.
 const MOST_ADDED: usize = 600_000;
+/// Halved triangles after which cutting ends. A new point halves two triangles, or more where triangles lie
+/// on each other.
+const MOST_HALVED: usize = 4 * MOST_ADDED;
 
 /// Triangles of a mesh after cutting.
 pub(super) struct Pieces {
@@ -76,6 +79,7 @@ pub(super) fn cut(cloud: &mut PointCloud, longest: f64) -> Pieces {
     let faces = std::mem::take(&mut cloud.faces);
     let limit = cloud.len().saturating_add(MOST_ADDED).min(u32::MAX as usize);
     let mut open = Vec::new();
+    let mut halved = 0;
     for (&face, parent) in faces.iter().zip(0_u32..) {
         open.push(face);
         while let Some([a, b, c]) = open.pop() {
@@ -86,11 +90,14 @@ pub(super) fn cut(cloud: &mut PointCloud, longest: f64) -> Pieces {
                 if length(next[0], next[1]) > length(best[0], best[1]) { next } else { best }
             });
             let long = length(from, to);
-            let middle = (long > longest && long.is_finite() && cloud.len() < limit)
+            let middle = (long > longest && long.is_finite() && cloud.len() < limit && halved < MOST_HALVED)
                 .then(|| middle_of(cloud, &mut middles, from, to))
                 .flatten();
             match middle {
-                Some(middle) => open.extend([[middle, to, opposite], [from, middle, opposite]]),
+                Some(middle) => {
+                    halved += 1;
+                    open.extend([[middle, to, opposite], [from, middle, opposite]]);
+                }
                 None => {
                     pieces.triangles.push([a, b, c]);
                     pieces.parents.push(parent);
@@ -207,6 +214,12 @@ mod tests {
             }
             assert!(cloud.len() < 1_000_000);
         }
+        // Triangles on each other share their new points, but not their pieces.
+        let mut cloud = square(1.0);
+        cloud.positions.push([f64::NAN; 3]);
+        cloud.faces = vec![[0, 1, 4]; 10_000];
+        let pieces = cut(&mut cloud, 1e-3);
+        assert!(pieces.triangles.len() <= 10_000 + MOST_HALVED, "{} pieces", pieces.triangles.len());
         // Far from zero there is no number between the ends of an edge.
         let mut cloud = square(1.0);
         cloud.positions.iter_mut().for_each(|position| position[0] += 1e16);

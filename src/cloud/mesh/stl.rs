@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::detect::{STL_HEADER, STL_TRIANGLE, is_stl_text, stl_length, stl_triangles};
-use super::{Cutting, Look, Mesh};
-use crate::cloud::data::parse_f64;
+use super::{Cutting, Look, Mesh, numbers};
 use crate::cloud::error::{Origin, quoted};
-use crate::cloud::source::u16_at;
+use crate::cloud::source::{u16_at, u32_at, words};
 use crate::cloud::{CloudError, Format, PointCloud};
 
 /// Triangles whose equal corners are one vertex: STL repeats each vertex in every triangle.
@@ -69,8 +68,7 @@ fn read_binary(origin: Origin<'_>, bytes: &[u8]) -> Result<(Welded, Vec<Look>), 
     for (row, number) in rows.zip(0_u64..) {
         let mut corners = [0; 3];
         for (corner, at) in corners.iter_mut().zip([12, 24, 36]) {
-            let position =
-                [0, 4, 8].map(|axis| f64::from(f32::from_bits(crate::cloud::source::u32_at(row, at + axis))));
+            let position = [0, 4, 8].map(|axis| f64::from(f32::from_bits(u32_at(row, at + axis))));
             *corner = welded.vertex(position).ok_or_else(|| too_many(origin, number))?;
         }
         welded.triangles.push(corners);
@@ -107,14 +105,11 @@ fn read_text(origin: Origin<'_>, bytes: &[u8]) -> Result<Welded, CloudError> {
     let mut last = 0;
     for (line, number) in bytes.split(|&byte| byte == b'\n').zip(1_u64..) {
         let line = line.trim_ascii();
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let mut words = words(line);
         let bad = |expected: &str| origin.line(number, quoted(line), expected);
         match words.next().map(<[u8]>::to_ascii_lowercase).as_deref() {
             Some(b"vertex") if inside => {
-                let mut position = [0.0; 3];
-                for x in &mut position {
-                    *x = words.next().and_then(parse_f64).ok_or_else(|| bad("\"vertex X Y Z\""))?;
-                }
+                let position = numbers(&mut words).ok_or_else(|| bad("\"vertex X Y Z\""))?;
                 corners.push(welded.vertex(position).ok_or_else(|| bad("fewer than 2^32 vertices"))?);
             }
             Some(b"facet") => inside = true,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{BinaryRows, Element, Header, Kind, Words, is_index_list};
 use crate::cloud::data::{AttributeData, CHANNELS, colors_from, parse_f64};
-use crate::cloud::mesh::{Cutting, Look, Mesh, Pictures, Skin, fan};
+use crate::cloud::mesh::{Cutting, Look, Mesh, Pictures, Skin, differ, fan};
 use crate::cloud::{CloudError, PointCloud};
 
 /// Value of a face.
@@ -86,8 +86,7 @@ impl Faces {
 
     /// Adds a corner. Returns `None` if there is no such vertex.
     fn corner(&mut self, index: i64, vertices: u64) -> Option<()> {
-        let index = u64::try_from(index).ok().filter(|&i| i < vertices)?;
-        self.corners.push(u32::try_from(index).ok()?);
+        self.corners.push(vertex_of(index, vertices)?);
         Some(())
     }
 
@@ -265,10 +264,14 @@ impl Faces {
             *strip = Strip::default();
             return Some(());
         }
-        let index = u64::try_from(index).ok().filter(|&i| i < vertices)?;
-        self.triangles.extend(strip.next(u32::try_from(index).ok()?));
+        self.triangles.extend(strip.next(vertex_of(index, vertices)?));
         Some(())
     }
+}
+
+/// The vertex that a number of the file stands for; `None` if there is no such vertex.
+fn vertex_of(index: i64, vertices: u64) -> Option<u32> {
+    u32::try_from(index).ok().filter(|&index| u64::from(index) < vertices)
 }
 
 fn expected_in_strip(vertices: u64) -> String {
@@ -308,10 +311,9 @@ pub(super) fn finish(path: &Path, header: &Header, mut faces: Faces, mut cloud: 
         cloud.notes.push(format!("values of the faces that are not used: {}", faces.not_used.join(", ")));
     }
     cloud.faces = faces.triangles;
-    let colored = cloud.colors.as_ref().is_some_and(|colors| colors.iter().any(|color| *color != colors[0]));
     let [red, green, blue, number] = faces.values;
     let has_colors = red.is_some();
-    if colored {
+    if differ(cloud.colors.as_deref()) {
         if has_colors || !header.pictures.is_empty() {
             cloud.notes.push("colours of faces and pictures are not used: the vertices have their own".into());
         }
