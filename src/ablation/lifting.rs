@@ -12,7 +12,7 @@ use crate::eval::truth::Truth;
 use crate::gpu::Selected;
 use crate::labels::{Preset, Protocol, nyu40_from_class, read_labels};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
-use crate::pipeline::{ViewEncoder, encode_views, voxel_size};
+use crate::pipeline::{ViewEncoder, encode_views, voxel_size_for_training};
 use crate::purify::{self, FeatureSource as _, Voxelized, voxel_means};
 use crate::session::{
     Network, OpenXDecoder, Opened, Placed, Source, ViewSettings, ViewSource, WeightsOrigin, embed_words,
@@ -134,7 +134,7 @@ impl<'a> RoomLifter<'a> {
         let options = self.views.view_options();
         let encoder = ViewEncoder { model: &self.xdecoder, text: &self.text };
         let (lifted, report) = encode_views(placed.views(&scan), encoder, &options, device, timer, &mut |_| Ok(()))?;
-        let settings = purify::Settings { voxel_size: voxel_size(&scan).0, ..self.settings.purify };
+        let settings = purify::Settings { voxel_size: voxel_size_for_training(&scan).0, ..self.settings.purify };
         let voxelized = voxel_means(&scan.to_purify(), &lifted, settings, device, timer)?;
         let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < protocol.num_classes);
         let label: Vec<i32> = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();

@@ -23,7 +23,7 @@ use crate::weights::Dtype;
 /// Arguments of `encode`.
 #[derive(clap::Args, Debug)]
 pub(super) struct EncodeArgs {
-    /// Scan: PLY, LAS, LAZ, PCD, E57, PTX, splats or text
+    /// Scan in any format that `infer` reads
     scan: PathBuf,
     /// Output file (safetensors): `features [M, C]` for each cell, `cell_from_point [N]` (-1 for points
     /// without a position), `cells [M, 3]`. The features of a point are `features[cell_from_point]`

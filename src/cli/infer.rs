@@ -28,7 +28,8 @@ const USUAL_PRESET: &str = "scannet20";
 /// Arguments of `infer`.
 #[derive(clap::Args, Debug)]
 pub(super) struct InferArgs {
-    /// Scans (PLY, LAS, LAZ, PCD, E57, PTX, splats or text), folders of scans, or recordings
+    /// Scans (PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian splats or text, also packed with gzip
+    /// or zip), folders of scans, or recordings
     scans: Vec<PathBuf>,
     /// Recording of RGB-D frames, a folder or a file, in the scan's coordinates. Without a scan, the depth
     /// maps are fused into one

@@ -1,4 +1,5 @@
-//! Progress on standard error: one bar per stage. A finished stage leaves a line with its time.
+//! Progress on standard error. [`Bars`] shows one bar per stage, and a finished stage leaves a line with its
+//! time. [`StepBar`] counts the steps of a training.
 
 use std::io::{IsTerminal as _, stderr};
 use std::time::Instant;

@@ -10,7 +10,7 @@ use super::outputs::check_folder;
 use super::progress::Bars;
 use super::table::{bytes, table};
 use crate::gpu::DeviceSelection;
-use crate::pipeline::{Compat, Scene, filled_voxel_size};
+use crate::pipeline::{Compat, Scene, voxel_size_for_purification};
 use crate::purify::{FileFeatures, Purified, Settings};
 use crate::session::{AffinityKind, NetworkChoice, Networks};
 use crate::stages::{StageTimer, peak_memory};
@@ -19,7 +19,7 @@ use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
 /// Arguments of `purify`.
 #[derive(clap::Args, Debug)]
 pub(super) struct PurifyArgs {
-    /// Scan: PLY, LAS, LAZ, PCD, E57, PTX, splats or text
+    /// Scan in any format that `infer` reads
     scan: PathBuf,
     /// Features `[N, C]` of the scan's points, in the scan's order (safetensors)
     #[arg(long, value_name = "FILE")]
@@ -84,7 +84,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         );
     }
     let features = FileFeatures::new(tensor, scene.kept())?;
-    let choose = || filled_voxel_size(&scene, Compat::Fixed);
+    let choose = || voxel_size_for_purification(&scene, Compat::Fixed);
     let (voxel_size, why) = args.voxel.map_or_else(choose, |voxel| (voxel, None));
     let settings = Settings {
         voxel_size,
@@ -99,7 +99,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     purified.report.notes.extend(why);
     if scene.kept().is_some() {
         let dropped = scene.cloud.len() - scene.num_points();
-        purified.report.notes.push(format!("{dropped} points are not finite: their voxel is -1"));
+        purified.report.notes.push(format!("{dropped} points are not finite or set aside: their voxel is -1"));
         purified.voxel_from_point = scene.for_all_points(purified.voxel_from_point, -1);
     }
     write(&args.output, &purified, &settings)?;

@@ -15,7 +15,7 @@ use crate::models::sonata::Sonata;
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::float_values;
-use crate::pipeline::{Scene, voxel_size};
+use crate::pipeline::{Scene, voxel_size_for_training};
 use crate::session::{
     Network, Networks, OpenSonata, OpenXDecoder, Opened, Placed, SessionError, Source, ViewSettings, ViewSource,
 };
@@ -182,7 +182,7 @@ impl<'a> Preparer<'a> {
         };
         let placed = Placed::new(scene, source, &self.views, device)?;
         timer.lap("place cameras");
-        let (voxel_size, why) = voxel_size(scene);
+        let (voxel_size, why) = voxel_size_for_training(scene);
         let options = TrainingOptions {
             views: self.views.view_options(),
             samples: self.config.samples,

@@ -19,7 +19,7 @@ pub use error::PipelineError;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
 pub use results::{Class, Results, Summary, Weights};
 pub use scene::{Appearance, Scene};
-pub use voxel::{VOXEL_METRES, filled_voxel_size, occupied_neighbors, voxel_size};
+pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
 
 use burn::prelude::*;
 

@@ -1,4 +1,5 @@
-//! Edge of the voxels of a scan.
+//! Edge of the voxels of a scan. There are two rules: [`voxel_size_for_purification`] is that of `infer`,
+//! `eval` and `purify`, and [`voxel_size_for_training`] that of `train`, `encode` and `ablation`.
 
 use std::collections::HashSet;
 
@@ -26,14 +27,14 @@ const BLOCK: i64 = 16;
 /// Points whose cells are looked at, about.
 const SAMPLED_POINTS: usize = 500_000;
 
-/// Voxel edge for networks that know lengths, in the unit of `scene`, and the reason if it is not the usual
-/// one. Such networks are Sonata and a student in training.
+/// Voxel edge for Sonata and for a student in training, which know lengths, in the unit of `scene`, and the
+/// reason if it is not the usual one.
 ///
 /// The usual edge is 2 cm. It is smaller for a scan that would be only a handful of voxels. It is larger if
 /// points are so far apart that hardly any voxel would have a neighbour: in a landscape, or a scan of unknown
 /// unit.
 #[must_use]
-pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
+pub fn voxel_size_for_training(scene: &Scene) -> (f64, Option<String>) {
     let (usual, finest, extent) = finest(scene);
     match scene.cloud.spacing() {
         Some(spacing) if spacing > finest => {
@@ -50,11 +51,12 @@ pub fn voxel_size(scene: &Scene) -> (f64, Option<String>) {
 
 /// Voxel edge for purification, in the unit of `scene`, and the reason if it is not the usual one.
 ///
-/// The student and the affinities need occupied cells around a voxel. So the edge is the smallest one, from 2 cm
-/// on, at which 6 of the 26 cells around a voxel are occupied on average. Like that of [`voxel_size`] it is
-/// smaller for a scan of a handful of voxels. It stays the published 2 cm with [`Compat::Reference`].
+/// The student and the affinities need occupied cells around a voxel. So the edge is the smallest one tried,
+/// from 2 cm on, at which 6 of the 26 cells around a voxel are occupied on average. Like that of
+/// [`voxel_size_for_training`] it is smaller for a scan of a handful of voxels. It stays the published 2 cm
+/// with [`Compat::Reference`].
 #[must_use]
-pub fn filled_voxel_size(scene: &Scene, compat: Compat) -> (f64, Option<String>) {
+pub fn voxel_size_for_purification(scene: &Scene, compat: Compat) -> (f64, Option<String>) {
     let (usual, finest, extent) = finest(scene);
     if compat == Compat::Reference {
         return (usual, None);
@@ -135,15 +137,16 @@ mod tests {
             let positions = (0..40_000).map(|i| [f64::from(i % 200) * step, f64::from(i / 200) * step, 0.0]).collect();
             Scene::new(PointCloud { positions, unit, ..PointCloud::default() }, None).unwrap()
         };
-        assert_eq!(voxel_size(&grid(0.01, Some(Unit::Metre))), (0.02, None));
-        assert_eq!(voxel_size(&grid(8.0, Some(Unit::Millimetre))).0, 20.0);
-        let (size, why) = voxel_size(&grid(1.0, Some(Unit::Metre)));
+        assert_eq!(voxel_size_for_training(&grid(0.01, Some(Unit::Metre))), (0.02, None));
+        assert_eq!(voxel_size_for_training(&grid(8.0, Some(Unit::Millimetre))).0, 20.0);
+        let (size, why) = voxel_size_for_training(&grid(1.0, Some(Unit::Metre)));
         assert!((size - 1.5).abs() < 1e-9 && why.unwrap().contains("1.000 apart"));
-        let (size, why) = voxel_size(&grid(0.001, Some(Unit::Metre)));
+        let (size, why) = voxel_size_for_training(&grid(0.001, Some(Unit::Metre)));
         assert!((size - 0.199 / 64.0).abs() < 1e-9 && why.unwrap().contains("0.199 across"));
         let one = PointCloud { positions: vec![[1.0; 3]], unit: Some(Unit::Metre), ..PointCloud::default() };
-        assert_eq!(voxel_size(&Scene::new(one, None).unwrap()), (0.02, None));
+        assert_eq!(voxel_size_for_training(&Scene::new(one, None).unwrap()), (0.02, None));
     }
+
     #[test]
     fn cells_around_a_cell_are_counted() {
         // A square of 100 × 100 cells: 8 around each, 5 at its edges, 3 at its corners.
@@ -169,23 +172,23 @@ mod tests {
         };
         // As dense as the recorded rooms: the published size.
         let dense = scatter(8000.0);
-        assert_eq!(filled_voxel_size(&dense, Compat::Fixed), (0.02, None));
+        assert_eq!(voxel_size_for_purification(&dense, Compat::Fixed), (0.02, None));
         // As sparse as the example room.
         let sparse = scatter(1000.0);
         assert!(occupied_neighbors(sparse.positions(), 0.02) < 3.0);
-        let (size, why) = filled_voxel_size(&sparse, Compat::Fixed);
+        let (size, why) = voxel_size_for_purification(&sparse, Compat::Fixed);
         let around = |size| occupied_neighbors(sparse.positions(), size);
         assert!((size / 0.02 - 2.0).abs() < 1e-9, "{size}");
         assert!(around(size) >= ENOUGH_NEIGHBORS && around(size / STEP) < ENOUGH_NEIGHBORS);
         let why = why.unwrap();
         assert!(why.starts_with("points are sparse: voxels of 0.040 instead of 0.020. 6."), "{why}");
         // The published code knows one size.
-        assert_eq!(filled_voxel_size(&sparse, Compat::Reference), (0.02, None));
+        assert_eq!(voxel_size_for_purification(&sparse, Compat::Reference), (0.02, None));
         // Points on a line never have enough around them.
         let positions = (0..1000).map(|i| [f64::from(i), 0.0, 0.0]).collect();
         let line =
             Scene::new(PointCloud { positions, unit: Some(Unit::Metre), ..PointCloud::default() }, None).unwrap();
-        let size = filled_voxel_size(&line, Compat::Fixed).0;
+        let size = voxel_size_for_purification(&line, Compat::Fixed).0;
         assert!(size > 2.5 && size <= MOST_PER_SPACING, "{size}");
     }
 }

@@ -91,7 +91,9 @@ fn centers(num_voxels: usize, positions: &[[f64; 3]], voxel_from_point: &[i32]) 
         sums[voxel].iter_mut().zip([x, y, z, 1.0]).for_each(|(sum, value)| *sum += value);
     }
     let with_points = sums.into_iter().enumerate().filter(|(_, [_, _, _, count])| *count > 0.0);
-    with_points.map(|(voxel, [x, y, z, count])| (voxel, [x, y, z].map(|sum| (sum / count) as f32))).unzip()
+    // Neighbours are searched among finite positions.
+    let finite = |sum: f64, count: f64| ((sum / count) as f32).min(f32::MAX);
+    with_points.map(|(voxel, [x, y, z, count])| (voxel, [x, y, z].map(|sum| finite(sum, count)))).unzip()
 }
 
 /// Groups of the positions `wanted` of `centers` that are linked to each other.
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
     use crate::random::SplitMix64;
 
-    /// Points of a square of `side` by `side` voxels at random, on average one in each; every point is a voxel.
+    /// Points of a square of `side` by `side` voxels at random, on average one in each. Every point is a voxel.
     fn scattered(side: usize, voxel: f64) -> Vec<[f64; 3]> {
         let mut random = SplitMix64::new(2);
         let length = side as f64 * voxel;

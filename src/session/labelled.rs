@@ -9,8 +9,8 @@ use super::labeller::Labeller;
 use super::placed::{Placed, ViewSource};
 use crate::images::write_png;
 use crate::pipeline::{
-    Inferred, Models, OnView, Options, Results, Scene, Summary, contact_sheet, filled_voxel_size, infer,
-    occupied_neighbors,
+    Inferred, Models, OnView, Options, Results, Scene, Summary, contact_sheet, infer, occupied_neighbors,
+    voxel_size_for_purification,
 };
 use crate::query::Predictions;
 use crate::query::saved::About;
@@ -61,7 +61,7 @@ impl Labeller<'_> {
         notes.extend(placed.notes.iter().cloned());
         timer.lap("place cameras");
 
-        let choose = || filled_voxel_size(scene, self.views.compat);
+        let choose = || voxel_size_for_purification(scene, self.views.compat);
         let (voxel, why) = self.options.voxel.map_or_else(choose, |voxel| (voxel, None));
         notes.extend(why);
         let options = self.options.of_pipeline(voxel, &self.views);

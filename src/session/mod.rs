@@ -15,7 +15,7 @@ use std::path::Path;
 use glam::DVec3;
 
 use crate::gpu::{DeviceSelection, Selected, select};
-use crate::pipeline::{Compat, EncodeOptions, Encoding, Scene, encode, voxel_size};
+use crate::pipeline::{Compat, EncodeOptions, Encoding, Scene, encode, voxel_size_for_training};
 use crate::purify::{self, FeatureSource, Purified};
 use crate::stages::StageTimer;
 use crate::views::virtual_cameras::{Options, virtual_cameras};
@@ -152,7 +152,7 @@ impl Session {
         let sonata = opened.load(&self.device.device)?;
         timer.lap("load weights");
         let mut notes = scene.notes.clone();
-        let (voxel_size, why) = voxel.map_or_else(|| voxel_size(scene), |voxel| (voxel, None));
+        let (voxel_size, why) = voxel.map_or_else(|| voxel_size_for_training(scene), |voxel| (voxel, None));
         notes.extend(why);
         let usual = Options { up: up.or(scene.up), ..Options::default() };
         let up = usual.up.unwrap_or_else(|| virtual_cameras(&scene.to_cameras(), &usual).up);
