@@ -1,23 +1,50 @@
 //! Resolves `#import` and `#ifdef` in `shaders/`, reflects every permutation with naga and writes
-//! `shaders.rs`: one module per shader with its source, parameter struct, constants and bindings.
+//! `shaders.rs`: one module per shader with its source, parameter struct, constants and bindings. Asks the linker
+//! to merge equal functions of the program, if it can.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=shaders");
     println!("cargo::rerun-if-changed=build.rs");
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("shaders");
-    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("shaders.rs");
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    if links_with(MERGE, &out) {
+        println!("cargo::rustc-link-arg-bins={MERGE}");
+    }
     match generate(&root) {
-        Ok(code) => fs::write(&out, code).expect("OUT_DIR is writable"),
+        Ok(code) => fs::write(out.join("shaders.rs"), code).expect("OUT_DIR is writable"),
         Err(message) => {
             eprintln!("{message}");
             std::process::exit(1);
         }
     }
+}
+
+/// Merges equal functions. lld, gold and mold know it, GNU ld does not.
+const MERGE: &str = "-Wl,--icf=all";
+
+/// True if an empty program can be linked with `argument`, by the compiler, for the target and with the flags
+/// of this build.
+fn links_with(argument: &str, out: &Path) -> bool {
+    let source = out.join("empty.rs");
+    fs::write(&source, "fn main() {}\n").expect("OUT_DIR is writable");
+    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
+    rustc.args(["--target", &env::var("TARGET").expect("cargo sets it"), "-C", &format!("link-arg={argument}")]);
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        let mut choice = OsString::from("linker=");
+        choice.push(linker);
+        rustc.arg("-C").arg(choice);
+    }
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    rustc.args(flags.split('\u{1f}').filter(|flag| !flag.is_empty()));
+    rustc.arg(&source).arg("-o").arg(out.join("empty")).stdout(Stdio::null()).stderr(Stdio::null());
+    rustc.status().is_ok_and(|status| status.success())
 }
 
 /// `op/stage` → the extra sets of defines it is compiled with; the empty set is always there.

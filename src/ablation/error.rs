@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use crate::distill::DistillError;
 use crate::eval::metrics::MetricsError;
+use crate::eval::scenes::ScenesError;
 use crate::eval::truth::TruthError;
 use crate::images::ImageError;
 use crate::labels::LabelsError;
@@ -20,6 +21,17 @@ pub enum AblationError {
     Settings {
         /// Difference between what was given and what was expected.
         message: String,
+    },
+    /// The folder of rooms has none.
+    #[error(transparent)]
+    Scenes(#[from] ScenesError),
+    /// A room cannot be prepared.
+    #[error("{room}: {source}")]
+    Failed {
+        /// The room.
+        room: String,
+        /// Reason.
+        source: Box<AblationError>,
     },
     /// The file of a lifted room has wrong content.
     #[error("{}: {message}", path.display())]

@@ -11,6 +11,7 @@ mod lifting;
 mod measure;
 mod report;
 mod room;
+mod rooms;
 mod students;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use lifting::RoomLifter;
 use measure::{Bench, RoomCounts, write_json};
 pub use report::{AblationReport, CHART_FILE, Choice, Figure, JSON_FILE, MARKDOWN_FILE, Row};
 pub use room::{LiftedRoom, RoomPoints};
+pub use rooms::{LabelledRooms, PreparedRooms, prepare_rooms};
 pub use students::{Negatives, StudentRun, TrainedStudent};
 
 /// Version of result files. Results of another version are computed again.

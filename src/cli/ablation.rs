@@ -1,27 +1,26 @@
 //! `geopurify ablation`: measures how much each part of the method contributes, on rooms that no network has
 //! learned from.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::Bars;
 use super::table::table;
-use super::train::{cache_folder, words_of};
+use super::train::with_cache;
 use super::viewing::ViewingArgs;
 use crate::ablation::{
-    AblationEvent, AblationInputs, AblationOrigin, AblationReport, AblationRooms, AblationSettings, AblationWords,
-    CHART_FILE, JSON_FILE, MARKDOWN_FILE, RoomLifter, ablation,
+    AblationEvent, AblationInputs, AblationOrigin, AblationReport, AblationSettings, AblationWords, CHART_FILE,
+    JSON_FILE, LabelledRooms, MARKDOWN_FILE, PreparedRooms, ablation, prepare_rooms,
 };
-use crate::distill::{self, Config, PrepareSettings, Preparer, SceneFile};
-use crate::eval::scenes::{LabelledScene, find_scenes};
+use crate::distill::{self, Config, PrepareSettings, cache_folder};
 use crate::gpu::DeviceSelection;
 use crate::labels::{Preset, Protocol};
-use crate::pipeline::Weights;
 use crate::purify;
-use crate::session::{Network, Networks, Source};
+use crate::session::{Network, Networks};
 
 /// Arguments of `ablation`.
 #[derive(clap::Args, Debug)]
@@ -94,66 +93,37 @@ pub(super) struct AblationArgs {
 
 pub(super) fn run(args: &AblationArgs) -> Result<()> {
     let settings = settings(args)?;
-    let training = found(&args.rooms.join("train"), settings.most_scenes())?;
-    settings.check(training.len())?;
-    let test = found(&args.rooms.join("test"), args.test_rooms.map_or(usize::MAX, |n| n as usize))?;
-    let held_out = args.rooms.join("val");
-    let validation = match args.validation_rooms as usize {
-        count if count > 0 && held_out.is_dir() => found(&held_out, count)?,
-        _ => {
-            eprintln!("note: there are no validation rooms, so no settings are chosen for the baselines");
-            Vec::new()
-        }
-    };
-    let protocol = Protocol::of_preset(&args.preset);
-    let labels: Vec<String> = args.preset.labels[..protocol.num_classes].iter().map(|&l| l.to_owned()).collect();
-    let needed = &[Network::XDecoder, Network::Sonata];
+    let most = args.test_rooms.map_or(usize::MAX, |n| n as usize);
+    let found =
+        LabelledRooms::find(&args.rooms, args.preset, [settings.most_scenes(), args.validation_rooms as usize, most])?;
+    settings.check(found.training.len())?;
+    if found.validation.is_empty() {
+        eprintln!("note: there are no validation rooms, so no settings are chosen for the baselines");
+    }
     let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
-    let session = open_session(args.device, networks.clone(), needed)?;
+    let session = open_session(args.device, networks.clone(), &[Network::XDecoder, Network::Sonata])?;
     let selected = session.device();
     let prepare = PrepareSettings {
         views: args.viewing.settings(),
         networks,
-        words: words_of(Some(args.preset))?,
-        cache: cache_folder(args.cache.as_deref())?,
+        words: args.preset.words(),
+        cache: cache_folder(args.cache.as_deref()).map_err(with_cache)?,
     };
 
-    let mut bars = Bars::new();
-    let mut say = |line: &str| eprintln!("{line}");
-    let mut preparer = Preparer::new(&prepare, &settings.training, selected, &mut say)?;
-    let mut rooms = AblationRooms::default();
-    for scene in &training {
-        let source = Source::of(&scene.scan, scene.recording.as_deref());
-        let prepared = preparer.prepare(&source, &mut |stage, share| bars.show(stage, share));
-        bars.finish();
-        let [mut prepared] = <[SceneFile; 1]>::try_from(prepared.with_context(|| scene.name.clone())?)
-            .map_err(|files| anyhow::anyhow!("{}: {} scenes in a recording, expected one", scene.name, files.len()))?;
-        prepared.name.clone_from(&scene.name);
-        rooms.training.push(prepared);
-    }
-    drop(preparer);
-
-    let mut lifter =
-        RoomLifter::new(&prepare, args.preset, &settings, selected, &mut |stage, share| bars.show(stage, share))?;
-    for (scenes, files) in [(&validation, &mut rooms.validation), (&test, &mut rooms.test)] {
-        for scene in scenes {
-            let lifted = lifter.lifted(scene, &mut |stage, share| bars.show(stage, share), &mut say);
-            bars.finish();
-            files.push(lifted.with_context(|| scene.name.clone())?);
-        }
-    }
-    let rows = lifter.words();
-    let sonata = prepare.networks.with_demo(needed).open_sonata()?;
-    let origins = [("xdecoder", lifter.origin()), ("sonata", &sonata.origin)];
-    let weights = origins
-        .into_iter()
-        .map(|(model, origin)| Ok(Weights { model, source: origin.source.clone(), sha256: origin.sha256()? }))
-        .collect::<Result<_>>()?;
+    let bars = RefCell::new(Bars::new());
+    let PreparedRooms { rooms, words, weights } = prepare_rooms(
+        &found,
+        &prepare,
+        &settings,
+        selected,
+        &mut |stage, share| bars.borrow_mut().show(stage, share),
+        &mut |line| bars.borrow_mut().say(line),
+    )?;
+    let protocol = Protocol::of_preset(&args.preset);
+    let labels = &args.preset.words()[..protocol.num_classes];
+    let words = AblationWords { labels, rows: words, protocol };
     let origin = AblationOrigin { weights, device: selected.name.clone() };
-    drop(lifter);
-
-    let words = AblationWords { labels: &labels, rows, protocol };
-    let mut shown = Shown { bars, is_terminal: std::io::stderr().is_terminal() };
+    let mut shown = Shown { bars: bars.into_inner(), is_terminal: std::io::stderr().is_terminal() };
     let inputs = AblationInputs { rooms: &rooms, words: &words, origin: &origin };
     let report = ablation(&args.output, &settings, inputs, &selected.device, &mut |event| shown.show(event))?;
     shown.bars.finish();
@@ -188,13 +158,6 @@ fn settings(args: &AblationArgs) -> Result<AblationSettings> {
     })
 }
 
-/// Returns the first scenes of a folder, at most `most`.
-fn found(folder: &Path, most: usize) -> Result<Vec<LabelledScene>> {
-    let mut scenes = find_scenes(folder)?;
-    scenes.truncate(most);
-    Ok(scenes)
-}
-
 /// Shows the ablation on standard error: bars on a terminal, and a line for each finished step.
 struct Shown {
     bars: Bars,
@@ -212,12 +175,11 @@ impl Shown {
             AblationEvent::Training { run, event: distill::Event::Note(note) } => log::info!("{run}: {note}"),
             AblationEvent::Training { .. } => {}
             AblationEvent::Trained { run, seconds } => {
-                self.bars.finish();
-                eprintln!("{run}: {}", took("trained", *seconds));
+                self.bars.say(&format!("{run}: {}", took("trained", *seconds)));
             }
             AblationEvent::Measured { way, room, seconds } => {
                 if seconds.is_some() {
-                    eprintln!("{room}, {way}: {}", took("measured", *seconds));
+                    self.bars.say(&format!("{room}, {way}: {}", took("measured", *seconds)));
                 }
             }
         }

@@ -63,6 +63,12 @@ impl Bars {
         }
     }
 
+    /// Ends the bar and prints a line.
+    pub(super) fn say(&mut self, line: &str) {
+        self.finish();
+        eprintln!("{line}");
+    }
+
     /// Ends the bar. On a terminal, a line with the stage and its time stays.
     pub(super) fn finish(&mut self) {
         if let Some((stage, start, bar)) = self.current.take() {

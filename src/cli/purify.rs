@@ -1,5 +1,7 @@
+//! `geopurify purify`: purifies features of a scan's points.
+
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -14,7 +16,7 @@ use crate::pipeline::{Compat, Scene, voxel_size_for_purification};
 use crate::purify::{FileFeatures, Purified, Settings};
 use crate::session::{AffinityKind, NetworkChoice, Networks};
 use crate::stages::{StageTimer, peak_memory};
-use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec};
+use crate::weights::SafetensorsFile;
 
 /// Arguments of `purify`.
 #[derive(clap::Args, Debug)]
@@ -102,7 +104,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         purified.report.notes.push(format!("{dropped} points are not finite or set aside: their voxel is -1"));
         purified.voxel_from_point = scene.for_all_points(purified.voxel_from_point, -1);
     }
-    write(&args.output, &purified, &settings)?;
+    purified.write(&args.output, &settings)?;
     let seconds = timer.seconds();
     drop(timer);
     bars.finish();
@@ -120,22 +122,6 @@ fn tensor_name(args: &PurifyArgs, file: &SafetensorsFile) -> Result<String> {
         _ if names.iter().any(|n| n == "features") => Ok("features".to_owned()),
         _ => bail!("{}: holds {names:?}; name one with --tensor", args.features.display()),
     }
-}
-
-fn write(path: &Path, purified: &Purified, settings: &Settings) -> Result<()> {
-    let num_voxels = purified.coords.len();
-    let specs = [
-        TensorSpec::new("features", Dtype::F32, [num_voxels, purified.num_channels]),
-        TensorSpec::new("voxel_coords", Dtype::I32, [num_voxels, 3]),
-        TensorSpec::new("voxel_from_point", Dtype::I32, [purified.voxel_from_point.len()]),
-    ];
-    let metadata = [("settings".to_owned(), serde_json::to_string(settings)?)].into();
-    let mut writer = SafetensorsWriter::create(path, &specs, &metadata)?;
-    writer.write_f32(&purified.features)?;
-    writer.write_i32(purified.coords.as_flattened())?;
-    writer.write_i32(&purified.voxel_from_point)?;
-    writer.finish()?;
-    Ok(())
 }
 
 fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `geopurify train`: trains a student from scans and recordings, without labels.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,25 +14,20 @@ use super::told_once;
 use super::viewing::ViewingArgs;
 use super::words::words;
 use crate::distill::{
-    Config, DistillError, Event, PrepareSettings, Preparer, Preset, RunOptions, SceneFile, Scenes, Trained,
-    read_config, read_scenes, train,
+    Config, DistillError, Event, PrepareSettings, PreparedScenes, Preparer, Preset, RunOptions, Scenes, Trained,
+    cache_folder, prepare_scenes, read_config, read_scenes, train, usual_memory,
 };
-use crate::gpu::{DeviceSelection, Selected};
+use crate::gpu::DeviceSelection;
 use crate::labels::Preset as Words;
 use crate::models::import::{ImportOptions, import};
 use crate::pipeline::Compat;
-use crate::session::{Network, Networks, SCAN_EXTENSIONS, Session, SessionError, Source};
-use crate::stages::available_memory;
+use crate::session::{Network, Networks, Session, SessionError, find_sources};
 use crate::weights::is_name;
 use crate::weights::registry::Registry;
 use crate::weights::store::Store;
 
 /// Benchmark whose words cut the views into masks if none are given.
 const USUAL_WORDS: &str = "scannet20";
-/// Number of levels below the list's folder in which its entries are looked for.
-const LIST_DEPTH: usize = 3;
-/// Memory for a step on a GPU, or if the free memory is unknown, in MiB.
-const USUAL_MEMORY: u64 = 8192;
 
 /// Arguments of `train`.
 #[derive(clap::Args, Debug)]
@@ -117,12 +113,12 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     if scenes.training.is_empty() {
         bail!("no scene to learn from");
     }
-    let max_memory = args.max_memory.unwrap_or_else(|| usual_memory(selected));
+    let max_memory = args.max_memory.map_or_else(|| usual_memory(selected), |mib| mib << 20);
     let options = RunOptions {
         resume: args.resume,
         keep_last: args.keep_last as usize,
         validate_every: args.validate_every as usize,
-        max_memory: max_memory << 20,
+        max_memory,
         keep_max_memory: args.max_memory.is_none(),
         device_name: selected.name.clone(),
     };
@@ -133,7 +129,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         config.epochs
     );
     if args.max_memory.is_none() && !args.resume {
-        eprintln!("a step may take {max_memory} MiB (--max-memory); scenes that need more are cropped to fit");
+        eprintln!("a step may take {} MiB (--max-memory); scenes that need more are cropped to fit", max_memory >> 20);
     }
     if config.preset == Preset::Reference && args.viewing.settings().compat == Compat::Fixed {
         eprintln!(
@@ -144,28 +140,6 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let trained = train(&args.output, &config, &scenes, &options, &selected.device, &mut |event| shown.show(&event))?;
     drop(shown);
     report(args, &trained)
-}
-
-/// Returns the scenes of a run, if their prepared files still exist.
-fn scenes_of(run: &Path) -> Result<Scenes> {
-    let scenes = read_scenes(run).context("--resume continues a run, which must have been started")?;
-    if let Some(gone) = scenes.training.iter().chain(&scenes.validation).find(|scene| !scene.path.is_file()) {
-        bail!(
-            "{}: the prepared scene {} no longer exists; give --scenes again to prepare it anew",
-            gone.name,
-            gone.path.display()
-        );
-    }
-    Ok(scenes)
-}
-
-/// Default memory limit of a step, in MiB: three quarters of the host's free memory. The free memory of a GPU
-/// is unknown.
-fn usual_memory(selected: &Selected) -> u64 {
-    match available_memory() {
-        Some(bytes) if selected.adapter.is_none() => (bytes / 4 * 3) >> 20,
-        _ => USUAL_MEMORY,
-    }
 }
 
 /// Returns the settings. A resumed run keeps its own unless others are given.
@@ -181,8 +155,7 @@ fn config(args: &TrainArgs) -> Result<Config> {
         (None, preset) => Config::of(preset.unwrap_or_default()),
     };
     if let Some(epochs) = args.epochs {
-        config.epochs = epochs;
-        config.warmup_epochs = config.warmup_epochs.min(epochs.saturating_sub(1));
+        config = config.with_epochs(epochs);
     }
     config.seed = args.seed.unwrap_or(config.seed);
     config.validate()?;
@@ -191,82 +164,48 @@ fn config(args: &TrainArgs) -> Result<Config> {
 
 /// Prepares all scenes that are not in the cache yet.
 fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
-    let training = sources(scenes, args)?;
-    let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| sources(path, args))?;
-    let words = if args.words.is_empty() { words_of(args.word_preset)? } else { words(&args.words)? };
-    let prepare = PrepareSettings {
-        views: args.viewing.settings(),
-        networks: session.networks().clone(),
-        words,
-        cache: cache_folder(args.cache.as_deref())?,
-    };
+    let views = args.viewing.settings();
     let mut say = |line: &str| eprintln!("{line}");
-    let mut preparer = Preparer::new(&prepare, config, session.device(), &mut say)?;
-    let mut failed = Vec::new();
-    let mut bars = Bars::new();
-    let mut prepare = |sources: &[Source]| -> Result<Vec<SceneFile>> {
-        let mut files = Vec::new();
-        for source in sources {
-            let prepared = preparer.prepare(source, &mut |stage, share| bars.show(stage, share));
-            bars.finish();
-            match prepared.map_err(with_way_out) {
-                Ok(prepared) => files.extend(prepared),
-                // The other scenes are prepared all the same, and stay in the cache.
-                Err(error) => {
-                    eprintln!("error: {}: {}", source.path().display(), told_once(&error));
-                    failed.push(source.path().display().to_string());
-                }
-            }
-        }
-        Ok(files)
+    let mut find = |path: &Path| find_sources(path, args.data.as_deref(), &views, &mut say).map_err(with_data);
+    let training = find(scenes)?;
+    let validation = args.validation.as_deref().map_or(Ok(Vec::new()), find)?;
+    let words = match args.words.as_slice() {
+        [] => args.word_preset.map_or_else(|| USUAL_WORDS.parse(), Ok).map(|preset: Words| preset.words())?,
+        given => words(given)?,
     };
-    let scenes = Scenes { training: prepare(&training)?, validation: prepare(&validation)? };
-    failed.extend_from_slice(preparer.failed());
-    if let Some(both) = scenes.validation.iter().find(|held| scenes.training.iter().any(|scene| scene.key == held.key))
-    {
-        bail!("{}: a scene to learn from cannot be one to validate on", both.name);
-    }
+    let cache = cache_folder(args.cache.as_deref()).map_err(with_cache)?;
+    let prepare = PrepareSettings { views, networks: session.networks().clone(), words, cache };
+    let bars = RefCell::new(Bars::new());
+    let mut say = |line: &str| bars.borrow_mut().say(line);
+    let mut preparer = Preparer::new(&prepare, config, session.device(), &mut say)?;
+    let PreparedScenes { scenes, failed } = prepare_scenes(
+        &mut preparer,
+        [&training, &validation],
+        &mut |stage, share| bars.borrow_mut().show(stage, share),
+        &mut |source, error| {
+            let line = format!("error: {}: {}", source.path().display(), told_once(&with_way_out(error)));
+            bars.borrow_mut().say(&line);
+        },
+    )?;
     if !failed.is_empty() && !args.skip_failed {
         bail!("{} scenes could not be prepared: {}; --skip-failed leaves them out", failed.len(), failed.join(", "));
     }
     Ok(scenes)
 }
 
-/// Returns the scans and recordings that a folder or a list names.
-fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
-    let layout = args.viewing.settings().layout;
-    if path.is_file() && !is_list(path) {
-        return Ok(Source::at(path, layout)?);
+/// Adds to an error the option that says where a list's entries are.
+fn with_data(error: SessionError) -> anyhow::Error {
+    match error {
+        SessionError::ListEntry { .. } => anyhow::anyhow!("{error}; --data DIR says where the entries are"),
+        _ => error.into(),
     }
-    if path.is_file() {
-        return list(path, args);
-    }
-    // A recording, or a folder of scans, or else a folder of recordings.
-    let own = Source::at(path, layout);
-    let children = || -> Result<Vec<Source>> {
-        let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
-        let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        folders.retain(|path| path.is_dir());
-        folders.sort();
-        let mut sources = Vec::new();
-        for folder in folders {
-            match Source::at(&folder, layout) {
-                Ok(found) => sources.extend(found),
-                Err(error) => eprintln!("note: left out: {error}"),
-            }
-        }
-        Ok(sources)
-    };
-    match own {
-        Ok(sources) if sources.iter().any(|source| matches!(source, Source::Recording(_))) => Ok(sources),
-        Ok(mut sources) => {
-            sources.extend(children()?);
-            Ok(sources)
-        }
-        Err(error) => match children()? {
-            none if none.is_empty() => Err(error.into()),
-            sources => Ok(sources),
-        },
+}
+
+/// Adds to an error the option that names a cache folder.
+pub(super) fn with_cache(error: DistillError) -> anyhow::Error {
+    match error {
+        DistillError::NoCacheFolder => anyhow::anyhow!("{error}; name a folder with --cache DIR"),
+        _ => error.into(),
     }
 }
 
@@ -283,91 +222,12 @@ fn with_way_out(error: DistillError) -> anyhow::Error {
     anyhow::Error::from(error).context(format!("give the model's configuration with {option} FILE.json"))
 }
 
-fn is_list(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "txt" || extension == "tsv" || extension == "list")
-}
-
-/// Returns the scenes of a list. Entries are paths, or names without extension as `select` writes them.
-fn list(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let folder = args.data.as_deref().or(path.parent()).unwrap_or(Path::new("."));
-    let mut sources = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') || line.starts_with("scene\t") {
-            continue;
-        }
-        let named = folder.join(line.split('\t').next().unwrap_or_default().trim());
-        // In a table from `select`, the second column is a score.
-        let second = line.split('\t').nth(1).map(str::trim).filter(|column| column.parse::<f64>().is_err());
-        let recording = second.filter(|column| !column.is_empty()).map(|column| folder.join(column));
-        if let Some(missing) = recording.as_ref().filter(|recording| !recording.exists()) {
-            bail!("{}, line {}: the recording {} does not exist", path.display(), number + 1, missing.display());
-        }
-        let Some(scan) = with_extension(&named).or_else(|| below(folder, &named)) else {
-            bail!(
-                "{}, line {}: {} does not exist; --data DIR says where the entries are",
-                path.display(),
-                number + 1,
-                named.display()
-            );
-        };
-        match recording {
-            Some(recording) => sources.push(Source::ScanInRecording { scan, recording }),
-            None => sources.extend(Source::at(&scan, args.viewing.settings().layout)?),
-        }
-    }
-    if sources.is_empty() {
-        bail!("{}: the list names no scene", path.display());
-    }
-    Ok(sources)
-}
-
-/// Returns `named` if it exists, else the scan of this name with an extension.
-fn with_extension(named: &Path) -> Option<PathBuf> {
-    let extended = SCAN_EXTENSIONS.iter().map(|extension| {
-        let mut name = named.as_os_str().to_owned();
-        name.push(format!(".{extension}"));
-        PathBuf::from(name)
-    });
-    std::iter::once(named.to_path_buf()).chain(extended).find(|path| path.exists())
-}
-
-/// Looks for the scan `named` in the folders below `folder`: ScanNet has a folder for each scan.
-fn below(folder: &Path, named: &Path) -> Option<PathBuf> {
-    let name = named.file_name()?;
-    let mut folders = vec![folder.to_path_buf()];
-    for _ in 0..LIST_DEPTH {
-        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
-        folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
-        folders.sort();
-        if let Some(found) =
-            folders.iter().find_map(|folder| with_extension(&folder.join(name)).filter(|p| p.is_file()))
-        {
-            return Some(found);
-        }
-    }
-    None
-}
-
-/// Returns the words of a benchmark that cut the views into masks; those of the default benchmark if none is
-/// named.
-pub(super) fn words_of(preset: Option<Words>) -> Result<Vec<String>> {
-    let preset = preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
-    Ok(preset.labels.iter().map(|&label| label.to_owned()).collect())
-}
-
-/// Returns the folder for prepared scenes, and makes it if it does not exist.
-pub(super) fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
-    let folder = match given {
-        Some(folder) => folder.to_path_buf(),
-        None => dirs::cache_dir()
-            .context("this user has no cache folder; name one with --cache DIR")?
-            .join("geopurify/training"),
-    };
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    // A run's list of scenes must find the files from any folder.
-    std::path::absolute(&folder).with_context(|| folder.display().to_string())
+/// Reads the scenes of a run that is resumed.
+fn scenes_of(run: &Path) -> Result<Scenes> {
+    read_scenes(run).map_err(|error| match error {
+        DistillError::Gone { .. } => anyhow::anyhow!("{error}; give --scenes again to prepare it anew"),
+        _ => anyhow::Error::from(error).context("--resume continues a run, which must have been started"),
+    })
 }
 
 /// Shows the run on standard error: a bar on a terminal, else a line per epoch.

@@ -192,6 +192,12 @@ impl Config {
         toml::to_string(self).map_err(|error| DistillError::Config { reason: error.to_string() })
     }
 
+    /// The same settings for another number of epochs. The warm-up stays shorter than the run.
+    #[must_use]
+    pub fn with_epochs(self, epochs: usize) -> Self {
+        Self { epochs, warmup_epochs: self.warmup_epochs.min(epochs.saturating_sub(1)), ..self }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use crate::ops::OpError;
 use crate::ops::voxel_grid::QuantizeError;
 use crate::pipeline::PipelineError;
@@ -64,6 +66,17 @@ pub enum DistillError {
         key: String,
         /// Number of the step.
         step: usize,
+    },
+    /// The user has no cache folder.
+    #[error("this user has no cache folder for prepared scenes")]
+    NoCacheFolder,
+    /// A prepared scene of a run no longer exists.
+    #[error("{scene}: the prepared scene {} no longer exists", path.display())]
+    Gone {
+        /// The scene.
+        scene: String,
+        /// Its file.
+        path: PathBuf,
     },
     /// There are no training scenes.
     #[error("no scene to train on")]

@@ -85,11 +85,16 @@ pub struct Trained {
 /// Reads the list of scenes of the run in `folder`.
 ///
 /// # Errors
-/// [`DistillError::Run`].
+/// [`DistillError::Run`], [`DistillError::Gone`] if the file of a scene does not exist.
 pub fn read_scenes(folder: &Path) -> Result<Scenes, DistillError> {
     let path = folder.join(SCENES_FILE);
     let text = std::fs::read_to_string(&path).map_err(|source| RunError::Io { path: path.clone(), source })?;
-    Ok(serde_json::from_str(&text).map_err(|error| RunError::Run { path, message: error.to_string() })?)
+    let scenes: Scenes =
+        serde_json::from_str(&text).map_err(|error| RunError::Run { path, message: error.to_string() })?;
+    match scenes.training.iter().chain(&scenes.validation).find(|scene| !scene.path.is_file()) {
+        Some(gone) => Err(DistillError::Gone { scene: gone.name.clone(), path: gone.path.clone() }),
+        None => Ok(scenes),
+    }
 }
 
 /// Reads the settings of the run in `folder`.

@@ -79,6 +79,12 @@ impl Preset {
         about: "Matterport3D's 160 most frequent classes",
     };
 
+    /// The labels as words.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        self.labels.iter().map(|&label| label.to_owned()).collect()
+    }
+
     /// All presets.
     pub const ALL: [Self; 6] = [
         Self::SCANNET20,

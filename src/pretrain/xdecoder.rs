@@ -370,8 +370,7 @@ impl Task for XDecoderTask {
     ) -> Result<BTreeMap<String, f64>, PretrainError> {
         let preset = Preset::SCANNET20;
         let (model, _) = XDecoder::load(&mut weights, self.settings.model.clone(), Precision::F32, &self.device)?;
-        let words: Vec<String> = preset.labels.iter().map(|&label| label.to_owned()).collect();
-        let text = model.embed_text(&words)?;
+        let text = model.embed_text(&preset.words())?;
         let nyu40 = nyu40_from_class(&preset).unwrap_or_default();
         let num_classes = preset.labels.len();
         let mut counts = [Confusion::new(num_classes)?, Confusion::new(num_classes)?];

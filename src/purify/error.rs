@@ -44,7 +44,7 @@ pub enum PurifyError {
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] OpError),
-    /// The features could not be read.
+    /// The features could not be read or written.
     #[error(transparent)]
     Features(#[from] WeightsError),
 }

@@ -15,6 +15,7 @@ mod embedding;
 mod error;
 mod geometry;
 mod graph;
+mod saved;
 mod settings;
 mod source;
 mod tiles;

@@ -77,6 +77,22 @@ pub enum SessionError {
         /// Reason why it is not a recording.
         source: Box<ViewsError>,
     },
+    /// A scene of a list does not exist.
+    #[error("{}, line {line}: {} does not exist", list.display(), entry.display())]
+    ListEntry {
+        /// The list.
+        list: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// Path of the missing scan or recording.
+        entry: PathBuf,
+    },
+    /// A list names no scene.
+    #[error("{}: the list names no scene", list.display())]
+    EmptyList {
+        /// The list.
+        list: PathBuf,
+    },
     /// The scan is not where the recording's depth maps show something.
     #[error(
         "{}: the scan does not fit the recording {}: {fit}; expected a scan in the world of the recording's poses, in metres{turned}",

@@ -9,6 +9,7 @@ mod pictures;
 mod placed;
 mod question;
 mod source;
+mod source_list;
 
 use std::path::Path;
 
@@ -28,6 +29,7 @@ pub use pictures::{PictureFiles, PictureOptions, SegmentedPicture, Segmenter};
 pub use placed::{Placed, ViewSource};
 pub use question::Answer;
 pub use source::{Opened, SCAN_EXTENSIONS, Source, ViewSettings, stem};
+pub use source_list::find_sources;
 
 /// A device, and the weights to be used on it. Networks are loaded when they are needed.
 #[derive(Debug)]

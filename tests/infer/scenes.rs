@@ -315,7 +315,11 @@ fn a_full_disk_is_said_and_leaves_nothing_half_written() {
         command.pre_exec(move || {
             // A file that grows past the limit then gives an error instead of ending the process.
             libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-            if libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            if libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
         });
     }
     let (_, err) = texts(&command.output().unwrap());

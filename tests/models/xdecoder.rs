@@ -340,7 +340,7 @@ fn peak_of_children() -> u64 {
     // SAFETY: getrusage fills the structure it is given.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
         usage
     };
     usage.ru_maxrss as u64 * 1024

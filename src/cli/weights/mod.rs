@@ -98,6 +98,9 @@ struct ExportArgs {
     /// Precision of the file: f32 keeps the weights as they are, f16 halves the size
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
+    /// Write the packed form that the demo has inside the program
+    #[arg(long, hide = true)]
+    packed: bool,
 }
 
 /// Precision of weights in memory or in a file.
@@ -307,7 +310,14 @@ fn run_export(store: &Store, args: &ExportArgs) -> Result<()> {
         PrecisionArg::F32 => Dtype::F32,
         PrecisionArg::F16 => Dtype::F16,
     };
-    store.export(&args.name, &args.output, dtype)?;
+    if args.packed {
+        let folder = tempfile::tempdir()?;
+        let whole = folder.path().join("weights.safetensors");
+        store.export(&args.name, &whole, dtype)?;
+        demo::pack(&whole, &args.output)?;
+    } else {
+        store.export(&args.name, &args.output, dtype)?;
+    }
     let size = std::fs::metadata(&args.output).map_or(0, |file| file.len());
     println!("{}: '{}' ({})", args.output.display(), args.name, bytes(size));
     Ok(())

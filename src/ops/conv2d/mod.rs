@@ -413,7 +413,7 @@ const QUICK: f32 = 1.702;
 fn pixel_map_wgsl(like: &CubeTensor, shader: &'static Shader, geometry: Geometry) -> CubeTensor {
     let Geometry { batch, height, width, kernel, stride, padding, .. } = geometry;
     let (inside, outside) = ([height, width], geometry.out_size());
-    let is_backward = std::ptr::eq(shader, &pixel_map::BACKWARD);
+    let is_backward = std::ptr::eq(shader, &raw const pixel_map::BACKWARD);
     let ([height, width], [other_height, other_width]) =
         if is_backward { (inside, outside) } else { (outside, inside) };
     let map = empty_i32(like, [batch * height * width, kernel * kernel]);
