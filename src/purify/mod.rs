@@ -35,7 +35,7 @@ pub use geometry::GEOMETRY_CHANNELS;
 pub(crate) use geometry::{estimate_normals, geometry_channels};
 pub use graph::Graph;
 use graph::{basis, check, neighbor_parts};
-pub use settings::Settings;
+pub use settings::{MOST_ITERATIONS, Settings};
 use settings::check_scan;
 pub use source::{FeatureSource, FileFeatures, MemoryFeatures};
 pub use tiles::{Tile, tiles};
