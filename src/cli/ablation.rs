@@ -11,6 +11,7 @@ use super::progress::Bars;
 use super::table::table;
 use super::train::{cache_folder, words_of};
 use super::viewing::ViewingArgs;
+use super::shown::plain;
 use crate::ablation::{
     AblationEvent, AblationInputs, AblationOrigin, AblationReport, AblationRooms, AblationSettings, AblationWords,
     CHART_FILE, JSON_FILE, MARKDOWN_FILE, RoomLifter, ablation,
@@ -119,7 +120,7 @@ pub(super) fn run(args: &AblationArgs) -> Result<()> {
     };
 
     let mut bars = Bars::new();
-    let mut say = |line: &str| eprintln!("{line}");
+    let mut say = |line: &str| eprintln!("{}", plain(line));
     let mut preparer = Preparer::new(&prepare, &settings.training, selected, &mut say)?;
     let mut rooms = AblationRooms::default();
     for scene in &training {

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::shown::plain;
+
 /// The bar of a training, which counts its steps. It is shown only on a terminal.
 pub(super) struct StepBar {
     pub(super) bar: ProgressBar,
@@ -24,6 +26,7 @@ impl StepBar {
 
     /// Prints a line, above the bar if there is one.
     pub(super) fn say(&self, line: &str) {
+        let line = plain(line);
         if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
     }
 }

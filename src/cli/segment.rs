@@ -12,6 +12,7 @@ use super::outputs::check_folder;
 use super::table::{bytes, table};
 use super::told_once;
 use super::words::words;
+use super::shown::plain;
 use crate::gpu::DeviceSelection;
 use crate::images::draw::Style;
 use crate::session::{Network, PictureFiles, PictureOptions, SegmentedPicture, SessionError};
@@ -65,7 +66,7 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     };
     let segmenter = session.segmenter(&words, options, &mut timer).or_configuration("--xdecoder-config")?;
     for note in &segmenter.notes {
-        eprintln!("note: {note}");
+        eprintln!("note: {}", plain(note));
     }
     let pictures: Vec<PictureFiles> = args.images.iter().map(|image| outputs.of(image)).collect();
     let mut failed = false;
