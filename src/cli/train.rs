@@ -12,6 +12,7 @@ use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
 use super::words::words;
+use super::shown::plain;
 use crate::distill::{
     Config, DistillError, Event, PrepareSettings, Preparer, Preset, RunOptions, SceneFile, Scenes, Trained,
     read_config, read_scenes, train,
@@ -64,12 +65,12 @@ pub(super) struct TrainArgs {
     /// Continue from the run's last checkpoint
     #[arg(long)]
     resume: bool,
-    /// Number of checkpoints to keep
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    keep_last: u32,
-    /// Number of epochs between validations
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    validate_every: u32,
+    /// Number of checkpoints to keep [default: 3; when resuming, that of the first start]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_last: Option<u32>,
+    /// Number of epochs between validations [default: 1; when resuming, that of the first start]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    validate_every: Option<u32>,
     /// Memory limit of a step, in MiB; scenes that need more are cropped [default: three quarters of the free
     /// memory, 8192 on a GPU; when resuming, the limit of the first start]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -120,8 +121,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let max_memory = args.max_memory.unwrap_or_else(|| usual_memory(selected));
     let options = RunOptions {
         resume: args.resume,
-        keep_last: args.keep_last as usize,
-        validate_every: args.validate_every as usize,
+        keep_last: args.keep_last.map(|count| count as usize),
+        validate_every: args.validate_every.map(|epochs| epochs as usize),
         max_memory: max_memory << 20,
         keep_max_memory: args.max_memory.is_none(),
         device_name: selected.name.clone(),
@@ -200,7 +201,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
         words,
         cache: cache_folder(args.cache.as_deref())?,
     };
-    let mut say = |line: &str| eprintln!("{line}");
+    let mut say = |line: &str| eprintln!("{}", plain(line));
     let mut preparer = Preparer::new(&prepare, config, session.device(), &mut say)?;
     let mut failed = Vec::new();
     let mut bars = Bars::new();
@@ -213,7 +214,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
                 Ok(prepared) => files.extend(prepared),
                 // The other scenes are prepared all the same, and stay in the cache.
                 Err(error) => {
-                    eprintln!("error: {}: {}", source.path().display(), told_once(&error));
+                    eprintln!("error: {}: {}", plain(&source.path().to_string_lossy()), told_once(&error));
                     failed.push(source.path().display().to_string());
                 }
             }
@@ -252,7 +253,7 @@ fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
         for folder in folders {
             match Source::at(&folder, layout) {
                 Ok(found) => sources.extend(found),
-                Err(error) => eprintln!("note: left out: {error}"),
+                Err(error) => eprintln!("note: left out: {}", plain(&error.to_string())),
             }
         }
         Ok(sources)
@@ -366,8 +367,12 @@ pub(super) fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
             .join("geopurify/training"),
     };
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    // A run's list of scenes must find the files from any folder.
-    std::path::absolute(&folder).with_context(|| folder.display().to_string())
+    // A run's list of scenes must find the files from any folder. The list is JSON, whose text is UTF-8.
+    let folder = std::path::absolute(&folder).with_context(|| folder.display().to_string())?;
+    if folder.to_str().is_none() {
+        bail!("{}: the path of the cache must be UTF-8; name another folder with --cache DIR", folder.display());
+    }
+    Ok(folder)
 }
 
 /// Shows the run on standard error: a bar on a terminal, else a line per epoch.
