@@ -117,8 +117,8 @@ impl Ablation<'_, '_> {
         if is_new {
             let options = RunOptions {
                 resume: true,
-                keep_last: 1,
-                validate_every: config.epochs,
+                keep_last: Some(1),
+                validate_every: Some(config.epochs),
                 max_memory: self.settings.max_memory,
                 keep_max_memory: false,
                 device_name: self.device_name.to_owned(),

@@ -1,5 +1,6 @@
 //! Options that choose the affinities.
 
+use super::numbers::finite;
 use crate::purify::{ColorNormal, Settings};
 use crate::session::AffinityKind;
 
@@ -11,13 +12,13 @@ pub(super) struct AffinityArgs {
     #[arg(long, value_enum, default_value_t = Kind::Learned)]
     affinities: Kind,
     /// For color-normal: standard deviation of the colours, whose channels are 0 to 1
-    #[arg(long, value_name = "SIGMA", default_value_t = ColorNormal::default().color_sigma)]
+    #[arg(long, value_name = "SIGMA", default_value_t = ColorNormal::default().color_sigma, value_parser = finite::<f32>)]
     color_sigma: f32,
     /// For color-normal: divisor of 1 - |cosine| of two normals
-    #[arg(long, value_name = "SCALE", default_value_t = ColorNormal::default().normal_scale)]
+    #[arg(long, value_name = "SCALE", default_value_t = ColorNormal::default().normal_scale, value_parser = finite::<f32>)]
     normal_scale: f32,
     /// Factor on the student's cosines before the softmax
-    #[arg(long, default_value_t = Settings::default().sharpness)]
+    #[arg(long, default_value_t = Settings::default().sharpness, value_parser = finite::<f32>)]
     pub(super) sharpness: f32,
 }
 

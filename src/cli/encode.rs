@@ -8,8 +8,10 @@ use glam::DVec3;
 use serde_json::json;
 
 use super::networks::{WayOut as _, open_session};
+use super::numbers::length;
 use super::outputs::check_folder;
 use super::progress::Bars;
+use super::shown::plain;
 use super::table::stage_table;
 use super::viewing::UpArg;
 use crate::cloud::{Field, write_with_fields};
@@ -49,7 +51,7 @@ pub(super) struct EncodeArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if the points are farther apart]
-    #[arg(long)]
+    #[arg(long, value_parser = length)]
     voxel: Option<f64>,
     /// Direction that points up, if the scan does not tell
     #[arg(long, value_enum, value_name = "AXIS", allow_hyphen_values = true)]
@@ -78,7 +80,7 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
         encoded.with_context(|| format!("encoding {}", args.scan.display()))?;
 
     timer.progress("write", 0.0);
-    let about = json!({ "scan": args.scan, "voxel_size": voxel_size, "up": up.to_array() });
+    let about = json!({ "scan": args.scan.to_string_lossy(), "voxel_size": voxel_size, "up": up.to_array() });
     let cell_from_point = scene.for_all_points(encoding.cell_from_point.clone(), -1);
     let dtype = if args.f32 { Dtype::F32 } else { Dtype::F16 };
     let write = if args.per_point { Encoding::write_points } else { Encoding::write_cells };
@@ -151,8 +153,9 @@ fn report(args: &EncodeArgs, encoding: &Encoding, run: &Run<'_>) -> Result<()> {
     let (points, cells, voxels) = (encoding.cell_from_point.len(), encoding.cells.len(), encoding.num_voxels);
     let mut out = std::io::stdout().lock();
     if args.json {
+        let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
         let json = json!({
-            "scan": args.scan, "files": files, "device": device, "points": points, "voxels": voxels, "cells": cells,
+            "scan": args.scan.to_string_lossy(), "files": files, "device": device, "points": points, "voxels": voxels, "cells": cells,
             "channels": encoding.num_channels, "notes": notes, "stages": stages, "seconds": seconds,
             "peak_memory_bytes": peak,
         });
@@ -160,7 +163,7 @@ fn report(args: &EncodeArgs, encoding: &Encoding, run: &Run<'_>) -> Result<()> {
         return Ok(());
     }
     for note in notes {
-        writeln!(out, "note: {note}")?;
+        writeln!(out, "note: {}", plain(note))?;
     }
     write!(out, "{}", stage_table(stages, seconds, peak))?;
     writeln!(out, "{points} points, {voxels} voxels, {cells} cells of {} channels", encoding.num_channels)?;

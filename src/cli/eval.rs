@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::label_ids::LabelIds;
 use super::labelling::{LabellingArgs, without_prefix};
+use super::shown::plain;
 use super::table::table;
 use super::told_once;
 use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
@@ -100,11 +101,11 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let (mut num_new, mut seconds) = (0, 0.0);
     for (i, scene) in (1..).zip(&scenes) {
         // One bad scene does not stop the others.
-        match evaluation.result(scene, &labeller, &mut |line| eprintln!("{line}")).map_err(with_way_out) {
+        match evaluation.result(scene, &labeller, &mut |line| eprintln!("{}", plain(line))).map_err(with_way_out) {
             Ok((result, is_new)) => {
                 let took = if is_new { format!("{:.1} s", result.seconds) } else { "done before".to_owned() };
                 let figures = of_scene(evaluation.protocol(), &result)?;
-                eprintln!("{i}/{} {}: {figures}; {took}", scenes.len(), scene.name);
+                eprintln!("{i}/{} {}: {figures}; {took}", scenes.len(), plain(&scene.name));
                 if is_new {
                     num_new += 1;
                     seconds += result.seconds;
@@ -113,7 +114,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
             }
             Err(error) => {
                 let told = told_once(&error);
-                eprintln!("error: {}: {}", scene.name, without_prefix(&told, &scene.name));
+                eprintln!("error: {}: {}", plain(&scene.name), without_prefix(&told, &scene.name));
                 if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
                     bail!("the disk is full: free some space and run the command again; finished scenes are kept");
                 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::labelling::{LabellingArgs, without_prefix};
 use super::progress::Bars;
+use super::shown::plain;
 use super::table::{stage_table, table};
 use super::told_once;
 use super::words::words;
@@ -97,11 +98,11 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     let mut failed: Vec<String> = Vec::new();
     for job in &jobs {
         if jobs.len() > 1 {
-            eprintln!("== {}", job.name);
+            eprintln!("== {}", plain(&job.name));
         }
         // One bad scan does not stop the others.
         if let Err(error) = run.job(job) {
-            eprintln!("error: {}: {}", job.name, without_prefix(&told_once(&error), &job.name));
+            eprintln!("error: {}: {}", plain(&job.name), without_prefix(&told_once(&error), &job.name));
             if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
                 eprintln!("the disk is full, and no half-written file was left: free some space, or choose another -o");
             }
@@ -112,7 +113,7 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if jobs.len() > 1 {
-        eprintln!("{} of {} failed: {}", failed.len(), jobs.len(), failed.join(", "));
+        eprintln!("{} of {} failed: {}", failed.len(), jobs.len(), plain(&failed.join(", ")));
     }
     Ok(ExitCode::FAILURE)
 }
@@ -175,7 +176,7 @@ impl Run<'_> {
         let mut bars = Bars::new();
         let mut progress = |stage, share| bars.show(stage, share);
         let mut timer = StageTimer::with_progress(&mut progress);
-        match job.source.open(self.labeller.views(), &mut timer, &mut |line| eprintln!("{line}"))? {
+        match job.source.open(self.labeller.views(), &mut timer, &mut |line| eprintln!("{}", plain(line)))? {
             Opened::Scan(scene, dataset) => {
                 let results = self.label(&scene, ViewSource::of(dataset.as_deref()), &job.output, &mut timer)?;
                 drop(timer);
@@ -197,7 +198,7 @@ impl Run<'_> {
         let mut num_failed = 0;
         for &frame in &frames {
             let name = &dataset.frames()[frame].name;
-            eprintln!("== frame {name}");
+            eprintln!("== frame {}", plain(name));
             if let Err(error) = self.label_frame(dataset, frame, &output.join(name.replace(['/', '\\'], "-"))) {
                 eprintln!("error: frame {name}: {}", told_once(&error));
                 num_failed += 1;
@@ -271,7 +272,7 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
         return Ok(());
     }
     for note in &summary.notes {
-        writeln!(out, "note: {note}")?;
+        writeln!(out, "note: {}", plain(note))?;
     }
     let mut classes: Vec<_> = summary.classes.iter().filter(|class| class.points > 0).collect();
     classes.sort_by_key(|class| std::cmp::Reverse(class.points));

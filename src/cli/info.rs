@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::info_recording;
+use super::shown::plain;
 use crate::cloud::{PointCloud, Splats};
 
 /// Arguments of `geopurify info`.
@@ -31,14 +32,14 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
         match describe(path, args.json) {
-            Ok(text) => writeln!(out, "{text}")?,
+            Ok(text) => writeln!(out, "{}", plain(&text))?,
             Err(error) => {
                 code = ExitCode::FAILURE;
                 if args.json {
                     let failure = json!({ "file": path.to_string_lossy(), "error": error.to_string() });
                     writeln!(out, "{failure}")?;
                 }
-                eprintln!("error: {error}");
+                eprintln!("error: {}", plain(&error.to_string()));
             }
         }
     }

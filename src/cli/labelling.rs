@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::affinities::AffinityArgs;
 use super::networks::{WayOut as _, XDecoderArgs, open_session};
+use super::numbers::{iterations, length};
 use super::progress::Bars;
 use super::viewing::ViewingArgs;
 use crate::gpu::DeviceSelection;
@@ -23,13 +24,13 @@ pub(super) struct LabellingArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if most voxels would be alone]
-    #[arg(long)]
+    #[arg(long, value_parser = length)]
     voxel: Option<f64>,
     /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = purify::Settings::default().neighbors)]
     neighbors: usize,
     /// Number of times that the affinities are applied; 0 leaves the lifted features as they are
-    #[arg(long, default_value_t = purify::Settings::default().iterations)]
+    #[arg(long, default_value_t = purify::Settings::default().iterations, value_parser = iterations)]
     iterations: usize,
     #[command(flatten)]
     affinities: AffinityArgs,

@@ -13,6 +13,7 @@ mod label_ids;
 mod labelling;
 mod manual;
 mod networks;
+mod numbers;
 mod outputs;
 #[cfg(feature = "lab")]
 mod prepare;
@@ -24,6 +25,8 @@ mod query;
 mod segment;
 #[cfg(feature = "train")]
 mod select;
+mod shown;
+mod signals;
 #[cfg(feature = "lab")]
 mod synth;
 mod table;
@@ -37,7 +40,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::files;
+use shown::plain;
 
 /// Open-vocabulary 3D segmentation on any Vulkan GPU, or on the CPU
 #[derive(Parser, Debug)]
@@ -101,9 +104,8 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
-    // A killed run leaves no half-written file. Shells expect 130 from an interrupted program.
-    let handled = ctrlc::set_handler(|| files::exit_without_partials(130));
-    if let Err(error) = handled {
+    // A killed run leaves no half-written file.
+    if let Err(error) = signals::handle() {
         log::warn!("an interrupted run may leave half-written files, as signals cannot be handled: {error}");
     }
     run(&cli.command).unwrap_or_else(|error| {
@@ -142,16 +144,17 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes the chain of an error as one line. Errors of the library end in their cause, so a cause is left out
-/// if the text already ends in it.
+/// if the text already ends in it. Control characters are escaped.
 fn told_once(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |mut text, cause| {
+    let told = error.chain().map(ToString::to_string).fold(String::new(), |mut text, cause| {
         if !text.ends_with(&cause) {
             let separator = if text.is_empty() { "" } else { ": " };
             text.push_str(separator);
             text.push_str(&cause);
         }
         text
-    })
+    });
+    plain(&told).into_owned()
 }
 
 #[cfg(test)]

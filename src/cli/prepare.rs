@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::shown::plain;
 use super::told_once;
 use crate::prepare::{Batch, DataSet, Download, Event, Outcome, Prepared, Settings, prepare_all};
 
@@ -142,7 +143,7 @@ impl Pace {
             }
             Err(error) => format!("error: {name}: {error}"),
         };
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| eprintln!("{}", plain(&line)));
     }
 
     fn add(&self, weight: f64, kept: f64) {
@@ -187,7 +188,8 @@ fn report(args: &CommonArgs, num_scenes: usize, results: Vec<Prepared>, seconds:
             .map(|outcome| json!({ "new": matches!(outcome, Outcome::Made(_)), "scene": outcome.manifest() }))
             .collect();
         let failed: Vec<_> = failed.iter().map(|(scene, error)| json!({ "scene": scene, "error": error })).collect();
-        let json = json!({ "output": args.output, "seconds": seconds, "scenes": scenes, "failed": failed });
+        let json =
+            json!({ "output": args.output.to_string_lossy(), "seconds": seconds, "scenes": scenes, "failed": failed });
         writeln!(out, "{json:#}")?;
     } else {
         let pace = if frames > 0 { format!(", {:.0} frames a second", frames as f64 / seconds) } else { String::new() };
@@ -201,7 +203,7 @@ fn report(args: &CommonArgs, num_scenes: usize, results: Vec<Prepared>, seconds:
         for outcome in &outcomes {
             let manifest = outcome.manifest();
             for note in &manifest.notes {
-                writeln!(out, "note: {}: {note}", manifest.scene)?;
+                writeln!(out, "note: {}: {}", plain(&manifest.scene), plain(note))?;
             }
         }
         writeln!(out, "{}", args.output.display())?;

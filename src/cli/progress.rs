@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::shown::plain;
+
 /// The bar of a training, which counts its steps. It is shown only on a terminal.
 pub(super) struct StepBar {
     pub(super) bar: ProgressBar,
@@ -24,6 +26,7 @@ impl StepBar {
 
     /// Prints a line, above the bar if there is one.
     pub(super) fn say(&self, line: &str) {
+        let line = plain(line);
         if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
     }
 }
@@ -66,7 +69,7 @@ impl Bars {
     /// Ends the bar and prints a line.
     pub(super) fn say(&mut self, line: &str) {
         self.finish();
-        eprintln!("{line}");
+        eprintln!("{}", plain(line));
     }
 
     /// Ends the bar. On a terminal, a line with the stage and its time stays.

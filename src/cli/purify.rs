@@ -10,6 +10,7 @@ use super::affinities::AffinityArgs;
 use super::networks::open_session;
 use super::outputs::check_folder;
 use super::progress::Bars;
+use super::shown::plain;
 use super::table::{bytes, table};
 use crate::gpu::DeviceSelection;
 use crate::pipeline::{Compat, Scene, voxel_size_for_purification};
@@ -130,14 +131,14 @@ fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) ->
     let mut out = std::io::stdout().lock();
     if args.json {
         let json = json!({
-            "scan": args.scan, "output": args.output, "device": device, "seconds": seconds,
+            "scan": args.scan.to_string_lossy(), "output": args.output.to_string_lossy(), "device": device, "seconds": seconds,
             "voxel_size": purified.voxel_size, "peak_memory_bytes": peak, "report": report,
         });
         writeln!(out, "{json:#}")?;
         return Ok(());
     }
     for note in &report.notes {
-        writeln!(out, "note: {note}")?;
+        writeln!(out, "note: {}", plain(note))?;
     }
     let mut rows: Vec<Vec<String>> = report
         .stages

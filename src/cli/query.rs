@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::networks::{WayOut as _, XDecoderArgs};
+use super::numbers::finite;
+use super::shown::plain;
 use super::table::table;
 use crate::gpu::DeviceSelection;
 use crate::session::{Session, SessionError};
@@ -24,7 +26,7 @@ pub(super) struct QueryArgs {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Lowest cosine that counts as found [default: halfway from the median to the best]
-    #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "COSINE", value_parser = finite::<f32>, allow_negative_numbers = true)]
     level: Option<f32>,
     /// Number of places to list at most
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -57,7 +59,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
         answer => answer.or_configuration("--xdecoder-config")?,
     };
     for note in &answer.notes {
-        eprintln!("note: {note}");
+        eprintln!("note: {}", plain(note));
     }
     let cloud = args.output.clone().unwrap_or_else(|| args.results.join(format!("query-{}.ply", answer.slug())));
     let picture = cloud.with_extension("png");
@@ -70,7 +72,8 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     let shown = &answer.places[..answer.places.len().min(args.places)];
     if args.json {
         let report = json!({
-            "question": answer.question, "level": answer.level, "places": shown, "cloud": cloud, "picture": picture,
+            "question": answer.question, "level": answer.level, "places": shown,
+            "cloud": cloud.to_string_lossy(), "picture": picture.to_string_lossy(),
             "best": answer.best(), "seconds": timer.seconds(), "stages": timer.stages(),
         });
         writeln!(out, "{report:#}")?;

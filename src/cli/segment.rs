@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::networks::{WayOut as _, XDecoderArgs, open_session};
 use super::outputs::check_folder;
+use super::shown::plain;
 use super::table::{bytes, table};
 use super::told_once;
 use super::words::words;
@@ -65,7 +66,7 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     };
     let segmenter = session.segmenter(&words, options, &mut timer).or_configuration("--xdecoder-config")?;
     for note in &segmenter.notes {
-        eprintln!("note: {note}");
+        eprintln!("note: {}", plain(note));
     }
     let pictures: Vec<PictureFiles> = args.images.iter().map(|image| outputs.of(image)).collect();
     let mut failed = false;

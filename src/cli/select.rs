@@ -7,7 +7,9 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 
 use super::label_ids::LabelIds;
+use super::numbers::finite;
 use super::outputs::check_folder;
+use super::shown::plain;
 use super::table::table;
 use crate::distill::label_counts::{CountSettings, count_labels};
 use crate::distill::select::{
@@ -34,7 +36,7 @@ pub(super) struct SelectArgs {
     #[arg(long, default_value_t = SelectSettings::default().clusters)]
     clusters: usize,
     /// Weight of the number of classes, relative to the entropy
-    #[arg(long, default_value_t = SelectSettings::default().gamma, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = SelectSettings::default().gamma, value_parser = finite::<f64>, allow_negative_numbers = true)]
     gamma: f64,
     /// Seed for the first centres of the clusters
     #[arg(long, default_value_t = SelectSettings::default().seed)]
@@ -132,7 +134,7 @@ fn count(args: &SelectArgs, inputs: &[PathBuf]) -> Result<Vec<SceneMetrics>> {
     };
     let counted = count_labels(inputs, &settings).map_err(with_way_out)?;
     for name in counted.left_out {
-        eprintln!("note: scene '{name}' has no label that counts and is left out");
+        eprintln!("note: scene '{}' has no label that counts and is left out", plain(&name));
     }
     Ok(counted.scenes)
 }

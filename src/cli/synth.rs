@@ -95,7 +95,7 @@ fn report(args: &SynthArgs, made: &[Room], seconds: f64) -> Result<()> {
                 json!({ "split": split, "name": room_name(*number), "new": is_new(room), "room": outcome.info() })
             })
             .collect();
-        let json = json!({ "output": args.output, "seconds": seconds, "new": new, "rooms": rooms });
+        let json = json!({ "output": args.output.to_string_lossy(), "seconds": seconds, "new": new, "rooms": rooms });
         writeln!(out, "{json:#}")?;
         return Ok(());
     }

@@ -1,11 +1,14 @@
 use std::fmt::Write as _;
 
+use super::shown::plain;
 use crate::stages::Stage;
 
-/// Lays out rows of text in columns as wide as their widest cell; numbers go to the right.
+/// Lays out rows of text in columns as wide as their widest cell; numbers go to the right. Control characters are
+/// escaped.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -24,8 +27,8 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     };
     line(&mut header.iter().copied());
-    for row in rows {
-        line(&mut row.iter().map(String::as_str));
+    for row in &rows {
+        line(&mut row.iter().map(|cell| &**cell));
     }
     text
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::{Bars, StepBar};
+use super::shown::plain;
 use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
@@ -60,12 +61,12 @@ pub(super) struct TrainArgs {
     /// Continue from the run's last checkpoint
     #[arg(long)]
     resume: bool,
-    /// Number of checkpoints to keep
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    keep_last: u32,
-    /// Number of epochs between validations
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    validate_every: u32,
+    /// Number of checkpoints to keep [default: 3; when resuming, that of the first start]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_last: Option<u32>,
+    /// Number of epochs between validations [default: 1; when resuming, that of the first start]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    validate_every: Option<u32>,
     /// Memory limit of a step, in MiB; scenes that need more are cropped [default: three quarters of the free
     /// memory, 8192 on a GPU; when resuming, the limit of the first start]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
@@ -116,8 +117,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let max_memory = args.max_memory.map_or_else(|| usual_memory(selected), |mib| mib << 20);
     let options = RunOptions {
         resume: args.resume,
-        keep_last: args.keep_last as usize,
-        validate_every: args.validate_every as usize,
+        keep_last: args.keep_last.map(|count| count as usize),
+        validate_every: args.validate_every.map(|epochs| epochs as usize),
         max_memory,
         keep_max_memory: args.max_memory.is_none(),
         device_name: selected.name.clone(),
@@ -165,7 +166,7 @@ fn config(args: &TrainArgs) -> Result<Config> {
 /// Prepares all scenes that are not in the cache yet.
 fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
     let views = args.viewing.settings();
-    let mut say = |line: &str| eprintln!("{line}");
+    let mut say = |line: &str| eprintln!("{}", plain(line));
     let mut find = |path: &Path| find_sources(path, args.data.as_deref(), &views, &mut say).map_err(with_data);
     let training = find(scenes)?;
     let validation = args.validation.as_deref().map_or(Ok(Vec::new()), find)?;

@@ -2,6 +2,7 @@
 
 use glam::DVec3;
 
+use super::numbers::length;
 use crate::pipeline::Compat;
 use crate::session::ViewSettings;
 use crate::views::check::Reading;
@@ -18,7 +19,7 @@ pub(super) struct ViewingArgs {
     #[arg(long, value_name = "NAME")]
     layout: Option<Layout>,
     /// Depth map values per metre, if they differ from the layout's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = length)]
     depth_units: Option<f64>,
     /// How the recording's poses are stored, if it differs from the layout's: the direction that a pose maps
     /// and the camera's axes, or another order of numbers

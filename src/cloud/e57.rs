@@ -12,6 +12,7 @@ use super::error::{CloudError, Origin};
 use super::source::{u16_at, u64_at};
 use super::units::Unit;
 use super::{Format, PointCloud, guarded};
+use crate::files::Budget;
 
 /// Page size in bytes; the standard allows no other.
 const PAGE: usize = 1024;
@@ -19,10 +20,14 @@ const PAGE: usize = 1024;
 const PAYLOAD: usize = PAGE - 4;
 /// Most fields per point. No scanner records as many; the standard itself names 20.
 const MOST_FIELDS: usize = 1000;
-/// Points may take this many bytes in memory for each byte of the file, on top of [`FREE`]. Real scans stay
+/// Points may take this many bytes in memory for each byte of the file, but always [`FLOOR`] bytes. Real scans stay
 /// below 10. Only identical points with fields of one bit or less are packed tighter.
 const MOST_EXPANSION: u64 = 128;
-const FREE: u64 = 4 << 20;
+const FLOOR: u64 = 4 << 20;
+/// Most attributes of an XML element, and most elements. The standard's have four attributes, and a scan has some
+/// hundred elements.
+const MOST_XML_ATTRIBUTES: usize = 1000;
+const MOST_XML_ELEMENTS: usize = 200_000;
 /// Most attributes that a note lists by name.
 const MOST_NAMED: usize = 8;
 
@@ -40,6 +45,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
         let available = size.saturating_sub(start);
         return Err(origin.truncated(start, "the XML section", length, available));
     }
+    check_xml(origin, bytes, start, length)?;
     let (scans, crs) = guarded(origin, start, "the XML section", || {
         let reader = E57Reader::new(Cursor::new(bytes)).map_err(|e| origin.decode(start, "the XML section", e))?;
         Ok((reader.pointclouds(), reader.coordinate_metadata().and_then(crs_name)))
@@ -54,6 +60,36 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> 
         merged.add(origin, bytes, i, scan)?;
     }
     Ok(PointCloud { crs, ..merged.finish(scans.len()) })
+}
+
+/// Bounds the elements and attributes of the XML section. The parser compares each attribute with all others of
+/// its element, and takes some 100 bytes for each element.
+fn check_xml(origin: Origin<'_>, bytes: &[u8], start: u64, length: u64) -> Result<(), CloudError> {
+    let mut pages = Pages { bytes, at: 0 };
+    pages.seek(start);
+    let mut xml = Vec::new();
+    let whole = usize::try_from(length).is_ok_and(|length| pages.read(length, &mut xml));
+    if !whole {
+        let available = (bytes.len() as u64).saturating_sub(start);
+        return Err(origin.truncated(start, "the XML section", length, available));
+    }
+    let (mut elements, mut attributes) = (0_usize, 0);
+    for &byte in &xml {
+        match byte {
+            b'<' => (elements, attributes) = (elements + 1, 0),
+            b'=' => attributes += 1,
+            _ => {}
+        }
+        if attributes > MOST_XML_ATTRIBUTES {
+            let expected = format!("at most {MOST_XML_ATTRIBUTES} attributes or equal signs from element to element");
+            return Err(origin.value(start, "the XML section", "an element with too many attributes", expected));
+        }
+        if elements > MOST_XML_ELEMENTS {
+            let expected = format!("at most {MOST_XML_ELEMENTS} elements");
+            return Err(origin.value(start, "the XML section", "longer than that of any scan", expected));
+        }
+    }
+    Ok(())
 }
 
 /// Name of a coordinate reference system: the first name in WKT, or a short text as it is.
@@ -434,7 +470,6 @@ impl Merged {
         let columns: u64 = self.attributes.iter().map(|a| a.data.scalar_type().size() as u64).sum();
         // Positions, colours, normals and the number of the scan.
         let row = columns + 24 + 3 + 12 + 4;
-        let most = size.saturating_mul(MOST_EXPANSION).saturating_add(FREE);
         let (mut stored, mut points) = (0_u64, 0_u64);
         for (i, scan) in scans.iter().enumerate() {
             let per_point: u64 = scan.prototype.iter().map(|r| u64::from(bits(&r.data_type))).sum();
@@ -444,7 +479,7 @@ impl Merged {
                 let what = format!("scan {i} with {} points", scan.records);
                 return Err(origin.truncated(scan.file_offset, what, stored, size));
             }
-            if points.saturating_mul(row) > most {
+            if Budget::new(size, MOST_EXPANSION, FLOOR).charge(points.saturating_mul(row)).is_err() {
                 let expected = format!("points that can come from a file of {size} bytes");
                 return Err(origin.value(scan.file_offset, "number of points", points, expected));
             }

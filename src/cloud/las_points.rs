@@ -14,13 +14,14 @@ use super::error::{CloudError, Origin};
 use super::guarded;
 use super::las_header::{Header, LASZIP};
 use super::source::{u16_at, u32_at, u64_at};
+use crate::files::Budget;
 
 /// Decoded bytes per batch.
 const BATCH: usize = 32 << 20;
-/// Compressed points may decode to this many bytes per compressed byte, on top of [`FREE`]. Scans stay
+/// Compressed points may decode to this many bytes per compressed byte, but always [`FLOOR`] bytes. Scans stay
 /// below 20. Only constant data could be packed tighter, and a forged header must not fill the memory.
 const MOST_EXPANSION: u64 = 512;
-const FREE: u64 = 4 << 20;
+const FLOOR: u64 = 4 << 20;
 /// Most extra bytes in compressed points. The decoder keeps kilobytes of state for each extra byte of a
 /// record.
 pub(super) const MOST_EXTRA_COMPRESSED: usize = 1024;
@@ -167,8 +168,7 @@ fn chunks<'a>(
     let available = table - first as u64;
     // The compressed size bounds the decoded size before anything is decoded.
     let decoded = header.points.saturating_mul(header.record_length as u64);
-    let most = available.saturating_mul(MOST_EXPANSION).saturating_add(FREE);
-    if decoded > most {
+    if Budget::new(available, MOST_EXPANSION, FLOOR).charge(decoded).is_err() {
         let expected = format!("points that can come from {available} compressed bytes");
         return Err(origin.value(107, "number of points", header.points, expected));
     }

@@ -9,11 +9,11 @@ use rawzip::{CompressionMethod, ZipArchive};
 use super::detect::{Reader, Results, Way, detect, unknown};
 use super::error::{CloudError, Origin};
 use super::source;
-use crate::files::MappedFile;
+use crate::files::{Budget, MappedFile, OverBudget};
 
-/// Packed files may become this many times larger, on top of [`FREE`]. Scans stay below 30.
+/// Packed files may become this many times larger, but always [`FLOOR`] bytes. Scans stay below 30.
 const MOST_EXPANSION: u64 = 200;
-const FREE: u64 = 4 << 20;
+const FLOOR: u64 = 4 << 20;
 /// Bytes of an archived file that are unpacked to see what it is.
 const HEAD: u64 = 4096;
 /// Most files of an archive that are looked into, the largest first.
@@ -68,15 +68,14 @@ pub(super) fn open(path: &Path) -> Result<Opened, CloudError> {
 
 /// Everything that `decoder` gives, which may not be much more than `packed`, the size that it reads.
 fn limited(origin: Origin<'_>, at: u64, what: &str, decoder: impl Read, packed: u64) -> Result<Vec<u8>, CloudError> {
-    let most = packed.saturating_mul(MOST_EXPANSION).saturating_add(FREE);
-    let mut bytes = Vec::new();
-    decoder.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| origin.decode(at, what, error))?;
-    match bytes.len() as u64 > most {
+    let mut budget = Budget::new(packed, MOST_EXPANSION, FLOOR);
+    budget.read_all(decoder).map_err(|error| match error.get_ref().is_some_and(|inner| inner.is::<OverBudget>()) {
         true => {
-            Err(origin.value(at, what, format!("longer than {most} bytes when unpacked"), "a scan, at most that long"))
+            let found = format!("longer than {} bytes when unpacked", budget.limit());
+            origin.value(at, what, found, "a scan, at most that long")
         }
-        false => Ok(bytes),
-    }
+        false => origin.decode(at, what, error),
+    })
 }
 
 /// A file in an archive.

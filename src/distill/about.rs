@@ -1,10 +1,10 @@
-//! Description of a checkpoint of a student's training.
+//! Description of a student's training, in its folder and in its checkpoints.
 
 use serde::{Deserialize, Serialize};
 
 use super::Config;
 
-/// Description stored in a checkpoint.
+/// Description of a run so far: of its start in its folder, and of its state in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct About {
     /// Number of epochs done.
@@ -20,6 +20,12 @@ pub(super) struct About {
     pub(super) input_dim: usize,
     /// Memory limit of a step in bytes. It decides which scenes are cropped.
     pub(super) max_memory: u64,
+    /// Number of checkpoints kept.
+    #[serde(default)]
+    pub(super) keep_last: Option<usize>,
+    /// Number of epochs between validations.
+    #[serde(default)]
+    pub(super) validate_every: Option<usize>,
     /// Device of the run. Another device rounds differently.
     pub(super) device: String,
 }

@@ -20,10 +20,16 @@ use crate::weights::{WeightsFile, write_state_dict};
 
 /// Name of the settings file in a run's folder.
 pub const CONFIG_FILE: &str = "config.toml";
+/// Name of the description of a run in its folder. It is written before the first step, and says everything
+/// that the run uses and that its other files do not.
+pub(super) const RUN_FILE: &str = "run.json";
 /// Name of the list of scenes in a run's folder.
 pub(super) const SCENES_FILE: &str = "scenes.json";
 /// Name of the trained weights in a run's folder. They have the keys of the reference.
 pub const STUDENT_FILE: &str = "student.safetensors";
+/// Number of checkpoints that a run keeps, and of epochs between validations, if nothing else is asked for.
+const USUAL_KEEP_LAST: usize = 3;
+const USUAL_VALIDATE_EVERY: usize = 1;
 /// Stream of random numbers that orders the scenes of an epoch.
 const ORDER: u64 = 1;
 
@@ -32,10 +38,10 @@ const ORDER: u64 = 1;
 pub struct RunOptions {
     /// True to continue from the last checkpoint.
     pub resume: bool,
-    /// Number of checkpoints to keep.
-    pub keep_last: usize,
-    /// Number of epochs between validations.
-    pub validate_every: usize,
+    /// Number of checkpoints to keep. By default, that of the run so far, else 3.
+    pub keep_last: Option<usize>,
+    /// Number of epochs between validations. By default, that of the run so far, else 1.
+    pub validate_every: Option<usize>,
     /// Memory limit of a step in bytes. Scenes that need more are cropped.
     pub max_memory: u64,
     /// True if a resumed run keeps its own `max_memory`.
@@ -97,6 +103,18 @@ pub fn read_scenes(folder: &Path) -> Result<Scenes, DistillError> {
     }
 }
 
+/// Reads the description that a run wrote into `folder` before its first step, if there is one.
+fn read_run(folder: &Path) -> Result<Option<About>, DistillError> {
+    let path = folder.join(RUN_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(RunError::Io { path, source }.into()),
+    };
+    let about = serde_json::from_str(&text).map_err(|error| RunError::Run { path, message: error.to_string() })?;
+    Ok(Some(about))
+}
+
 /// Reads the settings of the run in `folder`.
 ///
 /// # Errors
@@ -130,6 +148,8 @@ pub fn train(
         scenes,
         options,
         max_memory: options.max_memory,
+        keep_last: options.keep_last.unwrap_or(USUAL_KEEP_LAST),
+        validate_every: options.validate_every.unwrap_or(USUAL_VALIDATE_EVERY),
         input_dim,
         num_steps: config.epochs * steps_per_epoch(config, scenes.training.len()),
         trainer: Trainer::new(config, input_dim, steps_per_epoch(config, scenes.training.len()), device),
@@ -158,6 +178,8 @@ struct Run<'a, 'e> {
     scenes: &'a Scenes,
     options: &'a RunOptions,
     max_memory: u64,
+    keep_last: usize,
+    validate_every: usize,
     input_dim: usize,
     num_steps: usize,
     trainer: Trainer,
@@ -176,6 +198,8 @@ impl Run<'_, '_> {
             scenes: self.scenes.training.iter().map(|scene| scene.key.clone()).collect(),
             input_dim: self.input_dim,
             max_memory: self.max_memory,
+            keep_last: Some(self.keep_last),
+            validate_every: Some(self.validate_every),
             device: self.options.device_name.clone(),
         }
     }
@@ -197,6 +221,15 @@ impl Run<'_, '_> {
                     ));
                 }
                 self.refuse_other_files()?;
+                if self.options.resume
+                    && let Some(found) = read_run(self.folder.path())?
+                {
+                    self.adopt(&found);
+                }
+                // The list of scenes is written last: without it, no run was started.
+                let about = serde_json::to_vec_pretty(&self.about(0))
+                    .map_err(|error| RunError::Run { path: self.folder.file(RUN_FILE), message: error.to_string() })?;
+                self.folder.write(RUN_FILE, &about)?;
                 self.folder.write(CONFIG_FILE, self.config.to_toml()?.as_bytes())?;
                 self.write_scenes()?;
                 // Removes event files of a run that was killed before its first checkpoint.
@@ -216,7 +249,7 @@ impl Run<'_, '_> {
     /// killed before its first checkpoint may be overwritten.
     fn refuse_other_files(&self) -> Result<(), DistillError> {
         let is_there = |name: &str| self.folder.file(name).exists();
-        let is_early_run = is_there(SCENES_FILE) && !is_there(STUDENT_FILE);
+        let is_early_run = (is_there(RUN_FILE) || is_there(SCENES_FILE)) && !is_there(STUDENT_FILE);
         let others = [CONFIG_FILE, METRICS_FILE, STUDENT_FILE, CURVE_FILE];
         match others.into_iter().find(|name| is_there(name)) {
             Some(name) if !is_early_run => Err(RunError::Run {
@@ -250,21 +283,7 @@ impl Run<'_, '_> {
         if found.input_dim != expected.input_dim {
             return wrong(format!("the run's student takes {} channels, not {}", found.input_dim, expected.input_dim));
         }
-        if self.options.keep_max_memory {
-            self.max_memory = found.max_memory;
-        } else if found.max_memory != expected.max_memory {
-            (self.on_event)(Event::Note(format!(
-                "the run had --max-memory {}, it continues with {}: scenes may be cropped differently",
-                found.max_memory >> 20,
-                expected.max_memory >> 20
-            )));
-        }
-        if found.device != expected.device {
-            (self.on_event)(Event::Note(format!(
-                "the run was on {}, it continues on {}: rounding differs",
-                found.device, expected.device
-            )));
-        }
+        self.adopt(&found);
         self.write_scenes()?;
         let steps = found.steps;
         self.trainer.restore(WeightsFile::open(path)?.state_dict()?, steps)?;
@@ -284,6 +303,27 @@ impl Run<'_, '_> {
         Ok(found.epochs)
     }
 
+    /// Takes over what the run used so far, where nothing else is asked for.
+    fn adopt(&mut self, found: &About) {
+        if self.options.keep_max_memory {
+            self.max_memory = found.max_memory;
+        } else if found.max_memory != self.max_memory {
+            (self.on_event)(Event::Note(format!(
+                "the run had --max-memory {}, it continues with {}: scenes may be cropped differently",
+                found.max_memory >> 20,
+                self.max_memory >> 20
+            )));
+        }
+        if found.device != self.options.device_name {
+            (self.on_event)(Event::Note(format!(
+                "the run was on {}, it continues on {}: rounding differs",
+                found.device, self.options.device_name
+            )));
+        }
+        self.keep_last = self.options.keep_last.or(found.keep_last).unwrap_or(USUAL_KEEP_LAST);
+        self.validate_every = self.options.validate_every.or(found.validate_every).unwrap_or(USUAL_VALIDATE_EVERY);
+    }
+
     fn train(mut self, done: usize) -> Result<Trained, DistillError> {
         let validator = Validator::new(&self.scenes.validation, self.config, self.trainer.student())?;
         // Validates before the first epoch too: it gives the precision of the start, and shows early if
@@ -294,7 +334,7 @@ impl Run<'_, '_> {
         for epoch in done..self.config.epochs {
             let loss = self.epoch(epoch, start, first_step)?;
             let epochs = epoch + 1;
-            let is_due = epochs.is_multiple_of(self.options.validate_every) || epochs == self.config.epochs;
+            let is_due = epochs.is_multiple_of(self.validate_every.max(1)) || epochs == self.config.epochs;
             let found = if is_due { self.validate(&validator)? } else { None };
             self.save(epochs)?;
             self.folder.draw_curve("affinity_precision", "affinity precision")?;
@@ -370,7 +410,7 @@ impl Run<'_, '_> {
         let path = checkpoint::path(self.folder.path(), checkpoint::EPOCHS, epochs);
         let metadata = checkpoint::metadata(&path, &self.about(epochs))?;
         write_state_dict(&path, &self.trainer.state()?, &metadata)?;
-        Ok(checkpoint::prune(self.folder.path(), checkpoint::EPOCHS, self.options.keep_last.max(1))?)
+        Ok(checkpoint::prune(self.folder.path(), checkpoint::EPOCHS, self.keep_last.max(1))?)
     }
 }
 

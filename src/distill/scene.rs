@@ -163,6 +163,7 @@ impl TrainingScene {
         let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
         let about = about.ok_or_else(|| wrong("this is not a training scene".to_owned()))?;
         let about: About = serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))?;
+        file.verify_seal_once()?;
         let floats = |name: &str| -> Result<(Vec<f32>, usize), DistillError> {
             let tensor = file.tensor(name)?;
             let &[_, width] = tensor.shape else {

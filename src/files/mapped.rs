@@ -1,7 +1,7 @@
 //! Files mapped into memory, read-only.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -9,9 +9,12 @@ use memmap2::Mmap;
 
 /// The bytes of a file, mapped read-only.
 ///
-/// Pages are read when first touched, so opening is cheap for a file of any size. If another process shortens
-/// the file while it is mapped, a later read faults. Replacing the file by a rename, as
-/// [`write_atomic`](super::write_atomic) does, is safe.
+/// Pages are read when first touched, so opening is cheap for a file of any size. Files of at most
+/// [`SMALL`](Self::SMALL) bytes are read at once instead.
+///
+/// If another process shortens a larger file while it is mapped, a later read of what is gone faults: the system
+/// sends SIGBUS. The program ends with a message then. A program that uses the library decides itself; without a
+/// handler it is killed. Replacing the file by a rename, as [`write_atomic`](super::write_atomic) does, is safe.
 #[derive(Debug)]
 pub struct MappedFile(Bytes);
 
@@ -23,18 +26,23 @@ enum Bytes {
 }
 
 impl MappedFile {
+    /// Largest file that is read at once, in bytes.
+    pub const SMALL: u64 = 256 << 10;
+
     /// Maps `path`. An empty file gives an empty slice.
     ///
     /// # Errors
     /// Any error of opening or mapping the file. A folder is an error.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
         }
-        if metadata.len() == 0 {
-            return Ok(Self::held(Vec::new()));
+        if metadata.len() <= Self::SMALL {
+            let mut bytes = Vec::with_capacity(metadata.len() as usize);
+            file.read_to_end(&mut bytes)?;
+            return Ok(Self::held(bytes));
         }
         // SAFETY: the map is read-only and handed out as plain bytes, for which every value is valid. The
         // type's documentation tells callers to avoid concurrent modification.
@@ -86,14 +94,25 @@ mod tests {
     fn released_bytes_are_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("in.bin");
-        let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let bytes: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let map = MappedFile::open(&path).unwrap();
         assert_eq!(&*map, bytes);
-        for range in [0..100_000, 5..6, 4096..8192, 7..7, 5..200_000] {
+        for range in [0..300_000, 5..6, 4096..8192, 7..7, 5..600_000] {
             map.release(range);
             assert_eq!(&*map, bytes);
         }
+    }
+
+    #[test]
+    fn a_small_file_that_becomes_shorter_is_still_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.bin");
+        let bytes = vec![7; MappedFile::SMALL as usize];
+        std::fs::write(&path, &bytes).unwrap();
+        let map = MappedFile::open(&path).unwrap();
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(&*map, bytes);
     }
 
     #[test]

@@ -1,16 +1,19 @@
-//! Files on disk: whole-file replacement, read-only mapping, locks.
+//! Files on disk: whole-file replacement, read-only mapping, locks, and bounds on what is decoded from them.
 //!
 //! A result file appears under its name only when it is complete: everything is written to a temporary file
 //! in the same folder, synced, and renamed over the target. Readers never see half a file, and a failed run
 //! leaves an earlier result unchanged.
 
 mod atomic;
+mod budget;
 mod folder;
+pub(crate) mod lossy;
 mod mapped;
 mod partial;
 mod system;
 
 pub use atomic::{AtomicFile, write_atomic};
+pub use budget::{Budget, OverBudget};
 pub use folder::AtomicFolder;
 pub use mapped::MappedFile;
 pub(crate) use partial::PARTIAL;

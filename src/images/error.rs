@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files::OverBudget;
+
 /// Reasons why a picture cannot be read, written, resampled or drawn.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,6 +41,22 @@ pub enum ImageError {
         height: u32,
         /// Largest number of pixels accepted.
         limit: u64,
+    },
+    /// The header declares far more pixels than so few bytes can hold.
+    #[error("{}: the {format} header declares {width} x {height} pixels in {bytes} bytes: {source}", .path.display())]
+    OutOfProportion {
+        /// The file.
+        path: PathBuf,
+        /// The format being read.
+        format: &'static str,
+        /// Declared width in pixels.
+        width: u32,
+        /// Declared height in pixels.
+        height: u32,
+        /// Length of the picture's data in bytes.
+        bytes: usize,
+        /// The bound that it exceeds.
+        source: OverBudget,
     },
     /// The file ends before the picture is complete.
     #[error("{}: the {format} data end too early ({found}): the file is cut off", .path.display())]

@@ -21,7 +21,7 @@ use image::{ExtendedColorType, ImageDecoder, ImageEncoder, Limits};
 
 pub use error::ImageError;
 
-use crate::files::{self, MappedFile};
+use crate::files::{self, Budget, MappedFile};
 
 /// Largest number of pixels of a picture: 768 MiB at three bytes each.
 pub const MAX_PIXELS: u64 = 1 << 28;
@@ -155,7 +155,7 @@ pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Resu
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_SIDE_DATA);
         let decoder = PngDecoder::with_limits(reader, limits).map_err(|error| rejected(path, "PNG", &error))?;
-        decode(path, "PNG", decoder, orientation)
+        decode(Source { path, format: "PNG", len: bytes.len() }, decoder, orientation)
     } else if bytes.starts_with(JPEG_SIGNATURE) {
         // The decoder would fill in the missing part.
         if !jpeg_is_whole(bytes) {
@@ -163,7 +163,7 @@ pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Resu
             return Err(ImageError::Truncated { path: path.to_path_buf(), format: "JPEG", found });
         }
         let decoder = JpegDecoder::new(reader).map_err(|error| rejected(path, "JPEG", &error))?;
-        decode(path, "JPEG", decoder, orientation)
+        decode(Source { path, format: "JPEG", len: bytes.len() }, decoder, orientation)
     } else if is_webp(bytes) {
         let mut decoder = WebPDecoder::new(reader).map_err(|error| rejected(path, "WebP", &error))?;
         let (width, height) = decoder.dimensions();
@@ -171,13 +171,13 @@ pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Resu
         // The decoder has two pictures of four bytes a pixel at most.
         limits.max_alloc = Some(check_declared(path, "WebP", width, height)? as u64 * 8 + MAX_SIDE_DATA);
         decoder.set_limits(limits).map_err(|error| rejected(path, "WebP", &error))?;
-        decode(path, "WebP", decoder, orientation)
+        decode(Source { path, format: "WebP", len: bytes.len() }, decoder, orientation)
     } else if bytes.starts_with(BMP_SIGNATURE) {
         let decoder = BmpDecoder::new(reader).map_err(|error| rejected(path, "BMP", &error))?;
-        decode(path, "BMP", decoder, orientation)
+        decode(Source { path, format: "BMP", len: bytes.len() }, decoder, orientation)
     } else if is_pnm(bytes) {
         let decoder = PnmDecoder::new(reader).map_err(|error| rejected(path, "PNM", &error))?;
-        decode(path, "PNM", decoder, orientation)
+        decode(Source { path, format: "PNM", len: bytes.len() }, decoder, orientation)
     } else {
         Err(ImageError::UnknownFormat { path: path.to_path_buf(), found: describe(bytes) })
     }
@@ -244,14 +244,26 @@ fn check_count(
     Err(ImageError::Count { what, found, expected, width, height })
 }
 
-fn decode(
-    path: &Path,
+/// A picture being decoded: its file, its format, and the length of its data in bytes.
+struct Source<'a> {
+    path: &'a Path,
     format: &'static str,
+    len: usize,
+}
+
+fn decode(
+    source: Source<'_>,
     mut decoder: impl ImageDecoder,
     orientation: Orientation,
 ) -> Result<Rgb8Image, ImageError> {
+    let Source { path, format, len } = source;
     let (width, height) = decoder.dimensions();
     let num_pixels = check_declared(path, format, width, height)?;
+    let decoded = num_pixels as u64 * u64::from(decoder.color_type().bytes_per_pixel());
+    Budget::picture(len).charge(decoded).map_err(|source| {
+        let path = path.to_path_buf();
+        ImageError::OutOfProportion { path, format, width, height, bytes: len, source }
+    })?;
     let turn = match orientation {
         Orientation::Upright => decoder.orientation().map_err(|error| rejected(path, format, &error))?,
         Orientation::AsStored => Turn::NoTransforms,

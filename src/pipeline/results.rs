@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::areas::surface_areas;
 use super::{Inferred, PipelineError, Scene, ViewReport};
 use crate::cloud::{Field, Format, write_with_fields};
-use crate::files::write_atomic;
+use crate::files::{lossy, write_atomic};
 use crate::images::draw::UNLABELLED_COLOR;
 use crate::query::Predictions;
 use crate::query::saved::{self, About};
@@ -54,10 +54,13 @@ pub struct Summary {
     /// Version of this program.
     pub geopurify: &'static str,
     /// Scan that was read; `None` if it was fused from a recording.
+    #[serde(serialize_with = "lossy::optional")]
     pub scan: Option<PathBuf>,
     /// Recording with the views; `None` if views were drawn of the scan.
+    #[serde(serialize_with = "lossy::optional")]
     pub recording: Option<PathBuf>,
     /// Labelled scan, in the same folder.
+    #[serde(serialize_with = "lossy::path")]
     pub output: PathBuf,
     /// Legend: all labels, then unlabelled points.
     pub classes: Vec<Class>,

@@ -6,6 +6,9 @@ use super::{PurifyError, Scan};
 use crate::ops::voxel_grid::upright;
 use crate::purify::source::FeatureSource;
 
+/// Most iterations. Features no longer change long before.
+pub const MOST_ITERATIONS: usize = 10_000;
+
 /// Settings of purification. The defaults are those of the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -60,6 +63,12 @@ pub(super) fn check_scan(scan: &Scan<'_>, features: &dyn FeatureSource, settings
     }
     if !settings.voxels_per_unit().as_flattened().iter().all(|value| value.is_finite()) {
         return setting("voxel transform", &format!("{:?}", settings.voxel_transform), "finite numbers");
+    }
+    if !settings.sharpness.is_finite() {
+        return setting("sharpness", &settings.sharpness, "a finite number");
+    }
+    if settings.iterations > MOST_ITERATIONS {
+        return setting("number of iterations", &settings.iterations, "at most 10000");
     }
     if scan.positions.is_empty() {
         return Err(PurifyError::Empty);

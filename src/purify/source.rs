@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::weights::{TensorView, WeightsError};
 
 /// Per-point features that are read a block of channels at a time.
@@ -8,10 +10,10 @@ pub trait FeatureSource {
     fn num_points(&self) -> usize;
     /// Number of channels, C.
     fn num_channels(&self) -> usize;
-    /// Reads the block `[N, channels]` as f32, row-major.
+    /// Reads the block `[N, channels]` as f32, row-major. All values are finite.
     ///
     /// # Errors
-    /// [`WeightsError`] naming the file.
+    /// [`WeightsError`] naming the file, and the row of a value that is not finite.
     fn read(&self, channels: Range<usize>) -> Result<Vec<f32>, WeightsError>;
 }
 
@@ -81,6 +83,12 @@ impl FeatureSource for FileFeatures<'_> {
                 values.copy_within(from..from + width, to * width);
             }
             values.truncate(points.len() * width);
+        }
+        // One value that is no number would spread over all neighbours.
+        if let Some(at) = values.par_iter().position_first(|value| !value.is_finite()) {
+            let row = at / width;
+            let row = self.points.and_then(|points| points.get(row)).map_or(row, |&row| row as usize);
+            return Err(self.tensor.not_finite(row, values[at]));
         }
         Ok(values)
     }

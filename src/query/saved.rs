@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::lossy;
 use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec, WeightsError};
 
 /// Name of the file in the folder of results.
@@ -35,6 +36,7 @@ pub enum SavedError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// The labelled scan, relative to the file.
+    #[serde(serialize_with = "lossy::path")]
     pub scan: PathBuf,
     /// Edge of a voxel, in the scan's unit.
     pub voxel_size: f64,
@@ -43,6 +45,7 @@ pub struct About {
     /// Weights of the vision-language model: a file, or a name in the store.
     pub xdecoder: String,
     /// File with its configuration, if one was given.
+    #[serde(serialize_with = "lossy::optional")]
     pub xdecoder_config: Option<PathBuf>,
     /// Length in bytes of that weights file, or of the file from which the store's weights were imported.
     pub xdecoder_bytes: u64,
@@ -66,7 +69,7 @@ pub struct Saved {
 }
 
 /// Writes `features [V, C]` as 16-bit floats, `voxel_coords [V, 3]` and `voxel_from_point [N]`. The file is
-/// written completely or not at all.
+/// written completely or not at all, and holds its own hash.
 ///
 /// # Errors
 /// [`SavedError::Weights`].
@@ -85,7 +88,7 @@ pub fn write(
     ];
     let about = serde_json::to_string(about)
         .map_err(|error| SavedError::Content { path: path.to_path_buf(), message: error.to_string() })?;
-    let mut file = SafetensorsWriter::create(path, &specs, &BTreeMap::from([(ABOUT.to_owned(), about)]))?;
+    let mut file = SafetensorsWriter::create_sealed(path, &specs, &BTreeMap::from([(ABOUT.to_owned(), about)]))?;
     file.write_i32(coords.as_flattened())?;
     file.write_i32(voxel_from_point)?;
     for values in features.chunks(BLOCK_VALUES) {
@@ -95,7 +98,7 @@ pub fn write(
 }
 
 impl Saved {
-    /// Reads a file written by [`write()`].
+    /// Reads a file written by [`write()`], and compares it with its hash.
     ///
     /// # Errors
     /// [`SavedError`] naming the file and the tensor.
@@ -105,6 +108,10 @@ impl Saved {
         let about = file.metadata().and_then(|metadata| metadata.get(ABOUT));
         let about = about.ok_or_else(|| wrong("these are not features that `infer` saved".to_owned()))?;
         let about: About = serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))?;
+        file.verify_seal_once()?;
+        if !(about.voxel_size.is_finite() && about.voxel_size > 0.0) || !about.up.iter().all(|x| x.is_finite()) {
+            return Err(wrong(format!("a voxel size of {} and an up direction of {:?}", about.voxel_size, about.up)));
+        }
         let integers = |name: &str| -> Result<Vec<i32>, SavedError> {
             let values = file.tensor(name)?.to_i64()?;
             let narrow = |value: i64| i32::try_from(value).map_err(|_| wrong(format!("'{name}' holds {value}")));
@@ -122,7 +129,11 @@ impl Saved {
         if let Some(voxel) = voxel_from_point.iter().find(|&&voxel| voxel < -1 || voxel >= num_voxels as i32) {
             return Err(wrong(format!("'voxel_from_point' holds {voxel}, expected -1 to {}", num_voxels as i64 - 1)));
         }
-        Ok(Self { about, features: features.to_f32()?, num_channels, coords: coords.to_vec(), voxel_from_point })
+        let values = features.to_f32()?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            return Err(features.not_finite(at / num_channels, values[at]).into());
+        }
+        Ok(Self { about, features: values, num_channels, coords: coords.to_vec(), voxel_from_point })
     }
 }
 
@@ -152,6 +163,29 @@ mod tests {
         assert_eq!((saved.about.clone(), saved.num_channels), (about(), 3));
         assert_eq!((saved.coords, saved.voxel_from_point), (vec![[0, 0, 0], [3, 1, 2]], vec![1, 0, -1, 1]));
         assert!(saved.features.iter().zip(features).all(|(a, b)| (a - b).abs() < 2e-4));
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_and_flipped_bits_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        let coords = [[0, 0, 0], [3, 1, 2]];
+        write(&path, &about(), &[0.5, 1.0, 0.25, f32::NAN], &coords, &[1, 0]).unwrap();
+        let error = Saved::read(&path).unwrap_err().to_string();
+        assert!(error.contains("'features', row 1: the value is NaN"), "{error}");
+        write(&path, &About { voxel_size: 0.0, ..about() }, &[0.5, 1.0], &coords, &[1, 0]).unwrap();
+        let error = Saved::read(&path).unwrap_err().to_string();
+        assert!(error.contains("a voxel size of 0"), "{error}");
+        write(&path, &about(), &[0.5, 1.0], &coords, &[1, 0]).unwrap();
+        let honest = std::fs::read(&path).unwrap();
+        for at in (0..honest.len()).step_by(7) {
+            let mut bytes = honest.clone();
+            bytes[at] ^= 4;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(Saved::read(&path).is_err(), "byte {at}");
+        }
+        std::fs::write(&path, &honest).unwrap();
+        assert_eq!(Saved::read(&path).unwrap().features, [0.5, 1.0]);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use super::{Outcome, Settings, Split, SynthError, write_room};
 /// Number of rooms that are generated at once. Each uses all cores most of the time, and takes memory.
 const MOST_AT_ONCE: usize = 8;
 
+/// Most rooms of one call.
+const MOST_ROOMS: usize = 100_000;
+
 /// Share of the rooms for validation, and share for testing.
 const HELD_OUT: f64 = 0.15;
 
@@ -31,7 +34,7 @@ pub struct Room {
 pub fn counts_of(rooms: usize) -> [usize; 3] {
     let share = (rooms as f64 * HELD_OUT).round() as usize;
     let held_out = if rooms >= 3 { share.max(1) } else { 0 };
-    [rooms - 2 * held_out, held_out, held_out]
+    [rooms.saturating_sub(2 * held_out), held_out, held_out]
 }
 
 /// State that the threads share.
@@ -54,6 +57,11 @@ pub fn write_rooms(
     progress: &mut (dyn FnMut(f64) + Send),
 ) -> Result<Vec<Room>, SynthError> {
     settings.check()?;
+    let all = counts.iter().try_fold(0_usize, |sum, &count| sum.checked_add(count));
+    if all.is_none_or(|all| all > MOST_ROOMS) {
+        let found = all.map_or_else(|| "more than can be counted".to_owned(), |all| all.to_string());
+        return Err(SynthError::Setting { what: "the number of rooms", found, expected: "at most 100000" });
+    }
     let numbered = |(split, count): (Split, usize)| (1..=count).map(move |number| (split, number));
     let jobs: Vec<(Split, usize)> = Split::ALL.into_iter().zip(counts).flat_map(numbered).collect();
     progress(0.0);

@@ -10,7 +10,7 @@ use image::{ColorType, ImageDecoder, Limits};
 use super::ViewsError;
 use super::camera::{Distortion, Intrinsics};
 use super::number_maps::NumberFormat;
-pub(super) use super::number_maps::{DepthScale, num_pixels};
+pub(super) use super::number_maps::{DepthScale, check_budget, num_pixels};
 use crate::files::MappedFile;
 use crate::images::{MAX_PIXELS, Rgb8Image, declared_size};
 
@@ -230,6 +230,7 @@ fn decode_png(
     }
     // Checked here because the decoder allocates rows while it reads the header.
     let size = image_size(bytes, path)?;
+    check_budget(bytes, size, usize::from(color.bytes_per_pixel()), path)?;
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_SIDE_DATA);
     let rejected = |error: &image::ImageError| match error {

@@ -11,6 +11,7 @@ use half::f16;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 
 use super::ViewsError;
+use crate::files::Budget;
 use crate::images::MAX_PIXELS;
 
 const NPY: &[u8] = b"\x93NUMPY";
@@ -35,6 +36,14 @@ pub(super) struct DepthScale {
 /// Returns the number of pixels of a picture, if it is allowed.
 pub(super) fn num_pixels(width: u64, height: u64) -> Option<usize> {
     width.checked_mul(height).filter(|pixels| (1..=MAX_PIXELS).contains(pixels)).map(|pixels| pixels as usize)
+}
+
+/// Returns an error if so few bytes cannot hold a map of this size with `per_pixel` bytes for each pixel.
+pub(super) fn check_budget(bytes: &[u8], size: [usize; 2], per_pixel: usize, path: &Path) -> Result<(), ViewsError> {
+    let decoded = (size[0] as u64).saturating_mul(size[1] as u64).saturating_mul(per_pixel as u64);
+    Budget::picture(bytes.len())
+        .charge(decoded)
+        .map_err(|error| ViewsError::decode(path, format!("a map of {} x {} pixels", size[0], size[1]), error))
 }
 
 /// Formats of this file.
@@ -229,6 +238,7 @@ fn tiff_header<'a>(bytes: &'a [u8], path: &Path) -> Result<(Tiff<'a>, [usize; 2]
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(failed)?;
     let (width, height) = decoder.dimensions().map_err(failed)?;
     let size = allowed(width.into(), height.into(), path)?;
+    check_budget(bytes, size, 4, path)?;
     let mut limits = Limits::default();
     limits.decoding_buffer_size = size[0] * size[1] * 8;
     limits.intermediate_buffer_size = size[0] * size[1] * 8;
@@ -382,6 +392,7 @@ fn read_exr(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<([usize; 2],
     let header = ExrHeader::of(bytes, path)?;
     let [width, height] = header.size;
     let rows_of_chunk = header.rows_of_chunk(path)?;
+    check_budget(bytes, header.size, 4, path)?;
     let last_part = |name: &str| name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     let named = |wanted: &&str| header.channels.iter().position(|channel| last_part(&channel.name) == **wanted);
     let Some(chosen) = DEPTH_CHANNELS.iter().find_map(named) else {
@@ -393,6 +404,7 @@ fn read_exr(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<([usize; 2],
     let of_pixel: usize = header.channels.iter().map(ExrChannel::bytes).sum();
     let channel = &header.channels[chosen];
     let mut meters = vec![0.0; width * height];
+    let mut budget = Budget::picture(bytes.len());
     for chunk in 0..height.div_ceil(rows_of_chunk) {
         let entry = header.table + 8 * chunk;
         let cut = |at: usize| ViewsError::truncated(path, at.min(bytes.len()), "a chunk of the picture", 8, 0);
@@ -409,6 +421,8 @@ fn read_exr(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<([usize; 2],
         let packed =
             (start + 8).checked_add(len).and_then(|end| bytes.get(start + 8..end)).ok_or_else(|| cut(start))?;
         let needed = of_pixel.saturating_mul(width).saturating_mul(rows);
+        // Chunks may name the same bytes again and again, so all of them share one budget.
+        budget.charge(needed as u64).map_err(|error| ViewsError::decode(path, "a chunk of the picture", error))?;
         if needed > LARGEST_CHUNK {
             let found = format!("{} channels of {width} x {rows} pixels", header.channels.len());
             let expected = format!("at most {LARGEST_CHUNK} bytes");

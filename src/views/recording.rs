@@ -9,7 +9,7 @@ use super::depth::{self, DepthImage, DepthScale};
 use super::{Dataset, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError};
 use crate::cloud::{CloudError, PointCloud};
 use crate::files::MappedFile;
-use crate::images::{Orientation, Rgb8Image, read_image};
+use crate::images::{Orientation, Rgb8Image, decode_image};
 
 /// Number of pictures whose size is tried before a recording counts as damaged.
 const SIZE_TRIES: usize = 8;
@@ -381,8 +381,10 @@ impl Dataset for Recording {
 
     fn color(&self, index: usize) -> Result<Rgb8Image, ViewsError> {
         let (frame, source) = self.source(index)?;
-        let image = read_image(&source.color, Orientation::AsStored)?;
-        check_size(&source.color, [image.width(), image.height()], &frame.color)?;
+        // The size is compared first: a picture of another size is not worth decoding.
+        let bytes = map(&source.color)?;
+        check_size(&source.color, depth::image_size(&bytes, &source.color)?, &frame.color)?;
+        let image = decode_image(&bytes, &source.color, Orientation::AsStored)?;
         Ok(match &source.distortion {
             Some(lens) => depth::undistorted_color(&image, &frame.color, lens),
             None => image,

@@ -12,6 +12,8 @@ pub(super) const COLOR: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "ppm", 
 /// Extensions of supported depth maps.
 pub(super) const DEPTH: &[&str] = &["png", "pgm", "npy", "tif", "tiff", "exr"];
 
+/// Longest JSON text in bytes. A text becomes up to thirty times as large in memory.
+const LONGEST_JSON: usize = 16 << 20;
 /// Longest name of a file that is looked for in other places, in bytes: what systems take for a path.
 const LONGEST_NAME: usize = 4096;
 
@@ -28,6 +30,10 @@ pub(super) fn read(path: &Path) -> Result<String, ViewsError> {
 /// Reads a JSON file. NaN and Infinity, which Python writes although JSON has none, become null.
 pub(super) fn read_json(path: &Path) -> Result<Value, ViewsError> {
     let text = read(path)?;
+    if text.len() > LONGEST_JSON {
+        let expected = format!("at most {LONGEST_JSON} bytes");
+        return Err(ViewsError::value(path, "the length of the JSON text", text.len(), expected));
+    }
     let parsed = serde_json::from_str(&text);
     let parsed = if parsed.is_err() { serde_json::from_str(&without_nan(&text)) } else { parsed };
     parsed.map_err(|error| ViewsError::decode(path, "the JSON text", error))

@@ -115,6 +115,20 @@ pub enum WeightsError {
         /// Type in the file.
         found: Dtype,
     },
+    /// A tensor holds a number that it cannot hold.
+    #[error("{}: '{key}', row {row}: the value is {found}; expected {expected}", path.display())]
+    Number {
+        /// File concerned.
+        path: PathBuf,
+        /// Tensor concerned.
+        key: String,
+        /// Row of the first such number: its index along the outermost extent, from 0.
+        row: usize,
+        /// The number.
+        found: f32,
+        /// Numbers that would be accepted.
+        expected: &'static str,
+    },
     /// A read lies outside a tensor, or a write does not match the declared length.
     #[error("{}: '{key}': {reason}", path.display())]
     Extent {

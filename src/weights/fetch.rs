@@ -15,7 +15,7 @@ use ureq::{Agent, Body, http::Response};
 
 use super::registry::Published;
 use super::{WeightsError, file_sha256};
-use crate::files::{free_space, is_full, write_atomic};
+use crate::files::{PARTIAL, free_space, is_full, write_atomic};
 
 /// Bytes read at once.
 const BLOCK: usize = 1 << 17;
@@ -24,8 +24,11 @@ const BLOCK: usize = 1 << 17;
 const PROGRESS: u64 = 1 << 20;
 /// Slowest accepted download speed, in bytes per second.
 const SLOWEST: u64 = 1 << 10;
-/// Largest accepted file whose length is unknown, in bytes.
-const LONGEST: u64 = 64 << 30;
+/// Largest accepted file whose length the registry does not state, in bytes.
+const LONGEST: u64 = 16 << 30;
+/// Age after which temporary files in the folder of downloads are leftovers of killed runs. They are written in
+/// milliseconds.
+const LEFTOVER: Duration = Duration::from_secs(600);
 /// Longest wait before another attempt.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Bytes left free on the disk.
@@ -42,6 +45,8 @@ pub struct FetchSettings {
     pub attempts: u32,
     /// Wait after the first failure. It doubles with each further one.
     pub first_wait: Duration,
+    /// True to allow plain HTTP. It is always allowed for addresses of this machine.
+    pub allow_http: bool,
 }
 
 impl Default for FetchSettings {
@@ -51,6 +56,7 @@ impl Default for FetchSettings {
             stall_timeout: Duration::from_secs(30),
             attempts: 5,
             first_wait: Duration::from_secs(1),
+            allow_http: false,
         }
     }
 }
@@ -148,6 +154,33 @@ pub enum FetchError {
         /// Length stated by the server, or bytes received so far.
         found: u64,
     },
+    /// The file is longer than any weights are.
+    #[error("{url}: more than {limit} bytes, and the registry does not state a length: it is no file of weights")]
+    TooLong {
+        /// Address asked for.
+        url: String,
+        /// Largest length accepted.
+        limit: u64,
+    },
+    /// The address is one of plain HTTP.
+    #[error("{url}: plain HTTP, which anyone on the way can change; --allow-http takes it all the same")]
+    PlainHttp {
+        /// Address asked for.
+        url: String,
+    },
+    /// The downloaded file is another than that of the first download. It is removed.
+    #[error("{url}: another file than at the first download\n  SHA-256 then {expected}\n  SHA-256 now  {found}\n\
+        the file was removed. If its authors have replaced it, remove {} and fetch it again", record.display())]
+    OtherThanBefore {
+        /// Address asked for.
+        url: String,
+        /// Hash of the first download.
+        expected: String,
+        /// Hash of the downloaded file.
+        found: String,
+        /// File that remembers the hash.
+        record: PathBuf,
+    },
     /// The downloaded file has the wrong hash. It is removed.
     #[error("{url}: wrong SHA-256\n  expected {expected}\n  found    {found}\nthe file was removed")]
     WrongHash {
@@ -214,21 +247,26 @@ pub fn fetch(
     let Some(url) = &published.url else {
         return Err(FetchError::ByHand { name: published.name.clone(), how: published.how_to_get() });
     };
+    let is_secure = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
+    if !is_secure && !settings.allow_http && !is_local(url) {
+        return Err(FetchError::PlainHttp { url: url.clone() });
+    }
     std::fs::create_dir_all(downloads).map_err(|error| FetchError::io(downloads, error))?;
+    remove_leftovers(downloads);
     let _lock = lock(&downloads.join(format!("{}.lock", published.file)))?;
 
     let path = downloads.join(&published.file);
     if path.exists() {
         // The file of an earlier download that was not imported. It can only be verified if a hash is known.
         let sha256 = file_sha256(&path)?;
-        if published.sha256.as_ref() == Some(&sha256) {
+        if known_sha256(published, &path).as_ref() == Some(&sha256) {
             let bytes = std::fs::metadata(&path).map_err(|error| FetchError::io(&path, error))?.len();
             return Ok(Fetched { path, bytes, sha256, resumed_at: bytes });
         }
         std::fs::remove_file(&path).map_err(|error| FetchError::io(&path, error))?;
     }
 
-    let mut part = Part::open(&path, url, published.sha256.is_some())?;
+    let mut part = Part::open(&path, url, known_sha256(published, &path).is_some())?;
     let resumed_at = part.len;
     let agent = agent(url, settings);
     let (mut failures, mut mark) = (0, part.len);
@@ -255,6 +293,39 @@ pub fn fetch(
     let bytes = part.len;
     let sha256 = part.complete(&path, published, url)?;
     Ok(Fetched { path, bytes, sha256, resumed_at })
+}
+
+/// Returns the hash that the file must have: that of the registry, else that of the first download.
+fn known_sha256(published: &Published, file: &Path) -> Option<String> {
+    let remembered = || std::fs::read_to_string(record(file)).ok().map(|hash| hash.trim().to_owned());
+    published.sha256.clone().or_else(remembered)
+}
+
+/// File that remembers the hash of the first download of `file`.
+fn record(file: &Path) -> PathBuf {
+    with_suffix(file, ".sha256")
+}
+
+/// Removes temporary files that killed runs left in the folder of downloads.
+fn remove_leftovers(downloads: &Path) {
+    for entry in std::fs::read_dir(downloads).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) && age.is_some_and(|age| age > LEFTOVER) {
+            // A leftover that cannot be removed only costs space.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Returns true for an address of this machine.
+fn is_local(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    // Before an @ stands the name of a user.
+    !host.contains('@')
+        && ["127.0.0.1", "localhost", "[::1]"]
+            .iter()
+            .any(|local| host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
 }
 
 /// Returns true if the terms of these weights were accepted earlier.
@@ -296,11 +367,12 @@ fn agent(url: &str, settings: &FetchSettings) -> Agent {
         .timeout_connect(Some(settings.connect_timeout))
         .timeout_recv_response(Some(settings.stall_timeout))
         .timeout_per_read(Some(settings.stall_timeout))
+        // Redirects are held to it too. There are no others than to HTTP and HTTPS.
+        .https_only(!settings.allow_http && !is_local(url))
         .http_status_as_error(false)
         .user_agent(concat!("geopurify/", env!("CARGO_PKG_VERSION")));
     // A proxy cannot reach addresses of this machine.
-    let host = url.split_once("://").map_or(url, |(_, rest)| rest);
-    match ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local)) {
+    match is_local(url) {
         true => config.proxy(None).build().into(),
         false => config.build().into(),
     }
@@ -404,6 +476,9 @@ impl Part {
         {
             return Err(FetchError::Length { url: url.to_owned(), expected, found }.into());
         }
+        if published.bytes.is_none() && total.is_some_and(|total| total > LONGEST) {
+            return Err(FetchError::TooLong { url: url.to_owned(), limit: LONGEST }.into());
+        }
         let missing = total.map_or(0, |total| total.saturating_sub(self.len));
         if let Some(free) = self.path.parent().and_then(free_space)
             && free < missing.saturating_add(MARGIN)
@@ -483,6 +558,9 @@ impl Part {
                 Err(error) => return Err(Failure::Retry(error.to_string())),
             };
             let len = self.len + count as u64;
+            if len > limit && expected.is_none() {
+                return Err(FetchError::TooLong { url: url.to_owned(), limit }.into());
+            }
             if len > limit {
                 return Err(FetchError::Length { url: url.to_owned(), expected: limit, found: len }.into());
             }
@@ -519,12 +597,21 @@ impl Part {
         drop(file);
         let remove = |path: &Path| std::fs::remove_file(path).map_err(|error| FetchError::io(path, error));
         let found = file_sha256(&path)?;
-        if let Some(expected) = &published.sha256
-            && *expected != found
+        if let Some(expected) = known_sha256(published, target)
+            && expected != found
         {
             remove(&path)?;
             remove(&origin_path)?;
-            return Err(FetchError::WrongHash { url: url.to_owned(), expected: expected.clone(), found });
+            let url = url.to_owned();
+            return Err(match published.sha256 {
+                Some(_) => FetchError::WrongHash { url, expected, found },
+                None => FetchError::OtherThanBefore { url, expected, found, record: record(target) },
+            });
+        }
+        if published.sha256.is_none() {
+            let record = record(target);
+            write_atomic(&record, |file| file.write_all(found.as_bytes()))
+                .map_err(|error| FetchError::io(&record, error))?;
         }
         std::fs::rename(&path, target).map_err(|error| FetchError::io(target, error))?;
         remove(&origin_path)?;
@@ -541,6 +628,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Classifies the error of a request that got no answer.
 fn refused(url: &str, error: ureq::Error) -> Failure {
     match error {
+        ureq::Error::RequireHttpsOnly(url) => FetchError::PlainHttp { url }.into(),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => {
             FetchError::Address { url: url.to_owned(), reason: error.to_string() }.into()
         }
@@ -569,6 +657,18 @@ fn content_range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_this_machine() {
+        for url in ["http://127.0.0.1:80/a", "http://localhost/a", "http://[::1]:8080/", "http://localhost"] {
+            assert!(is_local(url), "{url}");
+        }
+        for url in
+            ["http://localhost.example/a", "http://localhost:x@example/", "http://127.0.0.10/", "http://a/localhost"]
+        {
+            assert!(!is_local(url), "{url}");
+        }
+    }
 
     #[test]
     fn content_ranges() {

@@ -22,7 +22,7 @@ enum Backing {
 
 impl WeightsFile {
     /// Opens a PyTorch checkpoint, whose weights are found as [`Checkpoint::state_dict`] does, or a
-    /// safetensors file.
+    /// safetensors file. A safetensors file that holds its own hash is compared with it, once for each change.
     ///
     /// # Errors
     /// [`WeightsError`] naming the file.
@@ -37,7 +37,11 @@ impl WeightsFile {
             let (tensors, inventory) = CheckpointTensors::new(read_pytorch(path)?)?;
             return Ok(Self { inventory, backing: Backing::Pytorch(Box::new(tensors)) });
         }
-        Self::of_safetensors(SafetensorsFile::open(path)?)
+        let file = SafetensorsFile::open(path)?;
+        if file.is_sealed() {
+            file.verify_seal_once()?;
+        }
+        Self::of_safetensors(file)
     }
 
     pub(super) fn of_safetensors(file: SafetensorsFile) -> Result<Self, WeightsError> {
@@ -111,18 +115,20 @@ impl TensorSource for WeightsFile {
 
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError> {
         self.inventory.check(key, shape)?;
-        match &mut self.backing {
+        let tensor = match &mut self.backing {
             Backing::Pytorch(tensors) => tensors.read(key)?.ok_or_else(|| {
                 let hint = "it is not a floating-point tensor".to_owned();
                 WeightsError::MissingKey { path: self.inventory.source.clone(), key: key.to_owned(), hint }
-            }),
+            })?,
             Backing::Safetensors(file) => {
                 let view = file.tensor(key)?;
                 let tensor = HostTensor { shape: view.shape.to_vec(), dtype_in_file: view.dtype, data: view.to_f32()? };
                 file.release(key);
-                Ok(tensor)
+                tensor
             }
-        }
+        };
+        tensor.check_numbers(&self.inventory.source, key)?;
+        Ok(tensor)
     }
 }
 

@@ -22,6 +22,7 @@ mod pytorch;
 pub mod registry;
 mod report;
 mod safetensors;
+mod seals;
 mod sha256;
 mod source;
 pub mod store;

@@ -11,7 +11,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest as _, Sha256};
 
 use super::tensor::{floats_from_le, ints_from_le};
-use super::{Dtype, StateDict, WeightsError, sha256};
+use super::{Dtype, StateDict, WeightsError, seals, sha256};
 use crate::files::{AtomicFile, MappedFile};
 
 /// Length in bytes of the field before the header, which holds the header's length.
@@ -140,6 +140,20 @@ impl SafetensorsFile {
         Err(WeightsError::Damaged { path: self.path.clone(), expected: expected.clone(), found })
     }
 
+    /// Does the same as [`verify_seal`](Self::verify_seal), but only once for each file and change of it, as far
+    /// as this process remembers.
+    ///
+    /// # Errors
+    /// As [`verify_seal`](Self::verify_seal).
+    pub fn verify_seal_once(&self) -> Result<(), WeightsError> {
+        seals::verify_once(&self.path, None, || self.verify_seal())
+    }
+
+    /// Returns true if the file holds its own hash.
+    pub fn is_sealed(&self) -> bool {
+        self.metadata().is_some_and(|metadata| metadata.contains_key(SEAL))
+    }
+
     /// Returns the length of the file in bytes.
     pub fn file_len(&self) -> u64 {
         self.bytes.len() as u64
@@ -184,7 +198,32 @@ fn find_seal(header: &[u8], seal: &str) -> Option<usize> {
     Some(at + entry.len() - 1 - SEAL_LEN)
 }
 
+/// Writes a header as JSON. Entries and tensors have the order given, so the same content gives the same bytes.
+fn header(tensors: &[(String, TensorInfo)], metadata: &BTreeMap<String, String>) -> serde_json::Result<Vec<u8>> {
+    let mut header = vec![b'{'];
+    if !metadata.is_empty() {
+        header.extend_from_slice(b"\"__metadata__\":");
+        serde_json::to_writer(&mut header, metadata)?;
+    }
+    for (name, info) in tensors {
+        if header.len() > 1 {
+            header.push(b',');
+        }
+        serde_json::to_writer(&mut header, name)?;
+        header.push(b':');
+        serde_json::to_writer(&mut header, info)?;
+    }
+    header.push(b'}');
+    Ok(header)
+}
+
 impl TensorView<'_> {
+    /// Returns the error for a value of a row that is not finite.
+    pub(crate) fn not_finite(&self, row: usize, found: f32) -> WeightsError {
+        let (path, key) = (self.path.to_path_buf(), self.name.to_owned());
+        WeightsError::Number { path, key, row, found, expected: "a finite number" }
+    }
+
     /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.dtype.size()
@@ -395,11 +434,9 @@ impl SafetensorsWriter {
             ends.push(end as u64);
             at = end;
         }
-        let text =
-            (!metadata.is_empty()).then(|| metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
         let invalid = |error: String| WeightsError::io(path, io::Error::other(error));
-        let header = Metadata::new(text, infos).map_err(|error| invalid(error.to_string()))?;
-        let mut header = serde_json::to_vec(&header).map_err(|error| invalid(error.to_string()))?;
+        let mut header = header(&infos, metadata).map_err(|error| invalid(error.to_string()))?;
+        Metadata::new(None, infos).map_err(|error| invalid(error.to_string()))?;
         // Spaces after the header align the data, as the format allows.
         header.resize(header.len().next_multiple_of(LENGTH_LEN), b' ');
         if header.len() as u64 > MAX_HEADER {
@@ -647,6 +684,28 @@ mod tests {
             writer.write_f32(values).unwrap();
         }
         writer.finish().unwrap();
+    }
+
+    #[test]
+    fn the_same_content_gives_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let metadata: BTreeMap<_, _> = (0..40).map(|i| (format!("key \"{i}\""), format!("value\n{i}"))).collect();
+        let specs = [TensorSpec::new("b", Dtype::F32, [1]), TensorSpec::new("a \u{1b}", Dtype::F32, [2])];
+        let write = |name: &str| {
+            let path = dir.path().join(name);
+            let mut writer = SafetensorsWriter::create_sealed(&path, &specs, &metadata).unwrap();
+            writer.write_f32(&[1.0, 2.0, 3.0]).unwrap();
+            writer.finish().unwrap();
+            std::fs::read(&path).unwrap()
+        };
+        let first = write("first");
+        let start = r#"{"__metadata__":{"key \"0\"":"value\n0","key \"1\"":"value\n1","#;
+        assert!(first[8..].starts_with(start.as_bytes()), "{}", String::from_utf8_lossy(&first[8..200]));
+        assert!(first == write("second") && first == write("third"));
+        let file = SafetensorsFile::open(dir.path().join("first")).unwrap();
+        assert_eq!((file.names(), file.metadata().unwrap().len()), (vec!["b".into(), "a \u{1b}".into()], 41));
+        assert_eq!(file.tensor("a \u{1b}").unwrap().to_f32().unwrap(), [2.0, 3.0]);
+        file.verify_seal().unwrap();
     }
 
     #[test]

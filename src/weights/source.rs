@@ -68,8 +68,8 @@ pub trait TensorSource {
     ///
     /// # Errors
     /// [`WeightsError::MissingKey`], [`WeightsError::WrongDtype`] for an integer tensor,
-    /// [`WeightsError::Shape`], or the error of a damaged file.
-    /// [`WeightsError::Shape`], or that the file is damaged.
+    /// [`WeightsError::Shape`], [`WeightsError::Number`] for NaN, infinities and negative variances in a file,
+    /// or the error of a damaged file.
     fn take(&mut self, key: &str, shape: &[usize]) -> Result<HostTensor, WeightsError>;
 
     /// Returns the tensor `key` of exactly `shape`, flat and row-major, if it is a parameter in training: on

@@ -5,7 +5,8 @@
 //! separate file, because that could be lost or belong to other weights. Inside, it is written, replaced and
 //! removed together with the tensors, by a single rename.
 //!
-//! Loading maps the file. The hash is compared only on request ([`Store::verify`]).
+//! Loading maps the file. The hash is compared once for each file and change of it: `<home>/verified/<name>`
+//! remembers the length and the times of the file that was compared. [`Store::verify`] always compares it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,8 +19,8 @@ use serde_json::Value as Json;
 use super::demo::BuiltIn;
 use super::name::is_name;
 use super::registry::{Licence, Registry, RegistryError};
-use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile};
-use crate::files::{PARTIAL, free_space, is_full};
+use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile, seals};
+use crate::files::{PARTIAL, free_space, is_full, lossy};
 
 /// Environment variable with the folder of the store.
 const HOME_VARIABLE: &str = "GEOPURIFY_HOME";
@@ -140,6 +141,7 @@ pub struct Installed {
     /// Name in the store.
     pub name: String,
     /// Path of the file.
+    #[serde(serialize_with = "lossy::path")]
     pub path: PathBuf,
     /// Length of the file in bytes.
     pub bytes: u64,
@@ -279,18 +281,34 @@ impl Store {
         Ok(StoreError::Missing { name: name.to_owned(), home: self.home.clone(), help })
     }
 
-    /// Opens the weights `name` of a model. The file is mapped, not read. Its hash is not compared.
+    /// Opens the weights `name` of a model. The file is mapped. It is read as a whole, and its hash compared, only
+    /// if it has changed since that was last done.
     ///
     /// # Errors
     /// [`StoreError::Missing`], which says how to get them, [`StoreError::WrongModel`],
-    /// [`StoreError::Foreign`], or [`StoreError::Weights`] for a file that is visibly damaged.
+    /// [`StoreError::Foreign`], or [`StoreError::Weights`] for a damaged file.
     pub fn open(&self, name: &str, model: &str) -> Result<StoredWeights, StoreError> {
         let (installed, file) = self.read(name)?;
         if installed.manifest.model != model {
             let (path, found) = (installed.path, installed.manifest.model);
             return Err(StoreError::WrongModel { path, expected: model.to_owned(), found });
         }
+        self.verify_once(name, &file)?;
         Ok(StoredWeights { installed, tensors: WeightsFile::of_safetensors(file)? })
+    }
+
+    /// Compares the hash of an installed file, if it has changed since it was last compared.
+    fn verify_once(&self, name: &str, file: &SafetensorsFile) -> Result<(), StoreError> {
+        // Built-in weights are a part of the program and have no file.
+        if self.path(name)? == file.path() {
+            seals::verify_once(file.path(), Some(&self.memory(name)), || file.verify_seal())?;
+        }
+        Ok(())
+    }
+
+    /// Returns the path of the file that remembers which content of the weights `name` was compared.
+    fn memory(&self, name: &str) -> PathBuf {
+        self.home.join("verified").join(name)
     }
 
     /// Reads the whole file of the weights `name` and compares it with the hash recorded at import.
@@ -311,6 +329,7 @@ impl Store {
     /// integer type.
     pub fn export(&self, name: &str, path: &Path, dtype: Dtype) -> Result<(), StoreError> {
         let (installed, file) = self.read(name)?;
+        self.verify_once(name, &file)?;
         let shapes = file.names().into_iter().map(|name| Ok((file.tensor(&name)?.shape.to_vec(), name)));
         let shapes: Vec<(Vec<usize>, String)> = shapes.collect::<Result<_, WeightsError>>()?;
         let specs: Vec<_> = shapes.iter().map(|(shape, name)| TensorSpec::new(name, dtype, shape.clone())).collect();
@@ -334,6 +353,8 @@ impl Store {
             Err(error) => return Err(StoreError::io(&path, error)),
         };
         std::fs::remove_file(&path).map_err(|error| StoreError::io(&path, error))?;
+        // It is there only if the weights were ever opened, and useless without them.
+        let _ = std::fs::remove_file(self.memory(name));
         Ok(bytes)
     }
 

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use super::dtype::Dtype;
 use super::error::WeightsError;
+
+/// Last part of the names of the variances that batch normalisation divides by.
+const VARIANCE: &str = "running_var";
 
 /// A floating-point tensor, always in f32, whatever type the file has.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +21,25 @@ pub struct HostTensor {
     pub dtype_in_file: Dtype,
     /// Elements in row-major order, as many as the product of `shape`.
     pub data: Vec<f32>,
+}
+
+impl HostTensor {
+    /// Checks that all numbers are finite, and those of a variance not negative. `path` and `key` name the
+    /// tensor in errors.
+    ///
+    /// # Errors
+    /// [`WeightsError::Number`] with the row of the first number that is refused.
+    pub(super) fn check_numbers(&self, path: &Path, key: &str) -> Result<(), WeightsError> {
+        let is_variance = key == VARIANCE || key.strip_suffix(VARIANCE).is_some_and(|before| before.ends_with('.'));
+        let (is_right, expected): (fn(f32) -> bool, _) = match is_variance {
+            true => (|value| value.is_finite() && value >= 0.0, "a finite number, not negative"),
+            false => (f32::is_finite, "a finite number"),
+        };
+        let Some(at) = self.data.par_iter().position_first(|&value| !is_right(value)) else { return Ok(()) };
+        let row_len: usize = self.shape.iter().skip(1).product();
+        let (row, found) = (at / row_len.max(1), self.data[at]);
+        Err(WeightsError::Number { path: path.to_path_buf(), key: key.to_owned(), row, found, expected })
+    }
 }
 
 /// An integer or boolean tensor.

@@ -274,6 +274,88 @@ fn a_flipped_byte_is_found() {
     assert_eq!(home.store.names().unwrap(), ["foreign", "student"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn damaged_weights_are_not_opened() {
+    let home = Home::new();
+    let file = home.path("student.safetensors");
+    write_student(&file, SMALL, 0.5, |_| {});
+    home.import("student", &file).unwrap();
+    let path = home.store.path("student").unwrap();
+    // Only a file that has been there for a while is remembered.
+    let memory = home.store.home().join("verified/student");
+    home.store.open("student", "student").unwrap();
+    assert!(!memory.exists());
+    std::thread::sleep(Duration::from_millis(1100));
+    home.store.open("student", "student").unwrap();
+    let remembered = std::fs::read_to_string(&memory).unwrap();
+    home.store.open("student", "student").unwrap();
+    assert_eq!(std::fs::read_to_string(&memory).unwrap(), remembered);
+
+    let honest = std::fs::read(&path).unwrap();
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let mut random = Random(10);
+    for _ in 0..40 {
+        let mut bytes = honest.clone();
+        let at = random.below(bytes.len());
+        bytes[at] ^= 1 << random.below(8);
+        // In place, and with the time that it had.
+        std::fs::write(&path, &bytes).unwrap();
+        std::fs::File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert!(home.store.open("student", "student").is_err(), "byte {at}");
+        assert!(home.store.export("student", &home.path("out.safetensors"), Dtype::F32).is_err(), "byte {at}");
+    }
+    std::fs::write(&path, &honest).unwrap();
+    home.store.open("student", "student").unwrap();
+    home.store.remove("student").unwrap();
+    assert!(!memory.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_damaged_file_of_ones_own_is_not_opened() {
+    let home = Home::new();
+    let file = home.path("student.safetensors");
+    write_student(&file, SMALL, 0.5, |_| {});
+    home.import("student", &file).unwrap();
+    let exported = home.path("exported.safetensors");
+    home.store.export("student", &exported, Dtype::F32).unwrap();
+    let mut bytes = std::fs::read(&exported).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&exported, bytes).unwrap();
+    let error = WeightsFile::open(&exported).unwrap_err();
+    assert!(matches!(error, WeightsError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn numbers_that_weights_cannot_have_are_named() {
+    let home = Home::new();
+    let file = home.path("student.safetensors");
+    for (key, value, expected) in [
+        ("res_blocks.1.conv2.kernel", f32::NAN, "the value is NaN; expected a finite number"),
+        ("output_layer.kernel", f32::NEG_INFINITY, "the value is -inf; expected a finite number"),
+        ("input_layer.1.bn.running_var", -0.25, "the value is -0.25; expected a finite number, not negative"),
+    ] {
+        let state = read_state_dict(&student_checkpoint()).unwrap();
+        let specs: Vec<_> =
+            state.tensors.iter().map(|(k, t)| TensorSpec::new(k, Dtype::F32, t.shape.clone())).collect();
+        let mut writer = SafetensorsWriter::create(&file, &specs, &BTreeMap::new()).unwrap();
+        let mut row = 0;
+        for (name, tensor) in &state.tensors {
+            let mut data = tensor.data.clone();
+            if name == key {
+                row = tensor.shape[0] - 1;
+                *data.last_mut().unwrap() = value;
+            }
+            writer.write_f32(&data).unwrap();
+        }
+        writer.finish().unwrap();
+        let error = home.import("student", &file).unwrap_err().to_string();
+        assert!(error.contains(&format!("'{key}', row {row}: {expected}")), "{error}");
+        assert!(!home.store.contains("student"));
+    }
+}
+
 #[test]
 fn imports_at_once_leave_one_of_them_whole() {
     let home = Home::new();
@@ -454,6 +536,7 @@ const IMPATIENT: FetchSettings = FetchSettings {
     stall_timeout: Duration::from_millis(300),
     attempts: 4,
     first_wait: Duration::from_millis(5),
+    allow_http: false,
 };
 
 struct Downloads(tempfile::TempDir);
@@ -502,6 +585,64 @@ fn a_download_is_whole_and_checked() {
     // It is there already.
     assert_eq!(downloads.fetch(&entry, 1).unwrap().resumed_at, 300_000);
     assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn the_hash_of_a_first_download_is_remembered() {
+    let (old, new) = (Random(21).bytes(20_000), Random(22).bytes(20_000));
+    let (first, second) = (old.clone(), new.clone());
+    let server = Server::new(move |number, request, stream| {
+        honest(stream, request, if number == 0 { &first } else { &second }, None, usize::MAX)
+    });
+    let downloads = Downloads::new();
+    let entry = published(&server.url(), "");
+    let fetched = downloads.fetch(&entry, 1).unwrap();
+    assert_eq!(downloads.files(), ["file.bin", "file.bin.sha256"]);
+    // The file that was not imported is still the same, so it is not fetched again.
+    assert_eq!(downloads.fetch(&entry, 1).unwrap().resumed_at, 20_000);
+    std::fs::remove_file(&fetched.path).unwrap();
+    let error = downloads.fetch(&entry, 1).unwrap_err();
+    assert!(matches!(error, FetchError::OtherThanBefore { .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains(&sha256(&old)) && said.contains(&sha256(&new)) && said.contains("file.bin.sha256"), "{said}");
+    assert_eq!(downloads.files(), ["file.bin.sha256"]);
+    // If the authors have replaced it, the user says so.
+    std::fs::remove_file(downloads.0.path().join("file.bin.sha256")).unwrap();
+    assert_eq!(downloads.fetch(&entry, 1).unwrap().sha256, sha256(&new));
+}
+
+#[test]
+fn plain_http_is_only_for_this_machine_unless_asked() {
+    let downloads = Downloads::new();
+    for url in ["http://example.invalid/a", "HTTP://127.0.0.1.example.invalid/a"] {
+        let error = downloads.fetch(&published(url, ""), 1).unwrap_err();
+        assert!(matches!(error, FetchError::PlainHttp { .. }), "{error}");
+        assert!(error.to_string().contains("--allow-http"), "{error}");
+    }
+    let allowed = FetchSettings { allow_http: true, attempts: 1, ..IMPATIENT };
+    let entry = published("http://example.invalid/a", "");
+    let error = fetch(&entry, downloads.0.path(), &allowed, &mut |_| {}).unwrap_err();
+    assert!(!matches!(error, FetchError::PlainHttp { .. }), "{error}");
+}
+
+#[test]
+fn a_length_that_no_weights_have_is_refused() {
+    let server = Server::new(|_, _, stream| head(stream, "200 OK", &[("Content-Length", (1_u64 << 50).to_string())]));
+    let error = Downloads::new().fetch(&published(&server.url(), ""), 1).unwrap_err();
+    assert!(matches!(error, FetchError::TooLong { limit: 17_179_869_184, .. }), "{error}");
+}
+
+#[test]
+fn leftovers_of_killed_downloads_go() {
+    let body = Random(23).bytes(1_000);
+    let server = Server::new(move |_, request, stream| honest(stream, request, &body, None, usize::MAX));
+    let downloads = Downloads::new();
+    for (name, age) in [(".partial-old", 3600), (".partial-new", 0)] {
+        let file = std::fs::File::create(downloads.0.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+    }
+    downloads.fetch(&published(&server.url(), ""), 1).unwrap();
+    assert_eq!(downloads.files(), [".partial-new", "file.bin", "file.bin.sha256"]);
 }
 
 #[test]

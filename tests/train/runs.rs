@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use geopurify::weights::{SafetensorsFile, WeightsFile};
 
+use crate::common::Random;
 use crate::training::{SETTINGS, fixture, text, texts};
 
 #[test]
@@ -52,6 +53,62 @@ fn a_killed_run_goes_on_to_the_same_weights() {
     assert!(said.contains("continuing after epoch"), "{said}");
     assert_eq!(fixture.student("killed"), fixture.student("unbroken"));
     assert_eq!(fixture.losses("killed"), fixture.losses("unbroken"));
+}
+
+/// From the first moment on, at moments that a seed chooses. The memory bound, the validations and the number of
+/// checkpoints are those of the first start.
+#[test]
+fn runs_killed_at_any_moment_go_on_to_the_same_weights() {
+    let fixture = fixture();
+    let held_out = fixture.path("held-out");
+    let options = ["--validation", text(&held_out), "--max-memory", "8", "--validate-every", "2", "--keep-last", "1"];
+    let start = Instant::now();
+    let said = fixture.succeed("unbroken-bound", &options);
+    assert!(said.contains("cropped to"), "the bound is too large to matter: {said}");
+    let whole = start.elapsed();
+    let mut random = Random(17);
+    for round in 0..4 {
+        let run = format!("killed-{round}");
+        let mut child = fixture.command(&run, &options).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        match round {
+            // Before the first step.
+            0 => wait_for(&mut child, &fixture.path(&run).join("scenes.json")),
+            _ => std::thread::sleep(whole.mul_f64(f64::from(random.signed().abs()))),
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if !fixture.path(&run).join("student.safetensors").exists() {
+            // A run that was killed before its list of scenes was written has not been started yet.
+            let mut command = match fixture.path(&run).join("scenes.json").exists() {
+                true => {
+                    let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
+                    command.args(["train", "--resume", "-o"]).arg(fixture.path(&run)).env("GEOPURIFY_DEVICE", "cpu");
+                    command
+                }
+                false => fixture.command(&run, &options),
+            };
+            let (_, error) = texts(&command.output().unwrap());
+            assert!(fixture.path(&run).join("student.safetensors").is_file(), "{error}");
+        }
+        assert_eq!(fixture.student(&run), fixture.student("unbroken-bound"), "{run}");
+        assert_eq!(fixture.losses(&run), fixture.losses("unbroken-bound"), "{run}");
+        assert_eq!(precisions(&run), precisions("unbroken-bound"), "{run}");
+    }
+}
+
+/// Steps and precisions of the validations of a run.
+fn precisions(run: &str) -> Vec<(u64, f64)> {
+    let metrics = fixture().metrics(run);
+    metrics.iter().filter_map(|m| Some((m["step"].as_u64()?, m["affinity_precision"].as_f64()?))).collect()
+}
+
+/// Waits until a file is there.
+fn wait_for(child: &mut Child, path: &Path) {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(120), "no file came");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits until a log has so many lines.

@@ -26,6 +26,9 @@ pub(super) struct FetchArgs {
     /// Keep the downloaded file after the import
     #[arg(long)]
     keep: bool,
+    /// Also download over plain HTTP, which anyone on the way can change
+    #[arg(long)]
+    allow_http: bool,
     /// Registry of published weights, in place of the built-in one
     #[arg(long, value_name = "FILE")]
     registry: Option<PathBuf>,
@@ -47,7 +50,8 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
         accept(published, &downloads)?;
     }
     let bar = byte_bar("downloading")?;
-    let fetched = fetch(published, &downloads, &FetchSettings::default(), &mut |event| match event {
+    let settings = FetchSettings { allow_http: args.allow_http, ..FetchSettings::default() };
+    let fetched = fetch(published, &downloads, &settings, &mut |event| match event {
         FetchEvent::At { done, total } => {
             if let Some(total) = total {
                 bar.set_length(total);
@@ -60,7 +64,9 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
     let fetched = fetched?;
     match &published.sha256 {
         Some(_) => println!("SHA-256 {} matches the registry's", fetched.sha256),
-        None => println!("SHA-256 {} (the registry has none to compare it with)", fetched.sha256),
+        None => {
+            println!("SHA-256 {} (the registry has none; later downloads are compared with this one)", fetched.sha256)
+        }
     }
     let options = ImportOptions { name: Some(published.name.clone()), ..ImportOptions::default() };
     import_file(store, &registry, &published.model, &fetched.path, &options)

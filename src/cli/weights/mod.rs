@@ -10,6 +10,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::shown::plain;
 use super::table::{bytes, table};
 use crate::models::import::{ImportOptions, Imported, import};
 use crate::weights::registry::{Published, Registry};
@@ -182,10 +183,10 @@ fn report_import(imported: &Imported) -> Result<()> {
         writeln!(out, "  cast: {count} from {from} to f32")?;
     }
     for group in skipped {
-        writeln!(out, "  skipped, {}: {}", group.reason, abridged(&group.keys))?;
+        writeln!(out, "  skipped, {}: {}", group.reason, plain(&abridged(&group.keys)))?;
     }
     for note in notes {
-        writeln!(out, "note: {note}")?;
+        writeln!(out, "note: {}", plain(note))?;
     }
     let verb = if *replaced { "replaced" } else { "installed" };
     writeln!(out, "{verb} '{}' ({}): {}", installed.name, bytes(installed.bytes), installed.path.display())?;
@@ -239,7 +240,7 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
             })
             .collect();
         let report = json!({
-            "home": store.home(), "installed": installed, "not_installed": absent, "built_in": built_in,
+            "home": store.home().to_string_lossy(), "installed": installed, "not_installed": absent, "built_in": built_in,
         });
         writeln!(out, "{report:#}")?;
         return Ok(());
@@ -257,7 +258,7 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
                 manifest.imported.clone(),
                 manifest.origin.clone(),
             ]),
-            Err(error) => writeln!(out, "{name}: {error}")?,
+            Err(error) => writeln!(out, "{name}: {}", plain(&error.to_string()))?,
         }
     }
     if !rows.is_empty() {
@@ -289,7 +290,7 @@ fn run_verify(store: &Store, args: &VerifyArgs) -> Result<ExitCode> {
         let results: Vec<Value> = results
             .iter()
             .map(|(name, result)| match result {
-                Ok(installed) => json!({ "name": name, "ok": true, "path": installed.path }),
+                Ok(installed) => json!({ "name": name, "ok": true, "path": installed.path.to_string_lossy() }),
                 Err(error) => json!({ "name": name, "ok": false, "error": error.to_string() }),
             })
             .collect();
@@ -298,7 +299,7 @@ fn run_verify(store: &Store, args: &VerifyArgs) -> Result<ExitCode> {
         for (name, result) in &results {
             match result {
                 Ok(installed) => writeln!(out, "{name}: ok ({})", bytes(installed.bytes))?,
-                Err(error) => writeln!(out, "{name}: FAILED: {error}")?,
+                Err(error) => writeln!(out, "{name}: FAILED: {}", plain(&error.to_string()))?,
             }
         }
     }

@@ -5,26 +5,28 @@
 //! floats in metres, compressed with LZFSE. rgbd/0.conf is the confidence of each depth, 0 to 2.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
 use glam::DVec3;
 use rawzip::{CompressionMethod, ZipArchive};
+use serde::Deserialize;
 
-use crate::files::MappedFile;
+use crate::files::{Budget, MappedFile};
 use crate::images::{Orientation, Rgb8Image, decode_image};
 use crate::views::calibration::Calibration;
 use crate::views::camera::InvalidPose;
 use crate::views::dataset::{Conventions, Counts};
 use crate::views::depth::{image_size, num_pixels};
+use crate::views::json_rows::{Numbers, Rows};
 use crate::views::recording::{PoseState, check_size};
-use crate::views::text::{json_numbers, json_size};
 use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, ViewsError, text};
 
 const METADATA: [&str; 2] = ["metadata", "metadata.json"];
-/// Largest unpacked size of a member whose size is not known beforehand: a picture or the list of poses.
+/// Largest unpacked size of the metadata, which have some 200 bytes for each frame.
+const LONGEST_METADATA: u64 = 16 << 20;
+/// Largest unpacked size of a picture or a map.
 const LONGEST_MEMBER: u64 = 1 << 28;
 /// Sizes of depth maps by sensor, used if the metadata lack them: LiDAR and the front camera.
 const DEPTH_SIZES: [[usize; 2]; 2] = [[192, 256], [480, 640]];
@@ -111,6 +113,11 @@ impl Files {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, ViewsError> {
+        self.read_at_most(name, LONGEST_MEMBER)
+    }
+
+    /// Reads a file that has at most `longest` bytes.
+    fn read_at_most(&self, name: &str, longest: u64) -> Result<Vec<u8>, ViewsError> {
         let path = self.path(name);
         match self {
             Self::Archive { bytes, members, .. } => {
@@ -119,9 +126,11 @@ impl Files {
                 };
                 let data = bytes.get(member.data.clone()).unwrap_or_default();
                 let unpacked = match member.deflated {
-                    true => read_limited(DeflateDecoder::new(data), LONGEST_MEMBER)
+                    true => Budget::picture(data.len())
+                        .at_most(longest)
+                        .read_all(DeflateDecoder::new(data))
                         .map_err(|error| ViewsError::decode(&path, "the file in the archive", error))?,
-                    false => data.to_vec(),
+                    false => whole(data, longest, &path)?.to_vec(),
                 };
                 let mut crc = flate2::Crc::new();
                 crc.update(&unpacked);
@@ -132,20 +141,38 @@ impl Files {
             }
             Self::Folder(_) => {
                 let bytes = MappedFile::open(&path).map_err(|error| ViewsError::io(&path, "open", error))?;
-                Ok(bytes.to_vec())
+                Ok(whole(&bytes, longest, &path)?.to_vec())
             }
         }
     }
 }
 
-/// Reads the decoder's whole output, up to `limit` bytes.
-fn read_limited(decoder: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
-    let mut unpacked = Vec::new();
-    decoder.take(limit + 1).read_to_end(&mut unpacked)?;
-    if unpacked.len() as u64 > limit {
-        return Err(std::io::Error::other(format!("the unpacked data exceed {limit} bytes")));
+/// Returns the bytes, if there are at most `longest`.
+fn whole<'a>(bytes: &'a [u8], longest: u64, path: &Path) -> Result<&'a [u8], ViewsError> {
+    match bytes.len() as u64 > longest {
+        true => Err(ViewsError::value(path, "the length", bytes.len(), format!("at most {longest} bytes"))),
+        false => Ok(bytes),
     }
-    Ok(unpacked)
+}
+
+/// What is used of the metadata. The rest is skipped and not stored.
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    poses: Option<Rows>,
+    #[serde(rename = "K", default)]
+    camera: Option<Numbers>,
+    #[serde(rename = "perFrameIntrinsicCoeffs", default)]
+    of_frames: Option<Rows>,
+    w: Option<Numbers>,
+    h: Option<Numbers>,
+    dw: Option<Numbers>,
+    dh: Option<Numbers>,
+}
+
+/// Returns width and height of a picture, if both are whole numbers of pixels.
+fn size(width: Option<Numbers>, height: Option<Numbers>) -> Option<[usize; 2]> {
+    let side = |side: Option<Numbers>| side?.number().filter(|x| (1.0..=1e6).contains(x)).map(|x| x.round() as usize);
+    Some([side(width)?, side(height)?])
 }
 
 #[derive(Debug)]
@@ -166,22 +193,20 @@ pub(super) fn open(root: &Path) -> Result<impl Dataset + 'static, ViewsError> {
         return Err(ViewsError::missing(root, Layout::Record3d, "the list of poses", "a file named metadata"));
     };
     let path = files.path(name);
-    let metadata: serde_json::Value = serde_json::from_slice(&files.read(name)?)
+    let metadata: Metadata = serde_json::from_slice(&files.read_at_most(name, LONGEST_METADATA)?)
         .map_err(|error| ViewsError::decode(&path, "the JSON text", error))?;
-    let poses = metadata.get("poses").and_then(|poses| poses.as_array());
-    let Some(poses) = poses else {
+    let Some(Rows(poses)) = &metadata.poses else {
         return Err(ViewsError::value(&path, "\"poses\"", "missing", "an array of seven numbers for each frame"));
     };
-    let size = json_size(&metadata, &["w"], &["h"]);
-    let general = match metadata.get("K").and_then(json_numbers).as_deref() {
+    let stated = size(metadata.w, metadata.h);
+    let general = match metadata.camera.as_ref().and_then(Numbers::get) {
         Some(&[fx, _, _, _, fy, _, cx, cy, _]) => Some(Calibration::of([fx, fy, cx, cy])),
         _ => None,
     };
-    let own = metadata.get("perFrameIntrinsicCoeffs").and_then(|all| all.as_array());
     let calibration = |i: usize| {
-        let own = own.and_then(|all| json_numbers(all.get(i)?));
+        let own = metadata.of_frames.as_ref().and_then(|Rows(all)| all.get(i)?.get());
         let own = own.and_then(|numbers| Some(Calibration::of(*numbers.first_chunk::<4>()?)));
-        own.or(general).map(|calibration| Calibration { size, ..calibration })
+        own.or(general).map(|calibration| Calibration { size: stated, ..calibration })
     };
     let picture = |i: usize| {
         ["jpg", "png"].map(|extension| format!("rgbd/{i}.{extension}")).into_iter().find(|name| files.has(name))
@@ -205,7 +230,7 @@ pub(super) fn open(root: &Path) -> Result<impl Dataset + 'static, ViewsError> {
             Some(sizes) => sizes,
             None => {
                 let color = image_size(&files.read(&name)?, &files.path(&name))?;
-                *sizes.insert((color, json_size(&metadata, &["dw"], &["dh"])))
+                *sizes.insert((color, size(metadata.dw, metadata.dh)))
             }
         };
         let Some(camera) = calibration(i) else {
@@ -219,11 +244,11 @@ pub(super) fn open(root: &Path) -> Result<impl Dataset + 'static, ViewsError> {
         };
         let depth = depth.map(|size| camera.fitted(camera.size.unwrap_or(color_size), size, &path)).transpose()?;
         let convention = PoseConvention::OPENGL_CAMERA_TO_WORLD;
-        let pose: PoseState = match json_numbers(pose).as_deref() {
+        let pose: PoseState = match pose.get() {
             Some(&[qx, qy, qz, qw, x, y, z]) => {
                 Pose::from_quaternion([qx, qy, qz, qw], DVec3::new(x, y, z), convention).into()
             }
-            other => PoseState::Invalid(InvalidPose::Count { found: other.map_or(0, <[f64]>::len), expected: "7" }),
+            _ => PoseState::Invalid(InvalidPose::Count { found: pose.count(), expected: "7" }),
         };
         match pose {
             PoseState::Valid(_) => counts.posed += 1,
@@ -278,7 +303,9 @@ fn guessed_depth_size(files: &Files, number: usize, color: [usize; 2]) -> Result
 #[cfg(feature = "record3d")]
 fn unpack(bytes: &[u8], limit: usize, path: &Path) -> Result<Vec<u8>, ViewsError> {
     let mut decoder = lzfse_rust::LzfseRingDecoder::default();
-    read_limited(decoder.reader_bytes(bytes), limit as u64)
+    Budget::picture(bytes.len())
+        .at_most(limit as u64)
+        .read_all(decoder.reader_bytes(bytes))
         .map_err(|error| ViewsError::decode(path, "the LZFSE data", error))
 }
 
@@ -330,9 +357,9 @@ impl Dataset for Record3d {
         let jpg = format!("rgbd/{number}.jpg");
         let name = if self.files.has(&jpg) { jpg } else { format!("rgbd/{number}.png") };
         let path = self.files.path(&name);
-        let image = decode_image(&self.files.read(&name)?, &path, Orientation::AsStored)?;
-        check_size(&path, [image.width(), image.height()], &frame.color)?;
-        Ok(image)
+        let bytes = self.files.read(&name)?;
+        check_size(&path, image_size(&bytes, &path)?, &frame.color)?;
+        Ok(decode_image(&bytes, &path, Orientation::AsStored)?)
     }
 
     fn depth(&self, index: usize) -> Result<Option<DepthImage>, ViewsError> {

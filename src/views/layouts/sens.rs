@@ -15,7 +15,7 @@ use super::scannet::is_identity;
 use crate::files::MappedFile;
 use crate::images::{Orientation, Rgb8Image, decode_image};
 use crate::views::dataset::{Conventions, Counts};
-use crate::views::depth::{image_size, meters_from_units, num_pixels};
+use crate::views::depth::{check_budget, image_size, meters_from_units, num_pixels};
 use crate::views::recording::check_size;
 use crate::views::{Dataset, DepthImage, Frame, Intrinsics, Layout, Pose, PoseConvention, Stored, ViewsError, text};
 
@@ -255,14 +255,14 @@ impl Dataset for Sens {
             }
             return Ok(Rgb8Image::new(width, height, bytes.as_chunks().0.to_vec())?);
         }
-        let image = decode_image(bytes, &self.path, Orientation::AsStored)?;
-        check_size(&self.path, [image.width(), image.height()], &frame.color)?;
-        Ok(image)
+        check_size(&self.path, image_size(bytes, &self.path)?, &frame.color)?;
+        Ok(decode_image(bytes, &self.path, Orientation::AsStored)?)
     }
 
     fn depth(&self, index: usize) -> Result<Option<DepthImage>, ViewsError> {
         let (frame, bytes) = self.blob(index, 1)?;
         let Some(Intrinsics { width, height, .. }) = frame.depth else { return Ok(None) };
+        check_budget(bytes, [width, height], 2, &self.path)?;
         let mut raw = vec![0; width * height * 2];
         match self.depth_coding {
             DepthCoding::Raw => {

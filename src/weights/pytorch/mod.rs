@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 
 use super::tensor::{floats_from_le, ints_from_le};
 use super::{HostTensor, IntTensor, Inventory, StateDict, TensorInfo, WeightsError};
-use crate::files::MappedFile;
+use crate::files::{Budget, MappedFile};
 use container::Blob;
 use pickle::{Id, Pickle, Tensor, Value};
 
@@ -152,7 +152,7 @@ impl Checkpoint {
     /// [`WeightsError::MissingKey`] if there is no such value, [`WeightsError::TooLarge`] if it
     /// is larger or deeper than a configuration can be.
     pub fn json(&self, keys: &[&str]) -> Result<Json, WeightsError> {
-        let mut budget = Budget { entries: MAX_ENTRIES, text: MAX_TEXT };
+        let mut budget = JsonBudget { entries: MAX_ENTRIES, text: MAX_TEXT };
         self.to_json(self.find(keys)?, MAX_DEPTH, &mut budget)
     }
 
@@ -225,18 +225,16 @@ impl Checkpoint {
         let mut visited = 0;
         self.collect_leaves(id, String::new(), MAX_DEPTH, &mut visited, &mut leaves)?;
 
-        let mut budget = EXPANSION_FLOOR.max(EXPANSION.saturating_mul(self.bytes.len() as u64));
-        let limit = budget;
+        let mut budget = Budget::new(self.bytes.len() as u64, EXPANSION, EXPANSION_FLOOR);
         for leaf in leaves.values() {
             let Value::Tensor(tensor) = self.pickle.get(*leaf) else {
                 continue;
             };
             let element = if tensor.dtype.is_float() { 4 } else { 8 };
             let needed = (tensor.numel as u64).saturating_mul(element);
-            budget = budget.checked_sub(needed).ok_or_else(|| {
-                let found = (limit - budget).saturating_add(needed);
-                self.too_large("the memory its tensors take in bytes", found, limit)
-            })?;
+            budget
+                .charge(needed)
+                .map_err(|over| self.too_large("the memory its tensors take in bytes", over.needed, over.limit))?;
             self.storage_of(tensor)?;
         }
         Ok(leaves)
@@ -373,7 +371,7 @@ impl Checkpoint {
         })
     }
 
-    fn to_json(&self, id: Id, depth: usize, budget: &mut Budget) -> Result<Json, WeightsError> {
+    fn to_json(&self, id: Id, depth: usize, budget: &mut JsonBudget) -> Result<Json, WeightsError> {
         let limit = MAX_ENTRIES as u64;
         budget.entries =
             budget.entries.checked_sub(1).ok_or_else(|| self.too_large("the number of values", limit + 1, limit))?;
@@ -484,12 +482,12 @@ enum Leaf {
 }
 
 /// The budget left for a conversion to JSON.
-struct Budget {
+struct JsonBudget {
     entries: usize,
     text: usize,
 }
 
-impl Budget {
+impl JsonBudget {
     fn charge(&mut self, checkpoint: &Checkpoint, text: &str) -> Result<(), WeightsError> {
         match self.text.checked_sub(text.len()) {
             Some(left) => {

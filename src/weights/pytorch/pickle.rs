@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::Dtype;
+use crate::files::Budget;
 
 /// Index of a value in the arena.
 pub(super) type Id = u32;
@@ -26,6 +27,12 @@ const MAX_NAME: usize = 256;
 const MAX_TENSORS: usize = 200_000;
 /// Most dimensions of a tensor.
 const MAX_RANK: usize = 16;
+
+/// Bytes of copied dictionary entries per byte of pickle. A list that is copied once was written with more bytes
+/// for each pair.
+const COPIED_PER_BYTE: u64 = 8;
+/// Bytes of copied entries always granted.
+const COPIED_FLOOR: u64 = 1 << 20;
 
 /// Reason why the interpreter stopped.
 #[derive(Debug)]
@@ -108,6 +115,7 @@ impl Pickle {
             marks: Vec::new(),
             memo: HashMap::new(),
             num_tensors: 0,
+            copied: Budget::new(bytes.len().min(MAX_BYTES) as u64, COPIED_PER_BYTE, COPIED_FLOOR),
         };
         match machine.run() {
             Ok(root) => Ok(Self { root, len: machine.at, values: machine.values }),
@@ -173,6 +181,8 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
     /// Tensors and storage references so far.
     num_tensors: usize,
+    /// Bytes that dictionaries made of lists may still take: one list can be named again and again.
+    copied: Budget,
 }
 
 impl<'a> Machine<'a> {
@@ -522,7 +532,7 @@ impl<'a> Machine<'a> {
         };
         let value = match (&**name, arguments.as_slice()) {
             ("collections.OrderedDict", []) | ("collections.defaultdict", [] | [_]) => Value::Dict(Vec::new()),
-            ("collections.OrderedDict", [items]) => self.dict_of_pairs(*items)?,
+            ("collections.OrderedDict", &[items]) => self.dict_of_pairs(items)?,
             (
                 "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
                 [storage, offset, shape, stride, ..],
@@ -540,10 +550,12 @@ impl<'a> Machine<'a> {
         self.push(value)
     }
 
-    fn dict_of_pairs(&self, items: Id) -> Result<Value> {
-        let (Value::List(items) | Value::Tuple(items)) = self.get(items) else {
+    fn dict_of_pairs(&mut self, items: Id) -> Result<Value> {
+        let (Value::List(items) | Value::Tuple(items)) = self.values.get(items as usize).unwrap_or(&Value::None) else {
             return Err("OrderedDict is built from something that is no list".into());
         };
+        let size = items.len() as u64 * size_of::<(Id, Id)>() as u64;
+        self.copied.charge(size).map_err(|error| format!("lists are copied into dictionaries too often: {error}"))?;
         let entries = items.iter().map(|item| match self.get(*item) {
             Value::Tuple(pair) | Value::List(pair) => match **pair {
                 [key, value] => Ok((key, value)),
