@@ -258,7 +258,7 @@ fn sources(path: &Path, args: &TrainArgs) -> Result<Vec<Source>> {
         Ok(sources)
     };
     match own {
-        Ok(sources) if sources.iter().any(|source| matches!(source, Source::Recording(_))) => Ok(sources),
+        Ok(sources) if sources.iter().any(Source::is_recording) => Ok(sources),
         Ok(mut sources) => {
             sources.extend(children()?);
             Ok(sources)

@@ -26,9 +26,12 @@ pub struct Room {
 }
 
 /// Divides `rooms` over [`Split::ALL`]: 70 % for training, 15 % for validation and 15 % for testing. Each
-/// split gets at least one room if there are three.
+/// split gets at least one room if there are three. Of two rooms, one is for training and one for testing.
 #[must_use]
 pub fn counts_of(rooms: usize) -> [usize; 3] {
+    if rooms == 2 {
+        return [1, 0, 1];
+    }
     let share = (rooms as f64 * HELD_OUT).round() as usize;
     let held_out = if rooms >= 3 { share.max(1) } else { 0 };
     [rooms - 2 * held_out, held_out, held_out]
