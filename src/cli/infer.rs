@@ -289,10 +289,12 @@ fn check_results(folder: &Path, source: &Source, force: bool) -> Result<()> {
     }
     let Ok(text) = std::fs::read(folder.join("summary.json")) else { return Ok(()) };
     let Ok(summary) = serde_json::from_slice::<serde_json::Value>(&text) else { return Ok(()) };
-    let was = |key: &str| summary[key].as_str().map(|path| real(Path::new(path)));
-    let olds = [was("scan"), was("recording")];
-    let is_same =
-        [Some(source.path()), source.recording()].into_iter().flatten().any(|path| olds.contains(&Some(real(path))));
+    let olds = ["scan", "recording"].map(|key| summary[key].as_str().map(Path::new));
+    // A relative path was given in another folder, perhaps.
+    let is =
+        |old: &Path, path: &Path| real(old) == real(path) || old.is_relative() && old.file_name() == path.file_name();
+    let news = || [Some(source.path()), source.recording()].into_iter().flatten();
+    let is_same = olds.iter().flatten().any(|old| news().any(|path| is(old, path)));
     match olds.into_iter().flatten().next() {
         Some(old) if !is_same && !force => bail!(
             "{}: holds the results of {}; name another folder with -o, or replace them with --force",

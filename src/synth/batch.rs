@@ -96,7 +96,7 @@ mod tests {
     fn each_split_gets_a_share() {
         assert_eq!(counts_of(40), [28, 6, 6]);
         assert_eq!(counts_of(3), [1, 1, 1]);
-        assert_eq!(counts_of(2), [2, 0, 0]);
+        assert_eq!(counts_of(2), [1, 0, 1]);
         assert_eq!(counts_of(0), [0, 0, 0]);
     }
 }
