@@ -370,6 +370,27 @@ mod ply_files {
     }
 }
 
+#[test]
+fn a_legend_is_in_the_comments_once() {
+    let dir = dir();
+    for encoding in [PlyEncoding::Ascii, PlyEncoding::BinaryLittleEndian] {
+        let source = put(&dir, "in.ply", ply(encoding));
+        let n = PointCloud::read(&source).unwrap().len();
+        let dest = dir.path().join("out.ply");
+        for name in ["wall", "floor\nend_header"] {
+            let lines = vec![format!("label 0 color 1 2 3 name {name}")];
+            let field = Field::new("label", vec![0_i32; n]).explained("number of the word", lines);
+            write_with_fields(if dest.exists() { &dest } else { &source }, &dest, &[field]).unwrap();
+        }
+        let bytes = std::fs::read(&dest).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert_eq!(text.matches("comment geopurify ").count(), 1);
+        assert!(text.contains("comment geopurify label 0 color 1 2 3 name floor end_header\n"));
+        assert_eq!(PointCloud::read(&dest).unwrap().len(), n);
+        std::fs::remove_file(&dest).unwrap();
+    }
+}
+
 /// What a labelled scan has for each of `n` points.
 fn labelled(n: usize) -> Vec<Field> {
     let mut fields = vec![
@@ -811,6 +832,26 @@ mod las_files {
         let wrong = Field { as_classification: true, ..Field::new("classification", vec![1_i32; 3]) };
         assert!(fail(wrong).contains("u8"));
         assert!(!dest.exists());
+    }
+
+    #[test]
+    fn a_legend_is_inside_the_file_once() {
+        let dir = dir();
+        let source = put(&dir, "in.las", las(3, false, false, 3).0);
+        let dest = dir.path().join("out.laz");
+        let field = |name: &str| {
+            let line = format!("label 0 color 1 2 3 name {name}");
+            Field::new("label", vec![0_i32; 3]).explained("number of the word; -1: none, and more", vec![line])
+        };
+        write_with_fields(&source, &dest, &[field("wall")]).unwrap();
+        // Labelled once more, the new legend replaces the old one.
+        write_with_fields(&dest, &dest, &[field("floor")]).unwrap();
+        let (header, _) = las_points(&dest);
+        let legends: Vec<_> = header.vlrs().iter().filter(|vlr| vlr.user_id == "geopurify").collect();
+        assert_eq!(legends.len(), 1);
+        assert_eq!(legends[0].data, b"label 0 color 1 2 3 name floor\n");
+        let extra = header.vlrs().iter().find(|vlr| vlr.record_id == 4).unwrap();
+        assert_eq!(&extra.data[160..192], b"number of the word; -1: none, an");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::networks::{WayOut as _, open_session};
 use super::numbers::length;
 use super::outputs::check_folder;
 use super::progress::Bars;
-use super::shown::plain;
+use super::say;
 use super::table::stage_table;
 use super::viewing::UpArg;
 use crate::cloud::{Field, write_with_fields};
@@ -45,10 +45,10 @@ pub(super) struct EncodeArgs {
     colored: Option<PathBuf>,
     /// Weights of Sonata: the published .pth, safetensors, or a name in the store [default: the store's
     /// `sonata`, else the built-in `sonata-demo`]
-    #[arg(long, alias = "sonata", value_name = "FILE|NAME")]
+    #[arg(long = "teacher", aliases = ["sonata", "weights"], value_name = "FILE|NAME")]
     weights: Option<PathBuf>,
     /// Sonata's configuration (JSON), if neither the file nor its shapes determine it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = "teacher-config", alias = "config", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Edge length of a voxel, in the scan's unit [default: 2 cm, larger if the points are farther apart]
     #[arg(long, value_parser = length)]
@@ -75,7 +75,7 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     let scene = Scene::read(&args.scan)?;
     timer.lap("read scan");
     let up = args.up.map(DVec3::from);
-    let encoded = session.encode(&scene, args.voxel, up, &mut timer).or_configuration("--config");
+    let encoded = session.encode(&scene, args.voxel, up, &mut timer).or_configuration("--teacher-config");
     let Encoded { encoding, voxel_size, up, mut notes } =
         encoded.with_context(|| format!("encoding {}", args.scan.display()))?;
 
@@ -162,11 +162,12 @@ fn report(args: &EncodeArgs, encoding: &Encoding, run: &Run<'_>) -> Result<()> {
         writeln!(out, "{json:#}")?;
         return Ok(());
     }
-    for note in notes {
-        writeln!(out, "note: {}", plain(note))?;
+    notes.iter().for_each(|note| say::note(note));
+    if say::is_verbose() {
+        write!(out, "{}", stage_table(stages, seconds, peak))?;
     }
-    write!(out, "{}", stage_table(stages, seconds, peak))?;
-    writeln!(out, "{points} points, {voxels} voxels, {cells} cells of {} channels", encoding.num_channels)?;
+    let channels = encoding.num_channels;
+    writeln!(out, "{points} points, {voxels} voxels, {cells} cells of {channels} channels, {seconds:.1} s")?;
     for file in files {
         writeln!(out, "{}", file.display())?;
     }

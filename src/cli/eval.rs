@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
 use super::label_ids::LabelIds;
 use super::labelling::{LabellingArgs, without_prefix};
+use super::outputs::check_writable;
+use super::say;
 use super::shown::plain;
 use super::table::table;
 use super::told_once;
@@ -18,6 +20,7 @@ use crate::eval::report::{Failure, Report, SceneResult};
 use crate::eval::scenes::{LabelledScene, find_scenes};
 use crate::files::{is_full, lock};
 use crate::labels::{LabelsError, Preset, Protocol};
+use crate::session::split_of;
 
 /// Arguments of `eval`.
 #[derive(clap::Args, Debug)]
@@ -37,7 +40,7 @@ pub(super) struct EvalArgs {
     #[arg(short, long, value_name = "REPORT")]
     output: PathBuf,
     /// Evaluate only the scenes in this list, one name per line
-    #[arg(long, value_name = "FILE.txt")]
+    #[arg(long = "only", alias = "scenes", value_name = "FILE.txt")]
     scenes: Option<PathBuf>,
     /// Meaning of the label numbers: class (numbers of classes) or nyu40 [auto: nyu40 if the preset takes its
     /// classes from NYU40's, else class]
@@ -52,15 +55,18 @@ pub(super) struct EvalArgs {
     ignore: Vec<i64>,
     #[command(flatten)]
     labelling: LabellingArgs,
+    /// Check everything and print which scenes would be evaluated
+    #[arg(long)]
+    dry_run: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl EvalArgs {
-    fn settings(&self) -> EvaluationSettings {
+    fn settings(&self, folder: &Path) -> EvaluationSettings {
         EvaluationSettings {
-            folder: self.folder.clone(),
+            folder: folder.to_path_buf(),
             output: self.output.clone(),
             preset: self.preset,
             label_ids: self.label_ids.into(),
@@ -89,8 +95,21 @@ fn with_way_out(error: EvaluationError) -> anyhow::Error {
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
-    let scenes = listed(args, find_scenes(&args.folder)?)?;
-    let evaluation = Evaluation::new(args.settings(), &args.labelling.options()).map_err(with_way_out)?;
+    let folder = split_of(&args.folder, "test").unwrap_or_else(|| args.folder.clone());
+    if folder != args.folder {
+        say::note(&format!("{} has parts: {} is evaluated", args.folder.display(), folder.display()));
+    }
+    let scenes = listed(args, find_scenes(&folder)?)?;
+    check_writable(&args.output)?;
+    if args.dry_run {
+        let mut out = std::io::stdout().lock();
+        for scene in &scenes {
+            let from = scene.recording.as_ref().map_or(String::new(), |path| format!(" with {}", path.display()));
+            writeln!(out, "would evaluate {}: {}{from}", scene.name, scene.scan.display())?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let evaluation = Evaluation::new(args.settings(&folder), &args.labelling.options()).map_err(with_way_out)?;
     let locked = lock(&args.output).with_context(|| args.output.display().to_string())?;
     let Some(_alone) = locked else { bail!("{}: another process evaluates here", args.output.display()) };
     let session = args.labelling.session()?;
@@ -101,11 +120,11 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let (mut num_new, mut seconds) = (0, 0.0);
     for (i, scene) in (1..).zip(&scenes) {
         // One bad scene does not stop the others.
-        match evaluation.result(scene, &labeller, &mut |line| eprintln!("{}", plain(line))).map_err(with_way_out) {
+        match evaluation.result(scene, &labeller, &mut say::line).map_err(with_way_out) {
             Ok((result, is_new)) => {
                 let took = if is_new { format!("{:.1} s", result.seconds) } else { "done before".to_owned() };
                 let figures = of_scene(evaluation.protocol(), &result)?;
-                eprintln!("{i}/{} {}: {figures}; {took}", scenes.len(), plain(&scene.name));
+                say::line(&format!("{i}/{} {}: {figures}; {took}", scenes.len(), scene.name));
                 if is_new {
                     num_new += 1;
                     seconds += result.seconds;
@@ -129,7 +148,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let files = evaluation.write(&report)?;
     print(args, &report, &files)?;
     if num_new > 0 && !args.json {
-        println!("{:.1} s for each of {num_new} scenes, without loading weights", seconds / f64::from(num_new));
+        let each = seconds / f64::from(num_new);
+        say::line(&format!("{each:.1} s for each of {num_new} scenes, without loading weights"));
     }
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,6 @@
 //! `geopurify infer`: labels every point of scans and recordings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,20 +8,24 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use super::labelling::{LabellingArgs, without_prefix};
+use super::outputs::check_writable;
 use super::progress::Bars;
+use super::say;
 use super::shown::plain;
 use super::table::{stage_table, table};
 use super::told_once;
 use super::words::words;
+use crate::cloud::recognise;
 use crate::files::is_full;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
-use crate::labels::Preset;
-use crate::pipeline::{PipelineError, Scene, SeenView};
-use crate::session::{Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, stem};
+use crate::labels::{Preset, asprs_class};
+use crate::pipeline::{PipelineError, ScanColors, ScanOptions, Scene, SeenView};
+use crate::query::saved::FILE_NAME;
+use crate::session::{Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, scenes_at, stem};
 use crate::stages::StageTimer;
-use crate::views::Dataset;
 use crate::views::fuse::FuseOptions;
+use crate::views::{Dataset, Layout, detect};
 
 /// Benchmark whose classes are looked for if no words are given.
 const USUAL_PRESET: &str = "scannet20";
@@ -43,22 +47,56 @@ pub(super) struct InferArgs {
     /// matterport160 [default: scannet20]
     #[arg(long, value_name = "NAME")]
     preset: Option<Preset>,
-    /// Words for things that do not matter; points nearest to them stay unlabelled [without a value:
-    /// background]
-    #[arg(long, value_name = "WORDS", num_args = 0..=1, default_missing_value = "background")]
+    /// Words for things that do not matter; points nearest to them stay unlabelled [default: background with
+    /// --words, none with --preset]
+    #[arg(long, value_name = "WORDS")]
     background: Option<String>,
+    /// Label every point by its nearest word, without a background
+    #[arg(long, conflicts_with = "background")]
+    no_background: bool,
     /// Folder for the results [default: NAME-labels beside the scan]; for several scans, a folder of such
     /// folders
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Replace the results of another scan in the folder
+    #[arg(long)]
+    force: bool,
+    /// Colours of the labelled scan: its own (labelled), those of the labels (labels-coloured), or both files
+    #[arg(long, value_enum, default_value_t = ColorsArg::Both)]
+    colors: ColorsArg,
+    /// For LAS and LAZ: set the classification of every point to the ASPRS class of its label. `WORD=CLASS,..`
+    /// adds to the usual words, such as ground, tree, building
+    #[arg(long, value_name = "WORD=CLASS,..", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    classification: Option<String>,
     /// Also save each picture that the model sees, and the labels found in it
     #[arg(long, value_name = "DIR")]
     save_views: Option<PathBuf>,
     #[command(flatten)]
     labelling: LabellingArgs,
+    /// Check everything and print what would be done, without doing it
+    #[arg(long)]
+    dry_run: bool,
     /// Print the summaries as JSON, one per line
     #[arg(long)]
     json: bool,
+}
+
+/// Colours of the labelled scan on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ColorsArg {
+    Both,
+    Scan,
+    Labels,
+}
+
+impl From<ColorsArg> for ScanColors {
+    fn from(arg: ColorsArg) -> Self {
+        match arg {
+            ColorsArg::Both => Self::Both,
+            ColorsArg::Scan => Self::Scan,
+            ColorsArg::Labels => Self::Labels,
+        }
+    }
 }
 
 /// One scan to be labelled.
@@ -74,7 +112,7 @@ fn words_of(args: &InferArgs) -> Result<Words> {
         let preset = match args.preset {
             Some(preset) => preset,
             None => {
-                eprintln!("no --words: looking for the classes of {USUAL_PRESET}");
+                say::line(&format!("no --words: looking for the classes of {USUAL_PRESET}"));
                 USUAL_PRESET.parse::<Preset>()?
             }
         };
@@ -82,23 +120,61 @@ fn words_of(args: &InferArgs) -> Result<Words> {
     } else {
         Words::new(words(&args.words)?)
     };
-    let background = match &args.background {
-        Some(given) => words(std::slice::from_ref(given)).context("--background")?,
-        None => Vec::new(),
+    let labels = match &args.background {
+        Some(file) if Path::new(file).exists() => {
+            bail!("--background takes words, but {file} is a file: give the scan before it")
+        }
+        Some(given) => {
+            let background = words(std::slice::from_ref(given)).context("--background")?;
+            Words { background, ..labels }
+        }
+        None if args.no_background => labels.without_background(),
+        None => labels,
     };
-    Ok(Words { background, ..labels })
+    if let ([word], false) = (labels.labels.as_slice(), labels.background.is_empty()) {
+        say::line(&format!(
+            "one word: points nearer to \"{}\" than to \"{word}\" stay unlabelled",
+            labels.background.join(", ")
+        ));
+    }
+    Ok(labels)
+}
+
+/// ASPRS classes of the labels, if they are asked for.
+fn classification(args: &InferArgs, words: &Words) -> Result<Option<Vec<u8>>> {
+    let Some(text) = &args.classification else { return Ok(None) };
+    let mut own = BTreeMap::new();
+    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let parsed =
+            pair.split_once('=').and_then(|(word, class)| Some((word.trim(), class.trim().parse::<u8>().ok()?)));
+        let Some((word, class)) = parsed else {
+            bail!("--classification: \"{pair}\" is not WORD=CLASS with a class from 0 to 255");
+        };
+        if !words.labels.iter().any(|label| label.eq_ignore_ascii_case(word)) {
+            bail!("--classification: \"{word}\" is none of the words");
+        }
+        own.insert(word.to_lowercase(), class);
+    }
+    let class = |label: &String| own.get(&label.to_lowercase()).copied().unwrap_or_else(|| asprs_class(label));
+    Ok(Some(words.labels.iter().map(class).collect()))
 }
 
 pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     let words = words_of(args)?;
     let jobs = jobs(args)?;
+    check(args, &jobs)?;
+    let scan = ScanOptions { colors: args.colors.into(), classification: classification(args, &words)? };
+    if args.dry_run {
+        return dry_run(args, &words, &jobs);
+    }
+    let example = words.labels.get(2).or(words.labels.first()).cloned().unwrap_or_default();
     let session = args.labelling.session()?;
     let labeller = args.labelling.labeller(&session, words)?;
-    let run = Run { args, labeller: &labeller };
+    let run = Run { args, labeller: &labeller, scan: &scan };
     let mut failed: Vec<String> = Vec::new();
     for job in &jobs {
         if jobs.len() > 1 {
-            eprintln!("== {}", plain(&job.name));
+            say::line(&format!("== {}", job.name));
         }
         // One bad scan does not stop the others.
         if let Err(error) = run.job(job) {
@@ -108,6 +184,9 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
             }
             failed.push(job.name.clone());
         }
+    }
+    if let Some(job) = jobs.iter().find(|job| !failed.contains(&job.name) && job.output.join(FILE_NAME).is_file()) {
+        say::line(&format!("next: geopurify query {} \"{example}\"", job.output.display()));
     }
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -133,7 +212,14 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     let layout = args.labelling.options().views.layout;
     let mut sources: Vec<Source> = Vec::new();
     for path in &args.scans {
-        sources.extend(Source::at(path, layout)?);
+        if !path.exists() && path.extension().is_none() && path.components().count() == 1 && !args.words.is_empty() {
+            let word = path.display();
+            bail!(
+                "{word}: no such file; several words are one argument: --words \"{}, {word}\"",
+                args.words.join(", ")
+            );
+        }
+        sources.extend(scenes_at(path, layout)?);
     }
     if sources.is_empty() {
         bail!("nothing to label: give a scan (geopurify infer scene.ply), or a recording (--rgbd DIR)");
@@ -144,14 +230,17 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
         let path = source.path().to_path_buf();
         let output = match &args.output {
             None => beside(&path),
-            Some(folder) if several => {
-                // Scans of one name from different folders get separate folders.
-                let name = stem(&path);
-                let mut numbered = std::iter::once(name.clone()).chain((2..).map(|i| format!("{name}-{i}")));
-                folder.join(numbered.find(|name| taken.insert(name.clone())).unwrap_or(name))
-            }
+            Some(folder) if several => folder.join(stem(&path)),
             Some(folder) => folder.clone(),
         };
+        // Scans of one name get separate folders.
+        let numbered = |i: usize| {
+            let mut name = output.as_os_str().to_owned();
+            name.push(format!("-{i}"));
+            PathBuf::from(name)
+        };
+        let mut free = std::iter::once(output.clone()).chain((2..).map(numbered));
+        let output = free.find(|folder| taken.insert(folder.clone())).unwrap_or(output);
         Job { name: path.display().to_string(), source, output }
     });
     Ok(jobs.collect())
@@ -166,9 +255,84 @@ fn beside(path: &Path) -> PathBuf {
     }
 }
 
+/// Finds faults of files and folders before networks are loaded.
+fn check(args: &InferArgs, jobs: &[Job]) -> Result<()> {
+    for job in jobs {
+        let scan = match &job.source {
+            Source::Scan(scan) | Source::ScanInRecording { scan, .. } => Some(scan),
+            Source::Recording(_) | Source::SceneFolder { .. } => None,
+        };
+        // Of several scans, the others are labelled if one fails.
+        if let ([_], Some(scan)) = (jobs, scan) {
+            recognise(scan)?;
+        }
+        if let Some(recording) = job.source.recording() {
+            detect_or(recording, args.labelling.options().views.layout)?;
+        }
+        check_results(&job.output, &job.source, args.force)?;
+    }
+    let folders = jobs.iter().map(|job| job.output.as_path()).chain(args.save_views.as_deref());
+    folders.into_iter().try_for_each(check_writable)
+}
+
+fn detect_or(recording: &Path, layout: Option<Layout>) -> Result<Layout> {
+    Ok(layout.map_or_else(|| detect(recording), Ok)?)
+}
+
+/// Fails if `folder` holds the results of another scan, or the scan itself as a result.
+fn check_results(folder: &Path, source: &Source, force: bool) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if source.path().is_file() && source.path().parent().is_some_and(|parent| real(parent) == real(folder)) {
+        let name = source.path().file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("labelled.") || name.starts_with("labels-coloured.") {
+            bail!("{}: the results would replace this scan; name another folder with -o", source.path().display());
+        }
+    }
+    let Ok(text) = std::fs::read(folder.join("summary.json")) else { return Ok(()) };
+    let Ok(summary) = serde_json::from_slice::<serde_json::Value>(&text) else { return Ok(()) };
+    let olds = ["scan", "recording"].map(|key| summary[key].as_str().map(Path::new));
+    // A relative path was given in another folder, perhaps.
+    let is =
+        |old: &Path, path: &Path| real(old) == real(path) || old.is_relative() && old.file_name() == path.file_name();
+    let news = || [Some(source.path()), source.recording()].into_iter().flatten();
+    let is_same = olds.iter().flatten().any(|old| news().any(|path| is(old, path)));
+    match olds.into_iter().flatten().next() {
+        Some(old) if !is_same && !force => bail!(
+            "{}: holds the results of {}; name another folder with -o, or replace them with --force",
+            folder.display(),
+            old.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Prints what a run would do.
+fn dry_run(args: &InferArgs, words: &Words, jobs: &[Job]) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    for job in jobs {
+        let from = match job.source.recording() {
+            Some(recording) if recording != job.source.path() => format!(" with {}", recording.display()),
+            Some(_) => " (a recording)".to_owned(),
+            None => String::new(),
+        };
+        writeln!(out, "would label {}{from}, into {}", job.name, job.output.display())?;
+    }
+    writeln!(out, "words: {}", words.labels.join(", "))?;
+    if !words.background.is_empty() {
+        writeln!(out, "background: {}", words.background.join(", "))?;
+    }
+    // Missing weights are faults too.
+    let networks = args.labelling.networks();
+    for origin in networks.origins(args.labelling.needed())? {
+        writeln!(out, "weights: {origin}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 struct Run<'a> {
     args: &'a InferArgs,
     labeller: &'a Labeller<'a>,
+    scan: &'a ScanOptions,
 }
 
 impl Run<'_> {
@@ -176,7 +340,7 @@ impl Run<'_> {
         let mut bars = Bars::new();
         let mut progress = |stage, share| bars.show(stage, share);
         let mut timer = StageTimer::with_progress(&mut progress);
-        match job.source.open(self.labeller.views(), &mut timer, &mut |line| eprintln!("{}", plain(line)))? {
+        match job.source.open(self.labeller.views(), &mut timer, &mut say::line)? {
             Opened::Scan(scene, dataset) => {
                 let results = self.label(&scene, ViewSource::of(dataset.as_deref()), &job.output, &mut timer)?;
                 drop(timer);
@@ -190,15 +354,15 @@ impl Run<'_> {
     /// Labels each frame of a recording without poses as a separate scan.
     fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
         let frames = self.labeller.views().frames_alone(dataset);
-        eprintln!(
+        say::line(&format!(
             "the recording has no poses: {} of its {} frames are labelled, each alone, in its own camera's axes",
             frames.len(),
             dataset.len()
-        );
+        ));
         let mut num_failed = 0;
         for &frame in &frames {
             let name = &dataset.frames()[frame].name;
-            eprintln!("== frame {}", plain(name));
+            say::line(&format!("== frame {name}"));
             if let Err(error) = self.label_frame(dataset, frame, &output.join(name.replace(['/', '\\'], "-"))) {
                 eprintln!("error: frame {name}: {}", told_once(&error));
                 num_failed += 1;
@@ -240,7 +404,7 @@ impl Run<'_> {
             None => Ok(()),
         };
         let labelled = self.labeller.label(scene, source, timer, &mut save_view)?;
-        labelled.save(output, timer).map_err(SessionError::into)
+        labelled.save_as(output, self.scan, timer).map_err(SessionError::into)
     }
 }
 
@@ -266,13 +430,11 @@ fn save_view(folder: &Path, seen: &SeenView<'_>, words: &[String]) -> Result<(),
 
 fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
     let SavedResults { files, summary } = results;
+    summary.notes.iter().for_each(|note| say::note(note));
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(summary)?)?;
         return Ok(());
-    }
-    for note in &summary.notes {
-        writeln!(out, "note: {}", plain(note))?;
     }
     let mut classes: Vec<_> = summary.classes.iter().filter(|class| class.points > 0).collect();
     classes.sort_by_key(|class| std::cmp::Reverse(class.points));
@@ -280,7 +442,7 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
         .iter()
         .map(|class| {
             vec![
-                class.name.clone(),
+                class.title(),
                 class.points.to_string(),
                 format!("{:.1} %", 100.0 * class.share),
                 format!("{:.2}", class.area),
@@ -289,11 +451,13 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
         })
         .collect();
     write!(out, "{}", table(&["label", "points", "share", summary.area_unit, "score"], &rows))?;
-    write!(out, "\n{}", stage_table(&summary.stages, summary.seconds, summary.peak_memory_bytes))?;
+    if say::is_verbose() {
+        write!(out, "\n{}", stage_table(&summary.stages, summary.seconds, summary.peak_memory_bytes))?;
+    }
     writeln!(
         out,
-        "{} points, {} voxels, {} of {} views looked at",
-        summary.points, summary.voxels, summary.views.looked_at, summary.views.views
+        "{} points, {} voxels, {} of {} views looked at, {:.1} s",
+        summary.points, summary.voxels, summary.views.looked_at, summary.views.views, summary.seconds
     )?;
     for file in files {
         writeln!(out, "{}", file.display())?;

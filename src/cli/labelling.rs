@@ -6,12 +6,12 @@ use anyhow::Result;
 
 use super::affinities::AffinityArgs;
 use super::networks::{WayOut as _, XDecoderArgs, open_session};
-use super::numbers::{iterations, length};
+use super::numbers::{cosine, iterations, length, neighbors};
 use super::progress::Bars;
 use super::viewing::ViewingArgs;
 use crate::gpu::DeviceSelection;
 use crate::purify;
-use crate::session::{LabelOptions, Labeller, NetworkChoice, Networks, Session, Words};
+use crate::session::{LabelOptions, Labeller, Network, NetworkChoice, Networks, Session, Words};
 use crate::stages::StageTimer;
 
 /// Options for labelling scans, apart from the words.
@@ -27,7 +27,7 @@ pub(super) struct LabellingArgs {
     #[arg(long, value_parser = length)]
     voxel: Option<f64>,
     /// Number of neighbours of each voxel, 1 to 128
-    #[arg(long, default_value_t = purify::Settings::default().neighbors)]
+    #[arg(long, default_value_t = purify::Settings::default().neighbors, value_parser = neighbors)]
     neighbors: usize,
     /// Number of times that the affinities are applied; 0 leaves the lifted features as they are
     #[arg(long, default_value_t = purify::Settings::default().iterations, value_parser = iterations)]
@@ -47,12 +47,6 @@ pub(super) struct LabellingArgs {
     device: DeviceSelection,
 }
 
-/// Parses a number from -1 to 1.
-fn cosine(text: &str) -> Result<f32, String> {
-    let value = text.parse().map_err(|error| format!("{error}"))?;
-    if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected -1 to 1".to_owned()) }
-}
-
 impl LabellingArgs {
     pub(super) fn options(&self) -> LabelOptions {
         LabelOptions {
@@ -67,10 +61,18 @@ impl LabellingArgs {
         }
     }
 
-    pub(super) fn session(&self) -> Result<Session> {
+    pub(super) fn networks(&self) -> Networks {
         let student = NetworkChoice { weights: self.student.clone(), config: None };
-        let networks = Networks { student, ..self.xdecoder.networks() };
-        open_session(self.device, networks, self.affinities.kind().networks())
+        Networks { student, ..self.xdecoder.networks() }
+    }
+
+    /// The networks that labelling needs.
+    pub(super) fn needed(&self) -> &'static [Network] {
+        self.affinities.kind().networks()
+    }
+
+    pub(super) fn session(&self) -> Result<Session> {
+        open_session(self.device, self.networks(), self.needed())
     }
 
     /// Loads the networks and embeds the words, with a progress bar.
@@ -90,6 +92,13 @@ pub(super) fn without_prefix<'a>(text: &'a str, name: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_and_counts_are_checked_before_any_work() {
+        assert_eq!((length("0.5"), neighbors("128")), (Ok(0.5), Ok(128)));
+        assert!(["0", "-1", "inf", "NaN", "x"].into_iter().all(|text| length(text).is_err()));
+        assert!(["0", "129", "-1"].into_iter().all(|text| neighbors(text).is_err()));
+    }
 
     #[test]
     fn thresholds_are_cosines() {

@@ -22,6 +22,7 @@ mod pretrain;
 mod progress;
 mod purify;
 mod query;
+mod say;
 mod segment;
 #[cfg(feature = "train")]
 mod select;
@@ -46,6 +47,8 @@ use shown::plain;
 #[derive(Parser, Debug)]
 #[command(name = "geopurify", version, propagate_version = true)]
 struct Cli {
+    #[command(flatten)]
+    say: say::SayArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -98,6 +101,7 @@ enum Command {
 /// arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    without_display();
     let matches = manual::by_task(Cli::command()).get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
@@ -108,10 +112,32 @@ pub fn main() -> ExitCode {
     if let Err(error) = signals::handle() {
         log::warn!("an interrupted run may leave half-written files, as signals cannot be handled: {error}");
     }
+    cli.say.apply();
     run(&cli.command).unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("error: {}", told_once(&error));
         ExitCode::FAILURE
     })
+}
+
+/// Keeps graphics libraries from complaining on machines without a display. They look for a display's socket
+/// in the folder that this variable names.
+fn without_display() {
+    #[cfg(unix)]
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
+    }
+}
+
+/// True if the reader of standard output has stopped, as `head` does. That is no fault.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn run(command: &Command) -> anyhow::Result<ExitCode> {

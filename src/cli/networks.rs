@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use super::say;
 use super::weights::PrecisionArg;
-use crate::gpu::DeviceSelection;
+use crate::gpu::{DeviceSelection, Selected};
 use crate::ops::conv2d::Precision;
 use crate::session::{Network, NetworkChoice, Networks, Session, SessionError};
 
@@ -58,14 +59,23 @@ impl TeacherArgs {
 /// Opens a session that needs the networks `needed`. Prints the device, and a note if the demo is used.
 pub(super) fn open_session(device: DeviceSelection, networks: Networks, needed: &[Network]) -> Result<Session> {
     if networks.are_demo(needed) {
-        eprintln!(
+        say::line(
             "no published weights are installed, so the built-in demo is used. Its small networks know synthetic rooms and \
-             little else. `geopurify weights list` says how to get the published ones"
+             little else. `geopurify weights list` says how to get the published ones",
         );
     }
+    let chosen = networks.with_demo(needed);
+    if !networks.are_demo(needed) && chosen.xdecoder != networks.xdecoder {
+        say::line("the student has the width of the built-in demo, so it is used with the demo's X-Decoder");
+    }
     let session = Session::with(device, networks)?;
-    eprintln!("device: {} ({})", session.device().name, session.device().why);
+    say_device(session.device());
     Ok(session)
+}
+
+/// Prints the device and why it was taken.
+pub(super) fn say_device(device: &Selected) {
+    say::line(&format!("device: {} ({})", device.name, device.why));
 }
 
 /// Adds to an error the option that takes the missing configuration.

@@ -20,6 +20,18 @@ pub(super) fn iterations(text: &str) -> Result<usize, String> {
     if count <= MOST_ITERATIONS { Ok(count) } else { Err(format!("expected at most {MOST_ITERATIONS}")) }
 }
 
+/// Parses a number from -1 to 1.
+pub(super) fn cosine(text: &str) -> Result<f32, String> {
+    let value = text.parse().map_err(|error| format!("{error}"))?;
+    if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected -1 to 1".to_owned()) }
+}
+
+/// Parses a number of neighbours.
+pub(super) fn neighbors(text: &str) -> Result<usize, String> {
+    let value = text.parse().map_err(|error| format!("{error}"))?;
+    if (1..=128).contains(&value) { Ok(value) } else { Err("expected 1 to 128".to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,7 +68,7 @@ struct CommonArgs {
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     /// Width and height of the colour pictures [default: unchanged, which is fastest]
-    #[arg(long, value_name = "WxH", value_parser = super::synth::size)]
+    #[arg(long = "resolution", alias = "size", value_name = "WxH", value_parser = super::synth::size)]
     size: Option<[usize; 2]>,
     /// Number of threads [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -143,7 +143,8 @@ impl Pace {
             }
             Err(error) => format!("error: {name}: {error}"),
         };
-        self.bar.suspend(|| eprintln!("{}", plain(&line)));
+        let is_error = result.is_err();
+        self.bar.suspend(|| if is_error { eprintln!("{}", plain(&line)) } else { super::say::line(&line) });
     }
 
     fn add(&self, weight: f64, kept: f64) {

@@ -33,7 +33,7 @@ enum Model {
 #[derive(clap::Args, Debug)]
 struct RunArgs {
     /// Folder of rooms from `geopurify synth`, with train and val
-    #[arg(long, value_name = "DIR")]
+    #[arg(long = "scenes", alias = "rooms", value_name = "DIR")]
     rooms: PathBuf,
     /// Folder for weights, checkpoints and logs
     #[arg(short, long, value_name = "RUN")]

@@ -1,11 +1,13 @@
 //! Progress on standard error. [`Bars`] shows one bar per stage, and a finished stage leaves a line with its
-//! time. [`StepBar`] counts the steps of a training.
+//! time. [`StepBar`] counts the steps of a training. Without a terminal, a long stage prints a line now and
+//! then.
 
 use std::io::{IsTerminal as _, stderr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::say;
 use super::shown::plain;
 
 /// The bar of a training, which counts its steps. It is shown only on a terminal.
@@ -26,8 +28,7 @@ impl StepBar {
 
     /// Prints a line, above the bar if there is one.
     pub(super) fn say(&self, line: &str) {
-        let line = plain(line);
-        if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
+        if self.is_terminal && !say::is_quiet() { self.bar.println(plain(line)) } else { say::line(line) }
     }
 }
 
@@ -40,18 +41,34 @@ impl Drop for StepBar {
 /// Number of steps of a bar.
 const STEPS: u64 = 1000;
 
-/// The progress bars of a run. They are shown only on a terminal.
+/// Time between two lines about one stage, without a terminal.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The progress bars of a run. Without a terminal they are lines.
 pub(super) struct Bars {
     current: Option<(&'static str, Instant, ProgressBar)>,
+    is_terminal: bool,
+    /// When something was last printed.
+    last_line: Instant,
 }
 
 impl Bars {
     pub(super) fn new() -> Self {
-        Self { current: None }
+        Self { current: None, is_terminal: stderr().is_terminal(), last_line: Instant::now() }
     }
 
     /// Shows that the share `share` of `stage` is done, 0 to 1. A new stage ends the one before.
     pub(super) fn show(&mut self, stage: &'static str, share: f64) {
+        if !self.is_terminal {
+            if self.last_line.elapsed() >= PAUSE {
+                self.last_line = Instant::now();
+                say::line(&line(stage, share));
+            }
+            return;
+        }
+        if say::is_quiet() {
+            return;
+        }
         if self.current.as_ref().is_none_or(|(name, _, _)| *name != stage) {
             self.finish();
             let bar = ProgressBar::new(STEPS).with_message(stage);
@@ -69,7 +86,7 @@ impl Bars {
     /// Ends the bar and prints a line.
     pub(super) fn say(&mut self, line: &str) {
         self.finish();
-        eprintln!("{}", plain(line));
+        say::line(line);
     }
 
     /// Ends the bar. On a terminal, a line with the stage and its time stays.
@@ -83,8 +100,24 @@ impl Bars {
     }
 }
 
+/// A line about a stage of which the share `share` is done.
+fn line(stage: &str, share: f64) -> String {
+    if share > 0.0 { format!("{stage}: {:.0} %", 100.0 * share) } else { format!("{stage} ...") }
+}
+
 impl Drop for Bars {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_stage_says_how_far_it_is() {
+        assert_eq!(line("encode views", 0.354), "encode views: 35 %");
+        assert_eq!(line("load weights", 0.0), "load weights ...");
     }
 }

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::networks::{WayOut as _, XDecoderArgs};
+use super::networks::{WayOut as _, XDecoderArgs, say_device};
 use super::numbers::finite;
-use super::shown::plain;
+use super::outputs::check_folder;
+use super::say;
 use super::table::table;
 use crate::gpu::DeviceSelection;
-use crate::session::{Session, SessionError};
+use crate::session::{Answer, Session, SessionError};
 use crate::stages::StageTimer;
 
 /// Arguments of `query`.
@@ -19,13 +20,14 @@ use crate::stages::StageTimer;
 pub(super) struct QueryArgs {
     /// Folder of results from `infer`
     results: PathBuf,
-    /// Text to look for: "something to sit on"
+    /// Text to look for: "chair", or with published weights "something to sit on"
     question: String,
     /// Output file for the heat map (PLY); its picture goes beside it as PNG [default: in the folder, named
     /// after the question]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Lowest cosine that counts as found [default: halfway from the median to the best]
+    /// Lowest cosine that counts as found [default: what is nearer to the question than to the other words of
+    /// the labelling and to the background]
     #[arg(long, value_name = "COSINE", value_parser = finite::<f32>, allow_negative_numbers = true)]
     level: Option<f32>,
     /// Number of places to list at most
@@ -44,13 +46,16 @@ pub(super) struct QueryArgs {
 pub(super) fn run(args: &QueryArgs) -> Result<()> {
     let mut timer = StageTimer::default();
     if args.question.trim().is_empty() {
-        bail!("the question has no words: geopurify query DIR \"something to sit on\"");
+        bail!("the question has no words: geopurify query DIR \"chair\"");
     }
     if let Some(output) = args.output.as_deref().filter(|path| path.extension().is_none_or(|e| e != "ply")) {
         bail!("{}: the heat map is a PLY file; end its name in .ply. Its picture goes beside it", output.display());
     }
+    if let Some(output) = &args.output {
+        check_folder(output)?;
+    }
     let session = Session::with(args.device, args.xdecoder.networks())?;
-    eprintln!("device: {} ({})", session.device().name, session.device().why);
+    say_device(session.device());
     let answer = match session.query_above(&args.results, &args.question, args.level, &mut timer) {
         Err(error @ SessionError::NoResults { .. }) => {
             return Err(error).context("give the folder that `geopurify infer` wrote");
@@ -58,9 +63,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
         Err(error @ SessionError::OtherWeights { .. }) => bail!("{error}; give those with --xdecoder"),
         answer => answer.or_configuration("--xdecoder-config")?,
     };
-    for note in &answer.notes {
-        eprintln!("note: {}", plain(note));
-    }
+    answer.notes.iter().for_each(|note| say::note(note));
     let cloud = args.output.clone().unwrap_or_else(|| args.results.join(format!("query-{}.ply", answer.slug())));
     let picture = cloud.with_extension("png");
     answer.write_cloud(&cloud)?;
@@ -72,9 +75,10 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     let shown = &answer.places[..answer.places.len().min(args.places)];
     if args.json {
         let report = json!({
-            "question": answer.question, "level": answer.level, "places": shown,
-            "cloud": cloud.to_string_lossy(), "picture": picture.to_string_lossy(),
-            "best": answer.best(), "seconds": timer.seconds(), "stages": timer.stages(),
+            "question": answer.question, "known": answer.known, "nearest": answer.nearest,
+            "competing": answer.competing, "level": answer.level, "num_places": answer.places.len(), "places": shown,
+            "cloud": cloud.to_string_lossy(), "picture": picture.to_string_lossy(), "best": answer.best(), "seconds": timer.seconds(),
+            "stages": timer.stages(),
         });
         writeln!(out, "{report:#}")?;
         return Ok(());
@@ -94,8 +98,27 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
         })
         .collect();
     write!(out, "{}", table(&["place", "centre", "size", "voxels", "best"], &rows))?;
-    let (places, level) = (answer.places.len(), answer.level);
-    writeln!(out, "{places} places with a cosine of {level:.3} or more; {:.2} s", timer.seconds())?;
+    writeln!(out, "{}; {:.2} s", told(&answer, args.level), timer.seconds())?;
     writeln!(out, "{}\n{}", cloud.display(), picture.display())?;
     Ok(())
+}
+
+/// What the places are, in a line.
+fn told(answer: &Answer, level: Option<f32>) -> String {
+    let Answer { question, known, competing, nearest, places, .. } = answer;
+    let count = match places.len() {
+        1 => "1 place".to_owned(),
+        count => format!("{count} places"),
+    };
+    let found = match (level, nearest) {
+        (Some(level), _) => format!("{count} with a cosine of {level:.3} or more"),
+        (None, true) => format!("{count} nearer to \"{question}\" than to {} other words", competing.len()),
+        (None, false) => format!(
+            "nothing is nearer to \"{question}\" than to {} other words; the {count} above are the most similar, with a \
+             cosine of {:.3} or more",
+            competing.len(),
+            answer.level
+        ),
+    };
+    if *known { found } else { format!("the model does not know \"{question}\", so this means little: {found}") }
 }

@@ -1,6 +1,7 @@
 //! `geopurify segment`: labels the pixels of pictures with the vision-language model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,34 +10,46 @@ use serde_json::json;
 
 use super::networks::{WayOut as _, XDecoderArgs, open_session};
 use super::outputs::check_folder;
-use super::shown::plain;
-use super::table::{bytes, table};
+use super::say;
+use super::table::{bytes, stage_table, table};
 use super::told_once;
 use super::words::words;
 use crate::gpu::DeviceSelection;
 use crate::images::draw::Style;
+use crate::images::is_written;
+use crate::labels::Preset;
 use crate::session::{Network, PictureFiles, PictureOptions, SegmentedPicture, SessionError};
 use crate::stages::{StageTimer, peak_memory};
+
+/// Benchmark whose classes are looked for if no words are given.
+const USUAL_PRESET: &str = "scannet20";
+/// Extensions of pictures in folders.
+const PICTURES: [&str; 9] = ["jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "pbm", "pnm"];
 
 /// Arguments of `segment`.
 #[derive(clap::Args, Debug)]
 pub(super) struct SegmentArgs {
-    /// Pictures: JPEG, PNG, WebP, BMP or PNM
+    /// Pictures (JPEG, PNG, WebP, BMP or PNM), and folders of pictures
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Words to look for, separated by commas: "chair, table, lamp"
-    #[arg(long, value_name = "WORDS", required = true)]
+    #[arg(long, value_name = "WORDS", conflicts_with = "preset")]
     words: Vec<String>,
-    /// Output file for the labelled picture (PNG); a folder for several pictures
+    /// Benchmark whose classes to look for: scannet20, scannet200, matterport21, matterport40, matterport80,
+    /// matterport160 [default: scannet20]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<Preset>,
+    /// Output file for the labelled picture, PNG or JPEG by its name; a folder for several pictures
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Also write the masks, embeddings and logits of the queries, and the query of each pixel (safetensors;
     /// a folder for several pictures)
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
-    /// Length in pixels to which the longer edge is scaled for the model; 0 keeps the picture's size
-    #[arg(long, value_name = "PIXELS", default_value_t = 648, value_parser = clap::value_parser!(u32).range(..=32768))]
-    size: u32,
+    /// Length of the longer edge of the pictures that the model sees; 0 keeps the pictures as they are
+    /// [default: as in the model's training, 648 for the published weights]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(..=32768))]
+    size: Option<u32>,
     /// Opacity of the label colours over the picture, 0 to 1
     #[arg(long, default_value_t = Style::default().opacity, value_parser = opacity)]
     opacity: f32,
@@ -49,32 +62,81 @@ pub(super) struct SegmentArgs {
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
+    /// Check everything and print what would be done, without doing it
+    #[arg(long)]
+    dry_run: bool,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Words to look for.
+fn words_of(args: &SegmentArgs) -> Result<Vec<String>> {
+    if !args.words.is_empty() {
+        return words(&args.words);
+    }
+    let preset = match args.preset {
+        Some(preset) => preset,
+        None => {
+            say::line(&format!("no --words: looking for the classes of {USUAL_PRESET}"));
+            USUAL_PRESET.parse::<Preset>()?
+        }
+    };
+    Ok(preset.labels.iter().map(|&label| label.to_owned()).collect())
+}
+
+/// The pictures of the arguments: files, and those in folders.
+fn pictures_of(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    for path in given {
+        if !path.is_dir() {
+            pictures.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+        let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        found.retain(|path| {
+            let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+            path.is_file() && PICTURES.contains(&extension.as_str())
+        });
+        if found.is_empty() {
+            bail!("{}: no picture in this folder: {} are read", path.display(), PICTURES.join(", "));
+        }
+        found.sort();
+        pictures.extend(found);
+    }
+    Ok(pictures)
+}
+
 pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
-    let words = words(&args.words)?;
-    let outputs = Outputs::new(args)?;
+    let words = words_of(args)?;
+    let images = pictures_of(&args.images)?;
+    let outputs = Outputs::new(args, &images)?;
+    if args.dry_run {
+        let mut out = std::io::stdout().lock();
+        for image in &images {
+            writeln!(out, "would label {}, to {}", image.display(), outputs.of(image).output.display())?;
+        }
+        writeln!(out, "words: {}", words.join(", "))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut timer = StageTimer::default();
     let session = open_session(args.device, args.model.networks(), &[Network::XDecoder])?;
     let options = PictureOptions {
-        longest: args.size as usize,
+        longest: args.size.map(|size| size as usize),
         style: Style { opacity: args.opacity, ..Style::default() },
         working_bytes: u64::from(args.working_memory) << 20,
     };
     let segmenter = session.segmenter(&words, options, &mut timer).or_configuration("--xdecoder-config")?;
-    for note in &segmenter.notes {
-        eprintln!("note: {}", plain(note));
-    }
-    let pictures: Vec<PictureFiles> = args.images.iter().map(|image| outputs.of(image)).collect();
+    segmenter.notes.iter().for_each(|note| say::note(note));
+    let pictures: Vec<PictureFiles> = images.iter().map(|image| outputs.of(image)).collect();
     let mut failed = false;
     let results = segmenter.segment(&pictures, &mut timer, &mut |error| {
         eprintln!("error: {}", told_once(&with_way_out(error)));
         failed = true;
     });
-    report(args, &words, &results.map_err(with_way_out)?, &timer, &session.device().name);
+    let run = Run { words: &words, unknown: &segmenter.unknown, timer: &timer, device: &session.device().name };
+    run.report(args, &results.map_err(with_way_out)?)?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -103,16 +165,16 @@ enum Outputs {
 impl Outputs {
     /// Checks the paths before the work: the folders exist, and no result replaces a given picture or another
     /// result.
-    fn new(args: &SegmentArgs) -> Result<Self> {
-        if let Some(missing) = args.images.iter().find(|image| args.images.len() == 1 && !image.is_file()) {
+    fn new(args: &SegmentArgs, images: &[PathBuf]) -> Result<Self> {
+        if let Some(missing) = images.iter().find(|image| images.len() == 1 && !image.is_file()) {
             // Opening the file gives the system's own error message.
             std::fs::File::open(missing).with_context(|| missing.display().to_string())?;
             bail!("{}: not a file", missing.display());
         }
         let (picture, features) = (args.output.clone(), args.features.clone());
         let both = || [Some(&picture), features.as_ref()].into_iter().flatten();
-        let outputs = if args.images.len() > 1 || picture.is_dir() {
-            for folder in both() {
+        let outputs = if images.len() > 1 || args.images[0].is_dir() || picture.is_dir() {
+            for folder in both().filter(|_| !args.dry_run) {
                 std::fs::create_dir_all(folder).with_context(|| {
                     format!(
                         "{}: cannot make this folder; several pictures need a folder for their results",
@@ -120,8 +182,8 @@ impl Outputs {
                     )
                 })?;
             }
-            let names: BTreeSet<_> = args.images.iter().map(|image| image.file_stem()).collect();
-            if names.len() < args.images.len() {
+            let names: BTreeSet<_> = images.iter().map(|image| image.file_stem()).collect();
+            if names.len() < images.len() {
                 bail!("two of the pictures have the same name, and so would their results in {}", picture.display());
             }
             Self::Folders { pictures: picture, features }
@@ -129,12 +191,15 @@ impl Outputs {
             for path in both() {
                 check_folder(path)?;
             }
+            if !is_written(&picture) {
+                bail!("{}: the labelled picture is PNG or JPEG; end its name in .png or .jpg", picture.display());
+            }
             Self::Files { picture, features }
         };
-        for image in &args.images {
+        for image in images {
             let PictureFiles { output, features, .. } = outputs.of(image);
             for output in [Some(&output), features.as_ref()].into_iter().flatten() {
-                if args.images.iter().any(|image| is_same_file(image, output)) {
+                if images.iter().any(|image| is_same_file(image, output)) {
                     bail!("{}: the result would replace a given picture; name another output", output.display());
                 }
             }
@@ -169,35 +234,51 @@ fn opacity(text: &str) -> Result<f32, String> {
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected 0 to 1".to_owned()) }
 }
 
-fn report(args: &SegmentArgs, words: &[String], results: &[SegmentedPicture], timer: &StageTimer<'_>, device: &str) {
-    let seconds = timer.seconds();
-    if args.json {
-        let images: Vec<_> = results.iter().map(|found| as_json(found, words)).collect();
-        let stages: Vec<_> = timer.stages().iter().map(|s| json!({ "stage": s.name, "seconds": s.seconds })).collect();
-        let report = json!({
-            "images": images,
-            "device": device,
-            "stages": stages,
-            "seconds": seconds,
-            "peak_memory_bytes": peak_memory(),
-        });
-        println!("{report:#}");
-        return;
+/// A run, for its report.
+struct Run<'a> {
+    words: &'a [String],
+    /// Those that the model does not know.
+    unknown: &'a [String],
+    timer: &'a StageTimer<'a>,
+    device: &'a str,
+}
+
+impl Run<'_> {
+    fn report(&self, args: &SegmentArgs, results: &[SegmentedPicture]) -> Result<()> {
+        let Self { words, unknown, timer, device } = *self;
+        let mut out = std::io::stdout().lock();
+        let seconds = timer.seconds();
+        if args.json {
+            let images: Vec<_> = results.iter().map(|found| as_json(found, words)).collect();
+            let report = json!({
+                "images": images,
+                "unknown_words": unknown,
+                "device": device,
+                "stages": timer.stages(),
+                "seconds": seconds,
+                "peak_memory_bytes": peak_memory(),
+            });
+            writeln!(out, "{report:#}")?;
+            return Ok(());
+        }
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        for found in results {
+            let [height, width] = found.seen_size;
+            writeln!(out, "{}, seen at {width} x {height}, to {}", found.picture.display(), found.output.display())?;
+            // Words that are not in the picture are left out.
+            let mut order: Vec<usize> = (0..words.len()).filter(|&i| found.shares[i] > 0.0).collect();
+            order.sort_by(|&a, &b| found.shares[b].total_cmp(&found.shares[a]));
+            let title = |word: &String| if unknown.contains(word) { format!("{word} (unknown)") } else { word.clone() };
+            let mut rows: Vec<_> = order.iter().map(|&i| vec![title(&words[i]), percent(found.shares[i])]).collect();
+            rows.push(vec!["(nothing)".to_owned(), percent(found.unlabelled())]);
+            writeln!(out, "{}", table(&["label", "pixels"], &rows))?;
+        }
+        if say::is_verbose() {
+            write!(out, "{}", stage_table(timer.stages(), seconds, peak_memory()))?;
+        }
+        writeln!(out, "{seconds:.2} s on {device}")?;
+        Ok(())
     }
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    for found in results {
-        let [height, width] = found.seen_size;
-        println!("{}, seen at {width} x {height}, to {}", found.picture.display(), found.output.display());
-        let mut order: Vec<usize> = (0..words.len()).collect();
-        order.sort_by(|&a, &b| found.shares[b].total_cmp(&found.shares[a]));
-        let mut rows: Vec<_> = order.iter().map(|&i| vec![words[i].clone(), percent(found.shares[i])]).collect();
-        rows.push(vec!["(nothing)".to_owned(), percent(found.unlabelled())]);
-        println!("{}", table(&["label", "pixels"], &rows));
-    }
-    let rows: Vec<_> = timer.stages().iter().map(|s| vec![s.name.to_owned(), format!("{:.2} s", s.seconds)]).collect();
-    println!("{}", table(&["stage", "time"], &rows));
-    let memory = peak_memory().map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
-    println!("{seconds:.2} s on {device}{memory}");
 }
 
 fn as_json(found: &SegmentedPicture, words: &[String]) -> serde_json::Value {

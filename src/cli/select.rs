@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use super::label_ids::LabelIds;
 use super::numbers::finite;
 use super::outputs::check_folder;
-use super::shown::plain;
+use super::say;
 use super::table::table;
 use crate::distill::label_counts::{CountSettings, count_labels};
 use crate::distill::select::{
@@ -17,6 +17,7 @@ use crate::distill::select::{
     write_table,
 };
 use crate::labels::{LabelsError, Preset};
+use crate::session::split_of;
 
 /// Arguments of `select`.
 #[derive(clap::Args, Debug)]
@@ -81,7 +82,8 @@ impl FromStr for Classes {
 
 pub(super) fn run(args: &SelectArgs) -> Result<()> {
     let list = outputs(args)?;
-    let scenes = match args.inputs.as_slice() {
+    let inputs: Vec<PathBuf> = args.inputs.iter().map(|input| part_to_learn_from(input)).collect();
+    let scenes = match inputs.as_slice() {
         [input] if is_table(input) => read_table(input)?,
         inputs if inputs.iter().any(|input| is_table(input)) => {
             bail!("a table lists all scenes: give it alone, or give scans and folders without it")
@@ -96,6 +98,15 @@ pub(super) fn run(args: &SelectArgs) -> Result<()> {
     write_selection(&args.output, &scenes, &selection)?;
     write_list(&list, &scenes, &selection)?;
     report(args, &scenes, &selection, &list)
+}
+
+/// The training part of a data set with parts.
+fn part_to_learn_from(input: &Path) -> PathBuf {
+    let part = split_of(input, "train");
+    if let Some(part) = &part {
+        say::note(&format!("{} has parts: scenes of {} are chosen", input.display(), part.display()));
+    }
+    part.unwrap_or_else(|| input.to_path_buf())
 }
 
 fn is_table(path: &Path) -> bool {
@@ -134,7 +145,7 @@ fn count(args: &SelectArgs, inputs: &[PathBuf]) -> Result<Vec<SceneMetrics>> {
     };
     let counted = count_labels(inputs, &settings).map_err(with_way_out)?;
     for name in counted.left_out {
-        eprintln!("note: scene '{}' has no label that counts and is left out", plain(&name));
+        say::note(&format!("scene '{name}' has no label that counts and is left out"));
     }
     Ok(counted.scenes)
 }

@@ -8,7 +8,9 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::networks::say_device;
 use super::progress::Bars;
+use super::say;
 use super::table::{bytes, table};
 use crate::gpu::{DeviceSelection, select};
 use crate::labels::{Preset, nyu40};
@@ -18,7 +20,8 @@ use crate::synth::{Outcome, Room, Settings, Split, counts_of, room_name, write_r
 /// Arguments of `synth`.
 #[derive(clap::Args, Debug)]
 pub(super) struct SynthArgs {
-    /// Number of rooms: 70 % for training, 15 % for validation, 15 % for testing
+    /// Number of rooms: 70 % for training, 15 % for validation, 15 % for testing. Of two, one is for training
+    /// and one for testing
     #[arg(long, value_name = "N", default_value_t = 40, conflicts_with_all = ["train", "val", "test"])]
     rooms: usize,
     /// Number of rooms for training
@@ -40,7 +43,7 @@ pub(super) struct SynthArgs {
     #[arg(long, default_value_t = Settings::default().views)]
     views: usize,
     /// Width and height of the views, at most 648x484
-    #[arg(long, value_name = "WxH", default_value = "320x240", value_parser = size)]
+    #[arg(long = "resolution", alias = "size", value_name = "WxH", default_value = "320x240", value_parser = size)]
     size: [usize; 2],
     /// Distance between neighbouring points of the scans, in metres
     #[arg(long, value_name = "METRES", default_value_t = Settings::default().spacing)]
@@ -76,7 +79,7 @@ pub(super) fn run(args: &SynthArgs) -> Result<()> {
         bail!("no rooms are asked for: give --rooms, or --train, --val and --test");
     }
     let selected = select(args.device)?;
-    eprintln!("device: {} ({})", selected.name, selected.why);
+    say_device(&selected);
     let mut bars = Bars::new();
     let rooms = write_rooms(&args.output, counts, &settings, &selected.device, &mut |share| bars.show("rooms", share))?;
     bars.finish();
@@ -122,6 +125,10 @@ fn report(args: &SynthArgs, made: &[Room], seconds: f64) -> Result<()> {
     let pace = if new > 0 { format!(", {:.1} s a room", seconds / new as f64) } else { String::new() };
     writeln!(out, "{new} made, {} kept in {seconds:.1} s{pace}{peak}", made.len() - new)?;
     writeln!(out, "{}", args.output.display())?;
+    if infos(Split::Test).count() > 0 {
+        let test = args.output.join("test");
+        say::line(&format!("next: geopurify eval {} -o {}", test.display(), args.output.join("report").display()));
+    }
     Ok(())
 }
 

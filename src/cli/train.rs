@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::{Bars, StepBar};
-use super::shown::plain;
 use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
@@ -22,7 +21,7 @@ use crate::gpu::DeviceSelection;
 use crate::labels::Preset as Words;
 use crate::models::import::{ImportOptions, import};
 use crate::pipeline::Compat;
-use crate::session::{Network, Networks, Session, SessionError, find_sources};
+use crate::session::{Network, Networks, Session, SessionError, find_sources, split_of};
 use crate::weights::is_name;
 use crate::weights::registry::Registry;
 use crate::weights::store::Store;
@@ -166,10 +165,12 @@ fn config(args: &TrainArgs) -> Result<Config> {
 /// Prepares all scenes that are not in the cache yet.
 fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
     let views = args.viewing.settings();
-    let mut say = |line: &str| eprintln!("{}", plain(line));
-    let mut find = |path: &Path| find_sources(path, args.data.as_deref(), &views, &mut say).map_err(with_data);
-    let training = find(scenes)?;
-    let validation = args.validation.as_deref().map_or(Ok(Vec::new()), find)?;
+    let find = |path: &Path, split: &str| {
+        let part = split_of(path, split).unwrap_or_else(|| path.to_path_buf());
+        find_sources(&part, args.data.as_deref(), views.layout).map_err(with_data)
+    };
+    let training = find(scenes, "train")?;
+    let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| find(path, "val"))?;
     let words = match args.words.as_slice() {
         [] => args.word_preset.map_or_else(|| USUAL_WORDS.parse(), Ok).map(|preset: Words| preset.words())?,
         given => words(given)?,

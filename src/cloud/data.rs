@@ -212,17 +212,37 @@ pub struct Field {
     /// For LAS and LAZ: put the values into the standard classification of each point instead of an
     /// extra dimension. The data must be `u8`. Other formats ignore it.
     pub as_classification: bool,
+    /// What the values are, in a few words. LAS and LAZ hold 32 bytes of it.
+    pub description: String,
+    /// Lines that explain the values. PLY holds them as comments, LAS and LAZ as a record of the user
+    /// `geopurify`. They replace those of an earlier run.
+    pub legend: Vec<String>,
 }
+
+/// Beginning of the lines of a legend in PLY, and the user of its record in LAS.
+pub(super) const LEGEND: &str = "geopurify";
 
 impl Field {
     /// A field that is written under its own name.
     pub fn new(name: impl Into<String>, data: impl Into<AttributeData>) -> Self {
-        Self { name: name.into(), data: data.into(), as_classification: false }
+        Self {
+            name: name.into(),
+            data: data.into(),
+            as_classification: false,
+            description: String::new(),
+            legend: Vec::new(),
+        }
+    }
+
+    /// The same field with a description and a legend.
+    #[must_use]
+    pub fn explained(self, description: impl Into<String>, legend: Vec<String>) -> Self {
+        Self { description: description.into(), legend, ..self }
     }
 
     /// The standard classification of LAS points.
     pub fn classification(classes: Vec<u8>) -> Self {
-        Self { name: "classification".into(), data: classes.into(), as_classification: true }
+        Self { as_classification: true, ..Self::new("classification", classes) }
     }
 
     /// New colours of the points: the fields `red`, `green` and `blue`. All three are needed, as `u8`.

@@ -237,6 +237,8 @@ const TYPES: [ScalarType; 10] = {
 impl Extra {
     pub(super) const RECORD: usize = 192;
     pub(super) const LONGEST_NAME: usize = 32;
+    /// Place of the description in a record; 32 bytes to the end.
+    const ABOUT: usize = 160;
 
     fn parse(record: &[u8], at: usize) -> Option<Self> {
         let [data_type, options] = take(record, 2);
@@ -280,9 +282,16 @@ impl Extra {
     }
 
     /// Makes the description of a new field.
-    pub(super) fn describe(name: &str, ty: ScalarType) -> [u8; Self::RECORD] {
+    pub(super) fn describe(name: &str, ty: ScalarType, about: &str) -> [u8; Self::RECORD] {
         let code = TYPES.iter().position(|&t| t == ty).map_or(0, |i| i as u8 + 1);
-        Self::description(name, code, 0)
+        let mut record = Self::description(name, code, 0);
+        let mut end = about.len().min(Self::RECORD - Self::ABOUT);
+        while !about.is_char_boundary(end) {
+            end -= 1;
+        }
+        let about = about.bytes().take(end);
+        record.iter_mut().skip(Self::ABOUT).zip(about).for_each(|(slot, byte)| *slot = byte);
+        record
     }
 
     /// Makes descriptions for bytes that the file leaves undescribed. They are needed because the offset of

@@ -14,7 +14,7 @@ use las::raw::header::Evlr;
 use las::raw::vlr::RecordLength;
 use laz::{LazVlr, LazVlrBuilder, ParLasZipCompressor};
 
-use super::data::{AttributeData, Endian, Field};
+use super::data::{AttributeData, Endian, Field, LEGEND};
 use super::error::{CloudError, Origin};
 use super::las::{color_offset, is_standard};
 use super::las_header::{EXTRA_BYTES, Extra, Header, LASZIP, Vlr};
@@ -42,7 +42,12 @@ struct Plan<'a> {
     record_length: usize,
     /// New content of the Extra Bytes record.
     extra_bytes: Vec<u8>,
+    /// Lines that explain the fields.
+    legend: String,
 }
+
+/// Number of the record of a legend.
+const LEGEND_RECORD: u16 = 1;
 
 pub(super) fn append(
     path: &Path,
@@ -138,7 +143,7 @@ fn plan<'a>(header: &Header, bytes: &[u8], dest: &Path, fields: &'a [Field]) -> 
     for field in added {
         targets.push(Target::Extra(record_length, &field.data));
         record_length += field.data.scalar_type().size();
-        descriptions.extend(Extra::describe(&field.name, field.data.scalar_type()));
+        descriptions.extend(Extra::describe(&field.name, field.data.scalar_type(), &field.description));
         if record_length > usize::from(u16::MAX) || descriptions.len() > usize::from(u16::MAX) {
             let found = format!("the point record grows to {record_length} bytes");
             let expected =
@@ -146,7 +151,11 @@ fn plan<'a>(header: &Header, bytes: &[u8], dest: &Path, fields: &'a [Field]) -> 
             return Err(bad(field, found, expected));
         }
     }
-    Ok(Plan { targets, kept, record_length, extra_bytes: descriptions })
+    let mut legend = fields.iter().flat_map(|field| &field.legend).map(|line| format!("{line}\n")).collect::<String>();
+    if legend.len() > usize::from(u16::MAX) {
+        legend = "the legend is too long for this file\n".to_owned();
+    }
+    Ok(Plan { targets, kept, record_length, extra_bytes: descriptions, legend })
 }
 
 /// Makes the description of the compression of the new records.
@@ -305,7 +314,8 @@ impl Copy<'_> {
     fn records(&self, laszip: Option<&LazVlr>) -> las::Result<Vec<raw::Vlr>> {
         let mut records = Vec::new();
         let mut described = self.plan.extra_bytes.is_empty();
-        for vlr in self.header.vlrs.iter().filter(|v| !v.is(LASZIP) && !v.is_copc()) {
+        let is_replaced = |v: &Vlr| !self.plan.legend.is_empty() && v.is((LEGEND, LEGEND_RECORD));
+        for vlr in self.header.vlrs.iter().filter(|v| !v.is(LASZIP) && !v.is_copc() && !is_replaced(v)) {
             let mut record = raw::Vlr::read_from(self.bytes.get(vlr.span.clone()).unwrap_or_default(), false)?;
             if vlr.is(EXTRA_BYTES) && !self.plan.extra_bytes.is_empty() {
                 if described {
@@ -324,6 +334,9 @@ impl Copy<'_> {
         };
         if !described {
             add(EXTRA_BYTES, "Extra Bytes Record", self.plan.extra_bytes.clone())?;
+        }
+        if !self.plan.legend.is_empty() {
+            add((LEGEND, LEGEND_RECORD), "legend of the labels", self.plan.legend.clone().into_bytes())?;
         }
         if let Some(laszip) = laszip {
             let mut data = Vec::new();

@@ -220,6 +220,14 @@ impl fmt::Display for Format {
     }
 }
 
+/// Recognises a scan without reading its points.
+///
+/// # Errors
+/// As [`PointCloud::read`] for a file that cannot be opened or has an unknown format.
+pub fn recognise(path: &Path) -> Result<(), CloudError> {
+    unpack::open(path).map(|_| ())
+}
+
 impl PointCloud {
     /// Reads a scan. The content tells the format. A scan packed with gzip or zip is unpacked in memory.
     ///

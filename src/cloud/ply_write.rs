@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::data::{AttributeData, CHANNELS, Endian, Field};
+use super::data::{AttributeData, CHANNELS, Endian, Field, LEGEND};
 use super::error::{CloudError, Origin};
 use super::ply::{BinaryRows, Header, Kind, Words};
 use super::{Format, PlyEncoding, PointCloud, check_length, new_colors, write_atomic};
@@ -45,6 +45,19 @@ fn coordinate_name(dest: &Path, name: &str) -> CloudError {
         found: "the scan itself has coordinates or normals of this name".into(),
         expected: "another name".into(),
     }
+}
+
+/// Comments that hold the legends of fields.
+fn comments(fields: &[Field]) -> Vec<String> {
+    let plain = |line: &String| line.replace(char::is_control, " ");
+    fields.iter().flat_map(|field| &field.legend).map(|line| format!("comment {LEGEND} {}", plain(line))).collect()
+}
+
+/// Copies lines of a header. Comments of an earlier legend are left out if there is a new one.
+fn put_lines(lines: &[u8], has_legend: bool, out: &mut impl Write) -> std::io::Result<()> {
+    let old = format!("comment {LEGEND} ");
+    let is_old = |line: &[u8]| has_legend && line.trim_ascii_start().starts_with(old.as_bytes());
+    lines.split_inclusive(|&byte| byte == b'\n').filter(|line| !is_old(line)).try_for_each(|line| out.write_all(line))
 }
 
 /// Checks that names stay different. Names that differ only in characters that PLY cannot write become the
@@ -119,7 +132,7 @@ pub(super) fn append(
     check_names(dest, &columns)?;
     write_atomic(dest, move |out| {
         let failed = |source| CloudError::io(dest, "write", source);
-        put_header(&source, &header, index, &columns, out).map_err(failed)?;
+        put_header(&source, &header, index, (&columns, &comments(fields)), out).map_err(failed)?;
         match header.encoding {
             PlyEncoding::Ascii => put_ascii(origin, &source, &header, index, &columns, dest, out),
             _ => put_binary(origin, &source, &header, index, &columns, dest, out),
@@ -132,9 +145,10 @@ fn put_header(
     bytes: &[u8],
     header: &Header,
     vertex: usize,
-    columns: &[Column<'_>],
+    (columns, comments): (&[Column<'_>], &[String]),
     out: &mut impl Write,
 ) -> std::io::Result<()> {
+    let has_legend = !comments.is_empty();
     let Some(vertex) = header.elements.get(vertex) else {
         return Ok(());
     };
@@ -148,19 +162,23 @@ fn put_header(
     let mut at = 0;
     for (i, property) in vertex.properties.iter().enumerate() {
         if let Some(column) = columns.iter().find(|c| c.replaces == Some(i)) {
-            out.write_all(slice(at..property.line.start))?;
+            put_lines(slice(at..property.line.start), has_legend, out)?;
             let ty = column.data.scalar_type().ply_name(sized);
             write!(out, "property {ty} {}", column.name)?;
             at = property.line.end;
         }
     }
-    out.write_all(slice(at..vertex.end))?;
+    put_lines(slice(at..vertex.end), has_legend, out)?;
     for column in columns.iter().filter(|c| c.replaces.is_none()) {
         let ty = column.data.scalar_type().ply_name(sized);
         write!(out, "property {ty} {}", column.name)?;
         out.write_all(newline)?;
     }
-    out.write_all(slice(vertex.end..header.body))
+    for comment in comments {
+        out.write_all(comment.as_bytes())?;
+        out.write_all(newline)?;
+    }
+    put_lines(slice(vertex.end..header.body), has_legend, out)
 }
 
 fn put_binary(
@@ -302,7 +320,7 @@ pub(super) fn write_cloud(cloud: &PointCloud, dest: &Path, fields: &[Field]) -> 
         notes.push("PLY holds the points only: georeferencing, images and scan poses stay in the source".into());
     }
     write_atomic(dest, |out| {
-        put_cloud(cloud, single, colors.as_deref(), &columns, out)
+        put_cloud(cloud, single, colors.as_deref(), (&columns, &comments(fields)), out)
             .map_err(|source| CloudError::io(dest, "write", source))
     })?;
     Ok(notes)
@@ -312,12 +330,15 @@ fn put_cloud(
     cloud: &PointCloud,
     single: bool,
     colors: Option<&[[u8; 3]]>,
-    columns: &[Column<'_>],
+    (columns, comments): (&[Column<'_>], &[String]),
     out: &mut BufWriter<File>,
 ) -> std::io::Result<()> {
     writeln!(out, "ply\nformat binary_little_endian 1.0")?;
     if let Some((width, height)) = cloud.organized {
         writeln!(out, "comment organized {width} {height}")?;
+    }
+    for comment in comments {
+        writeln!(out, "{comment}")?;
     }
     writeln!(out, "element vertex {}", cloud.len())?;
     let ty = if single { "float" } else { "double" };

@@ -230,7 +230,9 @@ impl<'a> Preparer<'a> {
 pub fn fingerprint(source: &Source) -> Result<Json, DistillError> {
     Ok(match source {
         Source::Scan(path) | Source::Recording(path) => json!([of_path(path)?]),
-        Source::ScanInRecording { scan, recording } => json!([of_path(scan)?, of_path(recording)?]),
+        Source::ScanInRecording { scan, recording } | Source::SceneFolder { scan, recording } => {
+            json!([of_path(scan)?, of_path(recording)?])
+        }
     })
 }
 

@@ -9,7 +9,7 @@ use crate::labels::benchmarks::{
     find_table, matterport_labels, region_meshes, scannet_labels,
 };
 use crate::labels::{LabelsError, Preset, SCANNET_LABELS, is_scannets, nyu40_from_class, read_labels};
-use crate::views::{Layout, detect};
+use crate::session::recording_of;
 
 /// Depth to which scenes are searched: a folder of splits, each with scenes, each with its own folder.
 const DEPTH: usize = 3;
@@ -125,7 +125,7 @@ fn walk(folder: &Path, depth: usize, found: &mut BTreeMap<String, LabelledScene>
             scan: folder.join(format!("{base}.ply")),
             labels: path.to_path_buf(),
             source: LabelSource::Points,
-            recording: recording(folder, name, labels.len() == 1),
+            recording: recording_of(folder, name, labels.len() == 1),
         };
         insert(scene, found)?;
     }
@@ -164,7 +164,7 @@ fn raw(folder: &Path, entries: &[PathBuf], found: &mut BTreeMap<String, Labelled
             scan: scan.to_path_buf(),
             labels: files.groups.clone(),
             source: LabelSource::Segments(files),
-            recording: recording(folder, name, scans.len() == 1),
+            recording: recording_of(folder, name, scans.len() == 1),
         };
         insert(scene, found)?;
     }
@@ -176,7 +176,7 @@ fn raw(folder: &Path, entries: &[PathBuf], found: &mut BTreeMap<String, Labelled
             scan: mesh.clone(),
             labels: mesh,
             source: LabelSource::Faces,
-            recording: recording(folder, &house, true),
+            recording: recording_of(folder, &house, true),
         };
         insert(scene, found)?;
     }
@@ -267,19 +267,6 @@ impl LabelledScene {
             }
         }
     }
-}
-
-fn recording(folder: &Path, name: &str, is_alone: bool) -> Option<PathBuf> {
-    let is_recording = |path: &Path| detect(path).is_ok_and(|layout| layout != Layout::Images);
-    let sens = folder.join(format!("{name}.sens"));
-    if sens.is_file() {
-        return Some(sens);
-    }
-    let own = folder.join(name);
-    if own.is_dir() && is_recording(&own) {
-        return Some(own);
-    }
-    (is_alone && is_recording(folder)).then(|| folder.to_path_buf())
 }
 
 #[cfg(test)]

@@ -156,6 +156,11 @@ pub struct Selected {
     pub why: String,
 }
 
+/// Why a software adapter was taken, and what that costs.
+const SOFTWARE: &str =
+    "only a software adapter was found: it works on the CPU, about thirty times slower than --device cpu";
+const SOFTWARE_BY_INDEX: &str = "asked for by index; a software adapter is about thirty times slower than --device cpu";
+
 /// Decides which of `adapters` a selection takes. Hardware comes before software, discrete before
 /// integrated; the host is taken by `auto` alone, where there is no hardware, and by `cpu`.
 ///
@@ -182,15 +187,16 @@ pub fn choose(selection: DeviceSelection, adapters: &[AdapterReport]) -> Result<
         }),
         DeviceSelection::Gpu => match (hardware, best) {
             (Some(adapter), _) => Ok(take(adapter, "the best hardware adapter")),
-            (None, Some(adapter)) => {
-                Ok(take(adapter, "a software adapter: no hardware was found, --device cpu is faster"))
-            }
+            (None, Some(adapter)) => Ok(take(adapter, SOFTWARE)),
             (None, None) => Err(DeviceError::NoAdapter),
         },
         DeviceSelection::Index(index) => adapters
             .iter()
             .find(|a| a.index == index)
-            .map(|adapter| take(adapter, "asked for by index"))
+            .map(|adapter| match adapter.kind {
+                AdapterKind::Software => take(adapter, SOFTWARE_BY_INDEX),
+                _ => take(adapter, "asked for by index"),
+            })
             .ok_or(DeviceError::NoSuchAdapter { index, count: adapters.len() }),
     }
 }

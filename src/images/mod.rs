@@ -12,7 +12,7 @@ use std::io::{self, BufWriter, Cursor};
 use std::path::Path;
 
 use image::codecs::bmp::BmpDecoder;
-use image::codecs::jpeg::JpegDecoder;
+use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
 use image::codecs::png::{CompressionType, FilterType, PngDecoder, PngEncoder};
 use image::codecs::pnm::PnmDecoder;
 use image::codecs::webp::WebPDecoder;
@@ -220,6 +220,40 @@ pub fn write_png(path: &Path, image: &Rgb8Image) -> Result<(), ImageError> {
                 image::ImageError::IoError(source) => source,
                 other => io::Error::other(other),
             }
+        })
+    })
+    .map_err(|source| ImageError::io(path, "write", source))
+}
+
+/// Quality of JPEG pictures, 1 to 100.
+const JPEG_QUALITY: u8 = 92;
+
+fn is_jpeg(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jpg") || e.eq_ignore_ascii_case("jpeg"))
+}
+
+/// True if the name of a file is that of a picture that [`write_picture`] writes.
+#[must_use]
+pub fn is_written(path: &Path) -> bool {
+    is_jpeg(path) || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
+}
+
+/// Writes a picture as JPEG if the name of the file ends in `.jpg` or `.jpeg`, else as PNG. The file is
+/// written completely or not at all.
+///
+/// # Errors
+/// [`ImageError::Io`] if the file cannot be written.
+pub fn write_picture(path: &Path, image: &Rgb8Image) -> Result<(), ImageError> {
+    if !is_jpeg(path) {
+        return write_png(path, image);
+    }
+    files::write_atomic(path, |out: &mut BufWriter<_>| {
+        let (width, height) = (image.width as u32, image.height as u32);
+        let mut encoder = JpegEncoder::new_with_quality(out, JPEG_QUALITY);
+        let written = encoder.encode(image.pixels.as_flattened(), width, height, ExtendedColorType::Rgb8);
+        written.map_err(|error| match error {
+            image::ImageError::IoError(source) => source,
+            other => io::Error::other(other),
         })
     })
     .map_err(|source| ImageError::io(path, "write", source))

@@ -37,6 +37,9 @@ pub struct ModelKind {
     unused: &'static [(&'static str, &'static str)],
 }
 
+/// Licence of weights whose terms nobody stated.
+const UNKNOWN: &str = "unknown";
+
 /// Every model whose weights can be imported.
 pub const MODELS: &[ModelKind] = &[
     ModelKind {
@@ -234,7 +237,7 @@ pub fn import(
     let source_sha256 = file_sha256(file)?;
     // A file exported by a store has a manifest that describes it.
     let of_store = Manifest::within(&weights);
-    let published = published(registry, kind, name, &source_sha256).filter(|_| of_store.is_none());
+    let published = published(registry, kind, file, &source_sha256).filter(|_| of_store.is_none());
     let terms = |id: &str| Licence { id: id.to_owned(), url: None, non_commercial: false, note: None };
     let manifest = Manifest {
         model: kind.name.to_owned(),
@@ -243,7 +246,7 @@ pub fn import(
             (Some(id), ..) => terms(id),
             (None, Some(of_store), _) => of_store.licence.clone(),
             (None, None, Some(published)) => published.licence.clone(),
-            (None, None, None) => terms("unknown"),
+            (None, None, None) => terms(UNKNOWN),
         },
         origin: options.origin.clone().or(of_store.map(|of_store| of_store.origin)).unwrap_or_else(|| {
             let published = published.filter(|published| !differs(published, &source_sha256));
@@ -259,14 +262,15 @@ pub fn import(
     Ok(Imported { installed, replaced, report, skipped, notes })
 }
 
-/// Finds the published weights that a file most likely is: those with the same hash, else the same name, else
-/// the same model.
-fn published<'a>(registry: &'a Registry, kind: &ModelKind, name: &str, sha256: &str) -> Option<&'a Published> {
+/// Finds the published weights that a file most likely is: those with the same hash, else with the same file
+/// name. A file whose hash differs from the only one that is published counts as made of it, so that terms
+/// are not lost. Where no hash is published, as for the student, another file is the user's own.
+fn published<'a>(registry: &'a Registry, kind: &ModelKind, file: &Path, sha256: &str) -> Option<&'a Published> {
     let of_model = || registry.entries.iter().filter(|entry| entry.model == kind.name);
     of_model()
         .find(|entry| entry.sha256.as_deref() == Some(sha256))
-        .or_else(|| of_model().find(|entry| entry.name == name))
-        .or_else(|| of_model().next())
+        .or_else(|| of_model().find(|entry| file.file_name().is_some_and(|name| name == entry.file.as_str())))
+        .or_else(|| of_model().find(|entry| entry.sha256.is_some()))
 }
 
 /// Returns true if a file is known to differ from the published one.
@@ -276,10 +280,14 @@ fn differs(published: &Published, sha256: &str) -> bool {
 
 fn notes(manifest: &Manifest, published: Option<&Published>) -> Vec<String> {
     let mut notes = vec![format!("licence: {}", manifest.licence)];
+    if manifest.licence.id == UNKNOWN {
+        notes
+            .push("these are weights of your own: state their terms with --license, their origin with --origin".into());
+    }
     if published.is_some_and(|published| differs(published, &manifest.source_sha256)) {
         notes.push(
             "this is not the published file, going by its SHA-256; the licence recorded is that of the published \
-             one unless --licence states another"
+             one unless --license states another"
                 .to_owned(),
         );
     }

@@ -17,6 +17,10 @@ const SIZE: [usize; 2] = [484, 648];
 const ROWS: usize = 3;
 /// Pictures of a heat map, side by side.
 const HEAT_COLUMNS: usize = 2;
+/// Pictures of which those that show the answer are taken.
+const HEAT_SHOTS: usize = 6;
+/// Least share of the points in a column for a line in the legend.
+const LEAST_SHARE: f64 = 5e-4;
 /// Opacity of the label colours.
 const OPACITY: f32 = 0.68;
 /// Largest share of a heat map's brightness that shading takes away.
@@ -73,8 +77,8 @@ pub fn recorded_cameras(dataset: &dyn Dataset, frames: &[usize], placed: &Virtua
 /// of `columns`. There is one legend of `classes` (labels in their order, unlabelled last).
 ///
 /// `renderer` draws `scene` with this `appearance`. A column is a title and labels `[N]` of the points with a
-/// position, -1 for none. The legend lists the labels that some column shows, with their shares from
-/// `classes`.
+/// position, -1 for none. The legend lists the labels that have more than 0.05 % of the points in some
+/// column, with their shares from `classes`.
 ///
 /// # Errors
 /// [`PipelineError::Op`] if the device fails, [`PipelineError::Image`].
@@ -104,14 +108,19 @@ pub fn contact_sheet(
         let pictures = columns.iter().map(|(_, labels)| labelled(labels)).collect::<Result<Vec<_>, _>>()?;
         rows.push(std::iter::once(image).chain(pictures).collect());
     }
-    let is_shown = |class: &&Class| columns.iter().any(|(_, labels)| labels.contains(&class.label));
+    // A label of a handful of points would be a line of 0 %.
+    let least = (scene.num_points() as f64 * LEAST_SHARE) as usize;
+    let is_shown = |class: &&Class| {
+        let is_label = |label: &&i32| **label == class.label;
+        columns.iter().any(|(_, labels)| labels.iter().filter(is_label).nth(least).is_some())
+    };
     let mut shown: Vec<&Class> = classes.iter().filter(is_shown).collect();
     shown.sort_by_key(|class| (class.label < 0, std::cmp::Reverse(class.points), class.label));
     let legend: Vec<LegendEntry> = shown
         .into_iter()
         .map(|class| LegendEntry {
             color: (class.label >= 0).then_some(class.color),
-            text: class.name.clone(),
+            text: class.title(),
             share: class.share,
         })
         .collect();
@@ -129,7 +138,7 @@ pub struct HeatViews {
 }
 
 impl HeatViews {
-    /// Draws `scene` from two viewpoints; `up` is its up direction.
+    /// Draws `scene` from good viewpoints; `up` is its up direction.
     ///
     /// # Errors
     /// [`PipelineError::Op`] if the device fails, [`PipelineError::Image`].
@@ -139,7 +148,7 @@ impl HeatViews {
         let appearance = scene.appearance(up);
         let drawn = appearance.of(scene);
         let renderer = Renderer::new(&drawn, device)?;
-        let shots = shots(scene, &drawn, &renderer, &cameras, HEAT_COLUMNS)?;
+        let shots = shots(scene, &drawn, &renderer, &cameras, HEAT_SHOTS)?;
         // Shading shows the shapes under the heat colours.
         let greys = shaded(scene.points(), scene.normals(), scene.faces(), up);
         let light = greys.iter().map(|grey| 1.0 - SHADE + SHADE * f32::from(grey[0]) / 255.0).collect();
@@ -147,14 +156,31 @@ impl HeatViews {
     }
 
     /// Picture of the answer: the points with a position in `colors [N]`, and the scale of their scores,
-    /// whose ends are `range`.
+    /// whose ends are `range`. The viewpoints are those that show most of the points that are `found [N]`.
     ///
     /// # Errors
     /// [`PipelineError::Image`].
-    pub fn picture(&self, colors: &[[u8; 3]], question: &str, range: [f32; 2]) -> Result<Rgb8Image, PipelineError> {
-        let row = self.shots.iter().map(|shot| self.painted(shot, colors)).collect::<Result<Vec<_>, _>>()?;
-        let pictures = draw::contact_sheet(&[row], &[], &[], "")?;
-        Ok(heat_bar(&pictures, question, range[0], range[1])?)
+    pub fn picture(
+        &self,
+        colors: &[[u8; 3]],
+        found: &[bool],
+        title: &str,
+        range: [f32; 2],
+    ) -> Result<Rgb8Image, PipelineError> {
+        let row = self.showing(found).into_iter().map(|shot| self.painted(shot, colors));
+        let pictures = draw::contact_sheet(&[row.collect::<Result<Vec<_>, _>>()?], &[], &[], "")?;
+        Ok(heat_bar(&pictures, title, range[0], range[1])?)
+    }
+
+    /// The shots that show most of the points `found [N]`, in the order of the shots.
+    fn showing(&self, found: &[bool]) -> Vec<&Shot> {
+        let is_found = |point: &&i32| usize::try_from(**point).is_ok_and(|point| found.get(point) == Some(&true));
+        let seen: Vec<usize> = self.shots.iter().map(|shot| shot.point.iter().filter(is_found).count()).collect();
+        let mut order: Vec<usize> = (0..self.shots.len()).collect();
+        order.sort_by_key(|&i| (std::cmp::Reverse(seen[i]), i));
+        order.truncate(HEAT_COLUMNS);
+        order.sort_unstable();
+        order.into_iter().map(|i| &self.shots[i]).collect()
     }
 
     /// For each viewpoint, the scan, and beside it its points in `colors [N]`. The second column is titled
@@ -164,7 +190,7 @@ impl HeatViews {
     /// [`PipelineError::Image`].
     pub fn beside_scan(&self, colors: &[[u8; 3]], title: &str, caption: &str) -> Result<Rgb8Image, PipelineError> {
         let row = |shot: &Shot| Ok::<_, PipelineError>(vec![shot.image.clone(), self.painted(shot, colors)?]);
-        let rows = self.shots.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let rows = self.shots.iter().take(HEAT_COLUMNS).map(row).collect::<Result<Vec<_>, _>>()?;
         Ok(draw::contact_sheet(&rows, &["scan", title], &[], caption)?)
     }
 

@@ -11,12 +11,15 @@ use super::{Inferred, PipelineError, Scene, ViewReport};
 use crate::cloud::{Field, Format, write_with_fields};
 use crate::files::{lossy, write_atomic};
 use crate::images::draw::UNLABELLED_COLOR;
+use crate::labels::UNCLASSIFIED;
 use crate::query::Predictions;
 use crate::query::saved::{self, About};
 use crate::stages::Stage;
 
 /// Name of the summary in the folder of results.
 const SUMMARY_NAME: &str = "summary.json";
+/// Name of the legend in the folder of results.
+const LEGEND_NAME: &str = "legend.csv";
 
 /// One line of the legend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +28,8 @@ pub struct Class {
     pub label: i32,
     /// Name of the label.
     pub name: String,
+    /// False if the model never met the word in training, so that its points mean little.
+    pub known: bool,
     /// Red, green, blue.
     pub color: [u8; 3],
     /// Number of points.
@@ -101,6 +106,41 @@ pub struct Results<'a> {
     of_point: Predictions,
 }
 
+/// Colours of a labelled scan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScanColors {
+    /// Two files: one in the scan's colours, one in those of the labels.
+    #[default]
+    Both,
+    /// One file in the scan's colours.
+    Scan,
+    /// One file in the colours of the labels.
+    Labels,
+}
+
+/// Options of the labelled scan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanOptions {
+    /// Its colours.
+    pub colors: ScanColors,
+    /// For LAS and LAZ: the ASPRS class of each label, which replaces the classification of the points.
+    pub classification: Option<Vec<u8>>,
+}
+
+impl Class {
+    /// Line of a legend: number, colour and name.
+    fn line(&self) -> String {
+        let [red, green, blue] = self.color;
+        format!("label {} color {red} {green} {blue} name {}", self.label, self.title())
+    }
+
+    /// Its name for people. It says so if the model does not know the word.
+    #[must_use]
+    pub fn title(&self) -> String {
+        if self.known { self.name.clone() } else { format!("{} (unknown)", self.name) }
+    }
+}
+
 impl<'a> Results<'a> {
     /// `names` and `colors` belong to the labels, in their order.
     #[must_use]
@@ -127,7 +167,7 @@ impl<'a> Results<'a> {
         let mut classes: Vec<Class> = labels
             .map(|(label, name)| {
                 let color = self.color(label);
-                Class { label, name, color, points: 0, share: 0.0, area: 0.0, mean_score: 0.0 }
+                Class { label, name, known: true, color, points: 0, share: 0.0, area: 0.0, mean_score: 0.0 }
             })
             .collect();
         let (areas, area_from) = self.areas();
@@ -168,32 +208,73 @@ impl<'a> Results<'a> {
         (surface_areas(self.scene.positions(), self.scene.cloud.spacing()), "points")
     }
 
-    /// Writes the scan with `label`, `score`, `margin` and the label colours into `folder`. It keeps its
-    /// format if that can hold them (PLY, LAS, LAZ), otherwise it becomes PLY. Returns the file and notes
-    /// about changes.
+    /// Writes the scan with `label`, `score` and `margin` into `folder`: in its own colours as `labelled`, in
+    /// the colours of the labels as `labels-coloured`. It keeps its format if that can hold them (PLY, LAS,
+    /// LAZ), otherwise it becomes PLY. `classes` is the legend, which the files hold too. Returns the files
+    /// and notes about changes.
     ///
     /// # Errors
     /// [`PipelineError::Cloud`].
-    pub fn write_scan(&self, folder: &Path) -> Result<(PathBuf, Vec<String>), PipelineError> {
-        let extension = match self.scene.cloud.format {
+    pub fn write_scans(
+        &self,
+        folder: &Path,
+        classes: &[Class],
+        options: &ScanOptions,
+    ) -> Result<(Vec<PathBuf>, Vec<String>), PipelineError> {
+        let cloud = &self.scene.cloud;
+        let extension = match cloud.format {
             Format::Las { .. } => "las",
             Format::Laz { .. } | Format::Copc { .. } => "laz",
             _ => "ply",
         };
-        let path = folder.join(format!("labelled.{extension}"));
         let label = self.scene.for_all_points(self.of_point.label.clone(), -1);
         let colors: Vec<[u8; 3]> = label.iter().map(|&label| self.color(label)).collect();
-        let values = [
-            Field::new("label", label),
-            Field::new("score", self.scene.for_all_points(self.of_point.score.clone(), 0.0)),
-            Field::new("margin", self.scene.for_all_points(self.of_point.margin.clone(), 0.0)),
-        ];
-        let fields: Vec<Field> = values.into_iter().chain(Field::colors(&colors)).collect();
-        let notes = match &self.scene.path {
-            Some(source) => write_with_fields(source, &path, &fields)?,
-            None => self.scene.cloud.write_ply(&path, &fields)?,
-        };
-        Ok((path, notes))
+        let mut notes = Vec::new();
+        let mut fields = Vec::new();
+        if let Some(codes) = &options.classification {
+            let code = |&label: &i32| usize::try_from(label).ok().and_then(|label| codes.get(label)).copied();
+            let codes: Vec<u8> = label.iter().map(|label| code(label).unwrap_or(UNCLASSIFIED)).collect();
+            if extension == "ply" {
+                notes.push("classes of ASPRS are for LAS and LAZ only: this scan gets none".to_owned());
+            } else {
+                fields.push(Field::classification(codes));
+            }
+        }
+        let legend = classes.iter().map(Class::line).collect();
+        fields.push(Field::new("label", label).explained("number of the word; -1: none", legend));
+        let score = self.scene.for_all_points(self.of_point.score.clone(), 0.0);
+        fields.push(Field::new("score", score).explained("cosine with the word", Vec::new()));
+        let margin = self.scene.for_all_points(self.of_point.margin.clone(), 0.0);
+        fields.push(Field::new("margin", margin).explained("score less the next word's", Vec::new()));
+
+        let mut files = Vec::new();
+        if options.colors != ScanColors::Labels {
+            files.push(folder.join(format!("labelled.{extension}")));
+            notes.extend(self.write_with(&files[0], &fields)?);
+        }
+        if options.colors != ScanColors::Scan {
+            // Points of LAS without colours have no place for them.
+            let extension = if cloud.colors.is_some() { extension } else { "ply" };
+            let path = folder.join(format!("labels-coloured.{extension}"));
+            fields.extend(Field::colors(&colors));
+            if extension == "ply" {
+                fields.retain(|field| !field.as_classification);
+            }
+            let changes = self.write_with(&path, &fields)?;
+            // The notes about the second file are those about the first.
+            if files.is_empty() {
+                notes.extend(changes);
+            }
+            files.push(path);
+        }
+        Ok((files, notes))
+    }
+
+    fn write_with(&self, path: &Path, fields: &[Field]) -> Result<Vec<String>, PipelineError> {
+        Ok(match &self.scene.path {
+            Some(source) => write_with_fields(source, path, fields)?,
+            None => self.scene.cloud.write_ply(path, fields)?,
+        })
     }
 
     /// Writes the purified features for later queries, see [`saved`].
@@ -207,6 +288,29 @@ impl<'a> Results<'a> {
         saved::write(&path, about, &purified.features, &purified.coords, &voxel_from_point)?;
         Ok(path)
     }
+}
+
+/// Writes the legend `classes` into `folder` as `legend.csv`.
+///
+/// # Errors
+/// [`PipelineError::Write`].
+pub fn write_legend(folder: &Path, classes: &[Class], area_unit: &str) -> Result<PathBuf, PipelineError> {
+    let path = folder.join(LEGEND_NAME);
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    write_atomic(&path, |out| {
+        writeln!(out, "label,name,known,red,green,blue,points,share,area,area_unit,mean_score")?;
+        for class in classes {
+            let Class { label, name, known, color: [red, green, blue], points, share, area, mean_score } = class;
+            let name = quoted(name);
+            writeln!(
+                out,
+                "{label},{name},{known},{red},{green},{blue},{points},{share},{area},{area_unit},{mean_score}"
+            )?;
+        }
+        Ok(())
+    })
+    .map_err(|source| PipelineError::Write { path: path.clone(), source })?;
+    Ok(path)
 }
 
 impl Summary {

@@ -87,6 +87,37 @@ pub fn similarity(features: &[f32], word: &Tensor<2>) -> Result<Vec<f32>, OpErro
     Ok(all)
 }
 
+/// Scores of rows of features for a question that competes with other words.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// `[V]`: cosine with the question; 0 for a row of zeros.
+    pub score: Vec<f32>,
+    /// `[V]`: how much larger it is than the cosine with the nearest other word; the cosine itself if there is
+    /// no other word.
+    pub margin: Vec<f32>,
+}
+
+/// Compares rows of `features [V, C]` with `words [K, C]`: the first is the question, the others compete with
+/// it.
+///
+/// # Errors
+/// The same as [`predict`].
+pub fn compare(features: &[f32], words: &Tensor<2>) -> Result<Comparison, OpError> {
+    let [num_words, _] = words.dims();
+    if num_words == 0 {
+        return Err(OpError::Value { op: "compare", message: "there are no words".to_owned() });
+    }
+    let mut comparison = Comparison::default();
+    cosines(features, words, &mut |cosines| {
+        for row in cosines.chunks_exact(num_words) {
+            let other = row[1..].iter().copied().reduce(f32::max);
+            comparison.score.push(row[0]);
+            comparison.margin.push(row[0] - other.unwrap_or(0.0));
+        }
+    })?;
+    Ok(comparison)
+}
+
 /// Computes cosines `[rows, K]` for blocks of rows and passes them to `take`, in order.
 fn cosines(features: &[f32], words: &Tensor<2>, take: &mut dyn FnMut(&[f32])) -> Result<(), OpError> {
     let [_, num_channels] = words.dims();
@@ -134,7 +165,21 @@ mod tests {
     }
 
     #[test]
+    fn a_question_competes_with_the_other_words() {
+        let near = |values: &[f32], expected: &[f32]| {
+            assert!(values.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{values:?}");
+        };
+        let features = [3.0, 0.0, 0.0, 0.2, 3.0, 4.0, 0.0, 0.0];
+        let found = compare(&features, &words(&[[1.0, 0.0], [0.0, 5.0]])).unwrap();
+        near(&found.score, &[1.0, 0.0, 0.6, 0.0]);
+        near(&found.margin, &[1.0, -1.0, -0.2, 0.0]);
+        let alone = compare(&features, &words(&[[1.0, 0.0]])).unwrap();
+        near(&alone.margin, &alone.score);
+    }
+
+    #[test]
     fn what_does_not_belong_together_is_refused() {
+        assert!(compare(&[1.0, 2.0], &words(&[])).is_err());
         assert!(predict(&[1.0, 2.0, 3.0], &words(&[[1.0, 0.0]]), 1, None).is_err());
         assert!(predict(&[1.0, 2.0], &words(&[]), 0, None).is_err());
         assert!(similarity(&[1.0, 2.0], &words(&[[1.0, 0.0], [0.0, 1.0]])).is_err());

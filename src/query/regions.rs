@@ -29,16 +29,22 @@ pub struct Region {
     pub high: [f64; 3],
 }
 
-/// Finds connected groups of the voxels whose `score [V]` is `level` or more. `positions [N]` are the points;
-/// `voxel_from_point [N]` is -1 for points without a voxel.
+/// Finds connected groups of the voxels that are `found [V]`. `score [V]` is `level` or more for each of them.
+/// `positions [N]` are the points; `voxel_from_point [N]` is -1 for points without a voxel.
 ///
 /// Voxels are connected if they are as near as neighbouring points of the scan are in both places. So neither
 /// the size of the voxels nor a change of density cuts a surface to pieces. Groups are sorted by the sum of
 /// their scores above the level, largest first. Voxels without points are left out.
 #[must_use]
-pub fn regions(score: &[f32], level: f32, positions: &[[f64; 3]], voxel_from_point: &[i32]) -> Vec<Region> {
+pub fn regions(
+    score: &[f32],
+    found: &[bool],
+    level: f32,
+    positions: &[[f64; 3]],
+    voxel_from_point: &[i32],
+) -> Vec<Region> {
     let (occupied, centers) = centers(score.len(), positions, voxel_from_point);
-    let wanted: Vec<usize> = (0..occupied.len()).filter(|&i| score[occupied[i]] >= level).collect();
+    let wanted: Vec<usize> = (0..occupied.len()).filter(|&i| found[occupied[i]]).collect();
     let groups = linked(&centers, &wanted);
     let mut group_of = vec![usize::MAX; score.len()];
     for (group, members) in groups.iter().enumerate() {
@@ -169,6 +175,12 @@ mod tests {
         (0..side * side).map(|_| [5e5 + length * random.unit(), length * random.unit(), 3.0]).collect()
     }
 
+    /// Regions of the voxels with a score of `level` or more.
+    fn found(score: &[f32], level: f32, points: &[[f64; 3]], voxels: &[i32]) -> Vec<Region> {
+        let is_found: Vec<bool> = score.iter().map(|&score| score >= level).collect();
+        regions(score, &is_found, level, points, voxels)
+    }
+
     fn each(count: usize) -> Vec<i32> {
         (0..count as i32).collect()
     }
@@ -177,7 +189,7 @@ mod tests {
     fn a_sparse_surface_is_one_place_whatever_its_scale() {
         for voxel in [0.02, 3.0] {
             let points = scattered(100, voxel);
-            let found = regions(&vec![1.0; points.len()], 0.5, &points, &each(points.len()));
+            let found = found(&vec![1.0; points.len()], 0.5, &points, &each(points.len()));
             let largest = found.first().map_or(0, |region| region.num_voxels);
             assert!(found.len() <= 3 && largest >= 9990, "{} places, the first of {largest}", found.len());
         }
@@ -200,12 +212,12 @@ mod tests {
                 }
             })
             .collect();
-        let found = regions(&score, 0.5, &points, &each(points.len()));
+        let found = found(&score, 0.5, &points, &each(points.len()));
         let sizes: Vec<usize> = found.iter().map(|region| region.num_voxels).collect();
         assert_eq!(sizes, [15 * 20, 10 * 20]);
         assert_eq!((found[0].best, found[0].low[0], found[0].high[0]), (0.9, 2.5, 3.9000000000000004));
         assert!((found[1].center[0] - 0.45).abs() < 1e-9 && (found[1].mean - 0.6).abs() < 1e-6);
-        assert!(regions(&[], 0.0, &[], &[]).is_empty());
+        assert!(regions(&[], &[], 0.0, &[], &[]).is_empty());
     }
 
     #[test]
@@ -217,7 +229,7 @@ mod tests {
         points.push([f64::NAN; 3]);
         let mut voxels = each(points.len() - 1);
         voxels.push(-1);
-        let found = regions(&vec![1.0; points.len() - 1], 0.5, &points, &voxels);
+        let found = found(&vec![1.0; points.len() - 1], 0.5, &points, &voxels);
         assert_eq!(found.iter().map(|region| region.num_voxels).collect::<Vec<_>>(), [900, 1]);
     }
 

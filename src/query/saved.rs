@@ -40,6 +40,10 @@ pub struct About {
     pub scan: PathBuf,
     /// Edge of a voxel, in the scan's unit.
     pub voxel_size: f64,
+    /// Corner of voxel 0 0 0 in the scan's coordinates: voxel `c` reaches from `origin + c * voxel_size` on.
+    /// `None` if the voxels are turned against the axes, and in files of earlier versions.
+    #[serde(default)]
+    pub origin: Option<[f64; 3]>,
     /// Up direction of the scan.
     pub up: [f64; 3],
     /// Weights of the vision-language model: a file, or a name in the store.
@@ -51,6 +55,10 @@ pub struct About {
     pub xdecoder_bytes: u64,
     /// SHA-256 of those weights. Words must be embedded with the same weights.
     pub xdecoder_sha256: String,
+    /// Words of the run, with its background words. A question competes with them. Empty in files of earlier
+    /// versions.
+    #[serde(default)]
+    pub words: Vec<String>,
 }
 
 /// Purified features of voxels.
@@ -86,9 +94,15 @@ pub fn write(
         TensorSpec::new("voxel_from_point", Dtype::I32, [voxel_from_point.len()]),
         TensorSpec::new("features", Dtype::F16, [coords.len(), num_channels]),
     ];
-    let about = serde_json::to_string(about)
+    let text = serde_json::to_string(about)
         .map_err(|error| SavedError::Content { path: path.to_path_buf(), message: error.to_string() })?;
-    let mut file = SafetensorsWriter::create_sealed(path, &specs, &BTreeMap::from([(ABOUT.to_owned(), about)]))?;
+    // For other programs, the place of the voxels stands alone too.
+    let mut metadata =
+        BTreeMap::from([(ABOUT.to_owned(), text), ("voxel_edge".to_owned(), about.voxel_size.to_string())]);
+    if let Some([x, y, z]) = about.origin {
+        metadata.insert("origin".to_owned(), format!("{x} {y} {z}"));
+    }
+    let mut file = SafetensorsWriter::create_sealed(path, &specs, &metadata)?;
     file.write_i32(coords.as_flattened())?;
     file.write_i32(voxel_from_point)?;
     for values in features.chunks(BLOCK_VALUES) {
@@ -109,7 +123,8 @@ impl Saved {
         let about = about.ok_or_else(|| wrong("these are not features that `infer` saved".to_owned()))?;
         let about: About = serde_json::from_str(about).map_err(|error| wrong(format!("its description: {error}")))?;
         file.verify_seal_once()?;
-        if !(about.voxel_size.is_finite() && about.voxel_size > 0.0) || !about.up.iter().all(|x| x.is_finite()) {
+        let is_length = about.voxel_size.is_finite() && about.voxel_size > 0.0;
+        if !is_length || about.up.iter().any(|x| !x.is_finite()) {
             return Err(wrong(format!("a voxel size of {} and an up direction of {:?}", about.voxel_size, about.up)));
         }
         let integers = |name: &str| -> Result<Vec<i32>, SavedError> {
@@ -145,11 +160,13 @@ mod tests {
         About {
             scan: "labelled.ply".into(),
             voxel_size: 0.02,
+            origin: Some([1.5, -2.0, 0.0]),
             up: [0.0, 0.0, 1.0],
             xdecoder: "xdecoder".to_owned(),
             xdecoder_config: None,
             xdecoder_bytes: 7,
             xdecoder_sha256: "ab".to_owned(),
+            words: vec!["chair".to_owned(), "background".to_owned()],
         }
     }
 
@@ -161,6 +178,8 @@ mod tests {
         write(&path, &about(), &features, &[[0, 0, 0], [3, 1, 2]], &[1, 0, -1, 1]).unwrap();
         let saved = Saved::read(&path).unwrap();
         assert_eq!((saved.about.clone(), saved.num_channels), (about(), 3));
+        let metadata = SafetensorsFile::open(&path).unwrap().metadata().cloned().unwrap();
+        assert_eq!((&*metadata["origin"], &*metadata["voxel_edge"]), ("1.5 -2 0", "0.02"));
         assert_eq!((saved.coords, saved.voxel_from_point), (vec![[0, 0, 0], [3, 1, 2]], vec![1, 0, -1, 1]));
         assert!(saved.features.iter().zip(features).all(|(a, b)| (a - b).abs() < 2e-4));
     }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::SessionError;
+use super::beside::is_result;
 use super::labeller::Labeller;
 use super::placed::{Placed, ViewSource};
 use crate::images::write_png;
 use crate::pipeline::{
-    Inferred, Models, OnView, Options, Results, Scene, Summary, contact_sheet, infer, occupied_neighbors,
-    voxel_size_for_purification,
+    Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, contact_sheet, infer, occupied_neighbors,
+    voxel_size_for_purification, write_legend,
 };
 use crate::query::Predictions;
 use crate::query::saved::About;
@@ -136,28 +137,48 @@ impl Labelled<'_> {
     /// # Errors
     /// [`SessionError::Io`], [`SessionError::Pipeline`], [`SessionError::Image`].
     pub fn save(&self, folder: &Path, timer: &mut StageTimer<'_>) -> Result<SavedResults, SessionError> {
+        self.save_as(folder, &ScanOptions::default(), timer)
+    }
+
+    /// Does the same as [`save`](Self::save). `scan` decides how the labelled scan is written.
+    ///
+    /// # Errors
+    /// The same as [`save`](Self::save).
+    pub fn save_as(
+        &self,
+        folder: &Path,
+        scan: &ScanOptions,
+        timer: &mut StageTimer<'_>,
+    ) -> Result<SavedResults, SessionError> {
         let Self { labeller, scene, placed, inferred, options, notes } = self;
         let mut notes = notes.clone();
         std::fs::create_dir_all(folder).map_err(|source| SessionError::Io { path: folder.to_path_buf(), source })?;
         timer.progress("write", 0.0);
         let results = Results::new(scene, inferred, &labeller.words.labels, &labeller.words.colors);
-        let (scan_file, scan_notes) = results.write_scan(folder)?;
+        let (mut classes, area_from) = results.classes();
+        for class in classes.iter_mut().filter(|class| class.label >= 0) {
+            class.known = !labeller.unknown.contains(&class.name);
+        }
+        let (mut files, scan_notes) = results.write_scans(folder, &classes, scan)?;
+        let scan_file = files[0].clone();
         notes.extend(scan_notes);
+        files.push(write_legend(folder, &classes, results.area_unit())?);
         timer.progress("write", 0.3);
         let origin = &labeller.xdecoder_origin;
         let about = About {
             scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
             voxel_size: options.purify.voxel_size,
+            origin: options.purify.voxel_transform.is_none().then(|| lattice_origin(scene, options.purify.voxel_size)),
             up: placed.cameras.up.to_array(),
             xdecoder: origin.source.clone(),
             xdecoder_config: labeller.xdecoder_config.as_ref().and_then(|path| path.canonicalize().ok()),
             xdecoder_bytes: origin.bytes,
             xdecoder_sha256: labeller.weights[0].sha256.clone(),
+            words: labeller.words.all(),
         };
         results.write_features(folder, &about)?;
         timer.lap("write");
         timer.progress("draw", 0.6);
-        let (classes, area_from) = results.classes();
         let columns: [(&str, &[i32]); 2] =
             [("lifted", &inferred.lifted_label), ("purified", &results.of_point().label)];
         let cameras = placed.shown_from();
@@ -193,6 +214,31 @@ impl Labelled<'_> {
             peak_memory_bytes: peak_memory(),
         };
         let summary_file = summary.write(folder)?;
-        Ok(SavedResults { files: vec![scan_file, sheet_file, summary_file], summary })
+        files.extend([sheet_file, summary_file]);
+        remove_stale(folder, &files, scene.path.as_deref())?;
+        Ok(SavedResults { files, summary })
     }
+}
+
+/// Corner of the first voxel of a scan, whose voxels are cells of a lattice through the origin.
+fn lattice_origin(scene: &Scene, voxel_size: f64) -> [f64; 3] {
+    let least = |axis: usize| scene.positions().iter().map(|p| p[axis]).fold(f64::INFINITY, f64::min);
+    std::array::from_fn(|axis| (least(axis) * voxel_size.recip()).floor() * voxel_size)
+}
+
+/// Removes what an earlier run left in a folder of results beside the new `files`: answers to questions, which
+/// are about its labels, and scans in another format. The scan that was labelled stays.
+fn remove_stale(folder: &Path, files: &[PathBuf], scan: Option<&Path>) -> Result<(), SessionError> {
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| SessionError::Io { path, source }
+    };
+    for entry in std::fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        let is_scan = scan.is_some_and(|scan| scan.canonicalize().ok() == path.canonicalize().ok());
+        if is_result(&path) && path.is_file() && !files.contains(&path) && !is_scan {
+            std::fs::remove_file(&path).map_err(io(&path))?;
+        }
+    }
+    Ok(())
 }

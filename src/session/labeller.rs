@@ -79,19 +79,29 @@ pub struct Words {
 }
 
 impl Words {
-    /// Labels in well separated colours, without background words.
+    /// Labels in well separated colours. The background competes with them, so that a point which is none of
+    /// them stays unlabelled.
     #[must_use]
     pub fn new(labels: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let labels: Vec<String> = labels.into_iter().map(Into::into).collect();
-        Self { colors: palette(labels.len()), labels, background: Vec::new() }
+        let is_label = labels.iter().any(|label| label.eq_ignore_ascii_case(BACKGROUND));
+        let background = if is_label { Vec::new() } else { vec![BACKGROUND.to_owned()] };
+        Self { colors: palette(labels.len()), labels, background }
     }
 
-    /// Labels of a benchmark, in its own colours if it has any.
+    /// Labels of a benchmark, in its own colours if it has any. They are meant to cover a scan, so there are
+    /// no background words.
     #[must_use]
     pub fn of_preset(preset: Preset) -> Self {
-        let words = Self::new(preset.labels.iter().copied());
+        let words = Self::new(preset.labels.iter().copied()).without_background();
         let colors = preset.colors.map_or_else(|| words.colors.clone(), <[_]>::to_vec);
         Self { colors, ..words }
+    }
+
+    /// The same labels without background words: every point gets the nearest label.
+    #[must_use]
+    pub fn without_background(self) -> Self {
+        Self { background: Vec::new(), ..self }
     }
 
     /// The labels, then the background words.
@@ -173,6 +183,8 @@ pub struct Labeller<'s> {
     pub(super) xdecoder_origin: WeightsOrigin,
     pub(super) xdecoder_config: Option<PathBuf>,
     precision: Precision,
+    /// Words that the model cannot know, see [`note_of_unknown`].
+    pub(super) unknown: Vec<String>,
     /// Notes about the words, for the user.
     pub(super) notes: Vec<String>,
 }
@@ -221,7 +233,9 @@ impl<'s> Labeller<'s> {
         }
         let text = embed_words(&xdecoder, &words.all(), timer)?;
         let weights = hashing.into_iter().map(|hash| Ok(hash.join().map_err(|_| SessionError::Thread)??));
-        let notes = Vec::from_iter(note_of_unknown(&xdecoder.text_encoder, &words.all()));
+        let all = words.all();
+        let unknown = xdecoder.text_encoder.unknown_words(&all).into_iter().map(str::to_owned).collect();
+        let notes = Vec::from_iter(note_of_unknown(&xdecoder.text_encoder, &all));
         Ok(Self {
             selected,
             weights: weights.collect::<Result<_, SessionError>>()?,
@@ -234,6 +248,7 @@ impl<'s> Labeller<'s> {
             xdecoder_origin: opened.origin,
             xdecoder_config: networks.xdecoder.config.clone(),
             precision: opened.precision,
+            unknown,
             notes,
         })
     }

@@ -1,6 +1,7 @@
 //! A session: a device and its networks. It labels scans and pictures, answers queries, encodes and purifies.
 //! The crate's front page has an example.
 
+mod beside;
 mod error;
 mod labelled;
 mod labeller;
@@ -8,6 +9,7 @@ mod networks;
 mod pictures;
 mod placed;
 mod question;
+mod scenes;
 mod source;
 mod source_list;
 
@@ -21,6 +23,7 @@ use crate::purify::{self, FeatureSource, Purified};
 use crate::stages::StageTimer;
 use crate::views::virtual_cameras::{Options, virtual_cameras};
 
+pub use beside::{SCAN_EXTENSIONS, recording_of, split_of};
 pub use error::SessionError;
 pub use labelled::{Labelled, SavedResults};
 pub use labeller::{AffinityKind, LabelOptions, Labeller, Words, embed_words, note_of_unknown};
@@ -28,7 +31,8 @@ pub use networks::{Network, NetworkChoice, Networks, OpenSonata, OpenStudent, Op
 pub use pictures::{PictureFiles, PictureOptions, SegmentedPicture, Segmenter};
 pub use placed::{Placed, ViewSource};
 pub use question::Answer;
-pub use source::{Opened, SCAN_EXTENSIONS, Source, ViewSettings, stem};
+pub use scenes::scenes_at;
+pub use source::{Opened, Source, ViewSettings, stem};
 pub use source_list::find_sources;
 
 /// A device, and the weights to be used on it. Networks are loaded when they are needed.

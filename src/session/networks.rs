@@ -12,6 +12,7 @@ use crate::models::sonata::{Sonata, SonataConfig};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::{TextEncoder, XDecoder, XDecoderConfig};
 use crate::ops::conv2d::Precision;
+use crate::purify::GEOMETRY_CHANNELS;
 use crate::weights::store::{Manifest, Store, StoredWeights};
 use crate::weights::{TensorSource as _, WeightsError, WeightsFile, demo, file_sha256, is_name};
 
@@ -102,8 +103,45 @@ impl Networks {
                 };
                 choice.weights = weights;
             }
+        } else if self.needs_demo_xdecoder(networks) {
+            chosen.xdecoder.weights = demo::BuiltIn::of_model("xdecoder").map(|built_in| built_in.name.into());
         }
         chosen
+    }
+
+    /// True if the demo's X-Decoder belongs to the student: the student has its width, no X-Decoder was given,
+    /// and none of that width is installed.
+    fn needs_demo_xdecoder(&self, networks: &[Network]) -> bool {
+        let both = [Network::XDecoder, Network::Student].iter().all(|network| networks.contains(network));
+        let Some(built_in) = demo::BuiltIn::of_model("xdecoder").filter(|_| both && self.xdecoder.weights.is_none())
+        else {
+            return false;
+        };
+        let Some(width) = self.student_width() else { return false };
+        let Ok(store) = Store::at_home() else { return false };
+        let fits = |name: &str| {
+            let config = store.describe(name).ok().map(|installed| installed.manifest.config);
+            config
+                .and_then(|config| config["dim_proj"].as_u64())
+                .is_some_and(|dim| dim as usize + GEOMETRY_CHANNELS == width)
+        };
+        fits(built_in.name) && !fits("xdecoder")
+    }
+
+    /// Number of channels that the student takes.
+    fn student_width(&self) -> Option<usize> {
+        let weights = self.open(Network::Student).ok()?.weights;
+        let inventory = weights.inventory().into_owned();
+        Some(StudentConfig::of(&|key: &str| inventory.shape(key))?.input_dim)
+    }
+
+    /// The weights that would be used for `networks`: the name or file of each.
+    ///
+    /// # Errors
+    /// [`SessionError::Store`], [`SessionError::Weights`] if they are missing or cannot be opened.
+    pub fn origins(&self, networks: &[Network]) -> Result<Vec<String>, SessionError> {
+        let chosen = self.with_demo(networks);
+        networks.iter().map(|&network| Ok(chosen.open(network)?.origin.source)).collect()
     }
 
     /// Opens X-Decoder's weights and determines their configuration.

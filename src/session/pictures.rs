@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use super::SessionError;
 use super::labeller::note_of_unknown;
 use super::networks::{Network, Networks};
+use super::source::ViewSettings;
 use crate::gpu::Selected;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::resize::{fitted, resize_bicubic};
-use crate::images::{Orientation, Rgb8Image, read_image, write_png};
+use crate::images::{Orientation, Rgb8Image, read_image, write_picture};
 use crate::lift::{Padding, View};
 use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder};
 use crate::ops::float_values;
@@ -20,8 +21,9 @@ use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
 /// Options for labelling pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PictureOptions {
-    /// Longer edge, in pixels, at which the model sees pictures; 0 keeps their size.
-    pub longest: usize,
+    /// Longer edge, in pixels, at which the model sees pictures; 0 keeps their size. `None` is the edge that
+    /// suits the model.
+    pub longest: Option<usize>,
     /// Style of the labelled pictures.
     pub style: Style,
     /// Memory for the model's temporary values, in bytes. Pictures of one size go through the model together
@@ -34,7 +36,7 @@ pub struct PictureOptions {
 pub struct PictureFiles {
     /// The picture.
     pub picture: PathBuf,
-    /// File for the labelled picture (PNG).
+    /// File for the labelled picture: PNG, or JPEG if its name says so.
     pub output: PathBuf,
     /// File for the masks, embeddings and logits of the queries, and the query of each pixel (safetensors).
     pub features: Option<PathBuf>,
@@ -68,6 +70,10 @@ pub struct Segmenter {
     model: XDecoder,
     text: TextEmbeddings,
     options: PictureOptions,
+    /// Longer edge at which the model sees pictures; 0 keeps their size.
+    longest: usize,
+    /// Words that the model never met in training.
+    pub unknown: Vec<String>,
     /// Notes about the words, for the user.
     pub notes: Vec<String>,
 }
@@ -92,10 +98,13 @@ impl Segmenter {
         let model = opened.load(&selected.device)?;
         timer.lap("load the weights");
         let notes = Vec::from_iter(note_of_unknown(&model.text_encoder, words));
+        let unknown = model.text_encoder.unknown_words(words).into_iter().map(str::to_owned).collect();
         let text = model.embed_text(words)?;
         float_values(text.rows.clone())?;
         timer.lap("embed the words");
-        Ok(Self { model, text, options, notes })
+        let usual = || ViewSettings::default().for_model(&opened.config).size() as usize;
+        let longest = options.longest.unwrap_or_else(usual);
+        Ok(Self { model, text, options, longest, unknown, notes })
     }
 
     /// Labels `pictures` and writes their results. Calls `on_unreadable` with the error of each picture that
@@ -135,7 +144,7 @@ impl Segmenter {
 
     fn read<'a>(&self, files: &'a PictureFiles) -> Result<Picture<'a>, SessionError> {
         let whole = read_image(&files.picture, Orientation::Upright)?;
-        let seen_size = fitted([whole.height(), whole.width()], self.options.longest);
+        let seen_size = fitted([whole.height(), whole.width()], self.longest);
         let bytes = self.model.view_bytes(seen_size);
         if bytes > self.options.working_bytes {
             return Err(SessionError::PictureTooLarge { path: files.picture.clone(), size: seen_size, bytes });
@@ -152,7 +161,9 @@ impl Segmenter {
         timer: &mut StageTimer<'_>,
     ) -> Result<Vec<SegmentedPicture>, SessionError> {
         let Some(seen_size) = pictures.first().map(|picture| picture.seen_size) else { return Ok(Vec::new()) };
-        let Self { model, text, options, .. } = self;
+        let Self { model, text, options, unknown, .. } = self;
+        let title = |word: &String| if unknown.contains(word) { format!("{word} (unknown)") } else { word.clone() };
+        let titles: Vec<String> = text.labels.iter().map(title).collect();
         let images = pictures.iter().flat_map(|picture| &picture.seen).copied().collect::<Vec<_>>();
         let queries = model.forward(model.prepare(&images, seen_size)?, text).map_err(SessionError::Seeing)?;
         float_values(queries.pred_logits.clone()).map_err(SessionError::Seeing)?;
@@ -162,9 +173,9 @@ impl Segmenter {
             let view = View::new(&queries, index, text, seen_size, Padding::Cropped).map_err(PipelineError::from)?;
             let labels = view.label_from_pixel()?;
             let size = [whole.height(), whole.width()];
-            let drawn = labelled_picture(&whole, &enlarged(&labels, seen_size, size), &text.labels, &options.style)?;
+            let drawn = labelled_picture(&whole, &enlarged(&labels, seen_size, size), &titles, &options.style)?;
             let PictureFiles { picture, output, features } = files.clone();
-            write_png(&output, &drawn)?;
+            write_picture(&output, &drawn)?;
             if let Some(path) = features {
                 write_features(&path, &queries, index, text, &view)?;
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use glam::DVec3;
 
 use super::SessionError;
+use super::beside::{recording_of, scan_of, scans_in};
 use crate::models::xdecoder::XDecoderConfig;
 use crate::ops::project::Visibility;
 use crate::pipeline::{Compat, Scene, ViewOptions};
@@ -14,11 +15,6 @@ use crate::views::fit::{DepthViews, FitVerdict, axes_text};
 use crate::views::fuse::FuseOptions;
 use crate::views::virtual_cameras::{self, SceneKind};
 use crate::views::{Dataset, Layout, OpenOptions, detect, open_checked};
-
-/// Extensions by which scans in a folder are found. Plain text can be anything, so such files must be given
-/// by name.
-pub const SCAN_EXTENSIONS: [&str; 15] =
-    ["ply", "las", "laz", "pcd", "e57", "xyz", "pts", "ptx", "spz", "splat", "obj", "gltf", "glb", "stl", "off"];
 
 /// Longer edge of pictures for the published model, the same as in the reference.
 const USUAL_SIZE: u32 = 648;
@@ -142,6 +138,17 @@ impl ViewSettings {
         }
         Ok(dataset)
     }
+
+    /// An opened recording without a scan.
+    fn opened_alone(dataset: Box<dyn Dataset>, timer: &mut StageTimer<'_>) -> Result<Opened, SessionError> {
+        timer.lap("open recording");
+        if dataset.conventions().pose.is_none() {
+            return Ok(Opened::Frames(dataset));
+        }
+        let scene = Scene::of_recording(&*dataset, &FuseOptions::default())?;
+        timer.lap("fuse depth");
+        Ok(Opened::Scan(Box::new(scene), Some(dataset)))
+    }
 }
 
 /// Height and width of drawn pictures.
@@ -167,6 +174,14 @@ pub enum Source {
     },
     /// A recording without a scan.
     Recording(PathBuf),
+    /// A recording that was found with its scan: in one folder, or with one name. If they do not fit, the
+    /// recording is taken alone.
+    SceneFolder {
+        /// The scan.
+        scan: PathBuf,
+        /// The recording.
+        recording: PathBuf,
+    },
 }
 
 /// An opened [`Source`].
@@ -178,7 +193,8 @@ pub enum Opened {
 }
 
 impl Source {
-    /// Finds the sources at `path`: a recording, a scan, or the scans of a folder.
+    /// Finds the sources at `path`: a recording, a scan, or the scans of a folder. A recording and its scan in
+    /// one folder are one source.
     ///
     /// # Errors
     /// [`SessionError::NoScan`], [`SessionError::Io`].
@@ -187,13 +203,49 @@ impl Source {
             let is_recording = detect(path).is_ok();
             return Ok(vec![if is_recording { Self::Recording(path.into()) } else { Self::Scan(path.into()) }]);
         }
-        let scans = scans_in(path)?;
+        let scans = scans_in(path).map_err(|source| SessionError::Io { path: path.to_path_buf(), source })?;
         match layout.map_or_else(|| detect(path), Ok) {
-            Ok(layout) if layout != Layout::Images || scans.is_empty() => Ok(vec![Self::Recording(path.into())]),
+            Ok(layout) if layout != Layout::Images => Ok(vec![Self::with_scan(path)]),
+            Ok(_) if scans.is_empty() => Ok(vec![Self::Recording(path.into())]),
             Err(error) if scans.is_empty() => {
                 Err(SessionError::NoScan { folder: path.to_path_buf(), source: Box::new(error) })
             }
-            _ => Ok(scans.into_iter().map(Self::Scan).collect()),
+            _ => Ok(scans.into_iter().map(Self::with_recording).collect()),
+        }
+    }
+
+    /// The recording in `folder`, with its scan if there is one.
+    fn with_scan(folder: &Path) -> Self {
+        let recording = folder.to_path_buf();
+        match scan_of(folder) {
+            Some(scan) => Self::SceneFolder { scan, recording },
+            None => Self::Recording(recording),
+        }
+    }
+
+    /// A scan of a folder, with the recording of its name if there is one.
+    fn with_recording(scan: PathBuf) -> Self {
+        let folder = scan.parent().unwrap_or(Path::new("."));
+        match recording_of(folder, &stem(&scan), false) {
+            Some(recording) => Self::SceneFolder { scan, recording },
+            None => Self::Scan(scan),
+        }
+    }
+
+    /// True if a recording belongs to the source.
+    #[must_use]
+    pub fn is_recording(&self) -> bool {
+        self.recording().is_some()
+    }
+
+    /// The recording, if there is one.
+    #[must_use]
+    pub fn recording(&self) -> Option<&Path> {
+        match self {
+            Self::Scan(_) => None,
+            Self::Recording(recording)
+            | Self::ScanInRecording { recording, .. }
+            | Self::SceneFolder { recording, .. } => Some(recording),
         }
     }
 
@@ -210,7 +262,10 @@ impl Source {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Scan(path) | Self::Recording(path) | Self::ScanInRecording { scan: path, .. } => path,
+            Self::Scan(path)
+            | Self::Recording(path)
+            | Self::ScanInRecording { scan: path, .. }
+            | Self::SceneFolder { recording: path, .. } => path,
         }
     }
 
@@ -238,31 +293,45 @@ impl Source {
                 Ok(Opened::Scan(Box::new(scene), None))
             }
             Self::ScanInRecording { scan, recording } => {
-                let mut scene = Scene::read(scan)?;
+                let scene = Scene::read(scan)?;
                 timer.lap("read scan");
                 let dataset = settings.open_recording(recording, say)?;
-                if dataset.conventions().pose.is_none() {
-                    return Err(SessionError::NoPoses { recording: recording.clone() });
-                }
-                if dataset.conventions().mirrored {
-                    scene = scene.mirrored();
-                }
-                check_fit(&scene, scan, &*dataset, say)?;
+                let scene = fitted(scene, scan, &*dataset, say)?;
                 timer.lap("open recording");
                 Ok(Opened::Scan(Box::new(scene), Some(dataset)))
+            }
+            Self::SceneFolder { scan, recording } => {
+                let read = Scene::read(scan).map_err(SessionError::from);
+                timer.lap("read scan");
+                let dataset = settings.open_recording(recording, say)?;
+                match read.and_then(|scene| fitted(scene, scan, &*dataset, say)) {
+                    Ok(scene) => {
+                        timer.lap("open recording");
+                        say(&format!("the scan of the recording: {}", scan.display()));
+                        Ok(Opened::Scan(Box::new(scene), Some(dataset)))
+                    }
+                    Err(error) => {
+                        say(&format!("warning: {error}. The recording is taken without this scan"));
+                        ViewSettings::opened_alone(dataset, timer)
+                    }
+                }
             }
             Self::Recording(path) => {
                 let dataset = settings.open_recording(path, say)?;
-                timer.lap("open recording");
-                if dataset.conventions().pose.is_none() {
-                    return Ok(Opened::Frames(dataset));
-                }
-                let scene = Scene::of_recording(&*dataset, &FuseOptions::default())?;
-                timer.lap("fuse depth");
-                Ok(Opened::Scan(Box::new(scene), Some(dataset)))
+                ViewSettings::opened_alone(dataset, timer)
             }
         }
     }
+}
+
+/// `scene` in the world of a recording with poses.
+fn fitted(scene: Scene, scan: &Path, dataset: &dyn Dataset, say: &mut dyn FnMut(&str)) -> Result<Scene, SessionError> {
+    if dataset.conventions().pose.is_none() {
+        return Err(SessionError::NoPoses { recording: dataset.root().to_path_buf() });
+    }
+    let scene = if dataset.conventions().mirrored { scene.mirrored() } else { scene };
+    check_fit(&scene, scan, dataset, say)?;
+    Ok(scene)
 }
 
 /// Compares a scan with the depth maps of its recording. Warns if they agree in part only.
@@ -286,19 +355,6 @@ fn check_fit(scene: &Scene, scan: &Path, dataset: &dyn Dataset, say: &mut dyn Fn
         }
     }
     Ok(())
-}
-
-/// Scans in a folder, sorted by name.
-fn scans_in(folder: &Path) -> Result<Vec<PathBuf>, SessionError> {
-    let entries =
-        std::fs::read_dir(folder).map_err(|source| SessionError::Io { path: folder.to_path_buf(), source })?;
-    let mut scans: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    scans.retain(|path| {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        path.is_file() && SCAN_EXTENSIONS.contains(&extension.as_str())
-    });
-    scans.sort();
-    Ok(scans)
 }
 
 /// Name of a file without its extension, or of a folder.

@@ -2,69 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
-use super::source::{SCAN_EXTENSIONS, Source};
-use super::{SessionError, ViewSettings};
+use super::SessionError;
+use super::beside::SCAN_EXTENSIONS;
+use super::scenes::scenes_at;
+use super::source::Source;
+use crate::views::Layout;
 
 /// Extensions of lists.
 const LIST_EXTENSIONS: [&str; 3] = ["txt", "tsv", "list"];
 /// Number of levels below a list's folder in which its entries are looked for.
 const LIST_DEPTH: usize = 3;
 
-/// Finds the sources at `path`: a scan, a recording, a folder of scans and recordings, or a list with one
-/// entry per line. An entry is a path from the folder `data`, by default the list's own. It may be a name
-/// without extension, as [`select`](crate::distill::select) writes it. After a tab comes the scan's recording,
-/// if it has one. Folders that hold neither scan nor recording are left out and told to `say`.
+/// Finds the sources that `path` names: [`scenes_at`] a scan or a folder, or a list with one entry per line. An
+/// entry is a path from the folder `data`, by default the list's own. It may be a name without extension, as
+/// `select` writes it. After a tab comes the scan's recording, if it has one.
 ///
 /// # Errors
 /// [`SessionError::NoScan`], [`SessionError::Io`], [`SessionError::ListEntry`], [`SessionError::EmptyList`].
-pub fn find_sources(
-    path: &Path,
-    data: Option<&Path>,
-    settings: &ViewSettings,
-    say: &mut dyn FnMut(&str),
-) -> Result<Vec<Source>, SessionError> {
-    if path.is_file() {
-        return if is_list(path) { of_list(path, data, settings) } else { Source::at(path, settings.layout) };
-    }
-    // A recording, or a folder of scans, or else a folder of recordings.
-    match Source::at(path, settings.layout) {
-        Ok(sources) if sources.iter().any(|source| matches!(source, Source::Recording(_))) => Ok(sources),
-        Ok(mut sources) => {
-            sources.extend(in_folders(path, settings, say)?);
-            Ok(sources)
-        }
-        Err(error) => match in_folders(path, settings, say)? {
-            none if none.is_empty() => Err(error),
-            sources => Ok(sources),
-        },
-    }
-}
-
-/// Sources in the folders of `path`, by their names.
-fn in_folders(path: &Path, settings: &ViewSettings, say: &mut dyn FnMut(&str)) -> Result<Vec<Source>, SessionError> {
-    let entries = std::fs::read_dir(path).map_err(|source| SessionError::Io { path: path.to_path_buf(), source })?;
-    let mut sources = Vec::new();
-    for folder in folders_of(entries) {
-        match Source::at(&folder, settings.layout) {
-            Ok(found) => sources.extend(found),
-            Err(error) => say(&format!("note: left out: {error}")),
-        }
-    }
-    Ok(sources)
-}
-
-fn folders_of(entries: std::fs::ReadDir) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    folders.retain(|path| path.is_dir());
-    folders.sort();
-    folders
+pub fn find_sources(path: &Path, data: Option<&Path>, layout: Option<Layout>) -> Result<Vec<Source>, SessionError> {
+    if path.is_file() && is_list(path) { of_list(path, data, layout) } else { scenes_at(path, layout) }
 }
 
 fn is_list(path: &Path) -> bool {
     path.extension().is_some_and(|extension| LIST_EXTENSIONS.iter().any(|known| extension == *known))
 }
 
-fn of_list(path: &Path, data: Option<&Path>, settings: &ViewSettings) -> Result<Vec<Source>, SessionError> {
+fn of_list(path: &Path, data: Option<&Path>, layout: Option<Layout>) -> Result<Vec<Source>, SessionError> {
     let text = std::fs::read_to_string(path).map_err(|source| SessionError::Io { path: path.to_path_buf(), source })?;
     let folder = data.or(path.parent()).unwrap_or(Path::new("."));
     let mut sources = Vec::new();
@@ -88,7 +51,7 @@ fn of_list(path: &Path, data: Option<&Path>, settings: &ViewSettings) -> Result<
         let scan = with_extension(&named).or_else(|| below(folder, &named)).ok_or_else(|| missing(&named))?;
         match recording {
             Some(recording) => sources.push(Source::ScanInRecording { scan, recording }),
-            None => sources.extend(Source::at(&scan, settings.layout)?),
+            None => sources.extend(Source::at(&scan, layout)?),
         }
     }
     if sources.is_empty() {
@@ -112,7 +75,8 @@ fn below(folder: &Path, named: &Path) -> Option<PathBuf> {
     let name = named.file_name()?;
     let mut folders = vec![folder.to_path_buf()];
     for _ in 0..LIST_DEPTH {
-        folders = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flat_map(folders_of).collect();
+        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        folders = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
         folders.sort();
         if let Some(found) =
             folders.iter().find_map(|folder| with_extension(&folder.join(name)).filter(|p| p.is_file()))
@@ -127,10 +91,6 @@ fn below(folder: &Path, named: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn settings() -> ViewSettings {
-        ViewSettings::default()
-    }
-
     #[test]
     fn a_list_names_scans_by_path_by_name_and_with_recordings() {
         let folder = tempfile::tempdir().unwrap();
@@ -141,7 +101,7 @@ mod tests {
             std::fs::write(at(name), "ply\n").unwrap();
         }
         std::fs::write(at("list.tsv"), "scene\tscore\n# no scene\n\na\t0.5\nb\nc.ply\trecorded\n").unwrap();
-        let found = find_sources(&at("list.tsv"), None, &settings(), &mut |line| panic!("{line}")).unwrap();
+        let found = find_sources(&at("list.tsv"), None, None).unwrap();
         let scan = |name: &str| Source::Scan(at(name));
         let recorded = Source::ScanInRecording { scan: at("c.ply"), recording: at("recorded") };
         assert_eq!(found, [scan("a.ply"), scan("deep/down/b.ply"), recorded]);
@@ -153,7 +113,7 @@ mod tests {
         let list = folder.path().join("list.txt");
         let find = |text: &str| {
             std::fs::write(&list, text).unwrap();
-            find_sources(&list, None, &settings(), &mut |_| ()).unwrap_err()
+            find_sources(&list, None, None).unwrap_err()
         };
         let SessionError::ListEntry { line, entry, .. } = find("\nnowhere\n") else { panic!("another error") };
         assert_eq!((line, entry), (2, folder.path().join("nowhere")));

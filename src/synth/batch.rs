@@ -29,9 +29,12 @@ pub struct Room {
 }
 
 /// Divides `rooms` over [`Split::ALL`]: 70 % for training, 15 % for validation and 15 % for testing. Each
-/// split gets at least one room if there are three.
+/// split gets at least one room if there are three. Of two rooms, one is for training and one for testing.
 #[must_use]
 pub fn counts_of(rooms: usize) -> [usize; 3] {
+    if rooms == 2 {
+        return [1, 0, 1];
+    }
     let share = (rooms as f64 * HELD_OUT).round() as usize;
     let held_out = if rooms >= 3 { share.max(1) } else { 0 };
     [rooms.saturating_sub(2 * held_out), held_out, held_out]
@@ -101,7 +104,7 @@ mod tests {
     fn each_split_gets_a_share() {
         assert_eq!(counts_of(40), [28, 6, 6]);
         assert_eq!(counts_of(3), [1, 1, 1]);
-        assert_eq!(counts_of(2), [2, 0, 0]);
+        assert_eq!(counts_of(2), [1, 0, 1]);
         assert_eq!(counts_of(0), [0, 0, 0]);
     }
 }

@@ -73,6 +73,7 @@ pub struct Published {
     /// Paper to cite.
     pub paper: Option<String>,
     /// Terms of the weights.
+    #[serde(alias = "license")]
     pub licence: Licence,
 }
 

@@ -38,6 +38,7 @@ pub struct Manifest {
     /// The model's configuration.
     pub config: Json,
     /// Terms of use, as recorded at import.
+    #[serde(rename = "license", alias = "licence")]
     pub licence: Licence,
     /// Where they come from: an address or a page.
     pub origin: String,

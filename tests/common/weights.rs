@@ -22,9 +22,9 @@ pub(crate) struct WeightFiles {
     pub config: PathBuf,
     /// The student, for `--student`.
     pub student: PathBuf,
-    /// Sonata, for `encode --weights`.
+    /// Sonata, for `encode --teacher`.
     pub sonata: PathBuf,
-    /// Its configuration, for `encode --config`.
+    /// Its configuration, for `encode --teacher-config`.
     pub sonata_config: PathBuf,
 }
 

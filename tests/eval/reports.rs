@@ -82,7 +82,7 @@ fn comparable(report: &Path) -> BTreeMap<String, Vec<u8>> {
 fn counted_by_hand(made: &Made, folder: &Path) -> Vec<Vec<u64>> {
     let results = folder.join("infer");
     let words = Preset::SCANNET20.labels[..19].join(", ");
-    succeed(&["infer", text(&made.scan), "--words", &words, "-o", text(&results)]);
+    succeed(&["infer", text(&made.scan), "--words", &words, "--no-background", "-o", text(&results)]);
     let labelled = PointCloud::read(&results.join("labelled.ply")).unwrap();
     let predicted = &labelled.attribute("label").unwrap().data;
     let mut rows = vec![vec![0; 20]; 19];

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use geopurify::cloud::PointCloud;
-use geopurify::weights::Dtype;
+use geopurify::models::student::StudentConfig;
+use geopurify::purify::GEOMETRY_CHANNELS;
 use geopurify::weights::demo::{BuiltIn, PACK};
 use geopurify::weights::store::Store;
+use geopurify::weights::{Dtype, SafetensorsWriter, TensorSpec};
 use serde_json::Value;
 
 /// Most bytes of the pack, which is in the repository and in the program.
@@ -95,8 +97,63 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     let floor = classes.iter().find(|class| class["name"] == "floor").unwrap()["area"].as_f64().unwrap();
     assert!((floor / 24.9 - 1.0).abs() < 0.1 && summary["area_from"] == "points", "{floor}");
 
+    // What fills a part of the room is one place. What is not there is said.
+    let ask = |question: &str| -> Value {
+        let output = run(&home, &["query", results_text, question, "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let floor = ask("floor");
+    let voxels = |place: &Value| place["num_voxels"].as_u64().unwrap();
+    let total: u64 = floor["places"].as_array().unwrap().iter().map(voxels).sum();
+    assert!(voxels(&floor["places"][0]) * 10 > total * 8 && floor["nearest"] == true, "{floor}");
+    assert_eq!((&ask("lamp")["nearest"], &ask("giraffe")["known"]), (&Value::Bool(false), &Value::Bool(false)));
+
+    // One word is a search: the sofa is a fiftieth of the room.
+    let one = folder.path().join("one");
+    let message = succeed(&home, &["infer", scan, "--words", "red sofa", "-o", one.to_str().unwrap(), "--views", "30"]);
+    assert!(message.contains("one word: points nearer to \"background\""), "{message}");
+    let summary: Value = serde_json::from_slice(&std::fs::read(one.join("summary.json")).unwrap()).unwrap();
+    let class = &summary["classes"][0];
+    assert!((0.005..0.05).contains(&class["share"].as_f64().unwrap()) && class["known"] == false, "{class}");
+
     // The results can be asked, and the demo is found again by its name.
     let unknown = "never met these words";
     assert!(!succeed(&home, &["query", results_text, "chair"]).contains(unknown));
     assert!(succeed(&home, &["query", results_text, "giraffe"]).contains(&format!("{unknown} in training")));
+}
+
+/// A student as `train` writes it with the demo as its teachers.
+fn write_student(path: &Path, input_dim: usize) {
+    let keys = StudentConfig { input_dim, hidden_dim: 8, embed_dim: 4 }.keys();
+    let specs: Vec<_> = keys.iter().map(|(key, shape)| TensorSpec::new(key, Dtype::F32, shape.clone())).collect();
+    let mut writer = SafetensorsWriter::create(path, &specs, &Default::default()).unwrap();
+    keys.iter().for_each(|(_, shape)| writer.write_f32(&vec![0.1; shape.iter().product()]).unwrap());
+    writer.finish().unwrap();
+}
+
+#[test]
+fn a_student_of_ones_own_finds_the_demo_and_keeps_no_other_licence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, student) = (folder.path().join("home"), folder.path().join("student.safetensors"));
+    let store = Store::at(&home);
+    let config = store.describe("xdecoder-demo").unwrap().manifest.config;
+    write_student(&student, config["dim_proj"].as_u64().unwrap() as usize + GEOMETRY_CHANNELS);
+    let scan = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/room.ply");
+    let results = folder.path().join("results");
+    let student_text = student.to_str().unwrap();
+    let arguments = ["infer", scan, "--student", student_text, "-o", results.to_str().unwrap(), "--dry-run"];
+    let output = run(&home, &arguments);
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && out.contains("weights: xdecoder-demo\nweights: "), "{out}");
+
+    succeed(&home, &["weights", "import", "student", student_text]);
+    let manifest = store.describe("student").unwrap().manifest;
+    assert_eq!((&*manifest.licence.id, &*manifest.origin), ("unknown", "a file of the user's"));
+    // The store's student finds the demo too.
+    let output = run(&home, &["infer", scan, "-o", results.to_str().unwrap(), "--dry-run"]);
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && out.ends_with("weights: xdecoder-demo\nweights: student\n"), "{out}");
+    // Another width does not.
+    write_student(&student, 22);
+    assert_eq!(run(&home, &arguments).status.code(), Some(1));
 }

@@ -28,25 +28,41 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     let words = "floor, wall, Kiste, 椅子";
     let arguments =
         ["infer", text(&scan), "--words", words, "-o", text(&results), "--views", "5", "--save-views", text(&views)];
-    let (out, _) = succeed(&arguments);
+    let (out, err) = succeed(&arguments);
     let cloud = corner(0.03);
     let labelled = check_results(&results, cloud.len(), 4);
     assert_eq!(labelled.positions, cloud.positions);
-    assert!(out.contains("sheet.png") && out.contains("whole run"), "{out}");
+    // Results are on standard output, what is said of them beside it. Times of stages are for those who ask.
+    assert!(out.contains("sheet.png") && !out.contains("whole run") && !out.contains("note:"), "{out}");
+    assert!(err.contains("note: 5 virtual cameras") && err.contains("next: geopurify query"), "{err}");
     let report = summary(&results);
     assert_eq!(report["settings"]["words"].as_array().unwrap().len(), 4);
     assert_eq!(report["views"]["looked_at"], 5);
-    // Labels' colours replace the scan's.
-    let colors = report["classes"].as_array().unwrap();
-    let label = labelled.attribute("label").unwrap().data.get_f64(0).unwrap() as usize;
-    let expected: Vec<u8> = serde_json::from_value(colors[label]["color"].clone()).unwrap();
-    assert_eq!(labelled.colors.as_ref().unwrap()[0].to_vec(), expected);
+    // The scan keeps its colours. Those of the labels are in a file of their own, and the legend in all.
+    assert_eq!(labelled.colors, cloud.colors);
+    let coloured = PointCloud::read(&results.join("labels-coloured.ply")).unwrap();
+    let classes = report["classes"].as_array().unwrap();
+    let label = |i| labelled.attribute("label").unwrap().data.get_f64(i).unwrap();
+    let of_label = |label: f64| classes.iter().find(|class| class["label"].as_f64() == Some(label)).unwrap();
+    for i in [0, 1000, cloud.len() - 1] {
+        let expected: Vec<u8> = serde_json::from_value(of_label(label(i))["color"].clone()).unwrap();
+        assert_eq!(coloured.colors.as_ref().unwrap()[i].to_vec(), expected);
+    }
+    let [red, green, blue]: [u8; 3] = serde_json::from_value(classes[2]["color"].clone()).unwrap();
+    let line = format!("comment geopurify label 2 color {red} {green} {blue} name Kiste\n");
+    for name in ["labelled.ply", "labels-coloured.ply"] {
+        let bytes = fs::read(results.join(name)).unwrap();
+        assert!(String::from_utf8_lossy(&bytes[..2000]).contains(&line), "{name}");
+    }
+    let legend = fs::read_to_string(results.join("legend.csv")).unwrap();
+    assert_eq!(legend.lines().count(), 6);
+    assert!(legend.lines().nth(3).unwrap().starts_with(&format!("2,\"Kiste\",true,{red},{green},{blue},")), "{legend}");
     assert_eq!(fs::read_dir(&views).unwrap().count(), 10);
 
     // The same again is the same to the last bit.
     let again = folder.path().join("again");
     succeed(&["infer", text(&scan), "--words", words, "-o", text(&again), "--views", "5"]);
-    for name in ["labelled.ply", "sheet.png"] {
+    for name in ["labelled.ply", "labels-coloured.ply", "legend.csv", "sheet.png"] {
         assert!(fs::read(results.join(name)).unwrap() == fs::read(again.join(name)).unwrap(), "{name}");
     }
     let features = |folder: &Path| Saved::read(&folder.join("features.safetensors")).unwrap().features;
@@ -55,6 +71,10 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     let (answer, _) = succeed(&["query", text(&results), "something to sit on", "--json"]);
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert!(!answer["places"].as_array().unwrap().is_empty(), "{answer}");
+    // The question competes with the words of the labelling and with the background.
+    let competing: Vec<String> = serde_json::from_value(answer["competing"].clone()).unwrap();
+    assert!(competing.iter().all(|word| words.contains(word) || word == "background"), "{answer}");
+    assert_eq!(answer["known"], true);
     let heat = PointCloud::read(&results.join("query-something-to-sit-on.ply")).unwrap();
     let score = &heat.attribute("score").unwrap().data;
     let best = (0..heat.len()).map(|i| score.get_f64(i).unwrap()).fold(f64::MIN, f64::max);
@@ -66,6 +86,44 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     let picture = text(&folder.path().join("heat.png")).to_owned();
     assert!(fail(&["query", text(&results), "chair", "-o", &picture]).contains("heat map is a PLY file"));
     assert!(fail(&["query", text(folder.path()), "chair"]).contains("features.safetensors"));
+
+    // Labels of another run make answers stale, and results of another scan are not mixed.
+    let other = folder.path().join("other.ply");
+    write_corner(&other);
+    let again = ["infer", text(&other), "--words", words, "-o", text(&results), "--views", "2"];
+    let error = fail(&again);
+    assert!(error.contains("holds the results of") && error.contains("--force"), "{error}");
+    assert!(results.join("query-something-to-sit-on.ply").exists());
+    succeed(&[&again[..], &["--force", "--colors", "scan", "-v"]].concat());
+    for name in ["query-something-to-sit-on.ply", "query-something-to-sit-on.png", "labels-coloured.ply"] {
+        assert!(!results.join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_scene_folder_is_a_scan_with_its_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = folder.path().join("rooms/room");
+    write_recording(&recording, 3);
+    write_corner(&recording.join("room.ply"));
+    let results = folder.path().join("results");
+    let arguments = ["infer", text(recording.parent().unwrap()), "--words", "floor, wall", "-o", text(&results)];
+    let (out, _) = succeed(&[&arguments[..], &["--dry-run"]].concat());
+    assert!(out.contains(&format!("would label {}", recording.display())) && !results.exists(), "{out}");
+    let (_, err) = succeed(&[&arguments[..], &["-q"]].concat());
+    assert_eq!(err, "");
+    let report = summary(&results);
+    assert!(report["scan"].as_str().unwrap().ends_with("room.ply"), "{report}");
+    assert_eq!(report["recording"].as_str(), Some(text(&recording)));
+    check_results(&results, corner(0.03).len(), 2);
+
+    // A scan that is elsewhere is said, and the recording is taken without it.
+    let mut cloud = corner(0.03);
+    cloud.positions.iter_mut().for_each(|p| p[0] += 1e4);
+    cloud.write_ply(&recording.join("room.ply"), &[]).unwrap();
+    let (_, err) = succeed(&arguments);
+    assert!(err.contains("warning:") && err.contains("taken without this scan"), "{err}");
+    assert!(summary(&results)["scan"].is_null());
 }
 
 #[test]
@@ -128,12 +186,12 @@ fn bad_frames_are_left_out_and_counted() {
     let scan = folder.path().join("corner.ply");
     write_corner(&scan);
     let results = folder.path().join("results");
-    let (out, _) =
+    let (_, err) =
         succeed(&["infer", text(&scan), "--rgbd", text(&recording), "--words", "floor, wall", "-o", text(&results)]);
     let views = &summary(&results)["views"];
     assert_eq!((views["views"].as_u64(), views["looked_at"].as_u64()), (Some(4), Some(2)), "{views}");
     assert_eq!(views["unreadable"], 2);
-    assert!(out.contains("2 frames could not be read, the first: ") && out.contains("invalid pose"), "{out}");
+    assert!(err.contains("2 frames could not be read, the first: ") && err.contains("invalid pose"), "{err}");
     check_results(&results, corner(0.03).len(), 2);
 }
 
@@ -208,8 +266,14 @@ fn background_and_threshold_leave_points_unlabelled() {
         check_results(&results, corner(0.03).len(), 1);
         summary(&results)["classes"][1]["points"].as_u64().unwrap()
     };
-    assert_eq!(unlabelled("plain", &[]), 0);
-    assert_eq!(unlabelled("threshold", &["--threshold", "1"]), corner(0.03).len() as u64);
+    assert_eq!(unlabelled("plain", &["--no-background"]), 0);
+    let all = corner(0.03).len() as u64;
+    assert_eq!(unlabelled("threshold", &["--threshold", "1", "--no-background"]), all);
+    // One word is a search: the background takes what is nearer to it.
+    let results = summary(&folder.path().join("plain"));
+    assert_eq!(results["settings"]["background"].as_array().unwrap().len(), 0);
+    unlabelled("usual", &[]);
+    assert_eq!(summary(&folder.path().join("usual"))["settings"]["background"][0], "background");
     assert!(unlabelled("background", &["--background", "wall, ceiling, lamp, chair, sofa, box"]) > 0);
 }
 
@@ -223,6 +287,15 @@ fn arguments_that_cannot_be_are_explained() {
     let scan = folder.path().join("corner.ply");
     write_corner(&scan);
     assert!(fail(&["infer", text(&scan), "--words", " , "]).contains("names nothing to look for"));
+    // Arguments that took what belongs to others.
+    let error = fail(&["infer", text(&scan), "--words", "chair", "table"]);
+    assert!(error.contains("--words \"chair, table\""), "{error}");
+    let error = fail(&["infer", "--words", "chair", "--background", text(&scan)]);
+    assert!(error.contains("--background takes words"), "{error}");
+    let error = fail(&["infer", text(&scan), "--words", "chair", "-o", text(&scan)]);
+    assert!(error.contains("results need a folder"), "{error}");
+    let error = fail(&["infer", text(&scan), "--words", "tree", "--classification=tree"]);
+    assert!(error.contains("is not WORD=CLASS"), "{error}");
     let other = folder.path().join("other.ply");
     write_corner(&other);
     let error = fail(&["infer", text(&scan), text(&other), "--rgbd", text(folder.path()), "--words", "floor"]);

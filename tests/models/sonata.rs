@@ -219,12 +219,12 @@ fn encode(arguments: &[&str]) -> Output {
     let files = weight_files();
     let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
     command.arg("encode").args(arguments).env("GEOPURIFY_DEVICE", "cpu");
-    command.arg("--weights").arg(&files.sonata).output().unwrap()
+    command.arg("--teacher").arg(&files.sonata).output().unwrap()
 }
 
 fn with_config<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let config = weight_files().sonata_config.to_str().unwrap();
-    [arguments, &["--config", config]].concat()
+    [arguments, &["--teacher-config", config]].concat()
 }
 
 fn write_room(path: &Path, n: usize) {
@@ -246,7 +246,7 @@ fn a_scan_is_encoded_and_shown() {
     let (picture, colored) = (at("pca.png"), at("pca.ply"));
     write_room(Path::new(&scan), 5000);
     let usual = ["--up", "z", "--voxel", "0.02"];
-    let drawn = ["--picture", &picture, "--colored", &colored, "--f32"];
+    let drawn = ["--picture", &picture, "--colored", &colored, "--f32", "-v"];
     let output = encode(&with_config(&[&[scan.as_str(), "-o", &cells], &drawn[..], &usual].concat()));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{err}");
@@ -300,7 +300,7 @@ fn what_cannot_be_encoded_is_said_before_any_work() {
         assert!(!err.contains("panicked") && !Path::new(&out).exists(), "{err}");
         err
     };
-    assert!(fail(&[&scan, "-o", &out]).contains("--config FILE.json"));
+    assert!(fail(&[&scan, "-o", &out]).contains("--teacher-config FILE.json"));
     assert!(fail(&with_config(&[&scan, "-o", "/nowhere/out.safetensors"])).contains("no such folder"));
     assert!(fail(&with_config(&[&scan, "-o", &out, "--voxel", "0"])).contains("--voxel is 0"));
     assert!(fail(&with_config(&[&scan, "-o", &out, "--voxel", "0.00001"])).contains("voxels of"));

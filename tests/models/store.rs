@@ -902,7 +902,7 @@ fn the_command_fetches_lists_verifies_and_removes() {
     let output = run(&["weights", "fetch", "student"]);
     assert_eq!(output.status.code(), Some(1));
     let message = text(&output.stderr);
-    for expected in ["TEST-NC, NOT FOR COMMERCIAL USE", "--accept-licence", &server.url()] {
+    for expected in ["TEST-NC, NOT FOR COMMERCIAL USE", "--accept-license", &server.url()] {
         assert!(message.contains(expected), "{message}");
     }
     assert!(server.requests().is_empty());
@@ -920,7 +920,7 @@ fn the_command_fetches_lists_verifies_and_removes() {
     let list: Value = serde_json::from_slice(&run(&["weights", "list", "--json"]).stdout).unwrap();
     let entry = &list["installed"][0];
     assert_eq!((&entry["name"], &entry["manifest"]["source_sha256"]), (&"student".into(), &hash.as_str().into()));
-    assert_eq!(entry["manifest"]["licence"]["id"], "TEST-NC");
+    assert_eq!(entry["manifest"]["license"]["id"], "TEST-NC");
     assert_eq!(entry["manifest"]["origin"], server.url());
     assert_eq!(list["not_installed"].as_array().unwrap().len(), 0);
     let table = text(&home.run(&["weights", "list"]).stdout);

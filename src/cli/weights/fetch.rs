@@ -1,6 +1,6 @@
 //! `geopurify weights fetch`: downloads published weights and imports them.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct FetchArgs {
     /// Name of the weights in the registry
     name: String,
     /// Accept the licence without being asked
-    #[arg(long, visible_alias = "accept-licence", alias = "accept-license")]
+    #[arg(long, visible_alias = "accept-license", alias = "accept-licence")]
     yes: bool,
     /// Download the weights even if they are installed
     #[arg(long)]
@@ -38,8 +38,8 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
     let registry = Registry::load(args.registry.as_deref())?;
     let published = registry.get(&args.name)?;
     if store.contains(&published.name) && !args.again {
-        println!("'{}' is installed already (--again downloads it once more)", published.name);
-        return Ok(());
+        let name = &published.name;
+        return Ok(writeln!(std::io::stdout(), "'{name}' is installed already (--again downloads it once more)")?);
     }
     let downloads = store.downloads();
     if published.url.is_some() && !is_accepted(published, &downloads) {
@@ -63,10 +63,12 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
     bar.finish_and_clear();
     let fetched = fetched?;
     match &published.sha256 {
-        Some(_) => println!("SHA-256 {} matches the registry's", fetched.sha256),
-        None => {
-            println!("SHA-256 {} (the registry has none; later downloads are compared with this one)", fetched.sha256)
-        }
+        Some(_) => writeln!(std::io::stdout(), "SHA-256 {} matches the registry's", fetched.sha256)?,
+        None => writeln!(
+            std::io::stdout(),
+            "SHA-256 {} (the registry has none; later downloads are compared with this one)",
+            fetched.sha256
+        )?,
     }
     let options = ImportOptions { name: Some(published.name.clone()), ..ImportOptions::default() };
     import_file(store, &registry, &published.model, &fetched.path, &options)
@@ -99,7 +101,7 @@ fn show_terms(published: &Published) {
 fn ask() -> Result<()> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
-        bail!("the licence above was not accepted: give --accept-licence to accept it");
+        bail!("the licence above was not accepted: give --accept-license to accept it");
     }
     eprint!("Accept these terms? [y/N] ");
     let mut answer = String::new();

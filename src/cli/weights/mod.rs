@@ -57,7 +57,7 @@ struct ImportArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Licence to record, if the weights are not the published ones
-    #[arg(long, value_name = "ID")]
+    #[arg(long = "license", alias = "licence", value_name = "ID")]
     licence: Option<String>,
     /// Origin to record, if the weights are not the published ones
     #[arg(long, value_name = "TEXT")]
@@ -234,7 +234,7 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
             .map(|entry| {
                 json!({
                     "name": entry.name, "model": entry.model, "about": entry.about, "origin": entry.origin(),
-                    "licence": entry.licence, "sha256": entry.sha256, "bytes": entry.bytes,
+                    "license": entry.licence, "sha256": entry.sha256, "bytes": entry.bytes,
                     "how_to_get": entry.how_to_get(),
                 })
             })
@@ -282,7 +282,7 @@ fn licence(id: String, non_commercial: bool) -> String {
 fn run_verify(store: &Store, args: &VerifyArgs) -> Result<ExitCode> {
     let names = if args.names.is_empty() { store.names()? } else { args.names.clone() };
     if names.is_empty() && !args.json {
-        println!("nothing is installed in {}", store.home().display());
+        writeln!(std::io::stdout(), "nothing is installed in {}", store.home().display())?;
     }
     let results: Vec<_> = names.iter().map(|name| (name, store.verify(name))).collect();
     let mut out = std::io::stdout().lock();
@@ -320,14 +320,13 @@ fn run_export(store: &Store, args: &ExportArgs) -> Result<()> {
         store.export(&args.name, &args.output, dtype)?;
     }
     let size = std::fs::metadata(&args.output).map_or(0, |file| file.len());
-    println!("{}: '{}' ({})", args.output.display(), args.name, bytes(size));
-    Ok(())
+    Ok(writeln!(std::io::stdout(), "{}: '{}' ({})", args.output.display(), args.name, bytes(size))?)
 }
 
 fn run_rm(store: &Store, args: &RmArgs) -> Result<()> {
     for name in &args.names {
         let freed = store.remove(name)?;
-        println!("removed '{name}' ({})", bytes(freed));
+        writeln!(std::io::stdout(), "removed '{name}' ({})", bytes(freed))?;
     }
     Ok(())
 }
