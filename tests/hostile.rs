@@ -299,7 +299,7 @@ fn absurd_numbers_are_refused_at_once() {
         (&["infer", scan, "--words", "a", "-o", output, "--threshold", "nan"], 2, "expected -1 to 1"),
         (&["infer", scan, "--words", "a", "-o", output, "--voxel", "inf"], 2, "expected a finite number"),
         (&["query", output, "a", "--level", "nan"], 2, "expected a finite number"),
-        (&["encode", scan, "-o", output, "--voxel", "-1"], 2, "expected a number above 0"),
+        (&["encode", scan, "-o", output, "--voxel", "0"], 2, "expected a number above 0"),
     ];
     for (arguments, code, expected) in cases {
         let ran = run(arguments, folder.path());
@@ -393,7 +393,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_signal_gives_its_own_exit_code_and_leaves_nothing_half_written() {
-    for (number, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130), (libc::SIGHUP, 129)] {
+    for (number, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
         let folder = tempfile::tempdir().unwrap();
         let rooms = folder.path().join("rooms");
         let arguments = ["synth", "--rooms", "500", "--views", "4", "--size", "160x120", "-o", text(&rooms)];

@@ -20,14 +20,17 @@ pub(super) fn handle() -> std::io::Result<()> {
         let mut signals = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut signals);
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            // A signal that the parent ignores stays ignored, as `nohup` asks.
+            // The end of a terminal stays ignored if the parent ignores it, as `nohup` asks.
             let mut action = std::mem::zeroed::<libc::sigaction>();
             if libc::sigaction(signal, std::ptr::null(), &raw mut action) != 0 {
                 return Err(Error::last_os_error());
             }
-            if action.sa_sigaction != libc::SIG_IGN {
-                libc::sigaddset(&raw mut signals, signal);
+            if signal == libc::SIGHUP && action.sa_sigaction == libc::SIG_IGN {
+                continue;
             }
+            // Shells let what they start in the background ignore interrupts. Some systems drop those then.
+            libc::signal(signal, libc::SIG_DFL);
+            libc::sigaddset(&raw mut signals, signal);
         }
         // All threads inherit that these signals wait. One thread takes them.
         if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut()) != 0 {
