@@ -61,10 +61,11 @@ impl Labeller<'_> {
         notes.extend(placed.notes.iter().cloned());
         timer.lap("place cameras");
 
-        let choose = || voxel_size_for_purification(scene, self.views.compat);
+        let turn = self.views.compat.turn(placed.cameras.turn);
+        let choose = || voxel_size_for_purification(&scene.turned(turn), self.views.compat);
         let (voxel, why) = self.options.voxel.map_or_else(choose, |voxel| (voxel, None));
         notes.extend(why);
-        let options = self.options.of_pipeline(voxel, &self.views);
+        let options = self.options.of_pipeline(voxel, turn, &self.views);
         let models = Models {
             xdecoder: &self.xdecoder,
             affinities: self.options.affinities.with(self.student.as_ref()),
@@ -185,7 +186,7 @@ impl Labelled<'_> {
             views: inferred.views.clone(),
             points: scene.num_points(),
             voxels: inferred.purified.coords.len(),
-            voxel_neighbors: occupied_neighbors(scene.positions(), options.purify.voxel_size),
+            voxel_neighbors: occupied_neighbors(scene.turned(options.turn).positions(), options.purify.voxel_size),
             device: labeller.selected.name.clone(),
             notes,
             stages: timer.stages().to_vec(),

@@ -17,6 +17,7 @@ mod depth;
 mod error;
 pub mod fit;
 pub mod fuse;
+mod heading;
 mod layout;
 mod layouts;
 mod number_maps;
