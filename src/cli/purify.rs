@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use glam::DMat3;
 use serde_json::json;
 
 use super::affinities::AffinityArgs;
@@ -87,7 +88,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         );
     }
     let features = FileFeatures::new(tensor, scene.kept())?;
-    let choose = || voxel_size_for_purification(&scene, Compat::Fixed);
+    let choose = || voxel_size_for_purification(&scene.turned(DMat3::IDENTITY), Compat::Fixed);
     let (voxel_size, why) = args.voxel.map_or_else(choose, |voxel| (voxel, None));
     let settings = Settings {
         voxel_size,

@@ -73,7 +73,7 @@ fn handle_truncation() -> std::io::Result<()> {
     // SAFETY: the handler has the type that the system expects.
     unsafe {
         let mut action = std::mem::zeroed::<libc::sigaction>();
-        action.sa_sigaction = truncated as extern "C" fn(libc::c_int) as *const () as usize;
+        action.sa_sigaction = truncated as extern "C" fn(libc::c_int) as usize;
         libc::sigemptyset(&raw mut action.sa_mask);
         if libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) != 0 {
             return Err(std::io::Error::last_os_error());

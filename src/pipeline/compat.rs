@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use glam::DMat3;
+
 use crate::images::resize::{fitted, prepare_reference, resize_bicubic};
 use crate::images::{ImageError, Rgb8Image};
 use crate::lift::Padding;
@@ -135,6 +137,16 @@ impl Compat {
                 let pixels = (0..lens.height).flat_map(|y| (0..lens.width).map(move |x| (x, y)));
                 (*lens, pixels.map(|(x, y)| map.at(x, y).unwrap_or(0.0)).collect())
             }
+        }
+    }
+
+    /// Rotation to the axes in which a scan is purified. `upright` turns it to have z up and its walls along x
+    /// and y. The published code leaves scans as they are.
+    #[must_use]
+    pub fn turn(self, upright: DMat3) -> DMat3 {
+        match self {
+            Self::Fixed => upright,
+            Self::Reference => DMat3::IDENTITY,
         }
     }
 

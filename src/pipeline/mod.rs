@@ -18,10 +18,11 @@ pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
 pub use results::{Class, Results, ScanColors, ScanOptions, Summary, Weights, write_legend};
-pub use scene::{Appearance, Scene};
+pub use scene::{Appearance, Scene, Turned};
 pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
 
 use burn::prelude::*;
+use glam::DMat3;
 
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::OpError;
@@ -48,6 +49,8 @@ pub struct Options {
     pub views: ViewOptions,
     /// Settings of purification.
     pub purify: purify::Settings,
+    /// Rotation from the scan's axes to those in which it is purified.
+    pub turn: DMat3,
     /// Smallest cosine with the nearest label; points below it stay unlabelled.
     pub threshold: Option<f32>,
 }
@@ -96,7 +99,8 @@ pub fn infer(
     let (lifted, views) = encode_views(input, encoder, &options.views, device, timer, on_view)?;
     let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < models.num_labels);
     let lifted_label = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
-    let purified = purify(input.scene.to_purify(), &lifted, models.affinities, options.purify, device, timer)?;
+    let scan = input.scene.turned(options.turn);
+    let purified = purify(scan.to_purify(), &lifted, models.affinities, options.purify, device, timer)?;
     drop(lifted);
     let num_words = models.text.labels.len();
     let words = models.text.rows.clone().slice_dim(0, 0..num_words);

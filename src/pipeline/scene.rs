@@ -1,8 +1,9 @@
 //! A scan in the pipeline: its points with a position, and its appearance.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use glam::DVec3;
+use glam::{DMat3, DVec3, Vec3};
 
 use super::PipelineError;
 use crate::cloud::PointCloud;
@@ -221,6 +222,29 @@ impl Scene {
         self.finite.as_ref().map(|finite| finite.kept.as_slice())
     }
 
+    /// The scan turned by a rotation about the mean of its points. It stays where it is if `turn` is the
+    /// identity.
+    #[must_use]
+    pub fn turned(&self, turn: DMat3) -> Turned<'_> {
+        let (positions, normals) = (self.positions(), self.normals());
+        if turn == DMat3::IDENTITY {
+            let (positions, normals) = (positions.into(), normals.map(Cow::from));
+            return Turned { scene: self, turn, centre: DVec3::ZERO, positions, normals };
+        }
+        // In f32 from the origin, because far coordinates must not lose digits in the sum.
+        let offsets = self.points.iter().map(|p| Vec3::from_array(*p).as_dvec3());
+        let mean = DVec3::from(self.origin) + offsets.sum::<DVec3>() / self.points.len() as f64;
+        let position = |p: &[f64; 3]| (turn * (DVec3::from(*p) - mean)).to_array();
+        let normal = |n: &[f32; 3]| (turn * Vec3::from_array(*n).as_dvec3()).as_vec3().to_array();
+        Turned {
+            scene: self,
+            turn,
+            centre: mean,
+            positions: positions.iter().map(position).collect(),
+            normals: normals.map(|normals| normals.iter().map(normal).collect()),
+        }
+    }
+
     /// The scan as input of purification.
     #[must_use]
     pub fn to_purify(&self) -> purify::Scan<'_> {
@@ -254,6 +278,42 @@ impl Scene {
             (false, _) => vec![0.0; self.points.len()],
         };
         Appearance { colors, radii }
+    }
+}
+
+/// A scan turned by a rotation.
+#[derive(Clone, Debug)]
+pub struct Turned<'a> {
+    scene: &'a Scene,
+    turn: DMat3,
+    centre: DVec3,
+    positions: Cow<'a, [[f64; 3]]>,
+    normals: Option<Cow<'a, [[f32; 3]]>>,
+}
+
+impl<'a> Turned<'a> {
+    /// The scan, as it is in its file.
+    #[must_use]
+    pub fn scene(&self) -> &'a Scene {
+        self.scene
+    }
+
+    /// Returns where a turned position is in the scan.
+    #[must_use]
+    pub fn in_scan(&self, position: [f64; 3]) -> [f64; 3] {
+        (self.turn.transpose() * DVec3::from(position) + self.centre).to_array()
+    }
+
+    /// Turned positions of the points that have one.
+    #[must_use]
+    pub fn positions(&self) -> &[[f64; 3]] {
+        &self.positions
+    }
+
+    /// The turned scan as input of purification.
+    #[must_use]
+    pub fn to_purify(&self) -> purify::Scan<'_> {
+        purify::Scan { positions: &self.positions, colors: self.scene.colors(), normals: self.normals.as_deref() }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Compat, Scene};
+use super::{Compat, Scene, Turned};
 use crate::random::SplitMix64;
 
 /// Voxel edge in metres for which the student was trained.
@@ -35,7 +35,7 @@ const SAMPLED_POINTS: usize = 500_000;
 /// unit.
 #[must_use]
 pub fn voxel_size_for_training(scene: &Scene) -> (f64, Option<String>) {
-    let (usual, finest, extent) = finest(scene);
+    let (usual, finest, extent) = finest(scene, scene.positions());
     match scene.cloud.spacing() {
         Some(spacing) if spacing > finest => {
             let size = spacing * VOXELS_PER_SPACING;
@@ -49,28 +49,29 @@ pub fn voxel_size_for_training(scene: &Scene) -> (f64, Option<String>) {
     }
 }
 
-/// Voxel edge for purification, in the unit of `scene`, and the reason if it is not the usual one.
+/// Voxel edge for purification, in the unit of `scan`, and the reason if it is not the usual one.
 ///
 /// The student and the affinities need occupied cells around a voxel. So the edge is the smallest one tried,
 /// from 2 cm on, at which 6 of the 26 cells around a voxel are occupied on average. Like that of
 /// [`voxel_size_for_training`] it is smaller for a scan of a handful of voxels. It stays the published 2 cm
 /// with [`Compat::Reference`].
 #[must_use]
-pub fn voxel_size_for_purification(scene: &Scene, compat: Compat) -> (f64, Option<String>) {
-    let (usual, finest, extent) = finest(scene);
+pub fn voxel_size_for_purification(scan: &Turned<'_>, compat: Compat) -> (f64, Option<String>) {
+    let (scene, positions) = (scan.scene(), scan.positions());
+    let (usual, finest, extent) = finest(scene, positions);
     if compat == Compat::Reference {
         return (usual, None);
     }
     let spacing = scene.cloud.spacing().filter(|spacing| spacing.is_finite()).unwrap_or(0.0);
     let first = finest.max(spacing);
-    let around_first = occupied_neighbors(scene.positions(), first);
+    let around_first = occupied_neighbors(positions, first);
     let (mut size, mut around) = (first, around_first);
     for _ in 0..MOST_STEPS {
         if around >= ENOUGH_NEIGHBORS || size * STEP > spacing * MOST_PER_SPACING {
             break;
         }
         size *= STEP;
-        around = occupied_neighbors(scene.positions(), size);
+        around = occupied_neighbors(positions, size);
     }
     let why = if size < usual {
         format!("the scan is {extent:.3} across: voxels of {size:.4} instead of {usual:.3}")
@@ -88,11 +89,15 @@ pub fn voxel_size_for_purification(scene: &Scene, compat: Compat) -> (f64, Optio
     (size, (size != usual).then_some(why))
 }
 
-/// The usual edge, the smallest edge that fits the extent of `scene`, and that extent.
-fn finest(scene: &Scene) -> (f64, f64, f64) {
+/// The usual edge, the smallest edge that fits the extent of `positions`, and that extent.
+fn finest(scene: &Scene, positions: &[[f64; 3]]) -> (f64, f64, f64) {
     let usual = VOXEL_METRES / scene.metres_per_unit().unwrap_or(1.0);
-    let bounds = scene.cloud.bounds().unwrap_or_default();
-    let extent = (0..3).map(|axis| bounds.1[axis] - bounds.0[axis]).fold(0.0, f64::max);
+    let along = |axis: usize| {
+        let values = positions.iter().map(|p| p[axis]);
+        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+        high - low
+    };
+    let extent = (0..3).map(along).fold(0.0, f64::max);
     let finest = if extent > 0.0 { usual.min(extent / MIN_VOXELS_ACROSS) } else { usual };
     (usual, finest, extent)
 }
@@ -128,6 +133,8 @@ pub fn occupied_neighbors(positions: &[[f64; 3]], edge: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use glam::DMat3;
+
     use super::*;
     use crate::cloud::{PointCloud, Unit};
 
@@ -172,23 +179,23 @@ mod tests {
         };
         // As dense as the recorded rooms: the published size.
         let dense = scatter(8000.0);
-        assert_eq!(voxel_size_for_purification(&dense, Compat::Fixed), (0.02, None));
+        assert_eq!(voxel_size_for_purification(&dense.turned(DMat3::IDENTITY), Compat::Fixed), (0.02, None));
         // As sparse as the example room.
         let sparse = scatter(1000.0);
         assert!(occupied_neighbors(sparse.positions(), 0.02) < 3.0);
-        let (size, why) = voxel_size_for_purification(&sparse, Compat::Fixed);
+        let (size, why) = voxel_size_for_purification(&sparse.turned(DMat3::IDENTITY), Compat::Fixed);
         let around = |size| occupied_neighbors(sparse.positions(), size);
         assert!((size / 0.02 - 2.0).abs() < 1e-9, "{size}");
         assert!(around(size) >= ENOUGH_NEIGHBORS && around(size / STEP) < ENOUGH_NEIGHBORS);
         let why = why.unwrap();
         assert!(why.starts_with("points are sparse: voxels of 0.040 instead of 0.020. 6."), "{why}");
         // The published code knows one size.
-        assert_eq!(voxel_size_for_purification(&sparse, Compat::Reference), (0.02, None));
+        assert_eq!(voxel_size_for_purification(&sparse.turned(DMat3::IDENTITY), Compat::Reference), (0.02, None));
         // Points on a line never have enough around them.
         let positions = (0..1000).map(|i| [f64::from(i), 0.0, 0.0]).collect();
         let line =
             Scene::new(PointCloud { positions, unit: Some(Unit::Metre), ..PointCloud::default() }, None).unwrap();
-        let size = voxel_size_for_purification(&line, Compat::Fixed).0;
+        let size = voxel_size_for_purification(&line.turned(DMat3::IDENTITY), Compat::Fixed).0;
         assert!(size > 2.5 && size <= MOST_PER_SPACING, "{size}");
     }
 }

@@ -40,10 +40,13 @@ pub struct About {
     pub scan: PathBuf,
     /// Edge of a voxel, in the scan's unit.
     pub voxel_size: f64,
-    /// Corner of voxel 0 0 0 in the scan's coordinates: voxel `c` reaches from `origin + c * voxel_size` on.
-    /// `None` if the voxels are turned against the axes, and in files of earlier versions.
+    /// Corner of voxel 0 0 0 in the scan's coordinates: that of voxel `c` is `origin + voxel_size · Σᵢ cᵢ
+    /// voxel_axesᵢ`. `None` if the voxels were scaled at random, and in files of earlier versions.
     #[serde(default)]
     pub origin: Option<[f64; 3]>,
+    /// Directions of the voxels' x, y and z in the scan.
+    #[serde(default = "own_axes")]
+    pub voxel_axes: [[f64; 3]; 3],
     /// Up direction of the scan.
     pub up: [f64; 3],
     /// Weights of the vision-language model: a file, or a name in the store.
@@ -99,8 +102,9 @@ pub fn write(
     // For other programs, the place of the voxels stands alone too.
     let mut metadata =
         BTreeMap::from([(ABOUT.to_owned(), text), ("voxel_edge".to_owned(), about.voxel_size.to_string())]);
-    if let Some([x, y, z]) = about.origin {
-        metadata.insert("origin".to_owned(), format!("{x} {y} {z}"));
+    if let Some(origin) = about.origin {
+        metadata.insert("origin".to_owned(), numbers(&origin));
+        metadata.insert("voxel_axes".to_owned(), numbers(about.voxel_axes.as_flattened()));
     }
     let mut file = SafetensorsWriter::create_sealed(path, &specs, &metadata)?;
     file.write_i32(coords.as_flattened())?;
@@ -152,6 +156,16 @@ impl Saved {
     }
 }
 
+/// Directions of voxels that are not turned.
+fn own_axes() -> [[f64; 3]; 3] {
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+}
+
+/// Numbers in a row, for the metadata.
+fn numbers(values: &[f64]) -> String {
+    values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +175,7 @@ mod tests {
             scan: "labelled.ply".into(),
             voxel_size: 0.02,
             origin: Some([1.5, -2.0, 0.0]),
+            voxel_axes: own_axes(),
             up: [0.0, 0.0, 1.0],
             xdecoder: "xdecoder".to_owned(),
             xdecoder_config: None,
@@ -180,6 +195,7 @@ mod tests {
         assert_eq!((saved.about.clone(), saved.num_channels), (about(), 3));
         let metadata = SafetensorsFile::open(&path).unwrap().metadata().cloned().unwrap();
         assert_eq!((&*metadata["origin"], &*metadata["voxel_edge"]), ("1.5 -2 0", "0.02"));
+        assert_eq!(metadata["voxel_axes"], "1 0 0 0 1 0 0 0 1");
         assert_eq!((saved.coords, saved.voxel_from_point), (vec![[0, 0, 0], [3, 1, 2]], vec![1, 0, -1, 1]));
         assert!(saved.features.iter().zip(features).all(|(a, b)| (a - b).abs() < 2e-4));
     }

@@ -10,8 +10,8 @@ use super::labeller::Labeller;
 use super::placed::{Placed, ViewSource};
 use crate::images::write_png;
 use crate::pipeline::{
-    Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, contact_sheet, infer, occupied_neighbors,
-    voxel_size_for_purification, write_legend,
+    Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned, contact_sheet, infer,
+    occupied_neighbors, voxel_size_for_purification, write_legend,
 };
 use crate::query::Predictions;
 use crate::query::saved::About;
@@ -62,10 +62,11 @@ impl Labeller<'_> {
         notes.extend(placed.notes.iter().cloned());
         timer.lap("place cameras");
 
-        let choose = || voxel_size_for_purification(scene, self.views.compat);
+        let turn = self.views.compat.turn(placed.cameras.turn);
+        let choose = || voxel_size_for_purification(&scene.turned(turn), self.views.compat);
         let (voxel, why) = self.options.voxel.map_or_else(choose, |voxel| (voxel, None));
         notes.extend(why);
-        let options = self.options.of_pipeline(voxel, &self.views);
+        let options = self.options.of_pipeline(voxel, turn, &self.views);
         let models = Models {
             xdecoder: &self.xdecoder,
             affinities: self.options.affinities.with(self.student.as_ref()),
@@ -165,10 +166,16 @@ impl Labelled<'_> {
         files.push(write_legend(folder, &classes, results.area_unit())?);
         timer.progress("write", 0.3);
         let origin = &labeller.xdecoder_origin;
+        let turned = scene.turned(options.turn);
         let about = About {
             scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
             voxel_size: options.purify.voxel_size,
-            origin: options.purify.voxel_transform.is_none().then(|| lattice_origin(scene, options.purify.voxel_size)),
+            origin: options
+                .purify
+                .voxel_transform
+                .is_none()
+                .then(|| lattice_origin(&turned, options.purify.voxel_size)),
+            voxel_axes: options.turn.transpose().to_cols_array_2d(),
             up: placed.cameras.up.to_array(),
             xdecoder: origin.source.clone(),
             xdecoder_config: labeller.xdecoder_config.as_ref().and_then(|path| path.canonicalize().ok()),
@@ -206,7 +213,7 @@ impl Labelled<'_> {
             views: inferred.views.clone(),
             points: scene.num_points(),
             voxels: inferred.purified.coords.len(),
-            voxel_neighbors: occupied_neighbors(scene.positions(), options.purify.voxel_size),
+            voxel_neighbors: occupied_neighbors(turned.positions(), options.purify.voxel_size),
             device: labeller.selected.name.clone(),
             notes,
             stages: timer.stages().to_vec(),
@@ -220,10 +227,11 @@ impl Labelled<'_> {
     }
 }
 
-/// Corner of the first voxel of a scan, whose voxels are cells of a lattice through the origin.
-fn lattice_origin(scene: &Scene, voxel_size: f64) -> [f64; 3] {
-    let least = |axis: usize| scene.positions().iter().map(|p| p[axis]).fold(f64::INFINITY, f64::min);
-    std::array::from_fn(|axis| (least(axis) * voxel_size.recip()).floor() * voxel_size)
+/// Corner of the first voxel, in the scan's coordinates. The voxels are cells of a lattice through the origin of
+/// the turned scan.
+fn lattice_origin(turned: &Turned<'_>, voxel_size: f64) -> [f64; 3] {
+    let least = |axis: usize| turned.positions().iter().map(|p| p[axis]).fold(f64::INFINITY, f64::min);
+    turned.in_scan(std::array::from_fn(|axis| (least(axis) * voxel_size.recip()).floor() * voxel_size))
 }
 
 /// Removes what an earlier run left in a folder of results beside the new `files`: answers to questions, which

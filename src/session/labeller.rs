@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use burn::prelude::Tensor;
+use glam::DMat3;
 use serde_json::{Value as Json, json};
 
 use super::SessionError;
@@ -148,12 +149,13 @@ impl Default for LabelOptions {
 }
 
 impl LabelOptions {
-    /// Options of the pipeline for voxels of edge `voxel`.
-    pub(super) fn of_pipeline(&self, voxel: f64, views: &ViewSettings) -> Options {
+    /// Options of the pipeline for voxels of edge `voxel` in a scan turned by `turn`.
+    pub(super) fn of_pipeline(&self, voxel: f64, turn: DMat3, views: &ViewSettings) -> Options {
         let compat = views.compat;
         let voxel_transform = (compat == Compat::Reference).then(|| compat.voxel_transform(voxel, self.seed));
         Options {
             views: views.view_options(),
+            turn,
             purify: purify::Settings {
                 voxel_size: voxel,
                 voxel_transform,

@@ -17,6 +17,7 @@ mod depth;
 mod error;
 pub mod fit;
 pub mod fuse;
+mod heading;
 mod json_rows;
 mod layout;
 mod layouts;

@@ -118,6 +118,8 @@ impl Occupancy {
     fn new(surfaces: &Surfaces<'_>) -> Self {
         let [low, high] = surfaces.bounds;
         let cell = surfaces.cell.max((high - low).max_element() / (MOST_CELLS - 1) as f32);
+        // Floor and walls lie in the middle of their cubes, so that their noise does not decide in which.
+        let low = low - 0.5 * cell;
         let size = ((high - low) / cell).to_array().map(|cells| (cells as usize).min(MOST_CELLS - 1) + 1);
         let empty = vec![false; size.iter().product()];
         let (occupied, below) = (empty.clone(), Vec::new());
@@ -167,9 +169,10 @@ impl Occupancy {
         self.at(position).is_some_and(|at| self.occupied[at])
     }
 
-    /// Returns a length in cubes, bounded by what the largest grid has.
+    /// Returns a length in whole cubes, bounded by what the largest grid has.
     fn cells(&self, metres: f32) -> usize {
-        ((metres * self.unit / self.cell) as usize).min(MOST_CELLS)
+        // A length of exactly so many cubes must not lose one by rounding.
+        ((metres * self.unit / self.cell + 1e-3) as usize).min(MOST_CELLS)
     }
 
     fn columns<'a>(&self, cubes: &'a [bool]) -> impl Iterator<Item = &'a [bool]> {
@@ -239,7 +242,7 @@ impl Occupancy {
                 head.map_or(f32::INFINITY, |head| (head - ground - 1) as f32 * self.cell / self.unit)
             };
             for &floor in floors {
-                let near = floor.saturating_sub(uneven)..(floor + uneven + 1).min(height);
+                let near = floor.saturating_sub(uneven)..(floor + uneven + 2).min(height);
                 // The ceiling of the storey below may be near, too, but has no headroom.
                 let ground = near.filter(|&z| column[z]).find(|&z| headroom(z) >= HEADROOM[0]);
                 let Some(ground) = ground.filter(|&z| !(HEADROOM[1]..f32::INFINITY).contains(&headroom(z))) else {

@@ -100,7 +100,7 @@ pub fn viewpoints(
     width: usize,
     height: usize,
 ) -> Vec<Viewpoint> {
-    let frame = Frame::new(cameras.up, scan.points);
+    let frame = Frame::new(cameras.turn, scan.points);
     let sites = Sites::new(scan, &frame);
     if sites.positions.is_empty() || count == 0 {
         return Vec::new();

@@ -6,13 +6,14 @@
 //! same cameras.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 
 use glam::{DMat3, DVec3, Mat3, Vec2, Vec3};
 use rayon::prelude::*;
 
 use super::camera::{Intrinsics, Pose, PoseConvention};
+use super::heading;
 use super::render::SLACK;
 use super::standing::{Standing, Surfaces};
 use super::strays::Core;
@@ -164,6 +165,8 @@ pub struct VirtualCameras {
     pub kind: SceneKind,
     /// Up direction that was assumed, of length one.
     pub up: DVec3,
+    /// Rotation from the scan's axes to those in which the cameras stand, see [`upright_turn`].
+    pub turn: DMat3,
     /// The cameras.
     pub cameras: Vec<VirtualCamera>,
     /// Share of the points that some candidate sees. The rest is hidden from everywhere.
@@ -183,22 +186,17 @@ pub struct VirtualCameras {
 /// objects.
 #[must_use]
 pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
-    let stated = options.up.and_then(DVec3::try_normalize).or_else(|| stated_up(scan));
-    let mut up = stated.unwrap_or(DVec3::Z);
-    let mut frame = Frame::new(up, scan.points);
-    let mut sites = Sites::new(scan, &frame);
     let may_be_room = options.kind.is_none_or(|kind| kind == SceneKind::Interior);
-    if stated.is_none()
-        && may_be_room
-        && let Some(found) = room_up(scan, &frame, &sites)
-    {
-        up = found;
-        frame = Frame::new(up, scan.points);
-        sites = Sites::new(scan, &frame);
-    }
+    let stated = options.up.and_then(DVec3::try_normalize).or_else(|| stated_up(scan));
+    let found = || if may_be_room { room_up(scan) } else { None };
+    let up = stated.or_else(found).unwrap_or(DVec3::Z);
+    let turn = heading::turn(scan.points, scan.faces, up);
+    let frame = Frame::new(turn, scan.points);
+    let sites = Sites::new(scan, &frame);
     let mut result = VirtualCameras {
         kind: options.kind.unwrap_or(SceneKind::Object),
         up,
+        turn,
         cameras: Vec::new(),
         reachable: 0.0,
         seen_once: 0.0,
@@ -278,11 +276,16 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
 /// lies on its side or head: by its floor and ceiling, its height, its walls, and what stands on the floor.
 #[must_use]
 pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
-    let found = stated_up(scan).or_else(|| {
-        let frame = Frame::new(DVec3::Z, scan.points);
-        room_up(scan, &frame, &Sites::new(scan, &frame))
-    });
-    found.unwrap_or(DVec3::Z)
+    stated_up(scan).or_else(|| room_up(scan)).unwrap_or(DVec3::Z)
+}
+
+/// Returns the rotation from the scan's axes to upright ones: z is `up`, or else the guessed up direction, and
+/// x and y are along most walls. Which way x looks follows from the scan too. So the same room comes out the
+/// same, however its file is turned. x and y stay about as they are if there are no walls to go by.
+#[must_use]
+pub fn upright_turn(scan: &Scan<'_>, up: Option<DVec3>) -> DMat3 {
+    let up = up.and_then(DVec3::try_normalize).unwrap_or_else(|| guess_up(scan));
+    heading::turn(scan.points, scan.faces, up)
 }
 
 /// Returns the up direction that camera axes or normals state.
@@ -320,12 +323,14 @@ fn stated_up(scan: &Scan<'_>) -> Option<DVec3> {
     }
 }
 
-/// Returns the up direction of a room if it clearly is not +z. `frame` has z up.
-fn room_up(scan: &Scan<'_>, frame: &Frame, sites: &Sites) -> Option<DVec3> {
+/// Returns the up direction of a room if it clearly is not +z.
+fn room_up(scan: &Scan<'_>) -> Option<DVec3> {
+    let frame = Frame::new(DMat3::IDENTITY, scan.points);
+    let sites = Sites::new(scan, &frame);
     if sites.positions.is_empty() {
         return None;
     }
-    let surveyor = Surveyor::new(scan, frame, sites);
+    let surveyor = Surveyor::new(scan, &frame, &sites);
     let bounds = surveyor.bounds();
     let step = scan.points.len().div_ceil(MAX_COLORS).max(1);
     let colored = scan.colors.into_iter().flat_map(|colors| scan.points.iter().zip(colors).step_by(step));
@@ -343,13 +348,10 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    pub(super) fn new(up: DVec3, points: &[[f32; 3]]) -> Self {
-        // The axis least aligned with `up` moves as little as possible.
-        let aside = if up.x.abs() <= up.y.abs().min(up.z.abs()) { DVec3::X } else { DVec3::Y };
-        let x = if up == DVec3::Z { DVec3::X } else { aside.reject_from(up).normalize() };
+    pub(super) fn new(turn: DMat3, points: &[[f32; 3]]) -> Self {
         let largest = points.par_iter().map(|p| p.iter().fold(0.0_f32, |m, v| m.max(v.abs()))).reduce(|| 0.0, f32::max);
         let scale = if largest > 0.0 { 1.0 / f64::from(largest) } else { 1.0 };
-        Self { turn: DMat3::from_cols(x, up.cross(x), up).transpose(), scale }
+        Self { turn, scale }
     }
 
     pub(super) fn turned(&self, v: [f32; 3]) -> Vec3 {
@@ -836,13 +838,12 @@ impl<'a> Surveyor<'a> {
         let (near, range) = (0.1 * self.unit, 6.0 * self.unit);
         let place = |eye, worth| Place { eye, directions: directions.clone(), near, range, worth };
         let few = |eyes: &[Vec3], most: usize| {
-            // In a large scan fewer from the start: each is compared with all that are kept. The square of the
-            // distance must not vanish, or none would be too near.
+            // In a large scan fewer from the start. The square of the distance must not vanish.
             let mut apart = (0.5 * self.unit).max((bounds[1] - bounds[0]).max_element() / 64.0).max(1e-18);
-            let mut kept = spread(eyes, apart);
+            let mut kept = spread(eyes, bounds[0], apart);
             while kept.len() > most && apart.is_finite() {
                 apart *= 1.2;
-                kept = spread(&kept, apart);
+                kept = spread(eyes, bounds[0], apart);
             }
             kept
         };
@@ -916,15 +917,21 @@ impl<'a> Surveyor<'a> {
     }
 }
 
-/// Selects those of `places` that are at least `apart` from all selected before.
-fn spread(places: &[Vec3], apart: f32) -> Vec<Vec3> {
-    let mut kept: Vec<Vec3> = Vec::new();
+/// Selects the place nearest to the middle of every cube of edge `apart`, from the corner `low` on. A place more
+/// or less changes only what is selected in its own cube.
+fn spread(places: &[Vec3], low: Vec3, apart: f32) -> Vec<Vec3> {
+    let mut nearest: BTreeMap<[i64; 3], (u32, Vec3)> = BTreeMap::new();
     for place in places {
-        if kept.iter().all(|other| other.distance_squared(*place) >= apart * apart) {
-            kept.push(*place);
+        let at = (*place - low) / apart;
+        // Rounded, so that of places equally far from the middle the first is taken, whatever the last digits.
+        let off = (4096.0 * (at - at.floor() - 0.5).length_squared()).round() as u32;
+        let cube = at.floor().to_array().map(|cells| cells as i64);
+        let best = nearest.entry(cube).or_insert((off, *place));
+        if off < best.0 {
+            *best = (off, *place);
         }
     }
-    kept
+    nearest.into_values().map(|(_, place)| place).collect()
 }
 
 #[cfg(test)]

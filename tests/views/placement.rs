@@ -5,14 +5,18 @@ use std::path::Path;
 use burn::tensor::Device;
 use geopurify::cloud::PointCloud;
 use geopurify::views::render::{Renderer, Scene, pinhole, radii};
-use geopurify::views::virtual_cameras::{Options, Scan, SceneKind, VirtualCameras, guess_up, virtual_cameras};
-use glam::{DVec3, Vec3};
+use geopurify::views::virtual_cameras::{
+    Options, Scan, SceneKind, VirtualCamera, VirtualCameras, guess_up, virtual_cameras,
+};
+use glam::{DMat3, DVec3, Vec3};
 
 /// A point and its colour.
 type Colored = ([f32; 3], [u8; 3]);
 
 const WALL: [u8; 3] = [210, 210, 200];
 const WOOD: [u8; 3] = [120, 70, 40];
+/// Where the scans lie.
+const ORIGIN: DVec3 = DVec3::new(100.0, -20.0, 3.0);
 
 /// Adds points 4 cm apart on the sides of a box. `sides` are those of -x, x, -y, y, -z and z.
 fn add_box(points: &mut Vec<Colored>, low: [f32; 3], high: [f32; 3], sides: [bool; 6], color: [u8; 3]) {
@@ -56,7 +60,7 @@ fn placed(points: &[Colored]) -> (VirtualCameras, [f64; 2]) {
 /// As [`placed`], in pictures of another width and height.
 fn placed_in(points: &[Colored], [width, height]: [usize; 2]) -> (VirtualCameras, [f64; 2]) {
     let (points, colors): (Vec<[f32; 3]>, Vec<[u8; 3]>) = points.iter().copied().unzip();
-    let origin = [100.0, -20.0, 3.0];
+    let origin = ORIGIN.to_array();
     let scan = Scan { points: &points, origin, normals: None, colors: Some(&colors), faces: &[], metres_per_unit: 1.0 };
     let cameras = virtual_cameras(&scan, &Options { width, height, ..Options::default() });
     let radii = radii(&points);
@@ -80,7 +84,7 @@ fn placed_in(points: &[Colored], [width, height]: [usize; 2]) -> (VirtualCameras
 
 /// Centres of the cameras relative to the scan.
 fn eyes(cameras: &VirtualCameras) -> Vec<DVec3> {
-    cameras.cameras.iter().map(|camera| camera.pose.center() - DVec3::new(100.0, -20.0, 3.0)).collect()
+    cameras.cameras.iter().map(|camera| camera.pose.center() - ORIGIN).collect()
 }
 
 #[test]
@@ -196,4 +200,47 @@ fn without_colours_a_room_on_its_side_is_still_found() {
     assert_eq!(guess_up(&scan), DVec3::Y);
     let millimetres: Vec<[f32; 3]> = points.iter().map(|p| p.map(|v| v * 1000.0)).collect();
     assert_eq!(guess_up(&Scan { points: &millimetres, metres_per_unit: 1e-3, ..scan }), DVec3::Y);
+}
+
+/// The room with its points moved by up to 1 cm, and without the regularity of a grid.
+fn rough_room() -> Vec<Colored> {
+    let mut state = 1_u32;
+    let mut jitter = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 * 0.02 - 0.01
+    };
+    room().into_iter().map(|(p, color)| (p.map(|x| x + jitter()), color)).collect()
+}
+
+#[test]
+fn a_room_on_its_side_or_head_has_the_same_pictures() {
+    let points = rough_room();
+    // Places and directions of the cameras in a turned room, turned back.
+    let shot = |turn: DMat3| -> (DVec3, Vec<[DVec3; 2]>) {
+        let turned = |p: [f32; 3]| (turn * Vec3::from(p).as_dvec3()).as_vec3().to_array();
+        let (points, colors): (Vec<[f32; 3]>, Vec<[u8; 3]>) = points.iter().map(|(p, c)| (turned(*p), *c)).unzip();
+        let origin = ORIGIN.to_array();
+        let scan =
+            Scan { points: &points, origin, normals: None, colors: Some(&colors), faces: &[], metres_per_unit: 1.0 };
+        let found = virtual_cameras(&scan, &Options::default());
+        assert_eq!(found.kind, SceneKind::Interior);
+        let seen = |camera: &VirtualCamera| [camera.pose.center() - ORIGIN, camera.pose.rotation().z_axis];
+        let back = |camera: &VirtualCamera| seen(camera).map(|v| turn.transpose() * v);
+        (found.up, found.cameras.iter().map(back).collect())
+    };
+    let (_, upright) = shot(DMat3::IDENTITY);
+    let is_there = |[eye, ahead]: &[DVec3; 2]| {
+        upright.iter().any(|other| (other[0] - eye).length() < 1e-3 && (other[1] - ahead).length() < 1e-3)
+    };
+    let onto = |up: DVec3| match up {
+        DVec3::Z => DMat3::IDENTITY,
+        DVec3::NEG_Z => DMat3::from_rotation_x(std::f64::consts::PI),
+        up => DMat3::from_axis_angle(DVec3::Z.cross(up), std::f64::consts::FRAC_PI_2),
+    };
+    for up in DVec3::AXES.into_iter().flat_map(|axis| [axis, -axis]) {
+        let (found_up, found) = shot(onto(up));
+        assert!(found_up.abs_diff_eq(up, 1e-9), "{up}: {found_up}");
+        assert_eq!(found.len(), upright.len(), "{up}");
+        assert!(found.iter().all(is_there), "{up}");
+    }
 }
