@@ -104,7 +104,10 @@ fn weights_that_are_no_numbers_are_refused_by_key_and_row() {
     let error = refused(["weights", "import", "student", text(&data("student_nan.pth"))]);
     assert!(error.contains("row ") && error.contains("the value is NaN; expected a finite number"), "{error}");
     let error = refused(["weights", "import", "student", text(&data("student_negative_variance.pth"))]);
-    assert!(error.contains("running_var', row ") && error.contains("expected a finite number, not negative"), "{error}");
+    assert!(
+        error.contains("running_var', row ") && error.contains("expected a finite number, not negative"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -211,7 +214,10 @@ fn claims() -> Vec<(&'static str, Vec<u8>)> {
         ("a.las", las),
         ("a.laz", laz),
         ("a.e57", e57),
-        ("a.ptx", b"100000\n100000\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n0 0 0 0.5\n".to_vec()),
+        (
+            "a.ptx",
+            b"100000\n100000\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n0 0 0 0.5\n".to_vec(),
+        ),
         ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 2000000000\n".to_vec()),
         ("a.gltf", gltf.into()),
         ("a.stl", stl),
@@ -273,7 +279,18 @@ fn absurd_numbers_are_refused_at_once() {
         (&["synth", "--rooms", "1000000000", "-o", output], 1, "expected at most 100000"),
         (&["synth", "--train", "18446744073709551615", "--val", "2", "-o", output], 1, "more than can be counted"),
         (
-            &["purify", scan, "--features", features, "-o", output, "--affinities", "uniform", "--iterations", "99999999"],
+            &[
+                "purify",
+                scan,
+                "--features",
+                features,
+                "-o",
+                output,
+                "--affinities",
+                "uniform",
+                "--iterations",
+                "99999999",
+            ],
             1,
             "at most 10000",
         ),

@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::Bars;
+use super::shown::plain;
 use super::table::table;
 use super::train::{cache_folder, words_of};
 use super::viewing::ViewingArgs;
-use super::shown::plain;
 use crate::ablation::{
     AblationEvent, AblationInputs, AblationOrigin, AblationReport, AblationRooms, AblationSettings, AblationWords,
     CHART_FILE, JSON_FILE, MARKDOWN_FILE, RoomLifter, ablation,

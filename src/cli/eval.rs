@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 
 use super::label_ids::LabelIds;
 use super::labelling::{LabellingArgs, without_prefix};
+use super::shown::plain;
 use super::table::table;
 use super::told_once;
-use super::shown::plain;
 use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
 use crate::eval::metrics::AbsentClasses;
 use crate::eval::report::{Failure, Report, SceneResult};

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 
 use super::labelling::{LabellingArgs, without_prefix};
 use super::progress::Bars;
+use super::shown::plain;
 use super::table::{stage_table, table};
 use super::told_once;
 use super::words::words;
-use super::shown::plain;
 use crate::files::is_full;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;

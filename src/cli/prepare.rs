@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::told_once;
 use super::shown::plain;
+use super::told_once;
 use crate::prepare::{Batch, DataSet, Download, Event, Outcome, Prepared, Settings, prepare_all};
 
 /// Steps of the bar.
@@ -188,7 +188,8 @@ fn report(args: &CommonArgs, num_scenes: usize, results: Vec<Prepared>, seconds:
             .map(|outcome| json!({ "new": matches!(outcome, Outcome::Made(_)), "scene": outcome.manifest() }))
             .collect();
         let failed: Vec<_> = failed.iter().map(|(scene, error)| json!({ "scene": scene, "error": error })).collect();
-        let json = json!({ "output": args.output.to_string_lossy(), "seconds": seconds, "scenes": scenes, "failed": failed });
+        let json =
+            json!({ "output": args.output.to_string_lossy(), "seconds": seconds, "scenes": scenes, "failed": failed });
         writeln!(out, "{json:#}")?;
     } else {
         let pace = if frames > 0 { format!(", {:.0} frames a second", frames as f64 / seconds) } else { String::new() };

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::networks::{WayOut as _, XDecoderArgs};
 use super::numbers::finite;
-use super::table::table;
 use super::shown::plain;
+use super::table::table;
 use crate::gpu::DeviceSelection;
 use crate::session::{Session, SessionError};
 use crate::stages::StageTimer;

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::networks::{WayOut as _, XDecoderArgs, open_session};
 use super::outputs::check_folder;
+use super::shown::plain;
 use super::table::{bytes, table};
 use super::told_once;
 use super::words::words;
-use super::shown::plain;
 use crate::gpu::DeviceSelection;
 use crate::images::draw::Style;
 use crate::session::{Network, PictureFiles, PictureOptions, SegmentedPicture, SessionError};

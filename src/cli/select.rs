@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 use super::label_ids::LabelIds;
 use super::numbers::finite;
 use super::outputs::check_folder;
-use super::table::table;
 use super::shown::plain;
+use super::table::table;
 use crate::distill::label_counts::{CountSettings, count_labels};
 use crate::distill::select::{
     Kept, SceneMetrics, SelectError, SelectSettings, Selection, read_table, select, write_list, write_selection,

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::{Bars, StepBar};
+use super::shown::plain;
 use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
 use super::words::words;
-use super::shown::plain;
 use crate::distill::{
     Config, DistillError, Event, PrepareSettings, Preparer, Preset, RunOptions, SceneFile, Scenes, Trained,
     read_config, read_scenes, train,

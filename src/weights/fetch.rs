@@ -322,9 +322,10 @@ fn is_local(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or_default();
     // Before an @ stands the name of a user.
-    !host.contains('@') && ["127.0.0.1", "localhost", "[::1]"].iter().any(|local| {
-        host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-    })
+    !host.contains('@')
+        && ["127.0.0.1", "localhost", "[::1]"]
+            .iter()
+            .any(|local| host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
 }
 
 /// Returns true if the terms of these weights were accepted earlier.
@@ -609,7 +610,8 @@ impl Part {
         }
         if published.sha256.is_none() {
             let record = record(target);
-            write_atomic(&record, |file| file.write_all(found.as_bytes())).map_err(|error| FetchError::io(&record, error))?;
+            write_atomic(&record, |file| file.write_all(found.as_bytes()))
+                .map_err(|error| FetchError::io(&record, error))?;
         }
         std::fs::rename(&path, target).map_err(|error| FetchError::io(target, error))?;
         remove(&origin_path)?;
@@ -661,7 +663,9 @@ mod tests {
         for url in ["http://127.0.0.1:80/a", "http://localhost/a", "http://[::1]:8080/", "http://localhost"] {
             assert!(is_local(url), "{url}");
         }
-        for url in ["http://localhost.example/a", "http://localhost:x@example/", "http://127.0.0.10/", "http://a/localhost"] {
+        for url in
+            ["http://localhost.example/a", "http://localhost:x@example/", "http://127.0.0.10/", "http://a/localhost"]
+        {
             assert!(!is_local(url), "{url}");
         }
     }

@@ -337,7 +337,8 @@ fn numbers_that_weights_cannot_have_are_named() {
         ("input_layer.1.bn.running_var", -0.25, "the value is -0.25; expected a finite number, not negative"),
     ] {
         let state = read_state_dict(&student_checkpoint()).unwrap();
-        let specs: Vec<_> = state.tensors.iter().map(|(k, t)| TensorSpec::new(k, Dtype::F32, t.shape.clone())).collect();
+        let specs: Vec<_> =
+            state.tensors.iter().map(|(k, t)| TensorSpec::new(k, Dtype::F32, t.shape.clone())).collect();
         let mut writer = SafetensorsWriter::create(&file, &specs, &BTreeMap::new()).unwrap();
         let mut row = 0;
         for (name, tensor) in &state.tensors {

@@ -64,7 +64,9 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
     let fetched = fetched?;
     match &published.sha256 {
         Some(_) => println!("SHA-256 {} matches the registry's", fetched.sha256),
-        None => println!("SHA-256 {} (the registry has none; later downloads are compared with this one)", fetched.sha256),
+        None => {
+            println!("SHA-256 {} (the registry has none; later downloads are compared with this one)", fetched.sha256)
+        }
     }
     let options = ImportOptions { name: Some(published.name.clone()), ..ImportOptions::default() };
     import_file(store, &registry, &published.model, &fetched.path, &options)

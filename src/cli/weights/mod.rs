@@ -10,8 +10,8 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::table::{bytes, table};
 use super::shown::plain;
+use super::table::{bytes, table};
 use crate::models::import::{ImportOptions, Imported, import};
 use crate::weights::registry::{Published, Registry};
 use crate::weights::store::{Installed, Store, StoreError};

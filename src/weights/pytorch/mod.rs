@@ -232,9 +232,9 @@ impl Checkpoint {
             };
             let element = if tensor.dtype.is_float() { 4 } else { 8 };
             let needed = (tensor.numel as u64).saturating_mul(element);
-            budget.charge(needed).map_err(|over| {
-                self.too_large("the memory its tensors take in bytes", over.needed, over.limit)
-            })?;
+            budget
+                .charge(needed)
+                .map_err(|over| self.too_large("the memory its tensors take in bytes", over.needed, over.limit))?;
             self.storage_of(tensor)?;
         }
         Ok(leaves)
