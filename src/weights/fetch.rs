@@ -247,8 +247,8 @@ pub fn fetch(
     let Some(url) = &published.url else {
         return Err(FetchError::ByHand { name: published.name.clone(), how: published.how_to_get() });
     };
-    let is_secure = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
-    if !is_secure && !settings.allow_http && !is_local(url) {
+    let is_plain = url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    if is_plain && !settings.allow_http && !is_local(url) {
         return Err(FetchError::PlainHttp { url: url.clone() });
     }
     std::fs::create_dir_all(downloads).map_err(|error| FetchError::io(downloads, error))?;
@@ -295,9 +295,14 @@ pub fn fetch(
     Ok(Fetched { path, bytes, sha256, resumed_at })
 }
 
-/// Returns the hash that the file must have: that of the registry, else that of the first download.
+/// Returns the hash that the file must have: that of the registry, else that of the first download from the same
+/// address.
 fn known_sha256(published: &Published, file: &Path) -> Option<String> {
-    let remembered = || std::fs::read_to_string(record(file)).ok().map(|hash| hash.trim().to_owned());
+    let remembered = || {
+        let text = std::fs::read_to_string(record(file)).ok()?;
+        let (hash, url) = text.trim_end().split_once("  ")?;
+        (Some(url) == published.url.as_deref()).then(|| hash.to_owned())
+    };
     published.sha256.clone().or_else(remembered)
 }
 
@@ -610,7 +615,7 @@ impl Part {
         }
         if published.sha256.is_none() {
             let record = record(target);
-            write_atomic(&record, |file| file.write_all(found.as_bytes()))
+            write_atomic(&record, |file| writeln!(file, "{found}  {url}"))
                 .map_err(|error| FetchError::io(&record, error))?;
         }
         std::fs::rename(&path, target).map_err(|error| FetchError::io(target, error))?;

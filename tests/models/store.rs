@@ -857,7 +857,8 @@ fn a_file_larger_than_the_disk_is_not_begun() {
         stream.write_all(&[1; 1000])
     });
     let downloads = Downloads::new();
-    let error = downloads.fetch(&published(&server.url(), ""), 4).unwrap_err();
+    let entry = published(&server.url(), &format!("bytes = {}", 1_u64 << 60));
+    let error = downloads.fetch(&entry, 4).unwrap_err();
     assert!(matches!(error, FetchError::NoSpace { needed, free: Some(_), .. } if needed == 1 << 60), "{error}");
     assert_eq!(std::fs::metadata(downloads.0.path().join("file.bin.part")).unwrap().len(), 0);
 }
