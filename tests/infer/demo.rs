@@ -76,17 +76,17 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     assert!(results.join("sheet.png").is_file());
 
     // Where things are in this room; the boxes are of the labels that it was made with.
-    let scan = PointCloud::read(&results.join("labelled.ply")).unwrap();
+    let labelled = PointCloud::read(&results.join("labelled.ply")).unwrap();
     let classes = summary["classes"].as_array().unwrap();
-    let labels = &scan.attribute("label").unwrap().data;
+    let labels = &labelled.attribute("label").unwrap().data;
     for (name, low, high, least) in [
         ("floor", [-1.0, -1.0, -1.0], [20.0, 20.0, 0.02], 0.8),
         ("bed", [8.35, 0.44, 0.17], [9.35, 2.44, 0.97], 0.6),
         ("sofa", [0.55, 0.70, 0.13], [1.24, 2.94, 0.87], 0.5),
     ] {
         let class = classes.iter().position(|class| class["name"] == name).unwrap();
-        let is_in = |i: &usize| (0..3).all(|axis| (low[axis]..high[axis]).contains(&scan.positions[*i][axis]));
-        let inside: Vec<usize> = (0..scan.len()).filter(is_in).collect();
+        let is_in = |i: &usize| (0..3).all(|axis| (low[axis]..high[axis]).contains(&labelled.positions[*i][axis]));
+        let inside: Vec<usize> = (0..labelled.len()).filter(is_in).collect();
         let right = inside.iter().filter(|&&i| labels.get_f64(i) == Some(class as f64)).count();
         assert!(right as f64 > least * inside.len() as f64, "{name}: {right} of {} points", inside.len());
     }
