@@ -53,6 +53,7 @@ fn wait(child: &Child) -> (Option<i32>, u64, Duration) {
     (code, usage.ru_maxrss as u64 * 1024, time(usage.ru_utime) + time(usage.ru_stime))
 }
 
+#[expect(clippy::zombie_processes, reason = "`wait` waits, and measures too")]
 fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, home: &Path) -> Ran {
     let mut child = command(arguments, home).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -392,6 +393,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+#[expect(clippy::zombie_processes, reason = "`wait` waits, and measures too")]
 fn a_signal_gives_its_own_exit_code_and_leaves_nothing_half_written() {
     for (number, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
         let folder = tempfile::tempdir().unwrap();
@@ -413,6 +415,7 @@ fn a_signal_gives_its_own_exit_code_and_leaves_nothing_half_written() {
 /// A file of zeros that takes a while to hash and no space on the disk. Its own hash is wrong.
 #[cfg(target_os = "linux")]
 #[test]
+#[expect(clippy::zombie_processes, reason = "`wait` waits, and measures too")]
 fn a_file_that_becomes_shorter_while_it_is_read_is_an_error() {
     const BYTES: u64 = 12 << 30;
     let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::Bars;
-use super::shown::plain;
 use super::table::table;
 use super::train::with_cache;
 use super::viewing::ViewingArgs;
