@@ -86,7 +86,7 @@ pub fn recording_of(folder: &Path, name: &str, is_alone: bool) -> Option<PathBuf
     (is_alone && is_recording(folder)).then(|| folder.to_path_buf())
 }
 
-/// The part `split` of a data set: `folder/split` if the folder is divided into [`SPLITS`].
+/// The part `split` of a data set: `folder/split` if the folder is divided into two or more of `train`, `val` and `test`.
 #[must_use]
 pub fn split_of(folder: &Path, split: &str) -> Option<PathBuf> {
     let part = folder.join(split);
