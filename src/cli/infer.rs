@@ -20,8 +20,7 @@ use crate::files::is_full;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
 use crate::labels::{Preset, asprs_class};
-use crate::pipeline::{PipelineError, ScanColors, ScanOptions, Scene, SeenView};
-use crate::query::saved::FILE_NAME;
+use crate::pipeline::{PipelineError, ScanColors, ScanOptions, Scene, SeenView, Summary};
 use crate::session::{Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, scenes_at, stem};
 use crate::stages::StageTimer;
 use crate::views::fuse::FuseOptions;
@@ -167,25 +166,30 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     if args.dry_run {
         return dry_run(args, &words, &jobs);
     }
-    let example = words.labels.get(2).or(words.labels.first()).cloned().unwrap_or_default();
     let session = args.labelling.session()?;
     let labeller = args.labelling.labeller(&session, words)?;
     let run = Run { args, labeller: &labeller, scan: &scan };
     let mut failed: Vec<String> = Vec::new();
+    let mut next = None;
     for job in &jobs {
         if jobs.len() > 1 {
             say::line(&format!("== {}", job.name));
         }
         // One bad scan does not stop the others.
-        if let Err(error) = run.job(job) {
-            eprintln!("error: {}: {}", plain(&job.name), without_prefix(&told_once(&error), &job.name));
-            if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
-                eprintln!("the disk is full, and no half-written file was left: free some space, or choose another -o");
+        match run.job(job) {
+            Ok(example) => next = next.or(example.map(|example| (job, example))),
+            Err(error) => {
+                eprintln!("error: {}: {}", plain(&job.name), without_prefix(&told_once(&error), &job.name));
+                if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
+                    eprintln!(
+                        "the disk is full, and no half-written file was left: free some space, or choose another -o"
+                    );
+                }
+                failed.push(job.name.clone());
             }
-            failed.push(job.name.clone());
         }
     }
-    if let Some(job) = jobs.iter().find(|job| !failed.contains(&job.name) && job.output.join(FILE_NAME).is_file()) {
+    if let Some((job, example)) = next {
         say::line(&format!("next: geopurify query {} \"{example}\"", job.output.display()));
     }
     if failed.is_empty() {
@@ -336,7 +340,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn job(&self, job: &Job) -> Result<()> {
+    /// Returns a word to ask for in the results, if the folder of the job holds them.
+    fn job(&self, job: &Job) -> Result<Option<String>> {
         let mut bars = Bars::new();
         let mut progress = |stage, share| bars.show(stage, share);
         let mut timer = StageTimer::with_progress(&mut progress);
@@ -345,9 +350,10 @@ impl Run<'_> {
                 let results = self.label(&scene, ViewSource::of(dataset.as_deref()), &job.output, &mut timer)?;
                 drop(timer);
                 bars.finish();
-                report(self.args, &results)
+                report(self.args, &results)?;
+                Ok(example(&results.summary))
             }
-            Opened::Frames(dataset) => self.label_frames(&*dataset, &job.output),
+            Opened::Frames(dataset) => self.label_frames(&*dataset, &job.output).map(|()| None),
         }
     }
 
@@ -426,6 +432,13 @@ fn save_view(folder: &Path, seen: &SeenView<'_>, words: &[String]) -> Result<(),
     write_png(&folder.join(format!("{name}.png")), seen.image)?;
     let labelled = labelled_picture(seen.image, &seen.view.label_from_pixel()?, words, &Style::default())?;
     Ok(write_png(&folder.join(format!("{name}-labels.png")), &labelled)?)
+}
+
+/// Returns a label that the scan has and that is neither its largest nor its smallest: one of the things in it.
+fn example(summary: &Summary) -> Option<String> {
+    let mut classes: Vec<_> = summary.classes.iter().filter(|class| class.label >= 0 && class.points > 0).collect();
+    classes.sort_by_key(|class| std::cmp::Reverse(class.points));
+    classes.get(3).or(classes.last()).map(|class| class.name.clone())
 }
 
 fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {

@@ -110,13 +110,16 @@ fn told(answer: &Answer, level: Option<f32>) -> String {
         1 => "1 place".to_owned(),
         count => format!("{count} places"),
     };
+    let others = match competing.as_slice() {
+        [only] => format!("\"{only}\""),
+        words => format!("{} other words", words.len()),
+    };
     let found = match (level, nearest) {
         (Some(level), _) => format!("{count} with a cosine of {level:.3} or more"),
-        (None, true) => format!("{count} nearer to \"{question}\" than to {} other words", competing.len()),
+        (None, true) => format!("{count} nearer to \"{question}\" than to {others}"),
         (None, false) => format!(
-            "nothing is nearer to \"{question}\" than to {} other words; the {count} above are the most similar, with a \
-             cosine of {:.3} or more",
-            competing.len(),
+            "nothing is nearer to \"{question}\" than to {others}; the {count} above are the most similar, with a cosine \
+             of {:.3} or more",
             answer.level
         ),
     };

@@ -206,7 +206,9 @@ fn with_data(error: SessionError) -> anyhow::Error {
 /// Adds to an error the option that names a cache folder.
 pub(super) fn with_cache(error: DistillError) -> anyhow::Error {
     match error {
-        DistillError::NoCacheFolder => anyhow::anyhow!("{error}; name a folder with --cache DIR"),
+        DistillError::NoCacheFolder | DistillError::CacheNotText { .. } => {
+            anyhow::anyhow!("{error}; name a folder with --cache DIR")
+        }
         _ => error.into(),
     }
 }

@@ -70,6 +70,12 @@ pub enum DistillError {
     /// The user has no cache folder.
     #[error("this user has no cache folder for prepared scenes")]
     NoCacheFolder,
+    /// The path of the cache cannot stand in a list of scenes.
+    #[error("{}: the path of the cache must be UTF-8", path.display())]
+    CacheNotText {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A prepared scene of a run no longer exists.
     #[error("{scene}: the prepared scene {} no longer exists", path.display())]
     Gone {

@@ -55,12 +55,17 @@ pub fn prepare_scenes(
 /// `geopurify/training` in the user's cache folder.
 ///
 /// # Errors
-/// [`DistillError::NoCacheFolder`] if this user has none, [`DistillError::Run`].
+/// [`DistillError::NoCacheFolder`] if this user has none, [`DistillError::CacheNotText`], [`DistillError::Run`].
 pub fn cache_folder(given: Option<&Path>) -> Result<PathBuf, DistillError> {
     let usual = || Some(dirs::cache_dir()?.join("geopurify/training"));
     let folder = given.map(Path::to_path_buf).or_else(usual).ok_or(DistillError::NoCacheFolder)?;
     let made = std::fs::create_dir_all(&folder);
     // A run's list of scenes must find the files from any folder.
     let absolute = made.and_then(|()| std::path::absolute(&folder));
-    Ok(absolute.map_err(|source| RunError::Io { path: folder, source })?)
+    let absolute = absolute.map_err(|source| RunError::Io { path: folder, source })?;
+    // The list is JSON, whose text is UTF-8.
+    if absolute.to_str().is_none() {
+        return Err(DistillError::CacheNotText { path: absolute });
+    }
+    Ok(absolute)
 }

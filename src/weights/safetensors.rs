@@ -694,7 +694,8 @@ mod tests {
         let write = |name: &str| {
             let path = dir.path().join(name);
             let mut writer = SafetensorsWriter::create_sealed(&path, &specs, &metadata).unwrap();
-            writer.write_f32(&[1.0, 2.0, 3.0]).unwrap();
+            writer.write_f32(&[1.0]).unwrap();
+            writer.write_f32(&[2.0, 3.0]).unwrap();
             writer.finish().unwrap();
             std::fs::read(&path).unwrap()
         };

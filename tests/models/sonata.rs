@@ -293,16 +293,18 @@ fn what_cannot_be_encoded_is_said_before_any_work() {
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (scan, out) = (at("room.ply"), at("out.safetensors"));
     write_room(Path::new(&scan), 50);
-    let fail = |arguments: &[&str]| {
+    let fail_with = |code: i32, arguments: &[&str]| {
         let output = encode(arguments);
         let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert_eq!(output.status.code(), Some(code), "{err}");
         assert!(!err.contains("panicked") && !Path::new(&out).exists(), "{err}");
         err
     };
+    let fail = |arguments: &[&str]| fail_with(1, arguments);
     assert!(fail(&[&scan, "-o", &out]).contains("--teacher-config FILE.json"));
     assert!(fail(&with_config(&[&scan, "-o", "/nowhere/out.safetensors"])).contains("no such folder"));
-    assert!(fail(&with_config(&[&scan, "-o", &out, "--voxel", "0"])).contains("--voxel is 0"));
+    let no_length = fail_with(2, &with_config(&[&scan, "-o", &out, "--voxel", "0"]));
+    assert!(no_length.contains("'--voxel <VOXEL>': expected a number above 0"), "{no_length}");
     assert!(fail(&with_config(&[&scan, "-o", &out, "--voxel", "0.00001"])).contains("voxels of"));
     assert!(fail(&with_config(&[&at("none.ply"), "-o", &out])).contains("none.ply"));
     assert!(fail(&with_config(&[&scan, "-o", &scan])).contains("would replace the scan"));
