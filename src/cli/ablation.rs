@@ -7,16 +7,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::cache::CacheArgs;
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::Bars;
+use super::say;
 use super::table::table;
-use super::train::with_cache;
 use super::viewing::ViewingArgs;
 use crate::ablation::{
     AblationEvent, AblationInputs, AblationOrigin, AblationReport, AblationSettings, AblationWords, CHART_FILE,
     JSON_FILE, LabelledRooms, MARKDOWN_FILE, PreparedRooms, ablation, prepare_rooms,
 };
-use crate::distill::{self, Config, PrepareSettings, cache_folder};
+use crate::distill::{self, Config, PrepareSettings};
 use crate::gpu::DeviceSelection;
 use crate::labels::{Preset, Protocol};
 use crate::purify;
@@ -73,10 +74,8 @@ pub(super) struct AblationArgs {
     /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = purify::Settings::default().neighbors)]
     neighbors: usize,
-    /// Folder for values that are computed once per room [default: geopurify/training in the user's cache
-    /// folder]
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     viewing: ViewingArgs,
     #[command(flatten)]
@@ -98,7 +97,7 @@ pub(super) fn run(args: &AblationArgs) -> Result<()> {
         LabelledRooms::find(&args.rooms, args.preset, [settings.most_scenes(), args.validation_rooms as usize, most])?;
     settings.check(found.training.len())?;
     if found.validation.is_empty() {
-        eprintln!("note: there are no validation rooms, so no settings are chosen for the baselines");
+        say::note("there are no validation rooms, so no settings are chosen for the baselines");
     }
     let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
     let session = open_session(args.device, networks.clone(), &[Network::XDecoder, Network::Sonata])?;
@@ -107,7 +106,7 @@ pub(super) fn run(args: &AblationArgs) -> Result<()> {
         views: args.viewing.settings(),
         networks,
         words: args.preset.words(),
-        cache: cache_folder(args.cache.as_deref()).map_err(with_cache)?,
+        cache: args.cache.folder()?,
     };
 
     let bars = RefCell::new(Bars::new());

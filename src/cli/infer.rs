@@ -20,7 +20,7 @@ use crate::files::is_full;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
 use crate::labels::{Preset, asprs_class};
-use crate::pipeline::{PipelineError, ScanColors, ScanOptions, Scene, SeenView, Summary};
+use crate::pipeline::{PipelineError, SUMMARY_FILE, ScanColors, ScanOptions, Scene, SeenView, Summary};
 use crate::session::{Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, scenes_at, stem};
 use crate::stages::StageTimer;
 use crate::views::fuse::FuseOptions;
@@ -292,7 +292,7 @@ fn check_results(folder: &Path, source: &Source, force: bool) -> Result<()> {
             bail!("{}: the results would replace this scan; name another folder with -o", source.path().display());
         }
     }
-    let Ok(text) = std::fs::read(folder.join("summary.json")) else { return Ok(()) };
+    let Ok(text) = std::fs::read(folder.join(SUMMARY_FILE)) else { return Ok(()) };
     let Ok(summary) = serde_json::from_slice::<serde_json::Value>(&text) else { return Ok(()) };
     let olds = ["scan", "recording"].map(|key| summary[key].as_str().map(Path::new));
     // A relative path was given in another folder, perhaps.

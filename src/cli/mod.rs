@@ -3,6 +3,8 @@
 #[cfg(feature = "lab")]
 mod ablation;
 mod affinities;
+#[cfg(feature = "train")]
+mod cache;
 mod devices;
 mod encode;
 mod eval;

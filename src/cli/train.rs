@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::cache::CacheArgs;
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::{Bars, StepBar};
 use super::table::table;
@@ -15,7 +16,7 @@ use super::viewing::ViewingArgs;
 use super::words::words;
 use crate::distill::{
     Config, DistillError, Event, PrepareSettings, PreparedScenes, Preparer, Preset, RunOptions, Scenes, Trained,
-    cache_folder, prepare_scenes, read_config, read_scenes, train, usual_memory,
+    prepare_scenes, read_config, read_scenes, train, usual_memory,
 };
 use crate::gpu::DeviceSelection;
 use crate::labels::Preset as Words;
@@ -70,10 +71,8 @@ pub(super) struct TrainArgs {
     /// memory, 8192 on a GPU; when resuming, the limit of the first start]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     max_memory: Option<u64>,
-    /// Folder for values that are computed once per scene [default: geopurify/training in the user's cache
-    /// folder]
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Leave out scenes that cannot be prepared, instead of stopping
     #[arg(long)]
     skip_failed: bool,
@@ -175,8 +174,7 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
         [] => args.word_preset.map_or_else(|| USUAL_WORDS.parse(), Ok).map(|preset: Words| preset.words())?,
         given => words(given)?,
     };
-    let cache = cache_folder(args.cache.as_deref()).map_err(with_cache)?;
-    let prepare = PrepareSettings { views, networks: session.networks().clone(), words, cache };
+    let prepare = PrepareSettings { views, networks: session.networks().clone(), words, cache: args.cache.folder()? };
     let bars = RefCell::new(Bars::new());
     let mut say = |line: &str| bars.borrow_mut().say(line);
     let mut preparer = Preparer::new(&prepare, config, session.device(), &mut say)?;
@@ -199,16 +197,6 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
 fn with_data(error: SessionError) -> anyhow::Error {
     match error {
         SessionError::ListEntry { .. } => anyhow::anyhow!("{error}; --data DIR says where the entries are"),
-        _ => error.into(),
-    }
-}
-
-/// Adds to an error the option that names a cache folder.
-pub(super) fn with_cache(error: DistillError) -> anyhow::Error {
-    match error {
-        DistillError::NoCacheFolder | DistillError::CacheNotText { .. } => {
-            anyhow::anyhow!("{error}; name a folder with --cache DIR")
-        }
         _ => error.into(),
     }
 }

@@ -272,14 +272,7 @@ impl LabelledScene {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn touch(root: &Path, files: &[&str]) {
-        for file in files {
-            let path = root.join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, b"").unwrap();
-        }
-    }
+    use crate::files::touch;
 
     #[test]
     fn scenes_are_found_in_folders_and_as_pairs() {

@@ -20,6 +20,16 @@ pub(crate) use partial::PARTIAL;
 pub use partial::exit_without_partials;
 pub use system::{free_space, is_full, lock};
 
+/// Makes empty files below `root`, and the folders that they are in.
+#[cfg(test)]
+pub(crate) fn touch(root: &std::path::Path, files: &[&str]) {
+    for file in files {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"").unwrap();
+    }
+}
+
 #[cfg(test)]
 fn names(dir: &std::path::Path) -> Vec<String> {
     let mut names: Vec<_> =

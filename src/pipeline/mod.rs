@@ -17,7 +17,7 @@ pub use contact_sheet::{HeatViews, contact_sheet, recorded_cameras};
 pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
-pub use results::{Class, Results, ScanColors, ScanOptions, Summary, Weights, write_legend};
+pub use results::{Class, Results, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend};
 pub use scene::{Appearance, Scene, Turned};
 pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
 

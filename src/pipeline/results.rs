@@ -17,7 +17,7 @@ use crate::query::saved::{self, About};
 use crate::stages::Stage;
 
 /// Name of the summary in the folder of results.
-const SUMMARY_NAME: &str = "summary.json";
+pub const SUMMARY_FILE: &str = "summary.json";
 /// Name of the legend in the folder of results.
 const LEGEND_NAME: &str = "legend.csv";
 
@@ -319,7 +319,7 @@ impl Summary {
     /// # Errors
     /// [`PipelineError::Write`].
     pub fn write(&self, folder: &Path) -> Result<PathBuf, PipelineError> {
-        let path = folder.join(SUMMARY_NAME);
+        let path = folder.join(SUMMARY_FILE);
         let failed = |source| PipelineError::Write { path: path.clone(), source };
         write_atomic(&path, |out| {
             serde_json::to_writer_pretty(&mut *out, self)?;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::pipeline::SUMMARY_FILE;
 use crate::views::{Layout, detect};
 
 /// Extensions by which scans in a folder are found. Plain text can be anything, so such files must be given
@@ -54,7 +55,7 @@ pub(super) fn is_result(path: &Path) -> bool {
 /// True if `folder` holds results of a labelling.
 #[must_use]
 pub(super) fn is_results(folder: &Path) -> bool {
-    folder.join("summary.json").is_file() && folder.join(crate::query::saved::FILE_NAME).is_file()
+    folder.join(SUMMARY_FILE).is_file() && folder.join(crate::query::saved::FILE_NAME).is_file()
 }
 
 /// The scan of the recording in `folder`: ScanNet's reduced mesh, else a scan of the folder's name, else the
@@ -97,14 +98,7 @@ pub fn split_of(folder: &Path, split: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn touch(root: &Path, files: &[&str]) {
-        for file in files {
-            let path = root.join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, b"").unwrap();
-        }
-    }
+    use crate::files::touch;
 
     #[test]
     fn a_scan_is_found_beside_its_recording() {

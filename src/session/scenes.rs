@@ -62,14 +62,7 @@ fn below(folder: &Path, layout: Option<Layout>, depth: usize) -> Result<Vec<Sour
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn touch(root: &Path, files: &[&str]) {
-        for file in files {
-            let path = root.join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, b"").unwrap();
-        }
-    }
+    use crate::files::touch;
 
     #[test]
     fn one_scene_is_one_source_however_it_is_given() {

@@ -165,7 +165,9 @@ pub struct VirtualCameras {
     pub kind: SceneKind,
     /// Up direction that was assumed, of length one.
     pub up: DVec3,
-    /// Rotation from the scan's axes to those in which the cameras stand, see [`upright_turn`].
+    /// Rotation from the scan's axes to upright ones, in which the cameras stand: z is `up`, and x and y are along
+    /// most walls. Which way x looks follows from the scan too. So the same room comes out the same, however its
+    /// file is turned. Without walls to go by, x and y stay about as they are.
     pub turn: DMat3,
     /// The cameras.
     pub cameras: Vec<VirtualCamera>,
@@ -277,15 +279,6 @@ pub fn virtual_cameras(scan: &Scan<'_>, options: &Options) -> VirtualCameras {
 #[must_use]
 pub fn guess_up(scan: &Scan<'_>) -> DVec3 {
     stated_up(scan).or_else(|| room_up(scan)).unwrap_or(DVec3::Z)
-}
-
-/// Returns the rotation from the scan's axes to upright ones: z is `up`, or else the guessed up direction, and
-/// x and y are along most walls. Which way x looks follows from the scan too. So the same room comes out the
-/// same, however its file is turned. x and y stay about as they are if there are no walls to go by.
-#[must_use]
-pub fn upright_turn(scan: &Scan<'_>, up: Option<DVec3>) -> DMat3 {
-    let up = up.and_then(DVec3::try_normalize).unwrap_or_else(|| guess_up(scan));
-    heading::turn(scan.points, scan.faces, up)
 }
 
 /// Returns the up direction that camera axes or normals state.
