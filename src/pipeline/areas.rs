@@ -30,8 +30,10 @@ const AT_BORDER: f64 = 0.3;
 const ON_BORDER: f64 = 4.0 / (3.0 * PI);
 
 /// Area that each of `positions [N]` stands for, in squares of their unit. They sum to the area of the
-/// surface. All are 0 where no surface can be seen in the points.
-pub(super) fn surface_areas(positions: &[[f64; 3]], spacing: Option<f64>) -> Vec<f64> {
+/// surface. All are 0 where no surface can be seen in the points. `spacing` is the median distance to the
+/// nearest neighbour, as [`PointCloud::spacing`](crate::cloud::PointCloud::spacing) gives it.
+#[must_use]
+pub fn surface_areas(positions: &[[f64; 3]], spacing: Option<f64>) -> Vec<f64> {
     // Neighbours are searched in f32.
     let fits = positions.iter().flatten().all(|x| x.abs() < f64::from(f32::MAX) / 4.0);
     let Some(spacing) = spacing.filter(|spacing| fits && *spacing > 0.0) else {

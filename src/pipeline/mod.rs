@@ -11,6 +11,7 @@ mod results;
 mod scene;
 mod voxel;
 
+pub use areas::surface_areas;
 pub use compat::{Compat, UnknownCompat};
 pub use components::principal_colors;
 pub use contact_sheet::{HeatViews, contact_sheet, recorded_cameras};

@@ -161,6 +161,10 @@ pub struct RoomInfo {
     pub points: usize,
     /// Number of points of each class, by NYU40's number.
     pub points_of_class: BTreeMap<u8, usize>,
+    /// Area of the scanned surface of each class in square metres, by NYU40's number. Empty for rooms of
+    /// earlier versions.
+    #[serde(default)]
+    pub area_of_class: BTreeMap<u8, f64>,
 }
 
 /// Result of [`write_room`].
@@ -268,7 +272,7 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
     let mut light = Light::new(&home, &mut draw);
     let poses = turn(&mut home, &mut light, &poses, &mut draw);
     let mut views = record::record(&home, &light, &poses, &lens, device, &mut draw)?;
-    let mut points = scan::scan(&home, &views, &poses, &lens, settings.spacing, &mut draw);
+    let (mut points, area_of_class) = scan::scan(&home, &views, &poses, &lens, settings.spacing, &mut draw);
     let ids = record::instance_ids(&home);
     let id = |class: u8, instance: u16| ids.get(&(class, instance)).copied().unwrap_or(0);
     for view in &mut views {
@@ -288,6 +292,7 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
         rooms: home.rooms.iter().map(|room| room.kind.name().to_owned()).collect(),
         points: points.len(),
         points_of_class,
+        area_of_class,
     };
     Ok(Made { info, lens, poses, views, points })
 }

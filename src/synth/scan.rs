@@ -1,6 +1,6 @@
 //! Points of a scan: the surfaces that the views saw, evenly sampled, displaced by some millimetres.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use glam::{DVec3, Vec3};
 use rayon::prelude::*;
@@ -36,9 +36,12 @@ struct Candidate {
     position: Vec3,
     normal: Vec3,
     triangle: u32,
+    /// Surface it stands for, in square metres.
+    area: f64,
 }
 
-/// Returns the points that `views` saw, one for each cube of side `spacing` and side of a surface.
+/// Returns the points that `views` saw, one for each cube of side `spacing` and side of a surface. Also returns
+/// the area of the surface they were taken from, by class, in square metres.
 pub(super) fn scan(
     home: &Home,
     views: &[View],
@@ -46,7 +49,7 @@ pub(super) fn scan(
     lens: &Intrinsics,
     spacing: f32,
     draw: &mut Draw,
-) -> Vec<Point> {
+) -> (Vec<Point>, BTreeMap<u8, f64>) {
     let seed = draw.seed() as u32;
     let candidates = candidates(home, spacing, SplitMix64::new(draw.seed()));
     let (rough, bend) = (draw.range(0.0012, 0.0028), draw.range(0.004, 0.010));
@@ -106,10 +109,16 @@ pub(super) fn scan(
     let points: Vec<Option<Point>> = candidates.par_iter().enumerate().map(seen).collect();
     // Objects thinner than a cell have a single surface there, as after fusion.
     let mut taken: HashSet<[i32; 3]> = HashSet::with_capacity(points.len());
-    let seen = candidates.iter().zip(points).filter_map(|(candidate, point)| Some((candidate, point?)));
-    seen.filter(|(candidate, _)| taken.insert((candidate.position / spacing).floor().to_array().map(|x| x as i32)))
-        .map(|(_, point)| point)
-        .collect()
+    let mut area_of_class = BTreeMap::new();
+    let mut kept = Vec::with_capacity(points.len());
+    for (candidate, point) in candidates.iter().zip(points) {
+        let Some(point) = point else { continue };
+        if taken.insert((candidate.position / spacing).floor().to_array().map(|x| x as i32)) {
+            *area_of_class.entry(point.class).or_default() += candidate.area;
+            kept.push(point);
+        }
+    }
+    (kept, area_of_class)
 }
 
 /// Samples all surfaces by area, and thins the samples to one for each cube, direction and object. The views
@@ -117,8 +126,9 @@ pub(super) fn scan(
 fn candidates(home: &Home, spacing: f32, mut random: SplitMix64) -> Vec<Candidate> {
     let mesh = &home.mesh;
     let per_area = CANDIDATES / (spacing * spacing);
-    let mut taken: HashSet<[i32; 5]> = HashSet::new();
-    let mut candidates = Vec::new();
+    let mut place_of: HashMap<[i32; 5], usize> = HashMap::new();
+    let mut candidates: Vec<Candidate> = Vec::new();
+    let area = f64::from(1.0 / per_area);
     let mut owed = 0.0;
     for (triangle, corners) in mesh.triangles.iter().enumerate() {
         if mesh.surfaces[triangle].class == CORE {
@@ -144,8 +154,11 @@ fn candidates(home: &Home, spacing: f32, mut random: SplitMix64) -> Vec<Candidat
             let side = (1..3).fold(0, |side, axis| if normal[axis].abs() > normal[side].abs() { axis } else { side });
             let side = 2 * side as i32 + i32::from(normal[side] > 0.0);
             let object = i32::from(mesh.surfaces[triangle].instance);
-            if taken.insert([cell.x as i32, cell.y as i32, cell.z as i32, side, object]) {
-                candidates.push(Candidate { position, normal, triangle: triangle as u32 });
+            let key = [cell.x as i32, cell.y as i32, cell.z as i32, side, object];
+            let place = *place_of.entry(key).or_insert(candidates.len());
+            match candidates.get_mut(place) {
+                Some(candidate) => candidate.area += area,
+                None => candidates.push(Candidate { position, normal, triangle: triangle as u32, area }),
             }
         }
     }

@@ -1,14 +1,15 @@
 //! Made rooms: the same again from the same seed, in a layout that the rest of the program reads, with labels that are
 //! right where the views look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use burn::tensor::Device;
 use geopurify::cloud::PointCloud;
-use geopurify::labels::nyu40::SCANNET20;
+use geopurify::labels::nyu40::{CEILING, FLOOR, SCANNET20, WALL};
+use geopurify::pipeline::surface_areas;
 use geopurify::synth::{Outcome, RoomInfo, Settings, Split, SynthError, room_name, styles_of, write_room};
 use geopurify::views::check::{Verdict, check};
 use geopurify::views::{Layout, OpenOptions, open};
@@ -142,6 +143,33 @@ fn every_class_appears_and_splits_share_no_style() {
     assert!(missing.is_empty(), "no room has {missing:?}");
     for (split, style) in &styles {
         assert!(styles.iter().all(|(other, other_style)| split == other || style != other_style));
+    }
+}
+
+/// Areas of the points of each class, by the rule of `infer`.
+fn areas_by_class(folder: &Path) -> BTreeMap<u8, f64> {
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let scan = PointCloud::read(&folder.join(format!("{name}_vh_clean_2.labels.ply"))).unwrap();
+    let labels = &scan.attribute("label").unwrap().data;
+    let mut areas = BTreeMap::new();
+    for (i, area) in surface_areas(&scan.positions, scan.spacing()).into_iter().enumerate() {
+        *areas.entry(labels.get_f64(i).unwrap() as u8).or_default() += area;
+    }
+    areas
+}
+
+#[test]
+fn areas_of_floor_wall_and_ceiling_are_right_within_a_tenth() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, spacing) in [(1, 0.02), (2, 0.04), (3, 0.03)] {
+        let settings = Settings { views: 30, size: [96, 72], spacing, ..settings() };
+        let outcome = write_room(folder.path(), Split::Val, number, &settings, &Device::flex()).unwrap();
+        let found = areas_by_class(&folder.path().join("val").join(room_name(number)));
+        for class in [FLOOR, WALL, CEILING] {
+            let (found, right) = (found[&class], outcome.info().area_of_class[&class]);
+            assert!(right > 2.0, "room {number}, class {class}: only {right} m2");
+            assert!((found / right - 1.0).abs() < 0.1, "room {number}, class {class}: {found} of {right} m2");
+        }
     }
 }
 
