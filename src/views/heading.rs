@@ -23,7 +23,7 @@ const AGREED: f64 = 0.2;
 /// How far from the direction found so far a wall may be to count, in radians, from one step to the next.
 const WIDTHS: [f64; 8] = [0.4, 0.3, 0.2, 0.1, 0.1, 0.05, 0.05, 0.05];
 /// Smallest skewness of the surface across, 0 to 1, that tells one end of a room from the other.
-const SKEWED: f64 = 0.01;
+const SKEWED: f64 = 0.001;
 
 /// A small piece of the surface.
 struct Piece {

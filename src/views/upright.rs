@@ -3,7 +3,7 @@
 //! Every axis, either way, is a guess that gets a score. A guess other than +z must be far ahead, because most
 //! files have z up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use glam::{DVec3, Vec3};
 
@@ -11,9 +11,9 @@ use glam::{DVec3, Vec3};
 const CUBE: f32 = 0.05;
 /// Thickness of a side of the room, in metres.
 const SIDE: f32 = 0.15;
-/// Heights of rooms in metres: usual ones, and all that are believed.
+/// Heights of rooms in metres: usual ones, and all that are believed. A scan may end below the ceiling.
 const USUAL: [f32; 2] = [2.0, 3.3];
-const BELIEVED: [f32; 2] = [1.8, 4.5];
+const BELIEVED: [f32; 2] = [1.5, 4.5];
 /// What a metre above or below the usual heights costs, and the most that it costs.
 const TOO_HIGH: f32 = 1.0;
 const TOO_LOW: f32 = 0.35;
@@ -23,13 +23,18 @@ const TOPS: [f32; 2] = [0.35, 1.1];
 /// What the largest of these counts, and its share of all furniture that counts fully.
 const TOP: f32 = 2.0;
 const LARGE_TOP: f32 = 0.5;
-/// Smallest share of a side that must be there: for a floor, for a wall, and for floor and ceiling in a room
-/// whose walls are not along the axes.
+/// Smallest share of a side that must be there: for a floor, for a wall along the axes, and for floor and
+/// ceiling.
 const FLOOR: f32 = 0.25;
 const WALL: f32 = 0.15;
 const BOTH: f32 = 0.25;
+/// Share of the height that a wall fills, in whatever direction it runs, and how long the walls must be, as a
+/// share of half the way around the room. In twelve made rooms with oblique walls they are 1.2 to 1.8 long, and
+/// up to 0.36 where another axis is taken for up.
+const FILLED: f32 = 0.5;
+const WALLS: f32 = 0.8;
 /// How far ahead of +z a guess must be.
-const AHEAD: f32 = 0.9;
+const AHEAD: f32 = 0.5;
 /// How far ahead of every other guess it must be.
 const CLEAR: f32 = 0.4;
 
@@ -56,6 +61,8 @@ struct Along {
     brightness: [Option<f32>; 2],
     /// Mean height of furniture above the lower side, as a share of the extent.
     middle: f32,
+    /// Length of what is as tall as a wall, as a share of half the way around.
+    walls: f32,
     /// Largest share of the furniture in one layer at the height of table tops above either side.
     top: [f32; 2],
 }
@@ -93,6 +100,12 @@ impl Along {
         let all = columns(&|_| true).max(1.0);
         let covered = [columns(&|p| p[axis] <= low[axis] + side), columns(&|p| p[axis] >= high[axis] - side)];
         let extent = high[axis] - low[axis];
+        let mut filled: BTreeMap<(i64, i64), BTreeSet<i64>> = BTreeMap::new();
+        for p in shape.positions {
+            filled.entry(column(p)).or_default().insert(cell(p[axis] - low[axis]));
+        }
+        let tall = filled.values().filter(|layers| layers.len() as f32 * cube >= FILLED * extent).count();
+        let around = (high[u] - low[u]) + (high[v] - low[v]);
         let is_inside = |p: &&Vec3| p.cmpge(low + side).all() && p.cmple(high - side).all();
         let inside: BTreeSet<(i64, (i64, i64))> =
             shape.positions.iter().filter(is_inside).map(|p| (cell(p[axis] - low[axis]), column(p))).collect();
@@ -113,6 +126,7 @@ impl Along {
             height: extent / shape.unit,
             covered: covered.map(|columns| columns / all),
             brightness: shape.brightness[axis],
+            walls: if around > 0.0 { tall as f32 * cube / around } else { 0.0 },
             middle: if heights.is_empty() { 0.5 } else { middle },
             top,
         }
@@ -142,7 +156,7 @@ impl Along {
         let walls = others().filter(|covered| *covered >= WALL).count();
         let is_closed = self.covered[0].min(self.covered[1]) >= BOTH;
         let is_believed = self.height >= BELIEVED[0] && self.height <= BELIEVED[1];
-        is_believed && self.covered[floor] >= FLOOR && (walls >= 2 || is_closed)
+        is_believed && self.covered[floor] >= FLOOR && (walls >= 2 || is_closed || self.walls >= WALLS)
     }
 }
 

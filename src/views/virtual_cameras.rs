@@ -495,8 +495,10 @@ impl Sites {
         }
     }
 
-    /// Keeps the first position in every cube of edge `cell`, with the total weight of the cube.
+    /// Keeps the first position in every cube of edge `cell`, with the total weight of the cube. `low` is the
+    /// middle of the first cube: walls must not lie between two cubes, where rounding would decide.
     fn thin(&mut self, cell: f32, low: Vec3) {
+        let low = low - 0.5 * cell;
         let key = |p: &Vec3| {
             // 21 bits each. Extremely large coordinates share the last cube.
             let [x, y, z] = ((*p - low) / cell).to_array().map(|v| (v as u64).min((1 << 21) - 1));
@@ -915,7 +917,8 @@ impl<'a> Surveyor<'a> {
 fn spread(places: &[Vec3], low: Vec3, apart: f32) -> Vec<Vec3> {
     let mut nearest: BTreeMap<[i64; 3], (u32, Vec3)> = BTreeMap::new();
     for place in places {
-        let at = (*place - low) / apart;
+        // Places are whole steps apart. One that is just between two cubes belongs to the upper one.
+        let at = (*place - low) / apart + 1e-3;
         // Rounded, so that of places equally far from the middle the first is taken, whatever the last digits.
         let off = (4096.0 * (at - at.floor() - 0.5).length_squared()).round() as u32;
         let cube = at.floor().to_array().map(|cells| cells as i64);
