@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -11,14 +12,14 @@ use super::label_ids::LabelIds;
 use super::labelling::{LabellingArgs, without_prefix};
 use super::outputs::check_writable;
 use super::say;
-use super::shown::plain;
+use super::shown::{json_line, plain};
 use super::table::table;
 use super::told_once;
 use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
 use crate::eval::metrics::AbsentClasses;
 use crate::eval::report::{Failure, Report, SceneResult};
 use crate::eval::scenes::{LabelledScene, find_scenes};
-use crate::files::{is_full, lock};
+use crate::files::{is_full, lock, remove_partials};
 use crate::labels::{LabelsError, Preset, Protocol};
 use crate::session::split_of;
 
@@ -112,6 +113,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let evaluation = Evaluation::new(args.settings(&folder), &args.labelling.options()).map_err(with_way_out)?;
     let locked = lock(&args.output).with_context(|| args.output.display().to_string())?;
     let Some(_alone) = locked else { bail!("{}: another process evaluates here", args.output.display()) };
+    // The folder is locked, so what is half written is of a killed run.
+    remove_partials(&args.output, Duration::ZERO).with_context(|| args.output.display().to_string())?;
     let session = args.labelling.session()?;
     let labeller = args.labelling.labeller(&session, evaluation.words().clone())?;
     let evaluation = evaluation.with_labeller(&labeller);
@@ -192,7 +195,7 @@ fn percent(share: Option<f64>) -> String {
 fn print(args: &EvalArgs, report: &Report, files: &[PathBuf]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(report)?)?;
+        writeln!(out, "{}", json_line(report)?)?;
         return Ok(());
     }
     let mut rows = Vec::new();

@@ -16,8 +16,8 @@ pub use atomic::{AtomicFile, write_atomic};
 pub use budget::{Budget, OverBudget};
 pub use folder::AtomicFolder;
 pub use mapped::MappedFile;
-pub(crate) use partial::PARTIAL;
 pub use partial::exit_without_partials;
+pub(crate) use partial::{LEFTOVER, remove_partials};
 pub use system::{free_space, is_full, lock};
 
 /// Makes empty files below `root`, and the folders that they are in.

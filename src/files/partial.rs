@@ -1,11 +1,17 @@
 //! Temporary files and folders of unfinished results, and their removal when a signal ends the process.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Prefix of the names of temporary files and folders.
 pub(crate) const PARTIAL: &str = ".partial-";
+
+/// Time after its last change, from which on a temporary file that another process might own counts as left by
+/// a killed one. Files are written without pauses.
+pub(crate) const LEFTOVER: Duration = Duration::from_secs(600);
 
 /// Temporary paths that would be left behind if a signal ended the process now.
 static PARTIALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -27,6 +33,33 @@ pub fn exit_without_partials(code: i32) -> ! {
     std::process::exit(code)
 }
 
+/// Removes the temporary files and folders in `folder` that a killed process left there. Those that changed
+/// within `age` stay: another process may still write them. Returns their number.
+///
+/// # Errors
+/// Any error of reading the folder or of removing from it.
+pub(crate) fn remove_partials(folder: &Path, age: Duration) -> io::Result<usize> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            continue;
+        }
+        // A time in the future counts as now.
+        let changed = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if changed >= age {
+            let path = entry.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path)?
+            } else {
+                std::fs::remove_file(path)?
+            }
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 /// An entry of [`PARTIALS`].
 #[derive(Debug)]
 pub(super) struct Partial(pub(super) PathBuf);
@@ -42,5 +75,22 @@ pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{names, touch};
+    use super::*;
+
+    #[test]
+    fn only_what_a_killed_process_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        touch(root, &[".partial-a", ".partial-b/c", "labelled.ply"]);
+        assert_eq!(remove_partials(root, Duration::from_secs(3600)).unwrap(), 0);
+        assert_eq!(remove_partials(root, Duration::ZERO).unwrap(), 2);
+        assert_eq!(names(root), ["labelled.ply"]);
+        assert!(remove_partials(&root.join("none"), Duration::ZERO).is_err());
     }
 }

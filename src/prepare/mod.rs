@@ -14,13 +14,14 @@ mod unzip;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use batch::{Batch, DataSet, Download, Event, Prepared, prepare_all};
 pub use error::PrepareError;
 
-use crate::files::{AtomicFolder, PARTIAL};
+use crate::files::{AtomicFolder, remove_partials};
 use crate::views::Dataset;
 
 /// Version of the preparation, increased when the same files and settings give another result.
@@ -213,13 +214,6 @@ fn check_whole(dataset: &dyn Dataset, path: &Path) -> Result<(), PrepareError> {
 /// # Errors
 /// [`PrepareError::Io`].
 pub fn clean(output: &Path) -> Result<(), PrepareError> {
-    let io = |error| PrepareError::io(output, "read", error);
-    for entry in fs::read_dir(output).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let path = entry.path();
-        if path.is_dir() && entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-            fs::remove_dir_all(&path).map_err(|error| PrepareError::io(&path, "remove", error))?;
-        }
-    }
-    Ok(())
+    let removed = remove_partials(output, Duration::ZERO);
+    removed.map(|_| ()).map_err(|error| PrepareError::io(output, "clean", error))
 }

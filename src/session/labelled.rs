@@ -8,6 +8,7 @@ use super::SessionError;
 use super::beside::is_result;
 use super::labeller::Labeller;
 use super::placed::{Placed, ViewSource};
+use crate::files::{LEFTOVER, remove_partials};
 use crate::images::write_png;
 use crate::pipeline::{
     Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned, contact_sheet, infer,
@@ -235,7 +236,8 @@ fn lattice_origin(turned: &Turned<'_>, voxel_size: f64) -> [f64; 3] {
 }
 
 /// Removes what an earlier run left in a folder of results beside the new `files`: answers to questions, which
-/// are about its labels, and scans in another format. The scan that was labelled stays.
+/// are about its labels, scans in another format, and half a file of a killed run. The scan that was labelled
+/// stays.
 fn remove_stale(folder: &Path, files: &[PathBuf], scan: Option<&Path>) -> Result<(), SessionError> {
     let io = |path: &Path| {
         let path = path.to_path_buf();
@@ -248,5 +250,5 @@ fn remove_stale(folder: &Path, files: &[PathBuf], scan: Option<&Path>) -> Result
             std::fs::remove_file(&path).map_err(io(&path))?;
         }
     }
-    Ok(())
+    remove_partials(folder, LEFTOVER).map(|_| ()).map_err(io(folder))
 }

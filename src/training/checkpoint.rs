@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,14 +78,8 @@ pub(crate) fn make_folder(run: &Path) -> Result<(), RunError> {
 /// [`RunError::Io`].
 pub(crate) fn remove_partials(run: &Path) -> Result<(), RunError> {
     let folder = run.join(FOLDER);
-    let io = |source| RunError::Io { path: folder.clone(), source };
-    for entry in std::fs::read_dir(&folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if entry.file_name().to_string_lossy().starts_with(files::PARTIAL) {
-            std::fs::remove_file(entry.path()).map_err(io)?;
-        }
-    }
-    Ok(())
+    let removed = files::remove_partials(&folder, Duration::ZERO);
+    removed.map(|_| ()).map_err(|source| RunError::Io { path: folder, source })
 }
 
 /// Reads the description in a checkpoint, after checking its seal.

@@ -15,7 +15,7 @@ use ureq::{Agent, Body, http::Response};
 
 use super::registry::Published;
 use super::{WeightsError, file_sha256};
-use crate::files::{PARTIAL, free_space, is_full, write_atomic};
+use crate::files::{LEFTOVER, free_space, is_full, remove_partials, write_atomic};
 
 /// Bytes read at once.
 const BLOCK: usize = 1 << 17;
@@ -26,9 +26,6 @@ const PROGRESS: u64 = 1 << 20;
 const SLOWEST: u64 = 1 << 10;
 /// Largest accepted file whose length the registry does not state, in bytes.
 const LONGEST: u64 = 16 << 30;
-/// Age after which temporary files in the folder of downloads are leftovers of killed runs. They are written in
-/// milliseconds.
-const LEFTOVER: Duration = Duration::from_secs(600);
 /// Longest wait before another attempt.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Bytes left free on the disk.
@@ -252,7 +249,8 @@ pub fn fetch(
         return Err(FetchError::PlainHttp { url: url.clone() });
     }
     std::fs::create_dir_all(downloads).map_err(|error| FetchError::io(downloads, error))?;
-    remove_leftovers(downloads);
+    // A leftover of a killed run that cannot be removed only costs space.
+    let _ = remove_partials(downloads, LEFTOVER);
     let _lock = lock(&downloads.join(format!("{}.lock", published.file)))?;
 
     let path = downloads.join(&published.file);
@@ -309,17 +307,6 @@ fn known_sha256(published: &Published, file: &Path) -> Option<String> {
 /// File that remembers the hash of the first download of `file`.
 fn record(file: &Path) -> PathBuf {
     with_suffix(file, ".sha256")
-}
-
-/// Removes temporary files that killed runs left in the folder of downloads.
-fn remove_leftovers(downloads: &Path) {
-    for entry in std::fs::read_dir(downloads).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) && age.is_some_and(|age| age > LEFTOVER) {
-            // A leftover that cannot be removed only costs space.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
 }
 
 /// Returns true for an address of this machine.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -20,7 +21,7 @@ use super::demo::BuiltIn;
 use super::name::is_name;
 use super::registry::{Licence, Registry, RegistryError};
 use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile, seals};
-use crate::files::{PARTIAL, free_space, is_full, lossy};
+use crate::files::{free_space, is_full, lossy, remove_partials};
 
 /// Environment variable with the folder of the store.
 const HOME_VARIABLE: &str = "GEOPURIFY_HOME";
@@ -419,13 +420,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
             Err(error) => return Err(StoreError::io(&path, error)),
         }
-        let entries = std::fs::read_dir(directory).map_err(|error| StoreError::io(directory, error))?;
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-                // A leftover that cannot be removed only costs space.
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
+        // A leftover that cannot be removed only costs space.
+        let _ = remove_partials(directory, Duration::ZERO);
         Ok(file)
     }
 }

@@ -239,3 +239,23 @@ fn a_recording_beside_the_scan_is_looked_at() {
         scenes.map(|s| (s["scene"].as_str().unwrap(), s["views"].as_u64().unwrap(), s["recorded"] == true)).collect();
     assert_eq!(seen, [("left", 4, false), ("right", 2, true), ("scene0003_00", 3, true)]);
 }
+
+#[test]
+fn of_a_data_set_the_test_part_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    write_scene(&data.join("train/a"), "a", TABLE, 1.0);
+    write_scene(&data.join("test/b"), "b", TABLE, 1.0);
+    let (_, err) = succeed(&["eval", text(&data), "-o", text(&report)]);
+    assert!(err.contains("has parts"), "{err}");
+    let whole = json(&report.join("report.json"));
+    let scenes: Vec<&str> =
+        whole["scenes"].as_array().unwrap().iter().map(|scene| scene["scene"].as_str().unwrap()).collect();
+    assert_eq!(scenes, ["b"]);
+    // A killed run's half a file goes, and nothing else does.
+    for name in [".partial-old", "mine.txt"] {
+        fs::write(report.join(name), "").unwrap();
+    }
+    succeed(&["eval", text(&data), "-o", text(&report)]);
+    assert!(!report.join(".partial-old").exists() && report.join("mine.txt").exists());
+}
