@@ -1,18 +1,18 @@
-//! `geopurify info`: describes the contents of scans and recordings.
+//! `geopurify info`: describes the contents of scans, recordings, and folders of them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::info_recording;
-use super::shown::plain;
+use super::shown::{json_line, plain};
+use super::{info_recording, info_scenes};
 use crate::cloud::{PointCloud, Splats};
 
 /// Arguments of `geopurify info`.
 #[derive(Debug, clap::Args)]
 pub(super) struct InfoArgs {
-    /// Folders or files of recordings, and scans: PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian
+    /// Folders or files of recordings, data sets, and scans: PLY, LAS, LAZ, PCD, E57, PTX, OBJ, glTF, STL, OFF, Gaussian
     /// splats or text, also packed with gzip or zip
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -32,12 +32,12 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
         match describe(path, args.json) {
-            Ok(text) => writeln!(out, "{}", plain(&text))?,
+            Ok(text) => writeln!(out, "{text}")?,
             Err(error) => {
                 code = ExitCode::FAILURE;
                 if args.json {
                     let failure = json!({ "file": path.to_string_lossy(), "error": error.to_string() });
-                    writeln!(out, "{failure}")?;
+                    writeln!(out, "{}", json_line(&failure)?)?;
                 }
                 eprintln!("error: {}", plain(&error.to_string()));
             }
@@ -47,13 +47,19 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// Describes a recording or a scan, as text or as one line of JSON.
+/// Describes a folder of scenes, a recording or a scan, as text or as one line of JSON.
 fn describe(path: &Path, is_json: bool) -> anyhow::Result<String> {
+    if let Some(scenes) = info_scenes::scenes_in(path) {
+        return Ok(match is_json {
+            true => json_line(&info_scenes::json(path, &scenes))?,
+            false => info_scenes::text(path, &scenes),
+        });
+    }
     if info_recording::is_recording(path) {
-        return Ok(info_recording::describe(path, is_json)?);
+        return info_recording::describe(path, is_json);
     }
     let cloud = PointCloud::read(path)?;
-    Ok(if is_json { as_json(path, &cloud).to_string() } else { as_text(path, &cloud) })
+    Ok(if is_json { json_line(&as_json(path, &cloud))? } else { plain(&as_text(path, &cloud)).into_owned() })
 }
 
 fn extent((lo, hi): ([f64; 3], [f64; 3])) -> [f64; 3] {

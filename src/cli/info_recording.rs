@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::shown::json_line;
 use crate::views::check::{PoseCheck, Verdict};
-use crate::views::{Dataset, Intrinsics, OpenOptions, ViewsError, detect, open_checked};
+use crate::views::{Dataset, Intrinsics, OpenOptions, detect, open_checked};
 
 /// Returns true for folders and for files that are recordings. A folder that is none is named by
 /// [`describe`].
@@ -17,12 +18,15 @@ pub(super) fn is_recording(path: &Path) -> bool {
 ///
 /// # Errors
 /// As for [`open_checked`].
-pub(super) fn describe(path: &Path, as_json: bool) -> Result<String, ViewsError> {
+pub(super) fn describe(path: &Path, as_json: bool) -> anyhow::Result<String> {
     let opened = open_checked(path, &OpenOptions::default())?;
     let dataset = &*opened.dataset;
     let applied = opened.applied.map(|reading| reading.to_string());
     let check = opened.check.as_ref();
-    Ok(if as_json { json(path, dataset, check, applied) } else { text(path, dataset, check, applied) })
+    Ok(match as_json {
+        true => json_line(&json(path, dataset, check, applied))?,
+        false => text(path, dataset, check, applied),
+    })
 }
 
 /// The cameras of the first picture and of the first depth map.
@@ -53,7 +57,7 @@ fn text(path: &Path, dataset: &dyn Dataset, check: Option<&PoseCheck>, applied: 
         line("camera", color.to_string());
     }
     if let Some(depth) = depth {
-        line("depth", format!("{}, integers in {}", size(&depth), depth_unit(dataset)));
+        line("depth", format!("{}, whole numbers count {}", size(&depth), depth_unit(dataset)));
     }
     line("conventions", dataset.conventions().to_string());
     if let Some(check) = check {
@@ -71,7 +75,7 @@ fn text(path: &Path, dataset: &dyn Dataset, check: Option<&PoseCheck>, applied: 
     lines.join("\n")
 }
 
-fn json(path: &Path, dataset: &dyn Dataset, check: Option<&PoseCheck>, applied: Option<String>) -> String {
+fn json(path: &Path, dataset: &dyn Dataset, check: Option<&PoseCheck>, applied: Option<String>) -> Value {
     let counts = dataset.counts();
     let (color, depth) = cameras(dataset);
     let camera = |camera: Intrinsics| {
@@ -110,5 +114,4 @@ fn json(path: &Path, dataset: &dyn Dataset, check: Option<&PoseCheck>, applied: 
         "check": check,
         "notes": dataset.notes(),
     })
-    .to_string()
 }

@@ -11,6 +11,7 @@ mod eval;
 mod infer;
 mod info;
 mod info_recording;
+mod info_scenes;
 mod label_ids;
 mod labelling;
 mod manual;

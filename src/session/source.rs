@@ -238,6 +238,15 @@ impl Source {
         self.recording().is_some()
     }
 
+    /// The scan, if there is one.
+    #[must_use]
+    pub fn scan(&self) -> Option<&Path> {
+        match self {
+            Self::Recording(_) => None,
+            Self::Scan(scan) | Self::ScanInRecording { scan, .. } | Self::SceneFolder { scan, .. } => Some(scan),
+        }
+    }
+
     /// The recording, if there is one.
     #[must_use]
     pub fn recording(&self) -> Option<&Path> {
