@@ -167,7 +167,7 @@ mod tests {
             kernels: AblationSettings::usual_kernels(),
             sharpness: vec![10.0],
             steps: 100,
-            training: Config { hidden_dim: 64, ..Config::of(crate::distill::Preset::Paper) },
+            training: Config { hidden_dim: 64, ..Config::of(crate::distill::Recipe::Paper) },
             max_memory: 1 << 29,
             purify: purify::Settings::default(),
         }

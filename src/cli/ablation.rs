@@ -11,6 +11,7 @@ use super::cache::CacheArgs;
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::Bars;
 use super::say;
+use super::shown::json_line;
 use super::table::table;
 use super::viewing::ViewingArgs;
 use crate::ablation::{
@@ -135,7 +136,7 @@ fn settings(args: &AblationArgs) -> Result<AblationSettings> {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
             Config::parse(&text, None).with_context(|| path.display().to_string())?
         }
-        None => Config::of(distill::Preset::Paper),
+        None => Config::of(distill::Recipe::Paper),
     };
     let training = Config { hidden_dim: args.hidden, embed_dim: args.embed, anchors: args.anchors, ..base };
     training.validate()?;
@@ -192,7 +193,7 @@ fn took(done: &str, seconds: Option<f64>) -> String {
 fn print(args: &AblationArgs, report: &AblationReport) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(report)?)?;
+        writeln!(out, "{}", json_line(report)?)?;
         return Ok(());
     }
     let count = |value: Option<usize>| value.map_or_else(String::new, |value| value.to_string());

@@ -3,6 +3,7 @@ use std::io::Write as _;
 use anyhow::Result;
 use serde_json::json;
 
+use super::shown::json_lines;
 use super::table::bytes;
 use crate::gpu::{AdapterReport, DeviceSelection, adapters, choose};
 
@@ -25,7 +26,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
             "cpu": { "threads": threads },
             "auto": { "adapter": auto.adapter, "why": auto.why },
         });
-        writeln!(out, "{report:#}")?;
+        writeln!(out, "{}", json_lines(&report)?)?;
         return Ok(());
     }
     for adapter in &adapters {

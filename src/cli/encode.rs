@@ -12,6 +12,7 @@ use super::numbers::length;
 use super::outputs::check_folder;
 use super::progress::Bars;
 use super::say;
+use super::shown::json_lines;
 use super::table::stage_table;
 use super::viewing::UpArg;
 use crate::cloud::{Field, write_with_fields};
@@ -159,7 +160,7 @@ fn report(args: &EncodeArgs, encoding: &Encoding, run: &Run<'_>) -> Result<()> {
             "channels": encoding.num_channels, "notes": notes, "stages": stages, "seconds": seconds,
             "peak_memory_bytes": peak,
         });
-        writeln!(out, "{json:#}")?;
+        writeln!(out, "{}", json_lines(&json)?)?;
         return Ok(());
     }
     notes.iter().for_each(|note| say::note(note));

@@ -11,7 +11,7 @@ use super::labelling::{LabellingArgs, without_prefix};
 use super::outputs::check_writable;
 use super::progress::Bars;
 use super::say;
-use super::shown::plain;
+use super::shown::{json_line, plain};
 use super::table::{stage_table, table};
 use super::told_once;
 use super::words::words;
@@ -446,7 +446,7 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
     summary.notes.iter().for_each(|note| say::note(note));
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(summary)?)?;
+        writeln!(out, "{}", json_line(summary)?)?;
         return Ok(());
     }
     let mut classes: Vec<_> = summary.classes.iter().filter(|class| class.points > 0).collect();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::shown::plain;
+use super::shown::{json_lines, plain};
 use super::told_once;
 use crate::prepare::{Batch, DataSet, Download, Event, Outcome, Prepared, Settings, prepare_all};
 
@@ -191,7 +191,7 @@ fn report(args: &CommonArgs, num_scenes: usize, results: Vec<Prepared>, seconds:
         let failed: Vec<_> = failed.iter().map(|(scene, error)| json!({ "scene": scene, "error": error })).collect();
         let json =
             json!({ "output": args.output.to_string_lossy(), "seconds": seconds, "scenes": scenes, "failed": failed });
-        writeln!(out, "{json:#}")?;
+        writeln!(out, "{}", json_lines(&json)?)?;
     } else {
         let pace = if frames > 0 { format!(", {:.0} frames a second", frames as f64 / seconds) } else { String::new() };
         writeln!(

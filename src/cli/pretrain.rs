@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::networks::say_device;
 use super::progress::{Bars, StepBar};
+use super::say;
 use super::table::table;
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
@@ -73,7 +75,7 @@ fn xdecoder(args: &RunArgs) -> Result<()> {
     })?;
     bars.finish();
     let [recorded, scans] = task.num_views();
-    eprintln!("{recorded} recorded views, {scans} views of scans");
+    say::line(&format!("{recorded} recorded views, {scans} views of scans"));
     let trained = args.train(&mut task, &training, &selected)?;
     report(&trained)
 }
@@ -85,7 +87,7 @@ fn sonata(args: &RunArgs) -> Result<()> {
     let training = settings.training.clone();
     let mut task = SonataTask::new(settings, &args.rooms, &selected.device)?;
     let [learnt, held_out] = task.num_rooms();
-    eprintln!("{learnt} rooms to learn from, {held_out} to validate on");
+    say::line(&format!("{learnt} rooms to learn from, {held_out} to validate on"));
     let trained = args.train(&mut task, &training, &selected)?;
     report(&trained)
 }
@@ -104,7 +106,7 @@ impl RunArgs {
 
     fn device(&self) -> Result<Selected> {
         let selected = select(self.device)?;
-        eprintln!("device: {} ({})", selected.name, selected.why);
+        say_device(&selected);
         Ok(selected)
     }
 
@@ -151,7 +153,7 @@ impl Shown {
                     self.steps.bar.set_position(*step);
                     self.steps.bar.set_message(message);
                 } else if step.is_multiple_of(LINE_EVERY) || step == num_steps {
-                    eprintln!("{step}/{num_steps} {message}");
+                    say::line(&format!("{step}/{num_steps} {message}"));
                 }
             }
             Event::Validation { step, figures, seconds } => {

@@ -11,7 +11,8 @@ use super::affinities::AffinityArgs;
 use super::networks::open_session;
 use super::outputs::check_folder;
 use super::progress::Bars;
-use super::shown::plain;
+use super::say;
+use super::shown::json_lines;
 use super::table::{bytes, table};
 use crate::gpu::DeviceSelection;
 use crate::pipeline::{Compat, Scene, voxel_size_for_purification};
@@ -135,12 +136,10 @@ fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) ->
             "scan": args.scan.to_string_lossy(), "output": args.output.to_string_lossy(), "device": device, "seconds": seconds,
             "voxel_size": purified.voxel_size, "peak_memory_bytes": peak, "report": report,
         });
-        writeln!(out, "{json:#}")?;
+        writeln!(out, "{}", json_lines(&json)?)?;
         return Ok(());
     }
-    for note in &report.notes {
-        writeln!(out, "note: {}", plain(note))?;
-    }
+    report.notes.iter().for_each(|note| say::note(note));
     let mut rows: Vec<Vec<String>> = report
         .stages
         .iter()
@@ -152,7 +151,9 @@ fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) ->
         .collect();
     let peak = peak.map_or(String::new(), bytes);
     rows.push(vec!["whole run".to_owned(), format!("{seconds:.3}"), String::new(), String::new(), peak]);
-    write!(out, "{}", table(&["stage", "seconds", "moved", "GB/s", "peak memory"], &rows))?;
+    if say::is_verbose() {
+        write!(out, "{}", table(&["stage", "seconds", "moved", "GB/s", "peak memory"], &rows))?;
+    }
     writeln!(
         out,
         "{} points, {} voxels, {} tile(s); rows of A sum to 1 within {:.1e}",

@@ -10,6 +10,7 @@ use super::networks::{WayOut as _, XDecoderArgs, say_device};
 use super::numbers::finite;
 use super::outputs::check_folder;
 use super::say;
+use super::shown::json_lines;
 use super::table::table;
 use crate::gpu::DeviceSelection;
 use crate::session::{Answer, Session, SessionError};
@@ -80,7 +81,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
             "cloud": cloud.to_string_lossy(), "picture": picture.to_string_lossy(), "best": answer.best(), "seconds": timer.seconds(),
             "stages": timer.stages(),
         });
-        writeln!(out, "{report:#}")?;
+        writeln!(out, "{}", json_lines(&report)?)?;
         return Ok(());
     }
     let position = |p: [f64; 3]| format!("{:.2} {:.2} {:.2}", p[0], p[1], p[2]);

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::networks::{WayOut as _, XDecoderArgs, open_session};
 use super::outputs::check_folder;
 use super::say;
+use super::shown::json_lines;
 use super::table::{bytes, stage_table, table};
 use super::told_once;
 use super::words::words;
@@ -258,7 +259,7 @@ impl Run<'_> {
                 "seconds": seconds,
                 "peak_memory_bytes": peak_memory(),
             });
-            writeln!(out, "{report:#}")?;
+            writeln!(out, "{}", json_lines(&report)?)?;
             return Ok(());
         }
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::networks::say_device;
 use super::progress::Bars;
 use super::say;
+use super::shown::json_lines;
 use super::table::{bytes, table};
 use crate::gpu::{DeviceSelection, select};
 use crate::labels::{Preset, nyu40};
@@ -99,7 +100,7 @@ fn report(args: &SynthArgs, made: &[Room], seconds: f64) -> Result<()> {
             })
             .collect();
         let json = json!({ "output": args.output.to_string_lossy(), "seconds": seconds, "new": new, "rooms": rooms });
-        writeln!(out, "{json:#}")?;
+        writeln!(out, "{}", json_lines(&json)?)?;
         return Ok(());
     }
     let infos = |split: Split| made.iter().filter(move |room| room.split == split).map(|room| room.outcome.info());

@@ -10,19 +10,21 @@ use anyhow::{Context, Result, bail};
 use super::cache::CacheArgs;
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
 use super::progress::{Bars, StepBar};
+use super::say;
+use super::shown::plain;
 use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
 use super::words::words;
 use crate::distill::{
-    Config, DistillError, Event, PrepareSettings, PreparedScenes, Preparer, Preset, RunOptions, Scenes, Trained,
+    Config, DistillError, Event, PrepareSettings, PreparedScenes, Preparer, Recipe, RunOptions, Scenes, Trained,
     prepare_scenes, read_config, read_scenes, train, usual_memory,
 };
 use crate::gpu::DeviceSelection;
-use crate::labels::Preset as Words;
+use crate::labels::{Preset, UnknownPreset};
 use crate::models::import::{ImportOptions, import};
 use crate::pipeline::Compat;
-use crate::session::{Network, Networks, Session, SessionError, find_sources, split_of};
+use crate::session::{Network, Networks, Session, SessionError, Source, find_sources, split_of};
 use crate::weights::is_name;
 use crate::weights::registry::Registry;
 use crate::weights::store::Store;
@@ -46,10 +48,10 @@ pub(super) struct TrainArgs {
     /// Folder for weights, checkpoints and logs
     #[arg(short, long, value_name = "RUN")]
     output: PathBuf,
-    /// Preset of settings: paper or reference [default: that of --config, else paper]
+    /// Settings of the training: paper or reference [default: those of --config, else paper]
     #[arg(long, value_name = "NAME")]
-    preset: Option<Preset>,
-    /// Settings that differ from the preset (TOML), in the form of RUN/config.toml
+    recipe: Option<Recipe>,
+    /// Settings that differ from the recipe's (TOML), in the form of RUN/config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Number of epochs, instead of that in the settings
@@ -77,11 +79,14 @@ pub(super) struct TrainArgs {
     #[arg(long)]
     skip_failed: bool,
     /// Words that cut the views into masks, separated by commas
-    #[arg(long, value_name = "WORDS", conflicts_with = "word_preset")]
+    #[arg(long, value_name = "WORDS", conflicts_with = "preset")]
     words: Vec<String>,
     /// Benchmark whose words cut the views into masks [default: scannet20]
-    #[arg(long, value_name = "NAME")]
-    word_preset: Option<Words>,
+    #[arg(long, alias = "word-preset", value_name = "NAME", value_parser = benchmark)]
+    preset: Option<Preset>,
+    /// Check everything and print what would be done, without doing it
+    #[arg(long)]
+    dry_run: bool,
     /// Install the trained weights in the store under this name
     #[arg(long, value_name = "NAME")]
     install: Option<String>,
@@ -100,6 +105,9 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let config = config(args)?;
     if let Some(name) = args.install.as_deref().filter(|name| !is_name(name)) {
         bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'");
+    }
+    if args.dry_run {
+        return dry_run(args, &config);
     }
     let needed: &[Network] = if args.scenes.is_some() { &[Network::XDecoder, Network::Sonata] } else { &[] };
     let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
@@ -121,19 +129,17 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         keep_max_memory: args.max_memory.is_none(),
         device_name: selected.name.clone(),
     };
-    eprintln!(
-        "{} scenes to learn from, {} to validate on; {} epochs",
-        scenes.training.len(),
-        scenes.validation.len(),
+    let [num_training, num_validation] = [&scenes.training, &scenes.validation].map(Vec::len);
+    say::line(&format!(
+        "{num_training} scenes to learn from, {num_validation} to validate on; {} epochs",
         config.epochs
-    );
+    ));
     if args.max_memory.is_none() && !args.resume {
-        eprintln!("a step may take {} MiB (--max-memory); scenes that need more are cropped to fit", max_memory >> 20);
+        let mib = max_memory >> 20;
+        say::line(&format!("a step may take {mib} MiB (--max-memory); scenes that need more are cropped to fit"));
     }
-    if config.preset == Preset::Reference && args.viewing.settings().compat == Compat::Fixed {
-        eprintln!(
-            "note: the scenes are prepared with --compat fixed; --compat reference prepares them as published too"
-        );
+    if config.recipe == Recipe::Reference && args.viewing.settings().compat == Compat::Fixed {
+        say::note("the scenes are prepared with --compat fixed; --compat reference prepares them as published too");
     }
     let mut shown = Shown::new(&scenes, &config);
     let trained = train(&args.output, &config, &scenes, &options, &selected.device, &mut |event| shown.show(&event))?;
@@ -143,15 +149,15 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 
 /// Returns the settings. A resumed run keeps its own unless others are given.
 fn config(args: &TrainArgs) -> Result<Config> {
-    let mut config = match (&args.config, args.preset) {
-        (Some(path), preset) => {
+    let mut config = match (&args.config, args.recipe) {
+        (Some(path), recipe) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            Config::parse(&text, preset).with_context(|| path.display().to_string())?
+            Config::parse(&text, recipe).with_context(|| path.display().to_string())?
         }
         (None, None) if args.resume && args.output.join(crate::distill::CONFIG_FILE).exists() => {
             read_config(&args.output)?
         }
-        (None, preset) => Config::of(preset.unwrap_or_default()),
+        (None, recipe) => Config::of(recipe.unwrap_or_default()),
     };
     if let Some(epochs) = args.epochs {
         config = config.with_epochs(epochs);
@@ -161,17 +167,49 @@ fn config(args: &TrainArgs) -> Result<Config> {
     Ok(config)
 }
 
+/// The preset of words. Recipes had this option's name before.
+fn benchmark(name: &str) -> Result<Preset, String> {
+    if name.parse::<Recipe>().is_ok() {
+        return Err(format!("{name} is a recipe: --recipe {name}"));
+    }
+    name.parse().map_err(|error: UnknownPreset| error.to_string())
+}
+
+/// Finds the training and the validation scenes.
+fn find(args: &TrainArgs, scenes: &Path) -> Result<[Vec<Source>; 2]> {
+    let find = |path: &Path, split: &str| {
+        let part = split_of(path, split).unwrap_or_else(|| path.to_path_buf());
+        find_sources(&part, args.data.as_deref(), args.viewing.settings().layout).map_err(with_data)
+    };
+    Ok([find(scenes, "train")?, args.validation.as_deref().map_or(Ok(Vec::new()), |path| find(path, "val"))?])
+}
+
+/// Prints what a run would do.
+fn dry_run(args: &TrainArgs, config: &Config) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let Some(scenes) = &args.scenes else {
+        let scenes = scenes_of(&args.output)?;
+        let [training, validation] = [&scenes.training, &scenes.validation].map(Vec::len);
+        writeln!(out, "would resume with {training} scenes to learn from, {validation} to validate on")?;
+        return Ok(());
+    };
+    let [training, validation] = find(args, scenes)?;
+    for (what, sources) in [("learn from", &training), ("validate on", &validation)] {
+        for source in sources {
+            writeln!(out, "would {what} {}", plain(&source.path().to_string_lossy()))?;
+        }
+    }
+    let (steps, recipe) = (config.epochs * training.len().div_ceil(config.accumulate), config.recipe);
+    writeln!(out, "{} epochs, {steps} steps, by the recipe {recipe}, into {}", config.epochs, args.output.display())?;
+    Ok(())
+}
+
 /// Prepares all scenes that are not in the cache yet.
 fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
     let views = args.viewing.settings();
-    let find = |path: &Path, split: &str| {
-        let part = split_of(path, split).unwrap_or_else(|| path.to_path_buf());
-        find_sources(&part, args.data.as_deref(), views.layout).map_err(with_data)
-    };
-    let training = find(scenes, "train")?;
-    let validation = args.validation.as_deref().map_or(Ok(Vec::new()), |path| find(path, "val"))?;
+    let [training, validation] = find(args, scenes)?;
     let words = match args.words.as_slice() {
-        [] => args.word_preset.map_or_else(|| USUAL_WORDS.parse(), Ok).map(|preset: Words| preset.words())?,
+        [] => args.preset.map_or_else(|| USUAL_WORDS.parse(), Ok).map(|preset: Preset| preset.words())?,
         given => words(given)?,
     };
     let prepare = PrepareSettings { views, networks: session.networks().clone(), words, cache: args.cache.folder()? };

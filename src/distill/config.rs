@@ -14,7 +14,7 @@ use crate::training::PUBLISHED_FACTORS;
 /// Named set of training settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Preset {
+pub enum Recipe {
     /// Settings of the paper, and of its published code for everything that the paper leaves open.
     #[default]
     Paper,
@@ -22,7 +22,7 @@ pub enum Preset {
     Reference,
 }
 
-impl fmt::Display for Preset {
+impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Paper => "paper",
@@ -31,17 +31,17 @@ impl fmt::Display for Preset {
     }
 }
 
-/// Name that is not one of [`Preset`].
+/// Name that is not one of [`Recipe`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is neither paper nor reference")]
-pub struct UnknownPreset(String);
+pub struct UnknownRecipe(String);
 
-impl FromStr for Preset {
-    type Err = UnknownPreset;
+impl FromStr for Recipe {
+    type Err = UnknownRecipe;
 
-    fn from_str(name: &str) -> Result<Self, UnknownPreset> {
+    fn from_str(name: &str) -> Result<Self, UnknownRecipe> {
         let known = [Self::Paper, Self::Reference];
-        known.into_iter().find(|preset| preset.to_string() == name).ok_or_else(|| UnknownPreset(name.to_owned()))
+        known.into_iter().find(|recipe| recipe.to_string() == name).ok_or_else(|| UnknownRecipe(name.to_owned()))
     }
 }
 
@@ -77,12 +77,13 @@ pub enum Positives {
     Cell,
 }
 
-/// Settings of training a student. A settings file names a preset and lists the values that differ from it.
+/// Settings of training a student. A settings file names a recipe and lists the values that differ from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Preset of all settings that a file does not list.
-    pub preset: Preset,
+    /// Recipe of all settings that a file does not list. Files of earlier versions call it `preset`.
+    #[serde(alias = "preset")]
+    pub recipe: Recipe,
     /// Seed of weights, scene order, anchors, crops and augmentation.
     pub seed: u64,
     /// Number of times every scene is used.
@@ -125,11 +126,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Settings of a preset.
+    /// Settings of a recipe.
     #[must_use]
-    pub fn of(preset: Preset) -> Self {
+    pub fn of(recipe: Recipe) -> Self {
         let paper = Self {
-            preset,
+            recipe,
             seed: 0,
             epochs: 50,
             accumulate: 1,
@@ -150,9 +151,9 @@ impl Config {
             hidden_dim: 512,
             embed_dim: 128,
         };
-        match preset {
-            Preset::Paper => paper,
-            Preset::Reference => Self {
+        match recipe {
+            Recipe::Paper => paper,
+            Recipe::Reference => Self {
                 epochs: 100,
                 learning_rate: 1e-4,
                 rate_factors: PUBLISHED_FACTORS,
@@ -165,20 +166,21 @@ impl Config {
         }
     }
 
-    /// Parses settings in TOML on top of `preset`, or else of the preset that the text names, or else of the
+    /// Parses settings in TOML on top of `recipe`, or else of the recipe that the text names, or else of the
     /// default one.
     ///
     /// # Errors
     /// [`DistillError::Config`] if the text is not TOML or names an unknown setting, and the errors of
     /// [`validate`](Self::validate).
-    pub fn parse(text: &str, preset: Option<Preset>) -> Result<Self, DistillError> {
+    pub fn parse(text: &str, recipe: Option<Recipe>) -> Result<Self, DistillError> {
         let invalid = |reason: String| DistillError::Config { reason };
-        let given: toml::Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
-        let named = given.get("preset").map(|name| name.clone().try_into()).transpose();
-        let named = named.map_err(|error: toml::de::Error| invalid(format!("preset: {error}")))?;
-        let preset = preset.or(named).unwrap_or_default();
-        let mut settings = toml::Table::try_from(Self::of(preset)).map_err(|error| invalid(error.to_string()))?;
-        settings.extend(given.into_iter().filter(|(key, _)| key != "preset"));
+        let mut given: toml::Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
+        let named = ["recipe", "preset"].into_iter().find_map(|key| given.remove(key));
+        let named = named.map(toml::Value::try_into).transpose();
+        let named = named.map_err(|error: toml::de::Error| invalid(format!("recipe: {error}")))?;
+        let recipe = recipe.or(named).unwrap_or_default();
+        let mut settings = toml::Table::try_from(Self::of(recipe)).map_err(|error| invalid(error.to_string()))?;
+        settings.extend(given);
         let config: Self = settings.try_into().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
         config.validate()?;
         Ok(config)
@@ -241,12 +243,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_says_what_differs_from_its_preset() {
-        let config = Config::parse("preset = \"reference\"\nepochs = 7\ntemperature = 0.1", None).unwrap();
-        assert_eq!(config, Config { epochs: 7, temperature: 0.1, ..Config::of(Preset::Reference) });
-        let config = Config::parse("preset = \"reference\"\nseed = 3", Some(Preset::Paper)).unwrap();
-        assert_eq!(config, Config { seed: 3, ..Config::of(Preset::Paper) });
-        assert_eq!(Config::parse("", None).unwrap(), Config::of(Preset::Paper));
+    fn a_file_says_what_differs_from_its_recipe() {
+        let config = Config::parse("recipe = \"reference\"\nepochs = 7\ntemperature = 0.1", None).unwrap();
+        assert_eq!(config, Config { epochs: 7, temperature: 0.1, ..Config::of(Recipe::Reference) });
+        let config = Config::parse("preset = \"reference\"\nseed = 3", Some(Recipe::Paper)).unwrap();
+        assert_eq!(config, Config { seed: 3, ..Config::of(Recipe::Paper) });
+        assert_eq!(Config::parse("", None).unwrap(), Config::of(Recipe::Paper));
         assert_eq!(Config::parse(&config.to_toml().unwrap(), None).unwrap(), config);
     }
 
@@ -261,7 +263,7 @@ mod tests {
             ("macro_negatives = 128", "macro_negatives is 128, expected 127 at most"),
             ("macro_negatives = 0\nmicro_negatives = 0", "negatives is 0"),
             ("epoch = 3", "unknown field `epoch`"),
-            ("preset = \"best\"", "preset"),
+            ("recipe = \"best\"", "recipe"),
             ("epochs = \"many\"", "epochs"),
             ("epochs", "TOML"),
         ] {

@@ -22,7 +22,7 @@ pub mod select;
 mod trainer;
 mod validation;
 
-pub use config::{Config, Positives, Preset, Samples, Shown, UnknownPreset};
+pub use config::{Config, Positives, Recipe, Samples, Shown, UnknownRecipe};
 pub use error::DistillError;
 pub use memory::usual_memory;
 pub use preparation::{Teachers, TrainingOptions, training_scene};

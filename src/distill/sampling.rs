@@ -287,10 +287,10 @@ impl TrainingScene {
 mod tests {
     use super::super::scene::tests::walls;
     use super::*;
-    use crate::distill::Preset;
+    use crate::distill::Recipe;
 
-    fn settings(preset: Preset) -> Config {
-        Config { anchors: 40, macro_negatives: 6, micro_negatives: 4, spatial_neighbors: 12, ..Config::of(preset) }
+    fn settings(recipe: Recipe) -> Config {
+        Config { anchors: 40, macro_negatives: 6, micro_negatives: 4, spatial_neighbors: 12, ..Config::of(recipe) }
     }
 
     fn draw(scene: &TrainingScene, config: &Config, max_voxels: usize, seed: u64) -> Batch {
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn pairs_are_what_the_teacher_says() {
         let scene = walls(Samples::Voxels, 12);
-        let drawn = draw(&scene, &settings(Preset::Paper), usize::MAX, 1);
+        let drawn = draw(&scene, &settings(Recipe::Paper), usize::MAX, 1);
         assert_eq!((drawn.coords.len(), drawn.anchors.len()), (scene.num_voxels(), 40));
         assert_eq!(drawn.features, scene.features);
         let wall = |voxel: i32| drawn.coords[voxel as usize][0];
@@ -314,14 +314,14 @@ mod tests {
                 assert!(negative != anchor && offset[0] == 0 && offset.iter().all(|d| d.abs() <= 4), "{offset:?}");
             }
         }
-        assert_eq!(draw(&scene, &settings(Preset::Paper), usize::MAX, 1), drawn);
-        assert_ne!(draw(&scene, &settings(Preset::Paper), usize::MAX, 2).anchors, drawn.anchors);
+        assert_eq!(draw(&scene, &settings(Recipe::Paper), usize::MAX, 1), drawn);
+        assert_ne!(draw(&scene, &settings(Recipe::Paper), usize::MAX, 2).anchors, drawn.anchors);
     }
 
     #[test]
     fn a_positive_may_be_of_another_cell() {
         let scene = walls(Samples::Voxels, 12);
-        let config = Config { positives: Positives::Cell, ..settings(Preset::Paper) };
+        let config = Config { positives: Positives::Cell, ..settings(Recipe::Paper) };
         let drawn = draw(&scene, &config, usize::MAX, 1);
         let place = |voxel: i32| scene.voxel_coords.iter().position(|c| *c == drawn.coords[voxel as usize]).unwrap();
         let cell = |voxel: i32| scene.teacher_from_sample[place(voxel)] as usize;
@@ -340,7 +340,7 @@ mod tests {
             assert!(cosine(own, found) > best - 1e-6);
         }
         // Everything else is unchanged, and different samples of a cell are drawn.
-        let usual = draw(&scene, &settings(Preset::Paper), usize::MAX, 1);
+        let usual = draw(&scene, &settings(Recipe::Paper), usize::MAX, 1);
         assert_eq!((&drawn.anchors, &drawn.negatives), (&usual.anchors, &usual.negatives));
         let distinct: std::collections::BTreeSet<_> = drawn.positives.iter().collect();
         assert!(distinct.len() > num_cells, "{} samples", distinct.len());
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn only_sampled_points_make_the_voxels_of_the_reference() {
         let scene = walls(Samples::Points, 12);
-        let config = Config { augment: false, anchors: 4, ..settings(Preset::Reference) };
+        let config = Config { augment: false, anchors: 4, ..settings(Recipe::Reference) };
         let drawn = draw(&scene, &config, usize::MAX, 3);
         assert!(drawn.coords.len() < scene.num_voxels() && !drawn.is_cropped);
         let shown: std::collections::BTreeSet<_> =
@@ -372,7 +372,7 @@ mod tests {
     fn a_crop_is_a_neighbourhood_within_the_limit() {
         let scene = walls(Samples::Points, 16);
         let drawn =
-            draw(&scene, &Config { augment: false, shown: Shown::Scene, ..settings(Preset::Reference) }, 100, 4);
+            draw(&scene, &Config { augment: false, shown: Shown::Scene, ..settings(Recipe::Reference) }, 100, 4);
         assert!(drawn.is_cropped);
         assert_eq!(drawn.coords.len(), 100);
         let span = |axis: usize| {
@@ -380,13 +380,13 @@ mod tests {
             values().max().unwrap() - values().min().unwrap()
         };
         assert!(span(1) < 15 && span(2) < 15, "{} x {}", span(1), span(2));
-        assert!(draw(&scene, &settings(Preset::Reference), 100, 4).is_cropped);
+        assert!(draw(&scene, &settings(Recipe::Reference), 100, 4).is_cropped);
     }
 
     #[test]
     fn a_scene_without_enough_samples_is_refused() {
         let scene = walls(Samples::Voxels, 2);
-        let error = batch(&scene, &settings(Preset::Paper), usize::MAX, &mut SplitMix64::new(1), &Device::flex());
+        let error = batch(&scene, &settings(Recipe::Paper), usize::MAX, &mut SplitMix64::new(1), &Device::flex());
         assert_eq!(
             error.unwrap_err().to_string(),
             "walls: 8 samples, expected at least 13 for this number of negatives"

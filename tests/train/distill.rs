@@ -1,7 +1,7 @@
 //! The trainer on a small made-up scene, on every device.
 
 use burn::tensor::Device;
-use geopurify::distill::{Config, Preset, Samples, Trainer, TrainingScene};
+use geopurify::distill::{Config, Recipe, Samples, Trainer, TrainingScene};
 use geopurify::weights::StateDict;
 
 use crate::common::{Random, devices};
@@ -60,7 +60,7 @@ fn settings(epochs: usize) -> Config {
         hidden_dim: 32,
         embed_dim: 16,
         seed: 5,
-        ..Config::of(Preset::Paper)
+        ..Config::of(Recipe::Paper)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::super::say;
 use super::{byte_bar, import_file};
 use crate::cli::table::bytes;
 use crate::models::import::ImportOptions;
@@ -58,7 +59,9 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
             }
             bar.set_position(done);
         }
-        FetchEvent::Retry { reason, wait } => bar.suspend(|| eprintln!("{reason}; trying again in {}", seconds(wait))),
+        FetchEvent::Retry { reason, wait } => {
+            bar.suspend(|| say::line(&format!("{reason}; trying again in {}", seconds(wait))));
+        }
     });
     bar.finish_and_clear();
     let fetched = fetched?;

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::shown::plain;
+use super::shown::{json_lines, plain};
 use super::table::{bytes, table};
 use crate::models::import::{ImportOptions, Imported, import};
 use crate::weights::registry::{Published, Registry};
@@ -242,7 +242,7 @@ fn run_list(store: &Store, args: &ListArgs) -> Result<()> {
         let report = json!({
             "home": store.home().to_string_lossy(), "installed": installed, "not_installed": absent, "built_in": built_in,
         });
-        writeln!(out, "{report:#}")?;
+        writeln!(out, "{}", json_lines(&report)?)?;
         return Ok(());
     }
     writeln!(out, "{}", store.home().display())?;
@@ -294,7 +294,7 @@ fn run_verify(store: &Store, args: &VerifyArgs) -> Result<ExitCode> {
                 Err(error) => json!({ "name": name, "ok": false, "error": error.to_string() }),
             })
             .collect();
-        writeln!(out, "{:#}", json!(results))?;
+        writeln!(out, "{}", json_lines(&results)?)?;
     } else {
         for (name, result) in &results {
             match result {
