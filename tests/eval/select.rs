@@ -232,6 +232,17 @@ fn the_command_counts_the_labels_of_scans() {
 }
 
 #[test]
+fn of_a_data_set_the_training_part_is_selected_from() {
+    let folder = Folder::new();
+    folder.scan("data/train/a/a_vh_clean_2.labels.ply", vec![1_u16, 2, 3]);
+    folder.scan("data/test/b/b_vh_clean_2.labels.ply", vec![1_u16, 2, 3]);
+    let (data, out, metrics) = (folder.path("data"), folder.path("out.tsv"), folder.path("metrics.tsv"));
+    stdout(&geopurify(&["select", &data, "-o", &out, "--metrics-out", &metrics]));
+    let rows = read_table(&folder.at("metrics.tsv")).unwrap();
+    assert_eq!(rows.iter().map(|row| &*row.scene).collect::<Vec<_>>(), ["a_vh_clean_2"]);
+}
+
+#[test]
 fn the_command_says_what_to_do() {
     let folder = Folder::new();
     let out = folder.path("out.tsv");

@@ -158,3 +158,71 @@ fn a_student_of_ones_own_finds_the_demo_and_keeps_no_other_licence() {
     write_student(&student, 22);
     assert_eq!(run(&home, &arguments).status.code(), Some(1));
 }
+
+#[test]
+fn pictures_of_a_folder_are_labelled_by_a_preset() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, pictures, out) = (folder.path().join("home"), folder.path().join("in"), folder.path().join("out"));
+    std::fs::create_dir(&pictures).unwrap();
+    for (name, grey) in [("a.png", 200_u8), ("b.jpg", 90)] {
+        let picture = image::RgbImage::from_pixel(96, 64, image::Rgb([grey, grey / 2, 40]));
+        picture.save(pictures.join(name)).unwrap();
+    }
+    std::fs::write(pictures.join("notes.txt"), "no picture").unwrap();
+    let [pictures, out_text] = [&pictures, &out].map(|path| path.to_str().unwrap());
+
+    let arguments = ["segment", pictures, "--preset", "matterport21", "-o", out_text, "--dry-run"];
+    let output = run(&home, &arguments);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("out/b.png\nwords: wall, door, "), "{said}");
+    assert!(!out.exists());
+
+    let output = run(&home, &["segment", pictures, "--preset", "matterport21", "-o", out_text, "--json", "-q"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["images"].as_array().unwrap().len(), 2);
+    for name in ["a.png", "b.png"] {
+        assert_eq!(image::open(out.join(name)).unwrap().height(), 64, "{name}");
+    }
+    // The format follows the name, and another one is refused before the work.
+    let one = folder.path().join("in/a.png");
+    let [one, jpeg, other] = [one, folder.path().join("one.jpg"), folder.path().join("one.webp")];
+    succeed(&home, &["segment", one.to_str().unwrap(), "--words", "wall", "-o", jpeg.to_str().unwrap()]);
+    assert_eq!(&std::fs::read(&jpeg).unwrap()[..2], [0xff, 0xd8]);
+    let output = run(&home, &["segment", one.to_str().unwrap(), "--words", "wall", "-o", other.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("end its name in .png or .jpg"), "{said}");
+}
+
+#[test]
+fn labels_become_the_classification_of_a_las_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, results) = (folder.path().join("home"), folder.path().join("results"));
+    let scan = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/cloud/cases/05-degrees.las");
+    let arguments = ["infer", scan, "--words", "floor, wall, chair", "--views", "6", "-o", results.to_str().unwrap()];
+    succeed(&home, &[&arguments[..], &["--classification=floor=2,chair=71"]].concat());
+    let labelled = PointCloud::read(&results.join("labelled.las")).unwrap();
+    let column = |name: &str| {
+        let data = &labelled.attribute(name).unwrap().data;
+        (0..labelled.len()).map(|i| data.get_f64(i).unwrap()).collect::<Vec<f64>>()
+    };
+    // Walls are buildings (6), unlabelled points unclassified (1).
+    let class_of =
+        |label: f64| [(0.0, 2.0), (1.0, 6.0), (2.0, 71.0)].iter().find(|(l, _)| *l == label).map_or(1.0, |c| c.1);
+    let (labels, classes) = (column("label"), column("classification"));
+    let wrong = labels.iter().zip(&classes).find(|(label, class)| class_of(**label) != **class);
+    assert_eq!((labels.len(), wrong), (5000, None));
+    assert!(labels.iter().any(|label| *label > 0.0), "one label only");
+}
+
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let scan = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/cloud/cases/05-degrees.las");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
+    command.arg("info").args([scan; 40]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
+}
