@@ -1,5 +1,6 @@
 //! The networks, with their layers named as in the reference checkpoints.
 
+mod conv_norm;
 pub mod import;
 mod layers;
 pub mod sonata;
