@@ -3,6 +3,7 @@
 mod conv_norm;
 pub mod import;
 mod layers;
+pub mod minkunet;
 pub mod sonata;
 pub mod student;
 pub mod xdecoder;
