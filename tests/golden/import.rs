@@ -12,13 +12,15 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 /// Model, file, type of its numbers, and how many of its entries are not applied.
-const CHECKPOINTS: [(&str, &str, Dtype, usize); 6] = [
+const CHECKPOINTS: [(&str, &str, Dtype, usize); 8] = [
     ("student", "geopurify/student_tiny.pth", Dtype::F32, 9),
     ("student", "geopurify/student_tiny_module.pth", Dtype::F32, 9),
     ("sonata", "sonata/sonata_tiny.pth", Dtype::F32, 1),
     ("sonata", "sonata/sonata_tiny_legacy.pth", Dtype::F32, 1),
     ("sonata", "sonata/sonata_tiny_f16.pth", Dtype::F16, 1),
     ("xdecoder", "xdecoder/xdecoder_tiny.pt", Dtype::F32, 5),
+    ("openscene", "openscene/unet_tiny.pth.tar", Dtype::F32, 36),
+    ("openscene", "openscene/unet_tiny_single.pth.tar", Dtype::F32, 36),
 ];
 
 const MANIFESTS: [&str; 2] = ["sonata/sonata.weights.json", "sonata/sonata_tiny.weights.json"];
