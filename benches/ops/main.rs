@@ -33,6 +33,7 @@ mod serialization;
 mod serialized_attention;
 mod sparse_conv;
 mod splat;
+mod stride_map;
 mod voxel_grid;
 
 fn main() {

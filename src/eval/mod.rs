@@ -2,6 +2,7 @@
 
 pub mod evaluation;
 pub mod metrics;
+pub mod openscene;
 pub mod published;
 pub mod report;
 pub mod scenes;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::minkunet::MinkUnetConfig;
 use super::sonata::SonataConfig;
 use super::student::StudentConfig;
 use super::xdecoder::XDecoderConfig;
@@ -71,6 +72,16 @@ pub const MODELS: &[ModelKind] = &[
             plan(given, guess, XDecoderConfig::validate, XDecoderConfig::keys)
         },
         unused: XDecoderConfig::UNUSED,
+    },
+    ModelKind {
+        name: "openscene",
+        config_key: None,
+        recognises: |shape| MinkUnetConfig::of(shape).is_some(),
+        plan: |given, shape| {
+            let guess = || MinkUnetConfig::of(shape).unwrap_or_else(MinkUnetConfig::openscene);
+            plan(given, guess, MinkUnetConfig::validate, MinkUnetConfig::keys)
+        },
+        unused: MinkUnetConfig::UNUSED,
     },
 ];
 

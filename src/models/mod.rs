@@ -1,7 +1,9 @@
 //! The networks, with their layers named as in the reference checkpoints.
 
+mod conv_norm;
 pub mod import;
 mod layers;
+pub mod minkunet;
 pub mod sonata;
 pub mod student;
 pub mod xdecoder;

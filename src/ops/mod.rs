@@ -72,6 +72,7 @@ pub mod serialization;
 pub mod serialized_attention;
 pub mod sparse_conv;
 pub mod splat;
+pub mod stride_map;
 pub mod voxel_grid;
 
 mod gradient;

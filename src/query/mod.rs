@@ -3,6 +3,7 @@
 //!
 //! Features and words are vectors of the same space. They are compared by their cosine.
 
+pub mod ensemble;
 pub mod regions;
 pub mod saved;
 
@@ -120,16 +121,26 @@ pub fn compare(features: &[f32], words: &Tensor<2>) -> Result<Comparison, OpErro
 
 /// Computes cosines `[rows, K]` for blocks of rows and passes them to `take`, in order.
 fn cosines(features: &[f32], words: &Tensor<2>, take: &mut dyn FnMut(&[f32])) -> Result<(), OpError> {
+    products(features, &normalize_rows(words.clone()), &normalize_rows, take)
+}
+
+/// Computes the products `[rows, K]` with `words [K, C]` for blocks of rows, which `prepare` changes first, and passes
+/// them to `take`, in order.
+fn products(
+    features: &[f32],
+    words: &Tensor<2>,
+    prepare: &dyn Fn(Tensor<2>) -> Tensor<2>,
+    take: &mut dyn FnMut(&[f32]),
+) -> Result<(), OpError> {
     let [_, num_channels] = words.dims();
     if num_channels == 0 || !features.len().is_multiple_of(num_channels) {
         let message = format!("{} values do not make rows of {num_channels} channels", features.len());
         return Err(OpError::Value { op: "predict", message });
     }
-    let words = normalize_rows(words.clone());
     for rows in features.chunks(BLOCK_ROWS * num_channels) {
         let shape = [rows.len() / num_channels, num_channels];
-        let rows = float_tensor(rows.to_vec(), shape, &words.device());
-        take(&float_values(matmul(normalize_rows(rows), words.clone(), Form::RightTransposed)?)?);
+        let rows = prepare(float_tensor(rows.to_vec(), shape, &words.device()));
+        take(&float_values(matmul(rows, words.clone(), Form::RightTransposed)?)?);
     }
     Ok(())
 }

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use crate::manifest::Generated;
 
-/// Where the cases are: `GEOPURIFY_GOLDEN`, else `tests/golden`.
-pub(crate) fn golden_root() -> PathBuf {
-    std::env::var_os("GEOPURIFY_GOLDEN")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
+/// Where the cases are: the folders of `GEOPURIFY_GOLDEN`, separated as in `PATH`, else `tests/golden`.
+pub(crate) fn golden_roots() -> Vec<PathBuf> {
+    match std::env::var_os("GEOPURIFY_GOLDEN") {
+        Some(folders) => std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()).collect(),
+        None => vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")],
+    }
 }
 
 /// How far an output may be from the reference's.
@@ -46,8 +47,8 @@ struct CaseJson {
     weights: Option<String>,
 }
 
-/// Every case below `root`, ordered by name.
-pub(crate) fn cases(root: &Path) -> Vec<Case> {
+/// Every case below `roots`, ordered by name.
+pub(crate) fn cases(roots: &[PathBuf]) -> Vec<Case> {
     fn walk(root: &Path, dir: &Path, found: &mut Vec<Case>) {
         if dir.join("case.json").is_file() {
             found.push(Case::open(root, dir));
@@ -60,7 +61,7 @@ pub(crate) fn cases(root: &Path) -> Vec<Case> {
         }
     }
     let mut found = Vec::new();
-    walk(root, root, &mut found);
+    roots.iter().for_each(|root| walk(root, root, &mut found));
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }

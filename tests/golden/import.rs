@@ -1,6 +1,6 @@
 //! Checkpoints of the golden cases through the importer into the store, and the keys of their manifests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use geopurify::models::import::{ImportOptions, import};
 use geopurify::models::sonata::SonataConfig;
@@ -12,23 +12,24 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 /// Model, file, type of its numbers, and how many of its entries are not applied.
-const CHECKPOINTS: [(&str, &str, Dtype, usize); 6] = [
+const CHECKPOINTS: [(&str, &str, Dtype, usize); 8] = [
     ("student", "geopurify/student_tiny.pth", Dtype::F32, 9),
     ("student", "geopurify/student_tiny_module.pth", Dtype::F32, 9),
     ("sonata", "sonata/sonata_tiny.pth", Dtype::F32, 1),
     ("sonata", "sonata/sonata_tiny_legacy.pth", Dtype::F32, 1),
     ("sonata", "sonata/sonata_tiny_f16.pth", Dtype::F16, 1),
     ("xdecoder", "xdecoder/xdecoder_tiny.pt", Dtype::F32, 5),
+    ("openscene", "openscene/unet_tiny.pth.tar", Dtype::F32, 36),
+    ("openscene", "openscene/unet_tiny_single.pth.tar", Dtype::F32, 36),
 ];
 
 const MANIFESTS: [&str; 2] = ["sonata/sonata.weights.json", "sonata/sonata_tiny.weights.json"];
 
-pub(crate) fn trials(root: &Path, all_wanted: bool) -> Vec<Trial> {
+pub(crate) fn trials(roots: &[PathBuf], all_wanted: bool) -> Vec<Trial> {
     let trial = |name: String, file: &str, run: Box<dyn FnOnce(&Path) + Send>| {
-        if !root.join(file).is_file() {
+        let Some(root) = roots.iter().find(|root| root.join(file).is_file()).cloned() else {
             return crate::missing(&name, all_wanted);
-        }
-        let root = root.to_owned();
+        };
         Trial::test(name, move || {
             run(&root);
             Ok(())

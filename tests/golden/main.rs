@@ -1,8 +1,8 @@
 //! Every golden case, on every device: `cargo test --release --test golden`, a part of them by `-- student`.
 //!
-//! `GEOPURIFY_GOLDEN` is the directory of all cases. Where it is not set, the small ones in `tests/golden` are
-//! compared, and the others counted as ignored. `GEOPURIFY_DEVICE` names one device. A line per tensor: its name,
-//! the difference, the tolerance, `ok` or `FAIL`.
+//! `GEOPURIFY_GOLDEN` names the folders of all cases, separated as in `PATH`. Where it is not set, the small ones in
+//! `tests/golden` are compared, and the others counted as ignored. `GEOPURIFY_DEVICE` names one device. A line per
+//! tensor: its name, the difference, the tolerance, `ok` or `FAIL`.
 
 mod case;
 #[path = "../common/mod.rs"]
@@ -12,6 +12,7 @@ mod evaluation;
 mod import;
 mod lift;
 mod manifest;
+mod openscene;
 mod ops;
 mod sonata;
 mod training;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use case::{Case, cases, golden_root};
+use case::{Case, cases, golden_roots};
 use geopurify::gpu::{AdapterKind, adapters};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let root = golden_root();
+    let roots = golden_roots();
     let all_wanted = std::env::var_os("GEOPURIFY_GOLDEN").is_some();
     let long_too = std::env::var_os("GEOPURIFY_GOLDEN_LONG").is_some();
     let software: Vec<String> = adapters()
@@ -59,10 +60,10 @@ fn trials() -> Vec<Trial> {
         .filter(|adapter| adapter.kind == AdapterKind::Software && !long_too)
         .map(|adapter| adapter.name)
         .collect();
-    let cases: Vec<Arc<Case>> = cases(&root).into_iter().map(Arc::new).collect();
-    assert!(!cases.is_empty(), "no golden case under {}", root.display());
+    let cases: Vec<Arc<Case>> = cases(&roots).into_iter().map(Arc::new).collect();
+    assert!(!cases.is_empty(), "no golden case under {roots:?}");
     let devices = common::devices();
-    let mut trials = import::trials(&root, all_wanted);
+    let mut trials = import::trials(&roots, all_wanted);
     for case in &cases {
         for (name, device) in &devices {
             let too_long = software.contains(name) && TOO_LONG_IN_SOFTWARE.iter().any(|long| case.name.ends_with(long));
@@ -80,7 +81,7 @@ fn trials() -> Vec<Trial> {
 
 /// Fails where all cases are wanted, and is ignored elsewhere.
 fn missing(name: &str, all_wanted: bool) -> Trial {
-    let trial = Trial::test(name, || Err("GEOPURIFY_GOLDEN names no directory that has it".into()));
+    let trial = Trial::test(name, || Err("GEOPURIFY_GOLDEN names no folder that has it".into()));
     trial.with_kind(if all_wanted { "" } else { "wants GEOPURIFY_GOLDEN" }).with_ignored_flag(!all_wanted)
 }
 
@@ -148,6 +149,12 @@ fn runner(case: &Case) -> Option<Runner> {
         "block" => sonata::block,
         "gridpool" => sonata::gridpool,
         "sonata" => sonata::sonata,
+        "mink_conv" => openscene::mink_conv,
+        "mink_conv_up" => openscene::mink_conv_up,
+        "mink_unet" => openscene::mink_unet,
+        "openscene_labels" => openscene::labels,
+        "openscene_metrics" => openscene::metrics,
+        "openscene_checkpoint" => openscene::checkpoint,
         "checkpoint of sonata" => sonata::checkpoint,
         _ => return None,
     })

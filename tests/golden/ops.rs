@@ -51,7 +51,7 @@ pub(crate) fn floats<const D: usize>(case: &Case, name: &str, device: &Device) -
     float_tensor(values, shape.try_into().expect("the rank the op wants"), device)
 }
 
-fn ints<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D, Int> {
+pub(crate) fn ints<const D: usize>(case: &Case, name: &str, device: &Device) -> Tensor<D, Int> {
     let (shape, values) = case.i32(name);
     int_tensor(values, shape.try_into().expect("the rank the op wants"), device)
 }

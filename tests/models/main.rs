@@ -10,6 +10,7 @@ mod gradients;
 #[allow(dead_code, reason = "the golden runner needs more of it")]
 #[path = "../golden/manifest.rs"]
 mod manifest;
+mod minkunet;
 #[allow(dead_code, reason = "the tests of the importer need more of it")]
 #[path = "../common/pickle.rs"]
 mod op;

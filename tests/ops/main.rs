@@ -41,4 +41,5 @@ mod serialized_attention;
 mod shaders;
 mod sparse_conv;
 mod splat;
+mod stride_map;
 mod voxel_grid;

@@ -1,9 +1,14 @@
 use serde::{Deserialize, Serialize};
 
+use crate::models::conv_norm::ConvKeys;
+
 /// Number of cells of a 3 × 3 × 3 kernel.
-pub(super) const KERNEL_VOLUME: usize = 27;
+const KERNEL_VOLUME: usize = 27;
 /// Number of residual blocks.
 pub(super) const NUM_BLOCKS: usize = 4;
+
+/// Key of the last layer's kernel.
+pub(super) const OUTPUT_KEY: &str = "output_layer.kernel";
 
 /// Widths of the student.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,22 +43,30 @@ impl StudentConfig {
     /// Returns every key of the checkpoint with its shape, in the checkpoint's order.
     #[must_use]
     pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
-        let mut keys = Vec::new();
-        let norm = |keys: &mut Vec<(String, Vec<usize>)>, prefix: &str| {
-            for name in ["weight", "bias", "running_mean", "running_var"] {
-                keys.push((format!("{prefix}.bn.{name}"), vec![self.hidden_dim]));
-            }
+        let layers = self.layers();
+        let output = (OUTPUT_KEY.to_owned(), vec![self.hidden_dim, self.embed_dim]);
+        layers.iter().flat_map(ConvKeys::shapes).chain([output]).collect()
+    }
+
+    /// Returns the first layer.
+    pub(super) fn input_layer(&self) -> ConvKeys {
+        let shape = [KERNEL_VOLUME, self.input_dim, self.hidden_dim];
+        ConvKeys { kernel: "input_layer.0.kernel".to_owned(), norm: "input_layer.1.bn".to_owned(), shape }
+    }
+
+    /// Returns the two layers of every residual block.
+    pub(super) fn res_blocks(&self) -> [[ConvKeys; 2]; NUM_BLOCKS] {
+        let shape = [KERNEL_VOLUME, self.hidden_dim, self.hidden_dim];
+        let layer = |block: usize, half: usize| ConvKeys {
+            kernel: format!("res_blocks.{block}.conv{half}.kernel"),
+            norm: format!("res_blocks.{block}.norm{half}.bn"),
+            shape,
         };
-        keys.push(("input_layer.0.kernel".to_owned(), vec![KERNEL_VOLUME, self.input_dim, self.hidden_dim]));
-        norm(&mut keys, "input_layer.1");
-        for block in 0..NUM_BLOCKS {
-            for half in 1..=2 {
-                let kernel = format!("res_blocks.{block}.conv{half}.kernel");
-                keys.push((kernel, vec![KERNEL_VOLUME, self.hidden_dim, self.hidden_dim]));
-                norm(&mut keys, &format!("res_blocks.{block}.norm{half}"));
-            }
-        }
-        keys.push(("output_layer.kernel".to_owned(), vec![self.hidden_dim, self.embed_dim]));
-        keys
+        std::array::from_fn(|block| [layer(block, 1), layer(block, 2)])
+    }
+
+    /// Returns every layer with a batch norm, in the checkpoint's order.
+    pub(super) fn layers(&self) -> Vec<ConvKeys> {
+        std::iter::once(self.input_layer()).chain(self.res_blocks().into_iter().flatten()).collect()
     }
 }

@@ -9,34 +9,17 @@ mod train;
 
 use burn::prelude::*;
 pub use config::StudentConfig;
-use config::{KERNEL_VOLUME, NUM_BLOCKS};
+use config::{NUM_BLOCKS, OUTPUT_KEY};
 
+use super::conv_norm::{ConvKeys, ConvNorm, FoldedConv, parameter};
 use crate::ops::kernel_map::kernel_map;
 use crate::ops::matmul::{Form, matmul};
 use crate::ops::sparse_conv::sparse_conv;
 use crate::ops::{OpError, float_tensor, plain};
-use crate::weights::{HostTensor, LoadReport, TensorSource, WeightsError, match_keys};
+use crate::weights::{LoadReport, TensorSource, WeightsError, match_keys};
 
-/// Batch norm's ε, as in the reference.
-const EPSILON: f64 = 1e-5;
 /// Receptive radius of an output voxel, in voxels along an axis: nine 3 × 3 × 3 convolutions in a row.
 pub const RECEPTIVE_RADIUS: usize = 1 + 2 * NUM_BLOCKS;
-
-/// Parameters and running statistics of a batch norm. The statistics are never on an autodiff device.
-#[derive(Clone, Debug)]
-struct BatchNorm {
-    weight: Tensor<1>,
-    bias: Tensor<1>,
-    running_mean: Tensor<1>,
-    running_var: Tensor<1>,
-}
-
-/// A convolution without bias, and its batch norm.
-#[derive(Clone, Debug)]
-struct ConvNorm {
-    kernel: Tensor<3>,
-    bn: BatchNorm,
-}
 
 /// Two convolutions with a residual connection.
 #[derive(Clone, Debug)]
@@ -53,11 +36,6 @@ pub struct AffinityPredictor {
     res_blocks: Vec<ResidualBlock>,
     output_layer: Tensor<2>,
     num_batches_tracked: u64,
-}
-
-/// Makes a tensor track gradients if the device does.
-fn parameter<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    if tensor.device().is_autodiff() { tensor.require_grad() } else { tensor }
 }
 
 impl AffinityPredictor {
@@ -77,33 +55,14 @@ impl AffinityPredictor {
         let unused: Vec<_> = StudentConfig::UNUSED.iter().map(|(pattern, _)| *pattern).collect();
         let report = match_keys(&weights, &config.keys(), &unused);
         report.ensure_complete()?;
-        let inner = device.clone().without_autodiff();
-        let mut conv = |kernel: &str, norm: &str, num_in: usize| -> Result<ConvNorm, WeightsError> {
-            let mut vector = |name: &str, device: &Device| -> Result<Tensor<1>, WeightsError> {
-                let values = weights.take(&format!("{norm}.bn.{name}"), &[config.hidden_dim])?;
-                Ok(float_tensor(values.data, [config.hidden_dim], device))
-            };
-            let bn = BatchNorm {
-                weight: parameter(vector("weight", device)?),
-                bias: parameter(vector("bias", device)?),
-                running_mean: vector("running_mean", &inner)?,
-                running_var: vector("running_var", &inner)?,
-            };
-            let shape = [KERNEL_VOLUME, num_in, config.hidden_dim];
-            let HostTensor { data, .. } = weights.take(&format!("{kernel}.kernel"), &shape)?;
-            Ok(ConvNorm { kernel: parameter(float_tensor(data, shape, device)), bn })
-        };
-        let input_layer = conv("input_layer.0", "input_layer.1", config.input_dim)?;
-        let res_blocks = (0..NUM_BLOCKS)
-            .map(|i| {
-                let mut half = |n: usize| {
-                    conv(&format!("res_blocks.{i}.conv{n}"), &format!("res_blocks.{i}.norm{n}"), config.hidden_dim)
-                };
-                Ok(ResidualBlock { first: half(1)?, second: half(2)? })
-            })
-            .collect::<Result<_, WeightsError>>()?;
+        let mut layer = |keys: &ConvKeys| ConvNorm::load(&mut weights, keys, device);
+        let input_layer = layer(&config.input_layer())?;
+        let res_blocks = config.res_blocks();
+        let res_blocks =
+            res_blocks.iter().map(|[first, second]| Ok(ResidualBlock { first: layer(first)?, second: layer(second)? }));
+        let res_blocks = res_blocks.collect::<Result<_, WeightsError>>()?;
         let shape = [config.hidden_dim, config.embed_dim];
-        let output = weights.take("output_layer.kernel", &shape)?;
+        let output = weights.take(OUTPUT_KEY, &shape)?;
         let output_layer = parameter(float_tensor(output.data, shape, device));
         Ok((Self { input_layer, res_blocks, output_layer, num_batches_tracked: 0 }, config, report))
     }
@@ -113,30 +72,11 @@ impl AffinityPredictor {
     /// norm.
     #[must_use]
     pub fn fold(&self) -> Student {
-        let fold = |layer: &ConvNorm| {
-            let BatchNorm { weight, bias, running_mean, running_var } = layer.bn.clone();
-            let scale = plain(weight) / (running_var + EPSILON).sqrt();
-            let bias = plain(bias) - running_mean * scale.clone();
-            let [_, _, num_out] = layer.kernel.dims();
-            FoldedConv { kernel: plain(layer.kernel.clone()) * scale.reshape([1, 1, num_out]), bias }
-        };
         Student {
-            input_layer: fold(&self.input_layer),
-            res_blocks: self.res_blocks.iter().map(|b| [fold(&b.first), fold(&b.second)]).collect(),
+            input_layer: self.input_layer.fold(),
+            res_blocks: self.res_blocks.iter().map(|b| [b.first.fold(), b.second.fold()]).collect(),
             output_layer: plain(self.output_layer.clone()),
         }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct FoldedConv {
-    kernel: Tensor<3>,
-    bias: Tensor<1>,
-}
-
-impl FoldedConv {
-    fn forward(&self, x: Tensor<2>, map: &Tensor<2, Int>) -> Result<Tensor<2>, OpError> {
-        sparse_conv(x, self.kernel.clone(), Some(self.bias.clone()), map.clone())
     }
 }
 
@@ -170,11 +110,14 @@ impl Student {
         mut observe: impl FnMut(&str, &Tensor<2>),
     ) -> Result<Tensor<2>, OpError> {
         let map = kernel_map(coords, 3)?;
-        let mut x = relu(self.input_layer.forward(features, &map)?);
+        let convolve = |layer: &FoldedConv, x: Tensor<2>| {
+            sparse_conv(x, layer.kernel.clone(), Some(layer.bias.clone()), map.clone())
+        };
+        let mut x = relu(convolve(&self.input_layer, features)?);
         observe("input_layer", &x);
         for (i, [first, second]) in self.res_blocks.iter().enumerate() {
-            let hidden = relu(first.forward(x.clone(), &map)?);
-            x = relu(second.forward(hidden, &map)? + x);
+            let hidden = relu(convolve(first, x.clone())?);
+            x = relu(convolve(second, hidden)? + x);
             observe(&format!("res_blocks.{i}"), &x);
         }
         matmul(x, self.output_layer.clone(), Form::Plain)

@@ -4,28 +4,15 @@
 use burn::prelude::*;
 use burn::tensor::Gradients;
 
-use super::config::{KERNEL_VOLUME, NUM_BLOCKS};
-use super::{AffinityPredictor, BatchNorm, ConvNorm, EPSILON, ResidualBlock, StudentConfig, parameter};
-use crate::ops::batch_norm::{BatchNormed, batch_norm};
+use super::config::{NUM_BLOCKS, OUTPUT_KEY};
+use super::{AffinityPredictor, ResidualBlock, StudentConfig};
+use crate::models::conv_norm::{ConvKeys, ConvNorm, draw_kernel, host, parameter, replace};
+use crate::ops::batch_norm::BatchNormed;
 use crate::ops::kernel_map::kernel_map;
 use crate::ops::matmul::{Form, matmul};
 use crate::ops::sparse_conv::sparse_conv;
-use crate::ops::{OpError, float_tensor, float_values};
-use crate::random::SplitMix64;
-use crate::weights::{Dtype, HostTensor, IntTensor, StateDict};
-
-/// Weight of a new batch in the running statistics, PyTorch's default.
-const MOMENTUM: f64 = 0.1;
-
-/// Number of the random stream that draws the weights.
-const WEIGHTS: u64 = 0;
-
-/// A parameter of one rank, mutable.
-enum ParameterMut<'a> {
-    Vector(&'a mut Tensor<1>),
-    Matrix(&'a mut Tensor<2>),
-    Kernel(&'a mut Tensor<3>),
-}
+use crate::ops::{OpError, float_tensor};
+use crate::weights::StateDict;
 
 impl AffinityPredictor {
     /// Creates an untrained student, initialized as in the reference: kernels uniform in ±1 / √(inputs ·
@@ -33,31 +20,15 @@ impl AffinityPredictor {
     /// alone, with one random stream for each kernel in the checkpoint's order.
     #[must_use]
     pub fn new(config: &StudentConfig, seed: u64, device: &Device) -> Self {
-        let inner = device.clone().without_autodiff();
-        let (hidden, mut stream) = (config.hidden_dim, 0);
-        let mut uniform = |len: usize, fan_in: usize| -> Vec<f32> {
-            let mut random = SplitMix64::stream(seed, &[WEIGHTS, stream]);
-            stream += 1;
-            let bound = 1.0 / (fan_in as f64).sqrt();
-            (0..len).map(|_| (bound * (2.0 * random.unit() - 1.0)) as f32).collect()
-        };
-        let mut layer = |num_in: usize| {
-            let values = uniform(KERNEL_VOLUME * num_in * hidden, KERNEL_VOLUME * num_in);
-            let vector = |value: f32, device: &Device| float_tensor(vec![value; hidden], [hidden], device);
-            ConvNorm {
-                kernel: parameter(float_tensor(values, [KERNEL_VOLUME, num_in, hidden], device)),
-                bn: BatchNorm {
-                    weight: parameter(vector(1.0, device)),
-                    bias: parameter(vector(0.0, device)),
-                    running_mean: vector(0.0, &inner),
-                    running_var: vector(1.0, &inner),
-                },
-            }
-        };
-        let input_layer = layer(config.input_dim);
+        let mut streams = 0..;
+        let mut layer = |keys: &ConvKeys| ConvNorm::new([seed, streams.next().unwrap_or(0)], keys.shape, device);
+        let input_layer = layer(&config.input_layer());
+        let res_blocks = config.res_blocks();
         let res_blocks =
-            (0..NUM_BLOCKS).map(|_| ResidualBlock { first: layer(hidden), second: layer(hidden) }).collect();
-        let output = uniform(hidden * config.embed_dim, hidden);
+            res_blocks.iter().map(|[first, second]| ResidualBlock { first: layer(first), second: layer(second) });
+        let res_blocks = res_blocks.collect();
+        let hidden = config.hidden_dim;
+        let output = draw_kernel([seed, streams.next().unwrap_or(0)], hidden, config.embed_dim);
         let output_layer = parameter(float_tensor(output, [hidden, config.embed_dim], device));
         Self { input_layer, res_blocks, output_layer, num_batches_tracked: 0 }
     }
@@ -93,9 +64,7 @@ impl AffinityPredictor {
         let mut seen = Vec::with_capacity(1 + 2 * NUM_BLOCKS);
         let mut forward = |layer: &ConvNorm, x: Tensor<2>, identity: Option<Tensor<2>>| -> Result<_, OpError> {
             let x = sparse_conv(x, layer.kernel.clone(), None, map.clone())?;
-            let (weight, bias) = (layer.bn.weight.clone(), layer.bn.bias.clone());
-            let normed = batch_norm(x, identity, weight, bias, EPSILON as f32, true)?;
-            let BatchNormed { y, mean, unbiased_variance } = normed;
+            let BatchNormed { y, mean, unbiased_variance } = layer.norm(x, identity, true)?;
             seen.push((mean, unbiased_variance));
             Ok(y)
         };
@@ -105,9 +74,7 @@ impl AffinityPredictor {
             x = forward(second, hidden, Some(x))?;
         }
         for (layer, (mean, variance)) in self.layers_mut().zip(seen) {
-            let BatchNorm { running_mean, running_var, .. } = &mut layer.bn;
-            *running_mean = running_mean.clone() * (1.0 - MOMENTUM) + mean * MOMENTUM;
-            *running_var = running_var.clone() * (1.0 - MOMENTUM) + variance * MOMENTUM;
+            layer.follow(mean, variance);
         }
         self.num_batches_tracked += 1;
         matmul(x, self.output_layer.clone(), Form::Plain)
@@ -126,30 +93,10 @@ impl AffinityPredictor {
         gradients: &mut Gradients,
         mut step: impl FnMut(&str, Tensor<1>, Tensor<1>) -> Result<Tensor<1>, E>,
     ) -> Result<(), E> {
-        fn replace<const D: usize, E>(
-            tensor: &mut Tensor<D>,
-            gradients: &mut Gradients,
-            step: impl FnOnce(Tensor<1>, Tensor<1>) -> Result<Tensor<1>, E>,
-        ) -> Result<(), E> {
-            let Some(gradient) = tensor.grad_remove(gradients) else {
-                return Ok(());
-            };
-            let (shape, device) = (tensor.dims(), tensor.device());
-            let values = std::mem::replace(tensor, Tensor::zeros([0; D], &device)).inner();
-            let len = shape.iter().product::<usize>();
-            let stepped = step(values.reshape([len]), gradient.reshape([len]));
-            let (values, result) = match stepped {
-                Ok(values) => (values.reshape(shape), Ok(())),
-                Err(error) => (Tensor::full(shape, f32::NAN, &device.without_autodiff()), Err(error)),
-            };
-            *tensor = parameter(Tensor::from_inner(values));
-            result
+        for (keys, layer) in self.config().layers().iter().zip(self.layers_mut()) {
+            layer.update(keys, gradients, &mut step)?;
         }
-        self.try_for_each_parameter(|key, tensor| match tensor {
-            ParameterMut::Vector(tensor) => replace(tensor, gradients, |values, grad| step(key, values, grad)),
-            ParameterMut::Matrix(tensor) => replace(tensor, gradients, |values, grad| step(key, values, grad)),
-            ParameterMut::Kernel(tensor) => replace(tensor, gradients, |values, grad| step(key, values, grad)),
-        })
+        replace(&mut self.output_layer, gradients, |values, gradient| step(OUTPUT_KEY, values, gradient))
     }
 
     /// Returns the weights under the reference's keys, with the counts of training steps, as
@@ -158,25 +105,9 @@ impl AffinityPredictor {
     /// # Errors
     /// [`OpError::Device`] if the values cannot be read back.
     pub fn state_dict(&self) -> Result<StateDict, OpError> {
-        fn host<const D: usize>(tensor: &Tensor<D>) -> Result<HostTensor, OpError> {
-            let (shape, data) = (tensor.dims().to_vec(), float_values(super::plain(tensor.clone()))?);
-            Ok(HostTensor { shape, dtype_in_file: Dtype::F32, data })
-        }
         let mut state = StateDict::default();
-        let count = IntTensor {
-            shape: Vec::new(),
-            dtype_in_file: Dtype::I64,
-            data: vec![i64::try_from(self.num_batches_tracked).unwrap_or(i64::MAX)],
-        };
-        for ([kernel, norm], layer) in layer_keys().zip(self.layers()) {
-            state.tensors.insert(kernel, host(&layer.kernel)?);
-            let BatchNorm { weight, bias, running_mean, running_var } = &layer.bn;
-            let vectors =
-                [("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)];
-            for (name, vector) in vectors {
-                state.tensors.insert(format!("{norm}.{name}"), host(vector)?);
-            }
-            state.integers.insert(format!("{norm}.num_batches_tracked"), count.clone());
+        for (keys, layer) in self.config().layers().iter().zip(self.layers()) {
+            layer.export(keys, self.num_batches_tracked, &mut state)?;
         }
         state.tensors.insert(OUTPUT_KEY.to_owned(), host(&self.output_layer)?);
         Ok(state)
@@ -190,29 +121,4 @@ impl AffinityPredictor {
         let blocks = self.res_blocks.iter_mut().flat_map(|block| [&mut block.first, &mut block.second]);
         std::iter::once(&mut self.input_layer).chain(blocks)
     }
-
-    /// Calls `f` for every parameter in the checkpoint's order.
-    fn try_for_each_parameter<E>(
-        &mut self,
-        mut f: impl FnMut(&str, ParameterMut<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        for ([kernel, norm], layer) in layer_keys().zip(self.layers_mut()) {
-            f(&kernel, ParameterMut::Kernel(&mut layer.kernel))?;
-            f(&format!("{norm}.weight"), ParameterMut::Vector(&mut layer.bn.weight))?;
-            f(&format!("{norm}.bias"), ParameterMut::Vector(&mut layer.bn.bias))?;
-        }
-        f(OUTPUT_KEY, ParameterMut::Matrix(&mut self.output_layer))
-    }
-}
-
-/// Key of the last layer's kernel.
-const OUTPUT_KEY: &str = "output_layer.kernel";
-
-/// Returns, for every layer with a batch norm, the key of its kernel and the prefix of its norm.
-fn layer_keys() -> impl Iterator<Item = [String; 2]> {
-    let blocks = (0..NUM_BLOCKS).flat_map(|block| {
-        [1, 2]
-            .map(|half| [format!("res_blocks.{block}.conv{half}.kernel"), format!("res_blocks.{block}.norm{half}.bn")])
-    });
-    std::iter::once(["input_layer.0.kernel".to_owned(), "input_layer.1.bn".to_owned()]).chain(blocks)
 }

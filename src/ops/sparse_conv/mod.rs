@@ -1,4 +1,4 @@
-//! Submanifold sparse convolution, with gradients.
+//! Sparse convolution within a voxel set and from one to another, with gradients.
 
 pub mod cpu;
 
@@ -48,6 +48,49 @@ pub fn sparse_conv(
     let out = forward((plain_x.clone(), plain_weight.clone(), bias.clone(), map.clone()), dims);
     Ok(with_gradient((x, weight, bias), out, move |grad: Tensor<2>, [wants_x, wants_weight, wants_bias]| {
         let grad_x = wants_x.then(|| grad_x(grad.clone(), plain_weight, map.clone(), dims));
+        let grad_weight = wants_weight.then(|| grad_weight(plain_x, grad.clone(), map, dims));
+        (grad_x, grad_weight, wants_bias.then(|| grad.sum_dim(0).reshape([num_out])))
+    }))
+}
+
+/// out\[d\] = Σₖ x\[src_from_dst\[d, k\]\] · weight\[k\] (+ bias): [`sparse_conv`] from one voxel set to another, as
+/// [`stride_map`](super::stride_map::stride_map) relates them.
+///
+/// `x [S, in]`, `weight [K, in, out]`, `bias [out]`, `src_from_dst [D, K]`; the result is `[D, out]`. `dst_from_src
+/// [S, K]` is the inverse: `dst_from_src[s, k] = d` exactly where `src_from_dst[d, k] = s`. The gradient for `x` relies
+/// on it. Gradients flow to `x`, `weight` and `bias`; they are summed in a fixed order. An index that is no row of the
+/// other set stands for no voxel.
+///
+/// # Errors
+/// [`OpError::Shape`] where shapes disagree; [`OpError::TooLarge`] where `x` or the result does not fit one buffer.
+pub fn sparse_conv_between(
+    x: Tensor<2>,
+    weight: Tensor<3>,
+    bias: Option<Tensor<1>>,
+    src_from_dst: Tensor<2, Int>,
+    dst_from_src: Tensor<2, Int>,
+) -> Result<Tensor<2>, OpError> {
+    let mut shapes = ShapeCheck::new("sparse_conv_between");
+    shapes.check("x", x.dims(), ["S".into(), "in".into()])?;
+    shapes.check("weight", weight.dims(), ["K".into(), "in".into(), "out".into()])?;
+    shapes.check("src_from_dst", src_from_dst.dims(), ["D".into(), "K".into()])?;
+    shapes.check("dst_from_src", dst_from_src.dims(), ["S".into(), "K".into()])?;
+    if let Some(bias) = &bias {
+        shapes.check("bias", bias.dims(), ["out".into()])?;
+    }
+    let [kernel_volume, num_in, num_out] = weight.dims();
+    let dims = Dims { kernel_volume, num_in, num_out };
+    let [num_dst, _] = src_from_dst.dims();
+    if num_dst == 0 || !has_values(&x, dims)? {
+        return Ok(Tensor::zeros([num_dst, num_out], &x.device()));
+    }
+    check_binding(limits_of(&x.device()), "sparse_conv_between: out", num_dst, num_out * 4)?;
+    let map = plain_int(src_from_dst);
+    let (plain_x, plain_weight) = (plain(x.clone()), plain(weight.clone()));
+    let out = forward((plain_x.clone(), plain_weight.clone(), bias.clone(), map.clone()), dims);
+    Ok(with_gradient((x, weight, bias), out, move |grad: Tensor<2>, [wants_x, wants_weight, wants_bias]| {
+        // `grad_x` takes the inverse with its kernel reversed, which a submanifold map is by itself.
+        let grad_x = wants_x.then(|| grad_x(grad.clone(), plain_weight, plain_int(dst_from_src).flip([1]), dims));
         let grad_weight = wants_weight.then(|| grad_weight(plain_x, grad.clone(), map, dims));
         (grad_x, grad_weight, wants_bias.then(|| grad.sum_dim(0).reshape([num_out])))
     }))
