@@ -1,6 +1,8 @@
 //! The networks, with their layers named as in the reference checkpoints.
 
+pub mod clip;
 pub mod import;
+mod keys;
 mod layers;
 pub mod sonata;
 pub mod student;
@@ -19,6 +21,9 @@ pub enum ModelError {
     /// The configuration is of a Sonata variant that is not supported.
     #[error(transparent)]
     Sonata(#[from] sonata::ConfigError),
+    /// The configuration is of a CLIP variant that is not supported.
+    #[error(transparent)]
+    Clip(#[from] clip::ConfigError),
     /// The weights do not belong to the model.
     #[error(transparent)]
     Weights(#[from] WeightsError),

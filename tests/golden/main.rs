@@ -5,6 +5,7 @@
 //! the difference, the tolerance, `ok` or `FAIL`.
 
 mod case;
+mod clip;
 #[path = "../common/mod.rs"]
 mod common;
 mod distill;
@@ -149,6 +150,8 @@ fn runner(case: &Case) -> Option<Runner> {
         "gridpool" => sonata::gridpool,
         "sonata" => sonata::sonata,
         "checkpoint of sonata" => sonata::checkpoint,
+        "clip_text" => clip::clip_text,
+        "clip_checkpoint" => clip::clip_checkpoint,
         _ => return None,
     })
 }
