@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::clip::{ClipTextConfig, HuggingFaceClip, is_hugging_face};
+use super::lseg::LSegConfig;
 use super::sonata::SonataConfig;
 use super::student::StudentConfig;
 use super::xdecoder::XDecoderConfig;
@@ -72,6 +73,16 @@ pub const MODELS: &[ModelKind] = &[
             plan(given, guess, XDecoderConfig::validate, XDecoderConfig::keys)
         },
         unused: XDecoderConfig::UNUSED,
+    },
+    ModelKind {
+        name: "lseg",
+        config_key: None,
+        recognises: LSegConfig::recognises,
+        plan: |given, shape| {
+            let guess = || LSegConfig::of(shape).unwrap_or_else(LSegConfig::published);
+            plan(given, guess, LSegConfig::validate, LSegConfig::keys)
+        },
+        unused: LSegConfig::UNUSED,
     },
     ModelKind {
         name: "clip",

@@ -4,6 +4,7 @@ pub mod clip;
 pub mod import;
 mod keys;
 mod layers;
+pub mod lseg;
 pub mod sonata;
 pub mod student;
 pub mod xdecoder;
@@ -24,6 +25,9 @@ pub enum ModelError {
     /// The configuration is of a CLIP variant that is not supported.
     #[error(transparent)]
     Clip(#[from] clip::ConfigError),
+    /// The configuration is of an LSeg variant that is not supported.
+    #[error(transparent)]
+    LSeg(#[from] lseg::ConfigError),
     /// The weights do not belong to the model.
     #[error(transparent)]
     Weights(#[from] WeightsError),

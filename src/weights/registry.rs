@@ -200,7 +200,7 @@ mod tests {
     fn the_embedded_one_is_sound_and_says_the_licences() {
         let registry = Registry::parse(EMBEDDED, "(embedded)").unwrap();
         let names: Vec<_> = registry.entries.iter().map(|entry| entry.name.as_str()).collect();
-        assert_eq!(names, ["student", "sonata", "xdecoder", "clip-vit-b-32", "clip-vit-l-14-336"]);
+        assert_eq!(names, ["student", "sonata", "xdecoder", "lseg", "clip-vit-b-32", "clip-vit-l-14-336"]);
         let sonata = registry.get("sonata").unwrap();
         assert!(sonata.licence.non_commercial);
         assert!(sonata.licence.to_string().starts_with("CC-BY-NC-4.0, NOT FOR COMMERCIAL USE (https://"));

@@ -46,7 +46,7 @@ enum WeightsCommand {
 
 #[derive(clap::Args, Debug)]
 struct ImportArgs {
-    /// Model: student, sonata, xdecoder or clip
+    /// Model: student, sonata, xdecoder, lseg or clip
     model: String,
     /// Checkpoint: PyTorch's .pth or .pt, or safetensors
     file: PathBuf,
