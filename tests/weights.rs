@@ -403,6 +403,46 @@ fn strides_shared_storages_and_types() {
 }
 
 #[test]
+fn modules_of_torchscript_give_their_tensors() {
+    let _alone = alone();
+    let scratch = Scratch::new();
+    let tensor = |offset| op::tensor(op::storage("FloatStorage", "0", 8), offset, &[2], &[1]);
+    let flags = || [("training", b"\x88".to_vec()), ("_is_full_backward_hook", b"N".to_vec())];
+    let inner = |offset| op::scripted("Inner", &[&[("weight", tensor(offset))], &flags()[..]].concat());
+    let attributes = [
+        ("scale", tensor(6)),
+        ("name", op::text("a module")),
+        ("numbers", op::tuple(&[tensor(0)])),
+        ("0", inner(0)),
+        ("side", op::scripted("Side", &[("1", inner(2))])),
+        // An object of a class that is none of TorchScript's keeps nothing.
+        (
+            "other",
+            [op::global("torch.nn", "Linear"), b")\x81".to_vec(), op::dict(&[("weight", tensor(4))]), b"b".to_vec()]
+                .concat(),
+        ),
+    ];
+    let value = op::scripted("Outer", &[&attributes[..], &flags()[..]].concat());
+    let storage = floats(&HONEST);
+    let state = scratch.load(&archive(&op::pickle(value), &[("0", &storage)])).unwrap();
+    let found: Vec<_> = state.tensors.iter().map(|(key, tensor)| (key.as_str(), &tensor.data[..])).collect();
+    assert_eq!(found, [("0.weight", &HONEST[..2]), ("scale", &HONEST[6..]), ("side.1.weight", &HONEST[2..4])]);
+    assert!(state.not_tensors.is_empty() && state.integers.is_empty());
+    let entries = read_pytorch(&scratch.path).unwrap().entries();
+    assert_eq!(entries[0], ("scale".to_owned(), EntryKind::Tensor(vec![2])));
+    assert_eq!(entries[3], ("0".to_owned(), EntryKind::Dict(3)));
+
+    // A module without tensors, and one that is no module yet.
+    for value in [
+        op::scripted("Outer", &[("0", op::scripted("Inner", &flags()))]),
+        [op::global("__torch__", "A"), b")\x81".to_vec()].concat(),
+    ] {
+        let error = scratch.load(&archive(&op::pickle(value), &[])).unwrap_err();
+        assert!(matches!(error, WeightsError::MissingKey { .. }), "{error}");
+    }
+}
+
+#[test]
 fn every_truncation_is_an_error() {
     let _alone = alone();
     let scratch = Scratch::new();
@@ -524,6 +564,14 @@ fn memory_stays_in_proportion_to_the_file() {
     cycle.extend(tensor());
     cycle.push(b'u');
     bombs.push(("cycle", cycle));
+    // A module of TorchScript that holds itself, beside a tensor.
+    let mut cycle = [op::global("__torch__", "A"), b")\x81q\0}(".to_vec()].concat();
+    cycle.extend(op::text("self"));
+    cycle.extend(b"h\0");
+    cycle.extend(op::text("w"));
+    cycle.extend(tensor());
+    cycle.extend(b"ub");
+    bombs.push(("cycle of modules", cycle));
     // One name of a megabyte, used a hundred thousand times.
     let mut name = op::text(&"n".repeat(MIB));
     name.extend(b"q\0h\0\x93".repeat(100_000));
@@ -547,7 +595,7 @@ fn memory_stays_in_proportion_to_the_file() {
             _ => "other",
         };
         let expected = match what {
-            "nesting" | "laughs" | "cycle" | "many" => "too large",
+            "nesting" | "laughs" | "cycle" | "cycle of modules" | "many" => "too large",
             _ => "malformed",
         };
         assert_eq!(found, expected, "{what}: {error}");

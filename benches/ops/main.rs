@@ -5,11 +5,13 @@ mod affinity;
 mod attention;
 mod batch_norm;
 mod bicubic_antialias;
+mod bilinear;
 #[path = "../common/mod.rs"]
 mod common;
 mod compact;
 mod contrastive_pairs;
 mod conv2d;
+mod conv_transpose2d;
 mod depthwise_conv2d;
 mod focal_modulation;
 mod fuse_views;

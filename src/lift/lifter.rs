@@ -93,6 +93,54 @@ pub struct Projection {
 }
 
 impl Projection {
+    /// Makes a projection from the pixel of every point: row · width + column in an image of `size` (height, width),
+    /// -1 for a point that is not seen.
+    ///
+    /// # Errors
+    /// [`OpError`] if the device fails.
+    pub fn of_pixels(pixel_from_point: Vec<i32>, size: [usize; 2], device: &Device) -> Result<Self, OpError> {
+        let num_points = pixel_from_point.len();
+        let pixel_from_point = int_tensor(pixel_from_point, [num_points], device);
+        let points = compact(pixel_from_point.clone())?;
+        Ok(Self { pixel_from_point, points, size })
+    }
+
+    /// Projects `points [N, 3]`, see [`Lifter::see`].
+    pub(super) fn new(
+        points: &Tensor<2>,
+        visibility: Visibility,
+        [color, depth_camera]: [Camera; 2],
+        depth: &[f32],
+    ) -> Result<Self, LiftError> {
+        let depth_size = [depth_camera.height, depth_camera.width];
+        if depth_camera.height.checked_mul(depth_camera.width) != Some(depth.len()) {
+            return Err(LiftError::Size { what: "the depth map", found: depth.len(), expected: depth_size });
+        }
+        let depth = float_tensor(depth.to_vec(), depth_size, &points.device());
+        let pixel_from_point = if color == depth_camera {
+            project(points.clone(), depth, color, visibility)?
+        } else {
+            let no_border = Visibility { border: 0, ..visibility };
+            let depth_pixel_from_point = project(points.clone(), depth, depth_camera, no_border)?;
+            let pixel_from_point = project_unhidden(points.clone(), color, visibility.border)?;
+            pixel_from_point.mask_fill(depth_pixel_from_point.lower_elem(0), -1)
+        };
+        let points = compact(pixel_from_point.clone())?;
+        Ok(Self { pixel_from_point, points, size: [color.height, color.width] })
+    }
+
+    /// Height and width of the image.
+    #[must_use]
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Number of points, seen or not.
+    #[must_use]
+    pub fn num_points(&self) -> usize {
+        self.pixel_from_point.dims()[0]
+    }
+
     /// Number of points that are seen.
     #[must_use]
     pub fn num_visible(&self) -> usize {
@@ -202,22 +250,7 @@ impl Lifter {
     /// # Errors
     /// [`LiftError::Size`] if the size of the depth map differs from its camera's; [`LiftError::Op`].
     pub fn see(&self, color: Camera, depth_camera: Camera, depth: &[f32]) -> Result<Projection, LiftError> {
-        let depth_size = [depth_camera.height, depth_camera.width];
-        if depth_camera.height.checked_mul(depth_camera.width) != Some(depth.len()) {
-            return Err(LiftError::Size { what: "the depth map", found: depth.len(), expected: depth_size });
-        }
-        let depth = float_tensor(depth.to_vec(), depth_size, &self.device);
-        let points = || self.points.clone();
-        let pixel_from_point = if color == depth_camera {
-            project(points(), depth, color, self.visibility)?
-        } else {
-            let no_border = Visibility { border: 0, ..self.visibility };
-            let depth_pixel_from_point = project(points(), depth, depth_camera, no_border)?;
-            let pixel_from_point = project_unhidden(points(), color, self.visibility.border)?;
-            pixel_from_point.mask_fill(depth_pixel_from_point.lower_elem(0), -1)
-        };
-        let points = compact(pixel_from_point.clone())?;
-        Ok(Projection { pixel_from_point, points, size: [color.height, color.width] })
+        Projection::new(&self.points, self.visibility, [color, depth_camera], depth)
     }
 
     /// Adds a view, the model's output for the image of `projection`. A visible point whose pixel no query
@@ -399,7 +432,7 @@ fn spill_error(bytes: u64, source: io::Error) -> LiftError {
 
 /// For each of `points [N, 3]`, the index of the nearest point that is present: its own if it is present
 /// itself. At least one point must be present.
-fn nearest_present(points: Tensor<2>, compact: &Compacted) -> Result<Tensor<1, Int>, OpError> {
+pub(super) fn nearest_present(points: Tensor<2>, compact: &Compacted) -> Result<Tensor<1, Int>, OpError> {
     let present = compact.present();
     if compact.num_present == points.dims()[0] {
         return Ok(present);

@@ -9,13 +9,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use super::clip::{ClipTextConfig, HuggingFaceClip, is_hugging_face};
+use super::lseg::LSegConfig;
 use super::minkunet::MinkUnetConfig;
 use super::sonata::SonataConfig;
 use super::student::StudentConfig;
 use super::xdecoder::XDecoderConfig;
 use crate::weights::registry::{Licence, Published, Registry};
 use crate::weights::store::{Installed, Manifest, Store, StoreError, today};
-use crate::weights::{LoadReport, WeightsError, WeightsFile, file_sha256, key_matches, match_keys};
+use crate::weights::{LoadReport, TensorSource, WeightsError, WeightsFile, file_sha256, key_matches, match_keys};
 
 /// A configuration, and the keys with their shapes that belong to it.
 type Plan = (Json, Vec<(String, Vec<usize>)>);
@@ -82,6 +84,26 @@ pub const MODELS: &[ModelKind] = &[
             plan(given, guess, MinkUnetConfig::validate, MinkUnetConfig::keys)
         },
         unused: MinkUnetConfig::UNUSED,
+    },
+    ModelKind {
+        name: "lseg",
+        config_key: None,
+        recognises: LSegConfig::recognises,
+        plan: |given, shape| {
+            let guess = || LSegConfig::of(shape).unwrap_or_else(LSegConfig::published);
+            plan(given, guess, LSegConfig::validate, LSegConfig::keys)
+        },
+        unused: LSegConfig::UNUSED,
+    },
+    ModelKind {
+        name: "clip",
+        config_key: None,
+        recognises: ClipTextConfig::recognises,
+        plan: |given, shape| {
+            let guess = || ClipTextConfig::of(shape).unwrap_or_else(ClipTextConfig::vit_b32);
+            plan(given, guess, ClipTextConfig::validate, ClipTextConfig::keys)
+        },
+        unused: ClipTextConfig::UNUSED,
     },
 ];
 
@@ -218,9 +240,15 @@ pub fn import(
     let replaced = store.path(name)?.exists();
     let mut weights = WeightsFile::open(file)?;
 
+    // A file exported by a store has a manifest that describes it.
+    let of_store = Manifest::within(&weights);
+    let own_config = if options.config.is_none() { own_config(&weights, kind)? } else { None };
+    let mut weights = in_own_names(&mut weights);
+    let inventory = weights.inventory().into_owned();
+
     // A tensor without elements may declare any extents, so it is ignored. The others are limited by the
     // file.
-    let shapes = |key: &str| weights.contents().shape(key).filter(|shape| !shape.contains(&0));
+    let shapes = |key: &str| inventory.shape(key).filter(|shape| !shape.contains(&0));
     if !(kind.recognises)(&shapes)
         && let Some(other) = MODELS.iter().find(|other| (other.recognises)(&shapes))
     {
@@ -229,13 +257,13 @@ pub fn import(
     }
     let (given, given_in) = match &options.config {
         Some(path) => (Some(read_config(path)?), path.as_path()),
-        None => (own_config(&weights, kind)?, file),
+        None => (own_config, file),
     };
     let invalid = |reason| ImportError::Config { path: given_in.to_path_buf(), reason };
     let (config, keys) = (kind.plan)(given, &shapes).map_err(invalid)?;
 
     let patterns: Vec<_> = kind.unused.iter().map(|(pattern, _)| *pattern).collect();
-    let mut report = match_keys(&weights, &keys, &patterns);
+    let mut report = match_keys(&*weights, &keys, &patterns);
     let mut skipped = skipped(kind, &report);
     if options.allow_unused && !report.unused.is_empty() {
         let keys = std::mem::take(&mut report.unused);
@@ -246,8 +274,6 @@ pub fn import(
     report.ensure_complete().map_err(|source| ImportError::Incomplete { source })?;
 
     let source_sha256 = file_sha256(file)?;
-    // A file exported by a store has a manifest that describes it.
-    let of_store = Manifest::within(&weights);
     let published = published(registry, kind, file, &source_sha256).filter(|_| of_store.is_none());
     let terms = |id: &str| Licence { id: id.to_owned(), url: None, non_commercial: false, note: None };
     let manifest = Manifest {
@@ -269,8 +295,16 @@ pub fn import(
         imported: today(),
     };
     let notes = notes(&manifest, published);
-    let installed = store.install(name, &mut weights, &keys, &manifest, progress)?;
+    let installed = store.install(name, &mut &mut *weights, &keys, &manifest, progress)?;
     Ok(Imported { installed, replaced, report, skipped, notes })
+}
+
+/// The tensors of a file under the names that the models know them by. Hugging Face's layout of CLIP has others.
+fn in_own_names(weights: &mut WeightsFile) -> Box<dyn TensorSource + '_> {
+    if is_hugging_face(&|key| weights.contents().shape(key)) {
+        return Box::new(HuggingFaceClip::new(weights));
+    }
+    Box::new(weights)
 }
 
 /// Finds the published weights that a file most likely is: those with the same hash, else with the same file

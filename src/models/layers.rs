@@ -1,4 +1,4 @@
-//! Layers that X-Decoder and Sonata share, loaded by the names in the reference's state dicts.
+//! Layers that several networks share, loaded by the names in the reference's state dicts.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use burn::prelude::*;
 
 use super::ModelError;
 use crate::ops::attention::{Mask, attention};
+use crate::ops::conv_transpose2d::TransposedWeight;
 use crate::ops::conv2d::{Activation, PackedWeight, Precision, linear};
 use crate::ops::layer_norm::{Fusion, layer_norm};
 use crate::ops::{OpError, float_tensor};
@@ -128,6 +129,38 @@ impl<'a> Loader<'a> {
         self.pack(weight, bias, [num_out, num_in, kernel])
     }
 
+    /// Loads a convolution without bias, `conv [out, in, k, k]`, and the batch norm that follows it, `norm`, as one
+    /// convolution. The norm's statistics are the running ones.
+    pub(crate) fn conv2d_norm(
+        &mut self,
+        (conv, norm): (&str, &str),
+        [num_out, num_in, kernel]: [usize; 3],
+        epsilon: f32,
+    ) -> Result<PackedWeight, ModelError> {
+        let mut weight = self.host(&format!("{conv}.weight"), &[num_out, num_in, kernel, kernel])?;
+        let mut of_norm = |name: &str| self.host(&format!("{norm}.{name}"), &[num_out]);
+        let (scale, shift) = (of_norm("weight")?, of_norm("bias")?);
+        let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
+        let mut bias = Vec::with_capacity(num_out);
+        for (out, rows) in weight.chunks_exact_mut((num_in * kernel * kernel).max(1)).enumerate() {
+            let factor = f64::from(scale[out]) / (f64::from(variance[out]) + f64::from(epsilon)).sqrt();
+            rows.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+            bias.push((f64::from(shift[out]) - f64::from(mean[out]) * factor) as f32);
+        }
+        Ok(PackedWeight::new(&weight, Some(bias), [num_out, num_in, kernel], self.precision, self.device)?)
+    }
+
+    /// Loads the transposed convolution `{prefix}.weight [in, out, k, k]`, `{prefix}.bias [out]` of stride k.
+    pub(crate) fn conv_transpose2d(
+        &mut self,
+        prefix: &str,
+        [num_in, num_out, kernel]: [usize; 3],
+    ) -> Result<TransposedWeight, ModelError> {
+        let weight = self.host(&format!("{prefix}.weight"), &[num_in, num_out, kernel, kernel])?;
+        let bias = self.host(&format!("{prefix}.bias"), &[num_out])?;
+        Ok(TransposedWeight::new(&weight, &bias, [num_in, num_out, kernel], self.precision, self.device)?)
+    }
+
     /// Loads the matrix `key [in, out]`, which inputs are multiplied with from the right.
     pub(crate) fn projection(&mut self, key: &str, num_in: usize, num_out: usize) -> Result<PackedWeight, ModelError> {
         let transposed = match self.values(key, &[num_in, num_out])? {
@@ -203,11 +236,23 @@ impl MultiheadAttention {
         dim: usize,
         num_heads: usize,
     ) -> Result<Self, ModelError> {
-        let weight = loader.values(&format!("{prefix}.in_proj_weight"), &[3 * dim, dim])?;
-        let bias = loader.values(&format!("{prefix}.in_proj_bias"), &[3 * dim])?;
+        let input = [format!("{prefix}.in_proj_weight"), format!("{prefix}.in_proj_bias")];
+        Self::load_named(loader, input, &format!("{prefix}.out_proj"), dim, num_heads)
+    }
+
+    /// Loads an input projection (q, k, v) from the keys of its weight and its bias, and `{output}`.
+    pub(crate) fn load_named(
+        loader: &mut Loader<'_>,
+        [weight, bias]: [String; 2],
+        output: &str,
+        dim: usize,
+        num_heads: usize,
+    ) -> Result<Self, ModelError> {
+        let weight = loader.values(&weight, &[3 * dim, dim])?;
+        let bias = loader.values(&bias, &[3 * dim])?;
         let part = |i: usize| loader.pack_rows(&weight, &bias, i * dim..(i + 1) * dim, dim);
         let (q_proj, k_proj, v_proj) = (part(0)?, part(1)?, part(2)?);
-        let out_proj = loader.linear(&format!("{prefix}.out_proj"), dim, dim)?;
+        let out_proj = loader.linear(output, dim, dim)?;
         Ok(Self { q_proj, k_proj, v_proj, out_proj, num_heads })
     }
 

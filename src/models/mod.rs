@@ -1,8 +1,11 @@
 //! The networks, with their layers named as in the reference checkpoints.
 
+pub mod clip;
 mod conv_norm;
 pub mod import;
+mod keys;
 mod layers;
+pub mod lseg;
 pub mod minkunet;
 pub mod sonata;
 pub mod student;
@@ -21,6 +24,12 @@ pub enum ModelError {
     /// The configuration is of a Sonata variant that is not supported.
     #[error(transparent)]
     Sonata(#[from] sonata::ConfigError),
+    /// The configuration is of a CLIP variant that is not supported.
+    #[error(transparent)]
+    Clip(#[from] clip::ConfigError),
+    /// The configuration is of an LSeg variant that is not supported.
+    #[error(transparent)]
+    LSeg(#[from] lseg::ConfigError),
     /// The weights do not belong to the model.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::models::clip::tokenizer::Tokenizer;
 use crate::models::xdecoder::prompts::{BACKGROUND, TEMPLATES, prompts, scene_label};
-use crate::models::xdecoder::tokenizer::Tokenizer;
 use crate::random::SplitMix64;
 
 /// A class with its names. The first name is that of the benchmarks.

@@ -26,6 +26,11 @@ pub(crate) fn call(callable: Vec<u8>, arguments: &[Vec<u8>]) -> Vec<u8> {
     [callable, tuple(arguments), b"R".to_vec()].concat()
 }
 
+/// A module of TorchScript with its attributes.
+pub(crate) fn scripted(class: &str, attributes: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    [global("__torch__", class), b")\x81".to_vec(), dict(attributes), b"b".to_vec()].concat()
+}
+
 pub(crate) fn storage(class: &str, key: &str, numel: i64) -> Vec<u8> {
     let id = [text("storage"), global("torch", class), text(key), text("cpu"), int(numel)];
     [tuple(&id), b"Q".to_vec()].concat()

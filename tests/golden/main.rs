@@ -5,12 +5,14 @@
 //! tensor: its name, the difference, the tolerance, `ok` or `FAIL`.
 
 mod case;
+mod clip;
 #[path = "../common/mod.rs"]
 mod common;
 mod distill;
 mod evaluation;
 mod import;
 mod lift;
+mod lseg;
 mod manifest;
 mod openscene;
 mod ops;
@@ -29,7 +31,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// Cases of hundreds of billions of operations and more, which a software adapter takes minutes for: their
 /// stages are compared there one by one, the whole on the host and on hardware. `GEOPURIFY_GOLDEN_LONG` runs
 /// them everywhere.
-const TOO_LONG_IN_SOFTWARE: &[&str] = &["xdecoder/text_full", "xdecoder/forward_full"];
+const TOO_LONG_IN_SOFTWARE: &[&str] = &["xdecoder/text_full", "xdecoder/forward_full", "lseg/view_full"];
 
 /// The cases that are too large for the repository, a path a line.
 const FULL_CASES: &str = include_str!("full_cases.txt");
@@ -156,6 +158,14 @@ fn runner(case: &Case) -> Option<Runner> {
         "openscene_metrics" => openscene::metrics,
         "openscene_checkpoint" => openscene::checkpoint,
         "checkpoint of sonata" => sonata::checkpoint,
+        "clip_text" => clip::clip_text,
+        "bilinear" => lseg::bilinear,
+        "lseg_network" => lseg::network,
+        "lseg_logits" => lseg::logits,
+        "lseg_checkpoint" => lseg::checkpoint,
+        "lseg_view" => lseg::view,
+        "lift_lseg" => lseg::lift,
+        "clip_checkpoint" => clip::clip_checkpoint,
         _ => return None,
     })
 }

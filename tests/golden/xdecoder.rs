@@ -7,7 +7,7 @@ use burn::prelude::*;
 use burn::tensor::Device;
 use geopurify::images::Rgb8Image;
 use geopurify::images::resize::{prepare_reference, resize_bicubic};
-use geopurify::models::xdecoder::tokenizer::{EOS, Tokenizer};
+use geopurify::models::clip::tokenizer::{EOS, Tokenizer};
 use geopurify::models::xdecoder::{Observed, PixelMaps, XDecoder, XDecoderConfig, prompts};
 use geopurify::ops::bicubic_antialias::bicubic_antialias as resample;
 use geopurify::ops::conv2d::Precision;

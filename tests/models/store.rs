@@ -169,7 +169,7 @@ fn other_files_are_refused_by_name() {
         ("hostile.pth", hostile, "os.system"),
     ] {
         let path = home.write(file, bytes);
-        for model in ["student", "sonata", "xdecoder"] {
+        for model in ["student", "sonata", "xdecoder", "lseg", "clip"] {
             let error = home.import(model, &path).unwrap_err().to_string();
             assert!(error.contains(file) && error.contains(expected), "{error}");
         }
@@ -177,7 +177,7 @@ fn other_files_are_refused_by_name() {
     let error = home.import("student", &home.path("none.pth")).unwrap_err().to_string();
     assert!(error.contains("none.pth"), "{error}");
     let error = home.import("resnet", &student_checkpoint()).unwrap_err().to_string();
-    assert_eq!(error, "there is no model 'resnet'; there are student, sonata, xdecoder, openscene");
+    assert_eq!(error, "there is no model 'resnet'; there are student, sonata, xdecoder, openscene, lseg, clip");
     let error = home.import("sonata", &student_checkpoint()).unwrap_err();
     assert!(matches!(error, ImportError::OtherModel { expected: "sonata", found: "student", .. }), "{error}");
     assert!(error.to_string().contains("geopurify weights import student "));

@@ -8,6 +8,7 @@ mod affinity;
 mod attention;
 mod batch_norm;
 mod bicubic_antialias;
+mod bilinear;
 #[path = "../common/camera.rs"]
 mod camera;
 #[path = "../common/mod.rs"]
@@ -16,6 +17,7 @@ mod compact;
 mod contracts;
 mod contrastive_pairs;
 mod conv2d;
+mod conv_transpose2d;
 mod depthwise_conv2d;
 mod focal_modulation;
 mod fuse_views;

@@ -46,7 +46,7 @@ enum WeightsCommand {
 
 #[derive(clap::Args, Debug)]
 struct ImportArgs {
-    /// Model: student, sonata, xdecoder or openscene
+    /// Model: student, sonata, xdecoder, lseg, clip or openscene
     model: String,
     /// Checkpoint: PyTorch's .pth or .pt, or safetensors
     file: PathBuf,

@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::tokenizer::VOCABULARY;
+use crate::models::clip::tokenizer::VOCABULARY;
+use crate::models::clip::{ClipTextConfig, Names};
+use crate::models::keys::Keys;
 use crate::ops::attention::MAX_HEAD_DIM;
 
 /// Configuration of the Focal modulation backbone.
@@ -152,6 +154,8 @@ pub struct ConfigError {
 
 /// Channels of the transformers in every published variant. They have 8 heads.
 const PUBLISHED_WIDTH: usize = 512;
+/// Epsilon of the text encoder's own layer norm.
+const TEXT_EPSILON: f32 = 1e-12;
 /// Largest number of channels of any layer.
 const MAX_WIDTH: usize = 1 << 16;
 /// Largest number of layers of any kind, per stage.
@@ -162,6 +166,9 @@ const PIXEL_DECODER: &str = "sem_seg_head.pixel_decoder";
 const PREDICTOR: &str = "sem_seg_head.predictor";
 
 impl XDecoderConfig {
+    /// Key of the learned scale of cosines.
+    pub(super) const LOGIT_SCALE: &str = "sem_seg_head.predictor.lang_encoder.logit_scale";
+
     /// Keys of the checkpoint that inference does not need, with the reason. Each is a pattern for
     /// [`match_keys`](crate::weights::match_keys).
     pub const UNUSED: &[(&str, &str)] = &[
@@ -451,7 +458,7 @@ impl XDecoderConfig {
     /// Returns every key that inference reads, with its shape.
     #[must_use]
     pub fn keys(&self) -> Vec<(String, Vec<usize>)> {
-        let mut keys = Keys(Vec::new());
+        let mut keys = Keys::default();
         self.backbone_keys(&mut keys);
         self.pixel_decoder_keys(&mut keys);
         self.predictor_keys(&mut keys);
@@ -549,52 +556,34 @@ impl XDecoderConfig {
         for (layer, num_out) in [dim, dim, self.pixel_decoder.mask_dim].into_iter().enumerate() {
             keys.linear(&format!("{PREDICTOR}.mask_embed.layers.{layer}"), dim, num_out);
         }
+        keys.add(Self::LOGIT_SCALE.to_owned(), &[]);
+        self.text_transformer().add_keys(&Self::text_names(), keys);
+    }
+
+    /// Returns where the text encoder's tensors are.
+    pub(super) fn text_names() -> Names {
+        let root = format!("{PREDICTOR}.lang_encoder.lang_encoder.");
+        let layers = format!("{root}resblocks.");
+        Names { root, layers, projection: format!("{PREDICTOR}.lang_encoder.lang_proj") }
+    }
+
+    /// Returns the text encoder's transformer, which is CLIP's but for its epsilon.
+    pub(super) fn text_transformer(&self) -> ClipTextConfig {
         let t = &self.text;
-        let prefix = format!("{PREDICTOR}.lang_encoder");
-        keys.add(format!("{prefix}.lang_proj"), &[t.width, self.dim_proj]);
-        keys.add(format!("{prefix}.logit_scale"), &[]);
-        let prefix = format!("{prefix}.lang_encoder");
-        keys.add(format!("{prefix}.positional_embedding"), &[t.context_length, t.width]);
-        keys.add(format!("{prefix}.token_embedding.weight"), &[t.vocab_size, t.width]);
-        for layer in 0..t.layers {
-            let prefix = format!("{prefix}.resblocks.{layer}");
-            keys.attention(&format!("{prefix}.attn"), t.width);
-            keys.affine(&format!("{prefix}.ln_1"), t.width);
-            keys.affine(&format!("{prefix}.ln_2"), t.width);
-            keys.linear(&format!("{prefix}.mlp.c_fc"), t.width, 4 * t.width);
-            keys.linear(&format!("{prefix}.mlp.c_proj"), 4 * t.width, t.width);
+        ClipTextConfig {
+            width: t.width,
+            heads: t.heads,
+            layers: t.layers,
+            context_length: t.context_length,
+            vocab_size: t.vocab_size,
+            embed_dim: self.dim_proj,
+            layer_norm_eps: TEXT_EPSILON,
         }
-        keys.affine(&format!("{prefix}.ln_final"), t.width);
     }
 }
 
 fn divides(divisor: usize, number: usize) -> bool {
     divisor > 0 && number > 0 && number.is_multiple_of(divisor)
-}
-
-/// Collects keys with their shapes.
-struct Keys(Vec<(String, Vec<usize>)>);
-
-impl Keys {
-    fn add(&mut self, key: String, shape: &[usize]) {
-        self.0.push((key, shape.to_vec()));
-    }
-
-    fn linear(&mut self, prefix: &str, num_in: usize, num_out: usize) {
-        self.add(format!("{prefix}.weight"), &[num_out, num_in]);
-        self.add(format!("{prefix}.bias"), &[num_out]);
-    }
-
-    fn affine(&mut self, prefix: &str, dim: usize) {
-        self.add(format!("{prefix}.weight"), &[dim]);
-        self.add(format!("{prefix}.bias"), &[dim]);
-    }
-
-    fn attention(&mut self, prefix: &str, dim: usize) {
-        self.add(format!("{prefix}.in_proj_weight"), &[3 * dim, dim]);
-        self.add(format!("{prefix}.in_proj_bias"), &[3 * dim]);
-        self.linear(&format!("{prefix}.out_proj"), dim, dim);
-    }
 }
 
 #[cfg(test)]

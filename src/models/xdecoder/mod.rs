@@ -5,17 +5,13 @@
 //! channels last.
 
 mod backbone;
-mod byte_pairs;
 mod config;
-mod fix_text;
 mod init;
-mod mojibake;
 mod pixel_decoder;
 mod position;
 mod predictor;
 pub mod prompts;
 mod text;
-pub mod tokenizer;
 
 use burn::prelude::*;
 

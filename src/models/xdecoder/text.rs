@@ -1,101 +1,32 @@
 //! The text encoder: prompts through a causal transformer, averaged per label.
 
-use std::collections::BTreeMap;
-
 use burn::prelude::*;
 
 use super::TextEmbeddings;
 use super::config::XDecoderConfig;
 use super::predictor::unit_rows;
 use super::prompts::{BACKGROUND, TEMPLATES, prompts, scene_label};
-use super::tokenizer::{EOS, Tokenizer};
 use crate::models::ModelError;
-use crate::models::layers::{FeedForward, Loader, MultiheadAttention, Norm, Values};
-use crate::ops::attention::Mask;
-use crate::ops::conv2d::{Activation, PackedWeight, linear};
-use crate::ops::{OpError, float_tensor, float_values, int_tensor};
-
-const PREFIX: &str = "sem_seg_head.predictor.lang_encoder";
-/// Epsilon of the text encoder's own layer norm.
-const EPSILON: f32 = 1e-12;
-/// Number of tokens in one pass through the transformer.
-const PASS_TOKENS: usize = 2048;
-
-#[derive(Clone, Debug)]
-struct ResidualAttentionBlock {
-    ln_1: Norm,
-    attn: MultiheadAttention,
-    ln_2: Norm,
-    mlp: FeedForward,
-}
-
-impl ResidualAttentionBlock {
-    fn forward(&self, x: Tensor<3>) -> Result<Tensor<3>, OpError> {
-        let normed = self.ln_1.layer(x.clone())?;
-        let x = x + self.attn.forward(normed.clone(), normed.clone(), normed, Mask::Causal)?;
-        let hidden = self.mlp.forward(self.ln_2.layer(x.clone())?)?;
-        Ok(x + hidden)
-    }
-}
-
-/// Index of a text, and its tokens.
-type Tokens = (usize, Vec<u32>);
+use crate::models::clip::TextTransformer;
+use crate::models::layers::Loader;
+use crate::ops::{OpError, float_tensor, float_values};
 
 /// The text encoder `sem_seg_head.predictor.lang_encoder.*`.
 #[derive(Clone, Debug)]
 pub struct TextEncoder {
-    tokenizer: Tokenizer,
-    /// `[vocabulary, width]` token embeddings. Frozen ones stay on the host, because a prompt needs only a
-    /// dozen rows.
-    token_embedding: Values<'static>,
-    /// `[context, width]` position embeddings.
-    positional_embedding: Values<'static>,
-    vocab_size: usize,
-    resblocks: Vec<ResidualAttentionBlock>,
-    ln_final: Norm,
-    lang_proj: PackedWeight,
+    transformer: TextTransformer,
     logit_scale: f32,
     /// `[1]` logit scale with its gradient.
     logit_scale_tracked: Tensor<1>,
-    width: usize,
-    device: Device,
 }
 
 impl TextEncoder {
     pub(crate) fn load(loader: &mut Loader<'_>, config: &XDecoderConfig, device: &Device) -> Result<Self, ModelError> {
-        let t = &config.text;
-        let width = t.width;
-        let prefix = format!("{PREFIX}.lang_encoder");
-        let resblocks = (0..t.layers).map(|i| {
-            let prefix = format!("{prefix}.resblocks.{i}");
-            Ok(ResidualAttentionBlock {
-                ln_1: loader.norm(&format!("{prefix}.ln_1"), width, EPSILON)?,
-                attn: MultiheadAttention::load(loader, &format!("{prefix}.attn"), width, t.heads)?,
-                ln_2: loader.norm(&format!("{prefix}.ln_2"), width, EPSILON)?,
-                mlp: FeedForward {
-                    first: loader.linear(&format!("{prefix}.mlp.c_fc"), width, 4 * width)?,
-                    second: loader.linear(&format!("{prefix}.mlp.c_proj"), 4 * width, width)?,
-                    activation: Activation::QuickGelu,
-                },
-            })
-        });
-        let resblocks = resblocks.collect::<Result<_, ModelError>>()?;
-        let learned_scale = loader.values(&format!("{PREFIX}.logit_scale"), &[])?.into_tensor([1], device);
+        let names = XDecoderConfig::text_names();
+        let transformer = TextTransformer::load(loader, &config.text_transformer(), &names, device)?;
+        let learned_scale = loader.values(XDecoderConfig::LOGIT_SCALE, &[])?.into_tensor([1], device);
         let logit_scale = float_values(learned_scale.clone())?.first().map_or(1.0, |scale| scale.exp());
-        Ok(Self {
-            logit_scale,
-            logit_scale_tracked: learned_scale.exp(),
-            tokenizer: Tokenizer::with_context_length(t.context_length),
-            token_embedding: loader.values(&format!("{prefix}.token_embedding.weight"), &[t.vocab_size, width])?,
-            positional_embedding: loader
-                .values(&format!("{prefix}.positional_embedding"), &[t.context_length, width])?,
-            resblocks,
-            ln_final: loader.norm(&format!("{prefix}.ln_final"), width, EPSILON)?,
-            vocab_size: t.vocab_size,
-            lang_proj: loader.projection(&format!("{PREFIX}.lang_proj"), width, config.dim_proj)?,
-            width,
-            device: device.clone(),
-        })
+        Ok(Self { transformer, logit_scale, logit_scale_tracked: learned_scale.exp() })
     }
 
     /// Returns the scale of cosines between classes and text: exp of the learned scale.
@@ -116,18 +47,7 @@ impl TextEncoder {
     /// In training no word is unknown.
     #[must_use]
     pub fn unknown_words<'a>(&self, words: &'a [String]) -> Vec<&'a str> {
-        let Values::Host(rows) = &self.token_embedding else {
-            return Vec::new();
-        };
-        let is_unknown = |&token: &u32| {
-            let at = token as usize * self.width;
-            rows.get(at..at + self.width).is_none_or(|row| row.iter().all(|&x| x == 0.0))
-        };
-        let unknown = |word: &&String| {
-            let tokens = self.tokenizer.encode(word);
-            tokens[1..tokens.len() - 1].iter().any(is_unknown)
-        };
-        words.iter().filter(unknown).map(String::as_str).collect()
+        self.transformer.unknown_words(words)
     }
 
     /// Embeds the words to look for. Each word is wrapped and inserted into the prompts as in GeoPurify. The
@@ -147,7 +67,7 @@ impl TextEncoder {
     pub fn embed_labels(&self, labels: &[String]) -> Result<Tensor<2>, OpError> {
         let texts: Vec<String> = labels.iter().flat_map(|label| prompts(label)).collect();
         let embeddings = float_values(self.embed_prompts(&texts, &mut |_, _| ())?)?;
-        let dim = self.lang_proj.num_out();
+        let dim = self.transformer.embed_dim();
         let mut rows = Vec::with_capacity(labels.len() * dim);
         for prompts_of_label in embeddings.chunks_exact(TEMPLATES.len() * dim) {
             let mut mean = vec![0.0f64; dim];
@@ -157,7 +77,7 @@ impl TextEncoder {
             let norm = mean.iter().map(|x| x * x).sum::<f64>().sqrt();
             rows.extend(mean.iter().map(|x| (x / norm) as f32));
         }
-        Ok(float_tensor(rows, [labels.len(), dim], &self.device))
+        Ok(float_tensor(rows, [labels.len(), dim], self.transformer.device()))
     }
 
     /// Returns one embedding of unit length per text, `[texts, dim_proj]`. Texts with the same number of
@@ -171,24 +91,7 @@ impl TextEncoder {
         texts: &[String],
         observe: &mut dyn FnMut(&str, &Tensor<3>),
     ) -> Result<Tensor<2>, OpError> {
-        let dim = self.lang_proj.num_out();
-        let mut parts = Vec::new();
-        let mut part_from_text = vec![0; texts.len()];
-        for (length, group) in self.by_length(texts)? {
-            for group in group.chunks((PASS_TOKENS / length).max(1)) {
-                for (text, _) in group {
-                    part_from_text[*text] = parts.len() / dim;
-                    parts.resize(parts.len() + dim, 0.0);
-                }
-                let tokens: Vec<u32> = group.iter().flat_map(|(_, tokens)| tokens).copied().collect();
-                let rows = self.token_rows(&tokens).reshape([group.len(), length, self.width]);
-                let embedded = float_values(self.encode(rows + self.positions(length), observe)?)?;
-                let first = parts.len() - embedded.len();
-                parts[first..].copy_from_slice(&embedded);
-            }
-        }
-        let rows = part_from_text.iter().flat_map(|&part| &parts[part * dim..(part + 1) * dim]).copied().collect();
-        Ok(float_tensor(rows, [texts.len(), dim], &self.device))
+        Ok(of_unit_length(self.transformer.embed(texts, observe)?))
     }
 
     /// Does the same as [`embed_prompts`](Self::embed_prompts), with gradients to the encoder's parameters.
@@ -196,80 +99,11 @@ impl TextEncoder {
     /// # Errors
     /// [`OpError`] if a layer fails on the device.
     pub fn embed_texts_tracked(&self, texts: &[String]) -> Result<Tensor<2>, OpError> {
-        if texts.is_empty() {
-            return Ok(Tensor::zeros([0, self.lang_proj.num_out()], &self.device));
-        }
-        let by_length = self.by_length(texts)?;
-        let tokens: Vec<u32> = by_length.values().flatten().flat_map(|(_, tokens)| tokens).copied().collect();
-        // All rows at once, because the gradient of a selection is as large as the whole vocabulary.
-        let rows = self.token_rows(&tokens);
-        let (mut parts, mut part_from_text) = (Vec::new(), vec![0; texts.len()]);
-        let (mut num_texts, mut num_tokens) = (0, 0);
-        for (length, group) in by_length {
-            for group in group.chunks((PASS_TOKENS / length).max(1)) {
-                for (text, _) in group {
-                    part_from_text[*text] = num_texts;
-                    num_texts += 1;
-                }
-                let end = num_tokens + group.len() * length;
-                let rows = rows.clone().slice(num_tokens..end).reshape([group.len(), length, self.width]);
-                num_tokens = end;
-                parts.push(self.encode(rows + self.positions(length), &mut |_, _| ())?);
-            }
-        }
-        let part_from_text = int_tensor(part_from_text, [texts.len()], &self.device);
-        Ok(Tensor::cat(parts, 0).select(0, part_from_text))
+        Ok(of_unit_length(self.transformer.embed_tracked(texts)?))
     }
+}
 
-    /// Groups the texts by their number of tokens. Returns index and tokens of each.
-    fn by_length(&self, texts: &[String]) -> Result<BTreeMap<usize, Vec<Tokens>>, OpError> {
-        let mut by_length: BTreeMap<usize, Vec<Tokens>> = BTreeMap::new();
-        for (i, text) in texts.iter().enumerate() {
-            let mut tokens = self.tokenizer.encode(text);
-            // The reference reads the first end-of-text token. Later tokens cannot change it.
-            tokens.truncate(tokens.iter().position(|&token| token == EOS).map_or(tokens.len(), |end| end + 1));
-            if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocab_size) {
-                let message = format!("token {token}, the vocabulary has {}", self.vocab_size);
-                return Err(OpError::Value { op: "text_encoder", message });
-            }
-            by_length.entry(tokens.len()).or_default().push((i, tokens));
-        }
-        Ok(by_length)
-    }
-
-    /// Returns the embeddings of tokens, `[tokens, width]`.
-    fn token_rows(&self, tokens: &[u32]) -> Tensor<2> {
-        let width = self.width;
-        match &self.token_embedding {
-            Values::Host(values) => {
-                let row = |&token: &u32| &values[token as usize * width..(token as usize + 1) * width];
-                let rows = tokens.iter().flat_map(row).copied().collect();
-                float_tensor(rows, [tokens.len(), width], &self.device)
-            }
-            Values::Parameter(values) => {
-                let rows = tokens.iter().map(|&token| token as i32).collect();
-                let rows = int_tensor(rows, [tokens.len()], &self.device);
-                values.clone().reshape([self.vocab_size, width]).select(0, rows)
-            }
-        }
-    }
-
-    /// Returns the position embeddings `[1, length, width]`.
-    fn positions(&self, length: usize) -> Tensor<3> {
-        self.positional_embedding.part(0..length * self.width).into_tensor([1, length, self.width], &self.device)
-    }
-
-    /// Encodes token embeddings `[texts, tokens, width]` to one row of unit length per text.
-    fn encode(&self, rows: Tensor<3>, observe: &mut dyn FnMut(&str, &Tensor<3>)) -> Result<Tensor<2>, OpError> {
-        let [num_texts, length, width] = rows.dims();
-        let mut x = rows;
-        for (i, block) in self.resblocks.iter().enumerate() {
-            x = block.forward(x)?;
-            observe(&format!("block{i}"), &x);
-        }
-        let hidden = self.ln_final.layer(x)?;
-        observe("hidden", &hidden);
-        let last = hidden.slice([0..num_texts, length - 1..length, 0..width]).reshape([num_texts, width]);
-        Ok(unit_rows(linear(last, &self.lang_proj, Activation::None)?))
-    }
+/// The rows in unit length. No rows stay no rows.
+fn of_unit_length(rows: Tensor<2>) -> Tensor<2> {
+    if rows.dims()[0] == 0 { rows } else { unit_rows(rows) }
 }

@@ -94,6 +94,12 @@ impl Axis {
         Self { first, weights, num_taps }
     }
 
+    /// The input samples of output sample `i` with their weights.
+    pub(crate) fn taps(&self, i: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
+        let weights = self.weights[i * self.num_taps..][..self.num_taps].iter().copied();
+        (self.first[i] as usize..).zip(weights)
+    }
+
     /// The windows of the first `num_out` output samples only.
     #[must_use]
     pub(crate) fn cropped(mut self, num_out: usize) -> Self {

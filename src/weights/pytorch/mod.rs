@@ -83,18 +83,18 @@ impl Checkpoint {
     }
 
     /// Names and kinds at the top, in the file's order: at most 100,000, and none unless the top is a
-    /// dictionary.
+    /// dictionary or a module of TorchScript.
     pub fn entries(&self) -> Vec<(String, EntryKind)> {
-        let Value::Dict(entries) = self.pickle.get(self.pickle.root()) else {
-            return Vec::new();
-        };
+        let entries = self.pickle.items(self.pickle.root()).unwrap_or_default();
         entries
             .iter()
             .take(MAX_ENTRIES)
             .map(|&(key, value)| {
                 let kind = match self.pickle.get(value) {
                     Value::Tensor(tensor) => EntryKind::Tensor(tensor.shape.clone()),
-                    Value::Dict(entries) => EntryKind::Dict(entries.len()),
+                    Value::Dict(_) | Value::Scripted(_) => {
+                        EntryKind::Dict(self.pickle.items(value).map_or(0, <[_]>::len))
+                    }
                     Value::List(items) | Value::Tuple(items) => EntryKind::List(items.len()),
                     _ => EntryKind::Other(self.pickle.type_name(value).to_owned()),
                 };
@@ -105,7 +105,8 @@ impl Checkpoint {
 
     /// Reads the weights: the dictionary under `model_state_dict`, `state_dict` or `model`,
     /// or the whole checkpoint if its values are tensors. Nested names are joined with dots,
-    /// and `module.` is taken off if every key begins with it.
+    /// and `module.` is taken off if every key begins with it. Of a TorchScript archive these are the
+    /// tensors of its modules, under the names that its state dict has.
     ///
     /// # Errors
     /// [`WeightsError::MissingKey`] if there are no weights in any of these places,
@@ -123,7 +124,8 @@ impl Checkpoint {
             .iter()
             .filter_map(|key| self.pickle.lookup(root, key))
             .find(|&id| self.holds_tensors(id, 2));
-        let Some(id) = nested.or(Some(root).filter(|&id| self.holds_tensors(id, 1))) else {
+        let depth = if matches!(self.pickle.get(root), Value::Scripted(_)) { MAX_DEPTH } else { 1 };
+        let Some(id) = nested.or(Some(root).filter(|&id| self.holds_tensors(id, depth))) else {
             return Err(WeightsError::MissingKey {
                 path: self.path.clone(),
                 key: STATE_DICT_KEYS[0].to_owned(),
@@ -170,10 +172,7 @@ impl Checkpoint {
     /// Only the first entries are looked at, because a file may hold one dictionary many times over.
     fn holds_tensors(&self, id: Id, depth: usize) -> bool {
         fn search(pickle: &Pickle, id: Id, depth: usize, left: &mut usize) -> bool {
-            let Value::Dict(entries) = pickle.get(id) else {
-                return false;
-            };
-            for &(_, value) in entries {
+            for &(_, value) in pickle.items(id).unwrap_or_default() {
                 let Some(fewer) = left.checked_sub(1) else {
                     return false;
                 };
@@ -191,7 +190,7 @@ impl Checkpoint {
 
     fn describe_root(&self) -> String {
         const SHOWN: usize = 12;
-        let Value::Dict(entries) = self.pickle.get(self.pickle.root()) else {
+        let Some(entries) = self.pickle.items(self.pickle.root()) else {
             return format!(
                 "the file holds a {}; save its state_dict() instead",
                 self.pickle.type_name(self.pickle.root())
@@ -311,6 +310,15 @@ impl Checkpoint {
                     self.collect_leaves(value, name, deeper()?, visited, leaves)?;
                 }
             }
+            // Its other attributes are flags, names and numbers of its code.
+            Value::Scripted(_) => {
+                for &(key, value) in self.pickle.items(id).unwrap_or_default() {
+                    let name = below(&self.key(key));
+                    if matches!(self.pickle.get(value), Value::Scripted(_) | Value::Tensor(_)) {
+                        self.collect_leaves(value, name, deeper()?, visited, leaves)?;
+                    }
+                }
+            }
             Value::List(items) | Value::Tuple(items) => {
                 for (index, &item) in items.iter().enumerate() {
                     let name = below(&index.to_string());
@@ -397,7 +405,12 @@ impl Checkpoint {
                 }
                 Json::Object(object)
             }
-            Value::None | Value::Global(_) | Value::Storage(_) | Value::Tensor(_) | Value::Opaque(_) => Json::Null,
+            Value::None
+            | Value::Scripted(_)
+            | Value::Global(_)
+            | Value::Storage(_)
+            | Value::Tensor(_)
+            | Value::Opaque(_) => Json::Null,
         })
     }
 }

@@ -55,6 +55,8 @@ pub(super) enum Value {
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
+    /// A module of TorchScript.
+    Scripted(Box<Scripted>),
     /// A class or function, as "module.name".
     Global(Arc<str>),
     Storage(Box<Storage>),
@@ -62,6 +64,18 @@ pub(super) enum Value {
     /// Anything without a meaning here, by the name of its class or callable.
     Opaque(Arc<str>),
 }
+
+/// A module of TorchScript: what its code does is not read, its attributes are.
+#[derive(Debug)]
+pub(super) struct Scripted {
+    /// The generated class.
+    class: Arc<str>,
+    /// The dictionary of attributes, once it is set.
+    attributes: Option<Id>,
+}
+
+/// What the names of TorchScript's generated classes begin with.
+const SCRIPTED: &str = "__torch__.";
 
 /// A reference to the bytes behind a tensor.
 #[derive(Debug)]
@@ -140,6 +154,18 @@ impl Pickle {
         })
     }
 
+    /// The items of a dictionary, or the attributes of a module of TorchScript.
+    pub(super) fn items(&self, id: Id) -> Option<&[(Id, Id)]> {
+        let id = match self.get(id) {
+            Value::Scripted(module) => module.attributes?,
+            _ => id,
+        };
+        match self.get(id) {
+            Value::Dict(items) => Some(items),
+            _ => None,
+        }
+    }
+
     /// The value under `key`, if `id` is a dictionary that has it. The last of equal keys
     /// counts, as in Python.
     pub(super) fn lookup(&self, id: Id, key: &str) -> Option<Id> {
@@ -165,6 +191,7 @@ impl Pickle {
             Value::List(_) => "list",
             Value::Dict(_) => "dict",
             Value::Global(name) | Value::Opaque(name) => name,
+            Value::Scripted(module) => &module.class,
             Value::Storage(_) => "torch storage",
             Value::Tensor(_) => "torch.Tensor",
         }
@@ -377,10 +404,13 @@ impl<'a> Machine<'a> {
                     let callable = self.pop()?;
                     self.call(callable, arguments)?;
                 }
-                // BUILD sets attributes, of which none matters: a dictionary keeps its items.
+                // BUILD sets attributes. They matter in a module of TorchScript only: a dictionary keeps its items.
                 b'b' => {
-                    self.pop()?;
-                    self.top()?;
+                    let state = self.pop()?;
+                    let object = self.top()?;
+                    if let Some(Value::Scripted(module)) = self.values.get_mut(object as usize) {
+                        module.attributes = Some(state);
+                    }
                 }
                 _ => return Err(format!("unknown or unsupported opcode 0x{op:02x}")),
             }
@@ -544,6 +574,9 @@ impl<'a> Machine<'a> {
             ("torch.Size", [sizes]) if matches!(self.get(*sizes), Value::Tuple(_)) => {
                 self.stack.push(*sizes);
                 return Ok(());
+            }
+            (class, []) if class.starts_with(SCRIPTED) => {
+                Value::Scripted(Box::new(Scripted { class: name.clone(), attributes: None }))
             }
             _ => Value::Opaque(name.clone()),
         };
@@ -754,6 +787,24 @@ mod tests {
     fn a_call_is_not_made() {
         let (pickle, id) = root(b"cos\nsystem\n(U\x01xtR.");
         assert_eq!(pickle.type_name(id), "os.system");
+    }
+
+    #[test]
+    fn a_module_of_torchscript_has_its_attributes() {
+        // A module within a module, and an object that is none.
+        let bytes = b"c__torch__.a\nB\n)\x81}(U\x01xK\x01U\x01mc__torch__.a\nC\n)\x81}(U\x01yK\x02ubU\x01ocos\nx\n)\x81}U\x01zK\x03sbub.";
+        let (pickle, id) = root(bytes);
+        assert_eq!(pickle.type_name(id), "__torch__.a.B");
+        let [(_, x), (_, m), (_, o)] = pickle.items(id).unwrap() else { panic!("three attributes") };
+        assert!(matches!(pickle.get(*x), Value::Int(1)));
+        let [(_, y)] = pickle.items(*m).unwrap() else { panic!("one attribute") };
+        assert!(matches!(pickle.get(*y), Value::Int(2)));
+        assert!(pickle.items(*o).is_none() && pickle.type_name(*o) == "os.x");
+        // One without attributes, and one whose attributes are itself.
+        let (pickle, id) = root(b"c__torch__.a\nB\n)\x81.");
+        assert!(pickle.items(id).is_none());
+        let (pickle, id) = root(b"c__torch__.a\nB\n)\x81q\x00h\x00b.");
+        assert!(pickle.items(id).is_none());
     }
 
     #[test]
