@@ -75,7 +75,7 @@ pub(crate) fn clip_text(case: &Case, device: &Device) -> Vec<Line> {
             let observed = if name == "block_0" { "block0" } else { "hidden" };
             let before = found.len();
             model
-                .embed(&[text.clone()], &mut |name, x| {
+                .embed(std::slice::from_ref(text), &mut |name, x| {
                     if name == observed {
                         found.extend(float_values(x.clone()).unwrap());
                     }
