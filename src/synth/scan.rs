@@ -109,7 +109,7 @@ pub(super) fn scan(
     let points: Vec<Option<Point>> = candidates.par_iter().enumerate().map(seen).collect();
     // Objects thinner than a cell have a single surface there, as after fusion.
     let mut taken: HashSet<[i32; 3]> = HashSet::with_capacity(points.len());
-    let mut area_of_class = BTreeMap::new();
+    let mut area_of_class: BTreeMap<u8, f64> = BTreeMap::new();
     let mut kept = Vec::with_capacity(points.len());
     for (candidate, point) in candidates.iter().zip(points) {
         let Some(point) = point else { continue };
@@ -118,6 +118,8 @@ pub(super) fn scan(
             kept.push(point);
         }
     }
+    // Square centimetres: so few digits come back from JSON as they were.
+    area_of_class.values_mut().for_each(|area| *area = (*area * 1e4).round() / 1e4);
     (kept, area_of_class)
 }
 
