@@ -128,7 +128,8 @@ fn purify_gives_the_same_on_the_host_and_on_every_adapter() {
     }
 
     for adapter in adapters() {
-        let arguments = inputs.with("cpu", &adapter.index.to_string());
+        let mut arguments = inputs.with("cpu", &adapter.index.to_string());
+        arguments.push("-v".to_owned());
         let table = stdout(&geopurify(&words(&arguments)));
         assert!(table.contains("pooling") && table.contains("whole run"), "{table}");
         let found = read();
