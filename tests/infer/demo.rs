@@ -75,15 +75,15 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     assert_eq!(sources, ["xdecoder-demo", "student-demo"]);
     assert!(results.join("sheet.png").is_file());
 
-    // Where things are in this room; the boxes are of the labels that it was made with. Since cameras follow the
-    // walls, the blanket of the bed is taken for a table: 0.45 of the points are right, where it was more than 0.6.
+    // Where things are in this room; the boxes are of the labels that it was made with. Half of the sofa is taken
+    // for a chair: the cameras that gave it more gave the bed less than half.
     let labelled = PointCloud::read(&results.join("labelled.ply")).unwrap();
     let classes = summary["classes"].as_array().unwrap();
     let labels = &labelled.attribute("label").unwrap().data;
     for (name, low, high, least) in [
         ("floor", [-1.0, -1.0, -1.0], [20.0, 20.0, 0.02], 0.8),
-        ("bed", [8.35, 0.44, 0.17], [9.35, 2.44, 0.97], 0.4),
-        ("sofa", [0.55, 0.70, 0.13], [1.24, 2.94, 0.87], 0.5),
+        ("bed", [8.35, 0.44, 0.17], [9.35, 2.44, 0.97], 0.6),
+        ("sofa", [0.55, 0.70, 0.13], [1.24, 2.94, 0.87], 0.4),
     ] {
         let class = classes.iter().position(|class| class["name"] == name).unwrap();
         let is_in = |i: &usize| (0..3).all(|axis| (low[axis]..high[axis]).contains(&labelled.positions[*i][axis]));
