@@ -109,9 +109,9 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     assert!(voxels(&floor["places"][0]) * 10 > total * 8 && floor["nearest"] == true, "{floor}");
     assert_eq!((&ask("lamp")["nearest"], &ask("giraffe")["known"]), (&Value::Bool(false), &Value::Bool(false)));
 
-    // One word is a search: the sofa is a fiftieth of the room.
+    // One word is a search: the bed is a fiftieth of the room.
     let one = folder.path().join("one");
-    let message = succeed(&home, &["infer", scan, "--words", "red sofa", "-o", one.to_str().unwrap(), "--views", "30"]);
+    let message = succeed(&home, &["infer", scan, "--words", "red bed", "-o", one.to_str().unwrap(), "--views", "30"]);
     assert!(message.contains("one word: points nearer to \"background\""), "{message}");
     let summary: Value = serde_json::from_slice(&std::fs::read(one.join("summary.json")).unwrap()).unwrap();
     let class = &summary["classes"][0];
