@@ -32,7 +32,8 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
         match describe(path, args.json) {
-            Ok(text) => writeln!(out, "{text}")?,
+            Ok(json) if args.json => writeln!(out, "{json}")?,
+            Ok(text) => writeln!(out, "{}", plain(&text))?,
             Err(error) => {
                 code = ExitCode::FAILURE;
                 if args.json {
@@ -59,7 +60,7 @@ fn describe(path: &Path, is_json: bool) -> anyhow::Result<String> {
         return info_recording::describe(path, is_json);
     }
     let cloud = PointCloud::read(path)?;
-    Ok(if is_json { json_line(&as_json(path, &cloud))? } else { plain(&as_text(path, &cloud)).into_owned() })
+    Ok(if is_json { json_line(&as_json(path, &cloud))? } else { as_text(path, &cloud) })
 }
 
 fn extent((lo, hi): ([f64; 3], [f64; 3])) -> [f64; 3] {

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::shown::plain;
 use crate::session::{Source, scenes_at};
 
 /// Most scenes that are listed as text.
@@ -21,7 +20,7 @@ pub(super) fn scenes_in(folder: &Path) -> Option<Vec<Source>> {
 }
 
 /// Path below the folder, and what is there.
-fn shown(folder: &Path, scene: &Source) -> (String, &'static str) {
+fn described(folder: &Path, scene: &Source) -> (String, &'static str) {
     let path = scene.path();
     let what = match (scene.scan(), scene.recording()) {
         (Some(_), Some(_)) => "scan and recording",
@@ -33,7 +32,7 @@ fn shown(folder: &Path, scene: &Source) -> (String, &'static str) {
 
 /// Describes the scenes of a folder as text.
 pub(super) fn text(folder: &Path, scenes: &[Source]) -> String {
-    let count = |wanted: &str| scenes.iter().filter(|scene| shown(folder, scene).1 == wanted).count();
+    let count = |wanted: &str| scenes.iter().filter(|scene| described(folder, scene).1 == wanted).count();
     let kinds: Vec<String> = ["scan and recording", "scan", "recording"]
         .into_iter()
         .filter(|kind| count(kind) > 0)
@@ -42,13 +41,13 @@ pub(super) fn text(folder: &Path, scenes: &[Source]) -> String {
     let mut lines = vec![folder.display().to_string()];
     lines.push(format!("  {:<11}{} ({})", "scenes", scenes.len(), kinds.join(", ")));
     for scene in scenes.iter().take(LISTED) {
-        let (path, what) = shown(folder, scene);
+        let (path, what) = described(folder, scene);
         lines.push(format!("  {:<11}{path} ({what})", "scene"));
     }
     if scenes.len() > LISTED {
         lines.push(format!("  {:<11}{} more", "", scenes.len() - LISTED));
     }
-    plain(&lines.join("\n")).into_owned()
+    lines.join("\n")
 }
 
 /// Describes the scenes of a folder as JSON.

@@ -34,12 +34,11 @@ pub fn exit_without_partials(code: i32) -> ! {
 }
 
 /// Removes the temporary files and folders in `folder` that a killed process left there. Those that changed
-/// within `age` stay: another process may still write them. Returns their number.
+/// within `age` stay: another process may still write them.
 ///
 /// # Errors
 /// Any error of reading the folder or of removing from it.
-pub(crate) fn remove_partials(folder: &Path, age: Duration) -> io::Result<usize> {
-    let mut count = 0;
+pub(crate) fn remove_partials(folder: &Path, age: Duration) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(PARTIAL) {
@@ -49,15 +48,10 @@ pub(crate) fn remove_partials(folder: &Path, age: Duration) -> io::Result<usize>
         let changed = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
         if changed >= age {
             let path = entry.path();
-            if path.is_dir() {
-                std::fs::remove_dir_all(path)?
-            } else {
-                std::fs::remove_file(path)?
-            }
-            count += 1;
+            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 /// An entry of [`PARTIALS`].
@@ -88,8 +82,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         touch(root, &[".partial-a", ".partial-b/c", "labelled.ply"]);
-        assert_eq!(remove_partials(root, Duration::from_secs(3600)).unwrap(), 0);
-        assert_eq!(remove_partials(root, Duration::ZERO).unwrap(), 2);
+        remove_partials(root, Duration::from_secs(3600)).unwrap();
+        assert_eq!(names(root), [".partial-a", ".partial-b", "labelled.ply"]);
+        remove_partials(root, Duration::ZERO).unwrap();
         assert_eq!(names(root), ["labelled.ply"]);
         assert!(remove_partials(&root.join("none"), Duration::ZERO).is_err());
     }

@@ -214,6 +214,5 @@ fn check_whole(dataset: &dyn Dataset, path: &Path) -> Result<(), PrepareError> {
 /// # Errors
 /// [`PrepareError::Io`].
 pub fn clean(output: &Path) -> Result<(), PrepareError> {
-    let removed = remove_partials(output, Duration::ZERO);
-    removed.map(|_| ()).map_err(|error| PrepareError::io(output, "clean", error))
+    remove_partials(output, Duration::ZERO).map_err(|error| PrepareError::io(output, "clean", error))
 }

@@ -250,5 +250,5 @@ fn remove_stale(folder: &Path, files: &[PathBuf], scan: Option<&Path>) -> Result
             std::fs::remove_file(&path).map_err(io(&path))?;
         }
     }
-    remove_partials(folder, LEFTOVER).map(|_| ()).map_err(io(folder))
+    remove_partials(folder, LEFTOVER).map_err(io(folder))
 }

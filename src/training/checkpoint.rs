@@ -78,8 +78,7 @@ pub(crate) fn make_folder(run: &Path) -> Result<(), RunError> {
 /// [`RunError::Io`].
 pub(crate) fn remove_partials(run: &Path) -> Result<(), RunError> {
     let folder = run.join(FOLDER);
-    let removed = files::remove_partials(&folder, Duration::ZERO);
-    removed.map(|_| ()).map_err(|source| RunError::Io { path: folder, source })
+    files::remove_partials(&folder, Duration::ZERO).map_err(|source| RunError::Io { path: folder, source })
 }
 
 /// Reads the description in a checkpoint, after checking its seal.

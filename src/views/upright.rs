@@ -97,13 +97,13 @@ impl Along {
             let kept = shape.positions.iter().filter(|p| keep(p));
             kept.map(column).collect::<BTreeSet<_>>().len() as f32
         };
-        let all = columns(&|_| true).max(1.0);
         let covered = [columns(&|p| p[axis] <= low[axis] + side), columns(&|p| p[axis] >= high[axis] - side)];
         let extent = high[axis] - low[axis];
         let mut filled: BTreeMap<(i64, i64), BTreeSet<i64>> = BTreeMap::new();
         for p in shape.positions {
             filled.entry(column(p)).or_default().insert(cell(p[axis] - low[axis]));
         }
+        let all = filled.len().max(1) as f32;
         let tall = filled.values().filter(|layers| layers.len() as f32 * cube >= FILLED * extent).count();
         let around = (high[u] - low[u]) + (high[v] - low[v]);
         let is_inside = |p: &&Vec3| p.cmpge(low + side).all() && p.cmple(high - side).all();

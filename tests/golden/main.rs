@@ -31,16 +31,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// Cases of hundreds of billions of operations and more, which a software adapter takes minutes for: their
 /// stages are compared there one by one, the whole on the host and on hardware. `GEOPURIFY_GOLDEN_LONG` runs
 /// them everywhere.
-const TOO_LONG_IN_SOFTWARE: &[&str] = &[
-    "xdecoder/text_full",
-    "xdecoder/forward_full",
-    "lseg/text_full",
-    "lseg/network_full",
-    "lseg/view_full",
-    "lseg/lift_scene",
-    "openscene/text_vitl14",
-    "openscene/unet_full",
-];
+const TOO_LONG_IN_SOFTWARE: &[&str] =
+    &["xdecoder/text_full", "xdecoder/forward_full", "lseg/network_full", "lseg/view_full", "lseg/lift_scene"];
 
 /// The cases that are too large for the repository, a path a line.
 const FULL_CASES: &str = include_str!("full_cases.txt");
