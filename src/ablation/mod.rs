@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::distill::{self, SceneFile};
 use crate::eval::metrics::{AbsentClasses, Confusion};
-use crate::files::{lock, write_atomic};
+use crate::files::{Lock, write_atomic};
 use crate::images::write_png;
 use crate::labels::Protocol;
 use crate::models::student::{Student, StudentConfig};
@@ -284,7 +284,7 @@ pub fn ablation(
     let at = |source| AblationError::Write { path: folder.to_path_buf(), source };
     std::fs::create_dir_all(folder).map_err(at)?;
     let taken = || AblationError::settings(format!("{}: another process runs an ablation here", folder.display()));
-    let _alone = lock(folder).map_err(at)?.ok_or_else(taken)?;
+    let _alone = Lock::of_folder(folder).map_err(at)?.ok_or_else(taken)?;
     let mut ablation = Ablation { folder, settings, words, device, device_name: &origin.device, on_event };
 
     let mut students = Vec::new();

@@ -19,7 +19,7 @@ use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
 use crate::eval::metrics::AbsentClasses;
 use crate::eval::report::{Failure, Report, SceneResult};
 use crate::eval::scenes::{LabelledScene, find_scenes};
-use crate::files::{is_full, lock, remove_partials};
+use crate::files::{Lock, is_full, remove_partials};
 use crate::labels::{LabelsError, Preset, Protocol};
 use crate::session::split_of;
 
@@ -111,7 +111,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let evaluation = Evaluation::new(args.settings(&folder), &args.labelling.options()).map_err(with_way_out)?;
-    let locked = lock(&args.output).with_context(|| args.output.display().to_string())?;
+    let locked = Lock::of_folder(&args.output).with_context(|| args.output.display().to_string())?;
     let Some(_alone) = locked else { bail!("{}: another process evaluates here", args.output.display()) };
     // The folder is locked, so what is half written is of a killed run.
     remove_partials(&args.output, Duration::ZERO).with_context(|| args.output.display().to_string())?;

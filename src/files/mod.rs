@@ -7,6 +7,7 @@
 mod atomic;
 mod budget;
 mod folder;
+mod lock;
 pub(crate) mod lossy;
 mod mapped;
 mod partial;
@@ -15,10 +16,11 @@ mod system;
 pub use atomic::{AtomicFile, write_atomic};
 pub use budget::{Budget, OverBudget};
 pub use folder::AtomicFolder;
+pub use lock::Lock;
 pub use mapped::MappedFile;
 pub use partial::exit_without_partials;
 pub(crate) use partial::{LEFTOVER, remove_partials};
-pub use system::{free_space, is_full, lock};
+pub use system::{free_space, is_full};
 
 /// Makes empty files below `root`, and the folders that they are in.
 #[cfg(test)]

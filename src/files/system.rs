@@ -1,6 +1,5 @@
-//! Queries to the file system: locks, free space, and whether a disk is full.
+//! Queries to the file system: free space, and whether a disk is full.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -26,21 +25,6 @@ pub fn free_space(directory: &Path) -> Option<u64> {
     {
         let _ = directory;
         None
-    }
-}
-
-/// Locks `folder` against other processes that call this function, until the file is closed. Returns `None`
-/// if another process holds the lock. On a file system without locks, nothing is locked.
-///
-/// # Errors
-/// Any error of creating or locking the file `.lock` in the folder.
-pub fn lock(folder: &Path) -> io::Result<Option<File>> {
-    let file = File::options().create(true).append(true).open(folder.join(".lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-        Err(std::fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(file)),
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
     }
 }
 

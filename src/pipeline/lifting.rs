@@ -2,7 +2,6 @@
 //!
 //! Frames of a recording are decoded and resampled on separate threads while the device works on earlier
 //! frames. A batch is read back only after the next one has been queued on the device.
-//! them, and a batch is read back only after the next one was handed to the device.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 

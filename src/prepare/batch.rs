@@ -7,7 +7,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::{Outcome, PrepareError, Progress, Settings, clean, matterport, scannet};
-use crate::files::{is_full, lock};
+use crate::files::{Lock, is_full};
 
 /// A data set that can be prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub fn prepare_all(
     on_event: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Vec<Prepared>, PrepareError> {
     let output = batch.output;
-    let locked = lock(output).map_err(|error| PrepareError::io(output, "lock", error))?;
+    let locked = Lock::of_folder(output).map_err(|error| PrepareError::io(output, "lock", error))?;
     let Some(_alone) = locked else { return Err(PrepareError::Busy { path: output.to_path_buf() }) };
     clean(output)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(batch.threads).build()?;

@@ -1,7 +1,6 @@
 //! The folder of a run. One process at a time writes into it, and every file is written completely or not at
 //! all.
 
-use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use super::checkpoint;
 use super::curve::LossCurve;
 use super::error::RunError;
 use super::metrics_log::read_series;
-use crate::files;
+use crate::files::{self, Lock};
 use crate::images::draw::Scale;
 use crate::images::write_png;
 
@@ -22,7 +21,7 @@ pub const CURVE_FILE: &str = "loss.png";
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl RunFolder {
@@ -32,7 +31,7 @@ impl RunFolder {
     /// [`RunError::Io`], or [`RunError::Run`] while another process trains in the folder.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         checkpoint::make_folder(path)?;
-        let locked = files::lock(path).map_err(|source| RunError::Io { path: path.join(".lock"), source })?;
+        let locked = Lock::of_folder(path).map_err(|source| RunError::Io { path: path.join(".lock"), source })?;
         let taken = || RunError::Run { path: path.to_path_buf(), message: "another process trains here".to_owned() };
         let folder = Self { path: path.to_path_buf(), _lock: locked.ok_or_else(taken)? };
         checkpoint::remove_partials(path)?;

@@ -15,7 +15,7 @@ use ureq::{Agent, Body, http::Response};
 
 use super::registry::Published;
 use super::{WeightsError, file_sha256};
-use crate::files::{LEFTOVER, free_space, is_full, remove_partials, write_atomic};
+use crate::files::{LEFTOVER, Lock, free_space, is_full, remove_partials, write_atomic};
 
 /// Bytes read at once.
 const BLOCK: usize = 1 << 17;
@@ -251,7 +251,9 @@ pub fn fetch(
     std::fs::create_dir_all(downloads).map_err(|error| FetchError::io(downloads, error))?;
     // A leftover of a killed run that cannot be removed only costs space.
     let _ = remove_partials(downloads, LEFTOVER);
-    let _lock = lock(&downloads.join(format!("{}.lock", published.file)))?;
+    let path = downloads.join(format!("{}.lock", published.file));
+    let locked = Lock::take(&path).map_err(|error| FetchError::io(&path, error))?;
+    let _alone = locked.ok_or(FetchError::Busy { path })?;
 
     let path = downloads.join(&published.file);
     if path.exists() {
@@ -339,18 +341,6 @@ pub fn accept(published: &Published, downloads: &Path) -> Result<(), FetchError>
 
 fn acceptance(published: &Published, downloads: &Path) -> PathBuf {
     downloads.join(format!("{}.licence", published.name))
-}
-
-fn lock(path: &Path) -> Result<File, FetchError> {
-    let file = File::options().create(true).append(true).open(path);
-    let file = file.map_err(|error| FetchError::io(path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(FetchError::Busy { path: path.to_path_buf() }),
-        // File systems without locks end up here.
-        Err(std::fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
-        Err(std::fs::TryLockError::Error(error)) => Err(FetchError::io(path, error)),
-    }
 }
 
 fn agent(url: &str, settings: &FetchSettings) -> Agent {

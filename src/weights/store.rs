@@ -9,7 +9,6 @@
 //! remembers the length and the times of the file that was compared. [`Store::verify`] always compares it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use super::demo::BuiltIn;
 use super::name::is_name;
 use super::registry::{Licence, Registry, RegistryError};
 use super::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSource, TensorSpec, WeightsError, WeightsFile, seals};
-use crate::files::{free_space, is_full, lossy, remove_partials};
+use crate::files::{Lock, free_space, is_full, lossy, remove_partials};
 
 /// Environment variable with the folder of the store.
 const HOME_VARIABLE: &str = "GEOPURIFY_HOME";
@@ -410,19 +409,13 @@ impl Store {
 
     /// Locks the store, so that one import runs at a time. All temporary files found then are leftovers of
     /// killed imports, and are removed.
-    fn lock(&self, directory: &Path) -> Result<File, StoreError> {
+    fn lock(&self, directory: &Path) -> Result<Lock, StoreError> {
         let path = directory.join(".lock");
-        let file = File::options().create(true).append(true).open(&path);
-        let file = file.map_err(|error| StoreError::io(&path, error))?;
-        match file.lock() {
-            Ok(()) => {}
-            // On a file system without locks, imports are still atomic, but they may run at the same time.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
-            Err(error) => return Err(StoreError::io(&path, error)),
-        }
+        // Without locks, imports are still atomic, but they may run at the same time.
+        let lock = Lock::wait_for(&path).map_err(|error| StoreError::io(&path, error))?;
         // A leftover that cannot be removed only costs space.
         let _ = remove_partials(directory, Duration::ZERO);
-        Ok(file)
+        Ok(lock)
     }
 }
 
