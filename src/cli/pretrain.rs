@@ -1,5 +1,5 @@
-//! `geopurify pretrain`: trains the image model and the teacher themselves, at small widths, on rooms of
-//! `geopurify synth`.
+//! `geopurify pretrain`: trains the image model, the teacher and the 3D network themselves, at small widths, on
+//! rooms of `geopurify synth`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::networks::say_device;
+use super::networks::{WayOut as _, XDecoderArgs, say_device};
 use super::progress::{Bars, StepBar};
 use super::say;
 use super::table::table;
 use crate::gpu::{DeviceSelection, Selected, select};
+use crate::pretrain::openscene::{OpenSceneSettings, OpenSceneTask};
 use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
 use crate::pretrain::sonata::{SonataSettings, SonataTask};
 use crate::pretrain::xdecoder::{XDecoderSettings, XDecoderTask};
+use crate::session::Network;
 
 /// Arguments of `pretrain`.
 #[derive(clap::Args, Debug)]
@@ -29,9 +31,20 @@ enum Model {
     Xdecoder(RunArgs),
     /// The teacher Sonata, which learns which surfaces belong together
     Sonata(RunArgs),
+    /// The 3D network OpenScene, which learns from shape and colour to find what X-Decoder's words name
+    Openscene(OpenSceneArgs),
 }
 
-/// Options of both trainings.
+/// Options of the 3D network's training.
+#[derive(clap::Args, Debug)]
+struct OpenSceneArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    xdecoder: XDecoderArgs,
+}
+
+/// Options of all trainings.
 #[derive(clap::Args, Debug)]
 struct RunArgs {
     /// Folder of rooms from `geopurify synth`, with train and val
@@ -61,6 +74,7 @@ pub(super) fn run(args: &PretrainArgs) -> Result<()> {
     match &args.model {
         Model::Xdecoder(args) => xdecoder(args),
         Model::Sonata(args) => sonata(args),
+        Model::Openscene(args) => openscene(args),
     }
 }
 
@@ -89,6 +103,22 @@ fn sonata(args: &RunArgs) -> Result<()> {
     let [learnt, held_out] = task.num_rooms();
     say::line(&format!("{learnt} rooms to learn from, {held_out} to validate on"));
     let trained = args.train(&mut task, &training, &selected)?;
+    report(&trained)
+}
+
+fn openscene(args: &OpenSceneArgs) -> Result<()> {
+    let OpenSceneArgs { run, xdecoder } = args;
+    let mut settings = OpenSceneSettings::parse(&run.settings()?)?;
+    run.put_into(&mut settings.training);
+    let networks = xdecoder.networks().with_demo(&[Network::XDecoder]);
+    let selected = run.device()?;
+    let encoder = networks.open_xdecoder()?.load_text_encoder(&selected.device);
+    let encoder = encoder.or_configuration("--xdecoder-config")?;
+    let training = settings.training.clone();
+    let mut task = OpenSceneTask::new(settings, &run.rooms, &encoder, &selected.device)?;
+    let [learnt, held_out] = task.num_rooms();
+    say::line(&format!("{learnt} rooms to learn from, {held_out} to validate on"));
+    let trained = run.train(&mut task, &training, &selected)?;
     report(&trained)
 }
 

@@ -82,18 +82,15 @@ impl ConvNorm {
     ) -> Result<Self, WeightsError> {
         let inner = device.clone().without_autodiff();
         let [_, _, num_out] = keys.shape;
-        let mut vector = |name: &str, device: &Device| -> Result<Tensor<1>, WeightsError> {
-            let values = weights.take(&format!("{}.{name}", keys.norm), &[num_out])?;
-            Ok(float_tensor(values.data, [num_out], device))
+        let key = |name: &str| format!("{}.{name}", keys.norm);
+        let mut statistic = |name: &str| -> Result<Tensor<1>, WeightsError> {
+            Ok(float_tensor(weights.take(&key(name), &[num_out])?.data, [num_out], &inner))
         };
-        let bn = BatchNorm {
-            weight: parameter(vector("weight", device)?),
-            bias: parameter(vector("bias", device)?),
-            running_mean: vector("running_mean", &inner)?,
-            running_var: vector("running_var", &inner)?,
-        };
-        let kernel = weights.take(&keys.kernel, &keys.kernel_shape())?;
-        Ok(Self { kernel: parameter(float_tensor(kernel.data, keys.shape, device)), bn })
+        let (running_mean, running_var) = (statistic("running_mean")?, statistic("running_var")?);
+        let weight = learnable(weights, &key("weight"), &[num_out], [num_out], device)?;
+        let bias = learnable(weights, &key("bias"), &[num_out], [num_out], device)?;
+        let kernel = learnable(weights, &keys.kernel, &keys.kernel_shape(), keys.shape, device)?;
+        Ok(Self { kernel, bn: BatchNorm { weight, bias, running_mean, running_var } })
     }
 
     /// An untrained layer: the kernel [drawn](draw_kernel), scales 1, shifts 0, running means 0 and variances 1.
@@ -132,6 +129,13 @@ impl ConvNorm {
         let BatchNorm { running_mean, running_var, .. } = &mut self.bn;
         *running_mean = running_mean.clone() * (1.0 - MOMENTUM) + mean * MOMENTUM;
         *running_var = running_var.clone() * (1.0 - MOMENTUM) + unbiased_variance * MOMENTUM;
+    }
+
+    /// The running statistics, by their keys.
+    pub(super) fn running(&self, keys: &ConvKeys) -> [(String, Tensor<1>); 2] {
+        let BatchNorm { running_mean, running_var, .. } = &self.bn;
+        [("running_mean", running_mean), ("running_var", running_var)]
+            .map(|(name, values)| (format!("{}.{name}", keys.norm), values.clone()))
     }
 
     /// [Replaces](replace) the kernel, the scales and the shifts, in this order, by what `step` makes of them.
@@ -173,6 +177,20 @@ pub(super) fn draw_kernel([seed, stream]: [u64; 2], fan_in: usize, num_out: usiz
     let mut random = SplitMix64::stream(seed, &[WEIGHTS, stream]);
     let bound = 1.0 / (fan_in as f64).sqrt();
     (0..fan_in * num_out).map(|_| (bound * (2.0 * random.unit() - 1.0)) as f32).collect()
+}
+
+/// Takes a tensor of `shape` from a source. If the source has it as a parameter in training, gradients flow to it.
+pub(super) fn learnable<const D: usize>(
+    weights: &mut impl TensorSource,
+    key: &str,
+    shape_in_file: &[usize],
+    shape: [usize; D],
+    device: &Device,
+) -> Result<Tensor<D>, WeightsError> {
+    Ok(match weights.parameter(key, shape_in_file)? {
+        Some(values) => values.reshape(shape),
+        None => parameter(float_tensor(weights.take(key, shape_in_file)?.data, shape, device)),
+    })
 }
 
 /// Makes a tensor track gradients if the device does.

@@ -7,14 +7,19 @@
 //! changes them with [`augment`], and names their classes with [`words`]. [`criterion`] is its loss.
 //!
 //! [`sonata`] trains an encoder of Sonata's architecture from the objects of the rooms.
+//!
+//! [`openscene`] trains a 3D network of OpenScene's architecture from the classes of the rooms, in the space of
+//! X-Decoder's text encoder.
 
 pub mod augment;
 pub mod criterion;
 mod error;
 pub mod hungarian;
+pub mod openscene;
 pub mod parameters;
 pub mod rooms;
 pub mod run;
+pub mod scan;
 pub mod sonata;
 pub mod view_pool;
 pub mod words;

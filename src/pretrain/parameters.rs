@@ -78,6 +78,20 @@ impl Parameters {
         self.parameters.iter().map(|(key, parameter)| (key.as_str(), parameter.values.clone().inner()))
     }
 
+    /// Replaces the values of the parameter `key`. For values that follow from the data, as the running statistics of
+    /// a batch norm do: they have no gradient, and no step changes them.
+    ///
+    /// # Errors
+    /// [`WeightsError`] if there is no such parameter, or of another length.
+    pub fn put(&mut self, key: &str, values: Tensor<1>) -> Result<(), WeightsError> {
+        let shape = values.dims().to_vec();
+        self.find(key, &shape)?;
+        if let Some(parameter) = self.parameters.get_mut(key) {
+            parameter.values = Tensor::from_inner(values).require_grad();
+        }
+        Ok(())
+    }
+
     /// Takes the gradient of every parameter out of `gradients`, flat and without autodiff. A parameter that
     /// the differentiated value does not depend on has no gradient.
     #[must_use]

@@ -11,7 +11,8 @@ use geopurify::models::sonata::{Cloud, Sonata, SonataConfig};
 use geopurify::ops::float_values;
 use geopurify::pretrain::PretrainError;
 use geopurify::pretrain::run::{CONFIG_FILE, LoopSettings, MODEL_FILE, RunOptions, Trained, train};
-use geopurify::pretrain::sonata::{LabelledScan, SonataSettings, SonataTask, object_precision};
+use geopurify::pretrain::scan::LabelledScan;
+use geopurify::pretrain::sonata::{SonataSettings, SonataTask, object_precision};
 use geopurify::synth::{Settings, Split, room_name, write_room};
 use geopurify::weights::WeightsFile;
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cells::Input;
 use super::net::{Block, NUM_DOWN, Net, Stage};
 use crate::models::conv_norm::ConvKeys;
 
@@ -27,6 +28,14 @@ pub enum ConfigError {
     /// A number of channels or of blocks is 0.
     #[error("{0} is 0; expected 1 or more")]
     Zero(String),
+    /// The number of input channels is not that of the input.
+    #[error("in_channels is {found}; expected {expected}, the channels of the input")]
+    Input {
+        /// The number of input channels.
+        found: usize,
+        /// Channels of the input.
+        expected: usize,
+    },
     /// There is nothing that the network answers with.
     #[error("there are no heads; expected one or more")]
     NoHeads,
@@ -49,6 +58,16 @@ pub struct MinkUnetConfig {
     /// Heads on the last stage with their channels. In the published networks the first one, `final`, is compared with
     /// text.
     pub heads: Vec<(String, usize)>,
+    /// What the network is told of a voxel. Nothing in the published networks.
+    #[serde(default)]
+    pub input: Input,
+    /// Edge of a voxel in millimetres; 20 in the published networks.
+    #[serde(default = "published_edge")]
+    pub edge_mm: u32,
+}
+
+fn published_edge() -> u32 {
+    20
 }
 
 impl MinkUnetConfig {
@@ -65,7 +84,29 @@ impl MinkUnetConfig {
             planes: [32, 64, 128, 256, 128, 128, 96, 96],
             layers: [2; NUM_STAGES],
             heads: vec![(TEXT_HEAD.to_owned(), 768)],
+            input: Input::Ones,
+            edge_mm: published_edge(),
         }
+    }
+
+    /// A small network that knows shape and colour, with features of `dim` channels, for training on a CPU.
+    #[must_use]
+    pub fn small(dim: usize) -> Self {
+        Self {
+            in_channels: Input::ShapeAndColor.num_channels(),
+            init_dim: 24,
+            planes: [32, 64, 96, 96, 96, 64, 48, 48],
+            layers: [1, 1, 1, 2, 1, 1, 1, 1],
+            heads: vec![(TEXT_HEAD.to_owned(), dim)],
+            input: Input::ShapeAndColor,
+            edge_mm: 50,
+        }
+    }
+
+    /// Edge of a voxel in metres.
+    #[must_use]
+    pub fn edge(&self) -> f64 {
+        f64::from(self.edge_mm) * 1e-3
     }
 
     /// Derives the sizes from the shapes of a checkpoint. Returns `None` if it is not a published network, of any size.
@@ -80,7 +121,7 @@ impl MinkUnetConfig {
         }
         let head = |name: &str| Some((name.to_owned(), *shape(&head_key(name))?.last()?));
         let heads = std::iter::once(head(TEXT_HEAD)?).chain(OTHER_HEADS.into_iter().filter_map(head)).collect();
-        let config = Self { in_channels, init_dim, planes, layers, heads };
+        let config = Self { in_channels, init_dim, planes, layers, heads, ..Self::openscene() };
         config.validate().is_ok().then_some(config)
     }
 
@@ -89,7 +130,8 @@ impl MinkUnetConfig {
     /// # Errors
     /// [`ConfigError`].
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let sizes = [("in_channels", &[self.in_channels][..]), ("init_dim", &[self.init_dim])];
+        let edge = [self.edge_mm as usize];
+        let sizes = [("in_channels", &[self.in_channels][..]), ("init_dim", &[self.init_dim]), ("edge_mm", &edge)];
         let of_stages = [("planes", &self.planes[..]), ("layers", &self.layers)];
         for (name, sizes) in sizes.into_iter().chain(of_stages) {
             if sizes.contains(&0) {
@@ -103,6 +145,10 @@ impl MinkUnetConfig {
             if self.heads[..at].iter().any(|(other, _)| other == name) {
                 return Err(ConfigError::SameHead(name.clone()));
             }
+        }
+        let expected = self.input.num_channels();
+        if self.input != Input::Ones && self.in_channels != expected {
+            return Err(ConfigError::Input { found: self.in_channels, expected });
         }
         if self.heads.is_empty() { Err(ConfigError::NoHeads) } else { Ok(()) }
     }

@@ -4,19 +4,21 @@
 //! A 5 × 5 × 5 convolution, four stages that halve the resolution and four that double it again, each with basic
 //! residual blocks, then a matrix for every head. A batch norm follows every convolution.
 
+mod cells;
 mod config;
 mod net;
 mod train;
 
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+pub use cells::{Cells, Grid, Input};
 pub use config::{ConfigError, MinkUnetConfig, TEXT_HEAD};
 use net::{Net, Step};
 pub use train::TrainableMinkUnet;
 
 use super::conv_norm::FoldedConv;
-use crate::ops::OpError;
 use crate::ops::matmul::{Form, matmul};
+use crate::ops::{OpError, int_tensor, normalize_rows};
 use crate::weights::{LoadReport, TensorSource, WeightsError};
 
 /// MinkUNet for inference: its batch norms are folded into the convolutions before them.
@@ -36,6 +38,19 @@ impl MinkUnet {
     /// [`WeightsError`] with the file and the key.
     pub fn load(weights: impl TensorSource, device: &Device) -> Result<(Self, LoadReport), WeightsError> {
         let (network, report) = TrainableMinkUnet::load(weights, &device.clone().without_autodiff())?;
+        Ok((network.fold(), report))
+    }
+
+    /// Builds a network of these sizes, also one that was not published.
+    ///
+    /// # Errors
+    /// [`WeightsError`] with the file and the key.
+    pub fn load_as(
+        config: MinkUnetConfig,
+        weights: impl TensorSource,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), WeightsError> {
+        let (network, report) = TrainableMinkUnet::load_as(config, weights, &device.clone().without_autodiff())?;
         Ok((network.fold(), report))
     }
 
@@ -75,6 +90,29 @@ impl MinkUnet {
             Ok(if step.relu { relu(x) } else { x })
         };
         self.net.run(features, coords, &mut apply, &mut observe)
+    }
+
+    /// Computes the first head for every cell, `[M, head]`: the mean over `num_turns` turns of the cells about z, from
+    /// 0 on, each of its unit vector. For a single turn, the vectors keep their lengths.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn features(&self, cells: &Cells, num_turns: usize, device: &Device) -> Result<Tensor<2>, OpError> {
+        let mut sum: Option<Tensor<2>> = None;
+        for turn in 0..num_turns.max(1) {
+            let grid = cells.turned(std::f64::consts::TAU * turn as f64 / num_turns.max(1) as f64);
+            let out = self.head(self.forward(grid.features(device), grid.coords(device))?, 0)?;
+            if num_turns <= 1 {
+                return Ok(out);
+            }
+            let rows = int_tensor(grid.row_from_cell.clone(), [grid.row_from_cell.len()], device);
+            let of_cell = normalize_rows(out).select(0, rows);
+            sum = Some(match sum {
+                Some(sum) => sum + of_cell,
+                None => of_cell,
+            });
+        }
+        sum.ok_or_else(|| OpError::Value { op: "minkunet", message: "there are no turns".to_owned() })
     }
 
     /// Computes a head, `[V, head]`, from the last stage `[V, last]`. It is not normalised. `head` counts the heads of

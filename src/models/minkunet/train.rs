@@ -10,7 +10,7 @@ use burn::tensor::Gradients;
 use super::config::head_key;
 use super::net::{Net, Step};
 use super::{ConfigError, MinkUnet, MinkUnetConfig, head_of};
-use crate::models::conv_norm::{ConvKeys, ConvNorm, draw_kernel, host, parameter, replace};
+use crate::models::conv_norm::{ConvKeys, ConvNorm, draw_kernel, host, learnable, parameter, replace};
 use crate::ops::batch_norm::BatchNormed;
 use crate::ops::matmul::{Form, matmul};
 use crate::ops::{OpError, float_tensor, plain};
@@ -90,7 +90,7 @@ impl TrainableMinkUnet {
         })?;
         let heads = config.heads.iter().map(|(name, channels)| {
             let shape = [config.last(), *channels];
-            Ok(parameter(float_tensor(weights.take(&head_key(name), &shape)?.data, shape, device)))
+            learnable(&mut weights, &head_key(name), &shape, shape, device)
         });
         let heads = heads.collect::<Result<_, WeightsError>>()?;
         Ok((Self { net, heads, config, num_batches_tracked: 0 }, report))
@@ -144,6 +144,11 @@ impl TrainableMinkUnet {
         }
         self.num_batches_tracked += 1;
         Ok(last)
+    }
+
+    /// Running statistics of every batch norm, by their keys in the checkpoint. They are not on an autodiff device.
+    pub fn running_statistics(&self) -> impl Iterator<Item = (String, Tensor<1>)> {
+        self.net.layers().into_iter().flat_map(|Layer { keys, conv }| conv.running(keys))
     }
 
     /// Computes a head as [`MinkUnet::head`] does, with gradients.

@@ -58,6 +58,14 @@ fn least_variance<I: Iterator<Item = [f32; 3]>>(offsets: impl Fn() -> I) -> [f32
         return [0.0, 0.0, 1.0];
     }
     a.as_flattened_mut().iter_mut().for_each(|v| *v /= scale);
+    let (variances, axes) = principal_axes(a);
+    let least = (1..3).fold(0, |least, i| if variances[i] < variances[least] { i } else { least });
+    axes[least]
+}
+
+/// Eigenvalues of the symmetric matrix `a`, and for each its eigenvector of length 1, in no order.
+#[must_use]
+pub fn principal_axes(mut a: [[f32; 3]; 3]) -> ([f32; 3], [[f32; 3]; 3]) {
     let mut vectors = [[1.0_f32, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     for _ in 0..SWEEPS {
         for (r, s, o) in [(0, 1, 2), (0, 2, 1), (1, 2, 0)] {
@@ -79,10 +87,11 @@ fn least_variance<I: Iterator<Item = [f32; 3]>>(offsets: impl Fn() -> I) -> [f32
             vectors[s] = std::array::from_fn(|axis| sine * vr[axis] + cosine * vs[axis]);
         }
     }
-    let least = (1..3).fold(0, |least, i| if a[i][i] < a[least][least] { i } else { least });
-    let v = vectors[least];
-    let norm = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
-    v.map(|c| c / norm)
+    let unit = |v: [f32; 3]| {
+        let norm = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
+        v.map(|c| c / norm)
+    };
+    ([a[0][0], a[1][1], a[2][2]], vectors.map(unit))
 }
 
 fn orient(normal: [f32; 3], p: [f32; 3], orientation: Orientation) -> [f32; 3] {

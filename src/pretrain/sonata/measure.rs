@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::LabelledScan;
 use super::pairs::majority;
 use crate::models::sonata::{Cloud, Encoded, Sonata};
 use crate::ops::affinity::cpu::dot;
 use crate::ops::float_values;
 use crate::ops::knn::cpu::knn_voxels;
 use crate::pretrain::PretrainError;
+use crate::pretrain::scan::LabelledScan;
 
 /// Number of nearest cells that share a cell's weights.
 const NEIGHBORS: usize = 16;

@@ -2,7 +2,6 @@
 
 mod measure;
 mod pairs;
-mod scan;
 mod view;
 
 use std::collections::BTreeMap;
@@ -13,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 pub use measure::{ObjectPrecision, object_precision};
 pub use pairs::{Cell, Pairs, draw_pairs, majority};
-pub use scan::LabelledScan;
 pub use view::{Setting, Shown, disturbed, part};
 
 use super::PretrainError;
 use super::rooms::find_rooms;
 use super::run::{LoopSettings, Loss, StepContext, Task, settings_over};
+use super::scan::LabelledScan;
 use crate::models::ModelError;
 use crate::models::sonata::{Sonata, SonataConfig};
 use crate::ops::info_nce::{InfoNce, info_nce};

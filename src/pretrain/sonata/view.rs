@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use crate::models::sonata::{Cloud, GRID_METRES, Prepared, RowOrder, SonataError, transform};
 use crate::random::SplitMix64;
 
-use super::LabelledScan;
+use crate::pretrain::scan::LabelledScan;
 
 /// Weight of a height difference in the distance to the middle of a part, so that parts reach farther
 /// sideways.
@@ -184,6 +184,7 @@ mod tests {
             name: "floor".to_owned(),
             colors: points.iter().map(|p| if p[2] > 0.0 { [255, 0, 0] } else { [90, 100, 110] }).collect(),
             normals: vec![[0.0, 0.0, 1.0]; points.len()],
+            classes: vec![2; points.len()],
             instances: points.iter().map(|p| u32::from(p[2] > 0.0)).collect(),
             spans_room: vec![true, false],
             points,

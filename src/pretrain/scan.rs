@@ -1,4 +1,4 @@
-//! A scan with the object of every point.
+//! A scan with the class and the object of every point.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,13 +10,14 @@ use crate::pretrain::PretrainError;
 /// Endings of the names of a room's files, after the folder's name.
 const SCAN: &str = "_vh_clean_2.ply";
 const LABELS: &str = "_vh_clean_2.labels.ply";
-/// Property of a point that holds the number of its object.
+/// Properties of a point that hold the number of its class and of its object.
+const CLASS: &str = "label";
 const INSTANCE: &str = "instance";
 /// Share of the scan's extents along x and y from which on an object goes around the room, as walls and
 /// floors do.
 const SPAN: f32 = 0.5;
 
-/// A scanned room with the object of every point.
+/// A scanned room with the class and the object of every point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelledScan {
     /// Name in messages.
@@ -27,6 +28,8 @@ pub struct LabelledScan {
     pub colors: Vec<[u8; 3]>,
     /// Unit normals, `[N]`.
     pub normals: Vec<[f32; 3]>,
+    /// Class of every point, `[N]`: NYU40's number, 0 for unknown.
+    pub classes: Vec<u8>,
     /// Object of every point, `[N]`, numbered from 0 without gaps.
     pub instances: Vec<u32>,
     /// True for each object that extends over half of the scan or more along both x and y.
@@ -35,7 +38,7 @@ pub struct LabelledScan {
 
 impl LabelledScan {
     /// Reads the room in `folder`, as `geopurify synth` writes it: `NAME_vh_clean_2.ply` with colours and
-    /// normals, and `NAME_vh_clean_2.labels.ply` with the property `instance`. Classes are not read.
+    /// normals, and `NAME_vh_clean_2.labels.ply` with the properties `label` and `instance`.
     ///
     /// # Errors
     /// [`PretrainError::Cloud`], [`PretrainError::Labels`], and [`PretrainError::Rooms`] if something is
@@ -43,12 +46,14 @@ impl LabelledScan {
     pub fn read(folder: &Path) -> Result<Self, PretrainError> {
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let cloud = PointCloud::read(&folder.join(format!("{name}{SCAN}")))?;
-        let labels = read_labels(&folder.join(format!("{name}{LABELS}")), INSTANCE)?;
+        let file = folder.join(format!("{name}{LABELS}"));
+        let (labels, classes) = (read_labels(&file, INSTANCE)?, read_labels(&file, CLASS)?);
         let wrong = |message: String| PretrainError::Rooms { path: folder.to_path_buf(), message };
         let (_, mut points) = cloud.centered();
-        if labels.len() != points.len() {
+        if labels.len() != points.len() || classes.len() != points.len() {
             return Err(wrong(format!("{} points and {} labels", points.len(), labels.len())));
         }
+        let classes = classes.into_iter().map(|class| u8::try_from(class).unwrap_or(0)).collect();
         if points.iter().flatten().any(|x| !x.is_finite()) {
             return Err(wrong("a point has no position".to_owned()));
         }
@@ -63,7 +68,7 @@ impl LabelledScan {
         }
         let instances: Vec<u32> = labels.iter().map(|label| numbers[label]).collect();
         let spans_room = spanning(&points, &instances, numbers.len());
-        Ok(Self { name, points, colors, normals, instances, spans_room })
+        Ok(Self { name, points, colors, normals, classes, instances, spans_room })
     }
 }
 
