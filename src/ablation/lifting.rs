@@ -15,7 +15,7 @@ use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::pipeline::{ViewEncoder, encode_views, voxel_size_for_training};
 use crate::purify::{self, FeatureSource as _, Voxelized, voxel_means};
 use crate::session::{
-    Network, OpenXDecoder, Opened, Placed, Source, ViewSettings, ViewSource, WeightsOrigin, embed_words,
+    Network, OpenXDecoder, Opened, Placed, Source, TextModel, ViewSettings, ViewSource, WeightsOrigin, embed_words,
 };
 use crate::stages::{Progress, StageTimer};
 use crate::weights::{bytes_sha256, file_sha256};
@@ -58,7 +58,7 @@ impl<'a> RoomLifter<'a> {
         let xdecoder = opened.load(&selected.device)?;
         let (protocol, nyu40) = (Protocol::of_preset(&preset), nyu40_from_class(&preset));
         let labels: Vec<String> = preset.labels[..protocol.num_classes].iter().map(|&l| l.to_owned()).collect();
-        let text = embed_words(&xdecoder, &labels, &mut timer)?;
+        let text = embed_words(&TextModel::XDecoder(xdecoder.text_encoder.clone()), &labels, &mut timer)?;
         let views = prepare.views.for_model(&xdecoder.config);
         let key = json!({
             "version": ROOM_VERSION, "geopurify": env!("CARGO_PKG_VERSION"), "labels": labels, "protocol": protocol,

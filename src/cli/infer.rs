@@ -327,7 +327,7 @@ fn dry_run(args: &InferArgs, words: &Words, jobs: &[Job]) -> Result<ExitCode> {
     }
     // Missing weights are faults too.
     let networks = args.labelling.networks();
-    for origin in networks.origins(args.labelling.needed())? {
+    for origin in networks.origins(&args.labelling.needed()?)? {
         writeln!(out, "weights: {origin}")?;
     }
     Ok(ExitCode::SUCCESS)

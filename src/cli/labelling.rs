@@ -5,18 +5,22 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::affinities::AffinityArgs;
-use super::networks::{WayOut as _, XDecoderArgs, open_session};
+use super::networks::{ClipArgs, WayOut as _, XDecoderArgs, open_session};
 use super::numbers::{cosine, iterations, length, neighbors};
 use super::progress::Bars;
 use super::viewing::ViewingArgs;
 use crate::gpu::DeviceSelection;
 use crate::purify;
-use crate::session::{LabelOptions, Labeller, Network, NetworkChoice, Networks, Session, Words};
+use crate::session::{LabelOptions, Labeller, Method, Network, NetworkChoice, Networks, Session, Words};
 use crate::stages::StageTimer;
 
 /// Options for labelling scans, apart from the words.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct LabellingArgs {
+    /// Way to label: geopurify looks at views and purifies, openscene is a 3D network that needs no views,
+    /// ensemble is both [default: ensemble with the built-in demo, geopurify with other weights]
+    #[arg(long, value_name = "NAME")]
+    method: Option<Method>,
     /// Leave points unlabelled whose cosine with the nearest word is below this, -1 to 1
     #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
     threshold: Option<f32>,
@@ -29,9 +33,10 @@ pub(super) struct LabellingArgs {
     /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = purify::Settings::default().neighbors, value_parser = neighbors)]
     neighbors: usize,
-    /// Number of times that the affinities are applied; 0 leaves the lifted features as they are
-    #[arg(long, default_value_t = purify::Settings::default().iterations, value_parser = iterations)]
-    iterations: usize,
+    /// Number of times that the affinities are applied; 0 leaves the features as they are [default: 18; 0 for a
+    /// published 3D network]
+    #[arg(long, value_parser = iterations)]
+    iterations: Option<usize>,
     #[command(flatten)]
     affinities: AffinityArgs,
     #[command(flatten)]
@@ -42,6 +47,15 @@ pub(super) struct LabellingArgs {
     /// store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
+    /// Weights of the 3D network: a checkpoint of OpenScene or CUA-O3D, safetensors, or a name in the store
+    /// [default: the store's `openscene`, else the built-in `openscene-demo`]
+    #[arg(long, value_name = "FILE|NAME")]
+    openscene: Option<PathBuf>,
+    /// The 3D network's configuration (JSON), if the shapes in the file do not determine it
+    #[arg(long, value_name = "FILE")]
+    openscene_config: Option<PathBuf>,
+    #[command(flatten)]
+    clip: ClipArgs,
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
@@ -50,6 +64,7 @@ pub(super) struct LabellingArgs {
 impl LabellingArgs {
     pub(super) fn options(&self) -> LabelOptions {
         LabelOptions {
+            method: self.method,
             affinities: self.affinities.kind(),
             sharpness: self.affinities.sharpness,
             threshold: self.threshold,
@@ -58,21 +73,23 @@ impl LabellingArgs {
             neighbors: self.neighbors,
             iterations: self.iterations,
             views: self.viewing.settings(),
+            ..LabelOptions::default()
         }
     }
 
     pub(super) fn networks(&self) -> Networks {
         let student = NetworkChoice { weights: self.student.clone(), config: None };
-        Networks { student, ..self.xdecoder.networks() }
+        let openscene = NetworkChoice { weights: self.openscene.clone(), config: self.openscene_config.clone() };
+        Networks { student, openscene, clip: self.clip.choice(), ..self.xdecoder.networks() }
     }
 
     /// The networks that labelling needs.
-    pub(super) fn needed(&self) -> &'static [Network] {
-        self.affinities.kind().networks()
+    pub(super) fn needed(&self) -> Result<Vec<Network>> {
+        Ok(self.options().plan(&self.networks())?.networks)
     }
 
     pub(super) fn session(&self) -> Result<Session> {
-        open_session(self.device, self.networks(), self.needed())
+        open_session(self.device, self.networks(), &self.needed()?)
     }
 
     /// Loads the networks and embeds the words, with a progress bar.

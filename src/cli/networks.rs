@@ -38,6 +38,21 @@ impl XDecoderArgs {
     }
 }
 
+/// Options for CLIP's text side.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct ClipArgs {
+    /// Weights of CLIP's text side, for a published 3D network: OpenAI's archive, safetensors, or a name in the
+    /// store [default: the store's clip-vit-b-32 or clip-vit-l-14-336, as the network needs]
+    #[arg(long, value_name = "FILE|NAME")]
+    clip: Option<PathBuf>,
+}
+
+impl ClipArgs {
+    pub(super) fn choice(&self) -> NetworkChoice {
+        NetworkChoice { weights: self.clip.clone(), config: None }
+    }
+}
+
 /// Options for Sonata.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct TeacherArgs {

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::networks::{WayOut as _, XDecoderArgs, say_device};
+use super::networks::{ClipArgs, WayOut as _, XDecoderArgs, say_device};
 use super::numbers::finite;
 use super::outputs::check_folder;
 use super::say;
 use super::shown::json_lines;
 use super::table::table;
 use crate::gpu::DeviceSelection;
-use crate::session::{Answer, Session, SessionError};
+use crate::session::{Answer, Networks, Session, SessionError};
 use crate::stages::StageTimer;
 
 /// Arguments of `query`.
@@ -36,6 +36,8 @@ pub(super) struct QueryArgs {
     places: usize,
     #[command(flatten)]
     xdecoder: XDecoderArgs,
+    #[command(flatten)]
+    clip: ClipArgs,
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
@@ -55,13 +57,13 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     if let Some(output) = &args.output {
         check_folder(output)?;
     }
-    let session = Session::with(args.device, args.xdecoder.networks())?;
+    let session = Session::with(args.device, Networks { clip: args.clip.choice(), ..args.xdecoder.networks() })?;
     say_device(session.device());
     let answer = match session.query_above(&args.results, &args.question, args.level, &mut timer) {
         Err(error @ SessionError::NoResults { .. }) => {
             return Err(error).context("give the folder that `geopurify infer` wrote");
         }
-        Err(error @ SessionError::OtherWeights { .. }) => bail!("{error}; give those with --xdecoder"),
+        Err(error @ SessionError::OtherWeights { .. }) => bail!("{error}; give those with --xdecoder or --clip"),
         answer => answer.or_configuration("--xdecoder-config")?,
     };
     answer.notes.iter().for_each(|note| say::note(note));

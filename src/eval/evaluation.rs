@@ -129,12 +129,11 @@ impl Evaluation {
         };
         let labels: Vec<String> = preset.labels[..protocol.num_classes].iter().map(|&label| label.to_owned()).collect();
         let colors = preset.colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
-        let LabelOptions { affinities, sharpness, threshold, seed, voxel, neighbors, iterations, views } = options;
+        let LabelOptions { sharpness, threshold, seed, voxel, neighbors, views, .. } = options;
         let used = json!({
             "label_ids": if nyu40.is_some() { "nyu40" } else { "class" },
             "field": settings.field.as_deref().unwrap_or("auto"), "ignore": settings.ignore,
-            "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "iterations": iterations,
-            "affinities": affinities.to_json(), "sharpness": sharpness,
+            "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "sharpness": sharpness,
             "compat": views.compat.to_string(), "views": views.max_views,
         });
         for path in [settings.output.clone(), settings.output.join(SCENES_FOLDER), settings.output.join(WORST_FOLDER)] {
@@ -158,7 +157,11 @@ impl Evaluation {
 
     /// Adds the networks to the keys of results.
     pub fn with_labeller(mut self, labeller: &Labeller<'_>) -> Self {
+        let plan = labeller.plan();
         self.used["size"] = labeller.views().size().into();
+        self.used["method"] = plan.method.to_string().into();
+        self.used["iterations"] = plan.iterations.into();
+        self.used["affinities"] = plan.affinities.to_json();
         let mut key = json!({
             "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": self.protocol,
             "labels": self.words.labels, "nyu40": self.nyu40, "settings": self.used,

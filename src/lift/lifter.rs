@@ -465,6 +465,23 @@ pub struct Lifted {
     num_channels: usize,
 }
 
+impl Lifted {
+    /// `[R, D]`: embeddings of all queries that points use.
+    #[must_use]
+    pub fn table(&self) -> &[f32] {
+        &self.table
+    }
+
+    /// Rows of the [`table`](Self::table) of which the feature of `point` is the weighted sum, with the weights.
+    pub fn rows_of(&self, point: usize) -> impl Iterator<Item = (usize, f32)> {
+        let weights = self.weights[point];
+        self.row_from_point[point]
+            .into_iter()
+            .zip(weights)
+            .filter_map(|(row, weight)| Some((usize::try_from(row).ok()?, weight)))
+    }
+}
+
 impl FeatureSource for Lifted {
     fn num_points(&self) -> usize {
         self.row_from_point.len()

@@ -6,6 +6,7 @@ use crate::lift::{LiftError, ViewError};
 use crate::models::ModelError;
 use crate::models::sonata::SonataError;
 use crate::ops::OpError;
+use crate::ops::voxel_grid::cpu::QuantizeError;
 use crate::purify::PurifyError;
 use crate::query::saved::SavedError;
 use crate::views::ViewsError;
@@ -71,6 +72,9 @@ pub enum PipelineError {
     /// Lifting failed.
     #[error(transparent)]
     Lift(#[from] LiftError),
+    /// The scan is too large for the cells of the 3D network.
+    #[error("the 3D network: {0}")]
+    Cells(#[from] QuantizeError),
     /// Purification failed.
     #[error(transparent)]
     Purify(#[from] PurifyError),

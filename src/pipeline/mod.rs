@@ -7,6 +7,7 @@ mod contact_sheet;
 mod encoding;
 mod error;
 mod lifting;
+mod network;
 mod results;
 mod scene;
 mod voxel;
@@ -18,6 +19,7 @@ pub use contact_sheet::{HeatViews, contact_sheet, recorded_cameras};
 pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
+pub use network::Network3d;
 pub use results::{Class, Results, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend};
 pub use scene::{Appearance, Scene, Turned};
 pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
@@ -27,17 +29,36 @@ use glam::DMat3;
 
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::OpError;
-use crate::purify::{self, Affinities, Purified, purify};
+use crate::purify::{self, Affinities, FeatureSource, Purified, purify};
 use crate::query::{Predictions, predict};
 use crate::stages::StageTimer;
+use network::{CellFeatures, Mixed};
+
+/// What gives points their features.
+#[derive(Clone, Copy)]
+pub enum Encoders<'a> {
+    /// Views of the scan, through the image model.
+    Views(&'a XDecoder),
+    /// A 3D network. No view is looked at.
+    Network(Network3d<'a>),
+    /// Both, in one space.
+    Both {
+        /// The image model.
+        xdecoder: &'a XDecoder,
+        /// The 3D network.
+        network: Network3d<'a>,
+        /// Weight of the 3D network, 0 to 1.
+        share: f32,
+    },
+}
 
 /// The networks and the words.
 pub struct Models<'a> {
-    /// The image model.
-    pub xdecoder: &'a XDecoder,
+    /// What gives points their features.
+    pub encoders: Encoders<'a>,
     /// Affinities of voxels.
     pub affinities: Affinities<'a>,
-    /// Embeddings of the words by X-Decoder: the labels, then the background words.
+    /// Embeddings of the words, in the space of the features: the labels, then the background words.
     pub text: &'a TextEmbeddings,
     /// Number of words that are labels.
     pub num_labels: usize,
@@ -59,14 +80,14 @@ pub struct Options {
 /// Labels of a scan.
 #[derive(Clone, Debug)]
 pub struct Inferred {
-    /// `[N]`: label on which the views of each point agree, before purification; -1 for none. Points are
-    /// those with a position.
+    /// `[N]`: label of each point before purification, -1 for none: that on which its views agree, or with a 3D network
+    /// the nearest word. Points are those with a position.
     pub lifted_label: Vec<i32>,
     /// Nearest word of every voxel after purification.
     pub of_voxel: Predictions,
     /// Purified features, and the voxel of every point.
     pub purified: Purified,
-    /// How many views were used, and why others were left out.
+    /// How many views were used, and why others were left out. No views for a 3D network alone.
     pub views: ViewReport,
 }
 
@@ -83,8 +104,9 @@ impl Inferred {
     }
 }
 
-/// Labels every point of `scene` that has a position. Runs the model on `views`, lifts its output to the
-/// points, purifies the features by geometry, and compares them with the words.
+/// Labels every point of the scan that has a position. Gives the points features, by views that go through the image
+/// model and are lifted to the points, by a 3D network, or by both. Purifies the features by geometry, and compares them
+/// with the words.
 ///
 /// # Errors
 /// [`PipelineError`].
@@ -96,16 +118,42 @@ pub fn infer(
     timer: &mut StageTimer<'_>,
     on_view: &mut OnView<'_>,
 ) -> Result<Inferred, PipelineError> {
-    let encoder = ViewEncoder { model: models.xdecoder, text: models.text };
-    let (lifted, views) = encode_views(input, encoder, &options.views, device, timer, on_view)?;
-    let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < models.num_labels);
-    let lifted_label = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
-    let scan = input.scene.turned(options.turn);
-    let purified = purify(scan.to_purify(), &lifted, models.affinities, options.purify, device, timer)?;
-    drop(lifted);
-    let num_words = models.text.labels.len();
+    let (num_words, num_labels) = (models.text.labels.len(), models.num_labels);
     let words = models.text.rows.clone().slice_dim(0, 0..num_words);
-    let of_voxel = predict(&purified.features, &words, models.num_labels, options.threshold)?;
+    let scan = input.scene.turned(options.turn);
+    let (xdecoder, network) = match models.encoders {
+        Encoders::Views(xdecoder) => (Some(xdecoder), None),
+        Encoders::Network(network) => (None, Some(network)),
+        Encoders::Both { xdecoder, network, .. } => (Some(xdecoder), Some(network)),
+    };
+    let cells = network.map(|network| CellFeatures::of(&scan, network, device, timer)).transpose()?;
+    let seen = xdecoder.map(|model| {
+        let encoder = ViewEncoder { model, text: models.text };
+        encode_views(input, encoder, &options.views, device, timer, on_view)
+    });
+    let seen = seen.transpose()?;
+    let mut run = |features: &dyn FeatureSource| {
+        purify(scan.to_purify(), features, models.affinities, options.purify, device, timer)
+    };
+    let (lifted_label, purified) = match (&seen, &cells, models.encoders) {
+        (Some((lifted, _)), Some(cells), Encoders::Both { share, .. }) => {
+            let mixed = Mixed::new(lifted, cells, share)?;
+            (mixed.labels(&words, num_labels)?, run(&mixed)?)
+        }
+        (Some((lifted, _)), _, _) => {
+            let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < num_labels);
+            let label = |&label: &i32| if is_label(label) { label } else { -1 };
+            (lifted.consensus.iter().map(label).collect(), run(lifted)?)
+        }
+        (None, Some(cells), _) => (cells.labels(&words, num_labels)?, run(cells)?),
+        (None, None, _) => return Err(PipelineError::NothingSeen { views: 0, unreadable: 0, first_error: None }),
+    };
+    let views = match seen {
+        Some((_, views)) => views,
+        None => ViewReport { points: input.scene.num_points(), ..ViewReport::default() },
+    };
+    drop(cells);
+    let of_voxel = predict(&purified.features, &words, num_labels, options.threshold)?;
     device.sync().map_err(|error| OpError::Device(format!("{error:?}")))?;
     timer.lap("predict");
     Ok(Inferred { lifted_label, of_voxel, purified, views })

@@ -49,15 +49,21 @@ pub struct About {
     pub voxel_axes: [[f64; 3]; 3],
     /// Up direction of the scan.
     pub up: [f64; 3],
-    /// Weights of the vision-language model: a file, or a name in the store.
-    pub xdecoder: String,
+    /// Model whose text encoder embedded the words: xdecoder or clip.
+    #[serde(default = "xdecoder")]
+    pub text: String,
+    /// Weights of that model: a file, or a name in the store.
+    #[serde(alias = "xdecoder")]
+    pub weights: String,
     /// File with its configuration, if one was given.
-    #[serde(serialize_with = "lossy::optional")]
-    pub xdecoder_config: Option<PathBuf>,
+    #[serde(alias = "xdecoder_config", serialize_with = "lossy::optional")]
+    pub config: Option<PathBuf>,
     /// Length in bytes of that weights file, or of the file from which the store's weights were imported.
-    pub xdecoder_bytes: u64,
+    #[serde(alias = "xdecoder_bytes")]
+    pub weights_bytes: u64,
     /// SHA-256 of those weights. Words must be embedded with the same weights.
-    pub xdecoder_sha256: String,
+    #[serde(alias = "xdecoder_sha256")]
+    pub weights_sha256: String,
     /// Words of the run, with its background words. A question competes with them. Empty in files of earlier
     /// versions.
     #[serde(default)]
@@ -156,6 +162,11 @@ impl Saved {
     }
 }
 
+/// Text encoder of files of earlier versions.
+fn xdecoder() -> String {
+    "xdecoder".to_owned()
+}
+
 /// Directions of voxels that are not turned.
 fn own_axes() -> [[f64; 3]; 3] {
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -177,10 +188,11 @@ mod tests {
             origin: Some([1.5, -2.0, 0.0]),
             voxel_axes: own_axes(),
             up: [0.0, 0.0, 1.0],
-            xdecoder: "xdecoder".to_owned(),
-            xdecoder_config: None,
-            xdecoder_bytes: 7,
-            xdecoder_sha256: "ab".to_owned(),
+            text: xdecoder(),
+            weights: "xdecoder".to_owned(),
+            config: None,
+            weights_bytes: 7,
+            weights_sha256: "ab".to_owned(),
             words: vec!["chair".to_owned(), "background".to_owned()],
         }
     }

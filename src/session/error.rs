@@ -61,6 +61,21 @@ pub enum SessionError {
         /// Number of channels of colour and normal.
         geometry: usize,
     },
+    /// The 3D network and the words have different numbers of channels.
+    #[error("{network}: features of {found} channels; those of the words have {words}")]
+    OtherNetwork {
+        /// The 3D network's weights.
+        network: String,
+        /// Channels of its features.
+        found: usize,
+        /// Channels of the words.
+        words: usize,
+    },
+    /// The 3D network is in the space of CLIP, the views are in that of X-Decoder.
+    #[error(
+        "the ensemble needs a 3D network in the space of X-Decoder's words; this one is in the space of CLIP, so it can          only answer alone"
+    )]
+    NoCommonSpace,
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -137,7 +152,7 @@ pub enum SessionError {
         folder: PathBuf,
     },
     /// The saved features were made with other weights.
-    #[error("{}: the features were made with other weights of X-Decoder ({made_with}, SHA-256 {sha256}) than {given}", features.display())]
+    #[error("{}: the features were made with other weights ({made_with}, SHA-256 {sha256}) than {given}", features.display())]
     OtherWeights {
         /// The saved features.
         features: PathBuf,

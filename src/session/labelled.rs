@@ -67,10 +67,10 @@ impl Labeller<'_> {
         let choose = || voxel_size_for_purification(&scene.turned(turn), self.views.compat);
         let (voxel, why) = self.options.voxel.map_or_else(choose, |voxel| (voxel, None));
         notes.extend(why);
-        let options = self.options.of_pipeline(voxel, turn, &self.views);
+        let options = self.options.of_pipeline(voxel, turn, &self.views, self.plan.iterations);
         let models = Models {
-            xdecoder: &self.xdecoder,
-            affinities: self.options.affinities.with(self.student.as_ref()),
+            encoders: self.encoding.with(&self.options),
+            affinities: self.plan.affinities.with(self.student.as_ref()),
             text: &self.text,
             num_labels: self.words.labels.len(),
         };
@@ -88,6 +88,9 @@ const FEW_SEEN: usize = 5;
 fn notes_of(inferred: &Inferred) -> Vec<String> {
     let views = &inferred.views;
     let mut notes = Vec::new();
+    if views.views == 0 {
+        return notes;
+    }
     if views.without_points > 0 {
         notes.push(format!(
             "{} of {} views were left out: too few points or nothing found in them",
@@ -166,7 +169,7 @@ impl Labelled<'_> {
         notes.extend(scan_notes);
         files.push(write_legend(folder, &classes, results.area_unit())?);
         timer.progress("write", 0.3);
-        let origin = &labeller.xdecoder_origin;
+        let origin = &labeller.text_origin;
         let turned = scene.turned(options.turn);
         let about = About {
             scan: scan_file.file_name().map_or_else(PathBuf::new, PathBuf::from),
@@ -178,10 +181,11 @@ impl Labelled<'_> {
                 .then(|| lattice_origin(&turned, options.purify.voxel_size)),
             voxel_axes: options.turn.transpose().to_cols_array_2d(),
             up: placed.cameras.up.to_array(),
-            xdecoder: origin.source.clone(),
-            xdecoder_config: labeller.xdecoder_config.as_ref().and_then(|path| path.canonicalize().ok()),
-            xdecoder_bytes: origin.bytes,
-            xdecoder_sha256: labeller.weights[0].sha256.clone(),
+            text: labeller.weights[0].model.to_owned(),
+            weights: origin.source.clone(),
+            config: labeller.text_config.as_ref().and_then(|path| path.canonicalize().ok()),
+            weights_bytes: origin.bytes,
+            weights_sha256: labeller.weights[0].sha256.clone(),
             words: labeller.words.all(),
         };
         results.write_features(folder, &about)?;
@@ -199,7 +203,8 @@ impl Labelled<'_> {
         let settings = json!({
             "words": labeller.words.labels, "background": labeller.words.background, "threshold": used.threshold,
             "compat": used.views.compat.to_string(), "seed": used.seed, "size": labeller.views.size(),
-            "views": used.views.max_views, "purify": options.purify, "affinities": used.affinities.to_json(),
+            "views": used.views.max_views, "purify": options.purify, "affinities": labeller.plan.affinities.to_json(),
+            "method": labeller.plan.method.to_string(), "share": used.share, "turns": used.turns,
         });
         let summary = Summary {
             geopurify: env!("CARGO_PKG_VERSION"),

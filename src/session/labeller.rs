@@ -8,23 +8,30 @@ use glam::DMat3;
 use serde_json::{Value as Json, json};
 
 use super::SessionError;
-use super::networks::{Network, Networks, WeightsOrigin};
+use super::method::{Method, Plan};
+use super::networks::{Network, Networks, OpenText, WeightsOrigin};
 use super::source::ViewSettings;
+use super::text::{TextModel, check_width, prompted};
 use crate::gpu::Selected;
 use crate::images::draw::palette;
 use crate::labels::Preset;
+use crate::models::minkunet::{MinkUnet, TextSpace};
 use crate::models::student::{Student, StudentConfig};
-use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
-use crate::models::xdecoder::{TextEmbeddings, TextEncoder, XDecoder};
+use crate::models::xdecoder::prompts::BACKGROUND;
+use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
-use crate::pipeline::{Compat, Options, Weights};
+use crate::pipeline::{Compat, Encoders, Network3d, Options, Weights};
 use crate::purify::{self, Affinities, ColorNormal};
 use crate::stages::StageTimer;
 use crate::weights::WeightsError;
 
 /// Words embedded between two reports of progress.
 const LABELS_AT_ONCE: usize = 8;
+/// Weight of the 3D network in the ensemble.
+const USUAL_SHARE: f32 = 0.6;
+/// Turns over which the 3D network's features are averaged.
+const USUAL_TURNS: usize = 4;
 
 /// Source of the weights between neighbouring voxels.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,15 +46,6 @@ pub enum AffinityKind {
 }
 
 impl AffinityKind {
-    /// The networks that labelling needs.
-    #[must_use]
-    pub fn networks(self) -> &'static [Network] {
-        match self {
-            Self::Learned => &[Network::XDecoder, Network::Student],
-            Self::Uniform | Self::ColorNormal(_) => &[Network::XDecoder],
-        }
-    }
-
     /// Returns the affinities, with the student if they are learned.
     pub(super) fn with(self, student: Option<&(Student, StudentConfig)>) -> Affinities<'_> {
         match (student, self) {
@@ -114,6 +112,12 @@ impl Words {
 /// Options of labelling, independent of the words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelOptions {
+    /// Way to label; `None` for the usual one, see [`plan`](Self::plan).
+    pub method: Option<Method>,
+    /// Weight of the 3D network in the ensemble, 0 to 1.
+    pub share: f32,
+    /// Number of turns about the up direction over which the 3D network's features are averaged.
+    pub turns: usize,
     /// Source of the weights between neighbouring voxels.
     pub affinities: AffinityKind,
     /// Factor of the student's cosines before the softmax.
@@ -126,8 +130,9 @@ pub struct LabelOptions {
     pub voxel: Option<f64>,
     /// Neighbours per voxel, 1 to 128.
     pub neighbors: usize,
-    /// Number of times the affinities are applied; 0 leaves the lifted features unchanged.
-    pub iterations: usize,
+    /// Number of times the affinities are applied; 0 leaves the features unchanged. `None` for the usual number, see
+    /// [`plan`](Self::plan).
+    pub iterations: Option<usize>,
     /// Settings of views.
     pub views: ViewSettings,
 }
@@ -136,13 +141,16 @@ impl Default for LabelOptions {
     fn default() -> Self {
         let usual = purify::Settings::default();
         Self {
+            method: None,
+            share: USUAL_SHARE,
+            turns: USUAL_TURNS,
             affinities: AffinityKind::default(),
             sharpness: usual.sharpness,
             threshold: None,
             seed: 0,
             voxel: None,
             neighbors: usual.neighbors,
-            iterations: usual.iterations,
+            iterations: None,
             views: ViewSettings::default(),
         }
     }
@@ -150,7 +158,7 @@ impl Default for LabelOptions {
 
 impl LabelOptions {
     /// Options of the pipeline for voxels of edge `voxel` in a scan turned by `turn`.
-    pub(super) fn of_pipeline(&self, voxel: f64, turn: DMat3, views: &ViewSettings) -> Options {
+    pub(super) fn of_pipeline(&self, voxel: f64, turn: DMat3, views: &ViewSettings, iterations: usize) -> Options {
         let compat = views.compat;
         let voxel_transform = (compat == Compat::Reference).then(|| compat.voxel_transform(voxel, self.seed));
         Options {
@@ -160,7 +168,7 @@ impl LabelOptions {
                 voxel_size: voxel,
                 voxel_transform,
                 neighbors: self.neighbors,
-                iterations: self.iterations,
+                iterations,
                 sharpness: self.sharpness,
                 working_bytes: usize::try_from(views.working_bytes()).unwrap_or(usize::MAX),
             },
@@ -173,22 +181,50 @@ impl LabelOptions {
 pub struct Labeller<'s> {
     pub(super) selected: &'s Selected,
     pub(super) words: Words,
-    pub(super) xdecoder: XDecoder,
+    pub(super) plan: Plan,
+    pub(super) encoding: Encoding,
     /// The student, if affinities are learned.
     pub(super) student: Option<(Student, StudentConfig)>,
     pub(super) text: TextEmbeddings,
     pub(super) options: LabelOptions,
     /// Settings of views, adapted to the model.
     pub(super) views: ViewSettings,
-    /// Weights of X-Decoder, and of the student if there is one.
+    /// Weights of all networks. The first ones embedded the words.
     pub(super) weights: Vec<Weights>,
-    pub(super) xdecoder_origin: WeightsOrigin,
-    pub(super) xdecoder_config: Option<PathBuf>,
+    pub(super) text_origin: WeightsOrigin,
+    pub(super) text_config: Option<PathBuf>,
     precision: Precision,
     /// Words that the model cannot know, see [`note_of_unknown`].
     pub(super) unknown: Vec<String>,
     /// Notes about the words, for the user.
     pub(super) notes: Vec<String>,
+}
+
+/// Networks that give points their features.
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
+pub(super) enum Encoding {
+    Views(XDecoder),
+    Network(MinkUnet),
+    Both(XDecoder, MinkUnet),
+}
+
+impl Encoding {
+    /// The networks with the options of the 3D network.
+    pub(super) fn with(&self, options: &LabelOptions) -> Encoders<'_> {
+        let network = |network| Network3d { network, num_turns: options.turns };
+        match self {
+            Self::Views(xdecoder) => Encoders::Views(xdecoder),
+            Self::Network(model) => Encoders::Network(network(model)),
+            Self::Both(xdecoder, model) => Encoders::Both { xdecoder, network: network(model), share: options.share },
+        }
+    }
+
+    fn xdecoder(&self) -> Option<&XDecoder> {
+        match self {
+            Self::Views(xdecoder) | Self::Both(xdecoder, _) => Some(xdecoder),
+            Self::Network(_) => None,
+        }
+    }
 }
 
 type Hashing = JoinHandle<Result<Weights, WeightsError>>;
@@ -207,22 +243,48 @@ impl<'s> Labeller<'s> {
         options: LabelOptions,
         timer: &mut StageTimer<'_>,
     ) -> Result<Self, SessionError> {
-        let networks = networks.with_demo(options.affinities.networks());
-        let is_learned = options.affinities == AffinityKind::Learned;
+        let plan = options.plan(networks)?;
+        let networks = networks.with_demo(&plan.networks);
+        let needs = |network: Network| plan.networks.contains(&network);
         // Opens weights first, so that missing ones are found before any work.
-        let mut opened = networks.open_xdecoder()?;
-        let student = is_learned.then(|| networks.open_student()).transpose()?;
+        let network = needs(Network::OpenScene).then(|| networks.open_openscene()).transpose()?;
+        let student = needs(Network::Student).then(|| networks.open_student()).transpose()?;
+        let width = network.as_ref().and_then(|network| Some(network.config.heads.first()?.1)).unwrap_or_default();
+        let opened = match plan.text {
+            TextSpace::XDecoder => OpenText::XDecoder(networks.open_xdecoder()?),
+            TextSpace::Clip => OpenText::Clip(networks.open_clip(width)?),
+        };
         // Files are hashed while they are loaded.
-        let mut hashing = vec![hash("xdecoder", &opened.origin)];
+        let text_origin = opened.origin().clone();
+        let mut hashing = vec![hash(opened.name(), &text_origin)];
         hashing.extend(student.as_ref().map(|student| hash("student", &student.origin)));
+        hashing.extend(network.as_ref().map(|network| hash("openscene", &network.origin)));
         timer.progress("load weights", 0.0);
         let student = student.map(|student| {
             let source = student.origin.source.clone();
             student.load(&selected.device).map(|loaded| (loaded, source))
         });
         let student = student.transpose()?;
-        let xdecoder = opened.load(&selected.device)?;
-        let embedding = xdecoder.config.dim_proj;
+        let name = network.as_ref().map(|network| network.origin.source.clone()).unwrap_or_default();
+        let network = network.map(|network| network.load(&selected.device)).transpose()?;
+        let precision = networks.precision;
+        let (text_model, xdecoder, views) = match opened {
+            OpenText::XDecoder(mut opened) if plan.method == Method::OpenScene => {
+                let views = options.views.for_model(&opened.config);
+                (TextModel::XDecoder(opened.load_text_encoder(&selected.device)?), None, views)
+            }
+            OpenText::XDecoder(mut opened) => {
+                let xdecoder = opened.load(&selected.device)?;
+                let views = options.views.for_model(&xdecoder.config);
+                (TextModel::XDecoder(xdecoder.text_encoder.clone()), Some(xdecoder), views)
+            }
+            OpenText::Clip(opened) => (TextModel::Clip(opened.load(&selected.device)?), None, options.views.clone()),
+        };
+        let text = embed_words(&text_model, &words.all(), timer)?;
+        let [_, embedding] = text.rows.dims();
+        if network.is_some() {
+            check_width(&name, width, embedding)?;
+        }
         if let Some(((_, config), source)) = &student
             && config.input_dim != embedding + purify::GEOMETRY_CHANNELS
         {
@@ -233,23 +295,34 @@ impl<'s> Labeller<'s> {
                 geometry: purify::GEOMETRY_CHANNELS,
             });
         }
-        let text = embed_words(&xdecoder, &words.all(), timer)?;
+        let encoding = match (xdecoder, network) {
+            (Some(xdecoder), Some(network)) => Encoding::Both(xdecoder, network),
+            (Some(xdecoder), None) => Encoding::Views(xdecoder),
+            (None, Some(network)) => Encoding::Network(network),
+            // A method without a 3D network looks at views.
+            (None, None) => return Err(SessionError::NoCommonSpace),
+        };
         let weights = hashing.into_iter().map(|hash| Ok(hash.join().map_err(|_| SessionError::Thread)??));
         let all = words.all();
-        let unknown = xdecoder.text_encoder.unknown_words(&all).into_iter().map(str::to_owned).collect();
-        let notes = Vec::from_iter(note_of_unknown(&xdecoder.text_encoder, &all));
+        let unknown = text_model.unknown_words(&all).into_iter().map(str::to_owned).collect();
+        let notes = Vec::from_iter(note_of_unknown(&text_model, &all));
+        let text_config = match plan.text {
+            TextSpace::XDecoder => networks.xdecoder.config.clone(),
+            TextSpace::Clip => networks.clip.config.clone(),
+        };
         Ok(Self {
             selected,
             weights: weights.collect::<Result<_, SessionError>>()?,
-            views: options.views.for_model(&xdecoder.config),
-            xdecoder,
+            views,
+            plan,
+            encoding,
             student: student.map(|(student, _)| student),
             text,
             words,
             options,
-            xdecoder_origin: opened.origin,
-            xdecoder_config: networks.xdecoder.config.clone(),
-            precision: opened.precision,
+            text_origin,
+            text_config,
+            precision,
             unknown,
             notes,
         })
@@ -261,7 +334,13 @@ impl<'s> Labeller<'s> {
         &self.views
     }
 
-    /// Embeddings of the words by X-Decoder.
+    /// How scans are labelled.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Embeddings of the words.
     #[must_use]
     pub fn text(&self) -> &TextEmbeddings {
         &self.text
@@ -273,7 +352,8 @@ impl<'s> Labeller<'s> {
         json!({
             "viewing": self.views.key(),
             "weights": self.weights.iter().map(|weights| &weights.sha256).collect::<Vec<_>>(),
-            "xdecoder": self.xdecoder.config, "precision": format!("{:?}", self.precision),
+            "xdecoder": self.encoding.xdecoder().map(|model| &model.config), "method": self.plan.method.to_string(),
+            "share": self.options.share, "turns": self.options.turns, "precision": format!("{:?}", self.precision),
             "device": self.selected.name,
         })
     }
@@ -293,30 +373,28 @@ impl<'s> Labeller<'s> {
 
 /// Note about words that the model cannot know; `None` if it knows all of them.
 #[must_use]
-pub fn note_of_unknown(encoder: &TextEncoder, words: &[String]) -> Option<String> {
-    let unknown = encoder.unknown_words(words).join(", ");
+pub fn note_of_unknown(model: &TextModel, words: &[String]) -> Option<String> {
+    let unknown = model.unknown_words(words).join(", ");
     let note = || format!("the model never met these words in training, so it cannot know them: {unknown}");
     (!unknown.is_empty()).then(note)
 }
 
-/// Embeds the labels `words` with X-Decoder, and adds a row for the background.
+/// Embeds the labels `words`, and adds a row for the background.
 ///
 /// # Errors
 /// [`SessionError::Op`].
 pub fn embed_words(
-    xdecoder: &XDecoder,
+    model: &TextModel,
     words: &[String],
     timer: &mut StageTimer<'_>,
 ) -> Result<TextEmbeddings, SessionError> {
-    let encoder = &xdecoder.text_encoder;
-    let prompted: Vec<String> = words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]).collect();
+    let prompted = prompted(words);
     let mut rows = Vec::new();
     for (i, labels) in prompted.chunks(LABELS_AT_ONCE).enumerate() {
         timer.progress("embed words", (i * LABELS_AT_ONCE) as f64 / prompted.len() as f64);
-        rows.push(encoder.embed_labels(labels)?);
+        rows.push(model.embed_labels(labels)?);
     }
-    let text =
-        TextEmbeddings { labels: words.to_vec(), rows: Tensor::cat(rows, 0), logit_scale: encoder.logit_scale() };
+    let text = TextEmbeddings { labels: words.to_vec(), rows: Tensor::cat(rows, 0), logit_scale: model.logit_scale() };
     float_values(text.rows.clone())?;
     Ok(text)
 }

@@ -5,6 +5,7 @@ mod beside;
 mod error;
 mod labelled;
 mod labeller;
+mod method;
 mod networks;
 mod pictures;
 mod placed;
@@ -12,6 +13,7 @@ mod question;
 mod scenes;
 mod source;
 mod source_list;
+mod text;
 
 use std::path::Path;
 
@@ -27,13 +29,18 @@ pub use beside::{SCAN_EXTENSIONS, recording_of, split_of};
 pub use error::SessionError;
 pub use labelled::{Labelled, SavedResults};
 pub use labeller::{AffinityKind, LabelOptions, Labeller, Words, embed_words, note_of_unknown};
-pub use networks::{Network, NetworkChoice, Networks, OpenSonata, OpenStudent, OpenXDecoder, WeightsOrigin};
+pub use method::{Method, Plan, UnknownMethod};
+pub use networks::{
+    Network, NetworkChoice, Networks, OpenClip, OpenOpenScene, OpenSonata, OpenStudent, OpenText, OpenXDecoder,
+    WeightsOrigin,
+};
 pub use pictures::{PictureFiles, PictureOptions, SegmentedPicture, Segmenter};
 pub use placed::{Placed, ViewSource};
 pub use question::Answer;
 pub use scenes::scenes_at;
 pub use source::{Opened, Source, ViewSettings, stem};
 pub use source_list::find_sources;
+pub use text::TextModel;
 
 /// A device, and the weights to be used on it. Networks are loaded when they are needed.
 #[derive(Debug)]

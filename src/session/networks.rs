@@ -6,8 +6,11 @@ use burn::prelude::Device;
 use serde::de::DeserializeOwned;
 
 use super::SessionError;
+use super::text::TextModel;
 use crate::models::ModelError;
+use crate::models::clip::{ClipText, ClipTextConfig};
 use crate::models::import::config_in;
+use crate::models::minkunet::{MinkUnet, MinkUnetConfig};
 use crate::models::sonata::{Sonata, SonataConfig};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::{TextEncoder, XDecoder, XDecoderConfig};
@@ -35,14 +38,18 @@ pub struct Networks {
     pub student: NetworkChoice,
     /// The teacher of geometry.
     pub sonata: NetworkChoice,
+    /// The 3D network.
+    pub openscene: NetworkChoice,
+    /// CLIP's text side, which published 3D networks need.
+    pub clip: NetworkChoice,
     /// Precision in which X-Decoder's weights are stored.
     pub precision: Precision,
 }
 
 impl Default for Networks {
     fn default() -> Self {
-        let [xdecoder, student, sonata] = [(); 3].map(|()| NetworkChoice::default());
-        Self { xdecoder, student, sonata, precision: Precision::F32 }
+        let [xdecoder, student, sonata, openscene, clip] = [(); 5].map(|()| NetworkChoice::default());
+        Self { xdecoder, student, sonata, openscene, clip, precision: Precision::F32 }
     }
 }
 
@@ -55,6 +62,10 @@ pub enum Network {
     Student,
     /// Sonata: features of a scan's geometry.
     Sonata,
+    /// A 3D network of OpenScene's architecture: features of a scan in the space of words.
+    OpenScene,
+    /// CLIP's text side: words, for published 3D networks.
+    Clip,
 }
 
 impl Network {
@@ -65,6 +76,8 @@ impl Network {
             Self::XDecoder => "xdecoder",
             Self::Student => "student",
             Self::Sonata => "sonata",
+            Self::OpenScene => "openscene",
+            Self::Clip => "clip",
         }
     }
 }
@@ -75,6 +88,18 @@ impl Networks {
             Network::XDecoder => &self.xdecoder,
             Network::Student => &self.student,
             Network::Sonata => &self.sonata,
+            Network::OpenScene => &self.openscene,
+            Network::Clip => &self.clip,
+        }
+    }
+
+    fn choice_mut(&mut self, network: Network) -> &mut NetworkChoice {
+        match network {
+            Network::XDecoder => &mut self.xdecoder,
+            Network::Student => &mut self.student,
+            Network::Sonata => &mut self.sonata,
+            Network::OpenScene => &mut self.openscene,
+            Network::Clip => &mut self.clip,
         }
     }
 
@@ -96,12 +121,7 @@ impl Networks {
         if self.are_demo(networks) {
             for &network in networks {
                 let weights = demo::BuiltIn::of_model(network.name()).map(|built_in| built_in.name.into());
-                let choice = match network {
-                    Network::XDecoder => &mut chosen.xdecoder,
-                    Network::Student => &mut chosen.student,
-                    Network::Sonata => &mut chosen.sonata,
-                };
-                choice.weights = weights;
+                chosen.choice_mut(network).weights = weights;
             }
         } else if self.needs_demo_xdecoder(networks) {
             chosen.xdecoder.weights = demo::BuiltIn::of_model("xdecoder").map(|built_in| built_in.name.into());
@@ -166,6 +186,36 @@ impl Networks {
             SonataConfig::of(shapes).unwrap_or_else(SonataConfig::published)
         })?;
         Ok(OpenSonata { weights, config, origin })
+    }
+
+    /// Opens the 3D network's weights and determines their configuration.
+    ///
+    /// # Errors
+    /// The same as [`open_xdecoder`](Self::open_xdecoder).
+    pub fn open_openscene(&self) -> Result<OpenOpenScene, SessionError> {
+        let OpenWeights { weights, manifest, origin } = self.open(Network::OpenScene)?;
+        let config = configuration(&weights, manifest, self.openscene.config.as_deref(), "openscene", |shapes| {
+            MinkUnetConfig::of(shapes).unwrap_or_else(MinkUnetConfig::openscene)
+        })?;
+        Ok(OpenOpenScene { weights, config, origin })
+    }
+
+    /// Opens the weights of CLIP's text side and determines their configuration. Without a choice they are those under
+    /// the name that the registry has for a text side of `dim` channels.
+    ///
+    /// # Errors
+    /// The same as [`open_xdecoder`](Self::open_xdecoder).
+    pub fn open_clip(&self, dim: usize) -> Result<OpenClip, SessionError> {
+        let mut chosen = self.clone();
+        if chosen.clip.weights.is_none() {
+            let name = if dim == ClipTextConfig::vit_l14().embed_dim { "clip-vit-l-14-336" } else { "clip-vit-b-32" };
+            chosen.clip.weights = Some(name.into());
+        }
+        let OpenWeights { weights, manifest, origin } = chosen.open(Network::Clip)?;
+        let config = configuration(&weights, manifest, self.clip.config.as_deref(), "clip", |shapes| {
+            ClipTextConfig::of(shapes).unwrap_or_else(ClipTextConfig::vit_b32)
+        })?;
+        Ok(OpenClip { weights, config, precision: self.precision, origin })
     }
 
     /// Opens the student's weights.
@@ -346,6 +396,89 @@ impl OpenSonata {
         let (model, report) = loaded.map_err(|error| needs_configuration("sonata", error))?;
         log::info!("{report}");
         Ok(model)
+    }
+}
+
+/// Text encoder with open weights, not loaded yet.
+#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
+pub enum OpenText {
+    /// X-Decoder's. The rest of the model can be loaded too.
+    XDecoder(OpenXDecoder),
+    /// CLIP's.
+    Clip(OpenClip),
+}
+
+impl OpenText {
+    /// Name of the network.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::XDecoder(_) => Network::XDecoder.name(),
+            Self::Clip(_) => Network::Clip.name(),
+        }
+    }
+
+    /// Origin of the weights.
+    #[must_use]
+    pub fn origin(&self) -> &WeightsOrigin {
+        match self {
+            Self::XDecoder(opened) => &opened.origin,
+            Self::Clip(opened) => &opened.origin,
+        }
+    }
+
+    /// Loads the text encoder alone.
+    ///
+    /// # Errors
+    /// The same as [`OpenXDecoder::load`] and [`OpenClip::load`].
+    pub fn load(self, device: &Device) -> Result<TextModel, SessionError> {
+        Ok(match self {
+            Self::XDecoder(mut opened) => TextModel::XDecoder(opened.load_text_encoder(device)?),
+            Self::Clip(opened) => TextModel::Clip(opened.load(device)?),
+        })
+    }
+}
+
+/// 3D network with open weights, not loaded yet.
+pub struct OpenOpenScene {
+    weights: WeightsFile,
+    /// Configuration of the network.
+    pub config: MinkUnetConfig,
+    /// Origin of its weights.
+    pub origin: WeightsOrigin,
+}
+
+impl OpenOpenScene {
+    /// Loads the network.
+    ///
+    /// # Errors
+    /// [`SessionError::Weights`] naming the key that does not fit.
+    pub fn load(self, device: &Device) -> Result<MinkUnet, SessionError> {
+        let (network, report) = MinkUnet::load_as(self.config, self.weights, device)?;
+        log::info!("{report}");
+        Ok(network)
+    }
+}
+
+/// CLIP's text side with open weights, not loaded yet.
+pub struct OpenClip {
+    weights: WeightsFile,
+    /// Configuration of the text side.
+    pub config: ClipTextConfig,
+    precision: Precision,
+    /// Origin of its weights.
+    pub origin: WeightsOrigin,
+}
+
+impl OpenClip {
+    /// Loads the text side.
+    ///
+    /// # Errors
+    /// [`SessionError::Model`].
+    pub fn load(mut self, device: &Device) -> Result<ClipText, SessionError> {
+        let (text, report) = ClipText::load(&mut self.weights, self.config, self.precision, device)?;
+        log::info!("{report}");
+        Ok(text)
     }
 }
 

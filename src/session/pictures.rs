@@ -7,6 +7,7 @@ use super::SessionError;
 use super::labeller::note_of_unknown;
 use super::networks::{Network, Networks};
 use super::source::ViewSettings;
+use super::text::TextModel;
 use crate::gpu::Selected;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::resize::{fitted, resize_bicubic};
@@ -97,7 +98,7 @@ impl Segmenter {
         let mut opened = networks.with_demo(&[Network::XDecoder]).open_xdecoder()?;
         let model = opened.load(&selected.device)?;
         timer.lap("load the weights");
-        let notes = Vec::from_iter(note_of_unknown(&model.text_encoder, words));
+        let notes = Vec::from_iter(note_of_unknown(&TextModel::XDecoder(model.text_encoder.clone()), words));
         let unknown = model.text_encoder.unknown_words(words).into_iter().map(str::to_owned).collect();
         let text = model.embed_text(words)?;
         float_values(text.rows.clone())?;

@@ -7,12 +7,12 @@ use glam::DVec3;
 
 use super::SessionError;
 use super::labeller::{Words, note_of_unknown};
-use super::networks::{Network, Networks};
+use super::networks::{Network, Networks, OpenText};
+use super::text::TextModel;
 use crate::cloud::{Field, PointCloud};
 use crate::gpu::Selected;
 use crate::images::draw::heat_color;
 use crate::images::write_png;
-use crate::models::xdecoder::TextEncoder;
 use crate::models::xdecoder::prompts::scene_label;
 use crate::ops::float_values;
 use crate::pipeline::{HeatViews, PipelineError, Scene};
@@ -80,7 +80,7 @@ impl Found {
 }
 
 /// Embeds a question and the words that compete with it, in this order. Returns these words too.
-fn embed(encoder: &TextEncoder, question: &str, words: &[String]) -> Result<(Tensor<2>, Vec<String>), SessionError> {
+fn embed(encoder: &TextModel, question: &str, words: &[String]) -> Result<(Tensor<2>, Vec<String>), SessionError> {
     let usual = Words::new([question]).background;
     let mut others: Vec<String> = Vec::new();
     for word in words.iter().chain(&usual) {
@@ -125,17 +125,23 @@ pub(super) fn ask(
     }
     let saved = Saved::read(&features)?;
     let mut networks = networks.clone();
-    if networks.xdecoder.weights.is_none() {
-        networks.xdecoder.weights = Some(PathBuf::from(&saved.about.xdecoder));
-        networks.xdecoder.config = networks.xdecoder.config.or_else(|| saved.about.xdecoder_config.clone());
+    let about = &saved.about;
+    let is_clip = about.text == Network::Clip.name();
+    let choice = if is_clip { &mut networks.clip } else { &mut networks.xdecoder };
+    if choice.weights.is_none() {
+        choice.weights = Some(PathBuf::from(&about.weights));
+        choice.config = choice.config.take().or_else(|| about.config.clone());
     }
-    let mut opened = networks.with_demo(&[Network::XDecoder]).open_xdecoder()?;
+    let opened = match is_clip {
+        true => OpenText::Clip(networks.open_clip(saved.num_channels)?),
+        false => OpenText::XDecoder(networks.with_demo(&[Network::XDecoder]).open_xdecoder()?),
+    };
     timer.lap("read features");
 
     // For the same file that the run used, comparing the length is enough. Another file must be hashed.
-    let origin = opened.origin.clone();
-    let is_same_source = origin.source == saved.about.xdecoder && origin.bytes == saved.about.xdecoder_bytes;
-    let is_same = || Ok::<_, SessionError>(is_same_source || origin.sha256()? == saved.about.xdecoder_sha256);
+    let origin = opened.origin().clone();
+    let is_same_source = origin.source == about.weights && origin.bytes == about.weights_bytes;
+    let is_same = || Ok::<_, SessionError>(is_same_source || origin.sha256()? == about.weights_sha256);
     // Reads and draws the scan while the words go through the model.
     let scan_path = results.join(&saved.about.scan);
     let up = DVec3::from_array(saved.about.up);
@@ -147,7 +153,7 @@ pub(super) fn ask(
             Ok::<_, PipelineError>((scene, views))
         });
         let is_same = threads.spawn(is_same);
-        let text = opened.load_text_encoder(&selected.device).and_then(|encoder| {
+        let text = opened.load(&selected.device).and_then(|encoder| {
             notes.extend(note_of_unknown(&encoder, std::slice::from_ref(&question)));
             embed(&encoder, &question, &saved.about.words)
         });
@@ -156,7 +162,7 @@ pub(super) fn ask(
         Ok::<_, SessionError>((text?, scene?, is_same?))
     })?;
     if !is_same {
-        let (made_with, sha256) = (saved.about.xdecoder, saved.about.xdecoder_sha256);
+        let (made_with, sha256) = (saved.about.weights, saved.about.weights_sha256);
         return Err(SessionError::OtherWeights { features, made_with, sha256, given: origin.source });
     }
     if scene.cloud.len() != saved.voxel_from_point.len() {

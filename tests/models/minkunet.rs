@@ -23,6 +23,7 @@ fn tiny() -> MinkUnetConfig {
         planes: [4, 5, 6, 8, 6, 5, 4, 6],
         layers: [1, 2, 1, 1, 1, 1, 1, 1],
         heads: vec![("final".to_owned(), NUM_LABELS), ("normals".to_owned(), 3)],
+        ..MinkUnetConfig::openscene()
     }
 }
 
@@ -226,6 +227,7 @@ fn sizes_are_free_and_are_found_in_a_checkpoint() {
         planes: [32, 64, 96, 96, 96, 64, 48, 32],
         layers: [2, 1, 1, 3, 1, 1, 1, 1],
         heads: vec![("final".to_owned(), 20)],
+        ..MinkUnetConfig::openscene()
     };
     for config in [narrow.clone(), MinkUnetConfig::openscene()] {
         let keys: BTreeMap<String, Vec<usize>> = config.keys().into_iter().collect();
@@ -238,6 +240,12 @@ fn sizes_are_free_and_are_found_in_a_checkpoint() {
     let of_learning = keys.iter().filter(|(key, _)| !key.contains("running_"));
     assert_eq!(of_learning.map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), 15_564_960);
 
+    // Files of earlier versions say neither the input nor the edge: they are those of the published networks.
+    let old = r#"{"in_channels": 3, "init_dim": 32, "planes": [32, 64, 128, 256, 128, 128, 96, 96],
+        "layers": [2, 2, 2, 2, 2, 2, 2, 2], "heads": [["final", 768]]}"#;
+    assert_eq!(serde_json::from_str::<MinkUnetConfig>(old).unwrap(), MinkUnetConfig::openscene());
+    let other = MinkUnetConfig { in_channels: 3, ..MinkUnetConfig::small(64) };
+    assert_eq!(other.validate(), Err(ConfigError::Input { found: 3, expected: 11 }));
     let no_heads = MinkUnetConfig { heads: Vec::new(), ..narrow.clone() };
     assert_eq!(no_heads.validate(), Err(ConfigError::NoHeads));
     let empty = MinkUnetConfig { layers: [0; 8], ..narrow.clone() };

@@ -88,6 +88,15 @@ impl Cells {
         Ok(Self { positions, features, cell_from_point: grid.voxel_from_point, coords: grid.coords, edge })
     }
 
+    /// The same cells, for a network that takes this edge in metres for theirs: of a scan in another unit.
+    #[must_use]
+    pub fn in_metres(mut self, edge: f64) -> Self {
+        let factor = (edge / self.edge) as f32;
+        self.positions.as_flattened_mut().iter_mut().for_each(|x| *x *= factor);
+        self.edge = edge;
+        self
+    }
+
     /// Number of cells, M.
     #[must_use]
     pub fn len(&self) -> usize {

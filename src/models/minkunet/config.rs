@@ -44,6 +44,17 @@ pub enum ConfigError {
     SameHead(String),
 }
 
+/// Text encoder in whose space a network's first head is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextSpace {
+    /// CLIP's: ViT-B/32 for 512 channels, ViT-L/14@336px for 768, as published.
+    #[default]
+    Clip,
+    /// X-Decoder's.
+    XDecoder,
+}
+
 /// Sizes of a MinkUNet with basic blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MinkUnetConfig {
@@ -58,6 +69,9 @@ pub struct MinkUnetConfig {
     /// Heads on the last stage with their channels. In the published networks the first one, `final`, is compared with
     /// text.
     pub heads: Vec<(String, usize)>,
+    /// Text encoder in whose space the first head is.
+    #[serde(default)]
+    pub text: TextSpace,
     /// What the network is told of a voxel. Nothing in the published networks.
     #[serde(default)]
     pub input: Input,
@@ -84,6 +98,7 @@ impl MinkUnetConfig {
             planes: [32, 64, 128, 256, 128, 128, 96, 96],
             layers: [2; NUM_STAGES],
             heads: vec![(TEXT_HEAD.to_owned(), 768)],
+            text: TextSpace::Clip,
             input: Input::Ones,
             edge_mm: published_edge(),
         }
@@ -98,6 +113,7 @@ impl MinkUnetConfig {
             planes: [32, 64, 96, 96, 96, 64, 48, 48],
             layers: [1, 1, 1, 2, 1, 1, 1, 1],
             heads: vec![(TEXT_HEAD.to_owned(), dim)],
+            text: TextSpace::XDecoder,
             input: Input::ShapeAndColor,
             edge_mm: 50,
         }

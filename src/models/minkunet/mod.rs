@@ -12,7 +12,7 @@ mod train;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 pub use cells::{Cells, Grid, Input};
-pub use config::{ConfigError, MinkUnetConfig, TEXT_HEAD};
+pub use config::{ConfigError, MinkUnetConfig, TEXT_HEAD, TextSpace};
 use net::{Net, Step};
 pub use train::TrainableMinkUnet;
 
