@@ -108,6 +108,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
             let from = scene.recording.as_ref().map_or(String::new(), |path| format!(" with {}", path.display()));
             writeln!(out, "would evaluate {}: {}{from}", scene.name, scene.scan.display())?;
         }
+        args.labelling.write_used(&mut out)?;
         return Ok(ExitCode::SUCCESS);
     }
     let evaluation = Evaluation::new(args.settings(&folder), &args.labelling.options()).map_err(with_way_out)?;

@@ -325,11 +325,7 @@ fn dry_run(args: &InferArgs, words: &Words, jobs: &[Job]) -> Result<ExitCode> {
     if !words.background.is_empty() {
         writeln!(out, "background: {}", words.background.join(", "))?;
     }
-    // Missing weights are faults too.
-    let networks = args.labelling.networks();
-    for origin in networks.origins(&args.labelling.needed()?)? {
-        writeln!(out, "weights: {origin}")?;
-    }
+    args.labelling.write_used(&mut out)?;
     Ok(ExitCode::SUCCESS)
 }
 

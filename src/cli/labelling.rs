@@ -1,11 +1,12 @@
 //! Options of `infer` and `eval` that decide how scans are labelled.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
 
 use super::affinities::AffinityArgs;
-use super::networks::{ClipArgs, WayOut as _, XDecoderArgs, open_session};
+use super::networks::{ClipArgs, WayOut as _, XDecoderArgs, open_session, write_used};
 use super::numbers::{cosine, iterations, length, neighbors};
 use super::progress::Bars;
 use super::viewing::ViewingArgs;
@@ -33,7 +34,7 @@ pub(super) struct LabellingArgs {
     /// Number of neighbours of each voxel, 1 to 128
     #[arg(long, default_value_t = purify::Settings::default().neighbors, value_parser = neighbors)]
     neighbors: usize,
-    /// Number of times that the affinities are applied; 0 leaves the features as they are [default: 18; 0 for a
+    /// Number of times that the affinities are applied; 0 leaves the features as they are [default: 19; 0 for a
     /// published 3D network]
     #[arg(long, value_parser = iterations)]
     iterations: Option<usize>,
@@ -90,6 +91,11 @@ impl LabellingArgs {
 
     pub(super) fn session(&self) -> Result<Session> {
         open_session(self.device, self.networks(), &self.needed()?)
+    }
+
+    /// Writes what a run would use.
+    pub(super) fn write_used(&self, out: &mut dyn Write) -> Result<()> {
+        write_used(out, self.device, &self.networks(), &self.needed()?)
     }
 
     /// Loads the networks and embeds the words, with a progress bar.

@@ -1,12 +1,14 @@
 //! Options that choose the weights of the networks.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use super::say;
+use super::shown::plain;
 use super::weights::PrecisionArg;
-use crate::gpu::{DeviceSelection, Selected};
+use crate::gpu::{DeviceSelection, Selected, select};
 use crate::ops::conv2d::Precision;
 use crate::session::{Network, NetworkChoice, Networks, Session, SessionError};
 
@@ -86,6 +88,20 @@ pub(super) fn open_session(device: DeviceSelection, networks: Networks, needed: 
     let session = Session::with(device, networks)?;
     say_device(session.device());
     Ok(session)
+}
+
+/// Writes the device and the weights that a run would use. A missing device and missing weights are faults too.
+pub(super) fn write_used(
+    out: &mut dyn Write,
+    device: DeviceSelection,
+    networks: &Networks,
+    needed: &[Network],
+) -> Result<()> {
+    for origin in networks.origins(needed)? {
+        writeln!(out, "weights: {}", plain(&origin))?;
+    }
+    writeln!(out, "device: {}", select(device)?.name)?;
+    Ok(())
 }
 
 /// Prints the device and why it was taken.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::networks::{WayOut as _, XDecoderArgs, open_session};
+use super::networks::{WayOut as _, XDecoderArgs, open_session, write_used};
 use super::outputs::check_folder;
 use super::say;
 use super::shown::json_lines;
@@ -119,6 +119,7 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
             writeln!(out, "would label {}, to {}", image.display(), outputs.of(image).output.display())?;
         }
         writeln!(out, "words: {}", words.join(", "))?;
+        write_used(&mut out, args.device, &args.model.networks(), &[Network::XDecoder])?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut timer = StageTimer::default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::cache::CacheArgs;
-use super::networks::{TeacherArgs, XDecoderArgs, open_session};
+use super::networks::{TeacherArgs, XDecoderArgs, open_session, write_used};
 use super::progress::{Bars, StepBar};
 use super::say;
 use super::shown::plain;
@@ -106,11 +106,13 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     if let Some(name) = args.install.as_deref().filter(|name| !is_name(name)) {
         bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'");
     }
-    if args.dry_run {
-        return dry_run(args, &config);
-    }
     let needed: &[Network] = if args.scenes.is_some() { &[Network::XDecoder, Network::Sonata] } else { &[] };
     let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
+    if args.dry_run {
+        let mut out = std::io::stdout().lock();
+        dry_run(args, &config, &mut out)?;
+        return write_used(&mut out, args.device, &networks, needed);
+    }
     let session = open_session(args.device, networks, needed)?;
     let selected = session.device();
     let scenes = match &args.scenes {
@@ -185,8 +187,7 @@ fn find(args: &TrainArgs, scenes: &Path) -> Result<[Vec<Source>; 2]> {
 }
 
 /// Prints what a run would do.
-fn dry_run(args: &TrainArgs, config: &Config) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+fn dry_run(args: &TrainArgs, config: &Config, out: &mut dyn std::io::Write) -> Result<()> {
     let Some(scenes) = &args.scenes else {
         let scenes = scenes_of(&args.output)?;
         let [training, validation] = [&scenes.training, &scenes.validation].map(Vec::len);

@@ -169,3 +169,45 @@ fn lengths(source: &dyn FeatureSource) -> Result<Vec<f32>, WeightsError> {
     }
     Ok(squares.into_iter().map(f32::sqrt).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lift::{Lifter, Projection, View};
+    use crate::ops::project::Visibility;
+    use crate::ops::{float_tensor, int_tensor};
+
+    /// Three points. A view sees the first by a query along x and the second by one along y.
+    fn lifted(device: &Device) -> Lifted {
+        let points = vec![[0.0; 3], [1.0, 0.0, 0.0], [1.2, 0.0, 0.0]];
+        let mut lifter = Lifter::new(points, Visibility::default(), device);
+        let query_from_pixel = int_tensor(vec![0, 1], [1, 2], device);
+        let view = View::from_parts(query_from_pixel, vec![2.0, 0.0, 0.0, 4.0], vec![1.0, 0.0, 0.0, 1.0], 2).unwrap();
+        lifter.add(&Projection::of_pixels(vec![0, 1, -1], [1, 2], device).unwrap(), &view).unwrap();
+        lifter.finish().unwrap()
+    }
+
+    #[test]
+    fn views_and_network_are_weighed_in_unit_length() {
+        let device = Device::flex();
+        let lifted = lifted(&device);
+        let cells = CellFeatures { rows: vec![0.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![0, 0, 1] };
+        let mixed = Mixed::new(&lifted, &cells, 0.75).unwrap();
+        // The third point is in no view: the network alone speaks.
+        let expected = [0.25, 0.75, 0.0, 1.0, 1.0, 0.0];
+        assert_eq!((mixed.num_points(), mixed.num_channels(), mixed.read(0..2).unwrap()), (3, 2, expected.to_vec()));
+        assert_eq!(mixed.read(1..2).unwrap(), [0.75, 1.0, 0.0]);
+        let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
+        assert_eq!(mixed.labels(&words, 2).unwrap(), [1, 1, 0]);
+        assert_eq!(mixed.labels(&words, 1).unwrap(), [-1, -1, 0]);
+        assert_eq!(Mixed::new(&lifted, &cells, 0.25).unwrap().labels(&words, 2).unwrap(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_point_has_the_features_of_its_cell() {
+        let cells = CellFeatures { rows: vec![0.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![1, 0, 1] };
+        assert_eq!(cells.read(0..2).unwrap(), [5.0, 0.0, 0.0, 3.0, 5.0, 0.0]);
+        let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &Device::flex());
+        assert_eq!(cells.labels(&words, 2).unwrap(), [0, 1, 0]);
+    }
+}

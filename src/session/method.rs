@@ -129,7 +129,7 @@ mod tests {
         let options = |method| LabelOptions { method, ..LabelOptions::default() };
         let plan = options(Some(Method::GeoPurify)).plan(&networks).unwrap();
         assert_eq!(plan.networks, [Network::XDecoder, Network::Student]);
-        assert_eq!((plan.iterations, plan.text), (18, TextSpace::XDecoder));
+        assert_eq!((plan.iterations, plan.text), (19, TextSpace::XDecoder));
         let uniform = LabelOptions { affinities: AffinityKind::Uniform, ..options(Some(Method::GeoPurify)) };
         assert_eq!(uniform.plan(&networks).unwrap().networks, [Network::XDecoder]);
     }
