@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::affinities::AffinityArgs;
 use super::networks::{ClipArgs, WayOut as _, XDecoderArgs, open_session, write_used};
-use super::numbers::{cosine, iterations, length, neighbors};
+use super::numbers::{cosine, iterations, length, neighbors, share, turns};
 use super::progress::Bars;
 use super::viewing::ViewingArgs;
 use crate::gpu::DeviceSelection;
@@ -22,6 +22,12 @@ pub(super) struct LabellingArgs {
     /// ensemble is both [default: ensemble with the built-in demo, geopurify with other weights]
     #[arg(long, value_name = "NAME")]
     method: Option<Method>,
+    /// Weight of the 3D network in the ensemble, 0 to 1; the views have the rest
+    #[arg(long, value_name = "SHARE", default_value_t = LabelOptions::default().share, value_parser = share)]
+    share: f32,
+    /// Number of turns about the up direction over which the 3D network's answers are averaged, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = LabelOptions::default().turns, value_parser = turns)]
+    turns: usize,
     /// Leave points unlabelled whose cosine with the nearest word is below this, -1 to 1
     #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
     threshold: Option<f32>,
@@ -66,6 +72,8 @@ impl LabellingArgs {
     pub(super) fn options(&self) -> LabelOptions {
         LabelOptions {
             method: self.method,
+            share: self.share,
+            turns: self.turns,
             affinities: self.affinities.kind(),
             sharpness: self.affinities.sharpness,
             threshold: self.threshold,
@@ -74,7 +82,6 @@ impl LabellingArgs {
             neighbors: self.neighbors,
             iterations: self.iterations,
             views: self.viewing.settings(),
-            ..LabelOptions::default()
         }
     }
 

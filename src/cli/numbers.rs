@@ -26,6 +26,18 @@ pub(super) fn cosine(text: &str) -> Result<f32, String> {
     if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected -1 to 1".to_owned()) }
 }
 
+/// Parses a share from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f32, String> {
+    let value = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected 0 to 1".to_owned()) }
+}
+
+/// Parses a number of turns.
+pub(super) fn turns(text: &str) -> Result<usize, String> {
+    let value = text.parse().map_err(|error| format!("{error}"))?;
+    if (1..=64).contains(&value) { Ok(value) } else { Err("expected 1 to 64".to_owned()) }
+}
+
 /// Parses a number of neighbours.
 pub(super) fn neighbors(text: &str) -> Result<usize, String> {
     let value = text.parse().map_err(|error| format!("{error}"))?;
@@ -47,6 +59,9 @@ mod tests {
         for text in ["nan", "inf", "0", "-1"] {
             assert!(length(text).is_err(), "{text}");
         }
+        assert_eq!((share("0.5"), turns("64")), (Ok(0.5), Ok(64)));
+        assert!(["1.1", "-0.1", "nan"].into_iter().all(|text| share(text).is_err()));
+        assert!(turns("0").is_err() && turns("65").is_err());
         assert_eq!(iterations("10001").unwrap_err(), "expected at most 10000");
     }
 }

@@ -89,6 +89,8 @@ pub struct Inferred {
     pub purified: Purified,
     /// How many views were used, and why others were left out. No views for a 3D network alone.
     pub views: ViewReport,
+    /// Notes for the user.
+    pub notes: Vec<String>,
 }
 
 impl Inferred {
@@ -121,7 +123,15 @@ pub fn infer(
     let (num_words, num_labels) = (models.text.labels.len(), models.num_labels);
     let words = models.text.rows.clone().slice_dim(0, 0..num_words);
     let scan = input.scene.turned(options.turn);
-    let (xdecoder, network) = match models.encoders {
+    let mut notes = Vec::new();
+    let encoders = match models.encoders {
+        Encoders::Both { xdecoder, network, .. } if network.finds_too_sparse(&scan) => {
+            notes.push("points are too far apart for the 3D network: the views alone decide".to_owned());
+            Encoders::Views(xdecoder)
+        }
+        encoders => encoders,
+    };
+    let (xdecoder, network) = match encoders {
         Encoders::Views(xdecoder) => (Some(xdecoder), None),
         Encoders::Network(network) => (None, Some(network)),
         Encoders::Both { xdecoder, network, .. } => (Some(xdecoder), Some(network)),
@@ -135,7 +145,7 @@ pub fn infer(
     let mut run = |features: &dyn FeatureSource| {
         purify(scan.to_purify(), features, models.affinities, options.purify, device, timer)
     };
-    let (lifted_label, purified) = match (&seen, &cells, models.encoders) {
+    let (lifted_label, purified) = match (&seen, &cells, encoders) {
         (Some((lifted, _)), Some(cells), Encoders::Both { share, .. }) => {
             let mixed = Mixed::new(lifted, cells, share)?;
             (mixed.labels(&words, num_labels)?, run(&mixed)?)
@@ -156,5 +166,5 @@ pub fn infer(
     let of_voxel = predict(&purified.features, &words, num_labels, options.threshold)?;
     device.sync().map_err(|error| OpError::Device(format!("{error:?}")))?;
     timer.lap("predict");
-    Ok(Inferred { lifted_label, of_voxel, purified, views })
+    Ok(Inferred { lifted_label, of_voxel, purified, views, notes })
 }

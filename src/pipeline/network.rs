@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::prelude::*;
 use rayon::prelude::*;
 
+use super::voxel::occupied_neighbors;
 use super::{PipelineError, Turned};
 use crate::lift::Lifted;
 use crate::models::minkunet::{Cells, Input, MinkUnet};
@@ -14,6 +15,12 @@ use crate::query::{Predictions, predict};
 use crate::stages::StageTimer;
 use crate::weights::WeightsError;
 
+/// Cells that go through the network at once. Larger scans are cut.
+const MOST_CELLS: usize = 250_000;
+/// Width of the strip around a part that the network sees too, in metres.
+const HALO_METRES: f32 = 2.0;
+/// Occupied cells around a cell, on average, below which points are too far apart for the network.
+const FEWEST_NEIGHBORS: f64 = 4.0;
 /// Channels that are read at once to measure rows.
 const BLOCK_CHANNELS: usize = 16;
 
@@ -26,6 +33,18 @@ pub struct Network3d<'a> {
     pub num_turns: usize,
 }
 
+impl Network3d<'_> {
+    /// Edge of a cell in the scan's unit.
+    fn edge(&self, scan: &Turned<'_>) -> f64 {
+        self.network.config().edge() / scan.scene().metres_per_unit().unwrap_or(1.0)
+    }
+
+    /// True if hardly any cell of `scan` has a neighbour, as in landscapes: the network learned nothing of such scans.
+    pub(super) fn finds_too_sparse(&self, scan: &Turned<'_>) -> bool {
+        occupied_neighbors(scan.positions(), self.edge(scan)) < FEWEST_NEIGHBORS
+    }
+}
+
 /// Features of the cells of a scan by a 3D network. As a [`FeatureSource`], every point has those of its cell.
 #[derive(Clone, Debug)]
 pub(super) struct CellFeatures {
@@ -36,24 +55,42 @@ pub(super) struct CellFeatures {
 }
 
 impl CellFeatures {
-    /// Runs the network on the cells of `scan`, which is turned so that z is up.
+    /// Runs the network on the cells of `scan`, which is turned so that z is up. A scan of more than 250,000 cells is
+    /// cut into parts side by side, each seen with a strip of two metres around it. This is no exact division: the
+    /// network sees farther, but it learned from parts of rooms.
     ///
     /// # Errors
     /// [`PipelineError::Cells`] for a scan of too many cells; [`PipelineError::Op`].
     pub(super) fn of(
         scan: &Turned<'_>,
-        Network3d { network, num_turns }: Network3d<'_>,
+        network: Network3d<'_>,
         device: &Device,
         timer: &mut StageTimer<'_>,
     ) -> Result<Self, PipelineError> {
         timer.progress("3d network", 0.0);
+        let edge = network.edge(scan);
+        let Network3d { network, num_turns } = network;
         let config = network.config();
-        let edge = config.edge() / scan.scene().metres_per_unit().unwrap_or(1.0);
         let colors = scan.scene().colors().filter(|_| config.input != Input::Ones);
         let cells = Cells::new(scan.positions(), colors, config.input, edge)?.in_metres(config.edge());
-        let features = network.features(&cells, num_turns, device)?;
-        let [_, num_channels] = features.dims();
-        let rows = float_values(features)?;
+        let num_channels = config.heads.first().map_or(0, |(_, channels)| *channels);
+        let mut rows = vec![0.0; cells.len() * num_channels];
+        let parts = parts(&cells.positions, (0..cells.len() as u32).collect(), MOST_CELLS);
+        for (number, Part { inner, seen }) in parts.iter().enumerate() {
+            let is_whole = parts.len() == 1;
+            let features = match is_whole {
+                true => network.features(&cells, num_turns, device)?,
+                false => network.features(&cells.part(seen), num_turns, device)?,
+            };
+            let values = float_values(features)?;
+            for (row, cell) in seen.iter().enumerate() {
+                if is_whole || inner.binary_search(cell).is_ok() {
+                    let to = *cell as usize * num_channels;
+                    rows[to..to + num_channels].copy_from_slice(&values[row * num_channels..][..num_channels]);
+                }
+            }
+            timer.progress("3d network", (number + 1) as f64 / parts.len() as f64);
+        }
         timer.lap("3d network");
         Ok(Self { rows, num_channels, cell_from_point: cells.cell_from_point })
     }
@@ -66,6 +103,43 @@ impl CellFeatures {
         let Predictions { label, .. } = predict(&self.rows, words, num_labels, None)?;
         Ok(self.cell_from_point.iter().map(|&cell| label[cell as usize]).collect())
     }
+}
+
+/// Cells of a part, and those that the network sees for it; both ascending.
+struct Part {
+    inner: Vec<u32>,
+    seen: Vec<u32>,
+}
+
+/// Halves `cells` along x or y, whichever is longer, until no part has more than `most`.
+fn parts(positions: &[[f32; 3]], cells: Vec<u32>, most: usize) -> Vec<Part> {
+    let all = cells.clone();
+    let mut waiting = vec![cells];
+    let mut parts = Vec::new();
+    while let Some(mut cells) = waiting.pop() {
+        let bounds = [0, 1].map(|axis| {
+            let along = cells.iter().map(|&cell| positions[cell as usize][axis]);
+            along.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], x| [low.min(x), high.max(x)])
+        });
+        if cells.len() > most.max(1) {
+            let [x, y] = bounds.map(|[low, high]| high - low);
+            let axis = usize::from(y > x);
+            let middle = cells.len() / 2;
+            let along = |cell: &u32| positions[*cell as usize][axis];
+            cells.select_nth_unstable_by(middle, |a, b| along(a).total_cmp(&along(b)).then(a.cmp(b)));
+            waiting.push(cells.split_off(middle));
+            waiting.push(cells);
+            continue;
+        }
+        cells.sort_unstable();
+        let is_near = |cell: &&u32| {
+            let p = positions[**cell as usize];
+            bounds.iter().zip(p).all(|([low, high], x)| x >= low - HALO_METRES && x <= high + HALO_METRES)
+        };
+        let seen = if cells.len() == all.len() { cells.clone() } else { all.iter().filter(is_near).copied().collect() };
+        parts.push(Part { inner: cells, seen });
+    }
+    parts
 }
 
 impl FeatureSource for CellFeatures {
@@ -201,6 +275,22 @@ mod tests {
         assert_eq!(mixed.labels(&words, 2).unwrap(), [1, 1, 0]);
         assert_eq!(mixed.labels(&words, 1).unwrap(), [-1, -1, 0]);
         assert_eq!(Mixed::new(&lifted, &cells, 0.25).unwrap().labels(&words, 2).unwrap(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn parts_cover_every_cell_once_and_see_what_is_around() {
+        let positions: Vec<[f32; 3]> =
+            (0..1000).map(|i| [0.1 * (i % 100) as f32, 0.1 * (i / 100) as f32, 0.0]).collect();
+        let whole = parts(&positions, (0..1000).collect(), 1000);
+        assert_eq!((whole.len(), whole[0].inner.len(), whole[0].seen.len()), (1, 1000, 1000));
+        let cut = parts(&positions, (0..1000).collect(), 300);
+        let mut all: Vec<u32> = cut.iter().flat_map(|part| part.inner.iter().copied()).collect();
+        all.sort_unstable();
+        assert!(cut.len() == 4 && all == Vec::from_iter(0..1000));
+        // Each is 25 columns wide, with 20 more on every side where there are cells.
+        let widths: Vec<usize> = cut.iter().map(|part| part.seen.len() / 10).collect();
+        assert!(widths.iter().all(|width| (45..=66).contains(width)), "{widths:?}");
+        assert!(cut.iter().all(|part| part.inner.iter().all(|cell| part.seen.binary_search(cell).is_ok())));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Labeller<'_> {
             num_labels: self.words.labels.len(),
         };
         let inferred = infer(placed.views(scene), &models, &options, device, timer, on_view)?;
-        notes.extend(inferred.purified.report.notes.iter().cloned());
+        notes.extend(inferred.notes.iter().chain(&inferred.purified.report.notes).cloned());
         notes.extend(notes_of(&inferred));
         Ok(Labelled { labeller: self, scene, placed, inferred, options, notes })
     }

@@ -66,7 +66,7 @@ pub struct OpenSceneSettings {
 impl Default for OpenSceneSettings {
     fn default() -> Self {
         let training = LoopSettings {
-            steps: 5000,
+            steps: 3000,
             learning_rate: 3e-3,
             warmup: 100,
             weight_decay: 0.02,
