@@ -106,6 +106,16 @@ struct Job {
     output: PathBuf,
 }
 
+impl Job {
+    /// The scan, if the job fails without it.
+    fn scan_alone(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Scan(scan) | Source::ScanInRecording { scan, .. } => Some(scan),
+            Source::Recording(_) | Source::SceneFolder { .. } => None,
+        }
+    }
+}
+
 fn words_of(args: &InferArgs) -> Result<Words> {
     let labels = if args.words.is_empty() {
         let preset = match args.preset {
@@ -262,12 +272,8 @@ fn beside(path: &Path) -> PathBuf {
 /// Finds faults of files and folders before networks are loaded.
 fn check(args: &InferArgs, jobs: &[Job]) -> Result<()> {
     for job in jobs {
-        let scan = match &job.source {
-            Source::Scan(scan) | Source::ScanInRecording { scan, .. } => Some(scan),
-            Source::Recording(_) | Source::SceneFolder { .. } => None,
-        };
         // Of several scans, the others are labelled if one fails.
-        if let ([_], Some(scan)) = (jobs, scan) {
+        if let ([_], Some(scan)) = (jobs, job.scan_alone()) {
             recognise(scan)?;
         }
         if let Some(recording) = job.source.recording() {
@@ -313,7 +319,13 @@ fn check_results(folder: &Path, source: &Source, force: bool) -> Result<()> {
 /// Prints what a run would do.
 fn dry_run(args: &InferArgs, words: &Words, jobs: &[Job]) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
+    let mut failed = false;
     for job in jobs {
+        if let Some(Err(error)) = job.scan_alone().map(recognise) {
+            eprintln!("error: {}", plain(&told_once(&error.into())));
+            failed = true;
+            continue;
+        }
         let from = match job.source.recording() {
             Some(recording) if recording != job.source.path() => format!(" with {}", recording.display()),
             Some(_) => " (a recording)".to_owned(),
@@ -326,7 +338,7 @@ fn dry_run(args: &InferArgs, words: &Words, jobs: &[Job]) -> Result<ExitCode> {
         writeln!(out, "background: {}", words.background.join(", "))?;
     }
     args.labelling.write_used(&mut out)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 struct Run<'a> {
