@@ -20,7 +20,9 @@ pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
 pub use network::Network3d;
-pub use results::{Class, Results, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend};
+pub use results::{
+    Class, Results, SQUARE_METRES, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend,
+};
 pub use scene::{Appearance, Scene, Turned};
 pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
 

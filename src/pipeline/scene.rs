@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use glam::{DMat3, DVec3, Vec3};
 
 use super::PipelineError;
-use crate::cloud::PointCloud;
+use crate::cloud::{PointCloud, Unit};
 use crate::purify;
 use crate::views::fuse::{FuseOptions, fuse};
 use crate::views::render::{self, shaded};
@@ -219,10 +219,13 @@ impl Scene {
     /// recording.
     #[must_use]
     pub fn metres_per_unit(&self) -> Option<f64> {
-        if self.is_scaleless {
-            return None;
-        }
-        self.cloud.guess_unit().unit.and_then(crate::cloud::Unit::metres)
+        self.unit().and_then(Unit::metres)
+    }
+
+    /// Unit of the coordinates, stated or guessed; `None` if unknown.
+    #[must_use]
+    pub fn unit(&self) -> Option<Unit> {
+        if self.is_scaleless { None } else { self.cloud.guess_unit().unit }
     }
 
     /// Indices of the points with a position; `None` if all have one.
