@@ -1,11 +1,6 @@
-//! Numbers on the command line and in what it prints.
+//! Numbers on the command line.
 
 use crate::purify::MOST_ITERATIONS;
-
-/// A count with its noun: "1 frame", "2 frames".
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
 
 /// Parses a finite number.
 pub(super) fn finite<T: Into<f64> + Copy + std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
@@ -40,11 +35,6 @@ pub(super) fn neighbors(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_is_not_many() {
-        assert_eq!([0, 1, 2].map(|count| counted(count, "scene")), ["0 scenes", "1 scene", "2 scenes"]);
-    }
 
     #[test]
     fn what_is_no_number_is_refused() {

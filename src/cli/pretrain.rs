@@ -10,6 +10,7 @@ use super::networks::{WayOut as _, XDecoderArgs, say_device};
 use super::progress::{Bars, StepBar, step_message};
 use super::say;
 use super::table::table;
+use crate::counted::counted;
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::pretrain::openscene::{OpenSceneSettings, OpenSceneTask};
 use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
@@ -88,7 +89,7 @@ fn xdecoder(args: &RunArgs) -> Result<()> {
     })?;
     bars.finish();
     let [recorded, scans] = task.num_views();
-    say::line(&format!("{recorded} recorded views, {scans} views of scans"));
+    say::line(&format!("{}, {} of scans", counted(recorded, "recorded view"), counted(scans, "view")));
     let trained = args.train(&mut task, &training, &selected)?;
     report(&trained)
 }
@@ -100,7 +101,7 @@ fn sonata(args: &RunArgs) -> Result<()> {
     let training = settings.training.clone();
     let mut task = SonataTask::new(settings, &args.rooms, &selected.device)?;
     let [learnt, held_out] = task.num_rooms();
-    say::line(&format!("{learnt} rooms to learn from, {held_out} to validate on"));
+    say::line(&format!("{} to learn from, {held_out} to validate on", counted(learnt, "room")));
     let trained = args.train(&mut task, &training, &selected)?;
     report(&trained)
 }
@@ -116,7 +117,7 @@ fn openscene(args: &OpenSceneArgs) -> Result<()> {
     let training = settings.training.clone();
     let mut task = OpenSceneTask::new(settings, &run.rooms, &encoder, &selected.device)?;
     let [learnt, held_out] = task.num_rooms();
-    say::line(&format!("{learnt} rooms to learn from, {held_out} to validate on"));
+    say::line(&format!("{} to learn from, {held_out} to validate on", counted(learnt, "room")));
     let trained = run.train(&mut task, &training, &selected)?;
     report(&trained)
 }

@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::affinities::AffinityArgs;
 use super::networks::open_session;
-use super::numbers::counted;
 use super::outputs::check_folder;
 use super::progress::Bars;
 use super::say;
 use super::shown::json_lines;
 use super::table::{bytes, table};
+use crate::counted::counted;
 use crate::gpu::DeviceSelection;
 use crate::pipeline::{Compat, Scene, voxel_size_for_purification};
 use crate::purify::{FileFeatures, Purified, PurifyError, Settings};

@@ -16,6 +16,7 @@ use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
 use super::words::words;
+use crate::counted::counted;
 use crate::distill::{
     Config, DistillError, Event, PrepareSettings, PreparedScenes, Preparer, Recipe, RunOptions, Scenes, Trained,
     check_run_folder, prepare_scenes, read_config, read_scenes, train, usual_memory,
@@ -136,8 +137,9 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     };
     let [num_training, num_validation] = [&scenes.training, &scenes.validation].map(Vec::len);
     say::line(&format!(
-        "{num_training} scenes to learn from, {num_validation} to validate on; {} epochs",
-        config.epochs
+        "{} to learn from, {num_validation} to validate on; {}",
+        counted(num_training, "scene"),
+        counted(config.epochs, "epoch")
     ));
     if args.max_memory.is_none() && !args.resume {
         let mib = max_memory >> 20;
@@ -193,7 +195,7 @@ fn dry_run(args: &TrainArgs, config: &Config, out: &mut dyn std::io::Write) -> R
     let Some(scenes) = &args.scenes else {
         let scenes = scenes_of(&args.output)?;
         let [training, validation] = [&scenes.training, &scenes.validation].map(Vec::len);
-        writeln!(out, "would resume with {training} scenes to learn from, {validation} to validate on")?;
+        writeln!(out, "would resume with {} to learn from, {validation} to validate on", counted(training, "scene"))?;
         return Ok(());
     };
     let [training, validation] = find(args, scenes)?;
@@ -203,7 +205,8 @@ fn dry_run(args: &TrainArgs, config: &Config, out: &mut dyn std::io::Write) -> R
         }
     }
     let (steps, recipe) = (config.epochs * training.len().div_ceil(config.accumulate), config.recipe);
-    writeln!(out, "{} epochs, {steps} steps, by the recipe {recipe}, into {}", config.epochs, args.output.display())?;
+    let (epochs, steps) = (counted(config.epochs, "epoch"), counted(steps, "step"));
+    writeln!(out, "{epochs}, {steps}, by the recipe {recipe}, into {}", args.output.display())?;
     Ok(())
 }
 
@@ -229,7 +232,11 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
         },
     )?;
     if !failed.is_empty() && !args.skip_failed {
-        bail!("{} scenes could not be prepared: {}; --skip-failed leaves them out", failed.len(), failed.join(", "));
+        bail!(
+            "{} could not be prepared: {}; --skip-failed leaves them out",
+            counted(failed.len(), "scene"),
+            failed.join(", ")
+        );
     }
     Ok(scenes)
 }
