@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::infer::if_results;
 use super::shown::{json_line, plain};
 use super::{info_recording, info_scenes};
 use crate::cloud::{PointCloud, Splats};
@@ -35,6 +36,7 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
             Ok(json) if args.json => writeln!(out, "{json}")?,
             Ok(text) => writeln!(out, "{}", plain(&text))?,
             Err(error) => {
+                let error = if_results(path, error);
                 code = ExitCode::FAILURE;
                 if args.json {
                     let failure = json!({ "file": path.to_string_lossy(), "error": error.to_string() });

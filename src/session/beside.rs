@@ -54,7 +54,7 @@ pub(super) fn is_result(path: &Path) -> bool {
 
 /// True if `folder` holds results of a labelling.
 #[must_use]
-pub(super) fn is_results(folder: &Path) -> bool {
+pub fn is_results(folder: &Path) -> bool {
     folder.join(SUMMARY_FILE).is_file() && folder.join(crate::query::saved::FILE_NAME).is_file()
 }
 
