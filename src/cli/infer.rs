@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use super::labelling::{LabellingArgs, without_prefix};
 use super::outputs::check_writable;
@@ -23,7 +23,7 @@ use crate::images::write_png;
 use crate::labels::{Preset, asprs_class};
 use crate::pipeline::{PipelineError, SUMMARY_FILE, ScanColors, ScanOptions, Scene, SeenView, Summary};
 use crate::session::{
-    Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, is_results, scenes_at, stem,
+    Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, holds_only_results, scenes_at, stem,
 };
 use crate::stages::StageTimer;
 use crate::views::fuse::FuseOptions;
@@ -246,7 +246,8 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
                 words(&all)?.join(", ")
             );
         }
-        sources.extend(scenes_at(path, layout).map_err(|error| if_results(path, error))?);
+        refuse_results(path)?;
+        sources.extend(scenes_at(path, layout)?);
     }
     if sources.is_empty() {
         bail!("nothing to label: give a scan (geopurify infer scene.ply), or a recording (--rgbd DIR)");
@@ -273,13 +274,13 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     Ok(jobs.collect())
 }
 
-/// Says of a folder without scans if it holds the results of a labelling.
-pub(super) fn if_results(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
-    if is_results(path) {
+/// Fails for a folder that holds nothing but the results of a labelling.
+pub(super) fn refuse_results(path: &Path) -> Result<()> {
+    if holds_only_results(path) {
         let path = path.display();
-        return anyhow!("{path}: results of a labelling; search them with geopurify query {path} \"chair\"");
+        bail!("{path}: results of a labelling; search them with geopurify query {path} \"chair\"");
     }
-    error.into()
+    Ok(())
 }
 
 /// True for an argument that was meant as a word, not as a file.

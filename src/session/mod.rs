@@ -25,7 +25,7 @@ use crate::purify::{self, FeatureSource, Purified};
 use crate::stages::StageTimer;
 use crate::views::virtual_cameras::{Options, virtual_cameras};
 
-pub use beside::{SCAN_EXTENSIONS, is_results, recording_of, split_of};
+pub use beside::{SCAN_EXTENSIONS, holds_only_results, is_results, recording_of, split_of};
 pub use error::SessionError;
 pub use labelled::{Labelled, SavedResults};
 pub use labeller::{AffinityKind, LabelOptions, Labeller, Words, embed_words, note_of_unknown};

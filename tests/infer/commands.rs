@@ -54,7 +54,7 @@ impl Inputs {
             TensorSpec::new("features", Dtype::F32, [2, 16]),
             TensorSpec::new("cell_from_point", Dtype::I32, [NUM_POINTS]),
         ];
-        let mut writer = SafetensorsWriter::create(&self.dir.path().join(name), &specs, &Default::default()).unwrap();
+        let mut writer = SafetensorsWriter::create(self.dir.path().join(name), &specs, &Default::default()).unwrap();
         writer.write_f32(&Random(33).floats(32)).unwrap();
         writer.write_i32(&[0; NUM_POINTS]).unwrap();
         writer.finish().unwrap();

@@ -121,6 +121,8 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     let unknown = "never met these words";
     assert!(!succeed(&home, &["query", results_text, "chair"]).contains(unknown));
     assert!(succeed(&home, &["query", results_text, "giraffe"]).contains(&format!("{unknown} in training")));
+    let answer = String::from_utf8_lossy(&run(&home, &["query", results_text, "giraffe"]).stdout).into_owned();
+    assert!(answer.starts_with("the model does not know \"giraffe\"") && answer.contains("centre (m)"), "{answer}");
 }
 
 /// A student as `train` writes it with the demo as its teachers.

@@ -35,6 +35,10 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     // Results are on standard output, what is said of them beside it. Times of stages are for those who ask.
     assert!(out.contains("sheet.png") && !out.contains("whole run") && !out.contains("note:"), "{out}");
     assert!(err.contains("note: 5 virtual cameras") && err.contains("next: geopurify query"), "{err}");
+    // Every word has its row, and why points stay unlabelled is said.
+    let has_row = |word: &str| out.lines().any(|line| line.starts_with(word));
+    assert!(["floor", "wall", "Kiste", "椅子"].into_iter().all(has_row), "{out}");
+    assert!(err.contains("points nearer to \"background\" than to every word stay unlabelled"), "{err}");
     let report = summary(&results);
     assert_eq!(report["settings"]["words"].as_array().unwrap().len(), 4);
     assert_eq!(report["views"]["looked_at"], 5);
@@ -109,6 +113,8 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     for name in ["query-something-to-sit-on.ply", "query-something-to-sit-on.png", "labels-coloured.ply"] {
         assert!(!results.join(name).exists(), "{name}");
     }
+    let (_, err) = succeed(&["infer", text(&other), "--words", "floor", "-o", text(&results), "--views", "2"]);
+    assert!(err.contains("note: this replaces the results for other words: floor, wall, Kiste, 椅子"), "{err}");
 }
 
 #[test]
