@@ -86,6 +86,7 @@ pub mod alloc;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cloud;
+mod counted;
 #[cfg(feature = "train")]
 pub mod distill;
 #[cfg(feature = "session")]

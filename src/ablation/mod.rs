@@ -85,6 +85,16 @@ impl AblationSettings {
     /// Default candidates of the sharpness of learned affinities, in addition to the published 20.
     pub const USUAL_SHARPNESS: [f32; 3] = [10.0, 30.0, 40.0];
 
+    /// Default numbers of training scenes, as far as there are so many.
+    pub const USUAL_SCENES: [usize; 4] = [5, 10, 20, 50];
+
+    /// The [`USUAL_SCENES`](Self::USUAL_SCENES) that `num_training` scenes allow; all scenes if they are fewer.
+    #[must_use]
+    pub fn usual_scenes(num_training: usize) -> Vec<usize> {
+        let fitting: Vec<usize> = Self::USUAL_SCENES.into_iter().filter(|&count| count <= num_training).collect();
+        if fitting.is_empty() { vec![num_training] } else { fitting }
+    }
+
     /// All values of sharpness that are measured: that of `purify`, then the others.
     #[must_use]
     pub fn all_sharpness(&self) -> Vec<f32> {

@@ -207,6 +207,9 @@ mod tests {
         settings().check(50).unwrap();
         let message = settings().check(49).unwrap_err().to_string();
         assert_eq!(message, "50 training scenes were asked for, but there are only 49");
+        assert_eq!(AblationSettings::usual_scenes(28), [5, 10, 20]);
+        assert_eq!(AblationSettings::usual_scenes(50), [5, 10, 20, 50]);
+        assert_eq!(AblationSettings::usual_scenes(2), [2]);
         assert!(AblationSettings { seeds: 0, ..settings() }.check(50).is_err());
         assert!(AblationSettings { scenes: vec![5, 5], ..settings() }.check(50).is_err());
         assert_eq!(settings().all_iterations(), [1, 4, 18, 36]);

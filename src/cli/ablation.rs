@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::cache::CacheArgs;
 use super::networks::{TeacherArgs, XDecoderArgs, open_session};
@@ -39,8 +39,9 @@ pub(super) struct AblationArgs {
     /// Number of students of each kind, each with its own seed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     seeds: u32,
-    /// Numbers of rooms that students learn from; comparisons of other settings use the largest
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "5,10,20,50")]
+    /// Numbers of rooms that students learn from; comparisons of other settings use the largest [default: those
+    /// of 5,10,20,50 that there are; all rooms if they are fewer]
+    #[arg(long, value_name = "N,..", value_delimiter = ',')]
     scenes: Vec<usize>,
     /// Values of T, the paper's number of iterations: affinities are applied T + 1 times
     #[arg(long, value_name = "T,..", value_delimiter = ',', default_value = "1,18,36")]
@@ -92,11 +93,24 @@ pub(super) struct AblationArgs {
 }
 
 pub(super) fn run(args: &AblationArgs) -> Result<()> {
-    let settings = settings(args)?;
+    let mut settings = settings(args)?;
     let most = args.test_rooms.map_or(usize::MAX, |n| n as usize);
-    let found =
+    let mut found =
         LabelledRooms::find(&args.rooms, args.preset, [settings.most_scenes(), args.validation_rooms as usize, most])?;
-    settings.check(found.training.len())?;
+    let num_training = found.training.len();
+    if args.scenes.is_empty() {
+        settings.scenes = AblationSettings::usual_scenes(num_training);
+        found.training.truncate(settings.most_scenes());
+    }
+    if settings.most_scenes() > num_training {
+        bail!(
+            "{} has {num_training} rooms, but --scenes asks for {}; give smaller numbers, or make more rooms with \
+             geopurify synth",
+            args.rooms.join("train").display(),
+            settings.most_scenes()
+        );
+    }
+    settings.check(num_training)?;
     if found.validation.is_empty() {
         say::note("there are no validation rooms, so no settings are chosen for the baselines");
     }
@@ -142,7 +156,7 @@ fn settings(args: &AblationArgs) -> Result<AblationSettings> {
     training.validate()?;
     Ok(AblationSettings {
         seeds: args.seeds as usize,
-        scenes: args.scenes.clone(),
+        scenes: if args.scenes.is_empty() { AblationSettings::USUAL_SCENES.to_vec() } else { args.scenes.clone() },
         iterations: args.iterations.clone(),
         candidates: args.candidates.clone(),
         kernels: AblationSettings::usual_kernels(),

@@ -15,6 +15,7 @@ use super::say;
 use super::shown::{json_line, plain};
 use super::table::table;
 use super::told_once;
+use crate::counted::counted;
 use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
 use crate::eval::metrics::AbsentClasses;
 use crate::eval::report::{Failure, Report, SceneResult};
@@ -153,7 +154,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     print(args, &report, &files)?;
     if num_new > 0 && !args.json {
         let each = seconds / f64::from(num_new);
-        say::line(&format!("{each:.1} s for each of {num_new} scenes, without loading weights"));
+        say::line(&format!("{} in {each:.1} s each, without loading weights", counted(num_new as usize, "scene")));
     }
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -216,14 +217,14 @@ fn print(args: &EvalArgs, report: &Report, files: &[PathBuf]) -> Result<()> {
     write!(out, "{}", table(&["classes", "absent", "mIoU", "mAcc", "allAcc", "f-mIoU"], &rows))?;
     writeln!(
         out,
-        "{} scenes, {} points, {} of them counted",
-        report.num_scenes,
+        "{}, {} points, {} of them counted",
+        counted(report.num_scenes, "scene"),
         report.points,
         report.points - report.ignored
     )?;
     if !report.failed.is_empty() {
         let names: Vec<&str> = report.failed.iter().map(|failure| failure.scene.as_str()).collect();
-        writeln!(out, "{} scenes failed and are missing from all figures: {}", names.len(), names.join(", "))?;
+        writeln!(out, "{} failed, missing from all figures: {}", counted(names.len(), "scene"), names.join(", "))?;
     }
     for file in files {
         writeln!(out, "{}", file.display())?;

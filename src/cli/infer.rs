@@ -16,12 +16,15 @@ use super::table::{stage_table, table};
 use super::told_once;
 use super::words::words;
 use crate::cloud::recognise;
+use crate::counted::counted;
 use crate::files::is_full;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
 use crate::labels::{Preset, asprs_class};
 use crate::pipeline::{PipelineError, SUMMARY_FILE, ScanColors, ScanOptions, Scene, SeenView, Summary};
-use crate::session::{Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, scenes_at, stem};
+use crate::session::{
+    Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, holds_only_results, scenes_at, stem,
+};
 use crate::stages::StageTimer;
 use crate::views::fuse::FuseOptions;
 use crate::views::{Dataset, Layout, detect};
@@ -106,6 +109,16 @@ struct Job {
     output: PathBuf,
 }
 
+impl Job {
+    /// The scan, if the job fails without it.
+    fn scan_alone(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Scan(scan) | Source::ScanInRecording { scan, .. } => Some(scan),
+            Source::Recording(_) | Source::SceneFolder { .. } => None,
+        }
+    }
+}
+
 fn words_of(args: &InferArgs) -> Result<Words> {
     let labels = if args.words.is_empty() {
         let preset = match args.preset {
@@ -130,13 +143,19 @@ fn words_of(args: &InferArgs) -> Result<Words> {
         None if args.no_background => labels.without_background(),
         None => labels,
     };
-    if let ([word], false) = (labels.labels.as_slice(), labels.background.is_empty()) {
-        say::line(&format!(
-            "one word: points nearer to \"{}\" than to \"{word}\" stay unlabelled",
-            labels.background.join(", ")
-        ));
-    }
     Ok(labels)
+}
+
+/// Says why points stay unlabelled.
+fn say_background(words: &Words) {
+    if words.background.is_empty() {
+        return;
+    }
+    let background = words.background.join(", ");
+    say::line(&match words.labels.as_slice() {
+        [word] => format!("one word: points nearer to \"{background}\" than to \"{word}\" stay unlabelled"),
+        _ => format!("points nearer to \"{background}\" than to every word stay unlabelled"),
+    });
 }
 
 /// ASPRS classes of the labels, if they are asked for.
@@ -162,13 +181,15 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     let words = words_of(args)?;
     let jobs = jobs(args)?;
     check(args, &jobs)?;
+    say_background(&words);
     let scan = ScanOptions { colors: args.colors.into(), classification: classification(args, &words)? };
     if args.dry_run {
         return dry_run(args, &words, &jobs);
     }
     let session = args.labelling.session()?;
+    let labels = words.labels.clone();
     let labeller = args.labelling.labeller(&session, words)?;
-    let run = Run { args, labeller: &labeller, scan: &scan };
+    let run = Run { args, labeller: &labeller, words: &labels, scan: &scan };
     let mut failed: Vec<String> = Vec::new();
     let mut next = None;
     for job in &jobs {
@@ -216,13 +237,16 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     let layout = args.labelling.options().views.layout;
     let mut sources: Vec<Source> = Vec::new();
     for path in &args.scans {
-        if !path.exists() && path.extension().is_none() && path.components().count() == 1 && !args.words.is_empty() {
-            let word = path.display();
+        if is_a_word(path) && !args.words.is_empty() {
+            let others = args.scans.iter().filter(|path| is_a_word(path)).map(|path| path.display().to_string());
+            let all: Vec<String> = args.words.iter().cloned().chain(others).collect();
             bail!(
-                "{word}: no such file; several words are one argument: --words \"{}, {word}\"",
-                args.words.join(", ")
+                "{}: no such file; several words are one argument: --words \"{}\"",
+                path.display().to_string().trim_end_matches(','),
+                words(&all)?.join(", ")
             );
         }
+        refuse_results(path)?;
         sources.extend(scenes_at(path, layout)?);
     }
     if sources.is_empty() {
@@ -250,8 +274,22 @@ fn jobs(args: &InferArgs) -> Result<Vec<Job>> {
     Ok(jobs.collect())
 }
 
+/// Fails for a folder that holds nothing but the results of a labelling.
+pub(super) fn refuse_results(path: &Path) -> Result<()> {
+    if holds_only_results(path) {
+        let path = path.display();
+        bail!("{path}: results of a labelling; search them with geopurify query {path} \"chair\"");
+    }
+    Ok(())
+}
+
+/// True for an argument that was meant as a word, not as a file.
+fn is_a_word(path: &Path) -> bool {
+    !path.exists() && path.extension().is_none() && path.components().count() == 1
+}
+
 /// The folder `NAME-labels` beside a scan.
-fn beside(path: &Path) -> PathBuf {
+pub(super) fn beside(path: &Path) -> PathBuf {
     let folder = format!("{}-labels", stem(path));
     match path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).parent() {
         Some(parent) => parent.join(folder),
@@ -262,12 +300,8 @@ fn beside(path: &Path) -> PathBuf {
 /// Finds faults of files and folders before networks are loaded.
 fn check(args: &InferArgs, jobs: &[Job]) -> Result<()> {
     for job in jobs {
-        let scan = match &job.source {
-            Source::Scan(scan) | Source::ScanInRecording { scan, .. } => Some(scan),
-            Source::Recording(_) | Source::SceneFolder { .. } => None,
-        };
         // Of several scans, the others are labelled if one fails.
-        if let ([_], Some(scan)) = (jobs, scan) {
+        if let ([_], Some(scan)) = (jobs, job.scan_alone()) {
             recognise(scan)?;
         }
         if let Some(recording) = job.source.recording() {
@@ -280,7 +314,11 @@ fn check(args: &InferArgs, jobs: &[Job]) -> Result<()> {
 }
 
 fn detect_or(recording: &Path, layout: Option<Layout>) -> Result<Layout> {
-    Ok(layout.map_or_else(|| detect(recording), Ok)?)
+    let found = layout.map_or_else(|| detect(recording), Ok);
+    if found.is_err() && recording.is_file() && recognise(recording).is_ok() {
+        bail!("{}: a scan, not a recording; give it without --rgbd", recording.display());
+    }
+    Ok(found?)
 }
 
 /// Fails if `folder` holds the results of another scan, or the scan itself as a result.
@@ -313,7 +351,13 @@ fn check_results(folder: &Path, source: &Source, force: bool) -> Result<()> {
 /// Prints what a run would do.
 fn dry_run(args: &InferArgs, words: &Words, jobs: &[Job]) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
+    let mut failed = false;
     for job in jobs {
+        if let Some(Err(error)) = job.scan_alone().map(recognise) {
+            eprintln!("error: {}", plain(&told_once(&error.into())));
+            failed = true;
+            continue;
+        }
         let from = match job.source.recording() {
             Some(recording) if recording != job.source.path() => format!(" with {}", recording.display()),
             Some(_) => " (a recording)".to_owned(),
@@ -326,12 +370,13 @@ fn dry_run(args: &InferArgs, words: &Words, jobs: &[Job]) -> Result<ExitCode> {
         writeln!(out, "background: {}", words.background.join(", "))?;
     }
     args.labelling.write_used(&mut out)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 struct Run<'a> {
     args: &'a InferArgs,
     labeller: &'a Labeller<'a>,
+    words: &'a [String],
     scan: &'a ScanOptions,
 }
 
@@ -353,13 +398,22 @@ impl Run<'_> {
         }
     }
 
+    /// A note if `folder` holds results for other words, which will be replaced.
+    fn replaced(&self, folder: &Path) -> Option<String> {
+        let text = std::fs::read(folder.join(SUMMARY_FILE)).ok()?;
+        let summary = serde_json::from_slice::<serde_json::Value>(&text).ok()?;
+        let old: Vec<String> = serde_json::from_value(summary["settings"]["words"].clone()).ok()?;
+        let note = || format!("this replaces the results for other words: {}", some_of(&old));
+        (old != self.words).then(note)
+    }
+
     /// Labels each frame of a recording without poses as a separate scan.
     fn label_frames(&self, dataset: &dyn Dataset, output: &Path) -> Result<()> {
         let frames = self.labeller.views().frames_alone(dataset);
         say::line(&format!(
-            "the recording has no poses: {} of its {} frames are labelled, each alone, in its own camera's axes",
+            "the recording has no poses: {} of its {} are labelled, each alone, in its own camera's axes",
             frames.len(),
-            dataset.len()
+            counted(dataset.len(), "frame")
         ));
         let mut num_failed = 0;
         for &frame in &frames {
@@ -405,9 +459,19 @@ impl Run<'_> {
             Some(folder) => save_view(folder, seen, words),
             None => Ok(()),
         };
+        if let Some(note) = self.replaced(output) {
+            say::note(&note);
+        }
         let labelled = self.labeller.label(scene, source, timer, &mut save_view)?;
         labelled.save_as(output, self.scan, timer).map_err(SessionError::into)
     }
+}
+
+/// Words in a row, not too many of them.
+fn some_of(words: &[String]) -> String {
+    const MOST: usize = 6;
+    let more = if words.len() > MOST { format!(", ... ({} words)", words.len()) } else { String::new() };
+    words[..words.len().min(MOST)].join(", ") + &more
 }
 
 fn create_folder(folder: &Path) -> Result<()> {
@@ -445,7 +509,10 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
         writeln!(out, "{}", json_line(summary)?)?;
         return Ok(());
     }
-    let mut classes: Vec<_> = summary.classes.iter().filter(|class| class.points > 0).collect();
+    // Of a benchmark's many classes, those without points would hide the others.
+    let is_asked_for = |label: i32| label >= 0 && !args.words.is_empty();
+    let mut classes: Vec<_> =
+        summary.classes.iter().filter(|class| class.points > 0 || is_asked_for(class.label)).collect();
     classes.sort_by_key(|class| std::cmp::Reverse(class.points));
     let rows: Vec<_> = classes
         .iter()
@@ -455,7 +522,8 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
                 class.points.to_string(),
                 format!("{:.1} %", 100.0 * class.share),
                 format!("{:.2}", class.area),
-                format!("{:.3}", class.mean_score),
+                // Unlabelled points have no word, so their cosine is of none.
+                if class.label >= 0 && class.points > 0 { format!("{:.3}", class.mean_score) } else { String::new() },
             ]
         })
         .collect();
@@ -465,8 +533,12 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
     }
     writeln!(
         out,
-        "{} points, {} voxels, {} of {} views looked at, {:.1} s",
-        summary.points, summary.voxels, summary.views.looked_at, summary.views.views, summary.seconds
+        "{}, {}, {} of {} looked at, {:.1} s",
+        counted(summary.points, "point"),
+        counted(summary.voxels, "voxel"),
+        summary.views.looked_at,
+        counted(summary.views.views, "view"),
+        summary.seconds
     )?;
     for file in files {
         writeln!(out, "{}", file.display())?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::infer::refuse_results;
 use super::shown::{json_line, plain};
 use super::{info_recording, info_scenes};
 use crate::cloud::{PointCloud, Splats};
@@ -50,6 +51,7 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
 
 /// Describes a folder of scenes, a recording or a scan, as text or as one line of JSON.
 fn describe(path: &Path, is_json: bool) -> anyhow::Result<String> {
+    refuse_results(path)?;
     if let Some(scenes) = info_scenes::scenes_in(path) {
         return Ok(match is_json {
             true => json_line(&info_scenes::json(path, &scenes))?,

@@ -75,14 +75,15 @@ impl TeacherArgs {
 
 /// Opens a session that needs the networks `needed`. Prints the device, and a note if the demo is used.
 pub(super) fn open_session(device: DeviceSelection, networks: Networks, needed: &[Network]) -> Result<Session> {
-    if networks.are_demo(needed) {
+    let is_demo = !needed.is_empty() && networks.are_demo(needed);
+    if is_demo {
         say::line(
             "no published weights are installed, so the built-in demo is used. Its small networks know synthetic rooms and \
              little else. `geopurify weights list` says how to get the published ones",
         );
     }
     let chosen = networks.with_demo(needed);
-    if !networks.are_demo(needed) && chosen.xdecoder != networks.xdecoder {
+    if !is_demo && chosen.xdecoder != networks.xdecoder {
         say::line("the student has the width of the built-in demo, so it is used with the demo's X-Decoder");
     }
     let session = Session::with(device, networks)?;

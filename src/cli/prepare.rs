@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::shown::{json_lines, plain};
 use super::told_once;
+use crate::counted::counted;
 use crate::prepare::{Batch, DataSet, Download, Event, Outcome, Prepared, Settings, prepare_all};
 
 /// Steps of the bar.
@@ -135,7 +136,10 @@ impl Pace {
             Ok(Outcome::Made(manifest)) => {
                 let left = self.left();
                 let separator = if left.is_empty() { "" } else { "; " };
-                format!("{number}/{count} {name}: {} frames, {seconds:.1} s{separator}{left}", manifest.frames)
+                format!(
+                    "{number}/{count} {name}: {}, {seconds:.1} s{separator}{left}",
+                    counted(manifest.frames, "frame")
+                )
             }
             Ok(Outcome::Kept(_)) => {
                 self.add(0.0, weight);
@@ -196,8 +200,9 @@ fn report(args: &CommonArgs, num_scenes: usize, results: Vec<Prepared>, seconds:
         let pace = if frames > 0 { format!(", {:.0} frames a second", frames as f64 / seconds) } else { String::new() };
         writeln!(
             out,
-            "{} scenes made with {frames} frames, {} kept, {} failed in {seconds:.1} s{pace}",
-            made.len(),
+            "{} made with {}, {} kept, {} failed in {seconds:.1} s{pace}",
+            counted(made.len(), "scene"),
+            counted(frames, "frame"),
             outcomes.len() - made.len(),
             failed.len(),
         )?;

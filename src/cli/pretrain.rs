@@ -3,14 +3,14 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::networks::{WayOut as _, XDecoderArgs, say_device};
-use super::progress::{Bars, StepBar};
+use super::progress::{Bars, StepBar, step_message};
 use super::say;
 use super::table::table;
+use crate::counted::counted;
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::pretrain::openscene::{OpenSceneSettings, OpenSceneTask};
 use crate::pretrain::run::{Event, LoopSettings, RunOptions, Task, Trained, train};
@@ -89,7 +89,7 @@ fn xdecoder(args: &RunArgs) -> Result<()> {
     })?;
     bars.finish();
     let [recorded, scans] = task.num_views();
-    say::line(&format!("{recorded} recorded views, {scans} views of scans"));
+    say::line(&format!("{}, {} of scans", counted(recorded, "recorded view"), counted(scans, "view")));
     let trained = args.train(&mut task, &training, &selected)?;
     report(&trained)
 }
@@ -101,7 +101,7 @@ fn sonata(args: &RunArgs) -> Result<()> {
     let training = settings.training.clone();
     let mut task = SonataTask::new(settings, &args.rooms, &selected.device)?;
     let [learnt, held_out] = task.num_rooms();
-    say::line(&format!("{learnt} rooms to learn from, {held_out} to validate on"));
+    say::line(&format!("{} to learn from, {held_out} to validate on", counted(learnt, "room")));
     let trained = args.train(&mut task, &training, &selected)?;
     report(&trained)
 }
@@ -117,7 +117,7 @@ fn openscene(args: &OpenSceneArgs) -> Result<()> {
     let training = settings.training.clone();
     let mut task = OpenSceneTask::new(settings, &run.rooms, &encoder, &selected.device)?;
     let [learnt, held_out] = task.num_rooms();
-    say::line(&format!("{learnt} rooms to learn from, {held_out} to validate on"));
+    say::line(&format!("{} to learn from, {held_out} to validate on", counted(learnt, "room")));
     let trained = run.train(&mut task, &training, &selected)?;
     report(&trained)
 }
@@ -147,14 +147,12 @@ impl RunArgs {
     }
 }
 
-/// Shows the run on standard error: a bar on a terminal, else a line every [`LINE_EVERY`] steps.
+/// Shows the run on standard error.
 struct Shown {
     steps: StepBar,
     loss: f64,
 }
 
-/// Number of steps from line to line without a terminal.
-const LINE_EVERY: u64 = 50;
 /// Weight of a new step's loss in the smoothed loss that is shown.
 const FRESH: f64 = 0.05;
 
@@ -166,25 +164,11 @@ impl Shown {
     fn show(&mut self, event: &Event<'_>) {
         match event {
             Event::Note(note) => self.steps.say(&format!("note: {note}")),
-            Event::Step { step, num_steps, report, remaining } => {
+            Event::Step { step, report, remaining, .. } => {
                 let loss = report.loss;
                 self.loss = if self.loss.is_nan() { loss } else { self.loss + FRESH * (loss - self.loss) };
-                let left = Duration::try_from_secs_f64(*remaining).unwrap_or_default().as_secs();
-                let message = format!(
-                    "loss {:.3}  rate {:.1e}  {:.2} s a step  {}:{:02}:{:02} left",
-                    self.loss,
-                    report.learning_rate,
-                    report.seconds,
-                    left / 3600,
-                    left / 60 % 60,
-                    left % 60
-                );
-                if self.steps.is_terminal {
-                    self.steps.bar.set_position(*step);
-                    self.steps.bar.set_message(message);
-                } else if step.is_multiple_of(LINE_EVERY) || step == num_steps {
-                    say::line(&format!("{step}/{num_steps} {message}"));
-                }
+                let message = step_message(self.loss, report.learning_rate, report.seconds, *remaining);
+                self.steps.show(*step, message);
             }
             Event::Validation { step, figures, seconds } => {
                 let figures = figures.iter().filter_map(|(name, value)| Some((name.strip_prefix("val_")?, value)));

@@ -3,6 +3,9 @@
 //! then.
 
 use std::io::{IsTerminal as _, stderr};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,31 +13,124 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::say;
 use super::shown::plain;
 
-/// The bar of a training, which counts its steps. It is shown only on a terminal.
+/// Progress of a training, which counts its steps: a bar on a terminal, else lines from time to time, also while
+/// a step takes long.
 pub(super) struct StepBar {
-    pub(super) bar: ProgressBar,
-    pub(super) is_terminal: bool,
+    bar: Option<ProgressBar>,
+    steps: Arc<Mutex<Steps>>,
+    /// The thread that prints the lines. It ends when the sender is dropped.
+    printer: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+/// The steps of a training.
+struct Steps {
+    done: u64,
+    all: u64,
+    message: String,
+    /// The step of the last line.
+    printed: Option<u64>,
+    last_line: Instant,
+    start: Instant,
 }
 
 impl StepBar {
-    pub(super) fn new(num_steps: u64) -> Self {
-        let bar = ProgressBar::new(num_steps);
-        // The template is a constant, and a bar without a style is better than none.
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
-            bar.set_style(style);
+    pub(super) fn new(all: u64) -> Self {
+        let now = Instant::now();
+        let steps = Steps { done: 0, all, message: String::new(), printed: None, last_line: now, start: now };
+        let steps = Arc::new(Mutex::new(steps));
+        if say::is_quiet() {
+            return Self { bar: None, steps, printer: None };
         }
-        Self { bar, is_terminal: stderr().is_terminal() }
+        if stderr().is_terminal() {
+            let bar = ProgressBar::new(all);
+            // The template is a constant, and a bar without a style is better than none.
+            if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(TICK);
+            return Self { bar: Some(bar), steps, printer: None };
+        }
+        let (stop, stopped) = channel::<()>();
+        let shared = Arc::clone(&steps);
+        let work = move || {
+            while matches!(stopped.recv_timeout(PAUSE), Err(RecvTimeoutError::Timeout)) {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).print_if_due();
+            }
+        };
+        Self { bar: None, steps, printer: Some((stop, std::thread::spawn(work))) }
+    }
+
+    /// Shows that `done` steps are done. `message` is about the last of them.
+    pub(super) fn show(&self, done: u64, message: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(message);
+            return;
+        }
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        (steps.done, steps.message) = (done, message);
+        if done == steps.all {
+            steps.print();
+        }
     }
 
     /// Prints a line, above the bar if there is one.
     pub(super) fn say(&self, line: &str) {
-        if self.is_terminal && !say::is_quiet() { self.bar.println(plain(line)) } else { say::line(line) }
+        match &self.bar {
+            Some(bar) => bar.println(plain(line)),
+            None => say::line(line),
+        }
     }
 }
 
 impl Drop for StepBar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if let Some((stop, printer)) = self.printer.take() {
+            drop(stop);
+            // The thread only prints, so there is nothing to do if it failed.
+            let _ = printer.join();
+        }
+    }
+}
+
+impl Steps {
+    /// Prints a line if there is a new step, or if nothing was printed for long.
+    fn print_if_due(&mut self) {
+        if self.done < self.all && (self.printed != Some(self.done) || self.last_line.elapsed() >= LONG_PAUSE) {
+            self.print();
+        }
+    }
+
+    fn print(&mut self) {
+        say::line(&self.line(self.start.elapsed()));
+        self.printed = Some(self.done);
+        self.last_line = Instant::now();
+    }
+
+    fn line(&self, since: Duration) -> String {
+        let Self { done, all, message, .. } = self;
+        match message.is_empty() {
+            true => format!("the first step is not done yet, {} so far", duration(since.as_secs_f64())),
+            false => format!("{done}/{all} {message}"),
+        }
+    }
+}
+
+/// What is known of a step, for people.
+pub(super) fn step_message(loss: f64, learning_rate: f64, seconds: f64, remaining: f64) -> String {
+    format!("loss {loss:.4}  rate {learning_rate:.2e}  {seconds:.2} s a step  {} left", duration(remaining))
+}
+
+/// Formats seconds as hours, minutes and seconds.
+fn duration(seconds: f64) -> String {
+    let seconds = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    match (seconds / 3600, seconds / 60 % 60) {
+        (0, 0) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min {:02} s", seconds % 60),
+        (hours, minutes) => format!("{hours} h {minutes:02} min"),
     }
 }
 
@@ -43,6 +139,12 @@ const STEPS: u64 = 1000;
 
 /// Time between two lines about one stage, without a terminal.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// Time between two lines about one step of a training.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
+
+/// Time between two drawings of a bar.
+const TICK: Duration = Duration::from_millis(500);
 
 /// The progress bars of a run. Without a terminal they are lines.
 pub(super) struct Bars {
@@ -114,6 +216,27 @@ impl Drop for Bars {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_for_people() {
+        assert_eq!(duration(59.9), "59 s");
+        assert_eq!(duration(61.0), "1 min 01 s");
+        assert_eq!(duration(7322.0), "2 h 02 min");
+        assert_eq!(duration(f64::NAN), "0 s");
+    }
+
+    #[test]
+    fn a_training_says_how_far_it_is_before_its_first_step_too() {
+        let now = Instant::now();
+        let steps =
+            |done, message: String| Steps { done, all: 100, message, printed: None, last_line: now, start: now };
+        assert_eq!(
+            steps(0, String::new()).line(Duration::from_secs(70)),
+            "the first step is not done yet, 1 min 10 s so far"
+        );
+        let message = step_message(1.25, 1e-3, 0.5, 49.5);
+        assert_eq!(steps(1, message).line(Duration::ZERO), "1/100 loss 1.2500  rate 1.00e-3  0.50 s a step  49 s left");
+    }
 
     #[test]
     fn a_long_stage_says_how_far_it_is() {

@@ -14,10 +14,11 @@ use super::progress::Bars;
 use super::say;
 use super::shown::json_lines;
 use super::table::{bytes, table};
+use crate::counted::counted;
 use crate::gpu::DeviceSelection;
 use crate::pipeline::{Compat, Scene, voxel_size_for_purification};
-use crate::purify::{FileFeatures, Purified, Settings};
-use crate::session::{AffinityKind, NetworkChoice, Networks};
+use crate::purify::{FileFeatures, Purified, PurifyError, Settings};
+use crate::session::{AffinityKind, Network, NetworkChoice, Networks, SessionError};
 use crate::stages::{StageTimer, peak_memory};
 use crate::weights::SafetensorsFile;
 
@@ -33,7 +34,7 @@ pub(super) struct PurifyArgs {
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
     /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the
-    /// store's `student`]
+    /// store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
     /// Output file (safetensors): purified `features [V, C]`, `voxel_coords [V, 3]`, `voxel_from_point [N]`
@@ -66,11 +67,13 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     let student = NetworkChoice { weights: args.student.clone(), config: None };
     let networks = Networks { student, ..Networks::default() };
     let affinities = args.affinities.kind();
-    if affinities == AffinityKind::Learned {
+    let needed: &[Network] = if affinities == AffinityKind::Learned { &[Network::Student] } else { &[] };
+    let is_demo = !needed.is_empty() && networks.are_demo(needed);
+    if !needed.is_empty() {
         // Missing weights are found before the work too.
-        networks.open_student()?;
+        networks.with_demo(needed).open_student()?;
     }
-    let session = open_session(args.device, networks, &[])?;
+    let session = open_session(args.device, networks, needed)?;
     let mut bars = Bars::new();
     let mut progress = |stage, share| bars.show(stage, share);
     let mut timer = StageTimer::with_progress(&mut progress);
@@ -81,11 +84,12 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     let tensor = file.tensor(&name)?;
     if tensor.shape.first() != Some(&scene.cloud.len()) {
         bail!(
-            "{}: '{name}' is {:?}, {} has {} points: one row per point is needed, in the scan's order",
+            "{}: '{name}' is {:?}, {} has {} points: one row per point is needed, in the scan's order{}",
             args.features.display(),
             tensor.shape,
             args.scan.display(),
-            scene.cloud.len()
+            scene.cloud.len(),
+            rows_of(&file)
         );
     }
     let features = FileFeatures::new(tensor, scene.kept())?;
@@ -100,7 +104,8 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
         working_bytes: args.working_memory as usize * (1 << 20),
     };
     let result = session.purify(&scene, &features, affinities, settings, &mut timer);
-    let mut purified = result.with_context(|| format!("purifying {}", args.scan.display()))?;
+    let way_out = |error| with_way_out(error, is_demo, is_of_encode(&file));
+    let mut purified = result.map_err(way_out).with_context(|| format!("purifying {}", args.scan.display()))?;
     purified.report.notes.extend(why);
     if scene.kept().is_some() {
         let dropped = scene.cloud.len() - scene.num_points();
@@ -112,6 +117,43 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     drop(timer);
     bars.finish();
     report(args, &purified, &session.device().name, seconds)
+}
+
+/// What the rows of a file are if they are not those of points.
+fn rows_of(file: &SafetensorsFile) -> &'static str {
+    let names = file.names();
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    if has("cell_from_point") {
+        "; these are features by cell, as `encode` writes them; write one row for each point with `encode --per-point`"
+    } else if has("voxel_from_point") {
+        "; these are features by voxel, as `infer` and `purify` write them; they are purified already"
+    } else {
+        ""
+    }
+}
+
+/// True if `encode` wrote the file.
+fn is_of_encode(file: &SafetensorsFile) -> bool {
+    let about = file.metadata().and_then(|metadata| metadata.get("geopurify"));
+    let about = about.and_then(|about| serde_json::from_str::<serde_json::Value>(about).ok());
+    about.is_some_and(|about| ["scan", "voxel_size", "up"].iter().all(|key| about.get(key).is_some()))
+        && !file.names().iter().any(|name| name == "voxel_from_point")
+}
+
+/// Adds to an error whose features the student takes.
+fn with_way_out(error: SessionError, is_demo: bool, is_of_encode: bool) -> anyhow::Error {
+    if !matches!(error, SessionError::Purify(PurifyError::ChannelCount { .. })) {
+        return error.into();
+    }
+    let mut told = error.to_string();
+    if is_of_encode {
+        told += "; these are Sonata's features, as `encode` writes them, but a student takes those of the pictures; \
+                 --affinities uniform takes any";
+    } else if is_demo {
+        told += "; this is the student of the built-in demo: name another with --student, or install the published \
+                 one: geopurify weights import student geopurify.pth";
+    }
+    anyhow::anyhow!(told)
 }
 
 /// Returns the name of the tensor: the one asked for, else the file's only one, else `features`.
@@ -154,11 +196,12 @@ fn report(args: &PurifyArgs, purified: &Purified, device: &str, seconds: f64) ->
     if say::is_verbose() {
         write!(out, "{}", table(&["stage", "seconds", "moved", "GB/s", "peak memory"], &rows))?;
     }
-    writeln!(
-        out,
-        "{} points, {} voxels, {} tile(s); rows of A sum to 1 within {:.1e}",
-        report.num_points, report.num_voxels, report.num_tiles, report.max_row_sum_error
-    )?;
+    if say::is_verbose() {
+        let tiles = counted(report.num_tiles, "tile");
+        writeln!(out, "{tiles}; rows of A sum to 1 within {:.1e}", report.max_row_sum_error)?;
+    }
+    let (points, voxels) = (counted(report.num_points, "point"), counted(report.num_voxels, "voxel"));
+    writeln!(out, "{points}, {voxels}")?;
     writeln!(out, "{}", args.output.display())?;
     Ok(())
 }

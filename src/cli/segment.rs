@@ -17,7 +17,7 @@ use super::told_once;
 use super::words::words;
 use crate::gpu::DeviceSelection;
 use crate::images::draw::Style;
-use crate::images::is_written;
+use crate::images::{is_written, recognise_image};
 use crate::labels::Preset;
 use crate::session::{Network, PictureFiles, PictureOptions, SegmentedPicture, SessionError};
 use crate::stages::{StageTimer, peak_memory};
@@ -113,14 +113,24 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let words = words_of(args)?;
     let images = pictures_of(&args.images)?;
     let outputs = Outputs::new(args, &images)?;
+    // Of several pictures, the others are labelled if one fails.
+    if let [only] = images.as_slice() {
+        recognise_image(only)?;
+    }
     if args.dry_run {
         let mut out = std::io::stdout().lock();
+        let mut failed = false;
         for image in &images {
+            if let Err(error) = recognise_image(image) {
+                eprintln!("error: {}", told_once(&error.into()));
+                failed = true;
+                continue;
+            }
             writeln!(out, "would label {}, to {}", image.display(), outputs.of(image).output.display())?;
         }
         writeln!(out, "words: {}", words.join(", "))?;
         write_used(&mut out, args.device, &args.model.networks(), &[Network::XDecoder])?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
     let mut timer = StageTimer::default();
     let session = open_session(args.device, args.model.networks(), &[Network::XDecoder])?;

@@ -11,6 +11,7 @@ use super::numbers::finite;
 use super::outputs::check_folder;
 use super::say;
 use super::table::table;
+use crate::counted::counted;
 use crate::distill::label_counts::{CountSettings, count_labels};
 use crate::distill::select::{
     Kept, SceneMetrics, SelectError, SelectSettings, Selection, read_table, select, write_list, write_selection,
@@ -190,26 +191,47 @@ fn report(args: &SelectArgs, scenes: &[SceneMetrics], selection: &Selection, lis
     write!(out, "{}", table(&["", "scene", "score", "cluster", "Nc", "Hc"], &rows))?;
     writeln!(
         out,
-        "{} scenes; {} of them with {median_present} classes and {median_entropy:.4} bits or more (the medians), in {num_clusters} clusters",
-        scenes.len(),
+        "{}; {} of them with {median_present} classes and {median_entropy:.4} bits or more (the medians), in {}",
+        counted(scenes.len(), "scene"),
         kept.len(),
+        counted(*num_clusters, "cluster")
     )?;
     if selected.len() < args.subset {
         writeln!(
             out,
-            "note: {} scenes instead of {}: a cluster gives {} at most, and some have fewer; fewer --clusters give more",
-            selected.len(),
+            "note: {} instead of {}: {}",
+            counted(selected.len(), "scene"),
             args.subset,
-            args.subset.div_ceil(*num_clusters),
+            why_fewer(args.subset, kept.len(), *num_clusters)
         )?;
     }
     writeln!(out, "{}\n{}", args.output.display(), list.display())?;
     Ok(())
 }
 
+/// Why fewer than `subset` scenes are selected of those `kept`.
+fn why_fewer(subset: usize, kept: usize, num_clusters: usize) -> String {
+    if kept < subset {
+        format!(
+            "only scenes with as many classes and as much entropy as the median or more are taken, and {kept} have both"
+        )
+    } else {
+        format!(
+            "a cluster gives {} at most, and some have fewer; fewer --clusters give more",
+            subset.div_ceil(num_clusters.max(1))
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_for_fewer_scenes_is_the_true_one() {
+        assert!(why_fewer(20, 1, 1).ends_with("and 1 have both"));
+        assert_eq!(why_fewer(4, 6, 3), "a cluster gives 2 at most, and some have fewer; fewer --clusters give more");
+    }
 
     #[test]
     fn classes_are_a_number_or_a_set() {

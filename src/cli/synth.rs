@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::networks::say_device;
+use super::outputs::check_writable;
 use super::progress::Bars;
 use super::say;
 use super::shown::json_lines;
@@ -79,6 +80,7 @@ pub(super) fn run(args: &SynthArgs) -> Result<()> {
     if counts == [0; 3] {
         bail!("no rooms are asked for: give --rooms, or --train, --val and --test");
     }
+    check_writable(&args.output)?;
     let selected = select(args.device)?;
     say_device(&selected);
     let mut bars = Bars::new();

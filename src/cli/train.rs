@@ -3,28 +3,29 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::cache::CacheArgs;
 use super::networks::{TeacherArgs, XDecoderArgs, open_session, write_used};
-use super::progress::{Bars, StepBar};
+use super::outputs::check_writable;
+use super::progress::{Bars, StepBar, step_message};
 use super::say;
 use super::shown::plain;
 use super::table::table;
 use super::told_once;
 use super::viewing::ViewingArgs;
 use super::words::words;
+use crate::counted::counted;
 use crate::distill::{
     Config, DistillError, Event, PrepareSettings, PreparedScenes, Preparer, Recipe, RunOptions, Scenes, Trained,
-    prepare_scenes, read_config, read_scenes, train, usual_memory,
+    check_run_folder, prepare_scenes, read_config, read_scenes, train, usual_memory,
 };
 use crate::gpu::DeviceSelection;
 use crate::labels::{Preset, UnknownPreset};
 use crate::models::import::{ImportOptions, import};
 use crate::pipeline::Compat;
-use crate::session::{Network, Networks, Session, SessionError, Source, find_sources, split_of};
+use crate::session::{Network, Networks, Session, SessionError, Source, find_sources};
 use crate::weights::is_name;
 use crate::weights::registry::Registry;
 use crate::weights::store::Store;
@@ -42,7 +43,8 @@ pub(super) struct TrainArgs {
     /// Validation scenes, given in the same way; the student does not learn from them
     #[arg(long, value_name = "LIST|DIR", requires = "scenes")]
     validation: Option<PathBuf>,
-    /// Folder that holds the entries of a list [default: the list's own folder]
+    /// Folder that holds the entries of a list; of one with train and val, the part that is needed [default: the
+    /// list's own folder]
     #[arg(long, value_name = "DIR", requires = "scenes")]
     data: Option<PathBuf>,
     /// Folder for weights, checkpoints and logs
@@ -106,6 +108,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     if let Some(name) = args.install.as_deref().filter(|name| !is_name(name)) {
         bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'");
     }
+    check_run_folder(&args.output, args.resume)?;
+    check_writable(&args.output)?;
     let needed: &[Network] = if args.scenes.is_some() { &[Network::XDecoder, Network::Sonata] } else { &[] };
     let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
     if args.dry_run {
@@ -133,8 +137,9 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     };
     let [num_training, num_validation] = [&scenes.training, &scenes.validation].map(Vec::len);
     say::line(&format!(
-        "{num_training} scenes to learn from, {num_validation} to validate on; {} epochs",
-        config.epochs
+        "{} to learn from, {num_validation} to validate on; {}",
+        counted(num_training, "scene"),
+        counted(config.epochs, "epoch")
     ));
     if args.max_memory.is_none() && !args.resume {
         let mib = max_memory >> 20;
@@ -180,8 +185,7 @@ fn benchmark(name: &str) -> Result<Preset, String> {
 /// Finds the training and the validation scenes.
 fn find(args: &TrainArgs, scenes: &Path) -> Result<[Vec<Source>; 2]> {
     let find = |path: &Path, split: &str| {
-        let part = split_of(path, split).unwrap_or_else(|| path.to_path_buf());
-        find_sources(&part, args.data.as_deref(), args.viewing.settings().layout).map_err(with_data)
+        find_sources(path, args.data.as_deref(), split, args.viewing.settings().layout).map_err(with_data)
     };
     Ok([find(scenes, "train")?, args.validation.as_deref().map_or(Ok(Vec::new()), |path| find(path, "val"))?])
 }
@@ -191,7 +195,7 @@ fn dry_run(args: &TrainArgs, config: &Config, out: &mut dyn std::io::Write) -> R
     let Some(scenes) = &args.scenes else {
         let scenes = scenes_of(&args.output)?;
         let [training, validation] = [&scenes.training, &scenes.validation].map(Vec::len);
-        writeln!(out, "would resume with {training} scenes to learn from, {validation} to validate on")?;
+        writeln!(out, "would resume with {} to learn from, {validation} to validate on", counted(training, "scene"))?;
         return Ok(());
     };
     let [training, validation] = find(args, scenes)?;
@@ -201,7 +205,8 @@ fn dry_run(args: &TrainArgs, config: &Config, out: &mut dyn std::io::Write) -> R
         }
     }
     let (steps, recipe) = (config.epochs * training.len().div_ceil(config.accumulate), config.recipe);
-    writeln!(out, "{} epochs, {steps} steps, by the recipe {recipe}, into {}", config.epochs, args.output.display())?;
+    let (epochs, steps) = (counted(config.epochs, "epoch"), counted(steps, "step"));
+    writeln!(out, "{epochs}, {steps}, by the recipe {recipe}, into {}", args.output.display())?;
     Ok(())
 }
 
@@ -227,7 +232,11 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
         },
     )?;
     if !failed.is_empty() && !args.skip_failed {
-        bail!("{} scenes could not be prepared: {}; --skip-failed leaves them out", failed.len(), failed.join(", "));
+        bail!(
+            "{} could not be prepared: {}; --skip-failed leaves them out",
+            counted(failed.len(), "scene"),
+            failed.join(", ")
+        );
     }
     Ok(scenes)
 }
@@ -236,6 +245,9 @@ fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Sessi
 fn with_data(error: SessionError) -> anyhow::Error {
     match error {
         SessionError::ListEntry { .. } => anyhow::anyhow!("{error}; --data DIR says where the entries are"),
+        SessionError::SeveralScenes { .. } => {
+            anyhow::anyhow!("{error}; name the folder of the one that is meant with --data DIR")
+        }
         _ => error.into(),
     }
 }
@@ -261,7 +273,7 @@ fn scenes_of(run: &Path) -> Result<Scenes> {
     })
 }
 
-/// Shows the run on standard error: a bar on a terminal, else a line per epoch.
+/// Shows the run on standard error: its steps, and a line per epoch.
 struct Shown {
     steps: StepBar,
     num_epochs: usize,
@@ -277,14 +289,8 @@ impl Shown {
         match event {
             Event::Note(note) => self.steps.say(&format!("note: {note}")),
             Event::Step { report, remaining, .. } => {
-                self.steps.bar.set_position(report.step as u64);
-                self.steps.bar.set_message(format!(
-                    "loss {:.4}  rate {:.2e}  {:.1} s a step  {} left",
-                    report.loss,
-                    report.learning_rate,
-                    report.seconds,
-                    duration(*remaining)
-                ));
+                let message = step_message(report.loss, report.learning_rate, report.seconds, *remaining);
+                self.steps.show(report.step as u64, message);
             }
             Event::Epoch { epochs, loss, validation } => {
                 let found = validation.map_or_else(String::new, |precision| {
@@ -296,16 +302,6 @@ impl Shown {
                 self.steps.say(&format!("epoch {epochs} of {}: loss {loss:.4}{found}", self.num_epochs));
             }
         }
-    }
-}
-
-/// Formats seconds as hours, minutes and seconds.
-fn duration(seconds: f64) -> String {
-    let seconds = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
-    match (seconds / 3600, seconds / 60 % 60) {
-        (0, 0) => format!("{seconds} s"),
-        (0, minutes) => format!("{minutes} min {:02} s", seconds % 60),
-        (hours, minutes) => format!("{hours} h {minutes:02} min"),
     }
 }
 
@@ -337,17 +333,4 @@ fn report(args: &TrainArgs, trained: &Trained) -> Result<()> {
         writeln!(out, "{}", imported.installed.path.display())?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_for_people() {
-        assert_eq!(duration(59.9), "59 s");
-        assert_eq!(duration(61.0), "1 min 01 s");
-        assert_eq!(duration(7322.0), "2 h 02 min");
-        assert_eq!(duration(f64::NAN), "0 s");
-    }
 }

@@ -18,6 +18,16 @@ pub(super) struct Known {
     pub way: Way,
 }
 
+impl Known {
+    /// True for lines of text, which only their content tells apart from a letter.
+    pub(super) fn is_text(&self) -> bool {
+        self.name == TEXT
+    }
+}
+
+/// Name of [`Known::is_text`].
+const TEXT: &str = "text";
+
 /// Reads a file; the path is for errors and for files beside it.
 pub(super) type Reader = fn(&Path, &[u8]) -> Result<PointCloud, CloudError>;
 
@@ -208,7 +218,7 @@ static TABLE: &[Known] = &[
         Results::NewPly,
     ),
     reads("a PTX file", |f| ptx::looks_like(f.bytes), ptx::read, Results::NewPly),
-    reads("text", is_text, text::read, Results::NewPly),
+    reads(TEXT, is_text, text::read, Results::NewPly),
     refuses(
         "a JSON file",
         |f| f.starts(b"{") || f.starts(b"["),

@@ -220,12 +220,16 @@ impl fmt::Display for Format {
     }
 }
 
-/// Recognises a scan without reading its points.
+/// Recognises a scan without reading its points. Text that does not begin with rows of numbers is read.
 ///
 /// # Errors
 /// As [`PointCloud::read`] for a file that cannot be opened or has an unknown format.
 pub fn recognise(path: &Path) -> Result<(), CloudError> {
-    unpack::open(path).map(|_| ())
+    let unpack::Opened { bytes, read, is_text, .. } = unpack::open(path)?;
+    if is_text && !text::looks_like(&bytes) {
+        read(path, &bytes)?;
+    }
+    Ok(())
 }
 
 impl PointCloud {

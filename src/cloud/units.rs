@@ -35,6 +35,20 @@ impl Unit {
     }
 }
 
+impl Unit {
+    /// Its symbol, as behind a number: "m".
+    #[must_use]
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::Metre => "m",
+            Self::Centimetre => "cm",
+            Self::Millimetre => "mm",
+            Self::Foot | Self::UsSurveyFoot => "ft",
+            Self::Degree => "°",
+        }
+    }
+}
+
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

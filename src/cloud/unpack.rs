@@ -26,6 +26,8 @@ pub(super) struct Opened {
     pub bytes: MappedFile,
     pub read: Reader,
     pub results: Results,
+    /// True for lines of text.
+    pub is_text: bool,
     /// Messages for the user.
     pub notes: Vec<String>,
 }
@@ -40,7 +42,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, CloudError> {
             return Err(unknown(path, &name, &bytes, None));
         };
         match known.way {
-            Way::Read(read, results) => return Ok(Opened { bytes, read, results, notes }),
+            Way::Read(read, results) => return Ok(Opened { bytes, read, results, is_text: known.is_text(), notes }),
             #[cfg(not(all(feature = "las", feature = "e57", feature = "meshes")))]
             Way::NotBuilt(format, feature) => return Err(CloudError::not_built(path, format, feature)),
             Way::Refused(_) => return Err(unknown(path, &name, &bytes, Some(known))),

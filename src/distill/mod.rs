@@ -28,7 +28,9 @@ pub use memory::usual_memory;
 pub use preparation::{Teachers, TrainingOptions, training_scene};
 pub use prepare_scenes::{PreparedScenes, cache_folder, prepare_scenes};
 pub use preparer::{PrepareSettings, Preparer, fingerprint};
-pub use run::{CONFIG_FILE, Event, RunOptions, STUDENT_FILE, Trained, read_config, read_scenes, train};
+pub use run::{
+    CONFIG_FILE, Event, RunOptions, STUDENT_FILE, Trained, check_run_folder, read_config, read_scenes, train,
+};
 pub use scene::TrainingScene;
 pub use scene_file::{SceneFile, Scenes};
 pub use trainer::{StepReport, Trainer};

@@ -125,6 +125,30 @@ pub fn read_config(folder: &Path) -> Result<Config, DistillError> {
     Config::parse(&text, None)
 }
 
+/// Fails if a run cannot be in `folder`: another is there that is not to be resumed, or files that it would
+/// overwrite. Files of a run killed before its first checkpoint may be overwritten.
+///
+/// # Errors
+/// [`DistillError::Run`].
+pub fn check_run_folder(folder: &Path, resume: bool) -> Result<(), DistillError> {
+    let has_checkpoint = !checkpoint::list(folder, checkpoint::EPOCHS)?.is_empty();
+    if has_checkpoint && !resume {
+        let message = "this folder already holds a run: continue it by --resume, or give another folder".to_owned();
+        return Err(RunError::Run { path: folder.to_path_buf(), message }.into());
+    }
+    let is_there = |name: &str| folder.join(name).exists();
+    let is_early_run = (is_there(RUN_FILE) || is_there(SCENES_FILE)) && !is_there(STUDENT_FILE);
+    let others = [CONFIG_FILE, METRICS_FILE, STUDENT_FILE, CURVE_FILE];
+    match others.into_iter().find(|name| is_there(name)) {
+        Some(name) if !has_checkpoint && !is_early_run => Err(RunError::Run {
+            path: folder.join(name),
+            message: "this would be overwritten, and there is no checkpoint to resume: give another folder".into(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 /// Trains a student on `scenes` with the settings `config`, in `folder`.
 ///
 /// # Errors
@@ -206,13 +230,8 @@ impl Run<'_, '_> {
 
     /// Prepares the folder or resumes the run in it. Returns the number of epochs done.
     fn start(&mut self) -> Result<usize, DistillError> {
-        let last = checkpoint::list(self.folder.path(), checkpoint::EPOCHS)?.pop();
-        match last {
-            Some(_) if !self.options.resume => Err(RunError::Run {
-                path: self.folder.path().to_path_buf(),
-                message: "this folder already holds a run: continue it by --resume, or give another folder".to_owned(),
-            }
-            .into()),
+        check_run_folder(self.folder.path(), self.options.resume)?;
+        match checkpoint::list(self.folder.path(), checkpoint::EPOCHS)?.pop() {
             Some((_, path)) => self.take_up(&path),
             None => {
                 if self.options.resume {
@@ -220,7 +239,6 @@ impl Run<'_, '_> {
                         "there is no checkpoint yet: training starts from the beginning".to_owned(),
                     ));
                 }
-                self.refuse_other_files()?;
                 if self.options.resume
                     && let Some(found) = read_run(self.folder.path())?
                 {
@@ -242,22 +260,6 @@ impl Run<'_, '_> {
                 });
                 Ok(0)
             }
-        }
-    }
-
-    /// Refuses a folder without a checkpoint if it holds files that would be overwritten. Files of a run
-    /// killed before its first checkpoint may be overwritten.
-    fn refuse_other_files(&self) -> Result<(), DistillError> {
-        let is_there = |name: &str| self.folder.file(name).exists();
-        let is_early_run = (is_there(RUN_FILE) || is_there(SCENES_FILE)) && !is_there(STUDENT_FILE);
-        let others = [CONFIG_FILE, METRICS_FILE, STUDENT_FILE, CURVE_FILE];
-        match others.into_iter().find(|name| is_there(name)) {
-            Some(name) if !is_early_run => Err(RunError::Run {
-                path: self.folder.file(name),
-                message: "this would be overwritten, and there is no checkpoint to resume: give another folder".into(),
-            }
-            .into()),
-            _ => Ok(()),
         }
     }
 

@@ -183,6 +183,19 @@ pub fn decode_image(bytes: &[u8], path: &Path, orientation: Orientation) -> Resu
     }
 }
 
+/// Fails if a file is no picture that [`read_image`] reads, by its first bytes.
+///
+/// # Errors
+/// [`ImageError`] with the file's path, if it cannot be opened or is of another format.
+pub fn recognise_image(path: &Path) -> Result<(), ImageError> {
+    let bytes = MappedFile::open(path).map_err(|source| ImageError::io(path, "open", source))?;
+    let signatures = [PNG_SIGNATURE, JPEG_SIGNATURE, BMP_SIGNATURE];
+    if signatures.iter().any(|signature| bytes.starts_with(signature)) || is_webp(&bytes) || is_pnm(&bytes) {
+        return Ok(());
+    }
+    Err(ImageError::UnknownFormat { path: path.to_path_buf(), found: describe(&bytes) })
+}
+
 /// Returns the width and height that the header of a WebP, BMP or PNM file declares.
 pub(crate) fn declared_size(bytes: &[u8], path: &Path) -> Result<(u32, u32), ImageError> {
     let reader = Cursor::new(bytes);

@@ -20,7 +20,9 @@ pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
 pub use network::Network3d;
-pub use results::{Class, Results, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend};
+pub use results::{
+    Class, Results, SQUARE_METRES, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend,
+};
 pub use scene::{Appearance, Scene, Turned};
 pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
 
@@ -58,7 +60,8 @@ pub struct Models<'a> {
     pub encoders: Encoders<'a>,
     /// Affinities of voxels.
     pub affinities: Affinities<'a>,
-    /// Embeddings of the words, in the space of the features: the labels, then the background words.
+    /// Embeddings of the words, in the space of the features: the labels, then the background words. Its rows end with
+    /// that of the background.
     pub text: &'a TextEmbeddings,
     /// Number of words that are labels.
     pub num_labels: usize,
@@ -136,7 +139,7 @@ pub fn infer(
         Encoders::Network(network) => (None, Some(network)),
         Encoders::Both { xdecoder, network, .. } => (Some(xdecoder), Some(network)),
     };
-    let cells = network.map(|network| CellFeatures::of(&scan, network, device, timer)).transpose()?;
+    let cells = network.map(|network| CellFeatures::of(&scan, network, models.text, device, timer)).transpose()?;
     let seen = xdecoder.map(|model| {
         let encoder = ViewEncoder { model, text: models.text };
         encode_views(input, encoder, &options.views, device, timer, on_view)

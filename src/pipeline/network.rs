@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::voxel::occupied_neighbors;
 use super::{PipelineError, Turned};
 use crate::lift::Lifted;
-use crate::models::minkunet::{Cells, Input, MinkUnet};
+use crate::models::minkunet::{Cells, Input, MinkUnet, TextSpace};
+use crate::models::xdecoder::TextEmbeddings;
 use crate::ops::float_values;
 use crate::purify::FeatureSource;
 use crate::query::{Predictions, predict};
@@ -21,6 +22,10 @@ const MOST_CELLS: usize = 250_000;
 const HALO_METRES: f32 = 2.0;
 /// Occupied cells around a cell, on average, below which points are too far apart for the network.
 const FEWEST_NEIGHBORS: f64 = 4.0;
+/// Cosine with the background that our networks' features are given. They learned the words for what is there, and no
+/// word for what was not asked for. On made rooms, the cosine with the right word is 0.45 to 0.7 and with a wrong one
+/// below 0.35, in 19 of 20 cells.
+const BACKGROUND: f32 = 0.38;
 /// Channels that are read at once to measure rows.
 const BLOCK_CHANNELS: usize = 16;
 
@@ -64,6 +69,7 @@ impl CellFeatures {
     pub(super) fn of(
         scan: &Turned<'_>,
         network: Network3d<'_>,
+        text: &TextEmbeddings,
         device: &Device,
         timer: &mut StageTimer<'_>,
     ) -> Result<Self, PipelineError> {
@@ -91,6 +97,11 @@ impl CellFeatures {
             }
             timer.progress("3d network", (number + 1) as f64 / parts.len() as f64);
         }
+        if config.text == TextSpace::XDecoder {
+            let [num_rows, _] = text.rows.dims();
+            let background = float_values(text.rows.clone().slice_dim(0, num_rows.saturating_sub(1)..num_rows))?;
+            rows.par_chunks_mut(num_channels.max(1)).for_each(|row| set_background(row, &background));
+        }
         timer.lap("3d network");
         Ok(Self { rows, num_channels, cell_from_point: cells.cell_from_point })
     }
@@ -102,6 +113,22 @@ impl CellFeatures {
     pub(super) fn labels(&self, words: &Tensor<2>, num_labels: usize) -> Result<Vec<i32>, PipelineError> {
         let Predictions { label, .. } = predict(&self.rows, words, num_labels, None)?;
         Ok(self.cell_from_point.iter().map(|&cell| label[cell as usize]).collect())
+    }
+}
+
+/// Brings a feature to unit length, and gives it the cosine [`BACKGROUND`] with the row of the background, also of unit
+/// length.
+fn set_background(feature: &mut [f32], background: &[f32]) {
+    let length = feature.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if length <= 0.0 {
+        return;
+    }
+    let along = feature.iter().zip(background).map(|(x, b)| x * b).sum::<f32>() / length;
+    // What is left beside the background keeps its direction.
+    let beside = (1.0 - along * along).max(1e-6).sqrt();
+    let kept = (1.0 - BACKGROUND * BACKGROUND).sqrt() / beside;
+    for (x, b) in feature.iter_mut().zip(background) {
+        *x = kept * (*x / length - along * b) + BACKGROUND * b;
     }
 }
 
@@ -275,6 +302,22 @@ mod tests {
         assert_eq!(mixed.labels(&words, 2).unwrap(), [1, 1, 0]);
         assert_eq!(mixed.labels(&words, 1).unwrap(), [-1, -1, 0]);
         assert_eq!(Mixed::new(&lifted, &cells, 0.25).unwrap().labels(&words, 2).unwrap(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn a_feature_gets_the_background_and_keeps_the_rest() {
+        let mut feature = [3.0, 4.0, 0.0];
+        set_background(&mut feature, &[0.0, 0.0, 1.0]);
+        let rest = (1.0 - BACKGROUND * BACKGROUND).sqrt();
+        let close =
+            |expected: [f32; 3], feature: &[f32]| expected.iter().zip(feature).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(close([0.6 * rest, 0.8 * rest, BACKGROUND], &feature), "{feature:?}");
+        let mut feature = [0.6, 0.0, 0.8];
+        set_background(&mut feature, &[0.0, 0.0, 1.0]);
+        assert!(close([rest, 0.0, BACKGROUND], &feature), "{feature:?}");
+        let mut nothing = [0.0; 3];
+        set_background(&mut nothing, &[0.0, 0.0, 1.0]);
+        assert_eq!(nothing, [0.0; 3]);
     }
 
     #[test]

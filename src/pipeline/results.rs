@@ -18,6 +18,8 @@ use crate::stages::Stage;
 
 /// Name of the summary in the folder of results.
 pub const SUMMARY_FILE: &str = "summary.json";
+/// Unit of areas if metres per unit of the scan are known.
+pub const SQUARE_METRES: &str = "square metres";
 /// Name of the legend in the folder of results.
 const LEGEND_NAME: &str = "legend.csv";
 
@@ -190,7 +192,7 @@ impl<'a> Results<'a> {
     /// Unit of the areas of [`classes`](Self::classes).
     #[must_use]
     pub fn area_unit(&self) -> &'static str {
-        if self.scene.metres_per_unit().is_some() { "square metres" } else { "squares of the scan's unit" }
+        if self.scene.metres_per_unit().is_some() { SQUARE_METRES } else { "squares of the scan's unit" }
     }
 
     /// Surface area per point, in squares of the scan's unit, and its source.

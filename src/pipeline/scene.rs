@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use glam::{DMat3, DVec3, Vec3};
 
 use super::PipelineError;
-use crate::cloud::PointCloud;
+use crate::cloud::{PointCloud, Unit};
 use crate::purify;
 use crate::views::fuse::{FuseOptions, fuse};
 use crate::views::render::{self, shaded};
@@ -35,6 +35,8 @@ pub struct Scene {
     origin: [f64; 3],
     /// Positions relative to `origin`.
     points: Vec<[f32; 3]>,
+    /// True if the recording that it was fused from has an arbitrary scale.
+    is_scaleless: bool,
 }
 
 /// Part of a cloud with finite positions, without the points set aside.
@@ -91,7 +93,8 @@ impl Scene {
             points = pick(&points, &finite.kept);
         }
         let up = cloud.up.map(DVec3::from);
-        Ok(Self { cloud, path: path.map(Path::to_path_buf), up, notes, finite, origin, points })
+        let path = path.map(Path::to_path_buf);
+        Ok(Self { cloud, path, up, notes, finite, origin, points, is_scaleless: false })
     }
 
     /// Reads a scan.
@@ -121,6 +124,7 @@ impl Scene {
             Self::new(fuse(dataset, &frames, options)?.cloud, None)?
         };
         scene.up = up_of(dataset.frames().iter().filter_map(|frame| frame.pose));
+        scene.is_scaleless = !dataset.conventions().metric;
         Ok(scene)
     }
 
@@ -131,6 +135,7 @@ impl Scene {
     pub fn of_frame(dataset: &dyn Dataset, frame: usize, options: &FuseOptions) -> Result<Self, PipelineError> {
         let mut scene = Self::new(fuse(dataset, &[frame], options)?.cloud, None)?;
         scene.up = Some(DVec3::NEG_Y);
+        scene.is_scaleless = !dataset.conventions().metric;
         Ok(scene)
     }
 
@@ -210,10 +215,17 @@ impl Scene {
         all
     }
 
-    /// Metres per unit of the coordinates, stated or guessed; `None` if unknown.
+    /// Metres per unit of the coordinates, stated or guessed; `None` if unknown, as in the arbitrary scale of a
+    /// recording.
     #[must_use]
     pub fn metres_per_unit(&self) -> Option<f64> {
-        self.cloud.guess_unit().unit.and_then(crate::cloud::Unit::metres)
+        self.unit().and_then(Unit::metres)
+    }
+
+    /// Unit of the coordinates, stated or guessed; `None` if unknown.
+    #[must_use]
+    pub fn unit(&self) -> Option<Unit> {
+        if self.is_scaleless { None } else { self.cloud.guess_unit().unit }
     }
 
     /// Indices of the points with a position; `None` if all have one.
@@ -379,6 +391,13 @@ mod tests {
         assert!(scene.notes.iter().any(|note| note.starts_with("1 points have no position")), "{:?}", scene.notes);
         let mirrored = scene.mirrored();
         assert_eq!((mirrored.positions()[2], mirrored.points()[2]), ([1e6, -1.0, 1.0], [-0.5, -0.5, 0.0]));
+    }
+
+    #[test]
+    fn an_arbitrary_scale_has_no_metres() {
+        let scene = Scene::new(PointCloud { unit: None, ..cloud() }, None).unwrap();
+        assert_eq!(scene.metres_per_unit(), Some(1.0));
+        assert_eq!(Scene { is_scaleless: true, ..scene }.metres_per_unit(), None);
     }
 
     #[test]

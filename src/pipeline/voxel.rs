@@ -36,15 +36,21 @@ const SAMPLED_POINTS: usize = 500_000;
 #[must_use]
 pub fn voxel_size_for_training(scene: &Scene) -> (f64, Option<String>) {
     let (usual, finest, extent) = finest(scene, scene.positions());
+    let unit = unit_behind(scene);
     match scene.cloud.spacing() {
         Some(spacing) if spacing > finest => {
             let size = spacing * VOXELS_PER_SPACING;
-            let why = || format!("points are {spacing:.3} apart: voxels of {size:.3} instead of {usual:.3}");
+            let why = || {
+                format!("points are {spacing:.3}{unit} apart: voxels of {size:.3}{unit} instead of {usual:.3}{unit}")
+            };
             (size, (size != usual).then(why))
         }
-        _ if finest < usual => {
-            (finest, Some(format!("the scan is {extent:.3} across: voxels of {finest:.4} instead of {usual:.3}")))
-        }
+        _ if finest < usual => (
+            finest,
+            Some(format!(
+                "the scan is {extent:.3}{unit} across: voxels of {finest:.4}{unit} instead of {usual:.3}{unit}"
+            )),
+        ),
         _ => (usual, None),
     }
 }
@@ -73,20 +79,26 @@ pub fn voxel_size_for_purification(scan: &Turned<'_>, compat: Compat) -> (f64, O
         size *= STEP;
         around = occupied_neighbors(positions, size);
     }
+    let unit = unit_behind(scene);
     let why = if size < usual {
-        format!("the scan is {extent:.3} across: voxels of {size:.4} instead of {usual:.3}")
+        format!("the scan is {extent:.3}{unit} across: voxels of {size:.4}{unit} instead of {usual:.3}{unit}")
     } else if size > first {
         format!(
-            "points are sparse: voxels of {size:.3} instead of {usual:.3}. {around:.1} of the 26 cells around one are \
-             occupied, {around_first:.1} at {first:.3}"
+            "points are sparse: voxels of {size:.3}{unit} instead of {usual:.3}{unit}. {around:.1} of the 26 cells \
+             around one are occupied, {around_first:.1} at {first:.3}{unit}"
         )
     } else {
         format!(
-            "points are sparse: voxels of {size:.3} instead of {usual:.3}. {around:.1} of the 26 cells around one are \
-             occupied"
+            "points are sparse: voxels of {size:.3}{unit} instead of {usual:.3}{unit}. {around:.1} of the 26 cells \
+             around one are occupied"
         )
     };
     (size, (size != usual).then_some(why))
+}
+
+/// The scan's unit as it stands behind a number, if it is known.
+fn unit_behind(scene: &Scene) -> String {
+    scene.unit().map_or_else(String::new, |unit| format!(" {}", unit.symbol()))
 }
 
 /// The usual edge, the smallest edge that fits the extent of `positions`, and that extent.
@@ -147,9 +159,11 @@ mod tests {
         assert_eq!(voxel_size_for_training(&grid(0.01, Some(Unit::Metre))), (0.02, None));
         assert_eq!(voxel_size_for_training(&grid(8.0, Some(Unit::Millimetre))).0, 20.0);
         let (size, why) = voxel_size_for_training(&grid(1.0, Some(Unit::Metre)));
-        assert!((size - 1.5).abs() < 1e-9 && why.unwrap().contains("1.000 apart"));
+        assert!(
+            (size - 1.5).abs() < 1e-9 && why.unwrap().contains("1.000 m apart: voxels of 1.500 m instead of 0.020 m")
+        );
         let (size, why) = voxel_size_for_training(&grid(0.001, Some(Unit::Metre)));
-        assert!((size - 0.199 / 64.0).abs() < 1e-9 && why.unwrap().contains("0.199 across"));
+        assert!((size - 0.199 / 64.0).abs() < 1e-9 && why.unwrap().contains("0.199 m across"));
         let one = PointCloud { positions: vec![[1.0; 3]], unit: Some(Unit::Metre), ..PointCloud::default() };
         assert_eq!(voxel_size_for_training(&Scene::new(one, None).unwrap()), (0.02, None));
     }
@@ -188,7 +202,7 @@ mod tests {
         assert!((size / 0.02 - 2.0).abs() < 1e-9, "{size}");
         assert!(around(size) >= ENOUGH_NEIGHBORS && around(size / STEP) < ENOUGH_NEIGHBORS);
         let why = why.unwrap();
-        assert!(why.starts_with("points are sparse: voxels of 0.040 instead of 0.020. 6."), "{why}");
+        assert!(why.starts_with("points are sparse: voxels of 0.040 m instead of 0.020 m. 6."), "{why}");
         // The published code knows one size.
         assert_eq!(voxel_size_for_purification(&sparse.turned(DMat3::IDENTITY), Compat::Reference), (0.02, None));
         // Points on a line never have enough around them.

@@ -54,8 +54,17 @@ pub(super) fn is_result(path: &Path) -> bool {
 
 /// True if `folder` holds results of a labelling.
 #[must_use]
-pub(super) fn is_results(folder: &Path) -> bool {
+pub fn is_results(folder: &Path) -> bool {
     folder.join(SUMMARY_FILE).is_file() && folder.join(crate::query::saved::FILE_NAME).is_file()
+}
+
+/// True if `folder` holds results of a labelling, and neither a scan nor a recording beside them.
+#[must_use]
+pub fn holds_only_results(folder: &Path) -> bool {
+    is_results(folder)
+        && scans_in(folder).is_ok_and(|scans| scans.is_empty())
+        // The sheet of the results is a picture.
+        && !detect(folder).is_ok_and(|layout| layout != Layout::Images)
 }
 
 /// The scan of the recording in `folder`: ScanNet's reduced mesh, else a scan of the folder's name, else the
@@ -120,7 +129,10 @@ mod tests {
         touch(root, &["labelled.ply", "query-chair.ply"]);
         assert_eq!(scans_in(root).unwrap().len(), 2);
         touch(root, &["summary.json", "features.safetensors"]);
-        assert!(is_results(root) && scans_in(root).unwrap().is_empty());
+        touch(root, &["sheet.png"]);
+        assert!(is_results(root) && scans_in(root).unwrap().is_empty() && holds_only_results(root));
+        touch(root, &["room.ply"]);
+        assert!(!holds_only_results(root));
     }
 
     #[test]

@@ -102,6 +102,18 @@ pub enum SessionError {
         /// Path of the missing scan or recording.
         entry: PathBuf,
     },
+    /// A name in a list is that of several scenes.
+    #[error("{}, line {line}: {} is both {} and {}", list.display(), entry.display(), places[0].display(), places[1].display())]
+    SeveralScenes {
+        /// The list.
+        list: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// The name.
+        entry: PathBuf,
+        /// Two scans of this name.
+        places: [PathBuf; 2],
+    },
     /// A list names no scene.
     #[error("{}: the list names no scene", list.display())]
     EmptyList {

@@ -8,6 +8,7 @@ use super::SessionError;
 use super::beside::is_result;
 use super::labeller::Labeller;
 use super::placed::{Placed, ViewSource};
+use crate::counted::counted;
 use crate::files::{LEFTOVER, remove_partials};
 use crate::images::write_png;
 use crate::pipeline::{
@@ -76,7 +77,7 @@ impl Labeller<'_> {
         };
         let inferred = infer(placed.views(scene), &models, &options, device, timer, on_view)?;
         notes.extend(inferred.notes.iter().chain(&inferred.purified.report.notes).cloned());
-        notes.extend(notes_of(&inferred));
+        notes.extend(notes_of(&inferred, placed.recording().is_some()));
         Ok(Labelled { labeller: self, scene, placed, inferred, options, notes })
     }
 }
@@ -84,8 +85,8 @@ impl Labeller<'_> {
 /// Too few points are seen if more than one in so many is in no view.
 const FEW_SEEN: usize = 5;
 
-/// Notes about the views, for the user.
-fn notes_of(inferred: &Inferred) -> Vec<String> {
+/// Notes about the views, which are those of a recording or drawn, for the user.
+fn notes_of(inferred: &Inferred, is_recorded: bool) -> Vec<String> {
     let views = &inferred.views;
     let mut notes = Vec::new();
     if views.views == 0 {
@@ -93,17 +94,18 @@ fn notes_of(inferred: &Inferred) -> Vec<String> {
     }
     if views.without_points > 0 {
         notes.push(format!(
-            "{} of {} views were left out: too few points or nothing found in them",
-            views.without_points, views.views
+            "{} of {} left out: too few points or nothing found",
+            views.without_points,
+            counted(views.views, "view")
         ));
     }
     if let Some(error) = &views.first_error {
-        notes.push(format!("{} frames could not be read, the first: {error}", views.unreadable));
+        notes.push(format!("{} could not be read, the first: {error}", counted(views.unreadable, "frame")));
     }
     if views.without_depth > 0 {
         notes.push(format!(
-            "{} frames have no depth map: depth drawn from the scan decided which points they see",
-            views.without_depth
+            "{} without a depth map: depth drawn from the scan decided which points are seen",
+            counted(views.without_depth, "frame")
         ));
     }
     let share = |points: usize| 100.0 * points as f64 / views.points.max(1) as f64;
@@ -119,11 +121,11 @@ fn notes_of(inferred: &Inferred) -> Vec<String> {
         ));
     }
     if views.unseen_points * FEW_SEEN > views.points {
-        notes.push(
-            "warning: more than a fifth of the points are in no view; --scene, --up and --views change where the scan \
-             is looked at from"
-                .into(),
-        );
+        let why = match is_recorded {
+            true => "the recording shows only a part of the scan",
+            false => "--scene, --up and --views change where the scan is looked at from",
+        };
+        notes.push(format!("warning: more than a fifth of the points are in no view; {why}"));
     }
     notes
 }

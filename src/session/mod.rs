@@ -25,7 +25,7 @@ use crate::purify::{self, FeatureSource, Purified};
 use crate::stages::StageTimer;
 use crate::views::virtual_cameras::{Options, virtual_cameras};
 
-pub use beside::{SCAN_EXTENSIONS, recording_of, split_of};
+pub use beside::{SCAN_EXTENSIONS, holds_only_results, is_results, recording_of, split_of};
 pub use error::SessionError;
 pub use labelled::{Labelled, SavedResults};
 pub use labeller::{AffinityKind, LabelOptions, Labeller, Words, embed_words, note_of_unknown};
@@ -178,7 +178,7 @@ impl Session {
     /// Purifies `features [N, C]` of the points of a scan, one row per point with a position.
     ///
     /// # Errors
-    /// [`SessionError::Store`] if the student is missing, [`SessionError::Purify`].
+    /// [`SessionError::Store`] if a student that was named is missing, [`SessionError::Purify`].
     pub fn purify(
         &self,
         scene: &Scene,
@@ -187,7 +187,8 @@ impl Session {
         settings: purify::Settings,
         timer: &mut StageTimer<'_>,
     ) -> Result<Purified, SessionError> {
-        let student = (affinities == AffinityKind::Learned).then(|| self.networks.open_student()).transpose()?;
+        let open = || self.networks.with_demo(&[Network::Student]).open_student();
+        let student = (affinities == AffinityKind::Learned).then(open).transpose()?;
         let student = student.map(|student| student.load(&self.device.device)).transpose()?;
         let affinities = affinities.with(student.as_ref());
         Ok(purify::purify(scene.to_purify(), features, affinities, settings, &self.device.device, timer)?)

@@ -7,6 +7,7 @@ use glam::DVec3;
 
 use super::SessionError;
 use super::source::ViewSettings;
+use crate::counted::counted;
 use crate::pipeline::{Appearance, Scene, SceneViews, Views, recorded_cameras};
 use crate::views::Dataset;
 use crate::views::render::Renderer;
@@ -92,7 +93,7 @@ impl<'a> Placed<'a> {
                 frames = settings.compat.frames(&posed, settings.max_views);
                 let counts = dataset.counts();
                 if counts.invalid_poses > 0 {
-                    notes.push(format!("{} frames with an invalid pose were left out", counts.invalid_poses));
+                    notes.push(format!("{} with an invalid pose left out", counted(counts.invalid_poses, "frame")));
                 }
             }
             ViewSource::Frame(..) => {}

@@ -9,13 +9,13 @@ use super::SessionError;
 use super::labeller::{Words, note_of_unknown};
 use super::networks::{Network, Networks, OpenText};
 use super::text::TextModel;
-use crate::cloud::{Field, PointCloud};
+use crate::cloud::{Field, PointCloud, Unit};
 use crate::gpu::Selected;
 use crate::images::draw::heat_color;
 use crate::images::write_png;
 use crate::models::xdecoder::prompts::scene_label;
 use crate::ops::float_values;
-use crate::pipeline::{HeatViews, PipelineError, Scene};
+use crate::pipeline::{HeatViews, PipelineError, SQUARE_METRES, SUMMARY_FILE, Scene};
 use crate::query::regions::{Region, regions, usual_level};
 use crate::query::saved::{FILE_NAME, Saved};
 use crate::query::{Comparison, compare};
@@ -49,6 +49,8 @@ pub struct Answer {
     pub score: Vec<f32>,
     /// Notes for the user.
     pub notes: Vec<String>,
+    /// Unit of the coordinates; `None` if unknown.
+    pub unit: Option<Unit>,
     /// `[N]`: true for the points of the places.
     found: Vec<bool>,
     heat: Heat,
@@ -186,7 +188,15 @@ pub(super) fn ask(
     let found = voxels().map(|voxel| voxel.is_some_and(|voxel| is_found[voxel])).collect();
     let score = voxels().map(|voxel| voxel.map_or(f32::NAN, |voxel| score[voxel])).collect();
     let known = notes.is_empty();
-    Ok(Answer { question, known, competing, nearest, places, level, score, notes, found, heat, scene, views })
+    let unit = if has_metres(results) { scene.unit() } else { None };
+    Ok(Answer { unit, question, known, competing, nearest, places, level, score, notes, found, heat, scene, views })
+}
+
+/// True unless the summary of the labelling says that the unit of the scan was unknown to it.
+fn has_metres(results: &Path) -> bool {
+    let summary = std::fs::read(results.join(SUMMARY_FILE)).ok();
+    let summary = summary.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    summary.is_none_or(|summary| summary["area_unit"].as_str().is_none_or(|unit| unit == SQUARE_METRES))
 }
 
 impl Answer {

@@ -214,6 +214,18 @@ impl Source {
         }
     }
 
+    /// The source of one file. A scan that lies in a recording's folder, or beside a recording of its name, belongs
+    /// to it, as in [`at`](Self::at).
+    pub(super) fn of_file(path: PathBuf) -> Self {
+        if detect(&path).is_ok() {
+            return Self::Recording(path);
+        }
+        match path.parent().filter(|folder| detect(folder).is_ok_and(|layout| layout != Layout::Images)) {
+            Some(folder) => Self::SceneFolder { recording: folder.to_path_buf(), scan: path },
+            None => Self::with_recording(path),
+        }
+    }
+
     /// The recording in `folder`, with its scan if there is one.
     fn with_scan(folder: &Path) -> Self {
         let recording = folder.to_path_buf();

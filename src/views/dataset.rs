@@ -8,6 +8,7 @@ use super::camera::{Intrinsics, Pose, PoseConvention};
 use super::depth::DepthImage;
 use super::layout::Layout;
 use crate::cloud::PointCloud;
+use crate::counted::counted;
 use crate::images::Rgb8Image;
 
 /// A recording: pictures, usually with depth maps and poses.
@@ -178,7 +179,7 @@ pub struct Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { frames, posed, invalid_poses, with_depth, missing_color, missing_depth } = *self;
-        write!(f, "{frames} frames, {posed} with a valid pose, {with_depth} with depth")?;
+        write!(f, "{}, {posed} with a valid pose, {with_depth} with depth", counted(frames, "frame"))?;
         let dropped = [
             (invalid_poses, "with an invalid pose"),
             (frames.saturating_sub(posed + invalid_poses), "without a pose"),

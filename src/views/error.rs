@@ -24,6 +24,12 @@ pub enum ViewsError {
         #[source]
         source: io::Error,
     },
+    /// The folder of a recording is empty.
+    #[error("{}: the folder is empty", .path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The content matches no layout.
     #[error("{}: no known layout of a recording: {found}. Known layouts:\n{}", .path.display(), Layout::overview())]
     UnknownLayout {

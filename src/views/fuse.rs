@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::{Dataset, DepthImage, Intrinsics, Pose, ViewsError};
 use crate::cloud::{PointCloud, Unit};
+use crate::counted::counted;
 use crate::images::Rgb8Image;
 
 /// Number of tables that the voxels are spread over, so that they can be filled in parallel.
@@ -106,7 +107,8 @@ pub struct FuseReport {
 
 impl fmt::Display for FuseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} points from {} frames, {} of {} pixels", self.points, self.frames, self.fused, self.pixels)?;
+        let (points, frames) = (counted(self.points, "point"), counted(self.frames, "frame"));
+        write!(f, "{points} from {frames}, {} of {} pixels", self.fused, self.pixels)?;
         let counts = [
             (self.no_depth, "pixels without depth"),
             (self.out_of_range, "out of range"),

@@ -25,6 +25,11 @@ pub struct BuiltIn {
 /// All weights of the pack; empty if the program was built without the feature `demo`.
 #[cfg(feature = "demo")]
 pub static PACK: &[BuiltIn] = &[
+    BuiltIn {
+        name: "openscene-demo",
+        model: "openscene",
+        bytes: include_bytes!("../../weights/demo/openscene-demo.packed.gz"),
+    },
     BuiltIn { name: "sonata-demo", model: "sonata", bytes: include_bytes!("../../weights/demo/sonata-demo.packed.gz") },
     BuiltIn {
         name: "student-demo",

@@ -181,7 +181,7 @@ fn what_cannot_be_studied_is_said_before_anything_is_done() {
         err
     };
     let message = fail(&["--scenes", "2,3"]);
-    assert!(message.contains("3 training scenes were asked for, but there are only 2"), "{message}");
+    assert!(message.contains("train has 2 rooms, but --scenes asks for 3; give smaller numbers"), "{message}");
     assert!(fail(&["--scenes", "2,1"]).contains("ascend"));
     fs::remove_dir_all(fixture.path("rooms/test")).unwrap();
     assert!(fail(&["--scenes", "2"]).contains("test"));

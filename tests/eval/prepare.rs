@@ -378,7 +378,7 @@ fn damage_is_named_and_can_be_left_out() {
     fs::write(file(5, ".sens"), cut).unwrap();
     let arguments = ["prepare", "scannet", text(&scans), "-o", text(&out), "--frame-step", "1", "--skip-failed"];
     let (said, err) = succeed(&arguments);
-    assert!(said.contains("1 scenes made with 6 frames, 0 kept, 5 failed"), "{said}");
+    assert!(said.contains("1 scene made with 6 frames, 0 kept, 5 failed"), "{said}");
     for part in [
         "scene0001_00.sens: the recording is incomplete",
         "scene0002_00.aggregation.json: the label 'unicorn'; expected a name from the column raw_category of",
@@ -576,10 +576,7 @@ fn matterport_is_unpacked_and_evaluated_zipped_or_not() {
         put(data.join("metadata/category_mapping.tsv"), MATTERPORT_TABLE);
         let out = out(data);
         let (said, _) = succeed(&["prepare", "matterport", text(data), "-o", text(&out)]);
-        assert!(
-            said.contains("1 scenes made with 7 frames") && said.contains("1 rooms are seen by no frame"),
-            "{said}"
-        );
+        assert!(said.contains("1 scene made with 7 frames") && said.contains("1 rooms are seen by no frame"), "{said}");
         let mut files = tree(&out);
         // What it was made of differs.
         files.remove(&Path::new(HOUSE).join("prepared.json")).unwrap();

@@ -48,6 +48,18 @@ impl Inputs {
         path
     }
 
+    /// Features by cell, as `encode` writes them.
+    fn cells(&self, name: &str) {
+        let specs = [
+            TensorSpec::new("features", Dtype::F32, [2, 16]),
+            TensorSpec::new("cell_from_point", Dtype::I32, [NUM_POINTS]),
+        ];
+        let mut writer = SafetensorsWriter::create(self.dir.path().join(name), &specs, &Default::default()).unwrap();
+        writer.write_f32(&Random(33).floats(32)).unwrap();
+        writer.write_i32(&[0; NUM_POINTS]).unwrap();
+        writer.finish().unwrap();
+    }
+
     fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
@@ -153,7 +165,7 @@ fn the_student_comes_from_the_store() {
     let output = run(&words(&without));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{message}");
-    for expected in ["no weights 'student'", "https://", "geopurify weights import student geopurify.pth"] {
+    for expected in ["built-in demo", "16 channels", "geopurify weights import student geopurify.pth"] {
         assert!(message.contains(expected), "{message}");
     }
 
@@ -171,12 +183,14 @@ fn faults_are_named_and_leave_the_old_output_alone() {
     std::fs::write(&output, "an older result").unwrap();
     inputs.features("short.safetensors", 899, 16);
     inputs.features("narrow.safetensors", NUM_POINTS, 9);
+    inputs.cells("cells.safetensors");
     std::fs::write(inputs.path("text.pth"), "not a checkpoint").unwrap();
     std::fs::write(inputs.path("cut.ply"), "ply\nformat ascii 1.0\nelement vertex 1000000000000\n").unwrap();
     let cases = [
         ("scan.ply", inputs.path("none.ply"), "none.ply"),
         ("scan.ply", inputs.path("cut.ply"), "cut.ply"),
         ("features.safetensors", inputs.path("short.safetensors"), "one row per point"),
+        ("features.safetensors", inputs.path("cells.safetensors"), "encode --per-point"),
         ("features.safetensors", inputs.path("narrow.safetensors"), "9 channels"),
         ("features.safetensors", inputs.path("scan.ply"), "scan.ply"),
         ("module.pth", inputs.path("text.pth"), "text.pth"),

@@ -35,6 +35,10 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     // Results are on standard output, what is said of them beside it. Times of stages are for those who ask.
     assert!(out.contains("sheet.png") && !out.contains("whole run") && !out.contains("note:"), "{out}");
     assert!(err.contains("note: 5 virtual cameras") && err.contains("next: geopurify query"), "{err}");
+    // Every word has its row, and why points stay unlabelled is said.
+    let has_row = |word: &str| out.lines().any(|line| line.starts_with(word));
+    assert!(["floor", "wall", "Kiste", "椅子"].into_iter().all(has_row), "{out}");
+    assert!(err.contains("points nearer to \"background\" than to every word stay unlabelled"), "{err}");
     let report = summary(&results);
     assert_eq!(report["settings"]["words"].as_array().unwrap().len(), 4);
     assert_eq!(report["views"]["looked_at"], 5);
@@ -85,7 +89,18 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     assert!(fail(&["query", text(&results), "  "]).contains("has no words"));
     let picture = text(&folder.path().join("heat.png")).to_owned();
     assert!(fail(&["query", text(&results), "chair", "-o", &picture]).contains("heat map is a PLY file"));
-    assert!(fail(&["query", text(folder.path()), "chair"]).contains("features.safetensors"));
+    let error = fail(&["query", text(folder.path()), "chair"]);
+    assert!(error.contains("give one of its folders that do") && error.contains(text(&results)), "{error}");
+    let error = fail(&["query", "chair", text(&results)]);
+    assert!(error.contains("the folder comes first") && !error.contains("device:"), "{error}");
+    let error = fail(&["query", text(&scan), "chair"]);
+    assert!(error.contains("is a scan; label it first: geopurify infer"), "{error}");
+    let error = fail(&["query", text(&results), "red", "chair"]);
+    assert!(error.contains("several words are one argument") && error.contains("\"red chair\""), "{error}");
+    let error = fail(&["infer", text(&results), "--words", words]);
+    assert!(error.contains("results of a labelling; search them with geopurify query"), "{error}");
+    let error = fail(&["infer", "--rgbd", text(&scan), "--words", words]);
+    assert!(error.contains("a scan, not a recording; give it without --rgbd"), "{error}");
 
     // Labels of another run make answers stale, and results of another scan are not mixed.
     let other = folder.path().join("other.ply");
@@ -98,6 +113,8 @@ fn a_scan_without_pictures_is_labelled_and_asked() {
     for name in ["query-something-to-sit-on.ply", "query-something-to-sit-on.png", "labels-coloured.ply"] {
         assert!(!results.join(name).exists(), "{name}");
     }
+    let (_, err) = succeed(&["infer", text(&other), "--words", "floor", "-o", text(&results), "--views", "2"]);
+    assert!(err.contains("note: this replaces the results for other words: floor, wall, Kiste, 椅子"), "{err}");
 }
 
 #[test]
@@ -290,6 +307,8 @@ fn arguments_that_cannot_be_are_explained() {
     // Arguments that took what belongs to others.
     let error = fail(&["infer", text(&scan), "--words", "chair", "table"]);
     assert!(error.contains("--words \"chair, table\""), "{error}");
+    let error = fail(&["infer", text(&scan), "--words", "chair,", "table,", "wall"]);
+    assert!(error.contains("table: no such file") && error.contains("--words \"chair, table, wall\""), "{error}");
     let error = fail(&["infer", "--words", "chair", "--background", text(&scan)]);
     assert!(error.contains("--background takes words"), "{error}");
     let error = fail(&["infer", text(&scan), "--words", "chair", "-o", text(&scan)]);

@@ -1176,11 +1176,11 @@ fn fusing_does_not_depend_on_threads_and_keeps_to_its_limits() {
 fn what_is_no_recording_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let error = detect(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("the folder is empty"), "{error}");
-    assert!(Layout::ALL.iter().all(|layout| error.contains(&format!("  {layout}: "))), "{error}");
+    assert!(error.ends_with("the folder is empty"), "{error}");
     put(folder.path().join("scene.ply"), "ply\n");
     scannet(&folder.path().join("inner"), SMALL);
     let error = detect(folder.path()).unwrap_err().to_string();
+    assert!(Layout::ALL.iter().all(|layout| error.contains(&format!("  {layout}: "))), "{error}");
     assert!(
         error.contains("scene.ply") && error.contains("inner inside it is a recording of layout scannet"),
         "{error}"

@@ -56,10 +56,14 @@ pub struct Checked {
 /// Detects the layout of a recording from its files and folders and from the beginning of files.
 ///
 /// # Errors
-/// [`ViewsError::Io`] if `path` does not exist, [`ViewsError::UnknownLayout`] if no layout matches.
+/// [`ViewsError::Io`] if `path` does not exist, [`ViewsError::Empty`] if it is a folder without files,
+/// [`ViewsError::UnknownLayout`] if no layout matches.
 pub fn detect(path: &Path) -> Result<Layout, ViewsError> {
     std::fs::metadata(path).map_err(|error| ViewsError::io(path, "open", error))?;
     Layout::ALL.into_iter().find(|layout| layout.fits(path)).ok_or_else(|| {
+        if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) {
+            return ViewsError::Empty { path: path.to_path_buf() };
+        }
         let found = if path.is_file() { format!("a file named \"{}\"", text::file_name(path)) } else { describe(path) };
         ViewsError::UnknownLayout { path: path.to_path_buf(), found }
     })
@@ -179,13 +183,8 @@ fn describe(folder: &Path) -> String {
         Some(format!("; {} inside it is a recording of layout {layout}", text::file_name(path)))
     });
     let names: Vec<String> = paths.iter().take(LISTED).map(|path| text::file_name(path)).collect();
-    match paths.len() {
-        0 => "the folder is empty".into(),
-        count => {
-            let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
-            format!("the folder holds {}{more}{}", names.join(", "), inner.unwrap_or_default())
-        }
-    }
+    let more = if paths.len() > LISTED { format!(" and {} more", paths.len() - LISTED) } else { String::new() };
+    format!("the folder holds {}{more}{}", names.join(", "), inner.unwrap_or_default())
 }
 
 /// Maps the files of a folder by their names without extension.
