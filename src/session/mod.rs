@@ -7,8 +7,10 @@ mod labelled;
 mod labeller;
 mod method;
 mod networks;
+mod options;
 mod pictures;
 mod placed;
+mod plan;
 mod question;
 mod scenes;
 mod source;
@@ -28,14 +30,16 @@ use crate::views::virtual_cameras::{Options, virtual_cameras};
 pub use beside::{SCAN_EXTENSIONS, holds_only_results, is_results, recording_of, split_of};
 pub use error::SessionError;
 pub use labelled::{Labelled, SavedResults};
-pub use labeller::{AffinityKind, LabelOptions, Labeller, Words, embed_words, note_of_unknown};
-pub use method::{Method, Plan, UnknownMethod};
+pub use labeller::{Labeller, Words, embed_words, note_of_unknown};
+pub use method::{Method, UnknownMethod};
 pub use networks::{
     Network, NetworkChoice, Networks, OpenClip, OpenOpenScene, OpenSonata, OpenStudent, OpenText, OpenXDecoder,
     WeightsOrigin,
 };
+pub use options::{AffinityKind, LabelOptions};
 pub use pictures::{PictureFiles, PictureOptions, SegmentedPicture, Segmenter};
 pub use placed::{Placed, ViewSource};
+pub use plan::Plan;
 pub use question::Answer;
 pub use scenes::scenes_at;
 pub use source::{Opened, Source, ViewSettings, stem};
