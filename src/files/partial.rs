@@ -13,6 +13,10 @@ pub(crate) const PARTIAL: &str = ".partial-";
 /// a killed one. Files are written without pauses.
 pub(crate) const LEFTOVER: Duration = Duration::from_secs(600);
 
+/// Times that a temporary path is removed, and the time between two of them.
+const REMOVALS: usize = 100;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(5);
+
 /// Temporary paths that would be left behind if a signal ended the process now.
 static PARTIALS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -26,11 +30,21 @@ pub(super) fn partials() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 pub fn exit_without_partials(code: i32) -> ! {
     // Held until exit, so that no other thread starts a file meanwhile.
     let partials = partials();
-    for path in partials.iter() {
+    partials.iter().for_each(|path| remove_for_good(path));
+    std::process::exit(code)
+}
+
+/// Removes a file or a folder that other threads may still write into: a file that appears meanwhile keeps a folder
+/// from being removed. Gives up after half a second.
+fn remove_for_good(path: &Path) {
+    for _ in 0..REMOVALS {
         // A path that is already gone needs no removal.
         let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        if std::fs::symlink_metadata(path).is_err() {
+            return;
+        }
+        std::thread::sleep(BETWEEN_REMOVALS);
     }
-    std::process::exit(code)
 }
 
 /// Removes the temporary files and folders in `folder` that a killed process left there. Those that changed
@@ -76,6 +90,19 @@ pub(super) fn directory_of(path: &Path) -> &Path {
 mod tests {
     use super::super::{names, touch};
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_written_into_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("room");
+        std::fs::create_dir(&folder).unwrap();
+        std::thread::scope(|threads| {
+            // Ends when the folder is gone: no file can be made in it.
+            threads.spawn(|| (0..).take_while(|i| std::fs::write(folder.join(i.to_string()), b"").is_ok()).count());
+            remove_for_good(&folder);
+            assert!(!folder.exists());
+        });
+    }
 
     #[test]
     fn only_what_a_killed_process_left_is_removed() {
