@@ -121,6 +121,13 @@ impl Encoding {
             Self::Network(_) => None,
         }
     }
+
+    fn network(&self) -> Option<&MinkUnet> {
+        match self {
+            Self::Network(network) | Self::Both(_, network) => Some(network),
+            Self::Views(_) => None,
+        }
+    }
 }
 
 type Hashing = JoinHandle<Result<Weights, WeightsError>>;
@@ -248,7 +255,8 @@ impl<'s> Labeller<'s> {
         json!({
             "viewing": self.views.key(),
             "weights": self.weights.iter().map(|weights| &weights.sha256).collect::<Vec<_>>(),
-            "xdecoder": self.encoding.xdecoder().map(|model| &model.config), "method": self.plan.method.to_string(),
+            "xdecoder": self.encoding.xdecoder().map(|model| &model.config),
+            "openscene": self.encoding.network().map(MinkUnet::config), "method": self.plan.method.to_string(),
             "share": self.options.share, "turns": self.options.turns, "precision": format!("{:?}", self.precision),
             "device": self.selected.name,
         })

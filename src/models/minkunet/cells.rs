@@ -30,7 +30,7 @@ pub enum Input {
     /// The mean colour of the cell's points, from -1 to 1, as the published networks take colours. Grey if there are
     /// none.
     Color,
-    /// Shape and colour, [`SHAPE_CHANNELS`]: 1; the height over the floor, coarse and fine; how upright the normal is,
+    /// Shape and colour, 11 channels: 1; the height over the floor, coarse and fine; how upright the normal is,
     /// how flat, how linear and how rough the cell and those around it are; 1 if there are colours, and the mean colour.
     ShapeAndColor,
 }
