@@ -43,6 +43,16 @@ impl SplitMix64 {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
+    /// Returns a uniform number from `least` to `most`.
+    pub fn between(&mut self, [least, most]: [f64; 2]) -> f64 {
+        least + (most - least) * self.unit()
+    }
+
+    /// Returns a nearly normal number of standard deviation 1, the sum of three uniform ones. It is within ±3.
+    pub fn nearly_normal(&mut self) -> f64 {
+        2.0 * (self.unit() + self.unit() + self.unit() - 1.5)
+    }
+
     /// Draws `count` different numbers from `0..bound`, in ascending order. Returns all of them if there are
     /// fewer.
     pub fn sample(&mut self, bound: usize, count: usize) -> Vec<usize> {
@@ -112,5 +122,14 @@ mod tests {
         assert_ne!(sample, random.sample(50, 20));
         assert_eq!(random.sample(3, 5), [0, 1, 2]);
         assert!(random.sample(0, 5).is_empty());
+    }
+
+    #[test]
+    fn noise_has_deviation_one() {
+        let mut random = SplitMix64::new(3);
+        let values: Vec<f64> = (0..10_000).map(|_| random.nearly_normal()).collect();
+        let mean = values.iter().sum::<f64>() / 1e4;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e4;
+        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
     }
 }

@@ -33,9 +33,7 @@ impl Unit {
             Self::Degree => None,
         }
     }
-}
 
-impl Unit {
     /// Its symbol, as behind a number: "m".
     #[must_use]
     pub fn symbol(self) -> &'static str {

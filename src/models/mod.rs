@@ -30,6 +30,9 @@ pub enum ModelError {
     /// The configuration is of an LSeg variant that is not supported.
     #[error(transparent)]
     LSeg(#[from] lseg::ConfigError),
+    /// The configuration is not one of a MinkUNet.
+    #[error(transparent)]
+    MinkUnet(#[from] minkunet::ConfigError),
     /// The weights do not belong to the model.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -134,38 +134,34 @@ pub fn infer(
         }
         encoders => encoders,
     };
-    let (xdecoder, network) = match encoders {
-        Encoders::Views(xdecoder) => (Some(xdecoder), None),
-        Encoders::Network(network) => (None, Some(network)),
-        Encoders::Both { xdecoder, network, .. } => (Some(xdecoder), Some(network)),
-    };
-    let cells = network.map(|network| CellFeatures::of(&scan, network, models.text, device, timer)).transpose()?;
-    let seen = xdecoder.map(|model| {
+    let of_cells = |network, timer: &mut StageTimer<'_>| CellFeatures::of(&scan, network, models.text, device, timer);
+    let see = |model, timer: &mut StageTimer<'_>, on_view: &mut OnView<'_>| {
         let encoder = ViewEncoder { model, text: models.text };
         encode_views(input, encoder, &options.views, device, timer, on_view)
-    });
-    let seen = seen.transpose()?;
-    let mut run = |features: &dyn FeatureSource| {
-        purify(scan.to_purify(), features, models.affinities, options.purify, device, timer)
     };
-    let (lifted_label, purified) = match (&seen, &cells, encoders) {
-        (Some((lifted, _)), Some(cells), Encoders::Both { share, .. }) => {
-            let mixed = Mixed::new(lifted, cells, share)?;
-            (mixed.labels(&words, num_labels)?, run(&mixed)?)
-        }
-        (Some((lifted, _)), _, _) => {
+    let (features, lifted_label, views): (Box<dyn FeatureSource>, Vec<i32>, ViewReport) = match encoders {
+        Encoders::Views(xdecoder) => {
+            let (lifted, views) = see(xdecoder, timer, on_view)?;
             let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < num_labels);
-            let label = |&label: &i32| if is_label(label) { label } else { -1 };
-            (lifted.consensus.iter().map(label).collect(), run(lifted)?)
+            let labels = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
+            (Box::new(lifted), labels, views)
         }
-        (None, Some(cells), _) => (cells.labels(&words, num_labels)?, run(cells)?),
-        (None, None, _) => return Err(PipelineError::NothingSeen { views: 0, unreadable: 0, first_error: None }),
+        Encoders::Network(network) => {
+            let cells = of_cells(network, timer)?;
+            let labels = cells.labels(&words, num_labels)?;
+            let views = ViewReport { points: input.scene.num_points(), ..ViewReport::default() };
+            (Box::new(cells), labels, views)
+        }
+        Encoders::Both { xdecoder, network, share } => {
+            let cells = of_cells(network, timer)?;
+            let (lifted, views) = see(xdecoder, timer, on_view)?;
+            let mixed = Mixed::new(lifted, cells, share)?;
+            let labels = mixed.labels(&words, num_labels)?;
+            (Box::new(mixed), labels, views)
+        }
     };
-    let views = match seen {
-        Some((_, views)) => views,
-        None => ViewReport { points: input.scene.num_points(), ..ViewReport::default() },
-    };
-    drop(cells);
+    let purified = purify(scan.to_purify(), &*features, models.affinities, options.purify, device, timer)?;
+    drop(features);
     let of_voxel = predict(&purified.features, &words, num_labels, options.threshold)?;
     device.sync().map_err(|error| OpError::Device(format!("{error:?}")))?;
     timer.lap("predict");

@@ -12,6 +12,7 @@ use crate::models::minkunet::{Cells, Input, MinkUnet, TextSpace};
 use crate::models::xdecoder::TextEmbeddings;
 use crate::ops::float_values;
 use crate::purify::FeatureSource;
+use crate::query::ensemble::scores;
 use crate::query::{Predictions, predict};
 use crate::stages::StageTimer;
 use crate::weights::WeightsError;
@@ -79,7 +80,7 @@ impl CellFeatures {
         let config = network.config();
         let colors = scan.scene().colors().filter(|_| config.input != Input::Ones);
         let cells = Cells::new(scan.positions(), colors, config.input, edge)?.in_metres(config.edge());
-        let num_channels = config.heads.first().map_or(0, |(_, channels)| *channels);
+        let num_channels = config.text_width();
         let mut rows = vec![0.0; cells.len() * num_channels];
         let parts = parts(&cells.positions, (0..cells.len() as u32).collect(), MOST_CELLS);
         for (number, Part { inner, seen }) in parts.iter().enumerate() {
@@ -191,27 +192,28 @@ impl FeatureSource for CellFeatures {
 
 /// Weighted sum of what the views and the network say of a point, both in unit length. Of a point that no view sees,
 /// the network alone speaks.
-pub(super) struct Mixed<'a> {
-    lifted: &'a Lifted,
-    cells: &'a CellFeatures,
+pub(super) struct Mixed {
+    lifted: Lifted,
+    cells: CellFeatures,
     /// `[N]` factors on the rows of the views and of the network.
     factors: Vec<[f32; 2]>,
 }
 
-impl<'a> Mixed<'a> {
+impl Mixed {
     /// Mixes the two. `share` is the weight of the network, 0 to 1.
     ///
     /// # Errors
     /// [`PipelineError::Weights`] if features cannot be read.
-    pub(super) fn new(lifted: &'a Lifted, cells: &'a CellFeatures, share: f32) -> Result<Self, PipelineError> {
-        let lengths = [lengths(lifted)?, lengths(cells)?];
+    pub(super) fn new(lifted: Lifted, cells: CellFeatures, share: f32) -> Result<Self, PipelineError> {
+        let lengths = [lengths(&lifted)?, lengths(&cells)?];
         let factor = |weight: f32, length: f32| if length > 0.0 { weight / length } else { 0.0 };
         let factors = lengths[0].iter().zip(&lengths[1]).zip(&lifted.num_views_of_point);
         let factors = factors.map(|((&views, &network), &num_views)| {
             let share = if num_views == 0 { 1.0 } else { share };
             [factor(1.0 - share, views), factor(share, network)]
         });
-        Ok(Self { lifted, cells, factors: factors.collect() })
+        let factors = factors.collect();
+        Ok(Self { lifted, cells, factors })
     }
 
     /// Label of every point: the word with the largest product, the first of equal ones; -1 for a background word.
@@ -220,24 +222,24 @@ impl<'a> Mixed<'a> {
     /// As [`predict`].
     pub(super) fn labels(&self, words: &Tensor<2>, num_labels: usize) -> Result<Vec<i32>, PipelineError> {
         let [num_words, _] = words.dims();
-        let of_queries = crate::query::ensemble::scores(self.lifted.table(), words)?;
-        let of_cells = crate::query::ensemble::scores(&self.cells.rows, words)?;
+        let of_queries = scores(self.lifted.table(), words)?;
+        let of_cells = scores(&self.cells.rows, words)?;
         let label = |(point, [of_views, of_network]): (usize, &[f32; 2])| {
             let cell = self.cells.cell_from_point[point] as usize;
-            let mut scores: Vec<f32> =
+            let mut of_point: Vec<f32> =
                 of_cells[cell * num_words..][..num_words].iter().map(|score| of_network * score).collect();
             for (row, weight) in self.lifted.rows_of(point) {
                 let of_query = &of_queries[row * num_words..][..num_words];
-                scores.iter_mut().zip(of_query).for_each(|(score, x)| *score += of_views * weight * x);
+                of_point.iter_mut().zip(of_query).for_each(|(score, x)| *score += of_views * weight * x);
             }
-            let best = (1..num_words).fold(0, |best, word| if scores[word] > scores[best] { word } else { best });
+            let best = (1..num_words).fold(0, |best, word| if of_point[word] > of_point[best] { word } else { best });
             if best < num_labels { best as i32 } else { -1 }
         };
         Ok(self.factors.par_iter().enumerate().with_min_len(256).map(label).collect())
     }
 }
 
-impl FeatureSource for Mixed<'_> {
+impl FeatureSource for Mixed {
     fn num_points(&self) -> usize {
         self.factors.len()
     }
@@ -293,7 +295,7 @@ mod tests {
         let device = Device::flex();
         let lifted = lifted(&device);
         let cells = CellFeatures { rows: vec![0.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![0, 0, 1] };
-        let mixed = Mixed::new(&lifted, &cells, 0.75).unwrap();
+        let mixed = Mixed::new(lifted.clone(), cells.clone(), 0.75).unwrap();
         // The third point is in no view: the network alone speaks.
         let expected = [0.25, 0.75, 0.0, 1.0, 1.0, 0.0];
         assert_eq!((mixed.num_points(), mixed.num_channels(), mixed.read(0..2).unwrap()), (3, 2, expected.to_vec()));
@@ -301,7 +303,7 @@ mod tests {
         let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
         assert_eq!(mixed.labels(&words, 2).unwrap(), [1, 1, 0]);
         assert_eq!(mixed.labels(&words, 1).unwrap(), [-1, -1, 0]);
-        assert_eq!(Mixed::new(&lifted, &cells, 0.25).unwrap().labels(&words, 2).unwrap(), [0, 1, 0]);
+        assert_eq!(Mixed::new(lifted, cells, 0.25).unwrap().labels(&words, 2).unwrap(), [0, 1, 0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::labels::LabelsError;
 use crate::models::ModelError;
 use crate::models::sonata::SonataError;
 use crate::ops::OpError;
+use crate::ops::voxel_grid::cpu::QuantizeError;
 use crate::pipeline::PipelineError;
 use crate::training::{LogError, RunError};
 use crate::views::ViewsError;
@@ -82,6 +83,9 @@ pub enum PretrainError {
     /// A scan cannot be encoded.
     #[error(transparent)]
     Sonata(#[from] SonataError),
+    /// A scan has too many cells.
+    #[error(transparent)]
+    Cells(#[from] QuantizeError),
     /// The model cannot be built.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -14,6 +14,7 @@
 pub mod augment;
 pub mod criterion;
 mod error;
+mod figures;
 pub mod hungarian;
 pub mod openscene;
 pub mod parameters;

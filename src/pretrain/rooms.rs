@@ -14,12 +14,16 @@ use crate::images::resize::{fitted, resize_bicubic};
 use crate::images::{ImageError, Orientation, Rgb8Image, read_image, write_png};
 use crate::labels::read_labels;
 use crate::pipeline::Scene;
+use crate::random::SplitMix64;
 use crate::views::decode_grey8;
 use crate::views::render::{Renderer, pinhole};
 use crate::views::virtual_cameras::{Options, virtual_cameras};
 
 /// Background colour of scan views: the mean colour of pictures, as when a scan is labelled.
 pub const NOTHING: [u8; 3] = [124, 116, 104];
+
+/// Stream of random numbers for the order of the rooms.
+const ORDER: u64 = u64::MAX;
 
 /// A picture with its labels, on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +110,14 @@ pub fn find_rooms(split: &Path) -> Result<Vec<PathBuf>, PretrainError> {
         return Err(PretrainError::Rooms { path: split.to_path_buf(), message });
     }
     Ok(rooms)
+}
+
+/// Returns which of `num_rooms` rooms a run of `seed` sees at place `at`. Every room comes once before any comes again.
+#[must_use]
+pub fn room_at(num_rooms: usize, seed: u64, at: u64) -> usize {
+    let (round, at) = (at / num_rooms.max(1) as u64, (at % num_rooms.max(1) as u64) as usize);
+    let order = SplitMix64::stream(seed, &[ORDER, round]).permutation(num_rooms);
+    order.get(at).copied().unwrap_or_default()
 }
 
 /// Returns the recorded views of a room that have labels, sorted by number.
@@ -208,6 +220,19 @@ fn io(path: &Path, source: std::io::Error) -> PretrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_room_comes_once_before_any_comes_again() {
+        for round in 0..3 {
+            let mut seen: Vec<usize> = (0..5).map(|at| room_at(5, 7, 5 * round + at)).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [0, 1, 2, 3, 4]);
+        }
+        assert_ne!(
+            (0..5).map(|at| room_at(5, 7, at)).collect::<Vec<_>>(),
+            (5..10).map(|at| room_at(5, 7, at)).collect::<Vec<_>>()
+        );
+    }
 
     #[test]
     fn labels_follow_their_pixels() {

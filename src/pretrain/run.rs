@@ -99,6 +99,23 @@ pub(super) fn settings_over<S: Serialize + DeserializeOwned>(usual: &S, text: &s
     settings.try_into().map_err(|error| wrong(&error))
 }
 
+/// Settings as TOML, for [`Task::settings`].
+///
+/// # Errors
+/// [`PretrainError::Config`].
+pub(super) fn settings_text<S: Serialize>(settings: &S) -> Result<String, PretrainError> {
+    toml::to_string(settings).map_err(|error| PretrainError::Config(error.to_string()))
+}
+
+/// A model's configuration as JSON, for [`Task::model_config`].
+///
+/// # Errors
+/// [`PretrainError::Config`].
+pub(super) fn config_text<C: Serialize>(config: &C) -> Result<String, PretrainError> {
+    let json = serde_json::to_string_pretty(config).map_err(|error| PretrainError::Config(error.to_string()))?;
+    Ok(json + "\n")
+}
+
 fn put_over(usual: &mut toml::Table, given: toml::Table) {
     for (name, value) in given {
         match (usual.get_mut(&name), value) {

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::PretrainError;
 use super::augment::{Example, augment, segments};
 use super::criterion::{Assignment, Segments, Weights, cell_criterion, criterion};
+use super::figures::{add_ious, add_means};
 use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views, scan_views};
-use super::run::{Factors, LoopSettings, Loss, StepContext, Task, settings_over};
+use super::run::{Factors, LoopSettings, Loss, StepContext, Task, config_text, settings_over, settings_text};
 use super::view_pool::ViewPool;
 use super::words::{CLASSES, class_of, draw_prompts, tokens, usual_prompts};
-use crate::eval::metrics::{AbsentClasses, Confusion};
+use crate::eval::metrics::Confusion;
 use crate::images::draw::{LegendEntry, contact_sheet, overlay, palette};
 use crate::images::{Rgb8Image, write_png};
 use crate::labels::Preset;
@@ -298,12 +299,11 @@ impl Task for XDecoderTask {
     }
 
     fn settings(&self) -> Result<String, PretrainError> {
-        toml::to_string(&self.settings).map_err(|error| PretrainError::Config(error.to_string()))
+        settings_text(&self.settings)
     }
 
     fn model_config(&self) -> Result<String, PretrainError> {
-        let text = serde_json::to_string_pretty(&self.settings.model);
-        text.map_err(|error| PretrainError::Config(error.to_string()))
+        config_text(&self.settings.model)
     }
 
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
@@ -403,17 +403,11 @@ impl Task for XDecoderTask {
         }
         let mut all = counts[0].clone();
         all.merge(&counts[1])?;
-        let selection: Vec<usize> = (0..num_classes).collect();
         let mut figures = BTreeMap::new();
         for (name, counts) in [("", &all), ("_recorded", &counts[0]), ("_scans", &counts[1])] {
-            let scores = counts.scores(&selection, AbsentClasses::Skipped)?;
-            for (figure, value) in [("miou", scores.mean_iou), ("accuracy", scores.all_accuracy)] {
-                figures.extend(value.map(|value| (format!("val_{figure}{name}"), value)));
-            }
+            add_means(&mut figures, name, counts)?;
         }
-        for (label, class) in preset.labels.iter().zip(all.classes()) {
-            figures.extend(class.iou().map(|iou| (format!("iou {label}"), iou)));
-        }
+        add_ious(&mut figures, preset.labels, &all);
         if !rows.is_empty() {
             let legend = preset.labels.iter().zip(&colors).zip(all.classes()).filter(|(_, class)| class.union > 0);
             let total: u64 = all.counts().iter().sum();

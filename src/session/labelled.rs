@@ -70,7 +70,7 @@ impl Labeller<'_> {
         notes.extend(why);
         let options = self.options.of_pipeline(voxel, turn, &self.views, self.plan.iterations);
         let models = Models {
-            encoders: self.encoding.with(&self.options),
+            encoders: self.encoders.with(&self.options),
             affinities: self.plan.affinities.with(self.student.as_ref()),
             text: &self.text,
             num_labels: self.words.labels.len(),

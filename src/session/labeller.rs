@@ -7,8 +7,8 @@ use burn::prelude::Tensor;
 use serde_json::{Value as Json, json};
 
 use super::SessionError;
-use super::method::Method;
-use super::networks::{Network, Networks, OpenText, WeightsOrigin};
+use super::encoders::{LoadedEncoders, OpenEncoders};
+use super::networks::{Network, Networks, WeightsOrigin};
 use super::options::LabelOptions;
 use super::plan::Plan;
 use super::source::ViewSettings;
@@ -18,11 +18,11 @@ use crate::images::draw::palette;
 use crate::labels::Preset;
 use crate::models::minkunet::{MinkUnet, TextSpace};
 use crate::models::student::{Student, StudentConfig};
+use crate::models::xdecoder::TextEmbeddings;
 use crate::models::xdecoder::prompts::BACKGROUND;
-use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
-use crate::pipeline::{Encoders, Network3d, Weights};
+use crate::pipeline::Weights;
 use crate::purify;
 use crate::stages::StageTimer;
 use crate::weights::WeightsError;
@@ -78,7 +78,7 @@ pub struct Labeller<'s> {
     pub(super) selected: &'s Selected,
     pub(super) words: Words,
     pub(super) plan: Plan,
-    pub(super) encoding: Encoding,
+    pub(super) encoders: LoadedEncoders,
     /// The student, if affinities are learned.
     pub(super) student: Option<(Student, StudentConfig)>,
     pub(super) text: TextEmbeddings,
@@ -94,40 +94,6 @@ pub struct Labeller<'s> {
     pub(super) unknown: Vec<String>,
     /// Notes about the words, for the user.
     pub(super) notes: Vec<String>,
-}
-
-/// Networks that give points their features.
-#[allow(clippy::large_enum_variant, reason = "one exists at a time")]
-pub(super) enum Encoding {
-    Views(XDecoder),
-    Network(MinkUnet),
-    Both(XDecoder, MinkUnet),
-}
-
-impl Encoding {
-    /// The networks with the options of the 3D network.
-    pub(super) fn with(&self, options: &LabelOptions) -> Encoders<'_> {
-        let network = |network| Network3d { network, num_turns: options.turns };
-        match self {
-            Self::Views(xdecoder) => Encoders::Views(xdecoder),
-            Self::Network(model) => Encoders::Network(network(model)),
-            Self::Both(xdecoder, model) => Encoders::Both { xdecoder, network: network(model), share: options.share },
-        }
-    }
-
-    fn xdecoder(&self) -> Option<&XDecoder> {
-        match self {
-            Self::Views(xdecoder) | Self::Both(xdecoder, _) => Some(xdecoder),
-            Self::Network(_) => None,
-        }
-    }
-
-    fn network(&self) -> Option<&MinkUnet> {
-        match self {
-            Self::Network(network) | Self::Both(_, network) => Some(network),
-            Self::Views(_) => None,
-        }
-    }
 }
 
 type Hashing = JoinHandle<Result<Weights, WeightsError>>;
@@ -148,45 +114,29 @@ impl<'s> Labeller<'s> {
     ) -> Result<Self, SessionError> {
         let plan = options.plan(networks)?;
         let networks = networks.with_demo(&plan.networks);
-        let needs = |network: Network| plan.networks.contains(&network);
         // Opens weights first, so that missing ones are found before any work.
-        let network = needs(Network::OpenScene).then(|| networks.open_openscene()).transpose()?;
-        let student = needs(Network::Student).then(|| networks.open_student()).transpose()?;
-        let width = network.as_ref().and_then(|network| Some(network.config.heads.first()?.1)).unwrap_or_default();
-        let opened = match plan.text {
-            TextSpace::XDecoder => OpenText::XDecoder(networks.open_xdecoder()?),
-            TextSpace::Clip => OpenText::Clip(networks.open_clip(width)?),
-        };
+        let encoders = OpenEncoders::open(&networks, &plan)?;
+        let has_student = plan.networks.contains(&Network::Student);
+        let student = has_student.then(|| networks.open_student()).transpose()?;
         // Files are hashed while they are loaded.
-        let text_origin = opened.origin().clone();
-        let mut hashing = vec![hash(opened.name(), &text_origin)];
+        let (text_name, text_origin) = encoders.text();
+        let text_origin = text_origin.clone();
+        let network_origin = encoders.network().cloned();
+        let mut hashing = vec![hash(text_name, &text_origin)];
         hashing.extend(student.as_ref().map(|student| hash("student", &student.origin)));
-        hashing.extend(network.as_ref().map(|network| hash("openscene", &network.origin)));
+        hashing.extend(network_origin.as_ref().map(|origin| hash("openscene", origin)));
         timer.progress("load weights", 0.0);
         let student = student.map(|student| {
             let source = student.origin.source.clone();
             student.load(&selected.device).map(|loaded| (loaded, source))
         });
         let student = student.transpose()?;
-        let name = network.as_ref().map(|network| network.origin.source.clone()).unwrap_or_default();
-        let network = network.map(|network| network.load(&selected.device)).transpose()?;
-        let precision = networks.precision;
-        let (text_model, xdecoder, views) = match opened {
-            OpenText::XDecoder(mut opened) if plan.method == Method::OpenScene => {
-                let views = options.views.for_model(&opened.config);
-                (TextModel::XDecoder(opened.load_text_encoder(&selected.device)?), None, views)
-            }
-            OpenText::XDecoder(mut opened) => {
-                let xdecoder = opened.load(&selected.device)?;
-                let views = options.views.for_model(&xdecoder.config);
-                (TextModel::XDecoder(xdecoder.text_encoder.clone()), Some(xdecoder), views)
-            }
-            OpenText::Clip(opened) => (TextModel::Clip(opened.load(&selected.device)?), None, options.views.clone()),
-        };
+        let views = encoders.views(&options.views);
+        let (encoders, text_model) = encoders.load(&selected.device)?;
         let text = embed_words(&text_model, &words.all(), timer)?;
         let [_, embedding] = text.rows.dims();
-        if network.is_some() {
-            check_width(&name, width, embedding)?;
+        if let (Some(network), Some(origin)) = (encoders.network(), network_origin) {
+            check_width(&origin.source, network.config().text_width(), embedding)?;
         }
         if let Some(((_, config), source)) = &student
             && config.input_dim != embedding + purify::GEOMETRY_CHANNELS
@@ -198,13 +148,6 @@ impl<'s> Labeller<'s> {
                 geometry: purify::GEOMETRY_CHANNELS,
             });
         }
-        let encoding = match (xdecoder, network) {
-            (Some(xdecoder), Some(network)) => Encoding::Both(xdecoder, network),
-            (Some(xdecoder), None) => Encoding::Views(xdecoder),
-            (None, Some(network)) => Encoding::Network(network),
-            // A method without a 3D network looks at views.
-            (None, None) => return Err(SessionError::NoCommonSpace),
-        };
         let weights = hashing.into_iter().map(|hash| Ok(hash.join().map_err(|_| SessionError::Thread)??));
         let all = words.all();
         let unknown = text_model.unknown_words(&all).into_iter().map(str::to_owned).collect();
@@ -218,14 +161,14 @@ impl<'s> Labeller<'s> {
             weights: weights.collect::<Result<_, SessionError>>()?,
             views,
             plan,
-            encoding,
+            encoders,
             student: student.map(|(student, _)| student),
             text,
             words,
             options,
             text_origin,
             text_config,
-            precision,
+            precision: networks.precision,
             unknown,
             notes,
         })
@@ -255,8 +198,8 @@ impl<'s> Labeller<'s> {
         json!({
             "viewing": self.views.key(),
             "weights": self.weights.iter().map(|weights| &weights.sha256).collect::<Vec<_>>(),
-            "xdecoder": self.encoding.xdecoder().map(|model| &model.config),
-            "openscene": self.encoding.network().map(MinkUnet::config), "method": self.plan.method.to_string(),
+            "xdecoder": self.encoders.xdecoder().map(|model| &model.config),
+            "openscene": self.encoders.network().map(MinkUnet::config), "method": self.plan.method.to_string(),
             "share": self.options.share, "turns": self.options.turns, "precision": format!("{:?}", self.precision),
             "device": self.selected.name,
         })

@@ -2,6 +2,7 @@
 //! The crate's front page has an example.
 
 mod beside;
+mod encoders;
 mod error;
 mod labelled;
 mod labeller;

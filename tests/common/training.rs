@@ -15,6 +15,16 @@ use crate::weights::{WeightFiles, tiny_weights};
 /// Settings of a student that trains in seconds.
 pub(crate) const SETTINGS: &str = "hidden_dim = 16\nembed_dim = 8\nepochs = 3\nanchors = 128\nwarmup_epochs = 1\n";
 
+/// Mean losses of the first and of the last `count` steps in the log of a run, and the log's first line.
+pub(crate) fn losses(run: &Path, num_steps: usize, count: usize) -> ([f64; 2], Value) {
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let losses: Vec<f64> = lines.iter().filter_map(|line| line["loss"].as_f64()).collect();
+    assert_eq!(losses.len(), num_steps);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    ([mean(&losses[..count]), mean(&losses[num_steps - count..])], lines[0].clone())
+}
+
 pub(crate) struct Fixture {
     pub folder: tempfile::TempDir,
     pub weights: WeightFiles,

@@ -15,6 +15,8 @@ use geopurify::pretrain::run::{CONFIG_FILE, LoopSettings, MODEL_FILE, RunOptions
 use geopurify::session::{NetworkChoice, Networks};
 use geopurify::synth::{Settings, Split, room_name, write_room};
 
+use crate::training::losses;
+
 /// Two rooms to learn from and one to validate on.
 fn rooms() -> &'static Path {
     static ROOMS: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -71,13 +73,9 @@ fn run(folder: &Path, steps: u64, options: &RunOptions) -> Result<Trained, Box<P
 fn the_loss_falls_and_held_out_rooms_are_labelled() {
     let folder = tempfile::tempdir().unwrap();
     let trained = run(folder.path(), 60, &RunOptions::default()).unwrap();
-    let lines = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let losses: Vec<f64> = lines.iter().filter_map(|line| line["loss"].as_f64()).collect();
-    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    let [first, last] = [mean(&losses[..10]), mean(&losses[50..])];
-    assert!(losses.len() == 60 && last < 0.8 * first, "{first} to {last}");
-    let before = lines[0]["val_accuracy"].as_f64().unwrap();
+    let ([first, last], at_start) = losses(folder.path(), 60, 10);
+    assert!(last < 0.8 * first, "{first} to {last}");
+    let before = at_start["val_accuracy"].as_f64().unwrap();
     let after = trained.figures["val_accuracy"];
     assert!(after > 0.3 && after > before + 0.1, "{before} to {after}");
 }

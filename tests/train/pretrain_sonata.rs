@@ -16,6 +16,8 @@ use geopurify::pretrain::sonata::{SonataSettings, SonataTask, object_precision};
 use geopurify::synth::{Settings, Split, room_name, write_room};
 use geopurify::weights::WeightsFile;
 
+use crate::training::losses;
+
 /// A room to learn from and one to validate on.
 fn rooms() -> &'static Path {
     static ROOMS: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -67,14 +69,9 @@ fn run(folder: &Path, steps: u64, options: &RunOptions) -> Result<Trained, Box<P
 fn the_loss_falls_and_objects_part() {
     let folder = tempfile::tempdir().unwrap();
     let trained = run(folder.path(), 120, &RunOptions::default()).unwrap();
-    let lines = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let losses: Vec<f64> = lines.iter().filter_map(|line| line["loss"].as_f64()).collect();
-    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    assert_eq!(losses.len(), 120);
-    let [first, last] = [mean(&losses[..20]), mean(&losses[100..])];
+    let ([first, last], at_start) = losses(folder.path(), 120, 20);
     assert!(last < 0.92 * first, "{first} to {last}");
-    let before = lines[0]["val_border_precision"].as_f64().unwrap();
+    let before = at_start["val_border_precision"].as_f64().unwrap();
     assert!(
         trained.figures["val_border_precision"] > before.max(trained.figures["val_border_uniform"]),
         "{:?}",

@@ -183,6 +183,12 @@ impl MinkUnetConfig {
         self.planes[NUM_STAGES - 1]
     }
 
+    /// Channels of the first head, which is compared with text.
+    #[must_use]
+    pub fn text_width(&self) -> usize {
+        self.heads.first().map_or(0, |(_, channels)| *channels)
+    }
+
     /// The plan of the network, its layers by their keys.
     pub(super) fn net(&self) -> Net<ConvKeys> {
         let layer = |name: &str, norm: &str, shape: [usize; 3]| {

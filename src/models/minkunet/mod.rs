@@ -92,27 +92,24 @@ impl MinkUnet {
         self.net.run(features, coords, &mut apply, &mut observe)
     }
 
-    /// Computes the first head for every cell, `[M, head]`: the mean over `num_turns` turns of the cells about z, from
+    /// Computes the first head for every cell, `[M, head]`: the sum over `num_turns` turns of the cells about z, from
     /// 0 on, each of its unit vector. For a single turn, the vectors keep their lengths.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn features(&self, cells: &Cells, num_turns: usize, device: &Device) -> Result<Tensor<2>, OpError> {
-        let mut sum: Option<Tensor<2>> = None;
-        for turn in 0..num_turns.max(1) {
-            let grid = cells.turned(std::f64::consts::TAU * turn as f64 / num_turns.max(1) as f64);
-            let out = self.head(self.forward(grid.features(device), grid.coords(device))?, 0)?;
-            if num_turns <= 1 {
-                return Ok(out);
-            }
-            let rows = int_tensor(grid.row_from_cell.clone(), [grid.row_from_cell.len()], device);
-            let of_cell = normalize_rows(out).select(0, rows);
-            sum = Some(match sum {
-                Some(sum) => sum + of_cell,
-                None => of_cell,
-            });
+        let of_grid = |grid: &Grid<'_>| self.head(self.forward(grid.features(device), grid.coords(device))?, 0);
+        let own = of_grid(&cells.turned(0.0))?;
+        if num_turns <= 1 {
+            return Ok(own);
         }
-        sum.ok_or_else(|| OpError::Value { op: "minkunet", message: "there are no turns".to_owned() })
+        let mut sum = normalize_rows(own);
+        for turn in 1..num_turns {
+            let grid = cells.turned(std::f64::consts::TAU * turn as f64 / num_turns as f64);
+            let rows = int_tensor(grid.row_from_cell.clone(), [cells.len()], device);
+            sum = sum + normalize_rows(of_grid(&grid)?).select(0, rows);
+        }
+        Ok(sum)
     }
 
     /// Computes a head, `[V, head]`, from the last stage `[V, last]`. It is not normalised. `head` counts the heads of

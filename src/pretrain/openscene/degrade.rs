@@ -48,15 +48,6 @@ pub fn degraded(room: &LabelledScan, random: &mut SplitMix64) -> Degraded {
     Degraded { points, colors, classes }
 }
 
-fn between(random: &mut SplitMix64, [least, most]: [f64; 2]) -> f64 {
-    least + (most - least) * random.unit()
-}
-
-/// A nearly normal number of standard deviation 1, the sum of three uniform ones.
-fn normal(random: &mut SplitMix64) -> f64 {
-    2.0 * (random.unit() + random.unit() + random.unit() - 1.5)
-}
-
 fn bounds(room: &LabelledScan) -> [[f64; 2]; 3] {
     let mut bounds = [[f64::INFINITY, f64::NEG_INFINITY]; 3];
     for p in &room.points {
@@ -82,11 +73,11 @@ fn kept(room: &LabelledScan, random: &mut SplitMix64) -> Vec<u32> {
         leave_out(&|point, _| !seen[point]);
     }
     if random.unit() < NO_CEILING {
-        let top = high - between(random, [0.05, 0.5]);
+        let top = high - random.between([0.05, 0.5]);
         leave_out(&|point, p| room.classes[point] == CEILING || p[2] > top);
     }
     if random.unit() < NO_FLOOR {
-        let bottom = low + between(random, [0.05, 0.5]);
+        let bottom = low + random.between([0.05, 0.5]);
         leave_out(&|_, p| p[2] < bottom);
     }
     if random.unit() < CUT {
@@ -96,13 +87,13 @@ fn kept(room: &LabelledScan, random: &mut SplitMix64) -> Vec<u32> {
     }
     for _ in 0..random.below(MOST_HOLES + 1) {
         let middle = room.points[random.below(room.points.len())].map(f64::from);
-        let radius = between(random, [0.08, 0.6]);
+        let radius = random.between([0.08, 0.6]);
         leave_out(&|_, p| (0..3).map(|axis| (p[axis] - middle[axis]).powi(2)).sum::<f64>() < radius * radius);
     }
     // Thinned evenly, or the more the farther from a sensor.
-    let share = between(random, [0.1, 1.0]);
-    let sensor = [0, 1].map(|axis| between(random, bounds[axis]));
-    let reach = if random.unit() < 0.5 { between(random, [1.0, 4.0]) } else { f64::INFINITY };
+    let share = random.between([0.1, 1.0]);
+    let sensor = [0, 1].map(|axis| random.between(bounds[axis]));
+    let reach = if random.unit() < 0.5 { random.between([1.0, 4.0]) } else { f64::INFINITY };
     let mut left: Vec<u32> = Vec::new();
     for (point, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
         let p = room.points[point];
@@ -120,9 +111,9 @@ fn seen(room: &LabelledScan, bounds: &[[f64; 2]; 3], random: &mut SplitMix64) ->
     let mut seen = vec![false; room.points.len()];
     for _ in 0..=random.below(MOST_VIEWPOINTS) {
         let inner = |[low, high]: [f64; 2]| [low + 0.15 * (high - low), high - 0.15 * (high - low)];
-        let [x, y] = [0, 1].map(|axis| between(random, inner(bounds[axis])));
-        let z = bounds[2][0] + between(random, [0.8, 1.8]);
-        let (towards, width) = (TAU * random.unit(), between(random, [1.0, TAU]));
+        let [x, y] = [0, 1].map(|axis| random.between(inner(bounds[axis])));
+        let z = bounds[2][0] + random.between([0.8, 1.8]);
+        let (towards, width) = (TAU * random.unit(), random.between([1.0, TAU]));
         let [rows, columns] = SPHERE;
         let mut nearest = vec![f64::INFINITY; rows * columns];
         let place = |p: &[f32; 3]| {
@@ -150,20 +141,20 @@ fn seen(room: &LabelledScan, bounds: &[[f64; 2]; 3], random: &mut SplitMix64) ->
 fn moved(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> (Vec<[f64; 3]>, Vec<u8>) {
     let (sin, cos) = (TAU * random.unit()).sin_cos();
     let mirror = if random.unit() < 0.5 { -1.0 } else { 1.0 };
-    let scale = between(random, [0.85, 1.18]);
-    let stretch = [0; 3].map(|_| scale * between(random, [0.94, 1.06]));
-    let tilt = [0; 2].map(|_| between(random, [-0.04, 0.04]));
-    let jitter = if random.unit() < NOISY { between(random, [0.01, 0.03]) } else { between(random, [0.0, 0.01]) };
+    let scale = random.between([0.85, 1.18]);
+    let stretch = [0; 3].map(|_| scale * random.between([0.94, 1.06]));
+    let tilt = [0; 2].map(|_| random.between([-0.04, 0.04]));
+    let jitter = if random.unit() < NOISY { random.between([0.01, 0.03]) } else { random.between([0.0, 0.01]) };
     // Drift bends what is straight by a few centimetres.
     let waves: Vec<([f64; 3], f64, [f64; 3])> = (0..3)
         .map(|_| {
-            let along = [0; 3].map(|_| TAU * between(random, [-0.5, 0.5]));
-            (along, TAU * random.unit(), [0; 3].map(|_| between(random, [-0.03, 0.03])))
+            let along = [0; 3].map(|_| TAU * random.between([-0.5, 0.5]));
+            (along, TAU * random.unit(), [0; 3].map(|_| random.between([-0.03, 0.03])))
         })
         .collect();
     let doubled = random.unit() < DOUBLED;
-    let apart = [0; 3].map(|_| between(random, [-0.06, 0.06]));
-    let share = between(random, [0.1, 0.4]);
+    let apart = [0; 3].map(|_| random.between([-0.06, 0.06]));
+    let share = random.between([0.1, 0.4]);
     let position = |&point: &u32| {
         let mut p = room.points[point as usize].map(f64::from);
         let drift = waves.iter().fold([0.0; 3], |mut sum: [f64; 3], (along, phase, by)| {
@@ -173,7 +164,7 @@ fn moved(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> (Vec<[f6
         });
         let is_double = doubled && random.unit() < share;
         for axis in 0..3 {
-            p[axis] += drift[axis] + jitter * normal(random) + if is_double { apart[axis] } else { 0.0 };
+            p[axis] += drift[axis] + jitter * random.nearly_normal() + if is_double { apart[axis] } else { 0.0 };
             p[axis] *= stretch[axis];
         }
         let [x, y, z] = [mirror * p[0], p[1], p[2] + tilt[0] * p[0] + tilt[1] * p[1]];
@@ -190,12 +181,12 @@ fn colored(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> Option
     }
     let others = random.unit() < OTHER_MATERIALS;
     let tints: Vec<[f64; 3]> = (0..room.spans_room.len())
-        .map(|_| if others { [0; 3].map(|_| between(random, [-70.0, 70.0])) } else { [0.0; 3] })
+        .map(|_| if others { [0; 3].map(|_| random.between([-70.0, 70.0])) } else { [0.0; 3] })
         .collect();
-    let light = between(random, [0.5, 1.5]);
-    let gain = [0; 3].map(|_| light * between(random, [0.8, 1.2]));
-    let (gamma, saturation) = (between(random, [0.6, 1.6]), between(random, [0.0, 1.3]));
-    let noise = between(random, [0.0, 14.0]);
+    let light = random.between([0.5, 1.5]);
+    let gain = [0; 3].map(|_| light * random.between([0.8, 1.2]));
+    let (gamma, saturation) = (random.between([0.6, 1.6]), random.between([0.0, 1.3]));
+    let noise = random.between([0.0, 14.0]);
     let color = |&point: &u32| {
         let tint = tints[room.instances[point as usize] as usize];
         let rgb: [f64; 3] = std::array::from_fn(|i| {
@@ -203,7 +194,7 @@ fn colored(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> Option
             255.0 * (gain[i] * value / 255.0).clamp(0.0, 1.0).powf(gamma)
         });
         let grey = rgb.iter().sum::<f64>() / 3.0;
-        rgb.map(|value| (grey + saturation * (value - grey) + noise * normal(random)).clamp(0.0, 255.0) as u8)
+        rgb.map(|value| (grey + saturation * (value - grey) + noise * random.nearly_normal()).clamp(0.0, 255.0) as u8)
     };
     Some(kept.iter().map(color).collect())
 }

@@ -12,12 +12,14 @@ pub use degrade::{Degraded, degraded};
 use serde::{Deserialize, Serialize};
 
 use super::PretrainError;
-use super::rooms::find_rooms;
-use super::run::{LoopSettings, Loss, StepContext, Task, settings_over};
+use super::figures::{add_ious, add_means};
+use super::rooms::{find_rooms, room_at};
+use super::run::{LoopSettings, Loss, StepContext, Task, config_text, settings_over, settings_text};
 use super::scan::LabelledScan;
 use super::words::{CLASSES, class_of};
-use crate::eval::metrics::{AbsentClasses, Confusion};
+use crate::eval::metrics::Confusion;
 use crate::labels::{Preset, classes_from_nyu40, nyu40_from_class};
+use crate::models::ModelError;
 use crate::models::minkunet::{Cells, MinkUnet, MinkUnetConfig, TrainableMinkUnet};
 use crate::models::xdecoder::TextEncoder;
 use crate::models::xdecoder::prompts::scene_label;
@@ -27,8 +29,7 @@ use crate::query::predict;
 use crate::random::SplitMix64;
 use crate::weights::StateDict;
 
-/// Streams of random numbers: the order of the rooms, their changes, and the words.
-const ORDER: u64 = u64::MAX;
+/// Streams of random numbers: the changes of the rooms, and the words.
 const CHANGES: u64 = 1;
 const WORDS: u64 = 2;
 /// Stream of random numbers for the rooms of the validation.
@@ -99,10 +100,10 @@ impl OpenSceneSettings {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`PretrainError::Setting`] for the first bad setting; [`PretrainError::Config`] for the network's.
+    /// [`PretrainError::Setting`] for the first bad setting; [`PretrainError::Model`] for the network's.
     pub fn validate(&self) -> Result<(), PretrainError> {
         self.training.validate()?;
-        self.model.validate().map_err(|error| PretrainError::Config(error.to_string()))?;
+        self.model.validate().map_err(ModelError::from)?;
         for (name, holds, value, expected) in [
             ("batch", (1..=1024).contains(&self.batch), self.batch.to_string(), "1 to 1024"),
             ("cells", (100..1 << 24).contains(&self.cells), self.cells.to_string(), "from 100 to 16 million"),
@@ -185,7 +186,7 @@ impl OpenSceneTask {
     ) -> Result<Self, PretrainError> {
         settings.validate()?;
         let names = Names::embed(encoder)?;
-        let head = settings.model.heads.first().map_or(0, |(_, channels)| *channels);
+        let head = settings.model.text_width();
         if head != names.dim {
             let value = format!("{head}, while the text encoder has {}", names.dim);
             return Err(PretrainError::Setting {
@@ -211,11 +212,9 @@ impl OpenSceneTask {
         [self.rooms.len(), self.validation.len()]
     }
 
-    /// Returns the room at place `at` of all rooms that a run sees. Every room comes once before any comes again.
+    /// Returns the room at place `at` of all that a run sees, see [`room_at`].
     fn room(&self, seed: u64, at: u64) -> Result<&LabelledScan, PretrainError> {
-        let (round, at) = (at / self.rooms.len() as u64, (at % self.rooms.len() as u64) as usize);
-        let order = SplitMix64::stream(seed, &[ORDER, round]).permutation(self.rooms.len());
-        let (folder, held) = &self.rooms[order[at]];
+        let (folder, held) = &self.rooms[room_at(self.rooms.len(), seed, at)];
         if let Some(scan) = held.get() {
             return Ok(scan);
         }
@@ -226,8 +225,7 @@ impl OpenSceneTask {
     fn cells(&self, scan: &Degraded) -> Result<Cells, PretrainError> {
         let MinkUnetConfig { input, .. } = self.settings.model;
         let edge = self.settings.model.edge();
-        Cells::new(&scan.points, scan.colors.as_deref(), input, edge)
-            .map_err(|error| PretrainError::Config(error.to_string()))
+        Ok(Cells::new(&scan.points, scan.colors.as_deref(), input, edge)?)
     }
 
     /// The part of a degraded room that a step sees, and the class of each cell; -1 for none.
@@ -290,17 +288,16 @@ impl Task for OpenSceneTask {
     }
 
     fn settings(&self) -> Result<String, PretrainError> {
-        toml::to_string(&self.settings).map_err(|error| PretrainError::Config(error.to_string()))
+        settings_text(&self.settings)
     }
 
     fn model_config(&self) -> Result<String, PretrainError> {
-        let json = serde_json::to_string_pretty(&self.settings.model);
-        json.map(|json| json + "\n").map_err(|error| PretrainError::Config(error.to_string()))
+        config_text(&self.settings.model)
     }
 
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
         let network = TrainableMinkUnet::new(&self.settings.model, seed, &self.device);
-        let network = network.map_err(|error| PretrainError::Config(error.to_string()))?;
+        let network = network.map_err(ModelError::from)?;
         Ok(StateDict { tensors: network.state_dict()?.tensors, ..StateDict::default() })
     }
 
@@ -367,15 +364,9 @@ impl Task for OpenSceneTask {
                 counts.add(&truth, &found.label, &[-1])?;
             }
         }
-        let selection: Vec<usize> = (0..num_classes).collect();
-        let scores = counts.scores(&selection, AbsentClasses::Skipped)?;
         let mut figures = BTreeMap::new();
-        for (figure, value) in [("val_miou", scores.mean_iou), ("val_accuracy", scores.all_accuracy)] {
-            figures.extend(value.map(|value| (figure.to_owned(), value)));
-        }
-        for (label, class) in preset.labels.iter().zip(counts.classes()) {
-            figures.extend(class.iou().map(|iou| (format!("iou {label}"), iou)));
-        }
+        add_means(&mut figures, "", &counts)?;
+        add_ious(&mut figures, preset.labels, &counts);
         Ok(figures)
     }
 

@@ -15,21 +15,18 @@ pub use pairs::{Cell, Pairs, draw_pairs, majority};
 pub use view::{Setting, Shown, disturbed, part};
 
 use super::PretrainError;
-use super::rooms::find_rooms;
-use super::run::{LoopSettings, Loss, StepContext, Task, settings_over};
+use super::rooms::{find_rooms, room_at};
+use super::run::{LoopSettings, Loss, StepContext, Task, config_text, settings_over, settings_text};
 use super::scan::LabelledScan;
 use crate::models::ModelError;
 use crate::models::sonata::{Sonata, SonataConfig};
 use crate::ops::info_nce::{InfoNce, info_nce};
 use crate::ops::normalize_rows;
 use crate::ops::{float_tensor, float_values, int_tensor, int_values};
-use crate::random::SplitMix64;
 use crate::weights::StateDict;
 
 /// Stream of random numbers for the choices of a step.
 const DRAWN: u64 = 0;
-/// Stream of random numbers for the order of the rooms.
-const ORDER: u64 = u64::MAX;
 /// Number of copies of a part that a step compares.
 const COPIES: usize = 2;
 /// Weights of the layer that takes position, colour and normal.
@@ -176,9 +173,7 @@ impl SonataTask {
 
     /// Returns the room of `step`. Every room comes once before any comes again.
     fn room(&self, seed: u64, step: u64) -> &Path {
-        let (round, at) = (step / self.rooms.len() as u64, (step % self.rooms.len() as u64) as usize);
-        let order = SplitMix64::stream(seed, &[ORDER, round]).permutation(self.rooms.len());
-        &self.rooms[order[at]]
+        &self.rooms[room_at(self.rooms.len(), seed, step)]
     }
 }
 
@@ -188,12 +183,11 @@ impl Task for SonataTask {
     }
 
     fn settings(&self) -> Result<String, PretrainError> {
-        toml::to_string(&self.settings).map_err(|error| PretrainError::Config(error.to_string()))
+        settings_text(&self.settings)
     }
 
     fn model_config(&self) -> Result<String, PretrainError> {
-        let json = serde_json::to_string_pretty(&self.settings.model);
-        json.map(|json| json + "\n").map_err(|error| PretrainError::Config(error.to_string()))
+        config_text(&self.settings.model)
     }
 
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {

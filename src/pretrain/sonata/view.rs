@@ -145,7 +145,7 @@ pub fn disturbed(
     let (mut points, mut colors, mut normals) = (Vec::new(), Vec::new(), Vec::new());
     for &point in &kept {
         let point = point as usize;
-        let mut noise = |deviation: f64| deviation * normal(random);
+        let mut noise = |deviation: f64| deviation * random.nearly_normal();
         let position = turn(scan.points[point]);
         points.push(position.map(|x| (x + noise(jitter)) as f32));
         let turned = turn(scan.normals[point]).map(|x| x / scale + noise(tilt));
@@ -164,11 +164,6 @@ pub fn disturbed(
     }
     let points = prepared.point_from_voxel.iter().map(|&i| kept[i as usize]).collect();
     Ok(Shown { prepared, points })
-}
-
-/// Returns a nearly normal number of standard deviation 1, the sum of three uniform ones.
-fn normal(random: &mut SplitMix64) -> f64 {
-    2.0 * (random.unit() + random.unit() + random.unit() - 1.5)
 }
 
 #[cfg(test)]
@@ -243,14 +238,5 @@ mod tests {
                 "{floor} {thing}"
             );
         }
-    }
-
-    #[test]
-    fn noise_has_deviation_one() {
-        let mut random = SplitMix64::new(3);
-        let values: Vec<f64> = (0..10_000).map(|_| normal(&mut random)).collect();
-        let mean = values.iter().sum::<f64>() / 1e4;
-        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e4;
-        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
     }
 }
