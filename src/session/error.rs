@@ -73,7 +73,8 @@ pub enum SessionError {
     },
     /// The 3D network is in the space of CLIP, the views are in that of X-Decoder.
     #[error(
-        "the ensemble needs a 3D network in the space of X-Decoder's words; this one is in the space of CLIP, so it can          only answer alone"
+        "the ensemble needs a 3D network in the space of X-Decoder's words; this one is in the space of CLIP, so it can \
+         only answer alone"
     )]
     NoCommonSpace,
     /// A file cannot be read or written.
