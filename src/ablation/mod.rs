@@ -4,7 +4,8 @@
 //! Students are trained for every seed, number of scenes and choice of negatives. Then each of them purifies
 //! the same lifted features of every held-out room. Two baselines that learn nothing do the same. The
 //! constants of a baseline are chosen on validation rooms, never on those that are measured. The sharpness of
-//! learned affinities is chosen there too; the published value is also measured.
+//! learned affinities is chosen there too; the published value is also measured. So are the constants of the
+//! baseline that learned affinities are multiplied by.
 
 mod error;
 mod lifting;
@@ -227,6 +228,8 @@ enum Way<'a> {
     ColorNormal(ColorNormal),
     /// A student, with the sharpness of its affinities.
     Student(&'a LoadedStudent, f32),
+    /// A student with the published sharpness, times a kernel of colour and normal.
+    Combined(&'a LoadedStudent, ColorNormal),
 }
 
 struct LoadedStudent {
@@ -242,9 +245,8 @@ impl Way<'_> {
         match self {
             Self::Plain => "unpurified".to_owned(),
             Self::Uniform => "uniform".to_owned(),
-            Self::ColorNormal(ColorNormal { color_sigma, normal_scale }) => {
-                format!("color-normal-{color_sigma}-{normal_scale}")
-            }
+            Self::ColorNormal(kernel) => kernel_name(*kernel),
+            Self::Combined(student, kernel) => format!("{}-{}", student.run, kernel_name(*kernel)),
             Self::Student(student, sharpness) if *sharpness == usual => student.run.to_string(),
             Self::Student(student, sharpness) => format!("{}-sharpness-{sharpness}", student.run),
         }
@@ -257,8 +259,13 @@ impl Way<'_> {
             Self::Uniform => "uniform".into(),
             Self::ColorNormal(kernel) => json!(kernel),
             Self::Student(student, sharpness) => json!({ "student": student.about.sha256, "sharpness": sharpness }),
+            Self::Combined(student, kernel) => json!({ "student": student.about.sha256, "kernel": kernel }),
         }
     }
+}
+
+fn kernel_name(ColorNormal { color_sigma, normal_scale }: ColorNormal) -> String {
+    format!("color-normal-{color_sigma}-{normal_scale}")
 }
 
 /// Counts over all rooms of a split: one matrix per T, or the two of [`Way::Plain`].
@@ -303,6 +310,11 @@ pub fn ablation(
     }
     let choice = ablation.choose(&rooms.validation, &students)?;
     let kernels = choice.all_kernels();
+    let combined: Vec<(&LoadedStudent, ColorNormal)> = students
+        .iter()
+        .filter(|student| student.run.is_usual(settings))
+        .flat_map(|student| choice.all_combined().into_iter().map(move |kernel| (student, kernel)))
+        .collect();
     let mut ways = vec![Way::Plain, Way::Uniform];
     ways.extend(kernels.iter().map(|&kernel| Way::ColorNormal(kernel)));
     let mut learned: Vec<(&LoadedStudent, f32)> = Vec::new();
@@ -314,15 +326,22 @@ pub fn ablation(
         learned.extend(settings.all_sharpness().into_iter().filter(is_asked).map(|sharpness| (student, sharpness)));
     }
     ways.extend(learned.iter().map(|&(student, sharpness)| Way::Student(student, sharpness)));
+    ways.extend(combined.iter().map(|&(student, kernel)| Way::Combined(student, kernel)));
     let totals = ablation.measure("test", &rooms.test, &ways)?;
+    let (baselines, of_students) = totals.split_at(2 + kernels.len());
     let measured = report::Measured {
-        unpurified: &totals[0],
-        uniform: &totals[1],
-        kernels: kernels.iter().copied().zip(&totals[2..]).collect(),
+        unpurified: &baselines[0],
+        uniform: &baselines[1],
+        kernels: kernels.iter().copied().zip(&baselines[2..]).collect(),
         students: learned
             .iter()
-            .zip(&totals[2 + kernels.len()..])
+            .zip(of_students)
             .map(|(&(student, sharpness), of_t)| (student.run, sharpness, of_t))
+            .collect(),
+        combined: combined
+            .iter()
+            .zip(&of_students[learned.len()..])
+            .map(|(&(student, kernel), of_t)| (student.run, kernel, of_t))
             .collect(),
     };
     let about = students.iter().map(|student| student.about.clone()).collect();
@@ -359,6 +378,10 @@ impl Ablation<'_, '_> {
                             Way::Student(LoadedStudent { student, config, .. }, sharpness) => {
                                 let affinities = Affinities::Learned { student, config: *config };
                                 bench.purified(affinities, *sharpness, &applications)?
+                            }
+                            Way::Combined(LoadedStudent { student, config, .. }, kernel) => {
+                                let affinities = Affinities::Combined { student, config: *config, kernel: *kernel };
+                                bench.purified(affinities, usual, &applications)?
                             }
                         };
                         let found = RoomCounts { key, room: room.name.clone(), counts };
@@ -404,6 +427,7 @@ impl Ablation<'_, '_> {
             let (kernel, sharpness) = (ColorNormal::default(), self.settings.purify.sharpness);
             return Ok(Choice {
                 kernels: iterations.iter().map(|&t| (t, kernel)).collect(),
+                combined: iterations.iter().map(|&t| (t, kernel)).collect(),
                 sharpness: iterations.iter().map(|&t| (t, sharpness)).collect(),
                 best: None,
             });
@@ -415,6 +439,8 @@ impl Ablation<'_, '_> {
         ways.extend(kernels.iter().map(|&kernel| Way::ColorNormal(kernel)));
         // Students of one sharpness are adjacent.
         ways.extend(sharpness.iter().flat_map(|&sharpness| usual.iter().map(move |&of| Way::Student(of, sharpness))));
+        // And so are those of one kernel.
+        ways.extend(kernels.iter().flat_map(|&kernel| usual.iter().map(move |&of| Way::Combined(of, kernel))));
         let totals = self.measure("validation", rooms, &ways)?;
         let mean_iou = |confusion: &Confusion| -> Result<f64, AblationError> {
             let scores = confusion.scores(&self.words.protocol.all(), AbsentClasses::Zero)?;
@@ -423,22 +449,29 @@ impl Ablation<'_, '_> {
         let scores: Vec<Vec<f64>> =
             totals.iter().map(|of_t| of_t.iter().map(mean_iou).collect()).collect::<Result<_, _>>()?;
         let (uniform, rest) = scores.split_at(1);
-        let (of_kernels, of_students) = rest.split_at(kernels.len());
-        let of_sharpness = |sharpness: usize, t: usize| {
-            of_students[sharpness * usual.len()..][..usual.len()].iter().map(|of_t| of_t[t]).sum::<f64>()
+        let (of_kernels, rest) = rest.split_at(kernels.len());
+        let (of_students, of_combined) = rest.split_at(sharpness.len() * usual.len());
+        let sum = |scores: &[Vec<f64>], at: usize, t: usize| {
+            scores[at * usual.len()..][..usual.len()].iter().map(|of_t| of_t[t]).sum::<f64>()
         };
+        let of_sharpness = |sharpness: usize, t: usize| sum(of_students, sharpness, t);
+        let of_product = |kernel: usize, t: usize| sum(of_combined, kernel, t);
         let best = |of_t: &dyn Fn(usize) -> f64| iterations[first_largest(iterations.len(), of_t)];
         let best_kernel = |t: usize| first_largest(kernels.len(), &|kernel| of_kernels[kernel][t]);
         let best_kernels: Vec<usize> = (0..iterations.len()).map(best_kernel).collect();
         let sharpest = |t: usize| first_largest(sharpness.len(), &|sharpness| of_sharpness(sharpness, t));
         let best_sharpness: Vec<usize> = (0..iterations.len()).map(sharpest).collect();
+        let best_product = |t: usize| first_largest(kernels.len(), &|kernel| of_product(kernel, t));
+        let best_products: Vec<usize> = (0..iterations.len()).map(best_product).collect();
         Ok(Choice {
+            combined: iterations.iter().zip(&best_products).map(|(&t, &kernel)| (t, kernels[kernel])).collect(),
             kernels: iterations.iter().zip(&best_kernels).map(|(&t, &kernel)| (t, kernels[kernel])).collect(),
             sharpness: iterations.iter().zip(&best_sharpness).map(|(&t, &place)| (t, sharpness[place])).collect(),
             best: Some([
                 best(&|t| of_sharpness(best_sharpness[t], t)),
                 best(&|t| uniform[0][t]),
                 best(&|t| of_kernels[best_kernels[t]][t]),
+                best(&|t| of_product(best_products[t], t)),
             ]),
         })
     }

@@ -29,6 +29,7 @@ const LEARNED: &str = "learned";
 const SHARPENED: &str = "learned, its sharpness chosen";
 const UNIFORM: &str = "uniform";
 const COLOR_NORMAL: &str = "colour and normal";
+const COMBINED: &str = "learned, times colour and normal";
 const UNPURIFIED: &str = "not purified";
 
 /// Figure over one or more seeds.
@@ -85,34 +86,49 @@ pub struct Row {
 pub struct Choice {
     /// Kernel of colour and normal for each T.
     pub kernels: Vec<(usize, ColorNormal)>,
+    /// Kernel of colour and normal that learned affinities are multiplied by, for each T.
+    pub combined: Vec<(usize, ColorNormal)>,
     /// Sharpness of learned affinities for each T.
     pub sharpness: Vec<(usize, f32)>,
-    /// Best T of learned, uniform, and colour-and-normal affinities, each with the constants chosen for it.
-    /// `None` without validation rooms.
-    pub best: Option<[usize; 3]>,
+    /// Best T of learned, uniform, and colour-and-normal affinities, and of learned ones times colour and normal, each
+    /// with the constants chosen for it. `None` without validation rooms.
+    pub best: Option<[usize; 4]>,
 }
 
 impl Choice {
-    /// Kernel for one T.
-    fn kernel(&self, iterations: usize) -> Option<ColorNormal> {
-        self.kernels.iter().find(|(t, _)| *t == iterations).map(|(_, kernel)| *kernel)
-    }
-
-    /// Sharpness for one T.
-    fn sharpness(&self, iterations: usize) -> Option<f32> {
-        self.sharpness.iter().find(|(t, _)| *t == iterations).map(|(_, sharpness)| *sharpness)
-    }
-
     /// All kernels that were chosen, each once.
     pub(super) fn all_kernels(&self) -> Vec<ColorNormal> {
-        let mut kernels: Vec<ColorNormal> = Vec::new();
-        for (_, kernel) in &self.kernels {
-            if !kernels.contains(kernel) {
-                kernels.push(*kernel);
-            }
-        }
-        kernels
+        each_once(&self.kernels)
     }
+
+    /// All kernels that were chosen to multiply learned affinities by, each once.
+    pub(super) fn all_combined(&self) -> Vec<ColorNormal> {
+        each_once(&self.combined)
+    }
+}
+
+fn each_once(chosen: &[(usize, ColorNormal)]) -> Vec<ColorNormal> {
+    let mut kernels: Vec<ColorNormal> = Vec::new();
+    for (_, kernel) in chosen {
+        if !kernels.contains(kernel) {
+            kernels.push(*kernel);
+        }
+    }
+    kernels
+}
+
+/// What was chosen for one T.
+fn chosen<T: Copy>(of_t: &[(usize, T)], iterations: usize) -> Result<T, AblationError> {
+    let found = of_t.iter().find(|(t, _)| *t == iterations).map(|(_, value)| *value);
+    found.ok_or_else(|| AblationError::settings(format!("nothing was chosen for T = {iterations}")))
+}
+
+/// Constants of kernels, and the T they were chosen for.
+fn constants(chosen: &[(usize, ColorNormal)]) -> String {
+    let of_t = |(t, kernel): &(usize, ColorNormal)| {
+        format!("σ {} and s {} at T = {t}", kernel.color_sigma, kernel.normal_scale)
+    };
+    chosen.iter().map(of_t).collect::<Vec<_>>().join(", ")
 }
 
 /// Curve of the picture: x, then mean, smallest and largest mean IoU.
@@ -165,6 +181,8 @@ pub(super) struct Measured<'a> {
     pub(super) kernels: Vec<(ColorNormal, &'a Vec<Confusion>)>,
     /// One matrix per T, for each student and sharpness.
     pub(super) students: Vec<(StudentRun, f32, &'a Vec<Confusion>)>,
+    /// One matrix per T, for each usual student and kernel that its affinities were multiplied by.
+    pub(super) combined: Vec<(StudentRun, ColorNormal, &'a Vec<Confusion>)>,
 }
 
 /// Derives figures from confusion matrices.
@@ -196,10 +214,16 @@ impl Reader<'_> {
     }
 
     fn kernel(&self, iterations: usize) -> Result<Vec<&Confusion>, AblationError> {
-        let (at, chosen) = (self.at(iterations)?, self.choice.kernel(iterations));
-        let found = self.measured.kernels.iter().find(|(kernel, _)| Some(*kernel) == chosen);
-        let of_t = found.map(|(_, of_t)| &of_t[at]);
-        Ok(vec![of_t.ok_or_else(|| AblationError::settings(format!("no kernel was chosen for T = {iterations}")))?])
+        let (at, chosen) = (self.at(iterations)?, chosen(&self.choice.kernels, iterations)?);
+        let found = self.measured.kernels.iter().filter(|(kernel, _)| *kernel == chosen);
+        Ok(found.map(|(_, of_t)| &of_t[at]).collect())
+    }
+
+    /// Usual students, their affinities times the kernel chosen for this T.
+    fn combined(&self, iterations: usize) -> Result<Vec<&Confusion>, AblationError> {
+        let (at, chosen) = (self.at(iterations)?, chosen(&self.choice.combined, iterations)?);
+        let found = self.measured.combined.iter().filter(|(_, kernel, _)| *kernel == chosen);
+        Ok(found.map(|(_, _, of_t)| &of_t[at]).collect())
     }
 
     fn learned(
@@ -214,8 +238,7 @@ impl Reader<'_> {
 
     /// Usual students with the sharpness chosen for this T.
     fn sharpened(&self, iterations: usize) -> Result<Vec<&Confusion>, AblationError> {
-        let chosen = self.choice.sharpness(iterations);
-        let chosen = chosen.ok_or_else(|| AblationError::settings(format!("no sharpness for T = {iterations}")))?;
+        let chosen = chosen(&self.choice.sharpness, iterations)?;
         self.students(|run| run.is_usual(self.settings), chosen, iterations)
     }
 
@@ -275,12 +298,14 @@ impl Reader<'_> {
             rows.push(self.row("baselines at the same T", UNIFORM, Some(t), None, &self.uniform(t)?)?);
             rows.push(self.row("baselines at the same T", COLOR_NORMAL, Some(t), None, &self.kernel(t)?)?);
             rows.push(self.row("baselines at the same T", SHARPENED, Some(t), Some(most), &self.sharpened(t)?)?);
+            rows.push(self.row("baselines at the same T", COMBINED, Some(t), Some(most), &self.combined(t)?)?);
         }
-        if let Some([learned, uniform, kernel]) = self.choice.best {
+        if let Some([learned, uniform, kernel, combined]) = self.choice.best {
             let group = "each at its best T on validation rooms";
             rows.push(self.row(group, SHARPENED, Some(learned), Some(most), &self.sharpened(learned)?)?);
             rows.push(self.row(group, UNIFORM, Some(uniform), None, &self.uniform(uniform)?)?);
             rows.push(self.row(group, COLOR_NORMAL, Some(kernel), None, &self.kernel(kernel)?)?);
+            rows.push(self.row(group, COMBINED, Some(combined), Some(most), &self.combined(combined)?)?);
         }
         Ok(rows)
     }
@@ -301,6 +326,7 @@ impl Reader<'_> {
             series(COLOR_NORMAL, &|t| self.point(t, &self.kernel(t)?))?,
             series(UNPURIFIED, &|t| self.point(t, &[&self.measured.unpurified[1]]))?,
             series(SHARPENED, &|t| self.point(t, &self.sharpened(t)?))?,
+            series(COMBINED, &|t| self.point(t, &self.combined(t)?))?,
         ])
     }
 
@@ -419,22 +445,20 @@ impl AblationReport {
              exp(−|c − c′|² / 2σ² − (1 − |⟨n, n′⟩|) / s). Neighbours, features and everything else are the same for all."
                 .to_owned(),
         );
-        let kernels: Vec<String> = self
-            .choice
-            .kernels
-            .iter()
-            .map(|(t, kernel)| format!("σ {} and s {} at T = {t}", kernel.color_sigma, kernel.normal_scale))
-            .collect();
         say(format!("Sharpness of learned affinities, unless it was chosen: {}.", self.settings.purify.sharpness));
         let sharpness: Vec<String> =
             self.choice.sharpness.iter().map(|(t, sharpness)| format!("{sharpness} at T = {t}")).collect();
         match self.choice.best {
-            Some([learned, uniform, kernel]) => {
+            Some([learned, uniform, kernel, combined]) => {
                 say(format!(
                     "Constants of colour and normal, chosen on {} validation rooms for each T among {} pairs: {}.",
                     self.validation_rooms.len(),
                     self.settings.kernels.len(),
-                    kernels.join(", ")
+                    constants(&self.choice.kernels)
+                ));
+                say(format!(
+                    "Constants of colour and normal that learned affinities are multiplied by, chosen in the same way: {}.",
+                    constants(&self.choice.combined)
                 ));
                 say(format!(
                     "Sharpness of learned affinities, chosen on the same rooms for each T among {}: {}.",
@@ -442,13 +466,14 @@ impl AblationReport {
                     sharpness.join(", ")
                 ));
                 say(format!(
-                    "Best T on the same rooms, among {}: {learned} for learned affinities, {uniform} for uniform ones, {kernel} for colour and normal.",
+                    "Best T on the same rooms, among {}: {learned} for learned affinities, {uniform} for uniform ones, {kernel} for colour and \
+                     normal, {combined} for learned affinities times colour and normal.",
                     self.settings.all_iterations().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
                 ));
             }
             None => say(format!(
                 "There were no validation rooms: the constants of colour and normal were not chosen ({}).",
-                kernels.first().map_or("", String::as_str)
+                constants(self.choice.kernels.get(..1).unwrap_or_default())
             )),
         }
         say(format!("geopurify {} on {}.", self.geopurify, self.device));

@@ -7,14 +7,14 @@ use crate::session::AffinityKind;
 /// Options that decide how much each voxel takes from its neighbours.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct AffinityArgs {
-    /// Source of the affinities, which say how much a voxel takes from each neighbour: the student, or one of
-    /// two baselines that need no student
+    /// Source of the affinities, which say how much a voxel takes from each neighbour: the student, one of
+    /// two baselines that need no student, or the student together with colours and normals
     #[arg(long, value_enum, default_value_t = Kind::Learned)]
     affinities: Kind,
-    /// For color-normal: standard deviation of the colours, whose channels are 0 to 1
+    /// For color-normal and combined: standard deviation of the colours, whose channels are 0 to 1
     #[arg(long, value_name = "SIGMA", default_value_t = ColorNormal::default().color_sigma, value_parser = finite::<f32>)]
     color_sigma: f32,
-    /// For color-normal: divisor of 1 - |cosine| of two normals
+    /// For color-normal and combined: divisor of 1 - |cosine| of two normals
     #[arg(long, value_name = "SCALE", default_value_t = ColorNormal::default().normal_scale, value_parser = finite::<f32>)]
     normal_scale: f32,
     /// Factor on the student's cosines before the softmax
@@ -30,6 +30,8 @@ enum Kind {
     Uniform,
     /// Similarity of colours and normals
     ColorNormal,
+    /// Similarity of the student's embeddings, times that of colours and normals
+    Combined,
 }
 
 impl AffinityArgs {
@@ -39,6 +41,7 @@ impl AffinityArgs {
             Kind::Learned => AffinityKind::Learned,
             Kind::Uniform => AffinityKind::Uniform,
             Kind::ColorNormal => AffinityKind::ColorNormal(ColorNormal { color_sigma, normal_scale }),
+            Kind::Combined => AffinityKind::Combined(ColorNormal { color_sigma, normal_scale }),
         }
     }
 }

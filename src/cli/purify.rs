@@ -18,7 +18,7 @@ use crate::counted::counted;
 use crate::gpu::DeviceSelection;
 use crate::pipeline::{Compat, Scene, voxel_size_for_purification};
 use crate::purify::{FileFeatures, Purified, PurifyError, Settings};
-use crate::session::{AffinityKind, Network, NetworkChoice, Networks, SessionError};
+use crate::session::{Network, NetworkChoice, Networks, SessionError};
 use crate::stages::{StageTimer, peak_memory};
 use crate::weights::SafetensorsFile;
 
@@ -67,7 +67,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     let student = NetworkChoice { weights: args.student.clone(), config: None };
     let networks = Networks { student, ..Networks::default() };
     let affinities = args.affinities.kind();
-    let needed: &[Network] = if affinities == AffinityKind::Learned { &[Network::Student] } else { &[] };
+    let needed: &[Network] = if affinities.needs_student() { &[Network::Student] } else { &[] };
     let is_demo = !needed.is_empty() && networks.are_demo(needed);
     if !needed.is_empty() {
         // Missing weights are found before the work too.

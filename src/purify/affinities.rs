@@ -28,6 +28,34 @@ pub enum Affinities<'a> {
     Uniform,
     /// Largest weights for neighbours of similar colour and orientation: a bilateral filter.
     ColorNormal(ColorNormal),
+    /// Products of a student's weights with those of colour and orientation, so that a neighbour must be alike in both
+    /// ways. Rows are divided by their sums.
+    Combined {
+        /// The student.
+        student: &'a Student,
+        /// Layer widths of the student.
+        config: StudentConfig,
+        /// Kernel of colour and orientation.
+        kernel: ColorNormal,
+    },
+}
+
+impl<'a> Affinities<'a> {
+    /// The student, if its weights count.
+    pub(super) fn student(&self) -> Option<(&'a Student, StudentConfig)> {
+        match *self {
+            Self::Learned { student, config } | Self::Combined { student, config, .. } => Some((student, config)),
+            Self::Uniform | Self::ColorNormal(_) => None,
+        }
+    }
+
+    /// The kernel of colour and orientation, if its weights count.
+    pub(super) fn kernel(&self) -> Option<ColorNormal> {
+        match *self {
+            Self::ColorNormal(kernel) | Self::Combined { kernel, .. } => Some(kernel),
+            Self::Uniform | Self::Learned { .. } => None,
+        }
+    }
 }
 
 /// Kernel of colour and orientation. The weight of a neighbour is proportional to
@@ -92,22 +120,23 @@ impl ColorNormal {
     }
 }
 
-/// Data from which rows of A are computed.
-pub(super) enum Basis {
-    /// An embedding, as blocks of channels.
-    Embedding(Vec<Tensor<2>>),
-    /// Colour and unit normal of every voxel.
-    Geometry(ColorNormal, Vec<[f32; GEOMETRY_CHANNELS]>),
+/// Colour and unit normal of every voxel, and the kernel that compares them.
+pub(super) struct Geometry {
+    kernel: ColorNormal,
+    of_voxel: Vec<[f32; GEOMETRY_CHANNELS]>,
 }
 
-impl Basis {
-    /// Makes the same value for every voxel, so that all weights are equal.
-    pub(super) fn uniform(num_voxels: usize, device: &Device) -> Self {
-        Self::Embedding(vec![Tensor::zeros([num_voxels, 1], device)])
-    }
+/// Data from which rows of A are computed. With neither an embedding nor geometry all weights are equal; with both they
+/// are multiplied.
+pub(super) struct Basis {
+    /// An embedding, as blocks of channels.
+    pub(super) embedding: Option<Vec<Tensor<2>>>,
+    pub(super) geometry: Option<Geometry>,
+}
 
+impl Geometry {
     /// Reads colours and normals from the last columns of `matrix [V, C + 6]`.
-    pub(super) fn color_normal(kernel: ColorNormal, matrix: &[f32], width: usize) -> Self {
+    pub(super) fn new(kernel: ColorNormal, matrix: &[f32], width: usize) -> Self {
         let geometry = matrix.par_chunks_exact(width).with_min_len(256).map(|row| {
             let mut own = [0.0; GEOMETRY_CHANNELS];
             own.copy_from_slice(&row[width - GEOMETRY_CHANNELS..]);
@@ -117,7 +146,38 @@ impl Basis {
             }
             own
         });
-        Self::Geometry(kernel, geometry.collect())
+        Self { kernel, of_voxel: geometry.collect() }
+    }
+
+    fn weights(&self, neighbors: &Tensor<2, Int>, first_row: usize) -> Result<Tensor<2>, OpError> {
+        let ([num_rows, k], device) = (neighbors.dims(), neighbors.device());
+        let weights = self.kernel.weights(&self.of_voxel, &int_values(neighbors.clone())?, k, first_row);
+        Ok(float_tensor(weights, [num_rows, k], &device))
+    }
+}
+
+impl Basis {
+    /// Weights `[R, K]` of the voxels from `first_row` on.
+    fn weights(
+        &self,
+        neighbors: &Tensor<2, Int>,
+        first_row: usize,
+        num_voxels: usize,
+        sharpness: f32,
+    ) -> Result<Tensor<2>, OpError> {
+        let alike = [Tensor::zeros([num_voxels, 1], &neighbors.device())];
+        let learned = |embedding: &[Tensor<2>]| affinity(embedding, neighbors.clone(), first_row, sharpness);
+        match (&self.embedding, &self.geometry) {
+            (None, None) => learned(&alike),
+            (Some(embedding), None) => learned(embedding),
+            (None, Some(geometry)) => geometry.weights(neighbors, first_row),
+            (Some(embedding), Some(geometry)) => {
+                let product = learned(embedding)? * geometry.weights(neighbors, first_row)?;
+                // A row without a neighbour is 0 and stays so.
+                let sums = product.clone().sum_dim(1).clamp_min(f32::MIN_POSITIVE);
+                Ok(product / sums)
+            }
+        }
     }
 
     /// Rows of A for consecutive runs of neighbours `[R, K]`. Also returns the largest |row sum − 1| over
@@ -131,16 +191,8 @@ impl Basis {
         let mut rows = Vec::new();
         let (mut first, mut max_row_sum_error) = (0, 0.0_f64);
         for neighbors in parts {
-            let [num_rows, k] = neighbors.dims();
-            let weights = match self {
-                Self::Embedding(embedding) => affinity(embedding, neighbors.clone(), first, sharpness)?,
-                Self::Geometry(kernel, geometry) => {
-                    let device = neighbors.device();
-                    let weights = kernel.weights(geometry, &int_values(neighbors.clone())?, k, first);
-                    float_tensor(weights, [num_rows, k], &device)
-                }
-            };
-            first += num_rows;
+            let weights = self.weights(&neighbors, first, num_voxels, sharpness)?;
+            first += neighbors.dims()[0];
             let sums = float_values(weights.clone().sum_dim(1))?;
             let has_neighbor = num_voxels > 1;
             let errors = sums.iter().filter(|_| has_neighbor).map(|s| (f64::from(*s) - 1.0).abs());

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 
 use super::PurifyError;
-use super::affinities::{Affinities, Basis};
+use super::affinities::{Affinities, Basis, Geometry};
 use super::columns::channel_blocks;
 use super::embedding::Embedder;
 use super::geometry::GEOMETRY_CHANNELS;
@@ -26,17 +26,17 @@ pub(super) fn basis(
 ) -> Result<(Basis, usize), OpError> {
     let Voxelized { matrix, coords, .. } = voxelized;
     let (num_voxels, width) = (coords.len(), num_channels + GEOMETRY_CHANNELS);
-    let (student, config) = match affinities {
-        Affinities::Learned { student, config } => (student, config),
-        Affinities::Uniform => return Ok((Basis::uniform(num_voxels, device), 0)),
-        Affinities::ColorNormal(kernel) => return Ok((Basis::color_normal(kernel, matrix, width), 0)),
+    let geometry = affinities.kernel().map(|kernel| Geometry::new(kernel, matrix, width));
+    let Some((student, config)) = affinities.student() else {
+        return Ok((Basis { embedding: None, geometry }, 0));
     };
     let limits = limits_of(device);
     let embedder = Embedder { student, config, device };
     let tiles = embedder.tiles(coords, settings);
     let embedding = timer.run("student", |tick| embedder.embed(&tiles, matrix, coords, tick))?;
     timer.bytes("student", num_voxels * 4 * (width + config.hidden_dim * 26 + config.embed_dim));
-    Ok((Basis::Embedding(channel_blocks(&embedding, config.embed_dim, limits, device)), tiles.len()))
+    let embedding = channel_blocks(&embedding, config.embed_dim, limits, device);
+    Ok((Basis { embedding: Some(embedding), geometry }, tiles.len()))
 }
 
 /// Neighbours `[R, K]` of all voxels, in runs as long as the device can bind.
@@ -119,15 +119,14 @@ pub(super) fn check(affinities: Affinities<'_>, num_channels: usize, settings: S
     if !settings.sharpness.is_finite() {
         return setting("sharpness", &settings.sharpness, "a finite number");
     }
-    match affinities {
-        Affinities::Learned { config, .. } if num_channels + GEOMETRY_CHANNELS != config.input_dim => {
-            Err(PurifyError::ChannelCount {
-                features: num_channels,
-                student: config.input_dim,
-                expected: config.input_dim.saturating_sub(GEOMETRY_CHANNELS),
-            })
-        }
-        Affinities::Learned { .. } | Affinities::Uniform => Ok(()),
-        Affinities::ColorNormal(kernel) => kernel.check(),
+    if let Some((_, config)) = affinities.student()
+        && num_channels + GEOMETRY_CHANNELS != config.input_dim
+    {
+        return Err(PurifyError::ChannelCount {
+            features: num_channels,
+            student: config.input_dim,
+            expected: config.input_dim.saturating_sub(GEOMETRY_CHANNELS),
+        });
     }
+    affinities.kernel().map_or(Ok(()), |kernel| kernel.check())
 }

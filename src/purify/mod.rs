@@ -115,11 +115,8 @@ pub fn purify(
     timer.bytes("neighbours", num_voxels * (12 + 8 * settings.neighbors));
 
     let (matrix_a, max_row_sum_error) = timer.run("affinity", |_| basis.rows(parts, num_voxels, settings.sharpness))?;
-    let compared = match affinities {
-        Affinities::Learned { config, .. } => config.embed_dim,
-        Affinities::Uniform => 1,
-        Affinities::ColorNormal(_) => GEOMETRY_CHANNELS,
-    };
+    let compared = affinities.student().map_or(0, |(_, config)| config.embed_dim)
+        + affinities.kernel().map_or(0, |_| GEOMETRY_CHANNELS);
     timer.bytes("affinity", num_voxels * (settings.neighbors * 8 + compared * 4));
     drop(basis);
 

@@ -193,7 +193,7 @@ impl Session {
         timer: &mut StageTimer<'_>,
     ) -> Result<Purified, SessionError> {
         let open = || self.networks.with_demo(&[Network::Student]).open_student();
-        let student = (affinities == AffinityKind::Learned).then(open).transpose()?;
+        let student = affinities.needs_student().then(open).transpose()?;
         let student = student.map(|student| student.load(&self.device.device)).transpose()?;
         let affinities = affinities.with(student.as_ref());
         Ok(purify::purify(scene.to_purify(), features, affinities, settings, &self.device.device, timer)?)

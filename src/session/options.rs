@@ -24,14 +24,32 @@ pub enum AffinityKind {
     Uniform,
     /// Similarity of colour and normal: another baseline.
     ColorNormal(ColorNormal),
+    /// Similarity in both ways: of the student's embeddings, and of colour and normal.
+    Combined(ColorNormal),
 }
 
 impl AffinityKind {
-    /// Returns the affinities, with the student if they are learned.
+    /// True if the student's embeddings count.
+    #[must_use]
+    pub fn needs_student(self) -> bool {
+        matches!(self, Self::Learned | Self::Combined(_))
+    }
+
+    /// What is left without a student.
+    pub(super) fn without_student(self) -> Self {
+        match self {
+            Self::Learned => Self::ColorNormal(ColorNormal::default()),
+            Self::Combined(kernel) => Self::ColorNormal(kernel),
+            other => other,
+        }
+    }
+
+    /// Returns the affinities, with the student if its embeddings count.
     pub(super) fn with(self, student: Option<&(Student, StudentConfig)>) -> Affinities<'_> {
         match (student, self) {
+            (Some(&(ref student, config)), Self::Combined(kernel)) => Affinities::Combined { student, config, kernel },
             (Some((student, config)), _) => Affinities::Learned { student, config: *config },
-            (None, Self::ColorNormal(kernel)) => Affinities::ColorNormal(kernel),
+            (None, Self::ColorNormal(kernel) | Self::Combined(kernel)) => Affinities::ColorNormal(kernel),
             (None, Self::Uniform | Self::Learned) => Affinities::Uniform,
         }
     }
@@ -41,6 +59,7 @@ impl AffinityKind {
     pub fn to_json(self) -> Json {
         match self {
             Self::ColorNormal(kernel) => json!({ "color_normal": kernel }),
+            Self::Combined(kernel) => json!({ "combined": kernel }),
             Self::Uniform => "uniform".into(),
             Self::Learned => "learned".into(),
         }

@@ -6,7 +6,7 @@ use super::networks::{Network, Networks};
 use super::options::{AffinityKind, LabelOptions};
 use crate::models::minkunet::TextSpace;
 use crate::pipeline::Compat;
-use crate::purify::{ColorNormal, Settings};
+use crate::purify::Settings;
 
 /// A method with the networks and settings that follow from it.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +37,8 @@ impl LabelOptions {
     pub fn plan(&self, networks: &Networks) -> Result<Plan, SessionError> {
         let iterations = self.iterations.unwrap_or(Settings::default().iterations);
         let of_views = || {
-            let is_learned = self.affinities == AffinityKind::Learned;
-            [Network::XDecoder].into_iter().chain(is_learned.then_some(Network::Student))
+            let student = self.affinities.needs_student().then_some(Network::Student);
+            [Network::XDecoder].into_iter().chain(student)
         };
         let demo: Vec<Network> = of_views().chain([Network::OpenScene]).collect();
         let usual = || match self.views.compat != Compat::Reference && networks.are_demo(&demo) {
@@ -59,10 +59,7 @@ impl LabelOptions {
             (TextSpace::Clip, Method::Ensemble) => Err(SessionError::NoCommonSpace),
             (TextSpace::Clip, _) => Ok(Plan {
                 text,
-                affinities: match self.affinities {
-                    AffinityKind::Learned => AffinityKind::ColorNormal(ColorNormal::default()),
-                    other => other,
-                },
+                affinities: self.affinities.without_student(),
                 iterations: self.iterations.unwrap_or(0),
                 ..plan(vec![Network::Clip, Network::OpenScene])
             }),

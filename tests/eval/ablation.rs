@@ -111,8 +111,8 @@ fn a_study_has_all_rows_and_goes_on_where_it_was_stopped() {
     let folder = fixture.path("ablation");
     let ablation = json(&folder.join("ablation.json"));
 
-    // Groups: 3 of purification, 3 of T, 2 of negatives, 2 of scenes, 3 × 3 with what was chosen, 3 at their best.
-    assert_eq!(ablation["rows"].as_array().unwrap().len(), 3 + 3 + 2 + 2 + 9 + 3);
+    // Groups: 3 of purification, 3 of T, 2 of negatives, 2 of scenes, 3 × 4 with what was chosen, 4 at their best.
+    assert_eq!(ablation["rows"].as_array().unwrap().len(), 3 + 3 + 2 + 2 + 12 + 4);
     let full = mean_iou(&ablation, "purification", "full", Some(18), Some(2));
     assert_eq!(full, mean_iou(&ablation, "iterations", "learned", Some(18), Some(2)));
     assert_eq!(full, mean_iou(&ablation, "negatives", "hybrid negatives", Some(18), Some(2)));
@@ -152,6 +152,14 @@ fn a_study_has_all_rows_and_goes_on_where_it_was_stopped() {
         ["--student", student.to_str().unwrap(), "--iterations", "19", "--sharpness", &sharpness];
     let [_, sharpened] = fixture.eval("sharpened", &arguments_of_student);
     near(mean_iou(&ablation, "baselines at the same T", "learned, its sharpness chosen", Some(18), Some(2)), sharpened);
+
+    let chosen = ablation["choice"]["combined"].as_array().unwrap().iter().find(|kernel| kernel[0] == 18).unwrap();
+    let [sigma, scale] = ["color_sigma", "normal_scale"].map(|name| chosen[1][name].to_string());
+    let of_kernel = ["--affinities", "combined", "--color-sigma", &sigma, "--normal-scale", &scale];
+    let of_student = ["--student", student.to_str().unwrap(), "--iterations", "19"];
+    let [_, combined] = fixture.eval("combined", &[&of_kernel[..], &of_student].concat());
+    let name = "learned, times colour and normal";
+    near(mean_iou(&ablation, "baselines at the same T", name, Some(18), Some(2)), combined);
 
     // Nothing is done twice, what is lost is done again, and the table is the same to the byte.
     let read = || FILES.map(|name| fs::read(folder.join(name)).unwrap());

@@ -4,9 +4,12 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use geopurify::gpu::{Limits, with_limits};
-use geopurify::models::student::AffinityPredictor;
+use geopurify::models::student::{AffinityPredictor, Student, StudentConfig};
+use geopurify::ops::float_values;
 use geopurify::ops::voxel_grid::QuantizeError;
-use geopurify::purify::{Affinities, ColorNormal, MemoryFeatures, Purified, PurifyError, Scan, Settings, purify};
+use geopurify::purify::{
+    Affinities, ColorNormal, Graph, MemoryFeatures, Purified, PurifyError, Scan, Settings, purify, voxel_means,
+};
 use geopurify::stages::StageTimer;
 use geopurify::weights::read_state_dict;
 
@@ -39,16 +42,21 @@ fn room(num_points: usize) -> Room {
     Room { positions, colors, normals, features }
 }
 
+fn student(device: &Device) -> (Student, StudentConfig) {
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/geopurify/student_tiny.pth");
+    let (student, config, report) = AffinityPredictor::load(read_state_dict(&checkpoint).unwrap(), device).unwrap();
+    assert!(report.is_complete(), "{report}");
+    (student.fold(), config)
+}
+
 impl Room {
     fn scan(&self) -> Scan<'_> {
         Scan { positions: &self.positions, colors: Some(&self.colors), normals: Some(&self.normals) }
     }
 
     fn purify(&self, scan: Scan<'_>, settings: Settings, device: &Device) -> Result<Purified, PurifyError> {
-        let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/geopurify/student_tiny.pth");
-        let (student, config, report) = AffinityPredictor::load(read_state_dict(&checkpoint).unwrap(), device).unwrap();
-        assert!(report.is_complete(), "{report}");
-        let affinities = Affinities::Learned { student: &student.fold(), config };
+        let (student, config) = student(device);
+        let affinities = Affinities::Learned { student: &student, config };
         purify(scan, &self.features, affinities, settings, device, &mut StageTimer::default())
     }
 }
@@ -171,7 +179,7 @@ fn input_that_does_not_fit_together_is_refused() {
 }
 
 /// Means over points of each voxel of `values [N][C]`.
-fn voxel_means(values: &[Vec<f64>], voxel_from_point: &[i32], num_voxels: usize) -> Vec<Vec<f64>> {
+fn means_of_voxels(values: &[Vec<f64>], voxel_from_point: &[i32], num_voxels: usize) -> Vec<Vec<f64>> {
     let mut sums = vec![vec![0.0; values[0].len()]; num_voxels];
     let mut counts = vec![0.0; num_voxels];
     for (row, &voxel) in values.iter().zip(voxel_from_point) {
@@ -200,7 +208,7 @@ fn baselines_are_means_of_neighbours_by_their_definitions() {
         .chunks_exact(CHANNELS)
         .map(|row| row.iter().map(|&value| f64::from(value)).collect())
         .collect();
-    let features = voxel_means(&features, &before.voxel_from_point, num_voxels);
+    let features = means_of_voxels(&features, &before.voxel_from_point, num_voxels);
     let geometry: Vec<Vec<f64>> = room
         .colors
         .iter()
@@ -209,7 +217,7 @@ fn baselines_are_means_of_neighbours_by_their_definitions() {
             color.iter().map(|&c| f64::from(c) / 255.0).chain(normal.iter().map(|&n| f64::from(n))).collect()
         })
         .collect();
-    let geometry = voxel_means(&geometry, &before.voxel_from_point, num_voxels);
+    let geometry = means_of_voxels(&geometry, &before.voxel_from_point, num_voxels);
     let flat: Vec<f32> = features.iter().flatten().map(|&value| value as f32).collect();
     assert!(rel_l2(&before.features, &flat) < 1e-6);
 
@@ -256,4 +264,39 @@ fn baselines_are_means_of_neighbours_by_their_definitions() {
     let wrong = ColorNormal { color_sigma: 0.0, ..kernel };
     let message = run(Affinities::ColorNormal(wrong), settings, &Device::flex()).unwrap_err().to_string();
     assert_eq!(message, "colour sigma is 0, expected a number above 0");
+}
+
+#[test]
+fn combined_weights_are_products_of_both() {
+    let room = room(600);
+    let settings = Settings { neighbors: 12, ..Settings::default() };
+    let kernel = ColorNormal { color_sigma: 0.15, normal_scale: 0.3 };
+    for (name, device) in devices() {
+        let (student, config) = student(&device);
+        let student = &student;
+        let voxelized =
+            voxel_means(&room.scan(), &room.features, settings, &device, &mut StageTimer::default()).unwrap();
+        let graph = Graph::new(voxelized, CHANNELS, settings, &device).unwrap();
+        let weights = |affinities: Affinities<'_>| {
+            let rows = graph.rows(affinities, settings, &device).unwrap();
+            rows.into_iter().flat_map(|rows| float_values(rows.weights).unwrap()).collect::<Vec<f32>>()
+        };
+        let learned = weights(Affinities::Learned { student, config });
+        let alike = weights(Affinities::ColorNormal(kernel));
+        let found = weights(Affinities::Combined { student, config, kernel });
+        let mut expected: Vec<f32> = learned.iter().zip(&alike).map(|(a, b)| a * b).collect();
+        for row in expected.chunks_exact_mut(12) {
+            let sum: f32 = row.iter().sum();
+            row.iter_mut().for_each(|weight| *weight /= sum);
+        }
+        assert!(rel_l2(&found, &expected) < 1e-6, "{name}");
+        assert!(rel_l2(&found, &learned) > 0.1 && rel_l2(&found, &alike) > 0.1, "{name}");
+        let affinities = Affinities::Combined { student, config, kernel };
+        let run = || purify(room.scan(), &room.features, affinities, settings, &device, &mut StageTimer::default());
+        let whole = run().unwrap();
+        let num_voxels = whole.coords.len();
+        assert!(whole.report.max_row_sum_error < 1e-5 && whole.report.num_tiles == 1, "{name}");
+        let limits = Limits { max_binding_bytes: num_voxels as u64 * 16, max_workgroups: 40 };
+        assert!(rel_l2(&with_limits(limits, run).unwrap().features, &whole.features) < 1e-5, "{name}");
+    }
 }
