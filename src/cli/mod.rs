@@ -36,6 +36,8 @@ mod synth;
 mod table;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "lab")]
+mod train_network;
 mod viewing;
 mod weights;
 mod words;

@@ -2,7 +2,7 @@
 //! rooms of `geopurify synth`.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -141,10 +141,21 @@ impl RunArgs {
     }
 
     fn train(&self, task: &mut dyn Task, settings: &LoopSettings, selected: &Selected) -> Result<Trained> {
-        let options = RunOptions { resume: self.resume, device_name: selected.name.clone(), ..RunOptions::default() };
-        let mut shown = Shown::new(settings.steps);
-        Ok(train(&self.output, task, settings, &options, &selected.device, &mut |event| shown.show(&event))?)
+        run_task(&self.output, self.resume, task, settings, selected)
     }
+}
+
+/// Trains a model in the folder `output` and shows how it goes.
+pub(super) fn run_task(
+    output: &Path,
+    resume: bool,
+    task: &mut dyn Task,
+    settings: &LoopSettings,
+    selected: &Selected,
+) -> Result<Trained> {
+    let options = RunOptions { resume, device_name: selected.name.clone(), ..RunOptions::default() };
+    let mut shown = Shown::new(settings.steps);
+    Ok(train(output, task, settings, &options, &selected.device, &mut |event| shown.show(&event))?)
 }
 
 /// Shows the run on standard error.
@@ -179,7 +190,7 @@ impl Shown {
     }
 }
 
-fn report(trained: &Trained) -> Result<()> {
+pub(super) fn report(trained: &Trained) -> Result<()> {
     let [first, last] = trained.losses;
     let mut rows = vec![
         vec!["steps".to_owned(), trained.steps.to_string()],

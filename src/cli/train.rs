@@ -39,7 +39,7 @@ pub(super) struct TrainArgs {
     /// Scenes to learn from: a folder of scans and recordings, or a list with one entry per line. An entry is
     /// a scan, a recording, or a scan, a tab, and its recording
     #[arg(long, value_name = "LIST|DIR", required_unless_present = "resume")]
-    scenes: Option<PathBuf>,
+    pub(super) scenes: Option<PathBuf>,
     /// Validation scenes, given in the same way; the student does not learn from them
     #[arg(long, value_name = "LIST|DIR", requires = "scenes")]
     validation: Option<PathBuf>,
@@ -47,34 +47,39 @@ pub(super) struct TrainArgs {
     /// list's own folder]
     #[arg(long, value_name = "DIR", requires = "scenes")]
     data: Option<PathBuf>,
+    /// What learns: the student, which purifies features, or a 3D network, which learns the features themselves
+    #[cfg(feature = "lab")]
+    #[arg(long, value_enum, default_value_t = Learner::Geopurify)]
+    method: Learner,
     /// Folder for weights, checkpoints and logs
     #[arg(short, long, value_name = "RUN")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Settings of the training: paper or reference [default: those of --config, else paper]
     #[arg(long, value_name = "NAME")]
-    recipe: Option<Recipe>,
-    /// Settings that differ from the recipe's (TOML), in the form of RUN/config.toml
+    pub(super) recipe: Option<Recipe>,
+    /// Settings that differ from the usual ones (TOML), in the form of RUN/config.toml; of RUN/settings.toml for a
+    /// 3D network
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Number of epochs, instead of that in the settings
     #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
+    pub(super) epochs: Option<usize>,
     /// Seed of every random choice, instead of that in the settings
     #[arg(long)]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Continue from the run's last checkpoint
     #[arg(long)]
-    resume: bool,
+    pub(super) resume: bool,
     /// Number of checkpoints to keep [default: 3; when resuming, that of the first start]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    keep_last: Option<u32>,
+    pub(super) keep_last: Option<u32>,
     /// Number of epochs between validations [default: 1; when resuming, that of the first start]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    validate_every: Option<u32>,
+    pub(super) validate_every: Option<u32>,
     /// Memory limit of a step, in MiB; scenes that need more are cropped [default: three quarters of the free
     /// memory, 8192 on a GPU; when resuming, the limit of the first start]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
-    max_memory: Option<u64>,
+    pub(super) max_memory: Option<u64>,
     #[command(flatten)]
     cache: CacheArgs,
     /// Leave out scenes that cannot be prepared, instead of stopping
@@ -88,26 +93,40 @@ pub(super) struct TrainArgs {
     preset: Option<Preset>,
     /// Check everything and print what would be done, without doing it
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Install the trained weights in the store under this name
     #[arg(long, value_name = "NAME")]
-    install: Option<String>,
+    pub(super) install: Option<String>,
     #[command(flatten)]
     viewing: ViewingArgs,
     #[command(flatten)]
-    teacher: TeacherArgs,
+    pub(super) teacher: TeacherArgs,
     #[command(flatten)]
-    xdecoder: XDecoderArgs,
+    pub(super) xdecoder: XDecoderArgs,
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
-    device: DeviceSelection,
+    pub(super) device: DeviceSelection,
+}
+
+/// What learns from scenes.
+#[cfg(feature = "lab")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Learner {
+    /// The student
+    Geopurify,
+    /// A 3D network of OpenScene's architecture
+    Openscene,
 }
 
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
-    let config = config(args)?;
     if let Some(name) = args.install.as_deref().filter(|name| !is_name(name)) {
         bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'");
     }
+    #[cfg(feature = "lab")]
+    if args.method == Learner::Openscene {
+        return super::train_network::run(args);
+    }
+    let config = config(args)?;
     check_run_folder(&args.output, args.resume)?;
     check_writable(&args.output)?;
     let needed: &[Network] = if args.scenes.is_some() { &[Network::XDecoder, Network::Sonata] } else { &[] };
@@ -183,7 +202,7 @@ fn benchmark(name: &str) -> Result<Preset, String> {
 }
 
 /// Finds the training and the validation scenes.
-fn find(args: &TrainArgs, scenes: &Path) -> Result<[Vec<Source>; 2]> {
+pub(super) fn find(args: &TrainArgs, scenes: &Path) -> Result<[Vec<Source>; 2]> {
     let find = |path: &Path, split: &str| {
         find_sources(path, args.data.as_deref(), split, args.viewing.settings().layout).map_err(with_data)
     };
@@ -199,19 +218,25 @@ fn dry_run(args: &TrainArgs, config: &Config, out: &mut dyn std::io::Write) -> R
         return Ok(());
     };
     let [training, validation] = find(args, scenes)?;
-    for (what, sources) in [("learn from", &training), ("validate on", &validation)] {
-        for source in sources {
-            writeln!(out, "would {what} {}", plain(&source.path().to_string_lossy()))?;
-        }
-    }
+    write_sources(out, [&training, &validation])?;
     let (steps, recipe) = (config.epochs * training.len().div_ceil(config.accumulate), config.recipe);
     let (epochs, steps) = (counted(config.epochs, "epoch"), counted(steps, "step"));
     writeln!(out, "{epochs}, {steps}, by the recipe {recipe}, into {}", args.output.display())?;
     Ok(())
 }
 
+/// Prints the scenes to learn from and to validate on.
+pub(super) fn write_sources(out: &mut dyn std::io::Write, [training, validation]: [&[Source]; 2]) -> Result<()> {
+    for (what, sources) in [("learn from", training), ("validate on", validation)] {
+        for source in sources {
+            writeln!(out, "would {what} {}", plain(&source.path().to_string_lossy()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Prepares all scenes that are not in the cache yet.
-fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
+pub(super) fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, session: &Session) -> Result<Scenes> {
     let views = args.viewing.settings();
     let [training, validation] = find(args, scenes)?;
     let words = match args.words.as_slice() {

@@ -74,6 +74,8 @@ pub fn training_scene(
         ..purify::Settings::default()
     };
     let voxelized = voxel_means(&scan, &lifted, settings, device, timer)?;
+    let to_metres = scene.metres_per_unit().unwrap_or(1.0);
+    let (voxel_metres, up) = (options.voxel_size * to_metres, options.up.to_array());
     let made = match options.samples {
         Samples::Voxels => {
             let num_voxels = voxelized.coords.len();
@@ -93,10 +95,11 @@ pub fn training_scene(
                 teacher_dim,
                 teacher_from_sample: teacher_from_voxel,
                 voxel_size: 1.0,
+                voxel_metres,
+                up,
             }
         }
         Samples::Points => {
-            let to_metres = scene.metres_per_unit().unwrap_or(1.0);
             let in_metres = |p: &[f32; 3]| p.map(|v| (f64::from(v) * to_metres) as f32);
             let semantic = lifted.read(0..lifted.num_channels())?;
             let geometry = geometry_channels(&scan, &mut Vec::new());
@@ -111,7 +114,9 @@ pub fn training_scene(
                 teacher,
                 teacher_dim,
                 teacher_from_sample: cell_from_point,
-                voxel_size: options.voxel_size * to_metres,
+                voxel_size: voxel_metres,
+                voxel_metres,
+                up,
                 positions: scene.points().iter().map(in_metres).collect(),
             }
         }

@@ -28,7 +28,7 @@ use crate::weights::{SafetensorsFile, bytes_sha256, file_sha256};
 /// Depth to which a recording's folders are searched for changes.
 const MAX_DEPTH: usize = 8;
 /// Version of the prepared data. Files of another version are computed again.
-const CACHE_VERSION: u32 = 1;
+const CACHE_VERSION: u32 = 2;
 
 /// Settings of preparation, and the folder of the cache.
 #[derive(Clone, Debug)]

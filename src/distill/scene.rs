@@ -37,6 +37,10 @@ pub struct TrainingScene {
     pub teacher_from_sample: Vec<i32>,
     /// Edge of a voxel, in the unit of the positions.
     pub voxel_size: f64,
+    /// Edge of a voxel in metres; that in the scan's unit if it has no scale.
+    pub voxel_metres: f64,
+    /// Up direction.
+    pub up: [f64; 3],
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +48,8 @@ struct About {
     name: String,
     samples: Samples,
     voxel_size: f64,
+    voxel_metres: f64,
+    up: [f64; 3],
 }
 
 impl TrainingScene {
@@ -112,6 +118,9 @@ impl TrainingScene {
                 return wrong(format!("{name} holds {entry}, expected 0 to {}", limit as i64 - 1));
             }
         }
+        if !(self.voxel_metres > 0.0 && self.voxel_metres.is_finite() && self.up.iter().all(|x| x.is_finite())) {
+            return wrong(format!("voxels of {} m, up {:?}, expected finite numbers", self.voxel_metres, self.up));
+        }
         for (name, values) in [("features", &self.features), ("teacher", &self.teacher)] {
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                 return wrong(format!("value {at} of {name} is {}", values[at]));
@@ -139,7 +148,13 @@ impl TrainingScene {
             TensorSpec::new("voxel_from_sample", Dtype::I32, [self.num_samples()]),
             TensorSpec::new("teacher_from_sample", Dtype::I32, [self.num_samples()]),
         ];
-        let about = About { name: self.name.clone(), samples: self.samples, voxel_size: self.voxel_size };
+        let about = About {
+            name: self.name.clone(),
+            samples: self.samples,
+            voxel_size: self.voxel_size,
+            voxel_metres: self.voxel_metres,
+            up: self.up,
+        };
         let about = serde_json::to_string(&about)
             .map_err(|error| RunError::Run { path: path.to_path_buf(), message: error.to_string() })?;
         let mut file = SafetensorsWriter::create_sealed(path, &specs, &BTreeMap::from([(ABOUT.to_owned(), about)]))?;
@@ -198,6 +213,8 @@ impl TrainingScene {
             teacher_dim,
             teacher_from_sample: integers("teacher_from_sample")?,
             voxel_size: about.voxel_size,
+            voxel_metres: about.voxel_metres,
+            up: about.up,
         };
         scene.validate()?;
         Ok(scene)
@@ -246,6 +263,8 @@ pub(super) mod tests {
             teacher_dim: 5,
             teacher_from_sample: voxel_from_sample.iter().map(|&voxel| cell(coords[voxel as usize])).collect(),
             voxel_size: if samples == Samples::Voxels { 1.0 } else { 0.02 },
+            voxel_metres: 0.02,
+            up: [0.0, 0.0, 1.0],
             positions,
             features,
             voxel_from_sample,

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use crate::cloud::CloudError;
+use crate::distill::DistillError;
 use crate::eval::metrics::MetricsError;
 use crate::images::ImageError;
 use crate::labels::LabelsError;
@@ -77,6 +78,9 @@ pub enum PretrainError {
     /// A scan cannot be used.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// A prepared scene cannot be read.
+    #[error(transparent)]
+    Scene(#[from] Box<DistillError>),
     /// The objects of a scan's points cannot be read.
     #[error(transparent)]
     Labels(#[from] LabelsError),

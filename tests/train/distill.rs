@@ -45,6 +45,8 @@ fn corner(width: i32) -> TrainingScene {
         teacher_dim: 8,
         teacher_from_sample: coords.iter().map(cell).collect(),
         voxel_size: 1.0,
+        voxel_metres: 0.02,
+        up: [0.0, 0.0, 1.0],
         voxel_coords: coords,
     };
     scene.validate().unwrap();

@@ -10,6 +10,7 @@ mod pretrain_openscene;
 mod pretrain_sonata;
 mod pretrain_xdecoder;
 mod runs;
+mod train_openscene;
 #[path = "../common/training.rs"]
 mod training;
 #[path = "../common/weights.rs"]

@@ -3,6 +3,8 @@
 use std::f64::consts::TAU;
 
 use crate::labels::nyu40::{CEILING, FLOOR, WALL};
+use crate::models::minkunet::{Cells, MinkUnetConfig};
+use crate::ops::voxel_grid::QuantizeError;
 use crate::pretrain::scan::LabelledScan;
 use crate::random::SplitMix64;
 
@@ -42,8 +44,15 @@ pub struct Degraded {
     pub points: Vec<[f64; 3]>,
     /// `[N]` colours; `None` if the scan has none.
     pub colors: Option<Vec<[u8; 3]>>,
-    /// `[N]` NYU40's numbers, 0 for unknown.
-    pub classes: Vec<u8>,
+    /// `[N]` the points of the room that they were, ascending.
+    pub kept: Vec<u32>,
+}
+
+impl Degraded {
+    /// Cuts the scan into cells, as a network of this configuration takes them.
+    pub(super) fn cells(&self, config: &MinkUnetConfig) -> Result<Cells, QuantizeError> {
+        Cells::new(&self.points, self.colors.as_deref(), config.input, config.edge())
+    }
 }
 
 /// Scans `room` once more, each time in another way: objects stretched, moved and missing; from few viewpoints, without
@@ -52,9 +61,9 @@ pub struct Degraded {
 #[must_use]
 pub fn degraded(room: &LabelledScan, random: &mut SplitMix64) -> Degraded {
     let kept = kept(room, random);
-    let (points, classes) = moved(room, &kept, random);
+    let points = moved(room, &kept, random);
     let colors = colored(room, &kept, random);
-    Degraded { points, colors, classes }
+    Degraded { points, colors, kept }
 }
 
 fn bounds(room: &LabelledScan) -> [[f64; 2]; 3] {
@@ -194,8 +203,8 @@ impl Reshaped {
     }
 }
 
-/// Positions and classes of the points `kept`, moved together, with their objects, and each on its own.
-fn moved(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> (Vec<[f64; 3]>, Vec<u8>) {
+/// Positions of the points `kept`, moved together, with their objects, and each on its own.
+fn moved(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> Vec<[f64; 3]> {
     let (sin, cos) = (TAU * random.unit()).sin_cos();
     let mirror = if random.unit() < 0.5 { -1.0 } else { 1.0 };
     let scale = random.between([0.85, 1.18]);
@@ -232,8 +241,7 @@ fn moved(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> (Vec<[f6
         let [x, y, z] = [mirror * p[0], p[1], p[2] + tilt[0] * p[0] + tilt[1] * p[1]];
         [cos * x - sin * y, sin * x + cos * y, z]
     };
-    let points = kept.iter().map(position).collect();
-    (points, kept.iter().map(|&point| room.classes[point as usize]).collect())
+    kept.iter().map(position).collect()
 }
 
 /// Colours of the points `kept` in another light, and with other materials.
@@ -302,13 +310,13 @@ mod tests {
             let scan = degraded(&room, &mut SplitMix64::new(seed));
             assert_eq!(scan, degraded(&room, &mut SplitMix64::new(seed)));
             let len = scan.points.len();
-            assert!(len >= 100 && len <= room.points.len() && scan.classes.len() == len);
+            assert!(len >= 100 && len <= room.points.len() && scan.kept.len() == len && scan.kept.is_sorted());
             assert!(scan.colors.as_ref().is_none_or(|colors| colors.len() == len));
             let heights = scan.points.iter().map(|p| p[2]);
             let (low, high) = heights.fold((f64::MAX, f64::MIN), |(low, high), z| (low.min(z), high.max(z)));
             assert!(low > -0.7 && high < 4.0, "{low} {high}");
             colorless += usize::from(scan.colors.is_none());
-            no_ceiling += usize::from(!scan.classes.contains(&CEILING));
+            no_ceiling += usize::from(scan.kept.iter().all(|&point| room.classes[point as usize] != CEILING));
             parts += usize::from(len < room.points.len() / 2);
         }
         assert!((15..40).contains(&colorless) && (15..50).contains(&no_ceiling) && parts > 10);

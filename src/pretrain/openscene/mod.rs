@@ -1,6 +1,8 @@
-//! Training of a 3D network of OpenScene's architecture, on rooms whose classes are known.
+//! Training of a 3D network of OpenScene's architecture, on rooms whose classes are known, or on lifted features.
 
 mod degrade;
+mod lifted;
+mod parts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use std::sync::OnceLock;
 use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 pub use degrade::{Degraded, degraded};
+pub use lifted::{LiftedSettings, LiftedTask};
+use parts::{Parts, initial, nearest};
 use serde::{Deserialize, Serialize};
 
 use super::PretrainError;
@@ -20,11 +24,11 @@ use super::words::{CLASSES, class_of};
 use crate::eval::metrics::Confusion;
 use crate::labels::{Preset, classes_from_nyu40, nyu40_from_class};
 use crate::models::ModelError;
-use crate::models::minkunet::{Cells, MinkUnet, MinkUnetConfig, TrainableMinkUnet};
+use crate::models::minkunet::{Cells, MinkUnet, MinkUnetConfig};
 use crate::models::xdecoder::TextEncoder;
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
 use crate::ops::matmul::{Form, matmul};
-use crate::ops::{float_tensor, float_values, int_tensor, normalize_rows};
+use crate::ops::{float_tensor, float_values, int_tensor};
 use crate::query::predict;
 use crate::random::SplitMix64;
 use crate::weights::StateDict;
@@ -38,9 +42,6 @@ const VALIDATION: u64 = 3;
 const WAYS: u64 = 2;
 /// Number of names that are embedded at once.
 const NAMES_AT_ONCE: usize = 16;
-/// Weight of a height difference in the distance to the middle of a part, so that parts are whole from floor to
-/// ceiling.
-const HEIGHT_WEIGHT: f32 = 0.3;
 
 /// Settings for training a 3D network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -240,17 +241,11 @@ impl OpenSceneTask {
         Ok(held.get_or_init(|| scan))
     }
 
-    fn cells(&self, scan: &Degraded) -> Result<Cells, PretrainError> {
-        let MinkUnetConfig { input, .. } = self.settings.model;
-        let edge = self.settings.model.edge();
-        Ok(Cells::new(&scan.points, scan.colors.as_deref(), input, edge)?)
-    }
-
     /// The part of a degraded room that a step sees, and the class of each cell; -1 for none.
     fn part(&self, room: &LabelledScan, random: &mut SplitMix64) -> Result<(Cells, Vec<i32>), PretrainError> {
         let scan = degraded(room, random);
-        let cells = self.cells(&scan)?;
-        let classes = of_cells(&scan, &cells);
+        let cells = scan.cells(&self.settings.model)?;
+        let classes = of_cells(room, &scan, &cells);
         let place = |&nyu40: &u8| class_of(nyu40).map_or(-1, |class| class as i32);
         let classes: Vec<i32> = classes.iter().map(place).collect();
         if cells.len() <= self.settings.cells {
@@ -262,22 +257,15 @@ impl OpenSceneTask {
         let class = present[random.below(present.len())];
         let of_class: Vec<usize> = (0..cells.len()).filter(|&cell| classes[cell] == class).collect();
         let middle = cells.positions[of_class[random.below(of_class.len())]];
-        let distance = |p: &[f32; 3]| {
-            let [x, y, z] = [0, 1, 2].map(|axis| p[axis] - middle[axis]);
-            x * x + y * y + HEIGHT_WEIGHT * HEIGHT_WEIGHT * z * z
-        };
-        let mut order: Vec<(f32, u32)> = cells.positions.iter().map(distance).zip(0..).collect();
-        let by_distance = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-        order.select_nth_unstable_by(self.settings.cells - 1, by_distance);
-        let mut kept: Vec<u32> = order[..self.settings.cells].iter().map(|&(_, cell)| cell).collect();
-        kept.sort_unstable();
+        let kept = nearest(&cells, middle, self.settings.cells);
         Ok((cells.part(&kept), kept.iter().map(|&cell| classes[cell as usize]).collect()))
     }
 }
 
 /// NYU40's number of every cell: that of most of its points, the least of equal ones.
-fn of_cells(scan: &Degraded, cells: &Cells) -> Vec<u8> {
-    let mut pairs: Vec<(i32, u8)> = cells.cell_from_point.iter().copied().zip(scan.classes.iter().copied()).collect();
+fn of_cells(room: &LabelledScan, scan: &Degraded, cells: &Cells) -> Vec<u8> {
+    let classes = scan.kept.iter().map(|&point| room.classes[point as usize]);
+    let mut pairs: Vec<(i32, u8)> = cells.cell_from_point.iter().copied().zip(classes).collect();
     pairs.sort_unstable();
     let mut best = vec![(0, 0); cells.len()];
     for run in pairs.chunk_by(|a, b| a == b) {
@@ -314,33 +302,22 @@ impl Task for OpenSceneTask {
     }
 
     fn initial(&self, seed: u64) -> Result<StateDict, PretrainError> {
-        let network = TrainableMinkUnet::new(&self.settings.model, seed, &self.device);
-        let network = network.map_err(ModelError::from)?;
-        Ok(StateDict { tensors: network.state_dict()?.tensors, ..StateDict::default() })
+        initial(&self.settings.model, seed, &self.device)
     }
 
     fn loss(&mut self, context: StepContext<'_>) -> Result<Loss, PretrainError> {
-        let (mut coords, mut features, mut classes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut parts, mut classes) = (Parts::default(), Vec::new());
         for copy in 0..self.settings.batch as u64 {
             let room = self.room(context.seed, context.step * self.settings.batch as u64 + copy)?;
             let (cells, of_cells) = self.part(room, &mut context.random(&[CHANGES, copy]))?;
-            coords.extend(cells.turned(0.0).coords.iter().flat_map(|&[_, x, y, z]| [copy as i32, x, y, z]));
-            features.extend(cells.features);
+            parts.add(&cells);
             classes.extend(of_cells);
         }
         let device = context.parameters.device().clone();
         let asked = self.names.draw(&mut context.random(&[WORDS]));
         let num_words = asked.rows.len() / self.names.dim.max(1);
         let (num_cells, dim) = (classes.len(), self.names.dim);
-        let channels = features.len() / num_cells.max(1);
-        let config = self.settings.model.clone();
-        let (mut network, _) = TrainableMinkUnet::load_as(config, &mut *context.parameters, &device)?;
-        let coords = int_tensor(coords, [num_cells, 4], &device);
-        let last = network.forward_train(float_tensor(features, [num_cells, channels], &device), coords)?;
-        let out = normalize_rows(network.head(last, 0)?) * self.settings.sharpness;
-        for (key, values) in network.running_statistics() {
-            context.parameters.put(&key, values)?;
-        }
+        let out = parts.forward(&self.settings.model, &mut *context.parameters)? * self.settings.sharpness;
         let text = float_tensor(asked.rows, [num_words, dim], &device);
         let logits = matmul(out, text, Form::RightTransposed)?;
         let weights = class_weights(&classes, self.settings.balance);
@@ -374,10 +351,10 @@ impl Task for OpenSceneTask {
             let room = LabelledScan::read(room)?;
             for way in 0..WAYS {
                 let scan = degraded(&room, &mut SplitMix64::stream(VALIDATION, &[number, way]));
-                let cells = self.cells(&scan)?;
+                let cells = scan.cells(&self.settings.model)?;
                 let features = float_values(network.features(&cells, 1, &self.device)?)?;
                 let found = predict(&features, &self.asked, num_classes, None)?;
-                let mut truth: Vec<i64> = of_cells(&scan, &cells).into_iter().map(i64::from).collect();
+                let mut truth: Vec<i64> = of_cells(&room, &scan, &cells).into_iter().map(i64::from).collect();
                 classes_from_nyu40(&mut truth, &nyu40, -1);
                 let truth: Vec<i32> = truth.into_iter().map(|class| class as i32).collect();
                 counts.add(&truth, &found.label, &[-1])?;
@@ -439,12 +416,19 @@ mod tests {
 
     #[test]
     fn a_cell_has_the_class_of_most_of_its_points() {
-        let scan = Degraded {
-            points: vec![[0.01, 0.0, 0.0], [0.02, 0.0, 0.0], [0.03, 0.0, 0.0], [0.06, 0.0, 0.0], [0.07, 0.0, 0.0]],
-            colors: None,
-            classes: vec![4, 9, 9, 7, 3],
+        let room = LabelledScan {
+            name: "row".to_owned(),
+            points: [1, 2, 3, 4, 6, 7].map(|x| [0.01 * x as f32, 0.0, 0.0]).to_vec(),
+            colors: vec![[0; 3]; 6],
+            normals: vec![[0.0; 3]; 6],
+            classes: vec![4, 9, 9, 4, 7, 3],
+            instances: vec![0; 6],
+            spans_room: vec![true],
         };
-        let cells = Cells::new(&scan.points, None, MinkUnetConfig::small(8).input, 0.05).unwrap();
-        assert_eq!(of_cells(&scan, &cells), [9, 3]);
+        let kept = vec![0, 1, 2, 4, 5];
+        let points = kept.iter().map(|&point| room.points[point as usize].map(f64::from)).collect();
+        let scan = Degraded { points, colors: None, kept };
+        let cells = scan.cells(&MinkUnetConfig::small(8)).unwrap();
+        assert_eq!(of_cells(&room, &scan, &cells), [9, 3]);
     }
 }
