@@ -100,7 +100,13 @@ fn systems() -> Vec<(&'static str, Option<&'static str>, Keys)> {
         (
             "CLIP's file",
             Some("clip"),
-            keys(&[("text_model.embeddings.token_embedding.weight", &[9, 4]), ("text_projection.weight", &[4, 4])]),
+            keys(&[
+                ("text_model.embeddings.token_embedding.weight", &[9, 4]),
+                ("text_model.encoder.layers.0.self_attn.q_proj.weight", &[4, 4]),
+                ("text_model.encoder.layers.0.self_attn.k_proj.weight", &[4, 4]),
+                ("text_model.encoder.layers.0.self_attn.v_proj.weight", &[4, 4]),
+                ("text_projection.weight", &[4, 4]),
+            ]),
         ),
     ]
 }
@@ -199,8 +205,9 @@ fn concerto_encodes_alike_as_published_and_from_its_training() {
         values,
     );
     // The student differs from its teacher, and both have heads.
-    let of =
-        |whose: &str| own.iter().map(move |(key, shape)| (format!("module.{whose}.backbone.{key}"), shape.clone()));
+    let of = |whose: &'static str| {
+        own.iter().map(move |(key, shape)| (format!("module.{whose}.backbone.{key}"), shape.clone()))
+    };
     let heads =
         keys(&[("module.student.mask_head.mlp.0.weight", &[4, 4]), ("module.teacher.mask_head.mlp.0.weight", &[4, 4])]);
     let all: Keys = of("student").chain(of("teacher")).chain(heads).collect();
