@@ -44,8 +44,8 @@ pub(super) struct EncodeArgs {
     /// Also write the scan in these colours, as PLY, or as LAS or LAZ if the scan is in that format
     #[arg(long, value_name = "FILE")]
     colored: Option<PathBuf>,
-    /// Weights of Sonata: the published .pth, safetensors, or a name in the store [default: the store's
-    /// `sonata`, else the built-in `sonata-demo`]
+    /// Weights of Sonata or Concerto: the published .pth, safetensors, or a name in the store [default: the
+    /// store's `sonata`, else the built-in `sonata-demo`]
     #[arg(long = "teacher", aliases = ["sonata", "weights"], value_name = "FILE|NAME")]
     weights: Option<PathBuf>,
     /// Sonata's configuration (JSON), if neither the file nor its shapes determine it

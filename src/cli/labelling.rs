@@ -12,6 +12,7 @@ use super::progress::Bars;
 use super::viewing::ViewingArgs;
 use crate::gpu::DeviceSelection;
 use crate::purify;
+use crate::query::ensemble::Ensemble;
 use crate::session::{LabelOptions, Labeller, Method, Network, NetworkChoice, Networks, Session, Words};
 use crate::stages::StageTimer;
 
@@ -28,6 +29,18 @@ pub(super) struct LabellingArgs {
     /// Number of turns about the up direction over which the 3D network's answers are averaged, 1 to 64
     #[arg(long, value_name = "N", default_value_t = LabelOptions::default().turns, value_parser = turns)]
     turns: usize,
+    /// Published rule of the ensemble, in place of --share: larger takes for each point the one with the larger
+    /// cosine, as OpenScene, mean takes the mean of both, as CUA-O3D
+    #[arg(long, value_name = "RULE")]
+    ensemble: Option<Ensemble>,
+    /// OpenScene's fused features of the scan (.pt), or a folder of them, in place of views, for --method ensemble
+    /// with a published 3D network
+    #[arg(long, value_name = "FILE|DIR")]
+    fused: Option<PathBuf>,
+    /// Number of runs of a published 3D network whose scores --compat reference adds, each on voxels drawn at
+    /// random, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = LabelOptions::default().repeats, value_parser = turns)]
+    repeats: usize,
     /// Leave points unlabelled whose cosine with the nearest word is below this, -1 to 1
     #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
     threshold: Option<f32>,
@@ -74,6 +87,9 @@ impl LabellingArgs {
             method: self.method,
             share: self.share,
             turns: self.turns,
+            ensemble: self.ensemble,
+            fused: self.fused.clone(),
+            repeats: self.repeats,
             affinities: self.affinities.kind(),
             sharpness: self.affinities.sharpness,
             threshold: self.threshold,

@@ -58,8 +58,8 @@ impl ClipArgs {
 /// Options for Sonata.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct TeacherArgs {
-    /// Weights of Sonata: the published .pth, safetensors, or a name in the store [default: the store's
-    /// `sonata`, else the built-in `sonata-demo`]
+    /// Weights of Sonata or Concerto: the published .pth, safetensors, or a name in the store [default: the
+    /// store's `sonata`, else the built-in `sonata-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     teacher: Option<PathBuf>,
     /// Sonata's configuration (JSON), if neither the file nor its shapes determine it

@@ -12,7 +12,8 @@ use serde_json::Value as Json;
 use super::clip::{ClipTextConfig, HuggingFaceClip, is_hugging_face};
 use super::lseg::LSegConfig;
 use super::minkunet::MinkUnetConfig;
-use super::sonata::SonataConfig;
+use super::signature::{self, OtherFile};
+use super::sonata::{PointceptEncoder, SonataConfig};
 use super::student::StudentConfig;
 use super::xdecoder::XDecoderConfig;
 use crate::weights::registry::{Licence, Published, Registry};
@@ -31,8 +32,6 @@ pub struct ModelKind {
     pub name: &'static str,
     /// Entry of a checkpoint that holds the configuration, if the reference writes one.
     config_key: Option<&'static str>,
-    /// Returns true if the shapes are those of this model, of any size.
-    recognises: fn(Shapes) -> bool,
     /// Returns configuration and keys. The configuration is the given one, else derived from the shapes, else
     /// the published one, so that the report can list what is missing.
     plan: fn(Option<Json>, Shapes) -> Result<Plan, String>,
@@ -48,7 +47,6 @@ pub const MODELS: &[ModelKind] = &[
     ModelKind {
         name: "student",
         config_key: None,
-        recognises: |shape| StudentConfig::of(shape).is_some(),
         plan: |given, shape| {
             let guess = || StudentConfig::of(shape).unwrap_or(StudentConfig::PUBLISHED);
             plan(given, guess, |_| Ok::<_, String>(()), StudentConfig::keys)
@@ -58,7 +56,6 @@ pub const MODELS: &[ModelKind] = &[
     ModelKind {
         name: "sonata",
         config_key: Some("config"),
-        recognises: SonataConfig::recognises,
         plan: |given, shape| {
             let guess = || SonataConfig::of(shape).unwrap_or_else(SonataConfig::published);
             plan(given, guess, SonataConfig::validate, SonataConfig::keys)
@@ -68,7 +65,6 @@ pub const MODELS: &[ModelKind] = &[
     ModelKind {
         name: "xdecoder",
         config_key: None,
-        recognises: XDecoderConfig::recognises,
         plan: |given, shape| {
             let guess = || XDecoderConfig::of(shape).unwrap_or_else(XDecoderConfig::focal_l);
             plan(given, guess, XDecoderConfig::validate, XDecoderConfig::keys)
@@ -78,7 +74,6 @@ pub const MODELS: &[ModelKind] = &[
     ModelKind {
         name: "openscene",
         config_key: None,
-        recognises: |shape| MinkUnetConfig::of(shape).is_some(),
         plan: |given, shape| {
             let guess = || MinkUnetConfig::of(shape).unwrap_or_else(MinkUnetConfig::openscene);
             plan(given, guess, MinkUnetConfig::validate, MinkUnetConfig::keys)
@@ -88,7 +83,6 @@ pub const MODELS: &[ModelKind] = &[
     ModelKind {
         name: "lseg",
         config_key: None,
-        recognises: LSegConfig::recognises,
         plan: |given, shape| {
             let guess = || LSegConfig::of(shape).unwrap_or_else(LSegConfig::published);
             plan(given, guess, LSegConfig::validate, LSegConfig::keys)
@@ -98,7 +92,6 @@ pub const MODELS: &[ModelKind] = &[
     ModelKind {
         name: "clip",
         config_key: None,
-        recognises: ClipTextConfig::recognises,
         plan: |given, shape| {
             let guess = || ClipTextConfig::of(shape).unwrap_or_else(ClipTextConfig::vit_b32);
             plan(given, guess, ClipTextConfig::validate, ClipTextConfig::keys)
@@ -186,20 +179,9 @@ pub enum ImportError {
         /// The known names.
         known: String,
     },
-    /// The checkpoint belongs to another model.
-    #[error(
-        "{}: this is a checkpoint of {found}, not of {expected}; import it with: geopurify weights import {found} {}",
-        path.display(),
-        path.display()
-    )]
-    OtherModel {
-        /// File concerned.
-        path: PathBuf,
-        /// The model asked for.
-        expected: &'static str,
-        /// The model it belongs to.
-        found: &'static str,
-    },
+    /// The file is of another system.
+    #[error(transparent)]
+    OtherFile(#[from] OtherFile),
     /// The configuration is not valid for the model.
     #[error("{}: {reason}", path.display())]
     Config {
@@ -243,28 +225,24 @@ pub fn import(
     // A file exported by a store has a manifest that describes it.
     let of_store = Manifest::within(&weights);
     let own_config = if options.config.is_none() { own_config(&weights, kind)? } else { None };
-    let mut weights = in_own_names(&mut weights);
+    let OwnNames { source: mut weights, skipped: of_training, note } = in_own_names(&mut weights);
     let inventory = weights.inventory().into_owned();
 
+    signature::expect(kind.name, &inventory)?;
     // A tensor without elements may declare any extents, so it is ignored. The others are limited by the
     // file.
     let shapes = |key: &str| inventory.shape(key).filter(|shape| !shape.contains(&0));
-    if !(kind.recognises)(&shapes)
-        && let Some(other) = MODELS.iter().find(|other| (other.recognises)(&shapes))
-    {
-        let path = file.to_path_buf();
-        return Err(ImportError::OtherModel { path, expected: kind.name, found: other.name });
-    }
     let (given, given_in) = match &options.config {
         Some(path) => (Some(read_config(path)?), path.as_path()),
         None => (own_config, file),
     };
     let invalid = |reason| ImportError::Config { path: given_in.to_path_buf(), reason };
-    let (config, keys) = (kind.plan)(given, &shapes).map_err(invalid)?;
+    let (mut config, keys) = (kind.plan)(given, &shapes).map_err(invalid)?;
 
     let patterns: Vec<_> = kind.unused.iter().map(|(pattern, _)| *pattern).collect();
     let mut report = match_keys(&*weights, &keys, &patterns);
     let mut skipped = skipped(kind, &report);
+    skipped.extend(of_training);
     if options.allow_unused && !report.unused.is_empty() {
         let keys = std::mem::take(&mut report.unused);
         report.ignored.extend(keys.iter().cloned());
@@ -275,6 +253,11 @@ pub fn import(
 
     let source_sha256 = file_sha256(file)?;
     let published = published(registry, kind, file, &source_sha256).filter(|_| of_store.is_none());
+    if let Some(entry) = published.filter(|entry| options.config.is_none() && is_the_file(entry, file, &source_sha256))
+        && let Some(config) = config.as_object_mut()
+    {
+        config.extend(entry.config.clone());
+    }
     let terms = |id: &str| Licence { id: id.to_owned(), url: None, non_commercial: false, note: None };
     let manifest = Manifest {
         model: kind.name.to_owned(),
@@ -294,17 +277,45 @@ pub fn import(
         source_sha256,
         imported: today(),
     };
-    let notes = notes(&manifest, published);
+    let notes = note.into_iter().chain(notes(&manifest, published)).collect();
     let installed = store.install(name, &mut &mut *weights, &keys, &manifest, progress)?;
     Ok(Imported { installed, replaced, report, skipped, notes })
 }
 
-/// The tensors of a file under the names that the models know them by. Hugging Face's layout of CLIP has others.
-fn in_own_names(weights: &mut WeightsFile) -> Box<dyn TensorSource + '_> {
-    if is_hugging_face(&|key| weights.contents().shape(key)) {
-        return Box::new(HuggingFaceClip::new(weights));
+/// The tensors of a file under the names that the models know them by.
+pub struct OwnNames<'a> {
+    /// The tensors.
+    pub source: Box<dyn TensorSource + 'a>,
+    /// Tensors of the file that belong to a training, not to the model.
+    pub skipped: Option<Skipped>,
+    /// Note for the user.
+    pub note: Option<String>,
+}
+
+/// Gives the tensors of a file the names that the models know. CLIP in Hugging Face's layout and encoders in
+/// checkpoints of Pointcept's training have others.
+pub fn in_own_names(weights: &mut WeightsFile) -> OwnNames<'_> {
+    fn plain<'a>(source: Box<dyn TensorSource + 'a>) -> OwnNames<'a> {
+        OwnNames { source, skipped: None, note: None }
     }
-    Box::new(weights)
+    if is_hugging_face(&|key| weights.contents().shape(key)) {
+        return plain(Box::new(HuggingFaceClip::new(weights)));
+    }
+    match PointceptEncoder::new(weights) {
+        Err(source) => plain(Box::new(source)),
+        Ok(mut encoder) => {
+            let keys = std::mem::take(&mut encoder.others);
+            let reason = format!("parts of the training that are not the {}'s encoder", encoder.whose);
+            let note = format!("a checkpoint of a training: the encoder of its {} is used", encoder.whose);
+            let skipped = (!keys.is_empty()).then_some(Skipped { reason, keys });
+            OwnNames { source: Box::new(encoder), skipped, note: Some(note) }
+        }
+    }
+}
+
+/// True if a file has the hash or the name of the published one.
+fn is_the_file(published: &Published, file: &Path, sha256: &str) -> bool {
+    published.sha256.as_deref() == Some(sha256) || file.file_name().is_some_and(|name| name == published.file.as_str())
 }
 
 /// Finds the published weights that a file most likely is: those with the same hash, else with the same file

@@ -7,6 +7,7 @@ mod keys;
 mod layers;
 pub mod lseg;
 pub mod minkunet;
+pub mod signature;
 pub mod sonata;
 pub mod student;
 pub mod xdecoder;

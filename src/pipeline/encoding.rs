@@ -123,7 +123,7 @@ fn metadata(about: &str) -> BTreeMap<String, String> {
 }
 
 /// Encodes the points of `scene` that have a position. Missing normals are estimated, missing colours are
-/// grey.
+/// grey. Both are zeros if the encoder knows such scans.
 ///
 /// # Errors
 /// [`PipelineError::Sonata`] if the scan is too large for the encoder or does not fit the device.
@@ -148,6 +148,10 @@ pub fn encode(
     let points: Vec<[f32; 3]> = turned.iter().map(|&p| (p * scale).as_vec3().to_array()).collect();
     let normals: Vec<[f32; 3]> = match scene.normals() {
         Some(normals) => normals.iter().map(|&n| unit(turn * DVec3::from(n.map(f64::from)))).collect(),
+        None if sonata.config.takes_zeros => {
+            notes.push("no normals: zeros, which the encoder knows".to_owned());
+            vec![[0.0; 3]; points.len()]
+        }
         None => {
             notes.push("no normals: estimated from the neighbours, turned upwards".to_owned());
             estimate_normals(&turned.iter().map(|p| p.to_array()).collect::<Vec<_>>())
@@ -155,6 +159,10 @@ pub fn encode(
     };
     let mut colors: Vec<[f32; 3]> = match scene.colors() {
         Some(colors) => colors.iter().map(|color| color.map(f32::from)).collect(),
+        None if sonata.config.takes_zeros => {
+            notes.push("no colours: zeros, which the encoder knows".to_owned());
+            vec![[0.0; 3]; points.len()]
+        }
         None => {
             notes.push("no colours: grey is assumed".to_owned());
             vec![GREY; points.len()]

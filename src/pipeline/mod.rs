@@ -6,6 +6,7 @@ mod components;
 mod contact_sheet;
 mod encoding;
 mod error;
+mod fused;
 mod lifting;
 mod network;
 mod results;
@@ -18,8 +19,9 @@ pub use components::principal_colors;
 pub use contact_sheet::{HeatViews, contact_sheet, recorded_cameras};
 pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
+pub use fused::FusedFeatures;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
-pub use network::Network3d;
+pub use network::{Network3d, Repeats};
 pub use results::{
     Class, Results, SQUARE_METRES, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend,
 };
@@ -34,7 +36,7 @@ use crate::ops::OpError;
 use crate::purify::{self, Affinities, FeatureSource, Purified, purify};
 use crate::query::{Predictions, predict};
 use crate::stages::StageTimer;
-use network::{CellFeatures, Mixed};
+use network::{CellFeatures, Mixed, Mixing};
 
 /// What gives points their features.
 #[derive(Clone, Copy)]
@@ -148,6 +150,10 @@ pub fn infer(
         }
         Encoders::Network(network) => {
             let cells = of_cells(network, timer)?;
+            let cells = match network.fused {
+                Some(fused) => cells.joined(fused, network.rule, &words)?,
+                None => cells,
+            };
             let labels = cells.labels(&words, num_labels)?;
             let views = ViewReport { points: input.scene.num_points(), ..ViewReport::default() };
             (Box::new(cells), labels, views)
@@ -155,7 +161,7 @@ pub fn infer(
         Encoders::Both { xdecoder, network, share } => {
             let cells = of_cells(network, timer)?;
             let (lifted, views) = see(xdecoder, timer, on_view)?;
-            let mixed = Mixed::new(lifted, cells, share)?;
+            let mixed = Mixed::new(lifted, cells, Mixing::of(network.rule, share), &words)?;
             let labels = mixed.labels(&words, num_labels)?;
             (Box::new(mixed), labels, views)
         }

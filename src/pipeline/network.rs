@@ -1,18 +1,21 @@
 //! Features of points by a 3D network, which needs no views, and by it and the views together.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::prelude::*;
 use rayon::prelude::*;
 
+use super::fused::FusedFeatures;
 use super::voxel::occupied_neighbors;
-use super::{PipelineError, Turned};
+use super::{Compat, PipelineError, Turned};
 use crate::lift::Lifted;
-use crate::models::minkunet::{Cells, Input, MinkUnet, TextSpace};
+use crate::models::minkunet::{Cells, Input, MinkUnet, MinkUnetConfig, TextSpace};
 use crate::models::xdecoder::TextEmbeddings;
-use crate::ops::float_values;
+use crate::ops::voxel_grid::cpu::{QuantizeError, VoxelGrid, quantize, voxel_grid};
+use crate::ops::{float_tensor, float_values, int_tensor};
 use crate::purify::FeatureSource;
-use crate::query::ensemble::scores;
+use crate::query::ensemble::{EPSILON, Ensemble, ensemble, scores};
 use crate::query::{Predictions, predict};
 use crate::stages::StageTimer;
 use crate::weights::WeightsError;
@@ -27,6 +30,8 @@ const FEWEST_NEIGHBORS: f64 = 4.0;
 /// word for what was not asked for. On made rooms, the cosine with the right word is 0.45 to 0.7 and with a wrong one
 /// below 0.35, in 19 of 20 cells.
 const BACKGROUND: f32 = 0.38;
+/// Points whose features are joined with fused ones at once.
+const BLOCK_POINTS: usize = 1 << 14;
 /// Channels that are read at once to measure rows.
 const BLOCK_CHANNELS: usize = 16;
 
@@ -37,6 +42,22 @@ pub struct Network3d<'a> {
     pub network: &'a MinkUnet,
     /// Number of turns about the up direction over which its features are averaged.
     pub num_turns: usize,
+    /// Runs as in the published evaluation, in place of turns. A network that is told of shape takes turns all the same.
+    pub repeats: Option<Repeats>,
+    /// How its features and those of views become one; `None` for the weighted sum of unit vectors.
+    pub rule: Option<Ensemble>,
+    /// Features fused from views beforehand, which join those of a network that answers alone.
+    pub fused: Option<&'a FusedFeatures>,
+}
+
+/// Runs of a network whose scores are added, each on voxels drawn anew: turned, tilted and scaled at random, as in the
+/// published evaluation of OpenScene.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeats {
+    /// Number of runs.
+    pub count: usize,
+    /// Seed of the first run; each further run adds 1.
+    pub seed: u64,
 }
 
 impl Network3d<'_> {
@@ -76,7 +97,11 @@ impl CellFeatures {
     ) -> Result<Self, PipelineError> {
         timer.progress("3d network", 0.0);
         let edge = network.edge(scan);
-        let Network3d { network, num_turns } = network;
+        let is_told = network.network.config().input == Input::ShapeAndColor;
+        if let Some(repeats) = network.repeats.filter(|_| !is_told) {
+            return Self::of_repeats(scan, network, repeats, device, timer);
+        }
+        let Network3d { network, num_turns, .. } = network;
         let config = network.config();
         let colors = scan.scene().colors().filter(|_| config.input != Input::Ones);
         let cells = Cells::new(scan.positions(), colors, config.input, edge)?.in_metres(config.edge());
@@ -107,6 +132,75 @@ impl CellFeatures {
         Ok(Self { rows, num_channels, cell_from_point: cells.cell_from_point })
     }
 
+    /// The sum of several runs, nothing normalised, so that products with words add up as in the published evaluation.
+    /// The whole scan goes through at once. Points that share a voxel in every run share a row.
+    fn of_repeats(
+        scan: &Turned<'_>,
+        network: Network3d<'_>,
+        repeats: Repeats,
+        device: &Device,
+        timer: &mut StageTimer<'_>,
+    ) -> Result<Self, PipelineError> {
+        let edge = network.edge(scan);
+        let network = network.network;
+        let count = repeats.count.max(1);
+        let grid = |run: usize| {
+            let transform = Compat::Reference.voxel_transform(edge, repeats.seed.wrapping_add(run as u64));
+            let (coords, _) = quantize(scan.positions(), &transform)?;
+            let coords: Vec<[i32; 4]> = coords.into_iter().map(|[x, y, z]| [0, x, y, z]).collect();
+            Ok::<_, QuantizeError>(voxel_grid(&coords))
+        };
+        let grids = (0..count).map(grid).collect::<Result<Vec<_>, _>>()?;
+        let (mut rows_of_voxels, mut first_points) = (HashMap::new(), Vec::new());
+        let row = |point: usize| {
+            let voxels: Vec<i32> = grids.iter().map(|grid| grid.voxel_from_point[point]).collect();
+            *rows_of_voxels.entry(voxels).or_insert_with(|| {
+                first_points.push(point);
+                first_points.len() as i32 - 1
+            })
+        };
+        let cell_from_point: Vec<i32> = (0..scan.positions().len()).map(row).collect();
+        let num_channels = network.config().text_width();
+        let mut rows = vec![0.0_f32; first_points.len() * num_channels];
+        for (run, grid) in grids.iter().enumerate() {
+            let inputs = inputs(grid, scan.scene().colors(), network.config());
+            let num_voxels = grid.coords.len();
+            let inputs = float_tensor(inputs, [num_voxels, network.config().in_channels], device);
+            let coords = int_tensor(grid.coords.as_flattened().to_vec(), [num_voxels, 4], device);
+            let values = float_values(network.head(network.forward(inputs, coords)?, 0)?)?;
+            let sums = rows.par_chunks_mut(num_channels.max(1)).zip(&first_points);
+            sums.with_min_len(256).for_each(|(sum, &point)| {
+                let voxel = grid.voxel_from_point[point] as usize;
+                sum.iter_mut().zip(&values[voxel * num_channels..]).for_each(|(sum, x)| *sum += x);
+            });
+            timer.progress("3d network", (run + 1) as f64 / count as f64);
+        }
+        timer.lap("3d network");
+        Ok(Self { rows, num_channels, cell_from_point })
+    }
+
+    /// Joins the features with those fused from views, point by point. By default the surer one counts.
+    ///
+    /// # Errors
+    /// [`PipelineError::Op`].
+    pub(super) fn joined(
+        self,
+        fused: &FusedFeatures,
+        rule: Option<Ensemble>,
+        words: &Tensor<2>,
+    ) -> Result<Self, PipelineError> {
+        let (num_points, num_channels) = (self.num_points(), self.num_channels);
+        let mut rows = Vec::with_capacity(num_points * num_channels);
+        for first in (0..num_points).step_by(BLOCK_POINTS) {
+            let points = first..num_points.min(first + BLOCK_POINTS);
+            let row = |&cell: &i32| &self.rows[cell as usize * num_channels..][..num_channels];
+            let network: Vec<f32> = self.cell_from_point[points.clone()].iter().flat_map(row).copied().collect();
+            let rule = rule.unwrap_or(Ensemble::Surer);
+            rows.extend(ensemble(rule, &network, &fused.of_points(points), words)?);
+        }
+        Ok(Self { rows, num_channels, cell_from_point: (0..num_points as i32).collect() })
+    }
+
     /// Label of every point; see [`predict`].
     ///
     /// # Errors
@@ -115,6 +209,17 @@ impl CellFeatures {
         let Predictions { label, .. } = predict(&self.rows, words, num_labels, None)?;
         Ok(self.cell_from_point.iter().map(|&cell| label[cell as usize]).collect())
     }
+}
+
+/// What a published network is told of every voxel: ones, or the colour of the voxel's first point.
+fn inputs(grid: &VoxelGrid, colors: Option<&[[u8; 3]]>, config: &MinkUnetConfig) -> Vec<f32> {
+    let (Some(colors), Input::Color) = (colors, config.input) else {
+        let value = if config.input == Input::Ones { 1.0 } else { 0.0 };
+        return vec![value; grid.coords.len() * config.in_channels];
+    };
+    let first = |offset: &i32| colors[grid.point_from_sorted[*offset as usize] as usize];
+    let offsets = &grid.offsets[..grid.coords.len()];
+    offsets.iter().flat_map(|offset| first(offset).map(|value| f32::from(value) / 127.5 - 1.0)).collect()
 }
 
 /// Brings a feature to unit length, and gives it the cosine [`BACKGROUND`] with the row of the background, also of unit
@@ -190,8 +295,26 @@ impl FeatureSource for CellFeatures {
     }
 }
 
-/// Weighted sum of what the views and the network say of a point, both in unit length. Of a point that no view sees,
-/// the network alone speaks.
+/// How the features of the views and of the network become one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Mixing {
+    /// Weighted sum of both in unit length. Of a point that no view sees, the network alone speaks.
+    Weighted {
+        /// Weight of the network, 0 to 1.
+        share: f32,
+    },
+    /// A published rule, nothing normalised.
+    Rule(Ensemble),
+}
+
+impl Mixing {
+    /// The rule, or else the weighted sum.
+    pub(super) fn of(rule: Option<Ensemble>, share: f32) -> Self {
+        rule.map_or(Self::Weighted { share }, Self::Rule)
+    }
+}
+
+/// What the views and the network say of a point together: a factor times each.
 pub(super) struct Mixed {
     lifted: Lifted,
     cells: CellFeatures,
@@ -200,19 +323,40 @@ pub(super) struct Mixed {
 }
 
 impl Mixed {
-    /// Mixes the two. `share` is the weight of the network, 0 to 1.
+    /// Mixes the two. `words` are what the surer one is sure of.
     ///
     /// # Errors
-    /// [`PipelineError::Weights`] if features cannot be read.
-    pub(super) fn new(lifted: Lifted, cells: CellFeatures, share: f32) -> Result<Self, PipelineError> {
-        let lengths = [lengths(&lifted)?, lengths(&cells)?];
-        let factor = |weight: f32, length: f32| if length > 0.0 { weight / length } else { 0.0 };
-        let factors = lengths[0].iter().zip(&lengths[1]).zip(&lifted.num_views_of_point);
-        let factors = factors.map(|((&views, &network), &num_views)| {
-            let share = if num_views == 0 { 1.0 } else { share };
-            [factor(1.0 - share, views), factor(share, network)]
-        });
-        let factors = factors.collect();
+    /// [`PipelineError::Weights`] if features cannot be read, [`PipelineError::Op`].
+    pub(super) fn new(
+        lifted: Lifted,
+        cells: CellFeatures,
+        mixing: Mixing,
+        words: &Tensor<2>,
+    ) -> Result<Self, PipelineError> {
+        let factors = match mixing {
+            Mixing::Rule(Ensemble::Mean) => vec![[0.5; 2]; cells.num_points()],
+            Mixing::Rule(Ensemble::Surer) => {
+                let sureness = [best_cosines(&lifted, words)?, best_cosines(&cells, words)?];
+                let points = sureness[0].iter().zip(&sureness[1]).zip(&lifted.num_views_of_point);
+                points
+                    .map(
+                        |((views, network), &num_views)| {
+                            if num_views > 0 && network < views { [1.0, 0.0] } else { [0.0, 1.0] }
+                        },
+                    )
+                    .collect()
+            }
+            Mixing::Weighted { share } => {
+                let lengths = [lengths(&lifted)?, lengths(&cells)?];
+                let factor = |weight: f32, length: f32| if length > 0.0 { weight / length } else { 0.0 };
+                let points = lengths[0].iter().zip(&lengths[1]).zip(&lifted.num_views_of_point);
+                let weighted = points.map(|((&views, &network), &num_views)| {
+                    let share = if num_views == 0 { 1.0 } else { share };
+                    [factor(1.0 - share, views), factor(share, network)]
+                });
+                weighted.collect()
+            }
+        };
         Ok(Self { lifted, cells, factors })
     }
 
@@ -259,6 +403,26 @@ impl FeatureSource for Mixed {
     }
 }
 
+/// Cosine `[N]` of every row with its best word, with the lengths of OpenScene's rule.
+fn best_cosines(source: &dyn FeatureSource, words: &Tensor<2>) -> Result<Vec<f32>, PipelineError> {
+    let [num_words, num_channels] = words.dims();
+    let words = float_values(words.clone())?;
+    let mut scores = vec![0.0_f32; source.num_points() * num_words];
+    for first in (0..num_channels).step_by(BLOCK_CHANNELS) {
+        let channels = first..num_channels.min(first + BLOCK_CHANNELS);
+        let values = source.read(channels.clone())?;
+        let rows = scores.par_chunks_mut(num_words.max(1)).zip(values.par_chunks(channels.len()));
+        rows.with_min_len(256).for_each(|(scores, row)| {
+            for (score, word) in scores.iter_mut().zip(words.chunks_exact(num_channels)) {
+                *score += row.iter().zip(&word[channels.clone()]).map(|(x, y)| x * y).sum::<f32>();
+            }
+        });
+    }
+    let best = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let best = scores.par_chunks(num_words.max(1)).with_min_len(256).map(best);
+    Ok(best.zip(lengths(source)?).map(|(score, length)| score / (length + EPSILON)).collect())
+}
+
 /// Length of every row, `[N]`.
 fn lengths(source: &dyn FeatureSource) -> Result<Vec<f32>, WeightsError> {
     let mut squares = vec![0.0_f32; source.num_points()];
@@ -276,9 +440,13 @@ fn lengths(source: &dyn FeatureSource) -> Result<Vec<f32>, WeightsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud::PointCloud;
     use crate::lift::{Lifter, Projection, View};
     use crate::ops::project::Visibility;
-    use crate::ops::{float_tensor, int_tensor};
+    use crate::pipeline::Scene;
+    use crate::pipeline::fused::tests::write as fused_file;
+    use crate::random::SplitMix64;
+    use crate::weights::{Dtype, HostTensor, StateDict};
 
     /// Three points. A view sees the first by a query along x and the second by one along y.
     fn lifted(device: &Device) -> Lifted {
@@ -295,15 +463,102 @@ mod tests {
         let device = Device::flex();
         let lifted = lifted(&device);
         let cells = CellFeatures { rows: vec![0.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![0, 0, 1] };
-        let mixed = Mixed::new(lifted.clone(), cells.clone(), 0.75).unwrap();
+        let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
+        let mixing = |share| Mixing::of(None, share);
+        let mixed = Mixed::new(lifted.clone(), cells.clone(), mixing(0.75), &words).unwrap();
         // The third point is in no view: the network alone speaks.
         let expected = [0.25, 0.75, 0.0, 1.0, 1.0, 0.0];
         assert_eq!((mixed.num_points(), mixed.num_channels(), mixed.read(0..2).unwrap()), (3, 2, expected.to_vec()));
         assert_eq!(mixed.read(1..2).unwrap(), [0.75, 1.0, 0.0]);
-        let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
         assert_eq!(mixed.labels(&words, 2).unwrap(), [1, 1, 0]);
         assert_eq!(mixed.labels(&words, 1).unwrap(), [-1, -1, 0]);
-        assert_eq!(Mixed::new(lifted, cells, 0.25).unwrap().labels(&words, 2).unwrap(), [0, 1, 0]);
+        assert_eq!(Mixed::new(lifted, cells, mixing(0.25), &words).unwrap().labels(&words, 2).unwrap(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn published_rules_take_the_surer_or_the_mean() {
+        let device = Device::flex();
+        // The views say (2, 0) / 2 and (0, 4) / 4 in unit length, and nothing of the third point.
+        let cells = CellFeatures { rows: vec![3.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![0, 1, 0] };
+        let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
+        let mixed = |rule| Mixed::new(lifted(&device), cells.clone(), Mixing::of(Some(rule), 0.6), &words).unwrap();
+        let views = lifted(&device).read(0..2).unwrap();
+        // The views are surer of the first; both are sure of the second, so the network's stays.
+        let expected = [views[0], views[1], 5.0, 0.0, 3.0, 3.0];
+        assert_eq!(mixed(Ensemble::Surer).read(0..2).unwrap(), expected);
+        let mean: Vec<f32> = views.iter().zip([3.0, 3.0, 5.0, 0.0, 3.0, 3.0]).map(|(a, b)| 0.5 * a + 0.5 * b).collect();
+        assert_eq!(mixed(Ensemble::Mean).read(0..2).unwrap(), mean);
+    }
+
+    #[test]
+    fn fused_features_join_those_of_the_network_point_by_point() {
+        let device = Device::flex();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("room_0.pt");
+        fused_file(&path, &[1, 0, 1], &[2, 2], &[0.0, 1.0, 0.5, 0.5]);
+        let fused = FusedFeatures::read(&path, 3, 2).unwrap();
+        let cells = CellFeatures { rows: vec![3.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![0, 0, 1] };
+        let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
+        // The views are surer of the first, saw nothing of the second, and are less sure of the third.
+        let surer = cells.clone().joined(&fused, None, &words).unwrap();
+        assert_eq!(surer.read(0..2).unwrap(), [0.0, 1.0, 3.0, 3.0, 5.0, 0.0]);
+        assert_eq!(surer.labels(&words, 2).unwrap(), [1, 0, 0]);
+        let mean = cells.joined(&fused, Some(Ensemble::Mean), &words).unwrap();
+        assert_eq!(mean.read(0..2).unwrap(), [1.5, 2.0, 1.5, 1.5, 2.75, 0.25]);
+    }
+
+    /// A small published network of these values: ones as input, features of 6 channels.
+    fn published(device: &Device) -> MinkUnet {
+        let config = MinkUnetConfig {
+            init_dim: 3,
+            planes: [4; 8],
+            layers: [1; 8],
+            heads: vec![("final".to_owned(), 6)],
+            ..MinkUnetConfig::openscene()
+        };
+        let mut random = SplitMix64::new(5);
+        let mut state = StateDict::default();
+        for (key, shape) in config.keys() {
+            let len: usize = shape.iter().product();
+            let low = if key.ends_with("kernel") || key.ends_with("running_mean") { -0.5 } else { 0.5 };
+            let data = (0..len).map(|_| (low + random.unit()) as f32).collect();
+            state.tensors.insert(key, HostTensor { shape, dtype_in_file: Dtype::F32, data });
+        }
+        MinkUnet::load_as(config, state, device).unwrap().0
+    }
+
+    #[test]
+    fn repeats_add_the_runs_of_the_published_evaluation() {
+        let device = Device::flex();
+        let network = published(&device);
+        let mut random = SplitMix64::new(9);
+        let positions: Vec<[f64; 3]> =
+            (0..300).map(|_| [0.4 * random.unit(), 0.4 * random.unit(), 0.04 * random.unit()]).collect();
+        let scene = Scene::new(PointCloud { positions, ..PointCloud::default() }, None).unwrap();
+        let scan = scene.turned(glam::DMat3::IDENTITY);
+        let rows = |count: usize, seed: u64| {
+            let repeats = Some(Repeats { count, seed });
+            let network = Network3d { network: &network, num_turns: 4, repeats, rule: None, fused: None };
+            let words = float_tensor(vec![0.0; 6], [1, 6], &device);
+            let text = TextEmbeddings { labels: vec!["a".to_owned()], rows: words, logit_scale: 1.0 };
+            let cells = CellFeatures::of(&scan, network, &text, &device, &mut StageTimer::default()).unwrap();
+            cells.read(0..6).unwrap()
+        };
+        // A run by itself: every point has the row of its voxel.
+        let run = |seed: u64| {
+            let transform = Compat::Reference.voxel_transform(0.02, seed);
+            let (coords, _) = quantize(scan.positions(), &transform).unwrap();
+            let grid = voxel_grid(&coords.into_iter().map(|[x, y, z]| [0, x, y, z]).collect::<Vec<_>>());
+            let ones = float_tensor(vec![1.0; 3 * grid.coords.len()], [grid.coords.len(), 3], &device);
+            let coords = int_tensor(grid.coords.as_flattened().to_vec(), [grid.coords.len(), 4], &device);
+            let values = float_values(network.head(network.forward(ones, coords).unwrap(), 0).unwrap()).unwrap();
+            let row = |&voxel: &i32| values[6 * voxel as usize..][..6].to_vec();
+            grid.voxel_from_point.iter().flat_map(row).collect::<Vec<f32>>()
+        };
+        assert_eq!(rows(1, 3), run(3));
+        assert_ne!(run(3), run(4));
+        let expected: Vec<f32> = run(3).iter().zip(run(4)).zip(run(5)).map(|((a, b), c)| a + b + c).collect();
+        assert_eq!(rows(3, 3), expected);
     }
 
     #[test]

@@ -3,13 +3,16 @@
 //! Unlike [`predict`](super::predict), the last comparison is by products: a row's length does not change its best word,
 //! but it is the row's weight where the scores of several runs are added.
 
+use std::fmt;
+use std::str::FromStr;
+
 use burn::prelude::*;
 
 use super::products;
 use crate::ops::{OpError, ShapeCheck};
 
 /// Added to lengths before they divide, as in the reference.
-const EPSILON: f32 = 1e-5;
+pub const EPSILON: f32 = 1e-5;
 
 /// How the features of the network and of the views become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,29 @@ pub enum Ensemble {
     Surer,
     /// CUA-O3D: the mean of both.
     Mean,
+}
+
+impl fmt::Display for Ensemble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Surer => "larger",
+            Self::Mean => "mean",
+        })
+    }
+}
+
+/// There is no rule of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no rule; expected larger or mean")]
+pub struct UnknownEnsemble(String);
+
+impl FromStr for Ensemble {
+    type Err = UnknownEnsemble;
+
+    fn from_str(name: &str) -> Result<Self, UnknownEnsemble> {
+        let named = [Self::Surer, Self::Mean].into_iter().find(|rule| rule.to_string() == name);
+        named.ok_or_else(|| UnknownEnsemble(name.to_owned()))
+    }
 }
 
 /// Products `[V, K]` of the rows of `features [V, C]` with `words [K, C]`, nothing normalised.
@@ -108,6 +134,15 @@ mod tests {
         let scores = scores(&surer, &words()).unwrap();
         assert_eq!(scores, surer);
         assert_eq!(best_words(&scores, 2), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn rules_are_read_by_their_names() {
+        for rule in [Ensemble::Surer, Ensemble::Mean] {
+            assert_eq!(rule.to_string().parse(), Ok(rule));
+        }
+        let error = "best".parse::<Ensemble>().unwrap_err().to_string();
+        assert_eq!(error, "'best' is no rule; expected larger or mean");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::source::ViewSettings;
 use super::text::TextModel;
 use crate::models::minkunet::{MinkUnet, TextSpace};
 use crate::models::xdecoder::XDecoder;
-use crate::pipeline::{Encoders, Network3d};
+use crate::pipeline::{Compat, Encoders, Network3d, Repeats};
 
 /// Networks with open weights, not loaded yet.
 #[allow(clippy::large_enum_variant, reason = "one exists at a time")]
@@ -26,8 +26,11 @@ impl OpenEncoders {
     pub(super) fn open(networks: &Networks, plan: &Plan) -> Result<Self, SessionError> {
         Ok(match plan.method {
             Method::GeoPurify => Self::Views(networks.open_xdecoder()?),
-            Method::Ensemble => Self::Both(networks.open_xdecoder()?, networks.open_openscene()?),
-            Method::OpenScene => {
+            // With features fused beforehand there are no views to look at.
+            Method::Ensemble if !plan.networks.contains(&Network::Clip) => {
+                Self::Both(networks.open_xdecoder()?, networks.open_openscene()?)
+            }
+            Method::OpenScene | Method::Ensemble => {
                 let network = networks.open_openscene()?;
                 let text = match plan.text {
                     TextSpace::XDecoder => OpenText::XDecoder(networks.open_xdecoder()?),
@@ -94,7 +97,7 @@ pub(super) enum LoadedEncoders {
 impl LoadedEncoders {
     /// The networks with the options of the 3D network.
     pub(super) fn with(&self, options: &LabelOptions) -> Encoders<'_> {
-        let network = |network| Network3d { network, num_turns: options.turns };
+        let network = |network| network_with(network, options);
         match self {
             Self::Views(xdecoder) => Encoders::Views(xdecoder),
             Self::Network(model) => Encoders::Network(network(model)),
@@ -115,4 +118,12 @@ impl LoadedEncoders {
             Self::Views(_) => None,
         }
     }
+}
+
+/// The 3D network as the options use it. A published one repeats its runs under [`Compat::Reference`].
+fn network_with<'a>(network: &'a MinkUnet, options: &LabelOptions) -> Network3d<'a> {
+    let is_published = network.config().text == TextSpace::Clip;
+    let is_repeated = is_published && options.views.compat == Compat::Reference;
+    let repeats = is_repeated.then_some(Repeats { count: options.repeats, seed: options.seed });
+    Network3d { network, num_turns: options.turns, repeats, rule: options.ensemble, fused: None }
 }

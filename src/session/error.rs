@@ -5,6 +5,7 @@ use crate::gpu::DeviceError;
 use crate::images::ImageError;
 use crate::models::ModelError;
 use crate::models::import::ImportError;
+use crate::models::signature::OtherFile;
 use crate::models::sonata::SonataError;
 use crate::ops::OpError;
 use crate::pipeline::PipelineError;
@@ -31,6 +32,9 @@ pub enum SessionError {
     /// The configuration inside a file of weights cannot be read.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// A file of weights is of another system.
+    #[error(transparent)]
+    OtherFile(#[from] OtherFile),
     /// A configuration is not valid.
     #[error("{place}: {source}")]
     Configuration {
@@ -77,6 +81,11 @@ pub enum SessionError {
          only answer alone"
     )]
     NoCommonSpace,
+    /// Fused features are given without a network that they can join.
+    #[error(
+        "fused features belong to the ensemble with a 3D network in the space of CLIP: give that network and --method ensemble"
+    )]
+    NoUseOfFused,
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -12,8 +12,8 @@ use crate::counted::counted;
 use crate::files::{LEFTOVER, remove_partials};
 use crate::images::write_png;
 use crate::pipeline::{
-    Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned, contact_sheet, infer,
-    occupied_neighbors, voxel_size_for_purification, write_legend,
+    Encoders, FusedFeatures, Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned,
+    contact_sheet, infer, occupied_neighbors, voxel_size_for_purification, write_legend,
 };
 use crate::query::Predictions;
 use crate::query::saved::About;
@@ -69,8 +69,13 @@ impl Labeller<'_> {
         let (voxel, why) = self.options.voxel.map_or_else(choose, |voxel| (voxel, None));
         notes.extend(why);
         let options = self.options.of_pipeline(voxel, turn, &self.views, self.plan.iterations);
+        let fused = self.fused_of(scene)?;
+        let mut encoders = self.encoders.with(&self.options);
+        if let Encoders::Network(network) = &mut encoders {
+            network.fused = fused.as_ref();
+        }
         let models = Models {
-            encoders: self.encoders.with(&self.options),
+            encoders,
             affinities: self.plan.affinities.with(self.student.as_ref()),
             text: &self.text,
             num_labels: self.words.labels.len(),
@@ -79,6 +84,16 @@ impl Labeller<'_> {
         notes.extend(inferred.notes.iter().chain(&inferred.purified.report.notes).cloned());
         notes.extend(notes_of(&inferred, placed.recording().is_some()));
         Ok(Labelled { labeller: self, scene, placed, inferred, options, notes })
+    }
+}
+
+impl Labeller<'_> {
+    /// Reads the fused features of a scan, if there are to be any.
+    fn fused_of(&self, scene: &Scene) -> Result<Option<FusedFeatures>, SessionError> {
+        let Some(place) = &self.options.fused else { return Ok(None) };
+        let file = FusedFeatures::file_of(place, scene.path.as_deref().unwrap_or(Path::new("")));
+        let [_, num_channels] = self.text.rows.dims();
+        Ok(Some(FusedFeatures::read(&file, scene.num_points(), num_channels)?))
     }
 }
 
@@ -207,6 +222,8 @@ impl Labelled<'_> {
             "compat": used.views.compat.to_string(), "seed": used.seed, "size": labeller.views.size(),
             "views": used.views.max_views, "purify": options.purify, "affinities": labeller.plan.affinities.to_json(),
             "method": labeller.plan.method.to_string(), "share": used.share, "turns": used.turns,
+            "ensemble": used.ensemble.map(|rule| rule.to_string()), "repeats": used.repeats,
+            "fused": used.fused.as_ref().map(|place| place.to_string_lossy()),
         });
         let summary = Summary {
             geopurify: env!("CARGO_PKG_VERSION"),

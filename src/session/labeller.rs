@@ -200,7 +200,9 @@ impl<'s> Labeller<'s> {
             "weights": self.weights.iter().map(|weights| &weights.sha256).collect::<Vec<_>>(),
             "xdecoder": self.encoders.xdecoder().map(|model| &model.config),
             "openscene": self.encoders.network().map(MinkUnet::config), "method": self.plan.method.to_string(),
-            "share": self.options.share, "turns": self.options.turns, "precision": format!("{:?}", self.precision),
+            "share": self.options.share, "turns": self.options.turns, "repeats": self.options.repeats,
+            "ensemble": self.options.ensemble.map(|rule| rule.to_string()),
+            "fused": self.options.fused.as_ref().map(|place| place.to_string_lossy()), "precision": format!("{:?}", self.precision),
             "device": self.selected.name,
         })
     }

@@ -9,8 +9,9 @@ use super::SessionError;
 use super::text::TextModel;
 use crate::models::ModelError;
 use crate::models::clip::{ClipText, ClipTextConfig};
-use crate::models::import::config_in;
+use crate::models::import::{config_in, in_own_names};
 use crate::models::minkunet::{MinkUnet, MinkUnetConfig};
+use crate::models::signature;
 use crate::models::sonata::{Sonata, SonataConfig};
 use crate::models::student::{AffinityPredictor, Student, StudentConfig};
 use crate::models::xdecoder::{TextEncoder, XDecoder, XDecoderConfig};
@@ -169,8 +170,8 @@ impl Networks {
     /// # Errors
     /// [`SessionError::Store`], [`SessionError::Weights`], [`SessionError::Configuration`].
     pub fn open_xdecoder(&self) -> Result<OpenXDecoder, SessionError> {
-        let OpenWeights { weights, manifest, origin } = self.open(Network::XDecoder)?;
-        let config = configuration(&weights, manifest, self.xdecoder.config.as_deref(), "xdecoder", |shapes| {
+        let OpenWeights { mut weights, manifest, origin } = self.open(Network::XDecoder)?;
+        let config = configuration(&mut weights, manifest, self.xdecoder.config.as_deref(), "xdecoder", |shapes| {
             XDecoderConfig::of(shapes).unwrap_or_else(XDecoderConfig::focal_l)
         })?;
         Ok(OpenXDecoder { weights, config, precision: self.precision, origin })
@@ -181,8 +182,8 @@ impl Networks {
     /// # Errors
     /// The same as [`open_xdecoder`](Self::open_xdecoder).
     pub fn open_sonata(&self) -> Result<OpenSonata, SessionError> {
-        let OpenWeights { weights, manifest, origin } = self.open(Network::Sonata)?;
-        let config = configuration(&weights, manifest, self.sonata.config.as_deref(), "sonata", |shapes| {
+        let OpenWeights { mut weights, manifest, origin } = self.open(Network::Sonata)?;
+        let config = configuration(&mut weights, manifest, self.sonata.config.as_deref(), "sonata", |shapes| {
             SonataConfig::of(shapes).unwrap_or_else(SonataConfig::published)
         })?;
         Ok(OpenSonata { weights, config, origin })
@@ -193,8 +194,8 @@ impl Networks {
     /// # Errors
     /// The same as [`open_xdecoder`](Self::open_xdecoder).
     pub fn open_openscene(&self) -> Result<OpenOpenScene, SessionError> {
-        let OpenWeights { weights, manifest, origin } = self.open(Network::OpenScene)?;
-        let config = configuration(&weights, manifest, self.openscene.config.as_deref(), "openscene", |shapes| {
+        let OpenWeights { mut weights, manifest, origin } = self.open(Network::OpenScene)?;
+        let config = configuration(&mut weights, manifest, self.openscene.config.as_deref(), "openscene", |shapes| {
             MinkUnetConfig::of(shapes).unwrap_or_else(MinkUnetConfig::openscene)
         })?;
         Ok(OpenOpenScene { weights, config, origin })
@@ -211,8 +212,8 @@ impl Networks {
             let name = if dim == ClipTextConfig::vit_l14().embed_dim { "clip-vit-l-14-336" } else { "clip-vit-b-32" };
             chosen.clip.weights = Some(name.into());
         }
-        let OpenWeights { weights, manifest, origin } = chosen.open(Network::Clip)?;
-        let config = configuration(&weights, manifest, self.clip.config.as_deref(), "clip", |shapes| {
+        let OpenWeights { mut weights, manifest, origin } = chosen.open(Network::Clip)?;
+        let config = configuration(&mut weights, manifest, self.clip.config.as_deref(), "clip", |shapes| {
             ClipTextConfig::of(shapes).unwrap_or_else(ClipTextConfig::vit_b32)
         })?;
         Ok(OpenClip { weights, config, precision: self.precision, origin })
@@ -236,7 +237,11 @@ impl Networks {
                 let StoredWeights { installed, tensors } = Store::at_home()?.open(name, model)?;
                 (tensors, Some(installed.manifest))
             }
-            None => (WeightsFile::open(given.unwrap_or(Path::new(model)))?, None),
+            None => {
+                let mut weights = WeightsFile::open(given.unwrap_or(Path::new(model)))?;
+                signature::expect(model, &in_own_names(&mut weights).source.inventory())?;
+                (weights, None)
+            }
         };
         let origin = WeightsOrigin::new(given, model, manifest.as_ref());
         Ok(OpenWeights { weights, manifest, origin })
@@ -261,7 +266,7 @@ struct OpenWeights {
 /// Configuration of a model's weights, from the first of these sources: the given file, the store, the
 /// weights file, the shapes of the weights, the published model.
 fn configuration<C: DeserializeOwned>(
-    weights: &WeightsFile,
+    weights: &mut WeightsFile,
     manifest: Option<Manifest>,
     given: Option<&Path>,
     model: &str,
@@ -283,7 +288,7 @@ fn configuration<C: DeserializeOwned>(
             SessionError::Configuration { place, source }
         }),
         None => {
-            let inventory = weights.inventory().into_owned();
+            let inventory = in_own_names(weights).source.inventory().into_owned();
             Ok(of_shapes(&|key| inventory.shape(key)))
         }
     }
@@ -392,7 +397,8 @@ impl OpenSonata {
     /// # Errors
     /// [`SessionError::NeedsConfiguration`] if the weights do not fit, [`SessionError::Model`].
     pub fn load(&mut self, device: &Device) -> Result<Sonata, SessionError> {
-        let loaded = Sonata::load(&mut self.weights, &self.config, device);
+        let mut names = in_own_names(&mut self.weights);
+        let loaded = Sonata::load(&mut *names.source, &self.config, device);
         let (model, report) = loaded.map_err(|error| needs_configuration("sonata", error))?;
         log::info!("{report}");
         Ok(model)
@@ -476,7 +482,8 @@ impl OpenClip {
     /// # Errors
     /// [`SessionError::Model`].
     pub fn load(mut self, device: &Device) -> Result<ClipText, SessionError> {
-        let (text, report) = ClipText::load(&mut self.weights, self.config, self.precision, device)?;
+        let (text, report) =
+            ClipText::load(&mut *in_own_names(&mut self.weights).source, self.config, self.precision, device)?;
         log::info!("{report}");
         Ok(text)
     }

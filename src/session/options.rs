@@ -1,5 +1,7 @@
 //! Options of labelling.
 
+use std::path::PathBuf;
+
 use glam::DMat3;
 use serde_json::{Value as Json, json};
 
@@ -8,11 +10,14 @@ use super::source::ViewSettings;
 use crate::models::student::{Student, StudentConfig};
 use crate::pipeline::{Compat, Options};
 use crate::purify::{self, Affinities, ColorNormal};
+use crate::query::ensemble::Ensemble;
 
 /// Weight of the 3D network in the ensemble.
 const USUAL_SHARE: f32 = 0.6;
 /// Turns over which the 3D network's features are averaged.
 const USUAL_TURNS: usize = 4;
+/// Runs of the published evaluation of OpenScene and CUA-O3D on ScanNet.
+const REFERENCE_REPEATS: usize = 5;
 
 /// Source of the weights between neighbouring voxels.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -75,6 +80,13 @@ pub struct LabelOptions {
     pub share: f32,
     /// Number of turns about the up direction over which the 3D network's features are averaged.
     pub turns: usize,
+    /// Published rule by which the ensemble decides; `None` for the weighted sum, by [`share`](Self::share).
+    pub ensemble: Option<Ensemble>,
+    /// OpenScene's fused features, for the ensemble with a published 3D network: the file of a scan, or a folder of them,
+    /// see [`FusedFeatures::file_of`](crate::pipeline::FusedFeatures::file_of).
+    pub fused: Option<PathBuf>,
+    /// Number of runs of a published 3D network whose scores are added under [`Compat::Reference`].
+    pub repeats: usize,
     /// Source of the weights between neighbouring voxels.
     pub affinities: AffinityKind,
     /// Factor of the student's cosines before the softmax.
@@ -101,6 +113,9 @@ impl Default for LabelOptions {
             method: None,
             share: USUAL_SHARE,
             turns: USUAL_TURNS,
+            ensemble: None,
+            fused: None,
+            repeats: REFERENCE_REPEATS,
             affinities: AffinityKind::default(),
             sharpness: usual.sharpness,
             threshold: None,

@@ -33,7 +33,8 @@ impl LabelOptions {
     ///
     /// # Errors
     /// [`SessionError::Store`], [`SessionError::Weights`] if the 3D network's weights are missing;
-    /// [`SessionError::NoCommonSpace`] if the ensemble is asked for with a network in the space of CLIP.
+    /// [`SessionError::NoCommonSpace`] if the ensemble is asked for with a network in the space of CLIP and without fused
+    /// features; [`SessionError::NoUseOfFused`] if fused features are given to anything else.
     pub fn plan(&self, networks: &Networks) -> Result<Plan, SessionError> {
         let iterations = self.iterations.unwrap_or(Settings::default().iterations);
         let of_views = || {
@@ -50,13 +51,17 @@ impl LabelOptions {
             let (text, affinities) = (TextSpace::XDecoder, self.affinities);
             Plan { method, networks, text, affinities, iterations }
         };
+        if self.fused.is_some() && method != Method::Ensemble {
+            return Err(SessionError::NoUseOfFused);
+        }
         if method == Method::GeoPurify {
             return Ok(plan(of_views().collect()));
         }
         let text = networks.with_demo(&demo).open_openscene()?.config.text;
         match (text, method) {
+            (TextSpace::XDecoder, _) if self.fused.is_some() => Err(SessionError::NoUseOfFused),
             (TextSpace::XDecoder, _) => Ok(plan(demo)),
-            (TextSpace::Clip, Method::Ensemble) => Err(SessionError::NoCommonSpace),
+            (TextSpace::Clip, Method::Ensemble) if self.fused.is_none() => Err(SessionError::NoCommonSpace),
             (TextSpace::Clip, _) => Ok(Plan {
                 text,
                 affinities: self.affinities.without_student(),
@@ -80,5 +85,7 @@ mod tests {
         assert_eq!((plan.iterations, plan.text), (19, TextSpace::XDecoder));
         let uniform = LabelOptions { affinities: AffinityKind::Uniform, ..options(Some(Method::GeoPurify)) };
         assert_eq!(uniform.plan(&networks).unwrap().networks, [Network::XDecoder]);
+        let fused = LabelOptions { fused: Some("fused".into()), ..options(Some(Method::Ensemble)) };
+        assert!(matches!(fused.plan(&networks.with_demo(&[Network::OpenScene])), Err(SessionError::NoUseOfFused)));
     }
 }

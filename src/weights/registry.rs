@@ -72,6 +72,9 @@ pub struct Published {
     pub repository: Option<String>,
     /// Paper to cite.
     pub paper: Option<String>,
+    /// Entries of the model's configuration that the file does not tell.
+    #[serde(default)]
+    pub config: serde_json::Map<String, serde_json::Value>,
     /// Terms of the weights.
     #[serde(alias = "license")]
     pub licence: Licence,
@@ -205,7 +208,17 @@ mod tests {
             [
                 "student",
                 "sonata",
+                "concerto-tiny",
+                "concerto-small",
+                "concerto-base",
+                "concerto-large",
+                "concerto-base-origin",
+                "concerto-large-outdoor",
                 "xdecoder",
+                "xdecoder-focal-l-bestseg",
+                "xdecoder-focal-l-oq101",
+                "xdecoder-focal-t",
+                "xdecoder-focal-t-bestseg",
                 "openscene",
                 "openscene-lseg",
                 "openscene-matterport",
@@ -219,6 +232,10 @@ mod tests {
         assert!(sonata.licence.non_commercial);
         assert!(sonata.licence.to_string().starts_with("CC-BY-NC-4.0, NOT FOR COMMERCIAL USE (https://"));
         assert_eq!(sonata.how_to_get(), "get them with: geopurify weights fetch sonata");
+        for entry in registry.entries.iter().filter(|entry| entry.name.starts_with("concerto")) {
+            assert!(entry.licence.non_commercial && entry.model == "sonata", "{}", entry.name);
+        }
+        assert_eq!(registry.get("concerto-large").unwrap().config["takes_zeros"], true);
         let student = registry.get("student").unwrap();
         assert!(student.url.is_none() && student.by_hand.is_some());
         assert!(student.how_to_get().ends_with("then: geopurify weights import student geopurify.pth"));

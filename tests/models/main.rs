@@ -14,6 +14,7 @@ mod minkunet;
 #[allow(dead_code, reason = "the tests of the importer need more of it")]
 #[path = "../common/pickle.rs"]
 mod op;
+mod signatures;
 mod sonata;
 mod store;
 mod student;

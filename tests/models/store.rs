@@ -179,7 +179,7 @@ fn other_files_are_refused_by_name() {
     let error = home.import("resnet", &student_checkpoint()).unwrap_err().to_string();
     assert_eq!(error, "there is no model 'resnet'; there are student, sonata, xdecoder, openscene, lseg, clip");
     let error = home.import("sonata", &student_checkpoint()).unwrap_err();
-    assert!(matches!(error, ImportError::OtherModel { expected: "sonata", found: "student", .. }), "{error}");
+    assert!(matches!(&error, ImportError::OtherFile(other) if other.model == Some("student")), "{error}");
     assert!(error.to_string().contains("geopurify weights import student "));
     let error = home.import_with("student", &student_checkpoint(), &name("../x")).unwrap_err();
     assert!(matches!(error, ImportError::Store(StoreError::InvalidName { .. })), "{error}");
@@ -227,7 +227,7 @@ fn weights_that_are_not_there_say_how_to_get_them() {
         ("sonata", ["CC-BY-NC-4.0", "https://huggingface.co/facebook/sonata", "geopurify weights fetch sonata"]),
         ("student", ["drive.google.com", "geopurify.pth", "geopurify weights import student geopurify.pth"]),
         ("xdecoder", ["X-Decoder", "xdecoder_focall_last.pt", "geopurify weights fetch xdecoder"]),
-        ("mine", ["nothing is installed", "no weights 'mine'", "student, sonata, xdecoder"]),
+        ("mine", ["nothing is installed", "no weights 'mine'", "student, sonata, concerto-tiny"]),
     ] {
         let error = home.store.open(name, "student").unwrap_err();
         assert!(matches!(error, StoreError::Missing { .. }), "{error}");

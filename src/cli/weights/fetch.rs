@@ -27,6 +27,9 @@ pub(super) struct FetchArgs {
     /// Keep the downloaded file after the import
     #[arg(long)]
     keep: bool,
+    /// Ignore keys that the model does not know, instead of refusing the checkpoint
+    #[arg(long)]
+    allow_unused: bool,
     /// Also download over plain HTTP, which anyone on the way can change
     #[arg(long)]
     allow_http: bool,
@@ -73,7 +76,11 @@ pub(super) fn run(store: &Store, args: &FetchArgs) -> Result<()> {
             fetched.sha256
         )?,
     }
-    let options = ImportOptions { name: Some(published.name.clone()), ..ImportOptions::default() };
+    let options = ImportOptions {
+        name: Some(published.name.clone()),
+        allow_unused: args.allow_unused,
+        ..ImportOptions::default()
+    };
     import_file(store, &registry, &published.model, &fetched.path, &options)
         .with_context(|| format!("the download is complete and kept in {}", fetched.path.display()))?;
     if !args.keep {

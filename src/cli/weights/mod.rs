@@ -46,7 +46,7 @@ enum WeightsCommand {
 
 #[derive(clap::Args, Debug)]
 struct ImportArgs {
-    /// Model: student, sonata, xdecoder, lseg, clip or openscene
+    /// Model: student, sonata (Concerto's files too), xdecoder, lseg, clip or openscene (CUA-O3D's too)
     model: String,
     /// Checkpoint: PyTorch's .pth or .pt, or safetensors
     file: PathBuf,

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::concerto::ConcertoSize;
 use crate::ops::serialization::Curve;
 use crate::ops::serialized_attention::MAX_PATCH;
 
@@ -48,6 +49,10 @@ pub struct SonataConfig {
     /// Factor of the attention scores, if it is not 1 / √(channels of a head).
     #[serde(default)]
     pub qk_scale: Option<f64>,
+    /// True if the encoder learned from scans without colours or normals, whose channels were 0. The reference does
+    /// not write it.
+    #[serde(default)]
+    pub takes_zeros: bool,
 }
 
 fn yes() -> bool {
@@ -89,29 +94,37 @@ impl SonataConfig {
             enable_rpe: false,
             layer_scale: None,
             qk_scale: None,
+            takes_zeros: false,
         }
     }
 
-    /// Derives the configuration from the shapes of a checkpoint: the published one with other input
-    /// channels, depths and widths. Returns `None` if it is not a Sonata encoder, or if the number of heads
-    /// is unknown. Shapes do not show heads, so every stage must be as wide as the published one. A
+    /// Returns the configuration of a published encoder of Concerto. Whether it takes zeros, only its name tells.
+    #[must_use]
+    pub fn concerto(size: ConcertoSize) -> Self {
+        Self {
+            enc_depths: size.depths().to_vec(),
+            enc_channels: size.channels().to_vec(),
+            enc_num_head: size.heads().to_vec(),
+            ..Self::published()
+        }
+    }
+
+    /// Derives the configuration from the shapes of a checkpoint: a published one with other input channels
+    /// and depths. Returns `None` if it is no encoder of Sonata or Concerto, or if the number of heads is
+    /// unknown. Shapes do not show heads, so every stage must be as wide as in a published encoder. A
     /// checkpoint of the reference contains its configuration, which takes precedence.
     #[must_use]
     pub fn of(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Self> {
         let width = |key: &str| shape(key)?.last().copied();
         let count = |key: &dyn Fn(usize) -> String| (0..).take_while(|&i| shape(&key(i)).is_some()).count();
         let block = |stage: usize, block: usize| format!("enc.enc{stage}.block{block}.attn.proj.weight");
-        let num_stages = count(&|stage| block(stage, 0));
-        let published = Self::published();
-        let channels: Option<Vec<usize>> = (0..num_stages).map(|stage| width(&block(stage, 0))).collect();
-        if channels? != published.enc_channels {
-            return None;
-        }
+        let size = ConcertoSize::of(shape)?;
+        let config = Self::concerto(size);
         Some(Self {
             in_channels: width("embedding.stem.linear.weight")?,
-            enc_depths: (0..num_stages).map(|stage| count(&|b| block(stage, b))).collect(),
+            enc_depths: (0..config.enc_depths.len()).map(|stage| count(&|b| block(stage, b))).collect(),
             qkv_bias: shape("enc.enc0.block0.attn.qkv.bias").is_some(),
-            ..published
+            ..config
         })
     }
 
@@ -224,6 +237,22 @@ mod tests {
         assert_eq!(keys.len(), 452);
         let parameters: usize = keys.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         assert_eq!(parameters + 48, 108_461_376);
+    }
+
+    #[test]
+    fn concerto_has_its_parameters_and_channels() {
+        let sizes = [(4_860_512, 448), (38_648_992, 896), (108_461_376, 1088), (207_667_456, 1536)];
+        for (size, (parameters, channels)) in ConcertoSize::ALL.into_iter().zip(sizes) {
+            let config = SonataConfig::concerto(size);
+            config.validate().unwrap();
+            let count: usize = config.keys().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+            // One more key is the mask token, as wide as the first stage.
+            assert_eq!(count + config.enc_channels[0], parameters, "{size:?}");
+            assert_eq!(config.enc_channels[2..].iter().sum::<usize>(), channels, "{size:?}");
+            let keys: std::collections::HashMap<_, _> = config.keys().into_iter().collect();
+            assert_eq!(SonataConfig::of(&|key| keys.get(key).cloned()), Some(config));
+        }
+        assert_eq!(SonataConfig::concerto(ConcertoSize::Base), SonataConfig::published());
     }
 
     #[test]

@@ -4,17 +4,21 @@
 //! block i of a stage always uses curve i mod 4, so the same scan gives the same features.
 
 mod block;
+mod concerto;
 mod config;
 mod init;
 mod level;
+mod pointcept;
 mod pooling;
 mod transform;
 
 use burn::prelude::*;
 
 pub use block::{Attention, Block, BlockShape};
+pub use concerto::ConcertoSize;
 pub use config::{ConfigError, SonataConfig};
 pub use level::Level;
+pub use pointcept::PointceptEncoder;
 pub use pooling::{GridPooling, Pooled};
 pub use transform::{Cloud, Prepared, RowOrder, SonataError, transform};
 
