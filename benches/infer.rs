@@ -82,8 +82,13 @@ fn main() -> Result<()> {
     let text = xdecoder.embed_text(&words)?;
     let affinities = Affinities::Learned { student: &student, config: student_config };
     let models = Models { encoders: Encoders::Views(&xdecoder), affinities, text: &text, num_labels: words.len() };
-    let views =
-        ViewOptions { compat: Compat::Fixed, longest: 648, visibility: Visibility::default(), working_bytes: 1 << 30 };
+    let views = ViewOptions {
+        compat: Compat::Fixed,
+        longest: 648,
+        visibility: Visibility::default(),
+        most_visible: usize::MAX,
+        working_bytes: 1 << 30,
+    };
     let options = Options { views, turn: DMat3::IDENTITY, purify: Settings::default(), threshold: None };
     for (num_points, num_views) in [(100_000, 100), (200_000, 50), (200_000, 100)] {
         let scene = Scene::new(room(num_points), None)?;

@@ -8,6 +8,8 @@ use geopurify::cloud::{
 };
 use tempfile::TempDir;
 
+#[path = "cloud/openscene.rs"]
+mod openscene;
 #[path = "common/packing.rs"]
 mod packing;
 #[path = "cloud/point_files.rs"]

@@ -115,7 +115,7 @@ impl<'a> Bench<'a> {
 
     /// Counts of the labels on which the views agree, and of the unpurified features.
     pub(super) fn plain(&mut self) -> Result<Vec<Counts>, AblationError> {
-        let protocol = self.protocol;
+        let protocol = self.protocol.clone();
         let ready = self.ready()?;
         let agreed = ready.points.count(&ready.points.lifted_label, &protocol)?;
         Ok(vec![Counts::from(&agreed), ready.count(&ready.scores, &protocol)?])
@@ -130,7 +130,7 @@ impl<'a> Bench<'a> {
         applications: &[usize],
     ) -> Result<Vec<Counts>, AblationError> {
         let settings = purify::Settings { sharpness, ..self.settings.purify };
-        let (protocol, device) = (self.protocol, self.device);
+        let (protocol, device) = (self.protocol.clone(), self.device);
         let ready = self.ready()?;
         let matrix = ready.graph.rows(affinities, settings, device)?;
         let (mut scores, mut done) = (ready.scores.clone(), 0);

@@ -358,7 +358,7 @@ impl Ablation<'_, '_> {
         let mut totals: Vec<Totals> = Vec::new();
         for room in rooms {
             let words = &self.words.rows;
-            let mut bench = Bench::new(&room.path, self.settings, self.words.protocol, words, self.device);
+            let mut bench = Bench::new(&room.path, self.settings, self.words.protocol.clone(), words, self.device);
             for (i, way) in ways.iter().enumerate() {
                 let start = Instant::now();
                 let name = way.name(usual);

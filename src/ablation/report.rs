@@ -188,7 +188,7 @@ pub(super) struct Measured<'a> {
 /// Derives figures from confusion matrices.
 struct Reader<'a> {
     settings: &'a AblationSettings,
-    protocol: Protocol,
+    protocol: &'a Protocol,
     iterations: Vec<usize>,
     choice: &'a Choice,
     measured: &'a Measured<'a>,
@@ -358,9 +358,9 @@ impl AblationReport {
         students: Vec<TrainedStudent>,
         measured: &Measured<'_>,
     ) -> Result<Self, AblationError> {
-        let protocol = words.protocol;
+        let protocol = words.protocol.clone();
         let iterations = settings.all_iterations();
-        let reader = Reader { settings, protocol, iterations, choice: &choice, measured };
+        let reader = Reader { settings, protocol: &words.protocol, iterations, choice: &choice, measured };
         let (rows, by_iterations, by_scenes) = (reader.rows()?, reader.by_iterations()?, reader.by_scenes()?);
         let names = |rooms: &[crate::distill::SceneFile]| rooms.iter().map(|room| room.name.clone()).collect();
         Ok(Self {

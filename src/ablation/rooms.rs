@@ -10,7 +10,7 @@ use crate::eval::scenes::{LabelledScene, find_scenes};
 use crate::gpu::Selected;
 use crate::labels::Preset;
 use crate::pipeline::Weights;
-use crate::session::{Network, Source};
+use crate::session::{Network, Source, part_in};
 use crate::stages::Progress;
 
 /// Labelled rooms of an ablation, and the classes by which they are labelled.
@@ -31,11 +31,11 @@ impl LabelledRooms {
     /// is the number of rooms at most, for training, validation and test.
     ///
     /// # Errors
-    /// [`AblationError::Scenes`]. A folder `val` that does not exist means no validation rooms.
+    /// [`AblationError::Scenes`], [`AblationError::Session`] without `train` or `test`. A folder `val` that does not exist means no validation rooms.
     pub fn find(root: &Path, preset: Preset, most: [usize; 3]) -> Result<Self, AblationError> {
         let [training, validation, test] = [("train", most[0]), ("val", most[1]), ("test", most[2])];
         let first = |(name, most): (&str, usize)| -> Result<Vec<LabelledScene>, AblationError> {
-            let mut scenes = find_scenes(&root.join(name))?;
+            let mut scenes = find_scenes(&part_in(root, name)?)?;
             scenes.truncate(most);
             Ok(scenes)
         };

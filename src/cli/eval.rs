@@ -17,12 +17,13 @@ use super::table::table;
 use super::told_once;
 use crate::counted::counted;
 use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
+use crate::eval::lists::{SceneList, names};
 use crate::eval::metrics::AbsentClasses;
-use crate::eval::report::{Failure, Report, SceneResult};
+use crate::eval::report::{Failure, Missing, Report, SceneResult, Skipped};
 use crate::eval::scenes::{LabelledScene, find_scenes};
 use crate::files::{Lock, is_full, remove_partials};
 use crate::labels::{LabelsError, Preset, Protocol};
-use crate::session::split_of;
+use crate::session::part_of;
 
 /// Arguments of `eval`.
 #[derive(clap::Args, Debug)]
@@ -30,19 +31,21 @@ pub(super) struct EvalArgs {
     /// Folder of labelled scenes: NAME.ply and NAME.labels.ply (ScanNet's names), in it or up to two folders
     /// down. The recording is NAME.sens, a folder NAME, or the scene's own folder; without one, views are
     /// drawn. Scenes of ScanNet may have segments and groups instead of labelled meshes; for Matterport3D,
-    /// SCAN/region_segmentations is read
+    /// SCAN/region_segmentations is read. Scenes of OpenScene's prepared data are NAME.pth. Of a folder with train,
+    /// val and test, test is taken
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Benchmark that defines the classes: scannet20 (without its last class, "other"), scannet200,
-    /// matterport21, matterport40, matterport80, matterport160
+    /// matterport21, matterport40, matterport80, matterport160, nuscenes16
     #[arg(long, value_name = "NAME", default_value = "scannet20")]
     preset: Preset,
     /// Folder for the report. Scenes already evaluated there with the same settings and weights are not
     /// repeated
     #[arg(short, long, value_name = "REPORT")]
     output: PathBuf,
-    /// Evaluate only the scenes in this list, one name per line
-    #[arg(long = "only", alias = "scenes", value_name = "FILE.txt")]
+    /// Evaluate only the scenes in this list, one name per line, or in a list that comes with the program:
+    /// scannet-val, the 312 validation scenes of ScanNet
+    #[arg(long = "only", alias = "scenes", value_name = "FILE.txt|LIST")]
     scenes: Option<PathBuf>,
     /// Meaning of the label numbers: class (numbers of classes) or nyu40 [auto: nyu40 if the preset takes its
     /// classes from NYU40's, else class]
@@ -55,6 +58,10 @@ pub(super) struct EvalArgs {
     /// Labels to ignore, in addition to those that the benchmark ignores
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', allow_hyphen_values = true)]
     ignore: Vec<i64>,
+    /// Novel classes, separated by commas, or a file with one per line; all others are base classes [default: those
+    /// of the benchmark, known for scannet20 and matterport21]
+    #[arg(long, value_name = "CLASSES|FILE")]
+    novel: Option<String>,
     #[command(flatten)]
     labelling: LabellingArgs,
     /// Check everything and print which scenes would be evaluated
@@ -66,15 +73,16 @@ pub(super) struct EvalArgs {
 }
 
 impl EvalArgs {
-    fn settings(&self, folder: &Path) -> EvaluationSettings {
-        EvaluationSettings {
+    fn settings(&self, folder: &Path) -> Result<EvaluationSettings> {
+        Ok(EvaluationSettings {
             folder: folder.to_path_buf(),
             output: self.output.clone(),
             preset: self.preset,
             label_ids: self.label_ids.into(),
             field: self.field.clone(),
             ignore: self.ignore.clone(),
-        }
+            novel: self.novel.as_deref().map(|given| novel(given, self.preset)).transpose()?,
+        })
     }
 }
 
@@ -97,7 +105,7 @@ fn with_way_out(error: EvaluationError) -> anyhow::Error {
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
-    let folder = split_of(&args.folder, "test").unwrap_or_else(|| args.folder.clone());
+    let folder = part_of(&args.folder, "test")?;
     if folder != args.folder {
         say::note(&format!("{} has parts: {} is evaluated", args.folder.display(), folder.display()));
     }
@@ -112,7 +120,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
         args.labelling.write_used(&mut out)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let evaluation = Evaluation::new(args.settings(&folder), &args.labelling.options()).map_err(with_way_out)?;
+    let evaluation = Evaluation::new(args.settings(&folder)?, &args.labelling.options()).map_err(with_way_out)?;
     let locked = Lock::of_folder(&args.output).with_context(|| args.output.display().to_string())?;
     let Some(_alone) = locked else { bail!("{}: another process evaluates here", args.output.display()) };
     // The folder is locked, so what is half written is of a killed run.
@@ -121,11 +129,11 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let labeller = args.labelling.labeller(&session, evaluation.words().clone())?;
     let evaluation = evaluation.with_labeller(&labeller);
 
-    let (mut results, mut failed) = (Vec::new(), Vec::new());
+    let (mut results, mut missing) = (Vec::new(), Missing::default());
     let (mut num_new, mut seconds) = (0, 0.0);
     for (i, scene) in (1..).zip(&scenes) {
         // One bad scene does not stop the others.
-        match evaluation.result(scene, &labeller, &mut say::line).map_err(with_way_out) {
+        match evaluation.result(scene, &labeller, &mut say::line) {
             Ok((result, is_new)) => {
                 let took = if is_new { format!("{:.1} s", result.seconds) } else { "done before".to_owned() };
                 let figures = of_scene(evaluation.protocol(), &result)?;
@@ -136,20 +144,26 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
                 }
                 results.push(result);
             }
+            Err(error) if error.is_without_views() => {
+                let reason = error.to_string();
+                say::line(&format!("{i}/{} {}: left out: {reason}", scenes.len(), plain(&scene.name)));
+                missing.skipped.push(Skipped { scene: scene.name.clone(), reason });
+            }
             Err(error) => {
+                let error = with_way_out(error);
                 let told = told_once(&error);
                 eprintln!("error: {}: {}", plain(&scene.name), without_prefix(&told, &scene.name));
                 if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
                     bail!("the disk is full: free some space and run the command again; finished scenes are kept");
                 }
-                failed.push(Failure { scene: scene.name.clone(), error: told });
+                missing.failed.push(Failure { scene: scene.name.clone(), error: told });
             }
         }
     }
     if results.is_empty() {
         bail!("not one of {} scenes could be evaluated", scenes.len());
     }
-    let report = evaluation.report(&labeller, &results, failed)?;
+    let report = evaluation.report(&labeller, &results, missing)?;
     let files = evaluation.write(&report)?;
     print(args, &report, &files)?;
     if num_new > 0 && !args.json {
@@ -159,11 +173,30 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Returns the numbers of the classes that `--novel` names, or the file it names.
+fn novel(given: &str, preset: Preset) -> Result<Vec<usize>> {
+    let text = match Path::new(given).is_file() {
+        true => std::fs::read_to_string(given).with_context(|| given.to_owned())?,
+        false => given.to_owned(),
+    };
+    let labels = &preset.labels[..Protocol::of_preset(&preset).num_classes];
+    let names = text.split([',', '\n']).map(str::trim).filter(|name| !name.is_empty());
+    let number = |name: &str| {
+        let place = labels.iter().position(|label| label.eq_ignore_ascii_case(name));
+        place.with_context(|| format!("--novel: '{name}' is no class that is evaluated of {preset}"))
+    };
+    names.map(number).collect()
+}
+
 /// Returns the scenes that `--scenes` lists, or all of them, in the order of their names.
 fn listed(args: &EvalArgs, scenes: Vec<LabelledScene>) -> Result<Vec<LabelledScene>> {
     let Some(path) = &args.scenes else { return Ok(scenes) };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let wanted: BTreeSet<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let built_in = path.to_str().and_then(SceneList::named).filter(|_| !path.exists());
+    let text = match built_in {
+        Some(_) => String::new(),
+        None => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+    };
+    let wanted: BTreeSet<&str> = built_in.map_or_else(|| names(&text).collect(), |list| list.scenes().collect());
     let kept: Vec<LabelledScene> = scenes.into_iter().filter(|scene| wanted.contains(scene.name.as_str())).collect();
     let missing: Vec<&str> =
         wanted.iter().copied().filter(|&name| kept.iter().all(|scene| scene.name != name)).collect();
@@ -226,8 +259,29 @@ fn print(args: &EvalArgs, report: &Report, files: &[PathBuf]) -> Result<()> {
         let names: Vec<&str> = report.failed.iter().map(|failure| failure.scene.as_str()).collect();
         writeln!(out, "{} failed, missing from all figures: {}", counted(names.len(), "scene"), names.join(", "))?;
     }
+    if !report.skipped.is_empty() {
+        let names: Vec<&str> = report.skipped.iter().map(|skipped| skipped.scene.as_str()).collect();
+        writeln!(out, "{} without a valid view, left out: {}", counted(names.len(), "scene"), names.join(", "))?;
+    }
     for file in files {
         writeln!(out, "{}", file.display())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn novel_classes_are_names_or_a_file_of_names() {
+        assert_eq!(novel("faucet, Wall", Preset::MATTERPORT40).unwrap(), [39, 0]);
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("novel.txt");
+        std::fs::write(&list, "photo\n\nbucket\r\n").unwrap();
+        assert_eq!(novel(list.to_str().unwrap(), Preset::MATTERPORT80).unwrap(), [40, 79]);
+        // The last class of ScanNet's 20 is not evaluated.
+        let message = novel("other", Preset::SCANNET20).unwrap_err().to_string();
+        assert_eq!(message, "--novel: 'other' is no class that is evaluated of scannet20");
+    }
 }

@@ -18,7 +18,7 @@ use crate::distill::select::{
     write_table,
 };
 use crate::labels::{LabelsError, Preset};
-use crate::session::split_of;
+use crate::session::part_of;
 
 /// Arguments of `select`.
 #[derive(clap::Args, Debug)]
@@ -83,7 +83,7 @@ impl FromStr for Classes {
 
 pub(super) fn run(args: &SelectArgs) -> Result<()> {
     let list = outputs(args)?;
-    let inputs: Vec<PathBuf> = args.inputs.iter().map(|input| part_to_learn_from(input)).collect();
+    let inputs: Vec<PathBuf> = args.inputs.iter().map(|input| part_to_learn_from(input)).collect::<Result<_>>()?;
     let scenes = match inputs.as_slice() {
         [input] if is_table(input) => read_table(input)?,
         inputs if inputs.iter().any(|input| is_table(input)) => {
@@ -102,12 +102,12 @@ pub(super) fn run(args: &SelectArgs) -> Result<()> {
 }
 
 /// The training part of a data set with parts.
-fn part_to_learn_from(input: &Path) -> PathBuf {
-    let part = split_of(input, "train");
-    if let Some(part) = &part {
+fn part_to_learn_from(input: &Path) -> Result<PathBuf> {
+    let part = part_of(input, "train")?;
+    if part != input {
         say::note(&format!("{} has parts: scenes of {} are chosen", input.display(), part.display()));
     }
-    part.unwrap_or_else(|| input.to_path_buf())
+    Ok(part)
 }
 
 fn is_table(path: &Path) -> bool {

@@ -25,7 +25,7 @@ use crate::gpu::DeviceSelection;
 use crate::labels::{Preset, UnknownPreset};
 use crate::models::import::{ImportOptions, import};
 use crate::pipeline::Compat;
-use crate::session::{Network, Networks, Session, SessionError, Source, find_sources};
+use crate::session::{Network, Networks, Session, SessionError, Source, find_sources, split_of};
 use crate::weights::is_name;
 use crate::weights::registry::Registry;
 use crate::weights::store::Store;
@@ -37,10 +37,11 @@ const USUAL_WORDS: &str = "scannet20";
 #[derive(clap::Args, Debug)]
 pub(super) struct TrainArgs {
     /// Scenes to learn from: a folder of scans and recordings, or a list with one entry per line. An entry is
-    /// a scan, a recording, or a scan, a tab, and its recording
+    /// a scan, a recording, or a scan, a tab, and its recording. Of a folder with train, val and test, train is taken
     #[arg(long, value_name = "LIST|DIR", required_unless_present = "resume")]
     pub(super) scenes: Option<PathBuf>,
-    /// Validation scenes, given in the same way; the student does not learn from them
+    /// Validation scenes, given in the same way; the student does not learn from them. Of a folder with train, val
+    /// and test, val is taken
     #[arg(long, value_name = "LIST|DIR", requires = "scenes")]
     validation: Option<PathBuf>,
     /// Folder that holds the entries of a list; of one with train and val, the part that is needed [default: the
@@ -54,7 +55,8 @@ pub(super) struct TrainArgs {
     /// Folder for weights, checkpoints and logs
     #[arg(short, long, value_name = "RUN")]
     pub(super) output: PathBuf,
-    /// Settings of the training: paper or reference [default: those of --config, else paper]
+    /// Settings of the training: paper, reference, reference-matterport80 or reference-matterport160 [default:
+    /// those of --config, else paper]
     #[arg(long, value_name = "NAME")]
     pub(super) recipe: Option<Recipe>,
     /// Settings that differ from the usual ones (TOML), in the form of RUN/config.toml; of RUN/settings.toml for a
@@ -164,7 +166,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         let mib = max_memory >> 20;
         say::line(&format!("a step may take {mib} MiB (--max-memory); scenes that need more are cropped to fit"));
     }
-    if config.recipe == Recipe::Reference && args.viewing.settings().compat == Compat::Fixed {
+    if config.recipe != Recipe::Paper && args.viewing.settings().compat == Compat::Fixed {
         say::note("the scenes are prepared with --compat fixed; --compat reference prepares them as published too");
     }
     let mut shown = Shown::new(&scenes, &config);
@@ -206,7 +208,19 @@ pub(super) fn find(args: &TrainArgs, scenes: &Path) -> Result<[Vec<Source>; 2]> 
     let find = |path: &Path, split: &str| {
         find_sources(path, args.data.as_deref(), split, args.viewing.settings().layout).map_err(with_data)
     };
-    Ok([find(scenes, "train")?, args.validation.as_deref().map_or(Ok(Vec::new()), |path| find(path, "val"))?])
+    let found = [find(scenes, "train")?, args.validation.as_deref().map_or(Ok(Vec::new()), |path| find(path, "val"))?];
+    for (path, split, use_of_it) in
+        [(Some(scenes), "train", "learned from"), (args.validation.as_deref(), "val", "validated on")]
+    {
+        if let Some((path, part)) = path.and_then(|path| Some((path, split_of(path, split)?))) {
+            say::note(&format!("{} has parts: {} is {use_of_it}", path.display(), part.display()));
+        }
+    }
+    if let Some(part) = split_of(scenes, "val").filter(|_| args.validation.is_none()) {
+        let (part, root) = (part.display(), scenes.display());
+        say::note(&format!("{part} is not used; --validation {root} validates the student on it"));
+    }
+    Ok(found)
 }
 
 /// Prints what a run would do.
@@ -240,7 +254,10 @@ pub(super) fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, sess
     let views = args.viewing.settings();
     let [training, validation] = find(args, scenes)?;
     let words = match args.words.as_slice() {
-        [] => args.preset.map_or_else(|| USUAL_WORDS.parse(), Ok).map(|preset: Preset| preset.words())?,
+        [] => {
+            let preset: Preset = args.preset.map_or_else(|| USUAL_WORDS.parse(), Ok)?;
+            if views.compat == Compat::Reference { preset.published_words() } else { preset.words() }
+        }
         given => words(given)?,
     };
     let prepare = PrepareSettings { views, networks: session.networks().clone(), words, cache: args.cache.folder()? };

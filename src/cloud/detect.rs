@@ -8,7 +8,7 @@ use super::error::{CloudError, quoted};
 #[cfg(feature = "las")]
 use super::las;
 use super::source::head_contains;
-use super::{PointCloud, mesh, packed_ply, pcd, ply, ptx, splat, spz, text};
+use super::{PointCloud, mesh, openscene, packed_ply, pcd, ply, ptx, splat, spz, text};
 
 /// A format that is known by its name, also if it cannot be read.
 pub(super) struct Known {
@@ -129,6 +129,7 @@ static TABLE: &[Known] = &[
     reads("a PLY file", |f| ply::looks_like(f.bytes), ply::read, Results::PlyCopy),
     reads("a PCD file", |f| pcd::looks_like(f.bytes), pcd::read, Results::NewPly),
     reads("a Gaussian splat file, SPZ", |f| f.starts(spz::MAGIC), spz::read, Results::NewPly),
+    reads("a file of PyTorch", |f| openscene::looks_like(f.bytes), openscene::read, Results::NewPly),
     Known { name: "a gzip file", test: |f| f.starts(b"\x1f\x8b"), way: Way::Unpack },
     Known { name: "a zip archive", test: |f| f.starts(b"PK\x03\x04") || f.starts(b"PK\x05\x06"), way: Way::Unpack },
     refuses("a Blender file", |f| f.starts(b"BLENDER") || f.extension == "blend", "in Blender, export it as PLY"),

@@ -23,6 +23,7 @@ mod las_points;
 #[cfg(feature = "las")]
 mod las_write;
 mod mesh;
+mod openscene;
 mod packed_ply;
 mod pcd;
 mod ply;
@@ -158,6 +159,8 @@ pub enum Format {
     },
     /// Object file format.
     Off,
+    /// A scene of OpenScene's prepared data, saved by PyTorch.
+    OpenScene,
     /// One point per line.
     #[default]
     Text,
@@ -215,6 +218,7 @@ impl fmt::Display for Format {
             Self::Gltf { binary } => f.write_str(if binary { "GLB (glTF 2.0, binary)" } else { "glTF 2.0" }),
             Self::Stl { binary } => f.write_str(if binary { "STL, binary" } else { "STL, ascii" }),
             Self::Off => f.write_str("OFF"),
+            Self::OpenScene => f.write_str("scene of OpenScene's data (PyTorch)"),
             Self::Text => f.write_str("text"),
         }
     }

@@ -20,6 +20,18 @@ pub enum Recipe {
     Paper,
     /// Settings of the published code.
     Reference,
+    /// Settings of the published code for Matterport3D's 80 classes.
+    #[serde(rename = "reference-matterport80")]
+    ReferenceMatterport80,
+    /// Settings of the published code for Matterport3D's 160 classes.
+    #[serde(rename = "reference-matterport160")]
+    ReferenceMatterport160,
+}
+
+impl Recipe {
+    /// All recipes.
+    pub const ALL: [Self; 4] =
+        [Self::Paper, Self::Reference, Self::ReferenceMatterport80, Self::ReferenceMatterport160];
 }
 
 impl fmt::Display for Recipe {
@@ -27,21 +39,22 @@ impl fmt::Display for Recipe {
         f.pad(match self {
             Self::Paper => "paper",
             Self::Reference => "reference",
+            Self::ReferenceMatterport80 => "reference-matterport80",
+            Self::ReferenceMatterport160 => "reference-matterport160",
         })
     }
 }
 
 /// Name that is not one of [`Recipe`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is neither paper nor reference")]
+#[error("there is no recipe \"{}\"; there are {}", .0, Recipe::ALL.map(|recipe| recipe.to_string()).join(", "))]
 pub struct UnknownRecipe(String);
 
 impl FromStr for Recipe {
     type Err = UnknownRecipe;
 
     fn from_str(name: &str) -> Result<Self, UnknownRecipe> {
-        let known = [Self::Paper, Self::Reference];
-        known.into_iter().find(|recipe| recipe.to_string() == name).ok_or_else(|| UnknownRecipe(name.to_owned()))
+        Self::ALL.into_iter().find(|recipe| recipe.to_string() == name).ok_or_else(|| UnknownRecipe(name.to_owned()))
     }
 }
 
@@ -151,18 +164,23 @@ impl Config {
             hidden_dim: 512,
             embed_dim: 128,
         };
+        let reference = Self {
+            epochs: 100,
+            learning_rate: 1e-4,
+            rate_factors: PUBLISHED_FACTORS,
+            micro_negatives: 15,
+            samples: Samples::Points,
+            shown: Shown::Sampled,
+            augment: true,
+            ..paper.clone()
+        };
         match recipe {
             Recipe::Paper => paper,
-            Recipe::Reference => Self {
-                epochs: 100,
-                learning_rate: 1e-4,
-                rate_factors: PUBLISHED_FACTORS,
-                micro_negatives: 15,
-                samples: Samples::Points,
-                shown: Shown::Sampled,
-                augment: true,
-                ..paper
-            },
+            Recipe::Reference => reference,
+            Recipe::ReferenceMatterport80 => Self { warmup_epochs: 3, ..reference },
+            Recipe::ReferenceMatterport160 => {
+                Self { learning_rate: 8e-5, warmup_epochs: 5, weight_decay: 2e-5, ..reference }
+            }
         }
     }
 
@@ -250,6 +268,28 @@ mod tests {
         assert_eq!(config, Config { seed: 3, ..Config::of(Recipe::Paper) });
         assert_eq!(Config::parse("", None).unwrap(), Config::of(Recipe::Paper));
         assert_eq!(Config::parse(&config.to_toml().unwrap(), None).unwrap(), config);
+    }
+
+    #[test]
+    fn recipes_are_named_and_differ_as_published() {
+        for recipe in Recipe::ALL {
+            assert_eq!(recipe.to_string().parse(), Ok(recipe));
+            let config = Config::parse(&format!("recipe = \"{recipe}\""), None).unwrap();
+            assert_eq!(config, Config::of(recipe));
+            assert_eq!(Config::parse(&config.to_toml().unwrap(), None).unwrap(), config);
+        }
+        let of = |recipe| {
+            let Config { learning_rate, warmup_epochs, weight_decay, epochs, .. } = Config::of(recipe);
+            (learning_rate, warmup_epochs, weight_decay, epochs)
+        };
+        assert_eq!(of(Recipe::Reference), (1e-4, 2, 1e-5, 100));
+        assert_eq!(of(Recipe::ReferenceMatterport80), (1e-4, 3, 1e-5, 100));
+        assert_eq!(of(Recipe::ReferenceMatterport160), (8e-5, 5, 2e-5, 100));
+        let message = "best".parse::<Recipe>().unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "there is no recipe \"best\"; there are paper, reference, reference-matterport80, reference-matterport160"
+        );
     }
 
     #[test]

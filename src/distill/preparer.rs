@@ -15,7 +15,7 @@ use crate::models::sonata::Sonata;
 use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
 use crate::ops::float_values;
-use crate::pipeline::{Scene, voxel_size_for_training};
+use crate::pipeline::{Scene, ViewOptions, voxel_size_for_training};
 use crate::session::{
     Network, Networks, OpenSonata, OpenXDecoder, Opened, Placed, SessionError, Source, ViewSettings, ViewSource,
 };
@@ -184,7 +184,10 @@ impl<'a> Preparer<'a> {
         timer.lap("place cameras");
         let (voxel_size, why) = voxel_size_for_training(scene);
         let options = TrainingOptions {
-            views: self.views.view_options(),
+            views: ViewOptions {
+                most_visible: self.views.compat.most_visible_in_training(),
+                ..self.views.view_options()
+            },
             samples: self.config.samples,
             voxel_size,
             up: placed.cameras.up,

@@ -1,12 +1,13 @@
 //! Evaluation of many scenes. Each is labelled, counted and drawn once, and its result is kept in the
 //! report's folder.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use super::report::{About, Counts, Failure, Figures, Report, ReportError, SceneResult};
+use super::report::{About, Counts, Figures, Missing, Report, ReportError, SceneResult};
 use super::scenes::{LabelSource, LabelledScene, SceneLabels};
 use super::truth::{Truth, TruthError};
 use crate::files::write_atomic;
@@ -70,6 +71,16 @@ pub enum EvaluationError {
     Weights(#[from] WeightsError),
 }
 
+impl EvaluationError {
+    /// True if no view shows enough of the scene, although every frame can be read. Such a scene is left out and
+    /// counted, as in the published code. It is no failure.
+    #[must_use]
+    pub fn is_without_views(&self) -> bool {
+        let Self::Session(error) = self else { return false };
+        matches!(**error, SessionError::Pipeline(PipelineError::NothingSeen { unreadable: 0, .. }))
+    }
+}
+
 impl From<SessionError> for EvaluationError {
     fn from(error: SessionError) -> Self {
         Self::Session(Box::new(error))
@@ -96,6 +107,8 @@ pub struct EvaluationSettings {
     pub label_ids: LabelIds,
     /// Property of points that holds the labels, if it is not the usual one.
     pub field: Option<String>,
+    /// Novel classes, if they differ from the benchmark's. All others are base classes.
+    pub novel: Option<Vec<usize>>,
     /// Labels that are not counted, in addition to those that the benchmark leaves out.
     pub ignore: Vec<i64>,
 }
@@ -121,13 +134,18 @@ impl Evaluation {
     pub fn new(settings: EvaluationSettings, options: &LabelOptions) -> Result<Self, EvaluationError> {
         let preset = settings.preset;
         let protocol = Protocol::of_preset(&preset);
+        let protocol = match &settings.novel {
+            Some(novel) => protocol.with_novel(novel.clone()),
+            None => protocol,
+        };
         let nyu40 = match (settings.label_ids, nyu40_from_class(&preset)) {
             (LabelIds::Auto, nyu40) => nyu40,
             (LabelIds::Class, _) => None,
             (LabelIds::Nyu40, Some(nyu40)) => Some(nyu40),
             (LabelIds::Nyu40, None) => return Err(EvaluationError::NotNyu40(preset.name)),
         };
-        let labels: Vec<String> = preset.labels[..protocol.num_classes].iter().map(|&label| label.to_owned()).collect();
+        let mut labels = Words::asked(preset, options).labels;
+        labels.truncate(protocol.num_classes);
         let colors = preset.colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
         let LabelOptions { sharpness, threshold, seed, voxel, neighbors, views, .. } = options;
         let used = json!({
@@ -162,8 +180,10 @@ impl Evaluation {
         self.used["method"] = plan.method.to_string().into();
         self.used["iterations"] = plan.iterations.into();
         self.used["affinities"] = plan.affinities.to_json();
+        // Which classes are novel changes no count.
+        let counting = Protocol { novel: Cow::Borrowed(&[]), ..self.protocol.clone() };
         let mut key = json!({
-            "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": self.protocol,
+            "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": counting,
             "labels": self.words.labels, "nyu40": self.nyu40, "settings": self.used,
         });
         if let (Json::Object(key), Json::Object(of_labeller)) = (&mut key, labeller.key()) {
@@ -297,7 +317,7 @@ impl Evaluation {
         Ok((result, true))
     }
 
-    /// Makes the report of `results`, with the scenes that `failed`.
+    /// Makes the report of `results`, with the scenes that are `missing` among them.
     ///
     /// # Errors
     /// [`EvaluationError::Report`].
@@ -305,18 +325,18 @@ impl Evaluation {
         &self,
         labeller: &Labeller<'_>,
         results: &[SceneResult],
-        failed: Vec<Failure>,
+        missing: Missing,
     ) -> Result<Report, EvaluationError> {
         let about = About {
             geopurify: env!("CARGO_PKG_VERSION"),
             preset: self.settings.preset.name,
             labels: self.words.labels.clone(),
-            protocol: self.protocol,
+            protocol: self.protocol.clone(),
             settings: self.used.clone(),
             weights: labeller.weights().to_vec(),
             device: labeller.device().name.clone(),
         };
-        Ok(Report::new(about, results, failed)?)
+        Ok(Report::new(about, results, missing)?)
     }
 
     /// Writes all files except those of single scenes, `report.json` last. Returns the files.

@@ -76,6 +76,24 @@ pub struct Failure {
     pub error: String,
 }
 
+/// Scene that was left out because no view shows enough of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Name of the scene.
+    pub scene: String,
+    /// Reason.
+    pub reason: String,
+}
+
+/// Scenes that are missing in all figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Scenes that failed.
+    pub failed: Vec<Failure>,
+    /// Scenes without a view that shows enough of them.
+    pub skipped: Vec<Skipped>,
+}
+
 /// Settings, networks and device of an evaluation.
 #[derive(Clone, Debug, Serialize)]
 pub struct About {
@@ -242,6 +260,9 @@ pub struct Report {
     pub scenes: Vec<SceneFigures>,
     /// Scenes that failed. They are missing in all figures.
     pub failed: Vec<Failure>,
+    /// Scenes that were left out because no view shows enough of them, as the published code leaves them out.
+    /// They are missing in all figures.
+    pub skipped: Vec<Skipped>,
     /// Published figures on this data set.
     pub published: &'static [Published],
 }
@@ -272,12 +293,13 @@ pub enum ReportError {
 }
 
 impl Report {
-    /// Combines `results`. Counts are added over scenes before anything is divided, like in the reference.
+    /// Combines `results`, and names the scenes that are `missing` among them. Counts are added over scenes before
+    /// anything is divided, like in the reference.
     ///
     /// # Errors
     /// [`ReportError::Scene`] if counts do not fit the protocol's classes.
-    pub fn new(about: About, results: &[SceneResult], failed: Vec<Failure>) -> Result<Self, ReportError> {
-        let Protocol { num_classes, .. } = about.protocol;
+    pub fn new(about: About, results: &[SceneResult], missing: Missing) -> Result<Self, ReportError> {
+        let num_classes = about.protocol.num_classes;
         let all: Vec<usize> = about.protocol.all();
         let mut sums = [Confusion::new(num_classes)?, Confusion::new(num_classes)?];
         let mut scenes = Vec::new();
@@ -311,7 +333,8 @@ impl Report {
             ignored: purified.num_ignored(),
             about,
             scenes,
-            failed,
+            failed: missing.failed,
+            skipped: missing.skipped,
         })
     }
 
@@ -341,6 +364,9 @@ impl Report {
         )?;
         if !self.failed.is_empty() {
             writeln!(out, "\n**{} scenes failed and are missing in all figures**, see below.", self.failed.len())?;
+        }
+        if !self.skipped.is_empty() {
+            writeln!(out, "\n**{} scenes without a valid view were left out**, see below.", self.skipped.len())?;
         }
         let conventions = [
             (AbsentClasses::Zero, "A class that occurs nowhere counts as 0 (as the published code counts)"),
@@ -407,6 +433,12 @@ impl Report {
             writeln!(out, "\n## Failed scenes\n")?;
             for Failure { scene, error } in &self.failed {
                 writeln!(out, "- {scene}: {}", error.replace('\n', " "))?;
+            }
+        }
+        if !self.skipped.is_empty() {
+            writeln!(out, "\n## Scenes without a valid view\n")?;
+            for Skipped { scene, reason } in &self.skipped {
+                writeln!(out, "- {scene}: {}", reason.replace('\n', " "))?;
             }
         }
         writeln!(out, "\n## Made with\n")?;
@@ -500,10 +532,12 @@ fn row(out: &mut String, cells: &[String]) -> std::fmt::Result {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     const PROTOCOL: Protocol =
-        Protocol { name: "test", num_classes: 4, ignore: &[9], novel: &[2, 3], background: &[0] };
+        Protocol { name: "test", num_classes: 4, ignore: &[9], novel: Cow::Borrowed(&[2, 3]), background: &[0] };
 
     fn about() -> About {
         About {
@@ -553,7 +587,7 @@ mod tests {
 
     #[test]
     fn figures_are_those_worked_out_by_hand() {
-        let report = Report::new(about(), &results(), Vec::new()).unwrap();
+        let report = Report::new(about(), &results(), Missing::default()).unwrap();
         assert_eq!((report.num_scenes, report.points, report.ignored), (3, 8, 2));
         // Summed: truth wall 2, chair 2, lamp 2. After: wall 2 of union 3, chair 1 of 2, lamp 1 of 3.
         let [all, base, novel] = report.purified.groups.as_slice() else { panic!() };
@@ -580,8 +614,11 @@ mod tests {
 
     #[test]
     fn markdown_has_the_figures() {
-        let failed = vec![Failure { scene: "c".into(), error: "no\nfile".into() }];
-        let text = Report::new(about(), &results(), failed).unwrap().to_markdown();
+        let missing = Missing {
+            failed: vec![Failure { scene: "c".into(), error: "no\nfile".into() }],
+            skipped: vec![Skipped { scene: "d".into(), reason: "none of 3 views".into() }],
+        };
+        let text = Report::new(about(), &results(), missing).unwrap().to_markdown();
         for line in [
             "3 scenes, 8 points, 6 of them counted.",
             "| all (4) | lifted | 33.33 | 37.50 | 50.00 | 33.33 | 33.33 |",
@@ -592,7 +629,10 @@ mod tests {
             "| chair | 2 | 0.00 | 50.00 | +50.00 | 0.00 | 50.00 | lamp 50.00 |",
             "| (a\\|b) | 0 | – | – | – | – | – | – |",
             "| b | 3 drawn | 2 | 2 | 100.00 | 25.00 | 50.00 |",
+            "**1 scenes failed and are missing in all figures**",
             "- c: no file",
+            "**1 scenes without a valid view were left out**",
+            "## Scenes without a valid view\n\n- d: none of 3 views",
             "- student: s, SHA-256 5ha",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
@@ -605,7 +645,7 @@ mod tests {
         later[0].seconds = 77.0;
         later[0].key = "other".into();
         let json = |results: &[SceneResult]| {
-            serde_json::to_string(&Report::new(about(), results, Vec::new()).unwrap()).unwrap()
+            serde_json::to_string(&Report::new(about(), results, Missing::default()).unwrap()).unwrap()
         };
         assert_eq!(json(&results()), json(&later));
     }
@@ -614,7 +654,7 @@ mod tests {
     fn counts_must_be_of_the_protocol() {
         let mut wrong = results();
         wrong[1].purified.rows.pop();
-        let error = Report::new(about(), &wrong, Vec::new()).unwrap_err().to_string();
+        let error = Report::new(about(), &wrong, Missing::default()).unwrap_err().to_string();
         assert!(error.starts_with("scene 'b': a matrix of"), "{error}");
         let text = serde_json::to_string(&wrong[0]).unwrap();
         assert_eq!(serde_json::from_str::<SceneResult>(&text).unwrap(), wrong[0]);
@@ -622,8 +662,8 @@ mod tests {
 
     #[test]
     fn a_set_without_novel_classes_has_one_group() {
-        let protocol = Protocol { novel: &[], background: &[], ..PROTOCOL };
-        let report = Report::new(About { protocol, ..about() }, &results(), Vec::new()).unwrap();
+        let protocol = Protocol { novel: Cow::Borrowed(&[]), background: &[], ..PROTOCOL };
+        let report = Report::new(About { protocol, ..about() }, &results(), Missing::default()).unwrap();
         assert_eq!(report.purified.groups.len(), 1);
         assert!(report.to_markdown().contains("| all (4) | purified | 37.50 | 50.00 | 66.67 | – | – |"));
     }

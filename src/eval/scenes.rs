@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::cloud::PointCloud;
+use crate::cloud::{PointCloud, recognise};
 use crate::labels::benchmarks::{
     MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, REGIONS, SCANNET_TABLE, ScanNetFiles, ScanNetTable,
     find_table, matterport_labels, region_meshes, scannet_labels,
@@ -26,6 +26,8 @@ pub enum LabelSource {
     Segments(ScanNetFiles),
     /// Categories of a mesh's faces: Matterport3D.
     Faces,
+    /// The scan's own file, with numbers of classes: OpenScene's prepared data.
+    Prepared,
 }
 
 /// Labels of a scene.
@@ -70,7 +72,7 @@ pub enum ScenesError {
     /// The folder contains no labelled scene.
     #[error(
         "{}: no labelled scene in this folder or up to {} folders below; expected scans NAME.ply with their labels beside them as \
-         NAME{SCANNET_LABELS} or as ScanNet's .aggregation.json and .segs.json, or Matterport3D's {REGIONS}",
+         NAME{SCANNET_LABELS} or as ScanNet's .aggregation.json and .segs.json, Matterport3D's {REGIONS}, or OpenScene's NAME.pth",
         folder.display(), DEPTH - 1
     )]
     None {
@@ -94,7 +96,9 @@ pub enum ScenesError {
 /// A scene is one of the following:
 /// - a pair of `NAME.ply` and `NAME.labels.ply`;
 /// - ScanNet's `NAME_vh_clean_2.ply` with its segments and their groups;
-/// - a room of Matterport3D in `SCAN/region_segmentations`, called `SCAN_regionN`, with the recording `SCAN`.
+/// - a room of Matterport3D in `SCAN/region_segmentations`, called `SCAN_regionN`, with the recording `SCAN`;
+/// - a scene of OpenScene's prepared data, `NAME.pth`. Its recording may lie in the folder `DATA_2d` beside
+///   `DATA_3d`, as `NAME`, or as `SCAN` for the rooms of Matterport3D.
 ///
 /// The recording of a scene is `NAME.sens` or a recording in the folder `NAME` beside it. If a scene has its
 /// own folder, that folder can be the recording.
@@ -131,6 +135,9 @@ fn walk(folder: &Path, depth: usize, found: &mut BTreeMap<String, LabelledScene>
     }
     if labels.is_empty() {
         raw(folder, &entries, found)?;
+        for path in entries.iter().filter(|path| is_prepared(path)) {
+            insert(prepared(folder, path), found)?;
+        }
     }
     // The folders of a scene hold its pictures: many files, and no scenes.
     if depth > 1 && labels.is_empty() && !folder.join(REGIONS).is_dir() {
@@ -139,6 +146,36 @@ fn walk(folder: &Path, depth: usize, found: &mut BTreeMap<String, LabelledScene>
         }
     }
     Ok(())
+}
+
+/// True for a scene of OpenScene's prepared data.
+fn is_prepared(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "pth") && path.is_file() && recognise(path).is_ok()
+}
+
+fn prepared(folder: &Path, path: &Path) -> LabelledScene {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = stem.strip_suffix(SCANNET_MESH).unwrap_or(&stem).to_owned();
+    let recording = recording_of(folder, &name, false).or_else(|| recording_of_prepared(folder, &name));
+    LabelledScene {
+        name,
+        scan: path.to_path_buf(),
+        labels: path.to_path_buf(),
+        source: LabelSource::Prepared,
+        recording,
+    }
+}
+
+/// The recording of the scene `name` in OpenScene's arrangement: beside a folder `DATA_3d`, which may have parts, lies
+/// `DATA_2d` with a folder for each scene of ScanNet, or for each house of Matterport3D.
+fn recording_of_prepared(folder: &Path, name: &str) -> Option<PathBuf> {
+    let absolute = std::path::absolute(folder).ok()?;
+    let house = name.rsplit_once("_region").map_or(name, |(house, _)| house);
+    absolute.ancestors().take(2).find_map(|folder| {
+        let data = folder.file_name()?.to_str()?.split_once("_3d")?.0;
+        let pictures = folder.with_file_name(format!("{data}_2d"));
+        [name, house].into_iter().find_map(|name| recording_of(&pictures, name, false))
+    })
 }
 
 fn insert(scene: LabelledScene, found: &mut BTreeMap<String, LabelledScene>) -> Result<(), ScenesError> {
@@ -191,7 +228,7 @@ impl LabelledScene {
         let segments = match &self.source {
             LabelSource::Points if preset.name == Preset::SCANNET200.name => self.segments(),
             LabelSource::Segments(files) => Some(files.clone()),
-            LabelSource::Points | LabelSource::Faces => None,
+            LabelSource::Points | LabelSource::Faces | LabelSource::Prepared => None,
         };
         if let Some(ScanNetFiles { groups, segments }) = segments {
             files.extend([groups, segments]);
@@ -255,6 +292,10 @@ impl LabelledScene {
                 let labels = of_segments(files)?;
                 Ok(if is_scannet200 { of_classes(labels.scannet200) } else { nyu40(labels.nyu40) })
             }
+            LabelSource::Prepared if is_scannet200 => {
+                Err(other("a scan with labels of ScanNet200; or --label-ids class, if these are its classes"))
+            }
+            LabelSource::Prepared => Ok(SceneLabels { labels: read_labels(&self.labels, "label")?, are_nyu40: false }),
             LabelSource::Faces => {
                 if is_scannet200 {
                     return Err(other("a scene of ScanNet"));

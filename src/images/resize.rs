@@ -73,6 +73,20 @@ pub fn resize_bilinear(image: &Rgb8Image, width: usize, height: usize) -> Result
     Ok(Rgb8Image { width, height, pixels })
 }
 
+/// Takes the nearest pixels, without blending, as `cv2.resize` of OpenCV with `INTER_NEAREST`: pixel x comes from
+/// pixel ⌊x · old / new⌋.
+///
+/// # Errors
+/// [`ImageError::Size`] if `width` x `height` has no pixels or too many.
+pub fn resize_nearest(image: &Rgb8Image, width: usize, height: usize) -> Result<Rgb8Image, ImageError> {
+    let mut pixels = vec![[0; 3]; area(width, height)?];
+    pixels.par_chunks_exact_mut(width).enumerate().for_each(|(y, to)| {
+        let row = &image.pixels[y * image.height / height * image.width..][..image.width];
+        to.iter_mut().enumerate().for_each(|(x, pixel)| *pixel = row[x * image.width / width]);
+    });
+    Ok(Rgb8Image { width, height, pixels })
+}
+
 /// Prepares a picture as the reference does for its network. The picture is reduced by `scale` with
 /// [`resize_bicubic`] (sizes rounded down, at least one pixel), then resized to `width` x `height` with
 /// [`resize_bilinear`].

@@ -44,7 +44,7 @@ impl Preset {
     /// ScanNet's classes on Matterport3D (Chang et al., 3DV 2017), and "ceiling" after them.
     ///
     /// Here "other" is evaluated as class 19, before "ceiling". GeoPurify's configuration spells two prompts
-    /// differently: "refridgerator" and "otherfurniture".
+    /// differently, see [`published_words`](Self::published_words).
     pub const MATTERPORT21: Self = Self {
         name: "matterport21",
         labels: &MATTERPORT_21,
@@ -79,6 +79,22 @@ impl Preset {
         about: "Matterport3D's 160 most frequent classes",
     };
 
+    /// The 16 classes of nuScenes' lidar segmentation (Fong et al., RA-L 2022), from 0, without "noise".
+    pub const NUSCENES16: Self =
+        Self { name: "nuscenes16", labels: &NUSCENES_16, colors: None, about: "nuScenes' 16 classes of streets" };
+
+    /// The labels as GeoPurify's published code asks for them: of Matterport3D's 21, it spells two differently.
+    #[must_use]
+    pub fn published_words(&self) -> Vec<String> {
+        let mut words = self.words();
+        if self.name == Self::MATTERPORT21.name {
+            for (place, published) in MATTERPORT_21_PUBLISHED {
+                published.clone_into(&mut words[place]);
+            }
+        }
+        words
+    }
+
     /// The labels as words.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
@@ -86,13 +102,14 @@ impl Preset {
     }
 
     /// All presets.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SCANNET20,
         Self::SCANNET200,
         Self::MATTERPORT21,
         Self::MATTERPORT40,
         Self::MATTERPORT80,
         Self::MATTERPORT160,
+        Self::NUSCENES16,
     ];
 }
 
@@ -159,6 +176,15 @@ const MATTERPORT_21: [&str; 21] = [
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
     "counter", "desk", "curtain", "refrigerator", "shower curtain", "toilet", "sink", "bathtub", "other",
     "ceiling",
+];
+
+/// Prompts of the published code for Matterport3D's 21 classes that differ, with their places.
+const MATTERPORT_21_PUBLISHED: [(usize, &str); 2] = [(14, "refridgerator"), (19, "otherfurniture")];
+
+#[rustfmt::skip]
+const NUSCENES_16: [&str; 16] = [
+    "barrier", "bicycle", "bus", "car", "construction vehicle", "motorcycle", "person", "traffic cone", "trailer",
+    "truck", "drivable surface", "other flat", "sidewalk", "terrain", "manmade", "vegetation",
 ];
 
 #[rustfmt::skip]
@@ -257,11 +283,21 @@ mod tests {
             Preset::SCANNET200,
             &[(0, "wall"), (5, "couch"), (35, "ceiling"), (100, "bathroom stall"), (199, "mattress")],
         );
+        is(Preset::NUSCENES16, &[(0, "barrier"), (6, "person"), (10, "drivable surface"), (15, "vegetation")]);
         is(Preset::MATTERPORT21, &[(14, "refrigerator"), (19, "other"), (20, "ceiling")]);
         is(Preset::MATTERPORT160, &[(2, "ceiling"), (39, "faucet"), (40, "photo"), (79, "bucket"), (159, "alarm")]);
         assert_eq!(Preset::SCANNET20.labels, &Preset::MATTERPORT21.labels[..20]);
         assert_eq!(Preset::MATTERPORT40.labels, &Preset::MATTERPORT160.labels[..40]);
         assert_eq!(Preset::MATTERPORT80.labels, &Preset::MATTERPORT160.labels[..80]);
+    }
+
+    #[test]
+    fn the_published_code_spells_two_prompts_differently() {
+        let words = Preset::MATTERPORT21.published_words();
+        assert_eq!((&*words[14], &*words[19], &*words[20]), ("refridgerator", "otherfurniture", "ceiling"));
+        let differing = words.iter().zip(Preset::MATTERPORT21.labels).filter(|(word, label)| word != *label);
+        assert_eq!(differing.count(), 2);
+        assert_eq!(Preset::SCANNET20.published_words(), Preset::SCANNET20.words());
     }
 
     #[test]
@@ -288,7 +324,7 @@ mod tests {
         assert_eq!(
             "scannet".parse::<Preset>().unwrap_err().to_string(),
             "there is no label set 'scannet'; there are scannet20, scannet200, matterport21, matterport40, \
-             matterport80, matterport160"
+             matterport80, matterport160, nuscenes16"
         );
     }
 }

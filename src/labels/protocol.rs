@@ -1,11 +1,13 @@
 //! Evaluation protocols of the benchmarks: splits, background, and ignored labels.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::Preset;
 
 /// Evaluation protocol of a benchmark: which labels are ignored, and which classes are novel or background.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Protocol {
     /// Name of the protocol.
     pub name: &'static str,
@@ -14,7 +16,7 @@ pub struct Protocol {
     /// Labels that are ignored.
     pub ignore: &'static [i32],
     /// Novel classes; all others are base classes.
-    pub novel: &'static [usize],
+    pub novel: Cow<'static, [usize]>,
     /// Background classes, left out of foreground figures: wall, floor and ceiling, if the set has them.
     pub background: &'static [usize],
 }
@@ -25,7 +27,7 @@ impl Protocol {
         name: "scannet19",
         num_classes: 19,
         ignore: &[19, 20, 255],
-        novel: &[9, 10, 11, 12, 14, 15, 16, 17, 18],
+        novel: Cow::Borrowed(&[9, 10, 11, 12, 14, 15, 16, 17, 18]),
         background: &[0, 1],
     };
 
@@ -34,7 +36,7 @@ impl Protocol {
         name: "matterport21",
         num_classes: 21,
         ignore: &[255],
-        novel: &[9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20],
+        novel: Cow::Borrowed(&[9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20]),
         background: &[0, 1, 20],
     };
 
@@ -48,10 +50,22 @@ impl Protocol {
             name if name == Preset::MATTERPORT21.name => Self::MATTERPORT21,
             name => {
                 // Wall, floor and ceiling.
-                let background: &[usize] = if name == Preset::SCANNET200.name { &[0, 2, 35] } else { &[0, 2, 3] };
-                Self { name, num_classes: preset.labels.len(), ignore: &[255], novel: &[], background }
+                let background: &[usize] = match name {
+                    name if name == Preset::SCANNET200.name => &[0, 2, 35],
+                    name if name == Preset::NUSCENES16.name => &[],
+                    _ => &[0, 2, 3],
+                };
+                Self { name, num_classes: preset.labels.len(), ignore: &[255], novel: Cow::Borrowed(&[]), background }
             }
         }
+    }
+
+    /// The same protocol with these novel classes. All others are base classes.
+    #[must_use]
+    pub fn with_novel(self, mut novel: Vec<usize>) -> Self {
+        novel.sort_unstable();
+        novel.dedup();
+        Self { novel: Cow::Owned(novel), ..self }
     }
 
     /// Returns all classes.
@@ -87,6 +101,8 @@ mod tests {
             assert_eq!(both, protocol.all(), "{}", protocol.name);
             assert_eq!(protocol.foreground().len() + protocol.background.len(), protocol.num_classes);
         }
+        let of_streets = Protocol::of_preset(&Preset::NUSCENES16).with_novel(vec![3, 1, 3]);
+        assert_eq!((of_streets.novel.as_ref(), of_streets.base().len()), (&[1, 3][..], 14));
         assert_eq!(Protocol::SCANNET19.base(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 13]);
         let labels = Preset::MATTERPORT21.labels;
         assert_eq!(

@@ -5,20 +5,18 @@ use std::str::FromStr;
 
 use glam::DMat3;
 
-use crate::images::resize::{fitted, prepare_reference, resize_bicubic};
-use crate::images::{ImageError, Rgb8Image};
 use crate::lift::Padding;
 use crate::ops::project::Camera;
 use crate::ops::voxel_grid::{augmented, upright};
 use crate::random::SplitMix64;
-use crate::views::{DepthImage, Intrinsics};
+use crate::views::Intrinsics;
 
-/// Height and width to which the published code resizes pictures.
-const REFERENCE_SIZE: [usize; 2] = [484, 648];
 /// The published code takes every frame whose number is a multiple of this.
 const REFERENCE_STRIDE: usize = 20;
 /// The published code skips views that see fewer points.
 const REFERENCE_MIN_VISIBLE: usize = 400;
+/// The published code trains on no view that sees more points.
+const REFERENCE_MOST_VISIBLE: usize = 65_000;
 /// Least number of frames used of a recording, if it has as many.
 const LEAST_VIEWS: usize = 60;
 
@@ -85,24 +83,12 @@ impl Compat {
         }
     }
 
-    /// Height and width at which the model sees a picture of `size`. Its longer edge should be `longest` (0:
-    /// unchanged). The published code always uses one size.
+    /// Most points that a view of a training scene may see; the published code skips views that see more.
     #[must_use]
-    pub fn seen_size(self, size: [usize; 2], longest: usize) -> [usize; 2] {
+    pub fn most_visible_in_training(self) -> usize {
         match self {
-            Self::Fixed => fitted(size, longest),
-            Self::Reference => REFERENCE_SIZE,
-        }
-    }
-
-    /// Resizes a picture to `size` (height, width).
-    ///
-    /// # Errors
-    /// [`ImageError::Size`] for a size without pixels or with too many.
-    pub fn prepare(self, image: &Rgb8Image, [height, width]: [usize; 2]) -> Result<Rgb8Image, ImageError> {
-        match self {
-            Self::Fixed => resize_bicubic(image, width, height),
-            Self::Reference => prepare_reference(image, image.width() as f64 / width as f64, width, height),
+            Self::Fixed => usize::MAX,
+            Self::Reference => REFERENCE_MOST_VISIBLE,
         }
     }
 
@@ -112,31 +98,6 @@ impl Compat {
         match self {
             Self::Fixed => Padding::Cropped,
             Self::Reference => Padding::Kept,
-        }
-    }
-
-    /// Camera for a picture seen at `size` (height, width), at the origin. The published code moves the
-    /// principal point to the middle.
-    #[must_use]
-    pub fn lens(self, lens: &Intrinsics, [height, width]: [usize; 2]) -> Camera {
-        match self {
-            Self::Fixed => camera_of(&lens.scaled_to(width, height)),
-            Self::Reference => {
-                Camera::centered([lens.fx as f32, lens.fy as f32], [lens.cx as f32, lens.cy as f32], [height, width])
-            }
-        }
-    }
-
-    /// Camera and depths of a depth map, for a picture that `lens` sees. The published code uses the first
-    /// rows and columns of the map for those of the picture, whatever their sizes.
-    #[must_use]
-    pub fn depth(self, map: &DepthImage, own_lens: &Intrinsics, lens: &Camera) -> (Camera, Vec<f32>) {
-        match self {
-            Self::Fixed => (camera_of(own_lens), map.meters().to_vec()),
-            Self::Reference => {
-                let pixels = (0..lens.height).flat_map(|y| (0..lens.width).map(move |x| (x, y)));
-                (*lens, pixels.map(|(x, y)| map.at(x, y).unwrap_or(0.0)).collect())
-            }
         }
     }
 
@@ -205,17 +166,6 @@ mod tests {
         }
         assert!(scales.iter().any(|s| *s < 47.0) && scales.iter().any(|s| *s > 53.0));
         assert_eq!(Compat::Reference.voxel_transform(0.02, 3), Compat::Reference.voxel_transform(0.02, 3));
-    }
-
-    #[test]
-    fn a_small_depth_map_is_padded_as_published() {
-        let map = DepthImage::new(2, 1, vec![1.0, 2.0]).unwrap();
-        let own = Intrinsics::new(2, 1, 1.0, 1.0, 0.5, 0.0).unwrap();
-        let lens = Compat::Reference.lens(&Intrinsics::new(4, 4, 2.0, 2.0, 1.0, 1.0).unwrap(), [2, 3]);
-        assert_eq!((lens.focal, lens.center), ([3.0, 2.0], [1.5, 1.0]));
-        let (camera, depth) = Compat::Reference.depth(&map, &own, &lens);
-        assert_eq!((camera, depth), (lens, vec![1.0, 2.0, 0.0, 0.0, 0.0, 0.0]));
-        assert_eq!(Compat::Fixed.depth(&map, &own, &lens).1, [1.0, 2.0]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::compat::Compat;
+use super::view_rules::ViewRules;
 use super::{PipelineError, Scene};
 use crate::images::Rgb8Image;
 use crate::lift::{Lifted, Lifter, Projection, View};
@@ -65,6 +66,15 @@ impl Views<'_> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Rules of `compat` by which they are seen.
+    fn rules(&self, compat: Compat) -> ViewRules {
+        let layout = match self {
+            Self::Recorded { dataset, .. } | Self::Alone { dataset, .. } => Some(dataset.layout()),
+            Self::Virtual(_) => None,
+        };
+        ViewRules::of(compat, layout)
+    }
 }
 
 /// Scan with its views and its renderer.
@@ -96,6 +106,8 @@ pub struct ViewOptions {
     pub longest: usize,
     /// Rule by which a point counts as visible.
     pub visibility: Visibility,
+    /// Most points that a view may see; views that see more are left out.
+    pub most_visible: usize,
     /// Memory for activations of the model, in bytes. It decides how many views are processed together.
     pub working_bytes: u64,
 }
@@ -107,7 +119,7 @@ pub struct ViewReport {
     pub views: usize,
     /// Views that went through the model.
     pub looked_at: usize,
-    /// Views left out because they show too few points, or because the model found nothing in them.
+    /// Views left out because they show too few points or too many, or because the model found nothing in them.
     pub without_points: usize,
     /// Frames left out because they cannot be read.
     pub unreadable: usize,
@@ -171,9 +183,21 @@ pub fn encode_views(
 ) -> Result<(Lifted, ViewReport), PipelineError> {
     let SceneViews { scene, views, renderer } = input;
     let report = ViewReport { views: views.len(), points: scene.num_points(), ..ViewReport::default() };
-    let lifter = Lifter::new(scene.points().to_vec(), options.visibility, device);
-    let mut run =
-        Run { scene, renderer, encoder, options, lifter, report, waiting: Vec::new(), on_device: None, timer, on_view };
+    let rules = views.rules(options.compat);
+    let lifter = Lifter::new(scene.points().to_vec(), rules.visibility(options.visibility), device);
+    let mut run = Run {
+        scene,
+        renderer,
+        encoder,
+        options,
+        rules,
+        lifter,
+        report,
+        waiting: Vec::new(),
+        on_device: None,
+        timer,
+        on_view,
+    };
     run.see_all(views)?;
     run.flush()?;
     run.take_back()?;
@@ -194,6 +218,7 @@ struct Run<'a, 'p, 'v> {
     renderer: &'a Renderer,
     encoder: ViewEncoder<'a>,
     options: &'a ViewOptions,
+    rules: ViewRules,
     lifter: Lifter,
     report: ViewReport,
     waiting: Vec<Pending>,
@@ -205,7 +230,6 @@ struct Run<'a, 'p, 'v> {
 
 impl Run<'_, '_, '_> {
     fn see_all(&mut self, views: Views<'_>) -> Result<(), PipelineError> {
-        let compat = self.options.compat;
         match views {
             Views::Virtual(cameras) => {
                 for (number, camera) in cameras.iter().enumerate() {
@@ -213,22 +237,16 @@ impl Run<'_, '_, '_> {
                 }
                 Ok(())
             }
-            Views::Alone { dataset, frame } => self.see_frames(dataset, &[frame], compat, Some(Pose::IDENTITY)),
-            Views::Recorded { dataset, frames } => self.see_frames(dataset, frames, compat, None),
+            Views::Alone { dataset, frame } => self.see_frames(dataset, &[frame], Some(Pose::IDENTITY)),
+            Views::Recorded { dataset, frames } => self.see_frames(dataset, frames, None),
         }
     }
 
-    fn see_frames(
-        &mut self,
-        dataset: &dyn Dataset,
-        frames: &[usize],
-        compat: Compat,
-        pose: Option<Pose>,
-    ) -> Result<(), PipelineError> {
-        let longest = self.options.longest;
+    fn see_frames(&mut self, dataset: &dyn Dataset, frames: &[usize], pose: Option<Pose>) -> Result<(), PipelineError> {
+        let (rules, longest) = (self.rules, self.options.longest);
         std::thread::scope(|threads| {
             let (sender, receiver): (_, Receiver<Loaded>) = sync_channel(AHEAD);
-            threads.spawn(move || load(dataset, frames, compat, longest, &sender));
+            threads.spawn(move || load(dataset, frames, rules, longest, &sender));
             for (number, loaded) in receiver.into_iter().enumerate() {
                 self.timer.lap("read pictures");
                 self.see_frame(dataset, loaded, pose)?;
@@ -250,12 +268,12 @@ impl Run<'_, '_, '_> {
         };
         let Some(color_pose) = pose.or(frame.pose) else { return Ok(()) };
         let size = [image.height(), image.width()];
-        let lens = self.options.compat.lens(&frame.color, size);
+        let lens = self.rules.lens(&frame.color, size);
         let camera = placed(lens, &color_pose, self.scene.origin());
         let projection = match depth.zip(frame.depth) {
             Some((map, own_lens)) => {
                 let depth_pose = pose.or(frame.pose_of_depth()).unwrap_or(color_pose);
-                let (depth_lens, depth) = self.options.compat.depth(&map, &own_lens, &lens);
+                let (depth_lens, depth) = self.rules.depth(&map, &own_lens, &lens);
                 let depth_camera = placed(depth_lens, &depth_pose, self.scene.origin());
                 self.lifter.see(camera, depth_camera, &depth)?
             }
@@ -287,7 +305,8 @@ impl Run<'_, '_, '_> {
 
     /// Queues a view. Runs the model when the queue is as long as the memory allows.
     fn wait(&mut self, view: Pending) -> Result<(), PipelineError> {
-        if view.projection.num_visible() < self.options.compat.min_visible(self.scene.num_points()) {
+        let least = self.options.compat.min_visible(self.scene.num_points());
+        if !(least..=self.options.most_visible).contains(&view.projection.num_visible()) {
             self.report.without_points += 1;
             return Ok(());
         }
@@ -346,8 +365,8 @@ fn extent(scene: &Scene) -> f64 {
 }
 
 /// Reads frames in parallel, one per thread, and sends them in order.
-fn load(dataset: &dyn Dataset, frames: &[usize], compat: Compat, longest: usize, to: &SyncSender<Loaded>) {
-    let read = |&frame: &usize| Loaded { frame, result: load_frame(dataset, frame, compat, longest) };
+fn load(dataset: &dyn Dataset, frames: &[usize], rules: ViewRules, longest: usize, to: &SyncSender<Loaded>) {
+    let read = |&frame: &usize| Loaded { frame, result: load_frame(dataset, frame, rules, longest) };
     for frames in frames.chunks(rayon::current_num_threads().clamp(1, AHEAD)) {
         let loaded: Vec<Loaded> = frames.par_iter().map(read).collect();
         for frame in loaded {
@@ -362,12 +381,12 @@ fn load(dataset: &dyn Dataset, frames: &[usize], compat: Compat, longest: usize,
 fn load_frame(
     dataset: &dyn Dataset,
     frame: usize,
-    compat: Compat,
+    rules: ViewRules,
     longest: usize,
 ) -> Result<(Rgb8Image, Option<DepthImage>), ViewsError> {
     let color = dataset.color(frame)?;
-    let size = compat.seen_size([color.height(), color.width()], longest);
-    let image = compat.prepare(&color, size)?;
+    let size = rules.seen_size([color.height(), color.width()], longest);
+    let image = rules.prepare(&color, size)?;
     Ok((image, dataset.depth(frame)?))
 }
 

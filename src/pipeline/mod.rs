@@ -11,6 +11,7 @@ mod lifting;
 mod network;
 mod results;
 mod scene;
+mod view_rules;
 mod voxel;
 
 pub use areas::surface_areas;
@@ -26,6 +27,7 @@ pub use results::{
     Class, Results, SQUARE_METRES, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend,
 };
 pub use scene::{Appearance, Scene, Turned};
+pub use view_rules::ViewRules;
 pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
 
 use burn::prelude::*;

@@ -10,6 +10,7 @@ use crate::models::sonata::SonataError;
 use crate::ops::OpError;
 use crate::ops::voxel_grid::cpu::QuantizeError;
 use crate::pipeline::PipelineError;
+use crate::session::SessionError;
 use crate::training::{LogError, RunError};
 use crate::views::ViewsError;
 use crate::weights::WeightsError;
@@ -39,6 +40,9 @@ pub enum PretrainError {
         /// Description of what was found and what was expected.
         message: String,
     },
+    /// The folder of rooms lacks a part.
+    #[error(transparent)]
+    NoPart(Box<SessionError>),
     /// The gradient was NaN or infinite for many steps in a row.
     #[error(
         "the gradient became NaN or infinite, at step {step} and at {before} steps before it: use a lower learning_rate"

@@ -15,6 +15,7 @@ use crate::images::{ImageError, Orientation, Rgb8Image, read_image, write_png};
 use crate::labels::read_labels;
 use crate::pipeline::Scene;
 use crate::random::SplitMix64;
+use crate::session::part_in;
 use crate::views::decode_grey8;
 use crate::views::render::{Renderer, pinhole};
 use crate::views::virtual_cameras::{Options, virtual_cameras};
@@ -92,14 +93,15 @@ impl Labelled {
     }
 }
 
-/// Returns the folders of the rooms of a split, sorted by name.
+/// Returns the folders of the rooms in the part `split` of `root`, sorted by name.
 ///
 /// # Errors
-/// [`PretrainError::Io`], and [`PretrainError::Rooms`] if there is no room.
-pub fn find_rooms(split: &Path) -> Result<Vec<PathBuf>, PretrainError> {
+/// [`PretrainError::Io`], [`PretrainError::NoPart`], and [`PretrainError::Rooms`] if there is no room in it.
+pub fn find_rooms(root: &Path, split: &str) -> Result<Vec<PathBuf>, PretrainError> {
+    let split = part_in(root, split).map_err(|error| PretrainError::NoPart(Box::new(error)))?;
     let mut rooms = Vec::new();
-    for entry in std::fs::read_dir(split).map_err(|error| io(split, error))? {
-        let path = entry.map_err(|error| io(split, error))?.path();
+    for entry in std::fs::read_dir(&split).map_err(|error| io(&split, error))? {
+        let path = entry.map_err(|error| io(&split, error))?.path();
         if path.join("label").is_dir() {
             rooms.push(path);
         }
@@ -107,7 +109,7 @@ pub fn find_rooms(split: &Path) -> Result<Vec<PathBuf>, PretrainError> {
     rooms.sort();
     if rooms.is_empty() {
         let message = "no room with a folder \"label\"; expected a folder of rooms from `geopurify synth`".to_owned();
-        return Err(PretrainError::Rooms { path: split.to_path_buf(), message });
+        return Err(PretrainError::Rooms { path: split, message });
     }
     Ok(rooms)
 }

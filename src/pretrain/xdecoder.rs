@@ -179,7 +179,7 @@ impl XDecoderTask {
         settings.validate()?;
         let device = device.clone().without_autodiff();
         let asked = ScanViews { most: settings.scan_views, size: settings.scan_size };
-        let [train, val] = ["train", "val"].map(|split| find_rooms(&rooms.join(split)));
+        let [train, val] = ["train", "val"].map(|split| find_rooms(rooms, split));
         let splits: [(&str, Vec<PathBuf>); 2] = [("train", train?), ("val", val?)];
         let num_rooms = splits.iter().map(|(_, rooms)| rooms.len()).sum::<usize>();
         let mut done = 0;

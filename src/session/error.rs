@@ -102,6 +102,16 @@ pub enum SessionError {
         /// Reason why it is not a recording.
         source: Box<ViewsError>,
     },
+    /// A part of a data set does not exist.
+    #[error("{}: no {split} in this folder; {way_out}", folder.display())]
+    NoPart {
+        /// The folder.
+        folder: PathBuf,
+        /// The part: train, val or test.
+        split: String,
+        /// What to give instead.
+        way_out: String,
+    },
     /// A scene of a list does not exist.
     #[error("{}, line {line}: {} does not exist", list.display(), entry.display())]
     ListEntry {

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::SessionError;
 use super::encoders::{LoadedEncoders, OpenEncoders};
+use super::method::Method;
 use super::networks::{Network, Networks, WeightsOrigin};
 use super::options::LabelOptions;
 use super::plan::Plan;
@@ -22,7 +23,7 @@ use crate::models::xdecoder::TextEmbeddings;
 use crate::models::xdecoder::prompts::BACKGROUND;
 use crate::ops::conv2d::Precision;
 use crate::ops::float_values;
-use crate::pipeline::Weights;
+use crate::pipeline::{Compat, Weights};
 use crate::purify;
 use crate::stages::StageTimer;
 use crate::weights::WeightsError;
@@ -59,6 +60,16 @@ impl Words {
         let words = Self::new(preset.labels.iter().copied()).without_background();
         let colors = preset.colors.map_or_else(|| words.colors.clone(), <[_]>::to_vec);
         Self { colors, ..words }
+    }
+
+    /// Labels of a benchmark, as a run with these options asks for them: as the published code words them if the
+    /// run does as it does.
+    #[must_use]
+    pub fn asked(preset: Preset, options: &LabelOptions) -> Self {
+        let is_published = options.views.compat == Compat::Reference
+            && options.method.is_none_or(|method| method == Method::GeoPurify);
+        let words = Self::of_preset(preset);
+        if is_published { Self { labels: preset.published_words(), ..words } } else { words }
     }
 
     /// The same labels without background words: every point gets the nearest label.

@@ -9,6 +9,7 @@ mod labeller;
 mod method;
 mod networks;
 mod options;
+mod parts;
 mod pictures;
 mod placed;
 mod plan;
@@ -38,6 +39,7 @@ pub use networks::{
     WeightsOrigin,
 };
 pub use options::{AffinityKind, LabelOptions};
+pub use parts::{part_in, part_of};
 pub use pictures::{PictureFiles, PictureOptions, SegmentedPicture, Segmenter};
 pub use placed::{Placed, ViewSource};
 pub use plan::Plan;

@@ -8,10 +8,10 @@ use glam::DVec3;
 use super::SessionError;
 use super::source::ViewSettings;
 use crate::counted::counted;
-use crate::pipeline::{Appearance, Scene, SceneViews, Views, recorded_cameras};
-use crate::views::Dataset;
+use crate::pipeline::{Appearance, Scene, SceneViews, ViewRules, Views, recorded_cameras};
 use crate::views::render::Renderer;
 use crate::views::virtual_cameras::{VirtualCameras, virtual_cameras};
+use crate::views::{Dataset, Layout, RegionFrames, frames_of_region};
 
 /// Source of the views of a scan.
 #[derive(Clone, Copy)]
@@ -90,7 +90,9 @@ impl<'a> Placed<'a> {
             }
             ViewSource::Recorded(dataset) => {
                 let posed: Vec<usize> = (0..dataset.len()).filter(|&i| dataset.frames()[i].pose.is_some()).collect();
-                frames = settings.compat.frames(&posed, settings.max_views);
+                let usable = of_scene(dataset, posed, scene, &mut notes);
+                let rules = ViewRules::of(settings.compat, Some(dataset.layout()));
+                frames = rules.frames(&usable, settings.max_views);
                 let counts = dataset.counts();
                 if counts.invalid_poses > 0 {
                     notes.push(format!("{} with an invalid pose left out", counted(counts.invalid_poses, "frame")));
@@ -129,6 +131,21 @@ impl<'a> Placed<'a> {
             ViewSource::Recorded(dataset) | ViewSource::Frame(dataset, _) => Some(dataset.root()),
         }
     }
+}
+
+/// The frames of `posed` that belong to the scan: a room of Matterport3D has a recording of the whole house.
+fn of_scene(dataset: &dyn Dataset, posed: Vec<usize>, scene: &Scene, notes: &mut Vec<String>) -> Vec<usize> {
+    if dataset.layout() != Layout::Matterport {
+        return posed;
+    }
+    let RegionFrames { frames, are_inside } = frames_of_region(dataset.frames(), &posed, scene.positions());
+    let all = counted(posed.len(), "frame");
+    if !are_inside {
+        notes.push(format!("no camera is inside the scan's box: of {all}, the nearest {} are used", frames.len()));
+    } else if frames.len() < posed.len() {
+        notes.push(format!("of {all}, {} are used: those with a camera inside the scan's box", frames.len()));
+    }
+    frames
 }
 
 #[cfg(test)]

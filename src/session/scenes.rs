@@ -7,7 +7,7 @@ use super::beside::{SPLITS, is_results, split_of};
 use super::source::Source;
 use crate::views::{Layout, detect};
 
-/// Depth to which scenes are searched: parts of a data set, each with scenes, each with its own folder.
+/// Depth to which scenes are searched: houses, each with rooms, each with its own folder.
 const DEPTH: usize = 2;
 
 /// Finds the scenes at `path`: a scan, a recording, a scene's own folder, a folder of any of these, or a data
@@ -22,7 +22,7 @@ pub fn scenes_at(path: &Path, layout: Option<Layout>) -> Result<Vec<Source>, Ses
     }
     let mut sources = Vec::new();
     for part in parts {
-        sources.extend(below(&part, layout, DEPTH - 1)?);
+        sources.extend(below(&part, layout, DEPTH)?);
     }
     Ok(sources)
 }

@@ -14,7 +14,7 @@ use crate::views::check::{Reading, Verdict};
 use crate::views::fit::{DepthViews, FitVerdict, axes_text};
 use crate::views::fuse::FuseOptions;
 use crate::views::virtual_cameras::{self, SceneKind};
-use crate::views::{Dataset, Layout, OpenOptions, detect, open_checked};
+use crate::views::{Dataset, Layout, OpenOptions, RegionFrames, detect, frames_of_region, open_checked};
 
 /// Longer edge of pictures for the published model, the same as in the reference.
 const USUAL_SIZE: u32 = 648;
@@ -98,6 +98,7 @@ impl ViewSettings {
             compat: self.compat,
             longest: self.size() as usize,
             visibility: Visibility::default(),
+            most_visible: usize::MAX,
             working_bytes: self.working_bytes(),
         }
     }
@@ -360,7 +361,16 @@ fn check_fit(scene: &Scene, scan: &Path, dataset: &dyn Dataset, say: &mut dyn Fn
     if dataset.counts().with_depth == 0 || !dataset.conventions().metric {
         return Ok(());
     }
-    let views = DepthViews::read(dataset)?;
+    let all = Vec::from_iter(0..dataset.len());
+    let frames = match dataset.layout() {
+        Layout::Matterport => frames_of_region(dataset.frames(), &all, scene.positions()),
+        _ => RegionFrames { frames: all, are_inside: true },
+    };
+    if !frames.are_inside {
+        // A closed room of a house: the cameras outside show other rooms.
+        return Ok(());
+    }
+    let views = DepthViews::of_frames(dataset, &frames.frames)?;
     let fit = views.fit(scene.positions());
     match fit.verdict() {
         FitVerdict::Fits => {}

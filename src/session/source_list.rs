@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::SessionError;
-use super::beside::{SCAN_EXTENSIONS, is_results, split_of};
+use super::beside::{SCAN_EXTENSIONS, is_results};
+use super::parts::part_of;
 use super::scenes::scenes_at;
 use super::source::Source;
 use crate::views::Layout;
@@ -22,7 +23,7 @@ const LIST_DEPTH: usize = 3;
 ///
 /// # Errors
 /// [`SessionError::NoScan`], [`SessionError::Io`], [`SessionError::ListEntry`], [`SessionError::SeveralScenes`],
-/// [`SessionError::EmptyList`].
+/// [`SessionError::EmptyList`], [`SessionError::NoPart`].
 pub fn find_sources(
     path: &Path,
     data: Option<&Path>,
@@ -32,7 +33,7 @@ pub fn find_sources(
     if path.is_file() && is_list(path) {
         return of_list(path, data, split, layout);
     }
-    scenes_at(&split_of(path, split).unwrap_or_else(|| path.to_path_buf()), layout)
+    scenes_at(&part_of(path, split)?, layout)
 }
 
 fn is_list(path: &Path) -> bool {
@@ -42,7 +43,7 @@ fn is_list(path: &Path) -> bool {
 fn of_list(path: &Path, data: Option<&Path>, split: &str, layout: Option<Layout>) -> Result<Vec<Source>, SessionError> {
     let text = std::fs::read_to_string(path).map_err(|source| SessionError::Io { path: path.to_path_buf(), source })?;
     let folder = data.or(path.parent()).unwrap_or(Path::new("."));
-    let part = split_of(folder, split).unwrap_or_else(|| folder.to_path_buf());
+    let part = part_of(folder, split)?;
     let mut sources = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

@@ -128,9 +128,17 @@ impl DepthViews {
     /// # Errors
     /// Returns the first read error if no depth map can be read.
     pub fn read(dataset: &dyn Dataset) -> Result<Self, ViewsError> {
+        Self::of_frames(dataset, &Vec::from_iter(0..dataset.len()))
+    }
+
+    /// Does the same as [`read`](Self::read) with the frames of these numbers only.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn of_frames(dataset: &dyn Dataset, of: &[usize]) -> Result<Self, ViewsError> {
         let frames = dataset.frames();
-        let usable: Vec<usize> =
-            (0..frames.len()).filter(|&i| frames[i].has_depth() && frames[i].pose_of_depth().is_some()).collect();
+        let is_usable = |i: &usize| frames.get(*i).is_some_and(|f| f.has_depth() && f.pose_of_depth().is_some());
+        let usable: Vec<usize> = of.iter().copied().filter(is_usable).collect();
         let count = usable.len().min(FRAMES);
         let (mut views, mut first_error) = (Vec::new(), None);
         for i in (0..count).map(|k| usable[k * usable.len() / count]) {

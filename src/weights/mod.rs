@@ -34,7 +34,7 @@ pub use error::WeightsError;
 pub use file::WeightsFile;
 pub use matching::{key_matches, match_keys};
 pub use name::is_name;
-pub use pytorch::{Checkpoint, EntryKind, read_pytorch};
+pub use pytorch::{Checkpoint, EntryKind, Item, NumberArray, read_items, read_pytorch};
 pub use report::{Cast, LoadReport, Misshaped};
 pub use sha256::{bytes_sha256, file_sha256};
 pub use source::{Inventory, TensorInfo, TensorSource};

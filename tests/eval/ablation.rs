@@ -192,5 +192,6 @@ fn what_cannot_be_studied_is_said_before_anything_is_done() {
     assert!(message.contains("train has 2 rooms, but --scenes asks for 3; give smaller numbers"), "{message}");
     assert!(fail(&["--scenes", "2,1"]).contains("ascend"));
     fs::remove_dir_all(fixture.path("rooms/test")).unwrap();
-    assert!(fail(&["--scenes", "2"]).contains("test"));
+    let message = fail(&["--scenes", "2"]);
+    assert!(message.contains("no test in this folder; expected the folder around train, val, test"), "{message}");
 }

@@ -9,6 +9,8 @@ mod corner;
 #[path = "../common/labelled_corner.rs"]
 mod labelled_corner;
 mod prepare;
+#[path = "../common/prepared.rs"]
+mod prepared;
 #[path = "../common/program.rs"]
 mod program;
 mod reports;

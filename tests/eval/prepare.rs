@@ -52,10 +52,16 @@ fn succeed(arguments: &[&str]) -> (String, String) {
 
 /// The report of an evaluation with small generated weights.
 fn eval(data: &Path, preset: &str) -> Value {
+    eval_as(data, preset, "fixed")
+}
+
+fn eval_as(data: &Path, preset: &str, compat: &str) -> Value {
     let files = weight_files();
     let report = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
-    command.args(["eval", text(data), "-o", text(report.path()), "--preset", preset]).env("GEOPURIFY_DEVICE", "cpu");
+    command
+        .args(["eval", text(data), "-o", text(report.path()), "--preset", preset, "--compat", compat])
+        .env("GEOPURIFY_DEVICE", "cpu");
     command.arg("--xdecoder").arg(&files.xdecoder).arg("--xdecoder-config").arg(&files.config);
     command.arg("--student").arg(&files.student).args(["--views", "4", "--size", "320", "--iterations", "1"]);
     let output = command.output().unwrap();
@@ -618,15 +624,20 @@ fn matterport_is_unpacked_and_evaluated_zipped_or_not() {
         assert_eq!(scenes.map(|(scene, _)| scene), [0, 1].map(|i| format!("{HOUSE}_region{i}")));
         assert_eq!(scenes.map(|(_, recorded)| recorded), [true, false]);
     }
-    // As downloaded: the room that frames see, with the pictures of the whole scan.
+    // As downloaded: the room that frames see, with the pictures of the whole scan. The other room has no valid view.
     let scans = extracted.join("v1/scans");
-    fs::remove_file(scans.join(HOUSE).join("region_segmentations/region1.ply")).unwrap();
     put(extracted.join("v1/metadata/category_mapping.tsv"), MATTERPORT_TABLE);
     let report = eval(&scans, "matterport160");
     let by_hand = by_majority(&|category| is(category, sets[3].1));
     let expected = by_hand.into_iter().map(|(class, points)| (Preset::MATTERPORT160.labels[class].to_owned(), points));
     assert_eq!(points_of_class(&report), expected.collect());
     assert_eq!(report["scenes"][0]["recorded"], true);
+    let without =
+        |report: &Value| report["skipped"].as_array().unwrap().iter().map(|s| s["scene"].clone()).collect::<Vec<_>>();
+    assert_eq!(without(&report), [format!("{HOUSE}_region1")]);
+    // The published code takes all frames of a room, not every 20th.
+    let report = eval_as(&scans, "matterport160", "reference");
+    assert_eq!((report["scenes"][0]["views"].as_u64(), without(&report).len()), (Some(4), 1));
 
     // Damage in an archive is found by its checksum and named.
     let archive = zipped.join(HOUSE).join("undistorted_color_images.zip");

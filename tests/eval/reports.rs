@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::corner::corner;
 use crate::labelled_corner::{BOX, FLOOR, Made, SHOWER_CURTAIN, STEP, TABLE, WALL, write_recording, write_scene};
+use crate::prepared::write_prepared;
 use crate::weights::weight_files;
 
 fn run(arguments: &[&str]) -> Output {
@@ -258,4 +259,122 @@ fn of_a_data_set_the_test_part_is_counted() {
     }
     succeed(&["eval", text(&data), "-o", text(&report)]);
     assert!(!report.join(".partial-old").exists() && report.join("mine.txt").exists());
+}
+
+#[test]
+fn a_data_set_without_a_test_part_is_asked_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    write_scene(&data.join("train/a"), "a", TABLE, 1.0);
+    write_scene(&data.join("val/b"), "b", TABLE, 1.0);
+    let err = fail(&["eval", text(&data), "-o", text(&report)]);
+    assert!(err.contains("no test in this folder; it has train and val: give the one that is meant"), "{err}");
+    assert!(!report.exists());
+    let (out, _) = succeed(&["eval", text(&data.join("val")), "-o", text(&report), "--dry-run"]);
+    assert!(out.contains("would evaluate b") && !out.contains("would evaluate a"), "{out}");
+}
+
+#[test]
+fn a_scene_without_a_valid_view_is_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    write_scene(&data, "drawn", TABLE, 1.0);
+    let scene = data.join("scene0004_00");
+    write_scene(&scene, "scene0004_00_vh_clean_2", TABLE, 1.0);
+    write_recording(&scene, 3);
+    // The published code takes every 20th frame: of three the first, whose pose is lost here.
+    let lost = "-inf -inf -inf -inf\n".repeat(4);
+    fs::write(scene.join("pose/0.txt"), lost).unwrap();
+    let (out, err) = succeed(&["eval", text(&data), "-o", text(&report), "--compat", "reference"]);
+    assert!(out.contains("1 scene without a valid view, left out: scene0004_00"), "{out}");
+    assert!(err.contains("scene0004_00: left out: "), "{err}");
+    let whole = json(&report.join("report.json"));
+    assert_eq!((whole["num_scenes"].as_u64(), whole["failed"].as_array().map(Vec::len)), (Some(1), Some(0)));
+    assert_eq!(whole["skipped"][0]["scene"], "scene0004_00");
+    let markdown = fs::read_to_string(report.join("report.md")).unwrap();
+    assert!(markdown.contains("## Scenes without a valid view\n\n- scene0004_00: "), "{markdown}");
+    // A frame that cannot be read is damage: the scene fails.
+    fs::remove_dir_all(&report).unwrap();
+    write_recording(&scene, 1);
+    for other in ["1", "2"] {
+        fs::remove_file(scene.join(format!("color/{other}.jpg"))).unwrap();
+    }
+    let depth = fs::read(scene.join("depth/0.png")).unwrap();
+    fs::write(scene.join("depth/0.png"), &depth[..depth.len() / 2]).unwrap();
+    let err = fail(&["eval", text(&data), "-o", text(&report), "--compat", "reference"]);
+    assert!(err.contains("scene0004_00"), "{err}");
+}
+
+#[test]
+fn scenes_of_openscenes_data_are_counted_with_the_pictures_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("scannet_3d"), folder.path().join("report"));
+    let made = write_scene(&folder.path().join("made"), "made", TABLE, 1.0);
+    let cloud = PointCloud::read(&made.scan).unwrap();
+    // Classes of ScanNet's 20: wall, floor, table, shower curtain; 255 for none.
+    let class = |&label: &u16| match label {
+        WALL => 0.0,
+        FLOOR => 1.0,
+        TABLE => 6.0,
+        SHOWER_CURTAIN => 15.0,
+        _ => 255.0,
+    };
+    let labels: Vec<f64> = made.labels.iter().map(class).collect();
+    for name in ["scene0001_00", "scene0002_00"] {
+        let path = data.join("val").join(format!("{name}_vh_clean_2.pth"));
+        write_prepared(&path, &cloud.positions, cloud.colors.as_ref().unwrap(), &labels);
+    }
+    write_recording(&folder.path().join("scannet_2d/scene0002_00"), 2);
+    succeed(&["eval", text(&data.join("val")), "-o", text(&report)]);
+    let whole = json(&report.join("report.json"));
+    let scenes: Vec<(&str, bool)> = whole["scenes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|scene| (scene["scene"].as_str().unwrap(), scene["recorded"] == true))
+        .collect();
+    assert_eq!(scenes, [("scene0001_00", false), ("scene0002_00", true)]);
+    let points = |class: usize| whole["purified"]["classes"][class]["points"].as_u64().unwrap();
+    let by_hand = |label: u16| 2 * made.labels.iter().filter(|&&l| l == label).count() as u64;
+    assert_eq!([points(0), points(1), points(6), points(15)], [WALL, FLOOR, TABLE, SHOWER_CURTAIN].map(by_hand));
+    // The labels are those of another set.
+    let other = folder.path().join("other");
+    let err = fail(&["eval", text(&data), "-o", text(&other), "--preset", "scannet200"]);
+    assert!(err.contains("--label-ids class"), "{err}");
+}
+
+#[test]
+fn novel_classes_can_be_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    write_scene(&data, "a", TABLE, 1.0);
+    let classes = |whole: &Value| {
+        let groups = whole["purified"]["groups"].as_array().unwrap();
+        groups.iter().map(|group| (group["name"].as_str().unwrap().to_owned(), group["classes"].clone())).collect()
+    };
+    let arguments = ["eval", text(&data), "-o", text(&report)];
+    succeed(&arguments);
+    let (_, err) = succeed(&[&arguments[..], &["--novel", "table,wall"]].concat());
+    assert!(err.contains("done before"), "which classes are novel needs no new labels: {err}");
+    let found: Vec<(String, Value)> = classes(&json(&report.join("report.json")));
+    assert_eq!((found[1].0.as_str(), found[2].0.as_str()), ("base", "novel"));
+    assert_eq!((found[1].1.as_array().unwrap().len(), &found[2].1), (17, &serde_json::json!([0, 6])));
+    assert!(fail(&[&arguments[..], &["--novel", "sky"]].concat()).contains("'sky' is no class"));
+    let err = fail(&[&arguments[..], &["--only", "scannet-val"]].concat());
+    assert!(err.contains("scannet-val: 312 of its 312 scenes are not in"), "{err}");
+}
+
+#[test]
+fn two_prompts_are_those_of_the_published_code_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    write_scene(&data, "a", TABLE, 1.0);
+    let labels = |arguments: &[&str]| {
+        let _ = fs::remove_dir_all(&report);
+        succeed(&[&["eval", text(&data), "-o", text(&report), "--preset", "matterport21"], arguments].concat());
+        let whole = json(&report.join("report.json"));
+        [14, 19].map(|class| whole["about"]["labels"][class].as_str().unwrap().to_owned())
+    };
+    assert_eq!(labels(&[]), ["refrigerator", "other"]);
+    assert_eq!(labels(&["--compat", "reference"]), ["refridgerator", "otherfurniture"]);
 }

@@ -240,6 +240,9 @@ fn of_a_data_set_the_training_part_is_selected_from() {
     stdout(&geopurify(&["select", &data, "-o", &out, "--metrics-out", &metrics]));
     let rows = read_table(&folder.at("metrics.tsv")).unwrap();
     assert_eq!(rows.iter().map(|row| &*row.scene).collect::<Vec<_>>(), ["a_vh_clean_2"]);
+    std::fs::rename(folder.at("data/train"), folder.at("data/val")).unwrap();
+    let message = failure(&["select", &data, "-o", &out]);
+    assert!(message.contains("no train in this folder; it has val and test"), "{message}");
 }
 
 #[test]

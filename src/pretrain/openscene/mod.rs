@@ -214,9 +214,9 @@ impl OpenSceneTask {
                 expected: "the width of the text encoder",
             });
         }
-        let mut validation = find_rooms(&rooms.join("val"))?;
+        let mut validation = find_rooms(rooms, "val")?;
         validation.truncate(settings.validation_rooms);
-        let mut rooms = find_rooms(&rooms.join("train"))?;
+        let mut rooms = find_rooms(rooms, "train")?;
         rooms.truncate(settings.training_rooms);
         let rooms = rooms.into_iter().map(|room| (room, OnceLock::new())).collect();
         let words = Preset::SCANNET20.words();

@@ -158,9 +158,9 @@ impl SonataTask {
     /// As [`SonataSettings::validate`] and [`find_rooms`].
     pub fn new(settings: SonataSettings, rooms: &Path, device: &Device) -> Result<Self, PretrainError> {
         settings.validate()?;
-        let mut validation = find_rooms(&rooms.join("val"))?;
+        let mut validation = find_rooms(rooms, "val")?;
         validation.truncate(settings.validation_rooms);
-        let mut rooms = find_rooms(&rooms.join("train"))?;
+        let mut rooms = find_rooms(rooms, "train")?;
         rooms.truncate(settings.training_rooms);
         Ok(Self { settings, rooms, validation, device: device.clone().without_autodiff() })
     }

@@ -28,13 +28,13 @@ pub(super) struct Blob {
 const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 const LEGACY_PROTOCOL: i64 = 1001;
 
-/// Detects the container and takes it apart.
-pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Opened, WeightsError> {
+/// Detects the container and takes it apart. Its pickle may have `most` bytes.
+pub(super) fn open(path: &Path, bytes: &[u8], most: usize) -> Result<Opened, WeightsError> {
     if bytes.starts_with(b"PK\x03\x04") {
-        return open_zip(path, bytes);
+        return open_zip(path, bytes, most);
     }
     if bytes.starts_with(LEGACY_MAGIC) {
-        return open_legacy(path, bytes);
+        return open_legacy(path, bytes, most);
     }
     let reason = if bytes.is_empty() {
         "the file is empty"
@@ -60,11 +60,11 @@ fn pickle_error(path: &Path, start: usize, error: PickleError) -> WeightsError {
 
 /// Reads the older stream: magic number, protocol, system, the object, the list of storage keys,
 /// then per key an element count (i64) and the elements.
-fn open_legacy(path: &Path, bytes: &[u8]) -> Result<Opened, WeightsError> {
+fn open_legacy(path: &Path, bytes: &[u8], most: usize) -> Result<Opened, WeightsError> {
     let mut at = LEGACY_MAGIC.len();
     let mut next = || {
         let start = at;
-        let pickle = Pickle::parse(&bytes[start..]).map_err(|error| pickle_error(path, start, error))?;
+        let pickle = Pickle::parse(&bytes[start..], most).map_err(|error| pickle_error(path, start, error))?;
         at += pickle.len;
         Ok::<_, WeightsError>(pickle)
     };
@@ -152,7 +152,7 @@ struct Entry {
 ///
 /// Entries must be stored, as torch.save writes them. An entry is then never larger than the
 /// file, and no small file can ask for much memory.
-fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, WeightsError> {
+fn open_zip(path: &Path, bytes: &[u8], most: usize) -> Result<Opened, WeightsError> {
     let located = ZipArchive::with_max_search_space(END_RECORD_REACH).locate_in_slice(bytes);
     let archive = located.map_err(|(_, error)| {
         let reason = format!("the archive's directory cannot be found; the file may be cut off ({error})");
@@ -196,7 +196,7 @@ fn open_zip(path: &Path, bytes: &[u8]) -> Result<Opened, WeightsError> {
     };
     let start = pickled.range.start;
     verify(path, bytes, "data.pkl", &pickled)?;
-    let pickle = Pickle::parse(&bytes[pickled.range]).map_err(|error| pickle_error(path, start, error))?;
+    let pickle = Pickle::parse(&bytes[pickled.range], most).map_err(|error| pickle_error(path, start, error))?;
     for storage in pickle.storages() {
         let needed = storage.numel * storage.element_size;
         if let Some(blob) = storages.get(&*storage.key)

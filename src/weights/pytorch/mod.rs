@@ -6,7 +6,9 @@
 //! The number of pickle operations is limited. The tensors asked for may together take at most eight
 //! times the file's size, because a view with stride 0 turns one element into any number.
 
+mod arrays;
 mod container;
+mod numpy;
 mod pickle;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,8 +20,9 @@ use serde_json::Value as Json;
 use super::tensor::{floats_from_le, ints_from_le};
 use super::{HostTensor, IntTensor, Inventory, StateDict, TensorInfo, WeightsError};
 use crate::files::{Budget, MappedFile};
+pub use arrays::{Item, NumberArray, read_items};
 use container::Blob;
-use pickle::{Id, Pickle, Tensor, Value};
+use pickle::{Id, MAX_BYTES, Pickle, Tensor, Value};
 
 /// Names under which training scripts put the weights, in the order they are tried.
 const STATE_DICT_KEYS: [&str; 3] = ["model_state_dict", "state_dict", "model"];
@@ -70,9 +73,13 @@ pub struct Checkpoint {
 /// read: [`WeightsError::WrongFormat`], [`WeightsError::Unsupported`],
 /// [`WeightsError::Malformed`], [`WeightsError::Checksum`].
 pub fn read_pytorch(path: impl AsRef<Path>) -> Result<Checkpoint, WeightsError> {
-    let path = path.as_ref();
+    open_at_most(path.as_ref(), MAX_BYTES)
+}
+
+/// Opens a file of `torch.save` whose pickle may have `most` bytes.
+fn open_at_most(path: &Path, most: usize) -> Result<Checkpoint, WeightsError> {
     let bytes = MappedFile::open(path).map_err(|error| WeightsError::io(path, error))?;
-    let opened = container::open(path, &bytes)?;
+    let opened = container::open(path, &bytes, most)?;
     Ok(Checkpoint { path: path.to_path_buf(), bytes, pickle: opened.pickle, storages: opened.storages })
 }
 
@@ -410,6 +417,10 @@ impl Checkpoint {
             | Value::Global(_)
             | Value::Storage(_)
             | Value::Tensor(_)
+            | Value::Bytes(_)
+            | Value::Letters(_)
+            | Value::ArrayType(_)
+            | Value::Array(_)
             | Value::Opaque(_) => Json::Null,
         })
     }

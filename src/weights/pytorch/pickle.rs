@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::Dtype;
+use super::numpy::{Array, ArrayType};
 use crate::files::Budget;
 
 /// Index of a value in the arena.
@@ -19,8 +20,8 @@ pub(super) type Id = u32;
 /// Most operations in one pickle. Checkpoints of the models read here have some 10^4; each
 /// costs at most about 60 bytes of memory.
 const MAX_OPS: usize = 4_000_000;
-/// Most bytes in one pickle, which bounds its strings.
-const MAX_BYTES: usize = 64 << 20;
+/// Most bytes in the pickle of a checkpoint, which bounds its strings.
+pub(super) const MAX_BYTES: usize = 64 << 20;
 /// Most bytes in the name of a class, for names are quoted in messages.
 const MAX_NAME: usize = 256;
 /// Most tensors and storage references in one pickle; they are the largest values.
@@ -61,6 +62,13 @@ pub(super) enum Value {
     Global(Arc<str>),
     Storage(Box<Storage>),
     Tensor(Box<Tensor>),
+    Bytes(Arc<[u8]>),
+    /// Bytes written as a string, one letter each, by its value.
+    Letters(Id),
+    /// Element type of NumPy's arrays.
+    ArrayType(ArrayType),
+    /// An array of NumPy; `None` until its content is set, and for content that is not read.
+    Array(Option<Box<Array>>),
     /// Anything without a meaning here, by the name of its class or callable.
     Opaque(Arc<str>),
 }
@@ -119,17 +127,18 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Interprets the pickle at the start of `bytes`.
-    pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Self, PickleError> {
+    /// Interprets the pickle at the start of `bytes`, which may take `most` bytes.
+    pub(super) fn parse(bytes: &[u8], most: usize) -> std::result::Result<Self, PickleError> {
+        let bytes = &bytes[..bytes.len().min(most)];
         let mut machine = Machine {
-            bytes: &bytes[..bytes.len().min(MAX_BYTES)],
+            bytes,
             at: 0,
             values: Vec::new(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
             num_tensors: 0,
-            copied: Budget::new(bytes.len().min(MAX_BYTES) as u64, COPIED_PER_BYTE, COPIED_FLOOR),
+            copied: Budget::new(bytes.len() as u64, COPIED_PER_BYTE, COPIED_FLOOR),
         };
         match machine.run() {
             Ok(root) => Ok(Self { root, len: machine.at, values: machine.values }),
@@ -194,6 +203,9 @@ impl Pickle {
             Value::Scripted(module) => &module.class,
             Value::Storage(_) => "torch storage",
             Value::Tensor(_) => "torch.Tensor",
+            Value::Bytes(_) | Value::Letters(_) => "bytes",
+            Value::ArrayType(_) => "numpy.dtype",
+            Value::Array(_) => "numpy.ndarray",
         }
     }
 }
@@ -285,9 +297,9 @@ impl<'a> Machine<'a> {
                 // Python 2 strings, which may hold any bytes.
                 b'U' => self.raw_string::<1>()?,
                 b'T' => self.raw_string::<4>()?,
-                b'C' => self.skip_bytes::<1>()?,
-                b'B' => self.skip_bytes::<4>()?,
-                0x8e | 0x96 => self.skip_bytes::<8>()?,
+                b'C' => self.bytes::<1>()?,
+                b'B' => self.bytes::<4>()?,
+                0x8e | 0x96 => self.bytes::<8>()?,
 
                 b'(' => self.marks.push(self.stack.len()),
                 b')' => self.push(Value::Tuple(Vec::new()))?,
@@ -404,13 +416,10 @@ impl<'a> Machine<'a> {
                     let callable = self.pop()?;
                     self.call(callable, arguments)?;
                 }
-                // BUILD sets attributes. They matter in a module of TorchScript only: a dictionary keeps its items.
                 b'b' => {
                     let state = self.pop()?;
                     let object = self.top()?;
-                    if let Some(Value::Scripted(module)) = self.values.get_mut(object as usize) {
-                        module.attributes = Some(state);
-                    }
+                    self.build(object, state)?;
                 }
                 _ => return Err(format!("unknown or unsupported opcode 0x{op:02x}")),
             }
@@ -465,9 +474,9 @@ impl<'a> Machine<'a> {
         self.push(value)
     }
 
-    fn skip_bytes<const N: usize>(&mut self) -> Result<()> {
-        self.counted::<N>()?;
-        self.push(Value::Opaque("bytes".into()))
+    fn bytes<const N: usize>(&mut self) -> Result<()> {
+        let bytes = self.counted::<N>()?.into();
+        self.push(Value::Bytes(bytes))
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
@@ -575,12 +584,60 @@ impl<'a> Machine<'a> {
                 self.stack.push(*sizes);
                 return Ok(());
             }
+            ("_codecs.encode", [text, _]) if matches!(self.get(*text), Value::Str(_)) => Value::Letters(*text),
+            ("numpy.dtype", [element, ..]) => match self.get(*element) {
+                Value::Str(element) => {
+                    ArrayType::parse(element).map_or_else(|| Value::Opaque(name.clone()), Value::ArrayType)
+                }
+                _ => Value::Opaque(name.clone()),
+            },
+            ("numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _) => Value::Array(None),
             (class, []) if class.starts_with(SCRIPTED) => {
                 Value::Scripted(Box::new(Scripted { class: name.clone(), attributes: None }))
             }
             _ => Value::Opaque(name.clone()),
         };
         self.push(value)
+    }
+
+    /// Sets the state of an object. It matters for modules of TorchScript and arrays only: a dictionary keeps its
+    /// items.
+    fn build(&mut self, object: Id, state: Id) -> Result<()> {
+        let built = match (self.get(object), self.get(state)) {
+            (Value::ArrayType(element), Value::Tuple(state)) => {
+                let order = state.get(1).map(|order| self.get(*order));
+                let is_big = matches!(order, Some(Value::Str(order)) if **order == *">");
+                Value::ArrayType(element.ordered(is_big))
+            }
+            (Value::Array(_), Value::Tuple(state)) => Value::Array(self.array(state)?.map(Box::new)),
+            _ => {
+                if let Some(Value::Scripted(module)) = self.values.get_mut(object as usize) {
+                    module.attributes = Some(state);
+                }
+                return Ok(());
+            }
+        };
+        if let Some(value) = self.values.get_mut(object as usize) {
+            *value = built;
+        }
+        Ok(())
+    }
+
+    /// `(version, shape, element type, column-major, bytes)`; `None` for content that is not read.
+    fn array(&self, state: &[Id]) -> Result<Option<Array>> {
+        let &[_, shape, element, is_fortran, data] = state else { return Ok(None) };
+        let (Value::ArrayType(element), Value::Bytes(_) | Value::Letters(_)) = (self.get(element), self.get(data))
+        else {
+            return Ok(None);
+        };
+        let shape = self.sizes(shape, "an array's shape")?;
+        let numel = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+        let numel = numel.ok_or_else(|| format!("an array of shape {shape:?} overflows"))?;
+        let is_fortran = matches!(self.get(is_fortran), Value::Bool(true)) && shape.len() > 1;
+        if is_fortran && shape.len() != 2 {
+            return Ok(None);
+        }
+        Ok(Some(Array { shape, numel, element: *element, is_fortran, data }))
     }
 
     fn dict_of_pairs(&mut self, items: Id) -> Result<Value> {
@@ -759,7 +816,7 @@ mod tests {
     use super::*;
 
     fn root(bytes: &[u8]) -> (Pickle, Id) {
-        let pickle = Pickle::parse(bytes).unwrap();
+        let pickle = Pickle::parse(bytes, MAX_BYTES).unwrap();
         let root = pickle.root();
         (pickle, root)
     }
@@ -812,7 +869,7 @@ mod tests {
         let mut bytes = b"c".to_vec();
         bytes.resize(MAX_NAME + 1, b'a');
         bytes.extend(b"\na\n.");
-        assert!(Pickle::parse(&bytes).is_err());
+        assert!(Pickle::parse(&bytes, MAX_BYTES).is_err());
     }
 
     #[test]
@@ -841,7 +898,7 @@ mod tests {
             b"NQ.",
             b"K\x01(0a.",
         ] {
-            assert!(Pickle::parse(bytes).is_err(), "{bytes:?}");
+            assert!(Pickle::parse(bytes, MAX_BYTES).is_err(), "{bytes:?}");
         }
     }
 }
