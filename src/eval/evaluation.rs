@@ -129,7 +129,7 @@ impl Evaluation {
         };
         let labels: Vec<String> = preset.labels[..protocol.num_classes].iter().map(|&label| label.to_owned()).collect();
         let colors = preset.colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
-        let LabelOptions { sharpness, threshold, seed, voxel, neighbors, views, .. } = options;
+        let LabelOptions { image_model, sharpness, threshold, seed, voxel, neighbors, views, .. } = options;
         let used = json!({
             "label_ids": if nyu40.is_some() { "nyu40" } else { "class" },
             "field": settings.field.as_deref().unwrap_or("auto"), "ignore": settings.ignore,
@@ -140,6 +140,7 @@ impl Evaluation {
             std::fs::create_dir_all(&path).map_err(|source| EvaluationError::Folder { path, source })?;
         }
         let words = Words { labels, colors, background: Vec::new() };
+        let words = if image_model.background_competes() { words.with_background() } else { words };
         Ok(Self { settings, protocol, words, nyu40, used, key: Json::Null })
     }
 
@@ -160,11 +161,12 @@ impl Evaluation {
         let plan = labeller.plan();
         self.used["size"] = labeller.views().size().into();
         self.used["method"] = plan.method.to_string().into();
+        self.used["image_model"] = plan.image_model.to_string().into();
         self.used["iterations"] = plan.iterations.into();
         self.used["affinities"] = plan.affinities.to_json();
         let mut key = json!({
             "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": self.protocol,
-            "labels": self.words.labels, "nyu40": self.nyu40, "settings": self.used,
+            "labels": self.words.labels, "background": self.words.background, "nyu40": self.nyu40, "settings": self.used,
         });
         if let (Json::Object(key), Json::Object(of_labeller)) = (&mut key, labeller.key()) {
             key.extend(of_labeller);

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::clip::{ClipTextConfig, HuggingFaceClip, is_hugging_face};
-use super::lseg::LSegConfig;
+use super::lseg::{LSegConfig, WithClip};
 use super::minkunet::MinkUnetConfig;
 use super::sonata::SonataConfig;
 use super::student::StudentConfig;
@@ -40,6 +40,8 @@ pub struct ModelKind {
     unused: &'static [(&'static str, &'static str)],
 }
 
+/// The model that may take its text side from another file.
+const LSEG: &str = "lseg";
 /// Licence of weights whose terms nobody stated.
 const UNKNOWN: &str = "unknown";
 
@@ -86,7 +88,7 @@ pub const MODELS: &[ModelKind] = &[
         unused: MinkUnetConfig::UNUSED,
     },
     ModelKind {
-        name: "lseg",
+        name: LSEG,
         config_key: None,
         recognises: LSegConfig::recognises,
         plan: |given, shape| {
@@ -146,6 +148,8 @@ pub struct ImportOptions {
     pub licence: Option<String>,
     /// Origin of the weights to record, instead of the registry's.
     pub origin: Option<String>,
+    /// File with CLIP's text side, for an LSeg that lacks it.
+    pub clip: Option<PathBuf>,
     /// If true, keys that the model does not know are skipped instead of being an error.
     pub allow_unused: bool,
 }
@@ -200,6 +204,22 @@ pub enum ImportError {
         /// The model it belongs to.
         found: &'static str,
     },
+    /// An LSeg lacks the text side that belongs to it.
+    #[error(
+        "{}: this LSeg lacks CLIP's text side; import it with one: geopurify weights import lseg {} --clip ViT-B-32.pt",
+        path.display(),
+        path.display()
+    )]
+    NoText {
+        /// File concerned.
+        path: PathBuf,
+    },
+    /// A text side was given for a model that is not LSeg.
+    #[error("{model} has no use for --clip: only LSeg takes CLIP's text side")]
+    NoUseForClip {
+        /// The model asked for.
+        model: &'static str,
+    },
     /// The configuration is not valid for the model.
     #[error("{}: {reason}", path.display())]
     Config {
@@ -243,7 +263,13 @@ pub fn import(
     // A file exported by a store has a manifest that describes it.
     let of_store = Manifest::within(&weights);
     let own_config = if options.config.is_none() { own_config(&weights, kind)? } else { None };
-    let mut weights = in_own_names(&mut weights);
+    let mut clip = options.clip.as_deref().map(WeightsFile::open).transpose()?;
+    let own = in_own_names(&mut weights);
+    let mut weights: Box<dyn TensorSource + '_> = match &mut clip {
+        Some(clip) if kind.name == LSEG => Box::new(WithClip::new(own, in_own_names(clip))),
+        Some(_) => return Err(ImportError::NoUseForClip { model: kind.name }),
+        None => own,
+    };
     let inventory = weights.inventory().into_owned();
 
     // A tensor without elements may declare any extents, so it is ignored. The others are limited by the
@@ -254,6 +280,9 @@ pub fn import(
     {
         let path = file.to_path_buf();
         return Err(ImportError::OtherModel { path, expected: kind.name, found: other.name });
+    }
+    if kind.name == LSEG && LSegConfig::lacks_text(&shapes) {
+        return Err(ImportError::NoText { path: file.to_path_buf() });
     }
     let (given, given_in) = match &options.config {
         Some(path) => (Some(read_config(path)?), path.as_path()),
@@ -294,7 +323,8 @@ pub fn import(
         source_sha256,
         imported: today(),
     };
-    let notes = notes(&manifest, published);
+    let mut notes = notes(&manifest, published);
+    notes.extend(options.clip.as_ref().map(|clip| format!("the text side is that of {}", clip.display())));
     let installed = store.install(name, &mut &mut *weights, &keys, &manifest, progress)?;
     Ok(Imported { installed, replaced, report, skipped, notes })
 }
