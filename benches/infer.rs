@@ -13,7 +13,9 @@ use geopurify::models::student::AffinityPredictor;
 use geopurify::models::xdecoder::XDecoder;
 use geopurify::ops::conv2d::Precision;
 use geopurify::ops::project::Visibility;
-use geopurify::pipeline::{Compat, Encoders, Models, Options, Scene, SceneViews, ViewOptions, Views, infer};
+use geopurify::pipeline::{
+    Compat, Encoders, ImageModel, Models, Options, Scene, SceneViews, ViewOptions, Views, infer,
+};
 use geopurify::purify::{Affinities, Settings};
 use geopurify::stages::{StageTimer, peak_memory};
 use geopurify::views::render::Renderer;
@@ -81,7 +83,12 @@ fn main() -> Result<()> {
     let words = ["wall", "floor", "ceiling", "table", "chair", "lamp", "box", "door"].map(str::to_owned);
     let text = xdecoder.embed_text(&words)?;
     let affinities = Affinities::Learned { student: &student, config: student_config };
-    let models = Models { encoders: Encoders::Views(&xdecoder), affinities, text: &text, num_labels: words.len() };
+    let models = Models {
+        encoders: Encoders::Views(ImageModel::XDecoder(&xdecoder)),
+        affinities,
+        text: &text,
+        num_labels: words.len(),
+    };
     let views = ViewOptions {
         compat: Compat::Fixed,
         longest: 648,

@@ -12,7 +12,7 @@ use crate::eval::truth::Truth;
 use crate::gpu::Selected;
 use crate::labels::{Preset, Protocol, nyu40_from_class, read_labels};
 use crate::models::xdecoder::{TextEmbeddings, XDecoder};
-use crate::pipeline::{ViewEncoder, encode_views, voxel_size_for_training};
+use crate::pipeline::{ImageModel, ViewEncoder, encode_views, voxel_size_for_training};
 use crate::purify::{self, FeatureSource as _, Voxelized, voxel_means};
 use crate::session::{
     Network, OpenXDecoder, Opened, Placed, Source, TextModel, ViewSettings, ViewSource, WeightsOrigin, embed_words,
@@ -132,12 +132,11 @@ impl<'a> RoomLifter<'a> {
         let device = &self.selected.device;
         let placed = Placed::new(&scan, ViewSource::of(dataset.as_deref()), &self.views, device)?;
         let options = self.views.view_options();
-        let encoder = ViewEncoder { model: &self.xdecoder, text: &self.text };
+        let encoder = ViewEncoder { model: ImageModel::XDecoder(&self.xdecoder), text: &self.text };
         let (lifted, report) = encode_views(placed.views(&scan), encoder, &options, device, timer, &mut |_| Ok(()))?;
         let settings = purify::Settings { voxel_size: voxel_size_for_training(&scan).0, ..self.settings.purify };
         let voxelized = voxel_means(&scan.to_purify(), &lifted, settings, device, timer)?;
-        let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < protocol.num_classes);
-        let label: Vec<i32> = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
+        let label = lifted.labels(&self.words(), protocol.num_classes)?;
         Ok(LiftedRoom {
             num_channels: lifted.num_channels(),
             voxelized: Voxelized { voxel_from_point: scan.for_all_points(voxelized.voxel_from_point, -1), ..voxelized },

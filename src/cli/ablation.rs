@@ -22,7 +22,7 @@ use crate::distill::{self, Config, PrepareSettings};
 use crate::gpu::DeviceSelection;
 use crate::labels::{Preset, Protocol};
 use crate::purify;
-use crate::session::{Network, Networks};
+use crate::session::{ImageModelKind, Network, Networks};
 
 /// Arguments of `ablation`.
 #[derive(clap::Args, Debug)]
@@ -119,6 +119,7 @@ pub(super) fn run(args: &AblationArgs) -> Result<()> {
     let selected = session.device();
     let prepare = PrepareSettings {
         views: args.viewing.settings(),
+        image_model: ImageModelKind::XDecoder,
         networks,
         words: args.preset.words(),
         cache: args.cache.folder()?,

@@ -76,7 +76,7 @@ pub(super) fn run(args: &EncodeArgs) -> Result<()> {
     let scene = Scene::read(&args.scan)?;
     timer.lap("read scan");
     let up = args.up.map(DVec3::from);
-    let encoded = session.encode(&scene, args.voxel, up, &mut timer).or_configuration("--teacher-config");
+    let encoded = session.encode(&scene, args.voxel, up, &mut timer).or_configuration();
     let Encoded { encoding, voxel_size, up, mut notes } =
         encoded.with_context(|| format!("encoding {}", args.scan.display()))?;
 

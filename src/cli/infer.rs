@@ -21,6 +21,7 @@ use crate::files::is_full;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
 use crate::labels::{Preset, asprs_class};
+use crate::models::xdecoder::TextEmbeddings;
 use crate::pipeline::{PipelineError, SUMMARY_FILE, ScanColors, ScanOptions, Scene, SeenView, Summary};
 use crate::session::{
     Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, holds_only_results, scenes_at, stem,
@@ -50,7 +51,7 @@ pub(super) struct InferArgs {
     #[arg(long, value_name = "NAME")]
     preset: Option<Preset>,
     /// Words for things that do not matter; points nearest to them stay unlabelled [default: background with
-    /// --words, none with --preset]
+    /// --words, none with --preset; background with --image-model lseg]
     #[arg(long, value_name = "WORDS")]
     background: Option<String>,
     /// Label every point by its nearest word, without a background
@@ -141,6 +142,7 @@ fn words_of(args: &InferArgs) -> Result<Words> {
             Words { background, ..labels }
         }
         None if args.no_background => labels.without_background(),
+        None if args.labelling.options().image_model.background_competes() => labels.with_background(),
         None => labels,
     };
     Ok(labels)
@@ -454,9 +456,9 @@ impl Run<'_> {
         if let Some(folder) = &views_folder {
             create_folder(folder)?;
         }
-        let words = &self.labeller.text().labels;
+        let text = self.labeller.text();
         let mut save_view = |seen: &SeenView<'_>| match &views_folder {
-            Some(folder) => save_view(folder, seen, words),
+            Some(folder) => save_view(folder, seen, text),
             None => Ok(()),
         };
         if let Some(note) = self.replaced(output) {
@@ -487,10 +489,11 @@ fn saved_views(folder: &Path, output: &Path, args: &InferArgs) -> PathBuf {
     }
 }
 
-fn save_view(folder: &Path, seen: &SeenView<'_>, words: &[String]) -> Result<(), PipelineError> {
+fn save_view(folder: &Path, seen: &SeenView<'_>, text: &TextEmbeddings) -> Result<(), PipelineError> {
     let name = seen.name.replace(['/', '\\'], "-");
     write_png(&folder.join(format!("{name}.png")), seen.image)?;
-    let labelled = labelled_picture(seen.image, &seen.view.label_from_pixel()?, words, &Style::default())?;
+    let labels = seen.view.label_from_pixel(text)?;
+    let labelled = labelled_picture(seen.image, &labels, &text.labels, &Style::default())?;
     Ok(write_png(&folder.join(format!("{name}-labels.png")), &labelled)?)
 }
 

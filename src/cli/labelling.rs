@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::affinities::AffinityArgs;
-use super::networks::{ClipArgs, WayOut as _, XDecoderArgs, open_session, write_used};
+use super::networks::{ClipArgs, ImageModelArgs, WayOut as _, open_session, write_used};
 use super::numbers::{cosine, iterations, length, neighbors, share, turns};
 use super::progress::Bars;
 use super::viewing::ViewingArgs;
@@ -62,7 +62,7 @@ pub(super) struct LabellingArgs {
     #[command(flatten)]
     viewing: ViewingArgs,
     #[command(flatten)]
-    xdecoder: XDecoderArgs,
+    image: ImageModelArgs,
     /// Weights of the student: a .pth of the reference, safetensors, or a name in the store [default: the
     /// store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
@@ -85,6 +85,7 @@ impl LabellingArgs {
     pub(super) fn options(&self) -> LabelOptions {
         LabelOptions {
             method: self.method,
+            image_model: self.image.kind(),
             share: self.share,
             turns: self.turns,
             ensemble: self.ensemble,
@@ -104,11 +105,12 @@ impl LabellingArgs {
     pub(super) fn networks(&self) -> Networks {
         let student = NetworkChoice { weights: self.student.clone(), config: None };
         let openscene = NetworkChoice { weights: self.openscene.clone(), config: self.openscene_config.clone() };
-        Networks { student, openscene, clip: self.clip.choice(), ..self.xdecoder.networks() }
+        Networks { student, openscene, clip: self.clip.choice(), ..self.image.networks() }
     }
 
     /// The networks that labelling needs.
     pub(super) fn needed(&self) -> Result<Vec<Network>> {
+        self.image.check()?;
         Ok(self.options().plan(&self.networks())?.networks)
     }
 
@@ -126,7 +128,7 @@ impl LabellingArgs {
         let mut bars = Bars::new();
         let mut progress = |stage, share| bars.show(stage, share);
         let mut timer = StageTimer::with_progress(&mut progress);
-        session.labeller(words, self.options(), &mut timer).or_configuration("--xdecoder-config")
+        session.labeller(words, self.options(), &mut timer).or_configuration()
     }
 }
 

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::say;
 use super::shown::plain;
 use super::weights::PrecisionArg;
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::ops::conv2d::Precision;
-use crate::session::{Network, NetworkChoice, Networks, Session, SessionError};
+use crate::session::{ImageModelKind, Network, NetworkChoice, Networks, Session, SessionError};
 
 /// Options for X-Decoder.
 #[derive(clap::Args, Clone, Debug)]
@@ -22,7 +22,7 @@ pub(super) struct XDecoderArgs {
     /// X-Decoder's configuration (JSON), if the shapes in the file do not determine it
     #[arg(long, value_name = "FILE")]
     xdecoder_config: Option<PathBuf>,
-    /// Precision of X-Decoder's weights in memory: f32 as in the reference, or f16 for half the memory
+    /// Precision of the image model's weights in memory: f32 as in the reference, or f16 for half the memory
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
 }
@@ -36,6 +36,61 @@ impl XDecoderArgs {
                 PrecisionArg::F16 => Precision::F16,
             },
             ..Networks::default()
+        }
+    }
+}
+
+/// Options for LSeg.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct LSegArgs {
+    /// Weights of LSeg: the published .ckpt, safetensors, or a name in the store [default: the store's `lseg`]
+    #[arg(long, value_name = "FILE|NAME")]
+    lseg: Option<PathBuf>,
+    /// LSeg's configuration (JSON), if the shapes in the file do not determine it
+    #[arg(long, value_name = "FILE")]
+    lseg_config: Option<PathBuf>,
+}
+
+impl LSegArgs {
+    pub(super) fn choice(&self) -> NetworkChoice {
+        NetworkChoice { weights: self.lseg.clone(), config: self.lseg_config.clone() }
+    }
+}
+
+/// Options for the model that sees pictures.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct ImageModelArgs {
+    /// Model that sees pictures: xdecoder finds masks and embeds them, lseg gives every pixel a feature in the space of
+    /// CLIP [default: xdecoder; lseg if its weights are given]
+    #[arg(long, value_name = "NAME")]
+    image_model: Option<ImageModelKind>,
+    #[command(flatten)]
+    xdecoder: XDecoderArgs,
+    #[command(flatten)]
+    lseg: LSegArgs,
+}
+
+impl ImageModelArgs {
+    pub(super) fn kind(&self) -> ImageModelKind {
+        let usual = if self.lseg.lseg.is_some() { ImageModelKind::LSeg } else { ImageModelKind::XDecoder };
+        self.image_model.unwrap_or(usual)
+    }
+
+    pub(super) fn networks(&self) -> Networks {
+        Networks { lseg: self.lseg.choice(), ..self.xdecoder.networks() }
+    }
+
+    /// Fails if weights of an image model are given that is not used.
+    pub(super) fn check(&self) -> Result<()> {
+        let given = [(ImageModelKind::XDecoder, &self.xdecoder.xdecoder), (ImageModelKind::LSeg, &self.lseg.lseg)];
+        match given.into_iter().find(|(kind, weights)| *kind != self.kind() && weights.is_some()) {
+            Some((unused, _)) => {
+                bail!(
+                    "--{unused} has no use: {} sees the pictures; --image-model {unused} chooses the other",
+                    self.kind()
+                )
+            }
+            None => Ok(()),
         }
     }
 }
@@ -112,17 +167,27 @@ pub(super) fn say_device(device: &Selected) {
 
 /// Adds to an error the option that takes the missing configuration.
 pub(super) trait WayOut<T> {
-    /// `option` is the option that takes the configuration's file.
-    fn or_configuration(self, option: &str) -> Result<T>;
+    /// The same result, its error with the option.
+    fn or_configuration(self) -> Result<T>;
 }
 
 impl<T> WayOut<T> for Result<T, SessionError> {
-    fn or_configuration(self, option: &str) -> Result<T> {
+    fn or_configuration(self) -> Result<T> {
         match self {
-            Err(error @ SessionError::NeedsConfiguration { .. }) => {
+            Err(error @ SessionError::NeedsConfiguration { model, .. }) => {
+                let option = configuration_option(model);
                 Err(error).context(format!("give the model's configuration with {option} FILE.json"))
             }
             other => Ok(other?),
         }
+    }
+}
+
+/// The option that takes the configuration of the network `model`.
+pub(super) fn configuration_option(model: &str) -> &'static str {
+    match model {
+        "sonata" => "--teacher-config",
+        "lseg" => "--lseg-config",
+        _ => "--xdecoder-config",
     }
 }

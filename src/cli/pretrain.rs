@@ -113,7 +113,7 @@ fn openscene(args: &OpenSceneArgs) -> Result<()> {
     let networks = xdecoder.networks().with_demo(&[Network::XDecoder]);
     let selected = run.device()?;
     let encoder = networks.open_xdecoder()?.load_text_encoder(&selected.device);
-    let encoder = encoder.or_configuration("--xdecoder-config")?;
+    let encoder = encoder.or_configuration()?;
     let training = settings.training.clone();
     let mut task = OpenSceneTask::new(settings, &run.rooms, &encoder, &selected.device)?;
     let [learnt, held_out] = task.num_rooms();

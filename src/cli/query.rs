@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::infer::beside;
-use super::networks::{ClipArgs, WayOut as _, XDecoderArgs, say_device};
+use super::networks::{ClipArgs, LSegArgs, WayOut as _, XDecoderArgs, say_device};
 use super::numbers::finite;
 use super::outputs::check_folder;
 use super::say;
@@ -47,6 +47,8 @@ pub(super) struct QueryArgs {
     #[command(flatten)]
     xdecoder: XDecoderArgs,
     #[command(flatten)]
+    lseg: LSegArgs,
+    #[command(flatten)]
     clip: ClipArgs,
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
@@ -76,11 +78,14 @@ pub(super) fn run(args: &QueryArgs) -> Result<()> {
     if let Some(output) = &args.output {
         check_folder(output)?;
     }
-    let session = Session::with(args.device, Networks { clip: args.clip.choice(), ..args.xdecoder.networks() })?;
+    let (clip, lseg) = (args.clip.choice(), args.lseg.choice());
+    let session = Session::with(args.device, Networks { clip, lseg, ..args.xdecoder.networks() })?;
     say_device(session.device());
     let answer = match session.query_above(&args.results, &args.question, args.level, &mut timer) {
-        Err(error @ SessionError::OtherWeights { .. }) => bail!("{error}; give those with --xdecoder or --clip"),
-        answer => answer.or_configuration("--xdecoder-config")?,
+        Err(error @ SessionError::OtherWeights { .. }) => {
+            bail!("{error}; give those with --xdecoder, --lseg or --clip")
+        }
+        answer => answer.or_configuration()?,
     };
     answer.notes.iter().for_each(|note| say::note(note));
     let cloud = args.output.clone().unwrap_or_else(|| args.results.join(format!("query-{}.ply", answer.slug())));

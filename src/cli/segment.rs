@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::networks::{WayOut as _, XDecoderArgs, open_session, write_used};
+use super::networks::{ImageModelArgs, WayOut as _, open_session, write_used};
 use super::outputs::check_folder;
 use super::say;
 use super::shown::json_lines;
@@ -19,7 +19,7 @@ use crate::gpu::DeviceSelection;
 use crate::images::draw::Style;
 use crate::images::{is_written, recognise_image};
 use crate::labels::Preset;
-use crate::session::{Network, PictureFiles, PictureOptions, SegmentedPicture, SessionError};
+use crate::session::{PictureFiles, PictureOptions, SegmentedPicture, SessionError};
 use crate::stages::{StageTimer, peak_memory};
 
 /// Benchmark whose classes are looked for if no words are given.
@@ -43,8 +43,8 @@ pub(super) struct SegmentArgs {
     /// Output file for the labelled picture, PNG or JPEG by its name; a folder for several pictures
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Also write the masks, embeddings and logits of the queries, and the query of each pixel (safetensors;
-    /// a folder for several pictures)
+    /// Also write what the model says (safetensors; a folder for several pictures): of X-Decoder the masks, embeddings
+    /// and logits of the queries, and the query of each pixel; of LSeg the features of the pixels
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
     /// Length of the longer edge of the pictures that the model sees; 0 keeps the pictures as they are
@@ -59,7 +59,7 @@ pub(super) struct SegmentArgs {
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     working_memory: u32,
     #[command(flatten)]
-    model: XDecoderArgs,
+    model: ImageModelArgs,
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     device: DeviceSelection,
@@ -110,6 +110,7 @@ fn pictures_of(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
+    args.model.check()?;
     let words = words_of(args)?;
     let images = pictures_of(&args.images)?;
     let outputs = Outputs::new(args, &images)?;
@@ -129,17 +130,18 @@ pub(super) fn run(args: &SegmentArgs) -> Result<ExitCode> {
             writeln!(out, "would label {}, to {}", image.display(), outputs.of(image).output.display())?;
         }
         writeln!(out, "words: {}", words.join(", "))?;
-        write_used(&mut out, args.device, &args.model.networks(), &[Network::XDecoder])?;
+        write_used(&mut out, args.device, &args.model.networks(), &[args.model.kind().network()])?;
         return Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
     let mut timer = StageTimer::default();
-    let session = open_session(args.device, args.model.networks(), &[Network::XDecoder])?;
+    let session = open_session(args.device, args.model.networks(), &[args.model.kind().network()])?;
     let options = PictureOptions {
+        image_model: args.model.kind(),
         longest: args.size.map(|size| size as usize),
         style: Style { opacity: args.opacity, ..Style::default() },
         working_bytes: u64::from(args.working_memory) << 20,
     };
-    let segmenter = session.segmenter(&words, options, &mut timer).or_configuration("--xdecoder-config")?;
+    let segmenter = session.segmenter(&words, options, &mut timer).or_configuration()?;
     segmenter.notes.iter().for_each(|note| say::note(note));
     let pictures: Vec<PictureFiles> = images.iter().map(|image| outputs.of(image)).collect();
     let mut failed = false;

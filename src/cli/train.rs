@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::cache::CacheArgs;
-use super::networks::{TeacherArgs, XDecoderArgs, open_session, write_used};
+use super::networks::{ImageModelArgs, TeacherArgs, configuration_option, open_session, write_used};
 use super::outputs::check_writable;
 use super::progress::{Bars, StepBar, step_message};
 use super::say;
@@ -104,7 +104,7 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) teacher: TeacherArgs,
     #[command(flatten)]
-    pub(super) xdecoder: XDecoderArgs,
+    pub(super) image: ImageModelArgs,
     /// Device: auto, gpu, cpu, or an adapter's index from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value_t)]
     pub(super) device: DeviceSelection,
@@ -131,8 +131,10 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let config = config(args)?;
     check_run_folder(&args.output, args.resume)?;
     check_writable(&args.output)?;
-    let needed: &[Network] = if args.scenes.is_some() { &[Network::XDecoder, Network::Sonata] } else { &[] };
-    let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
+    args.image.check()?;
+    let preparing = [args.image.kind().network(), Network::Sonata];
+    let needed: &[Network] = if args.scenes.is_some() { &preparing } else { &[] };
+    let networks = Networks { sonata: args.teacher.choice(), ..args.image.networks() };
     if args.dry_run {
         let mut out = std::io::stdout().lock();
         dry_run(args, &config, &mut out)?;
@@ -260,7 +262,8 @@ pub(super) fn prepare_all(args: &TrainArgs, config: &Config, scenes: &Path, sess
         }
         given => words(given)?,
     };
-    let prepare = PrepareSettings { views, networks: session.networks().clone(), words, cache: args.cache.folder()? };
+    let (networks, cache) = (session.networks().clone(), args.cache.folder()?);
+    let prepare = PrepareSettings { views, image_model: args.image.kind(), networks, words, cache };
     let bars = RefCell::new(Bars::new());
     let mut say = |line: &str| bars.borrow_mut().say(line);
     let mut preparer = Preparer::new(&prepare, config, session.device(), &mut say)?;
@@ -298,8 +301,7 @@ fn with_data(error: SessionError) -> anyhow::Error {
 fn with_way_out(error: DistillError) -> anyhow::Error {
     let option = match &error {
         DistillError::Session(session) => match **session {
-            SessionError::NeedsConfiguration { model: "sonata", .. } => "--teacher-config",
-            SessionError::NeedsConfiguration { .. } => "--xdecoder-config",
+            SessionError::NeedsConfiguration { model, .. } => configuration_option(model),
             _ => return error.into(),
         },
         _ => return error.into(),

@@ -12,7 +12,6 @@ use super::train::{TrainArgs, find, prepare_all, write_sources};
 use crate::counted::counted;
 use crate::distill::{Config, Recipe};
 use crate::models::import::{ImportOptions, import};
-use crate::models::minkunet::TextSpace;
 use crate::pretrain::openscene::{LiftedSettings, LiftedTask};
 use crate::pretrain::run::CONFIG_FILE;
 use crate::session::{Network, Networks};
@@ -35,8 +34,10 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         );
     };
     let mut settings = settings(args)?;
-    let needed = [Network::XDecoder, Network::Sonata];
-    let networks = Networks { sonata: args.teacher.choice(), ..args.xdecoder.networks() };
+    args.image.check()?;
+    let image_model = args.image.kind();
+    let needed = [image_model.network(), Network::Sonata];
+    let networks = Networks { sonata: args.teacher.choice(), ..args.image.networks() };
     check_writable(&args.output)?;
     if args.dry_run {
         let mut out = std::io::stdout().lock();
@@ -54,7 +55,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     say::line(&format!("{} to learn from, {num_validation} to validate on", counted(num_training, "scene")));
     let selected = session.device();
     let training = settings.training.clone();
-    let mut task = LiftedTask::new(settings, scenes, TextSpace::XDecoder, &selected.device)?;
+    let mut task = LiftedTask::new(settings, scenes, image_model.text_space(), &selected.device)?;
     let trained = run_task(&args.output, args.resume, &mut task, &training, selected)?;
     report(&trained)?;
     if let Some(name) = &args.install {

@@ -5,18 +5,19 @@ use glam::DVec3;
 
 use super::{Samples, TrainingScene};
 use crate::models::sonata::Sonata;
-use crate::models::xdecoder::{TextEmbeddings, XDecoder};
+use crate::models::xdecoder::TextEmbeddings;
 use crate::ops::OpError;
 use crate::pipeline::{
-    EncodeOptions, Encoding, PipelineError, SceneViews, ViewEncoder, ViewOptions, ViewReport, encode, encode_views,
+    EncodeOptions, Encoding, ImageModel, PipelineError, SceneViews, ViewEncoder, ViewOptions, ViewReport, encode,
+    encode_views,
 };
 use crate::purify::{self, FeatureSource, GEOMETRY_CHANNELS, Scan, estimate_normals, geometry_channels, voxel_means};
 use crate::stages::StageTimer;
 
 /// Frozen models from which a student learns.
 pub struct Teachers<'a> {
-    /// Vision-language model, whose features the student will purify.
-    pub xdecoder: &'a XDecoder,
+    /// Image model, whose features the student will purify.
+    pub image_model: ImageModel<'a>,
     /// Embeddings of the words by which views are cut into masks.
     pub text: &'a TextEmbeddings,
     /// Teacher of geometry, which the student imitates.
@@ -36,8 +37,8 @@ pub struct TrainingOptions {
     pub up: DVec3,
 }
 
-/// Computes the training data of `scene`, called `name`: the lifted features of the vision-language model,
-/// and the features of the teacher.
+/// Computes the training data of `scene`, called `name`: the lifted features of the image model, and the
+/// features of the teacher.
 ///
 /// # Errors
 /// [`PipelineError`].
@@ -49,9 +50,9 @@ pub fn training_scene(
     device: &Device,
     timer: &mut StageTimer<'_>,
 ) -> Result<(TrainingScene, ViewReport), PipelineError> {
-    let Teachers { xdecoder, text, sonata } = *teachers;
+    let Teachers { image_model, text, sonata } = *teachers;
     let scene = input.scene;
-    let encoder = ViewEncoder { model: xdecoder, text };
+    let encoder = ViewEncoder { model: image_model, text };
     let (lifted, report) = encode_views(input, encoder, &options.views, device, timer, &mut |_| Ok(()))?;
     let estimated;
     let normals = match scene.normals() {

@@ -12,12 +12,11 @@ use super::sampling::check_size;
 use super::{Config, DistillError, SceneFile, TrainingScene};
 use crate::gpu::Selected;
 use crate::models::sonata::Sonata;
-use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
-use crate::models::xdecoder::{TextEmbeddings, XDecoder};
-use crate::ops::float_values;
+use crate::models::xdecoder::TextEmbeddings;
 use crate::pipeline::{Scene, ViewOptions, voxel_size_for_training};
 use crate::session::{
-    Network, Networks, OpenSonata, OpenXDecoder, Opened, Placed, SessionError, Source, ViewSettings, ViewSource,
+    ImageModelKind, LoadedImageModel, Network, Networks, OpenImageModel, OpenSonata, Opened, Placed, SessionError,
+    Source, ViewSettings, ViewSource, embed_words,
 };
 use crate::stages::{Progress, StageTimer};
 use crate::training::RunError;
@@ -35,6 +34,8 @@ const CACHE_VERSION: u32 = 2;
 pub struct PrepareSettings {
     /// Settings of scans and views.
     pub views: ViewSettings,
+    /// Model that sees the views.
+    pub image_model: ImageModelKind,
     /// Choice of weights of the frozen models.
     pub networks: Networks,
     /// Words by which views are cut into masks.
@@ -45,7 +46,7 @@ pub struct PrepareSettings {
 
 /// Frozen models, loaded when the first scene needs them.
 struct LoadedTeachers {
-    xdecoder: XDecoder,
+    image_model: LoadedImageModel,
     text: TextEmbeddings,
     sonata: Sonata,
 }
@@ -54,7 +55,7 @@ struct LoadedTeachers {
 pub struct Preparer<'a> {
     config: &'a Config,
     selected: &'a Selected,
-    xdecoder: OpenXDecoder,
+    image_model: OpenImageModel,
     sonata: OpenSonata,
     words: Vec<String>,
     /// Key of everything that the result depends on, except the scene.
@@ -79,18 +80,20 @@ impl<'a> Preparer<'a> {
         selected: &'a Selected,
         say: &'a mut dyn FnMut(&str),
     ) -> Result<Self, DistillError> {
-        let networks = settings.networks.with_demo(&[Network::XDecoder, Network::Sonata]);
-        let (xdecoder, sonata) = (networks.open_xdecoder()?, networks.open_sonata()?);
-        let views = settings.views.for_model(&xdecoder.config);
+        let networks = settings.networks.with_demo(&[settings.image_model.network(), Network::Sonata]);
+        let image_model = OpenImageModel::open(&networks, settings.image_model)?;
+        let sonata = networks.open_sonata()?;
+        let views = image_model.views(&settings.views);
         let words = settings.words.clone();
-        let key = json!({
+        let mut key = json!({
             "version": CACHE_VERSION, "words": words, "viewing": views.key(), "samples": config.samples,
-            "xdecoder": [json!(xdecoder.origin.sha256()?), json!(xdecoder.config), json!(format!("{:?}", xdecoder.precision))],
             "teacher": [json!(sonata.origin.sha256()?), json!(sonata.config)],
         });
+        key[settings.image_model.network().name()] =
+            json!([image_model.origin().sha256()?, image_model.config(), format!("{:?}", image_model.precision())]);
         let folder = settings.cache.clone();
         let (teachers, failed) = (None, Vec::new());
-        Ok(Self { config, selected, xdecoder, sonata, words, key, folder, views, teachers, say, failed })
+        Ok(Self { config, selected, image_model, sonata, words, key, folder, views, teachers, say, failed })
     }
 
     /// Names of the frames that could not be prepared so far.
@@ -177,7 +180,7 @@ impl<'a> Preparer<'a> {
             self.teachers = Some(self.load(device, &mut timer)?);
             timer.restart();
         }
-        let Some(LoadedTeachers { xdecoder, text, sonata }) = &self.teachers else {
+        let Some(LoadedTeachers { image_model, text, sonata }) = &self.teachers else {
             return Err(SessionError::Thread.into());
         };
         let placed = Placed::new(scene, source, &self.views, device)?;
@@ -192,7 +195,7 @@ impl<'a> Preparer<'a> {
             voxel_size,
             up: placed.cameras.up,
         };
-        let teachers = Teachers { xdecoder, text, sonata };
+        let teachers = Teachers { image_model: image_model.model(), text, sonata };
         let (prepared, report) =
             training_scene(&file.name, placed.views(scene), &teachers, &options, device, &mut timer)?;
         prepared.write(&file.path)?;
@@ -213,15 +216,10 @@ impl<'a> Preparer<'a> {
     }
 
     fn load(&mut self, device: &Device, timer: &mut StageTimer<'_>) -> Result<LoadedTeachers, DistillError> {
-        let xdecoder = self.xdecoder.load(device)?;
+        let (image_model, text_model) = self.image_model.load(device)?;
         let sonata = self.sonata.load(device)?;
-        timer.progress("embed words", 0.0);
-        let encoder = &xdecoder.text_encoder;
-        let prompted = self.words.iter().map(|word| scene_label(word)).chain([BACKGROUND.to_owned()]);
-        let rows = encoder.embed_labels(&prompted.collect::<Vec<_>>())?;
-        let text = TextEmbeddings { labels: self.words.clone(), rows, logit_scale: encoder.logit_scale() };
-        float_values(text.rows.clone())?;
-        Ok(LoadedTeachers { xdecoder, text, sonata })
+        let text = embed_words(&text_model, &self.words, timer)?;
+        Ok(LoadedTeachers { image_model, text, sonata })
     }
 }
 

@@ -147,7 +147,7 @@ impl Evaluation {
         let mut labels = Words::asked(preset, options).labels;
         labels.truncate(protocol.num_classes);
         let colors = preset.colors.map_or_else(|| palette(labels.len()), |colors| colors[..labels.len()].to_vec());
-        let LabelOptions { sharpness, threshold, seed, voxel, neighbors, views, .. } = options;
+        let LabelOptions { image_model, sharpness, threshold, seed, voxel, neighbors, views, .. } = options;
         let used = json!({
             "label_ids": if nyu40.is_some() { "nyu40" } else { "class" },
             "field": settings.field.as_deref().unwrap_or("auto"), "ignore": settings.ignore,
@@ -158,6 +158,7 @@ impl Evaluation {
             std::fs::create_dir_all(&path).map_err(|source| EvaluationError::Folder { path, source })?;
         }
         let words = Words { labels, colors, background: Vec::new() };
+        let words = if image_model.background_competes() { words.with_background() } else { words };
         Ok(Self { settings, protocol, words, nyu40, used, key: Json::Null })
     }
 
@@ -178,13 +179,14 @@ impl Evaluation {
         let plan = labeller.plan();
         self.used["size"] = labeller.views().size().into();
         self.used["method"] = plan.method.to_string().into();
+        self.used["image_model"] = plan.image_model.to_string().into();
         self.used["iterations"] = plan.iterations.into();
         self.used["affinities"] = plan.affinities.to_json();
         // Which classes are novel changes no count.
         let counting = Protocol { novel: Cow::Borrowed(&[]), ..self.protocol.clone() };
         let mut key = json!({
             "format": FORMAT, "geopurify": env!("CARGO_PKG_VERSION"), "protocol": counting,
-            "labels": self.words.labels, "nyu40": self.nyu40, "settings": self.used,
+            "labels": self.words.labels, "background": self.words.background, "nyu40": self.nyu40, "settings": self.used,
         });
         if let (Json::Object(key), Json::Object(of_labeller)) = (&mut key, labeller.key()) {
             key.extend(of_labeller);

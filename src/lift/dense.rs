@@ -152,6 +152,22 @@ pub struct DenseLifted {
     num_channels: usize,
 }
 
+impl DenseLifted {
+    /// Features of some of the points, `[n, C]`. All of them must exist.
+    #[must_use]
+    pub fn rows(&self, points: Range<usize>) -> Vec<f32> {
+        let mut rows = vec![0.0; points.len() * self.num_channels];
+        let sources = self.source_from_point[points].par_iter();
+        rows.par_chunks_mut(self.num_channels.max(1)).zip(sources).with_min_len(64).for_each(|(row, &source)| {
+            let source = source as usize;
+            let views = self.num_views_of_point[source] as f32;
+            let sums = &self.sums[source * self.num_channels..][..self.num_channels];
+            row.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum / views);
+        });
+        rows
+    }
+}
+
 impl FeatureSource for DenseLifted {
     fn num_points(&self) -> usize {
         self.source_from_point.len()
@@ -202,6 +218,7 @@ mod tests {
         assert_eq!((lifted.num_unseen, &*lifted.num_views_of_point), (1, &[1, 2, 0][..]));
         assert_eq!(lifted.read(0..2).unwrap(), [3.0, 15.0, 3.0, 20.0, 3.0, 20.0]);
         assert_eq!(lifted.read(1..2).unwrap(), [15.0, 20.0, 20.0]);
+        assert_eq!(lifted.rows(1..3), [3.0, 20.0, 3.0, 20.0]);
     }
 
     #[test]

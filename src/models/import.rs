@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::clip::{ClipTextConfig, HuggingFaceClip, is_hugging_face};
-use super::lseg::LSegConfig;
+use super::lseg::{LSegConfig, WithClip};
 use super::minkunet::MinkUnetConfig;
 use super::signature::{self, OtherFile};
 use super::sonata::{PointceptEncoder, SonataConfig};
@@ -39,6 +39,8 @@ pub struct ModelKind {
     unused: &'static [(&'static str, &'static str)],
 }
 
+/// The model that may take its text side from another file.
+const LSEG: &str = "lseg";
 /// Licence of weights whose terms nobody stated.
 const UNKNOWN: &str = "unknown";
 
@@ -81,7 +83,7 @@ pub const MODELS: &[ModelKind] = &[
         unused: MinkUnetConfig::UNUSED,
     },
     ModelKind {
-        name: "lseg",
+        name: LSEG,
         config_key: None,
         plan: |given, shape| {
             let guess = || LSegConfig::of(shape).unwrap_or_else(LSegConfig::published);
@@ -139,6 +141,8 @@ pub struct ImportOptions {
     pub licence: Option<String>,
     /// Origin of the weights to record, instead of the registry's.
     pub origin: Option<String>,
+    /// File with CLIP's text side, for an LSeg that lacks it.
+    pub clip: Option<PathBuf>,
     /// If true, keys that the model does not know are skipped instead of being an error.
     pub allow_unused: bool,
 }
@@ -182,6 +186,22 @@ pub enum ImportError {
     /// The file is of another system.
     #[error(transparent)]
     OtherFile(#[from] OtherFile),
+    /// An LSeg lacks the text side that belongs to it.
+    #[error(
+        "{}: this LSeg lacks CLIP's text side; import it with one: geopurify weights import lseg {} --clip ViT-B-32.pt",
+        path.display(),
+        path.display()
+    )]
+    NoText {
+        /// File concerned.
+        path: PathBuf,
+    },
+    /// A text side was given for a model that is not LSeg.
+    #[error("{model} has no use for --clip: only LSeg takes CLIP's text side")]
+    NoUseForClip {
+        /// The model asked for.
+        model: &'static str,
+    },
     /// The configuration is not valid for the model.
     #[error("{}: {reason}", path.display())]
     Config {
@@ -225,13 +245,22 @@ pub fn import(
     // A file exported by a store has a manifest that describes it.
     let of_store = Manifest::within(&weights);
     let own_config = if options.config.is_none() { own_config(&weights, kind)? } else { None };
-    let OwnNames { source: mut weights, skipped: of_training, note } = in_own_names(&mut weights);
+    let OwnNames { source, skipped: of_training, note } = in_own_names(&mut weights);
+    let mut clip = options.clip.as_deref().map(WeightsFile::open).transpose()?;
+    let mut weights: Box<dyn TensorSource + '_> = match &mut clip {
+        Some(clip) if kind.name == LSEG => Box::new(WithClip::new(source, in_own_names(clip).source)),
+        Some(_) => return Err(ImportError::NoUseForClip { model: kind.name }),
+        None => source,
+    };
     let inventory = weights.inventory().into_owned();
 
     signature::expect(kind.name, &inventory)?;
     // A tensor without elements may declare any extents, so it is ignored. The others are limited by the
     // file.
     let shapes = |key: &str| inventory.shape(key).filter(|shape| !shape.contains(&0));
+    if kind.name == LSEG && LSegConfig::lacks_text(&shapes) {
+        return Err(ImportError::NoText { path: file.to_path_buf() });
+    }
     let (given, given_in) = match &options.config {
         Some(path) => (Some(read_config(path)?), path.as_path()),
         None => (own_config, file),
@@ -277,7 +306,8 @@ pub fn import(
         source_sha256,
         imported: today(),
     };
-    let notes = note.into_iter().chain(notes(&manifest, published)).collect();
+    let mut notes: Vec<String> = note.into_iter().chain(notes(&manifest, published)).collect();
+    notes.extend(options.clip.as_ref().map(|clip| format!("the text side is that of {}", clip.display())));
     let installed = store.install(name, &mut &mut *weights, &keys, &manifest, progress)?;
     Ok(Imported { installed, replaced, report, skipped, notes })
 }

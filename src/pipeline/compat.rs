@@ -11,6 +11,12 @@ use crate::ops::voxel_grid::{augmented, upright};
 use crate::random::SplitMix64;
 use crate::views::Intrinsics;
 
+/// Rows and columns to which the published code resizes a picture for a model with a feature for every pixel.
+const REFERENCE_GRID: [usize; 2] = [240, 320];
+/// Longer edge of such a grid. The model sees twice as much.
+const GRID_EDGE: usize = 320;
+/// Edges of a grid are multiples of this: half a patch, which is a whole one of what the model sees.
+const GRID_STEP: usize = 8;
 /// The published code takes every frame whose number is a multiple of this.
 const REFERENCE_STRIDE: usize = 20;
 /// The published code skips views that see fewer points.
@@ -92,6 +98,21 @@ impl Compat {
         }
     }
 
+    /// Rows and columns at which a model with a feature for every pixel sees a picture of `size` (height, width). The
+    /// published code always uses one size, and so squeezes other shapes.
+    #[must_use]
+    pub fn dense_grid(self, size: [usize; 2]) -> [usize; 2] {
+        let edge = size[0].max(size[1]).max(1);
+        let in_steps = |pixels: usize| (pixels.saturating_mul(2) + GRID_STEP) / (2 * GRID_STEP);
+        match self {
+            Self::Fixed => {
+                let longest = edge.min(GRID_EDGE);
+                size.map(|pixels| (in_steps(pixels.saturating_mul(longest) / edge) * GRID_STEP).max(GRID_STEP))
+            }
+            Self::Reference => REFERENCE_GRID,
+        }
+    }
+
     /// Handling of the padding of a picture.
     #[must_use]
     pub fn padding(self) -> Padding {
@@ -166,6 +187,22 @@ mod tests {
         }
         assert!(scales.iter().any(|s| *s < 47.0) && scales.iter().any(|s| *s > 53.0));
         assert_eq!(Compat::Reference.voxel_transform(0.02, 3), Compat::Reference.voxel_transform(0.02, 3));
+    }
+
+    #[test]
+    fn a_grid_has_the_shape_of_the_picture_or_the_published_size() {
+        for (size, expected) in [
+            ([484, 648], [240, 320]),
+            ([648, 484], [320, 240]),
+            ([512, 640], [256, 320]),
+            ([120, 160], [120, 160]),
+            ([1080, 1920], [184, 320]),
+            ([1, 4000], [8, 320]),
+            ([0, 0], [8, 8]),
+        ] {
+            assert_eq!(Compat::Fixed.dense_grid(size), expected, "{size:?}");
+            assert_eq!(Compat::Reference.dense_grid(size), [240, 320]);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Runs views through the vision-language model and lifts its output onto the points.
+//! Runs views through the image model and lifts its output onto the points.
 //!
 //! Frames of a recording are decoded and resampled on separate threads while the device works on earlier
 //! frames. A batch is read back only after the next one has been queued on the device.
@@ -11,11 +11,13 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::compat::Compat;
+use super::image_model::{ImageModel, PictureView, SeenPictures};
+use super::lifted_views::{LiftedViews, ViewLifter};
 use super::view_rules::ViewRules;
 use super::{PipelineError, Scene};
 use crate::images::Rgb8Image;
-use crate::lift::{Lifted, Lifter, Projection, View};
-use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder};
+use crate::lift::Projection;
+use crate::models::xdecoder::TextEmbeddings;
 use crate::ops::project::{Camera, Visibility};
 use crate::stages::StageTimer;
 use crate::views::render::{self, Renderer};
@@ -88,11 +90,11 @@ pub struct SceneViews<'a> {
     pub renderer: &'a Renderer,
 }
 
-/// Vision-language model, and the words to look for.
+/// Image model, and the words to look for.
 #[derive(Clone, Copy)]
 pub struct ViewEncoder<'a> {
     /// The model.
-    pub model: &'a XDecoder,
+    pub model: ImageModel<'a>,
     /// Embeddings of the words.
     pub text: &'a TextEmbeddings,
 }
@@ -142,7 +144,7 @@ pub struct SeenView<'a> {
     /// Input picture of the model.
     pub image: &'a Rgb8Image,
     /// Output of the model.
-    pub view: &'a View,
+    pub view: &'a PictureView,
 }
 
 /// Callback for every view.
@@ -180,11 +182,12 @@ pub fn encode_views(
     device: &Device,
     timer: &mut StageTimer<'_>,
     on_view: &mut OnView<'_>,
-) -> Result<(Lifted, ViewReport), PipelineError> {
+) -> Result<(LiftedViews, ViewReport), PipelineError> {
     let SceneViews { scene, views, renderer } = input;
     let report = ViewReport { views: views.len(), points: scene.num_points(), ..ViewReport::default() };
     let rules = views.rules(options.compat);
-    let lifter = Lifter::new(scene.points().to_vec(), rules.visibility(options.visibility), device);
+    let visibility = rules.visibility(options.visibility);
+    let lifter = ViewLifter::new(encoder.model, scene.points().to_vec(), visibility, device);
     let mut run = Run {
         scene,
         renderer,
@@ -207,8 +210,8 @@ pub fn encode_views(
         return Err(PipelineError::NothingSeen { views, unreadable, first_error });
     }
     let lifted = lifter.finish()?;
-    report.unseen_points = lifted.num_unseen;
-    report.points_in_three = lifted.num_views_of_point.iter().filter(|views| **views >= 3).count();
+    report.unseen_points = lifted.num_unseen();
+    report.points_in_three = lifted.num_views_of_point().iter().filter(|views| **views >= 3).count();
     timer.lap("fuse views");
     Ok((lifted, report))
 }
@@ -219,11 +222,11 @@ struct Run<'a, 'p, 'v> {
     encoder: ViewEncoder<'a>,
     options: &'a ViewOptions,
     rules: ViewRules,
-    lifter: Lifter,
+    lifter: ViewLifter,
     report: ViewReport,
     waiting: Vec<Pending>,
     /// Batch that was queued on the device and not read back yet.
-    on_device: Option<(Queries, Vec<Pending>)>,
+    on_device: Option<(SeenPictures, Vec<Pending>)>,
     timer: &'a mut StageTimer<'p>,
     on_view: &'a mut OnView<'v>,
 }
@@ -313,7 +316,8 @@ impl Run<'_, '_, '_> {
         if self.waiting.first().is_some_and(|first| first.size() != view.size()) {
             self.flush()?;
         }
-        let capacity = self.encoder.model.views_in(self.options.working_bytes, view.size());
+        let ViewOptions { working_bytes, compat, .. } = *self.options;
+        let capacity = self.encoder.model.views_in(working_bytes, view.size(), compat);
         self.waiting.push(view);
         if self.waiting.len() >= capacity { self.flush() } else { Ok(()) }
     }
@@ -323,20 +327,21 @@ impl Run<'_, '_, '_> {
         let views = std::mem::take(&mut self.waiting);
         let bytes = views.iter().flat_map(|view| view.image.pixels().as_flattened());
         let pixels: Vec<f32> = bytes.map(|&value| f32::from(value)).collect();
-        let queries = self.encoder.model.forward(self.encoder.model.prepare(&pixels, size)?, self.encoder.text)?;
-        self.timer.lap("x-decoder");
+        let ViewEncoder { model, text } = self.encoder;
+        let seen = model.see(&pixels, size, text, self.options.compat)?;
+        self.timer.lap(model.stage());
         self.take_back()?;
-        self.on_device = Some((queries, views));
+        self.on_device = Some((seen, views));
         Ok(())
     }
 
     /// Reads back the last batch of the device.
     fn take_back(&mut self) -> Result<(), PipelineError> {
-        let Some((queries, views)) = self.on_device.take() else { return Ok(()) };
+        let Some((seen, views)) = self.on_device.take() else { return Ok(()) };
+        let ViewEncoder { model, text } = self.encoder;
         for (index, pending) in views.into_iter().enumerate() {
-            let padding = self.options.compat.padding();
-            let view = View::new(&queries, index, self.encoder.text, pending.size(), padding)?;
-            self.timer.lap("x-decoder");
+            let view = seen.view(index, text, pending.size(), self.options.compat)?;
+            self.timer.lap(model.stage());
             let num_views = self.lifter.num_views();
             self.lifter.add(&pending.projection, &view)?;
             self.report.looked_at += 1;

@@ -7,6 +7,8 @@ mod contact_sheet;
 mod encoding;
 mod error;
 mod fused;
+mod image_model;
+mod lifted_views;
 mod lifting;
 mod network;
 mod results;
@@ -21,6 +23,8 @@ pub use contact_sheet::{HeatViews, contact_sheet, recorded_cameras};
 pub use encoding::{EncodeOptions, Encoding, encode};
 pub use error::PipelineError;
 pub use fused::FusedFeatures;
+pub use image_model::{DensePicture, ImageModel, PictureView, SeenPictures};
+pub use lifted_views::LiftedViews;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
 pub use network::{Network3d, Repeats};
 pub use results::{
@@ -33,7 +37,7 @@ pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, v
 use burn::prelude::*;
 use glam::DMat3;
 
-use crate::models::xdecoder::{TextEmbeddings, XDecoder};
+use crate::models::xdecoder::TextEmbeddings;
 use crate::ops::OpError;
 use crate::purify::{self, Affinities, FeatureSource, Purified, purify};
 use crate::query::{Predictions, predict};
@@ -44,13 +48,13 @@ use network::{CellFeatures, Mixed, Mixing};
 #[derive(Clone, Copy)]
 pub enum Encoders<'a> {
     /// Views of the scan, through the image model.
-    Views(&'a XDecoder),
+    Views(ImageModel<'a>),
     /// A 3D network. No view is looked at.
     Network(Network3d<'a>),
     /// Both, in one space.
     Both {
         /// The image model.
-        xdecoder: &'a XDecoder,
+        image_model: ImageModel<'a>,
         /// The 3D network.
         network: Network3d<'a>,
         /// Weight of the 3D network, 0 to 1.
@@ -87,8 +91,8 @@ pub struct Options {
 /// Labels of a scan.
 #[derive(Clone, Debug)]
 pub struct Inferred {
-    /// `[N]`: label of each point before purification, -1 for none: that on which its views agree, or with a 3D network
-    /// the nearest word. Points are those with a position.
+    /// `[N]`: label of each point before purification, -1 for none: that on which its views agree, or the nearest word
+    /// of features of pixels and of a 3D network. Points are those with a position.
     pub lifted_label: Vec<i32>,
     /// Nearest word of every voxel after purification.
     pub of_voxel: Predictions,
@@ -132,9 +136,9 @@ pub fn infer(
     let scan = input.scene.turned(options.turn);
     let mut notes = Vec::new();
     let encoders = match models.encoders {
-        Encoders::Both { xdecoder, network, .. } if network.finds_too_sparse(&scan) => {
+        Encoders::Both { image_model, network, .. } if network.finds_too_sparse(&scan) => {
             notes.push("points are too far apart for the 3D network: the views alone decide".to_owned());
-            Encoders::Views(xdecoder)
+            Encoders::Views(image_model)
         }
         encoders => encoders,
     };
@@ -144,10 +148,9 @@ pub fn infer(
         encode_views(input, encoder, &options.views, device, timer, on_view)
     };
     let (features, lifted_label, views): (Box<dyn FeatureSource>, Vec<i32>, ViewReport) = match encoders {
-        Encoders::Views(xdecoder) => {
-            let (lifted, views) = see(xdecoder, timer, on_view)?;
-            let is_label = |label: i32| usize::try_from(label).is_ok_and(|label| label < num_labels);
-            let labels = lifted.consensus.iter().map(|&label| if is_label(label) { label } else { -1 }).collect();
+        Encoders::Views(image_model) => {
+            let (lifted, views) = see(image_model, timer, on_view)?;
+            let labels = lifted.labels(&words, num_labels)?;
             (Box::new(lifted), labels, views)
         }
         Encoders::Network(network) => {
@@ -160,9 +163,9 @@ pub fn infer(
             let views = ViewReport { points: input.scene.num_points(), ..ViewReport::default() };
             (Box::new(cells), labels, views)
         }
-        Encoders::Both { xdecoder, network, share } => {
+        Encoders::Both { image_model, network, share } => {
             let cells = of_cells(network, timer)?;
-            let (lifted, views) = see(xdecoder, timer, on_view)?;
+            let (lifted, views) = see(image_model, timer, on_view)?;
             let mixed = Mixed::new(lifted, cells, Mixing::of(network.rule, share), &words)?;
             let labels = mixed.labels(&words, num_labels)?;
             (Box::new(mixed), labels, views)

@@ -7,9 +7,9 @@ use burn::prelude::*;
 use rayon::prelude::*;
 
 use super::fused::FusedFeatures;
+use super::lifted_views::{LiftedViews, blocks};
 use super::voxel::occupied_neighbors;
 use super::{Compat, PipelineError, Turned};
-use crate::lift::Lifted;
 use crate::models::minkunet::{Cells, Input, MinkUnet, MinkUnetConfig, TextSpace};
 use crate::models::xdecoder::TextEmbeddings;
 use crate::ops::voxel_grid::cpu::{QuantizeError, VoxelGrid, quantize, voxel_grid};
@@ -316,7 +316,7 @@ impl Mixing {
 
 /// What the views and the network say of a point together: a factor times each.
 pub(super) struct Mixed {
-    lifted: Lifted,
+    lifted: LiftedViews,
     cells: CellFeatures,
     /// `[N]` factors on the rows of the views and of the network.
     factors: Vec<[f32; 2]>,
@@ -328,7 +328,7 @@ impl Mixed {
     /// # Errors
     /// [`PipelineError::Weights`] if features cannot be read, [`PipelineError::Op`].
     pub(super) fn new(
-        lifted: Lifted,
+        lifted: LiftedViews,
         cells: CellFeatures,
         mixing: Mixing,
         words: &Tensor<2>,
@@ -337,7 +337,7 @@ impl Mixed {
             Mixing::Rule(Ensemble::Mean) => vec![[0.5; 2]; cells.num_points()],
             Mixing::Rule(Ensemble::Surer) => {
                 let sureness = [best_cosines(&lifted, words)?, best_cosines(&cells, words)?];
-                let points = sureness[0].iter().zip(&sureness[1]).zip(&lifted.num_views_of_point);
+                let points = sureness[0].iter().zip(&sureness[1]).zip(lifted.num_views_of_point());
                 points
                     .map(
                         |((views, network), &num_views)| {
@@ -349,7 +349,7 @@ impl Mixed {
             Mixing::Weighted { share } => {
                 let lengths = [lengths(&lifted)?, lengths(&cells)?];
                 let factor = |weight: f32, length: f32| if length > 0.0 { weight / length } else { 0.0 };
-                let points = lengths[0].iter().zip(&lengths[1]).zip(&lifted.num_views_of_point);
+                let points = lengths[0].iter().zip(&lengths[1]).zip(lifted.num_views_of_point());
                 let weighted = points.map(|((&views, &network), &num_views)| {
                     let share = if num_views == 0 { 1.0 } else { share };
                     [factor(1.0 - share, views), factor(share, network)]
@@ -366,20 +366,25 @@ impl Mixed {
     /// As [`predict`].
     pub(super) fn labels(&self, words: &Tensor<2>, num_labels: usize) -> Result<Vec<i32>, PipelineError> {
         let [num_words, _] = words.dims();
-        let of_queries = scores(self.lifted.table(), words)?;
+        let of_lifted = self.lifted.word_scores(words)?;
         let of_cells = scores(&self.cells.rows, words)?;
-        let label = |(point, [of_views, of_network]): (usize, &[f32; 2])| {
-            let cell = self.cells.cell_from_point[point] as usize;
-            let mut of_point: Vec<f32> =
-                of_cells[cell * num_words..][..num_words].iter().map(|score| of_network * score).collect();
-            for (row, weight) in self.lifted.rows_of(point) {
-                let of_query = &of_queries[row * num_words..][..num_words];
-                of_point.iter_mut().zip(of_query).for_each(|(score, x)| *score += of_views * weight * x);
-            }
-            let best = (1..num_words).fold(0, |best, word| if of_point[word] > of_point[best] { word } else { best });
-            if best < num_labels { best as i32 } else { -1 }
-        };
-        Ok(self.factors.par_iter().enumerate().with_min_len(256).map(label).collect())
+        let mut labels = Vec::with_capacity(self.num_points());
+        for points in blocks(self.num_points()) {
+            let mut of_points = of_lifted.of_points(points.clone())?;
+            let cells = &self.cells.cell_from_point[points.clone()];
+            let rows = of_points.par_chunks_mut(num_words.max(1)).zip(cells).zip(&self.factors[points]);
+            let label = |((of_point, &cell), [of_views, of_network]): ((&mut [f32], &i32), &[f32; 2])| {
+                let of_cell = &of_cells[cell as usize * num_words..][..num_words];
+                for (score, of_cell) in of_point.iter_mut().zip(of_cell) {
+                    *score = of_views * *score + of_network * of_cell;
+                }
+                let best =
+                    (1..num_words).fold(0, |best, word| if of_point[word] > of_point[best] { word } else { best });
+                if best < num_labels { best as i32 } else { -1 }
+            };
+            labels.par_extend(rows.with_min_len(256).map(label));
+        }
+        Ok(labels)
     }
 }
 
@@ -441,7 +446,7 @@ fn lengths(source: &dyn FeatureSource) -> Result<Vec<f32>, WeightsError> {
 mod tests {
     use super::*;
     use crate::cloud::PointCloud;
-    use crate::lift::{Lifter, Projection, View};
+    use crate::lift::{DenseLifter, DenseView, Lifter, Projection, View};
     use crate::ops::project::Visibility;
     use crate::pipeline::Scene;
     use crate::pipeline::fused::tests::write as fused_file;
@@ -449,13 +454,38 @@ mod tests {
     use crate::weights::{Dtype, HostTensor, StateDict};
 
     /// Three points. A view sees the first by a query along x and the second by one along y.
-    fn lifted(device: &Device) -> Lifted {
+    fn lifted(device: &Device) -> LiftedViews {
         let points = vec![[0.0; 3], [1.0, 0.0, 0.0], [1.2, 0.0, 0.0]];
         let mut lifter = Lifter::new(points, Visibility::default(), device);
         let query_from_pixel = int_tensor(vec![0, 1], [1, 2], device);
         let view = View::from_parts(query_from_pixel, vec![2.0, 0.0, 0.0, 4.0], vec![1.0, 0.0, 0.0, 1.0], 2).unwrap();
         lifter.add(&Projection::of_pixels(vec![0, 1, -1], [1, 2], device).unwrap(), &view).unwrap();
-        lifter.finish().unwrap()
+        LiftedViews::Queries(lifter.finish().unwrap())
+    }
+
+    /// The same features, one for every pixel.
+    fn dense(device: &Device) -> LiftedViews {
+        let points = vec![[0.0; 3], [1.0, 0.0, 0.0], [1.2, 0.0, 0.0]];
+        let mut lifter = DenseLifter::new(points, Visibility::default(), device);
+        let seen = Projection::of_pixels(vec![0, 1, -1], [1, 2], device).unwrap();
+        lifter.add(&seen, DenseView { grid: [1, 2], values: &[2.0, 0.0, 0.0, 4.0] }).unwrap();
+        LiftedViews::Dense(lifter.finish().unwrap())
+    }
+
+    #[test]
+    fn features_of_pixels_are_weighed_as_those_of_queries_are() {
+        let device = Device::flex();
+        let cells = CellFeatures { rows: vec![0.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![0, 0, 1] };
+        let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
+        for share in [0.25, 0.75] {
+            let [dense, queries] =
+                [dense(&device), lifted(&device)].map(|views| Mixed::new(views, cells.clone(), share).unwrap());
+            assert_eq!(dense.read(0..2).unwrap(), queries.read(0..2).unwrap());
+            assert_eq!(dense.labels(&words, 2).unwrap(), queries.labels(&words, 2).unwrap());
+        }
+        // Without a network the nearest word is the label; the third point has what its neighbour has.
+        assert_eq!(dense(&device).labels(&words, 2).unwrap(), [0, 1, 1]);
+        assert_eq!(dense(&device).labels(&words, 1).unwrap(), [0, -1, -1]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct About {
     pub voxel_axes: [[f64; 3]; 3],
     /// Up direction of the scan.
     pub up: [f64; 3],
-    /// Model whose text encoder embedded the words: xdecoder or clip.
+    /// Model whose text encoder embedded the words: xdecoder, lseg or clip.
     #[serde(default = "xdecoder")]
     pub text: String,
     /// Weights of that model: a file, or a name in the store.

@@ -1,34 +1,36 @@
 //! The networks that give points their features: with open weights, and loaded.
 
 use burn::prelude::Device;
+use serde_json::{Value as Json, json};
 
 use super::SessionError;
+use super::image_model::{ImageModelKind, LoadedImageModel, OpenImageModel};
 use super::method::Method;
-use super::networks::{Network, Networks, OpenOpenScene, OpenText, OpenXDecoder, WeightsOrigin};
+use super::networks::{Network, Networks, OpenOpenScene, OpenText, WeightsOrigin};
 use super::options::LabelOptions;
 use super::plan::Plan;
 use super::source::ViewSettings;
 use super::text::TextModel;
 use crate::models::minkunet::{MinkUnet, TextSpace};
-use crate::models::xdecoder::XDecoder;
 use crate::pipeline::{Compat, Encoders, Network3d, Repeats};
 
 /// Networks with open weights, not loaded yet.
 #[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 pub(super) enum OpenEncoders {
-    Views(OpenXDecoder),
+    Views(OpenImageModel),
     /// The 3D network alone, and what embeds its words.
     Network(OpenText, OpenOpenScene),
-    Both(OpenXDecoder, OpenOpenScene),
+    Both(OpenImageModel, OpenOpenScene),
 }
 
 impl OpenEncoders {
     pub(super) fn open(networks: &Networks, plan: &Plan) -> Result<Self, SessionError> {
+        let open_image_model = || OpenImageModel::open(networks, plan.image_model);
         Ok(match plan.method {
-            Method::GeoPurify => Self::Views(networks.open_xdecoder()?),
+            Method::GeoPurify => Self::Views(open_image_model()?),
             // With features fused beforehand there are no views to look at.
             Method::Ensemble if !plan.networks.contains(&Network::Clip) => {
-                Self::Both(networks.open_xdecoder()?, networks.open_openscene()?)
+                Self::Both(open_image_model()?, networks.open_openscene()?)
             }
             Method::OpenScene | Method::Ensemble => {
                 let network = networks.open_openscene()?;
@@ -41,11 +43,11 @@ impl OpenEncoders {
         })
     }
 
-    /// Name and origin of the model that embeds the words.
-    pub(super) fn text(&self) -> (&'static str, &WeightsOrigin) {
+    /// The network that embeds the words, and its origin.
+    pub(super) fn text(&self) -> (Network, &WeightsOrigin) {
         match self {
-            Self::Views(xdecoder) | Self::Both(xdecoder, _) => (Network::XDecoder.name(), &xdecoder.origin),
-            Self::Network(text, _) => (text.name(), text.origin()),
+            Self::Views(model) | Self::Both(model, _) => (model.kind().network(), model.origin()),
+            Self::Network(text, _) => (text.network(), text.origin()),
         }
     }
 
@@ -60,38 +62,45 @@ impl OpenEncoders {
     /// The settings of views, adapted to the model that sees them.
     pub(super) fn views(&self, views: &ViewSettings) -> ViewSettings {
         match self {
-            Self::Views(xdecoder) | Self::Both(xdecoder, _) | Self::Network(OpenText::XDecoder(xdecoder), _) => {
-                views.for_model(&xdecoder.config)
-            }
-            Self::Network(OpenText::Clip(_), _) => views.clone(),
+            Self::Views(model) | Self::Both(model, _) => model.views(views),
+            Self::Network(OpenText::XDecoder(xdecoder), _) => views.for_model(&xdecoder.config),
+            Self::Network(OpenText::Clip(_) | OpenText::LSeg(_), _) => views.clone(),
         }
     }
 
     /// Loads the networks, and what embeds the words.
     pub(super) fn load(self, device: &Device) -> Result<(LoadedEncoders, TextModel), SessionError> {
-        let text_of = |xdecoder: &XDecoder| TextModel::XDecoder(xdecoder.text_encoder.clone());
+        let seeing = |mut model: OpenImageModel| {
+            let (kind, config) = (model.kind(), model.config());
+            model.load(device).map(|(model, text)| (Seeing { model, kind, config }, text))
+        };
         Ok(match self {
-            Self::Views(mut xdecoder) => {
-                let xdecoder = xdecoder.load(device)?;
-                let text = text_of(&xdecoder);
-                (LoadedEncoders::Views(xdecoder), text)
+            Self::Views(model) => {
+                let (seeing, text) = seeing(model)?;
+                (LoadedEncoders::Views(seeing), text)
             }
             Self::Network(text, network) => (LoadedEncoders::Network(network.load(device)?), text.load(device)?),
-            Self::Both(mut xdecoder, network) => {
-                let (xdecoder, network) = (xdecoder.load(device)?, network.load(device)?);
-                let text = text_of(&xdecoder);
-                (LoadedEncoders::Both(xdecoder, network), text)
+            Self::Both(model, network) => {
+                let ((seeing, text), network) = (seeing(model)?, network.load(device)?);
+                (LoadedEncoders::Both(seeing, network), text)
             }
         })
     }
 }
 
+/// Loaded image model with its configuration.
+pub(super) struct Seeing {
+    model: LoadedImageModel,
+    kind: ImageModelKind,
+    config: Json,
+}
+
 /// Loaded networks.
 #[allow(clippy::large_enum_variant, reason = "one exists at a time")]
 pub(super) enum LoadedEncoders {
-    Views(XDecoder),
+    Views(Seeing),
     Network(MinkUnet),
-    Both(XDecoder, MinkUnet),
+    Both(Seeing, MinkUnet),
 }
 
 impl LoadedEncoders {
@@ -99,17 +108,24 @@ impl LoadedEncoders {
     pub(super) fn with(&self, options: &LabelOptions) -> Encoders<'_> {
         let network = |network| network_with(network, options);
         match self {
-            Self::Views(xdecoder) => Encoders::Views(xdecoder),
+            Self::Views(seeing) => Encoders::Views(seeing.model.model()),
             Self::Network(model) => Encoders::Network(network(model)),
-            Self::Both(xdecoder, model) => Encoders::Both { xdecoder, network: network(model), share: options.share },
+            Self::Both(seeing, model) => {
+                Encoders::Both { image_model: seeing.model.model(), network: network(model), share: options.share }
+            }
         }
     }
 
-    pub(super) fn xdecoder(&self) -> Option<&XDecoder> {
+    fn seeing(&self) -> Option<&Seeing> {
         match self {
-            Self::Views(xdecoder) | Self::Both(xdecoder, _) => Some(xdecoder),
+            Self::Views(seeing) | Self::Both(seeing, _) => Some(seeing),
             Self::Network(_) => None,
         }
+    }
+
+    /// The image model, if there is one.
+    pub(super) fn image_model(&self) -> Option<ImageModelKind> {
+        self.seeing().map(|seeing| seeing.kind)
     }
 
     pub(super) fn network(&self) -> Option<&MinkUnet> {
@@ -117,6 +133,15 @@ impl LoadedEncoders {
             Self::Network(network) | Self::Both(_, network) => Some(network),
             Self::Views(_) => None,
         }
+    }
+
+    /// The configurations on which results depend, by the networks' names.
+    pub(super) fn key(&self) -> Json {
+        let config_of = |kind| self.seeing().filter(|seeing| seeing.kind == kind).map(|seeing| &seeing.config);
+        json!({
+            "xdecoder": config_of(ImageModelKind::XDecoder), "lseg": config_of(ImageModelKind::LSeg),
+            "openscene": self.network().map(MinkUnet::config),
+        })
     }
 }
 

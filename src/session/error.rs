@@ -5,6 +5,7 @@ use crate::gpu::DeviceError;
 use crate::images::ImageError;
 use crate::models::ModelError;
 use crate::models::import::ImportError;
+use crate::models::minkunet::TextSpace;
 use crate::models::signature::OtherFile;
 use crate::models::sonata::SonataError;
 use crate::ops::OpError;
@@ -53,14 +54,16 @@ pub enum SessionError {
     },
     /// The student does not fit the image model.
     #[error(
-        "{student}: the student takes {found} channels, X-Decoder's embeddings have {embedding} and colour and normal {geometry}: these weights do not belong together"
+        "{student}: the student takes {found} channels, the features of {model} have {embedding} and colour and normal {geometry}: these weights do not belong together"
     )]
     OtherStudent {
         /// The student's weights.
         student: String,
         /// Number of channels it takes.
         found: usize,
-        /// Number of channels of X-Decoder's embeddings.
+        /// Network whose words the features are compared with.
+        model: &'static str,
+        /// Number of channels of the features.
         embedding: usize,
         /// Number of channels of colour and normal.
         geometry: usize,
@@ -75,12 +78,26 @@ pub enum SessionError {
         /// Channels of the words.
         words: usize,
     },
-    /// The 3D network is in the space of CLIP, the views are in that of X-Decoder.
+    /// The 3D network and the views are in the spaces of different words.
     #[error(
-        "the ensemble needs a 3D network in the space of X-Decoder's words; this one is in the space of CLIP, so it can \
-         only answer alone"
+        "the ensemble with {image_model} needs a 3D network in the space of {}; this one is in the space of {}, so it \
+         can only answer alone",
+        space(*needed), space(*found)
     )]
-    NoCommonSpace,
+    NoCommonSpace {
+        /// Name of the image model.
+        image_model: &'static str,
+        /// Its space.
+        needed: TextSpace,
+        /// Space of the 3D network.
+        found: TextSpace,
+    },
+    /// An image model was chosen for a method that looks at no pictures.
+    #[error("a 3D network alone looks at no pictures, so there is no use for {image_model}")]
+    NoPictures {
+        /// Name of the image model.
+        image_model: &'static str,
+    },
     /// Fused features are given without a network that they can join.
     #[error(
         "fused features belong to the ensemble with a 3D network in the space of CLIP: give that network and --method ensemble"
@@ -242,6 +259,14 @@ pub enum SessionError {
     /// A thread of the session ended before it was done.
     #[error("a thread ended early")]
     Thread,
+}
+
+/// Whose words a space has.
+fn space(space: TextSpace) -> &'static str {
+    match space {
+        TextSpace::XDecoder => "X-Decoder's words",
+        TextSpace::Clip => "CLIP",
+    }
 }
 
 impl From<ViewsError> for SessionError {

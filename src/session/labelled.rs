@@ -221,7 +221,9 @@ impl Labelled<'_> {
             "words": labeller.words.labels, "background": labeller.words.background, "threshold": used.threshold,
             "compat": used.views.compat.to_string(), "seed": used.seed, "size": labeller.views.size(),
             "views": used.views.max_views, "purify": options.purify, "affinities": labeller.plan.affinities.to_json(),
-            "method": labeller.plan.method.to_string(), "share": used.share, "turns": used.turns,
+            "method": labeller.plan.method.to_string(),
+            "image_model": labeller.encoders.image_model().map(|model| model.to_string()),
+            "share": used.share, "turns": used.turns,
             "ensemble": used.ensemble.map(|rule| rule.to_string()), "repeats": used.repeats,
             "fused": used.fused.as_ref().map(|place| place.to_string_lossy()),
         });

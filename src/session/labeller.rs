@@ -13,11 +13,10 @@ use super::networks::{Network, Networks, WeightsOrigin};
 use super::options::LabelOptions;
 use super::plan::Plan;
 use super::source::ViewSettings;
-use super::text::{TextModel, check_width, prompted};
+use super::text::{TextModel, check_width};
 use crate::gpu::Selected;
 use crate::images::draw::palette;
 use crate::labels::Preset;
-use crate::models::minkunet::{MinkUnet, TextSpace};
 use crate::models::student::{Student, StudentConfig};
 use crate::models::xdecoder::TextEmbeddings;
 use crate::models::xdecoder::prompts::BACKGROUND;
@@ -48,9 +47,14 @@ impl Words {
     #[must_use]
     pub fn new(labels: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let labels: Vec<String> = labels.into_iter().map(Into::into).collect();
-        let is_label = labels.iter().any(|label| label.eq_ignore_ascii_case(BACKGROUND));
-        let background = if is_label { Vec::new() } else { vec![BACKGROUND.to_owned()] };
-        Self { colors: palette(labels.len()), labels, background }
+        Self { colors: palette(labels.len()), labels, background: Vec::new() }.with_background()
+    }
+
+    /// The same labels with the usual background, unless it is one of them.
+    #[must_use]
+    pub fn with_background(self) -> Self {
+        let is_label = self.labels.iter().any(|label| label.eq_ignore_ascii_case(BACKGROUND));
+        Self { background: if is_label { Vec::new() } else { vec![BACKGROUND.to_owned()] }, ..self }
     }
 
     /// Labels of a benchmark, in its own colours if it has any. They are meant to cover a scan, so there are
@@ -130,10 +134,10 @@ impl<'s> Labeller<'s> {
         let has_student = plan.networks.contains(&Network::Student);
         let student = has_student.then(|| networks.open_student()).transpose()?;
         // Files are hashed while they are loaded.
-        let (text_name, text_origin) = encoders.text();
+        let (text_network, text_origin) = encoders.text();
         let text_origin = text_origin.clone();
         let network_origin = encoders.network().cloned();
-        let mut hashing = vec![hash(text_name, &text_origin)];
+        let mut hashing = vec![hash(text_network.name(), &text_origin)];
         hashing.extend(student.as_ref().map(|student| hash("student", &student.origin)));
         hashing.extend(network_origin.as_ref().map(|origin| hash("openscene", origin)));
         timer.progress("load weights", 0.0);
@@ -155,6 +159,7 @@ impl<'s> Labeller<'s> {
             return Err(SessionError::OtherStudent {
                 student: source.clone(),
                 found: config.input_dim,
+                model: text_network.name(),
                 embedding,
                 geometry: purify::GEOMETRY_CHANNELS,
             });
@@ -163,10 +168,7 @@ impl<'s> Labeller<'s> {
         let all = words.all();
         let unknown = text_model.unknown_words(&all).into_iter().map(str::to_owned).collect();
         let notes = Vec::from_iter(note_of_unknown(&text_model, &all));
-        let text_config = match plan.text {
-            TextSpace::XDecoder => networks.xdecoder.config.clone(),
-            TextSpace::Clip => networks.clip.config.clone(),
-        };
+        let text_config = networks.choice(text_network).config.clone();
         Ok(Self {
             selected,
             weights: weights.collect::<Result<_, SessionError>>()?,
@@ -206,16 +208,20 @@ impl<'s> Labeller<'s> {
     /// Key of everything that results depend on, except the scene and the options.
     #[must_use]
     pub fn key(&self) -> Json {
-        json!({
+        let mut key = json!({
             "viewing": self.views.key(),
             "weights": self.weights.iter().map(|weights| &weights.sha256).collect::<Vec<_>>(),
-            "xdecoder": self.encoders.xdecoder().map(|model| &model.config),
-            "openscene": self.encoders.network().map(MinkUnet::config), "method": self.plan.method.to_string(),
+            "method": self.plan.method.to_string(),
             "share": self.options.share, "turns": self.options.turns, "repeats": self.options.repeats,
             "ensemble": self.options.ensemble.map(|rule| rule.to_string()),
-            "fused": self.options.fused.as_ref().map(|place| place.to_string_lossy()), "precision": format!("{:?}", self.precision),
+            "fused": self.options.fused.as_ref().map(|place| place.to_string_lossy()),
+            "precision": format!("{:?}", self.precision),
             "device": self.selected.name,
-        })
+        });
+        if let (Json::Object(key), Json::Object(of_encoders)) = (&mut key, self.encoders.key()) {
+            key.extend(of_encoders);
+        }
+        key
     }
 
     /// Weights that are used.
@@ -248,7 +254,7 @@ pub fn embed_words(
     words: &[String],
     timer: &mut StageTimer<'_>,
 ) -> Result<TextEmbeddings, SessionError> {
-    let prompted = prompted(words);
+    let prompted = model.prompted(words);
     let mut rows = Vec::new();
     for (i, labels) in prompted.chunks(LABELS_AT_ONCE).enumerate() {
         timer.progress("embed words", (i * LABELS_AT_ONCE) as f64 / prompted.len() as f64);

@@ -4,6 +4,7 @@
 mod beside;
 mod encoders;
 mod error;
+mod image_model;
 mod labelled;
 mod labeller;
 mod method;
@@ -31,12 +32,13 @@ use crate::views::virtual_cameras::{Options, virtual_cameras};
 
 pub use beside::{SCAN_EXTENSIONS, holds_only_results, is_results, recording_of, split_of};
 pub use error::SessionError;
+pub use image_model::{ImageModelKind, LoadedImageModel, OpenImageModel, UnknownImageModel};
 pub use labelled::{Labelled, SavedResults};
 pub use labeller::{Labeller, Words, embed_words, note_of_unknown};
 pub use method::{Method, UnknownMethod};
 pub use networks::{
-    Network, NetworkChoice, Networks, OpenClip, OpenOpenScene, OpenSonata, OpenStudent, OpenText, OpenXDecoder,
-    WeightsOrigin,
+    Network, NetworkChoice, Networks, OpenClip, OpenLSeg, OpenOpenScene, OpenSonata, OpenStudent, OpenText,
+    OpenXDecoder, WeightsOrigin,
 };
 pub use options::{AffinityKind, LabelOptions};
 pub use parts::{part_in, part_of};
@@ -117,7 +119,7 @@ impl Session {
         labeller.label(scene, ViewSource::Drawn, &mut timer, &mut |_| Ok(()))?.save(folder, &mut timer)
     }
 
-    /// Loads X-Decoder and embeds the words. The segmenter labels the pixels of any number of pictures.
+    /// Loads the image model and embeds the words. The segmenter labels the pixels of any number of pictures.
     ///
     /// # Errors
     /// [`SessionError::Store`] if weights are missing, and errors of loading.

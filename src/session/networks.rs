@@ -9,7 +9,8 @@ use super::SessionError;
 use super::text::TextModel;
 use crate::models::ModelError;
 use crate::models::clip::{ClipText, ClipTextConfig};
-use crate::models::import::{config_in, in_own_names};
+use crate::models::import::{ImportError, config_in, in_own_names};
+use crate::models::lseg::{LSeg, LSegConfig};
 use crate::models::minkunet::{MinkUnet, MinkUnetConfig};
 use crate::models::signature;
 use crate::models::sonata::{Sonata, SonataConfig};
@@ -35,6 +36,8 @@ pub struct NetworkChoice {
 pub struct Networks {
     /// The vision-language model.
     pub xdecoder: NetworkChoice,
+    /// The other image model, with a feature for every pixel.
+    pub lseg: NetworkChoice,
     /// The student; its configuration follows from its shapes.
     pub student: NetworkChoice,
     /// The teacher of geometry.
@@ -43,14 +46,14 @@ pub struct Networks {
     pub openscene: NetworkChoice,
     /// CLIP's text side, which published 3D networks need.
     pub clip: NetworkChoice,
-    /// Precision in which X-Decoder's weights are stored.
+    /// Precision in which the image model's weights are stored.
     pub precision: Precision,
 }
 
 impl Default for Networks {
     fn default() -> Self {
-        let [xdecoder, student, sonata, openscene, clip] = [(); 5].map(|()| NetworkChoice::default());
-        Self { xdecoder, student, sonata, openscene, clip, precision: Precision::F32 }
+        let [xdecoder, lseg, student, sonata, openscene, clip] = [(); 6].map(|()| NetworkChoice::default());
+        Self { xdecoder, lseg, student, sonata, openscene, clip, precision: Precision::F32 }
     }
 }
 
@@ -59,6 +62,8 @@ impl Default for Networks {
 pub enum Network {
     /// X-Decoder: pictures and words.
     XDecoder,
+    /// LSeg: a feature for every pixel, and words.
+    LSeg,
     /// The student: affinities of voxels.
     Student,
     /// Sonata: features of a scan's geometry.
@@ -75,6 +80,7 @@ impl Network {
     pub fn name(self) -> &'static str {
         match self {
             Self::XDecoder => "xdecoder",
+            Self::LSeg => "lseg",
             Self::Student => "student",
             Self::Sonata => "sonata",
             Self::OpenScene => "openscene",
@@ -84,9 +90,12 @@ impl Network {
 }
 
 impl Networks {
-    fn choice(&self, network: Network) -> &NetworkChoice {
+    /// The choice for `network`.
+    #[must_use]
+    pub fn choice(&self, network: Network) -> &NetworkChoice {
         match network {
             Network::XDecoder => &self.xdecoder,
+            Network::LSeg => &self.lseg,
             Network::Student => &self.student,
             Network::Sonata => &self.sonata,
             Network::OpenScene => &self.openscene,
@@ -94,9 +103,10 @@ impl Networks {
         }
     }
 
-    fn choice_mut(&mut self, network: Network) -> &mut NetworkChoice {
+    pub(super) fn choice_mut(&mut self, network: Network) -> &mut NetworkChoice {
         match network {
             Network::XDecoder => &mut self.xdecoder,
+            Network::LSeg => &mut self.lseg,
             Network::Student => &mut self.student,
             Network::Sonata => &mut self.sonata,
             Network::OpenScene => &mut self.openscene,
@@ -175,6 +185,23 @@ impl Networks {
             XDecoderConfig::of(shapes).unwrap_or_else(XDecoderConfig::focal_l)
         })?;
         Ok(OpenXDecoder { weights, config, precision: self.precision, origin })
+    }
+
+    /// Opens LSeg's weights and determines their configuration.
+    ///
+    /// # Errors
+    /// The same as [`open_xdecoder`](Self::open_xdecoder).
+    pub fn open_lseg(&self) -> Result<OpenLSeg, SessionError> {
+        let OpenWeights { mut weights, manifest, origin } = self.open(Network::LSeg)?;
+        let inventory = weights.inventory();
+        if LSegConfig::lacks_text(&|key| inventory.shape(key)) {
+            return Err(ImportError::NoText { path: weights.path().to_path_buf() }.into());
+        }
+        drop(inventory);
+        let config = configuration(&mut weights, manifest, self.lseg.config.as_deref(), "lseg", |shapes| {
+            LSegConfig::of(shapes).unwrap_or_else(LSegConfig::published)
+        })?;
+        Ok(OpenLSeg { weights, config, precision: self.precision, origin })
     }
 
     /// Opens Sonata's weights and determines their configuration.
@@ -375,6 +402,40 @@ impl OpenXDecoder {
     }
 }
 
+/// LSeg with open weights, not loaded yet.
+pub struct OpenLSeg {
+    weights: WeightsFile,
+    /// Configuration of the model.
+    pub config: LSegConfig,
+    /// Precision in which its weights will be stored.
+    pub precision: Precision,
+    /// Origin of its weights.
+    pub origin: WeightsOrigin,
+}
+
+impl OpenLSeg {
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// [`SessionError::NeedsConfiguration`] if the weights do not fit, [`SessionError::Model`].
+    pub fn load(&mut self, device: &Device) -> Result<LSeg, SessionError> {
+        let Self { weights, config, precision, .. } = self;
+        let (model, report) = LSeg::load(weights, config.clone(), *precision, device)
+            .map_err(|error| needs_configuration("lseg", error))?;
+        log::info!("{report}");
+        Ok(model)
+    }
+
+    /// Loads only the text side.
+    ///
+    /// # Errors
+    /// The same as [`load`](Self::load).
+    pub fn load_text(&mut self, device: &Device) -> Result<ClipText, SessionError> {
+        let Self { weights, config, precision, .. } = self;
+        LSeg::load_text(weights, config, *precision, device).map_err(|error| needs_configuration("lseg", error))
+    }
+}
+
 fn needs_configuration(model: &'static str, error: ModelError) -> SessionError {
     match error {
         ModelError::Weights(source) => SessionError::NeedsConfiguration { model, source },
@@ -412,15 +473,31 @@ pub enum OpenText {
     XDecoder(OpenXDecoder),
     /// CLIP's.
     Clip(OpenClip),
+    /// LSeg's, which is CLIP's out of its own checkpoint.
+    LSeg(OpenLSeg),
 }
 
 impl OpenText {
-    /// Name of the network.
+    /// Opens the text side of `network`. Only X-Decoder, LSeg and CLIP have one; for all others it is X-Decoder's.
+    /// `dim` is the number of channels of the words, for CLIP.
+    ///
+    /// # Errors
+    /// The same as [`Networks::open_xdecoder`].
+    pub fn open(networks: &Networks, network: Network, dim: usize) -> Result<Self, SessionError> {
+        Ok(match network {
+            Network::Clip => Self::Clip(networks.open_clip(dim)?),
+            Network::LSeg => Self::LSeg(networks.open_lseg()?),
+            _ => Self::XDecoder(networks.with_demo(&[Network::XDecoder]).open_xdecoder()?),
+        })
+    }
+
+    /// The network.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn network(&self) -> Network {
         match self {
-            Self::XDecoder(_) => Network::XDecoder.name(),
-            Self::Clip(_) => Network::Clip.name(),
+            Self::XDecoder(_) => Network::XDecoder,
+            Self::Clip(_) => Network::Clip,
+            Self::LSeg(_) => Network::LSeg,
         }
     }
 
@@ -430,6 +507,7 @@ impl OpenText {
         match self {
             Self::XDecoder(opened) => &opened.origin,
             Self::Clip(opened) => &opened.origin,
+            Self::LSeg(opened) => &opened.origin,
         }
     }
 
@@ -441,6 +519,7 @@ impl OpenText {
         Ok(match self {
             Self::XDecoder(mut opened) => TextModel::XDecoder(opened.load_text_encoder(device)?),
             Self::Clip(opened) => TextModel::Clip(opened.load(device)?),
+            Self::LSeg(mut opened) => TextModel::LSeg(opened.load_text(device)?),
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use glam::DMat3;
 use serde_json::{Value as Json, json};
 
+use super::image_model::ImageModelKind;
 use super::method::Method;
 use super::source::ViewSettings;
 use crate::models::student::{Student, StudentConfig};
@@ -76,6 +77,8 @@ impl AffinityKind {
 pub struct LabelOptions {
     /// Way to label; `None` for the usual one, see [`plan`](Self::plan).
     pub method: Option<Method>,
+    /// Model that sees the views.
+    pub image_model: ImageModelKind,
     /// Weight of the 3D network in the ensemble, 0 to 1.
     pub share: f32,
     /// Number of turns about the up direction over which the 3D network's features are averaged.
@@ -111,6 +114,7 @@ impl Default for LabelOptions {
         let usual = purify::Settings::default();
         Self {
             method: None,
+            image_model: ImageModelKind::default(),
             share: USUAL_SHARE,
             turns: USUAL_TURNS,
             ensemble: None,

@@ -4,24 +4,29 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::SessionError;
-use super::labeller::note_of_unknown;
-use super::networks::{Network, Networks};
+use super::image_model::{ImageModelKind, LoadedImageModel, OpenImageModel};
+use super::labeller::{embed_words, note_of_unknown};
+use super::networks::Networks;
 use super::source::ViewSettings;
-use super::text::TextModel;
 use crate::gpu::Selected;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::resize::{fitted, resize_bicubic};
 use crate::images::{Orientation, Rgb8Image, read_image, write_picture};
-use crate::lift::{Padding, View};
-use crate::models::xdecoder::{Queries, TextEmbeddings, XDecoder};
+use crate::lift::View;
+use crate::models::xdecoder::{Queries, TextEmbeddings};
 use crate::ops::float_values;
-use crate::pipeline::PipelineError;
+use crate::pipeline::{Compat, DensePicture, PictureView, SeenPictures};
 use crate::stages::StageTimer;
 use crate::weights::{Dtype, SafetensorsWriter, TensorSpec};
+
+/// Pictures alone have no published code to follow.
+const COMPAT: Compat = Compat::Fixed;
 
 /// Options for labelling pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PictureOptions {
+    /// Model that sees the pictures.
+    pub image_model: ImageModelKind,
     /// Longer edge, in pixels, at which the model sees pictures; 0 keeps their size. `None` is the edge that
     /// suits the model.
     pub longest: Option<usize>,
@@ -39,7 +44,8 @@ pub struct PictureFiles {
     pub picture: PathBuf,
     /// File for the labelled picture: PNG, or JPEG if its name says so.
     pub output: PathBuf,
-    /// File for the masks, embeddings and logits of the queries, and the query of each pixel (safetensors).
+    /// File for what the model says (safetensors): of X-Decoder the masks, embeddings and logits of the queries, and
+    /// the query of each pixel; of LSeg the features of the pixels, at the size at which it gives them.
     pub features: Option<PathBuf>,
 }
 
@@ -66,9 +72,9 @@ impl SegmentedPicture {
     }
 }
 
-/// X-Decoder and embedded words. Labels any number of pictures.
+/// Image model and embedded words. Labels any number of pictures.
 pub struct Segmenter {
-    model: XDecoder,
+    model: LoadedImageModel,
     text: TextEmbeddings,
     options: PictureOptions,
     /// Longer edge at which the model sees pictures; 0 keeps their size.
@@ -95,15 +101,15 @@ impl Segmenter {
         options: PictureOptions,
         timer: &mut StageTimer<'_>,
     ) -> Result<Self, SessionError> {
-        let mut opened = networks.with_demo(&[Network::XDecoder]).open_xdecoder()?;
-        let model = opened.load(&selected.device)?;
+        let kind = options.image_model;
+        let mut opened = OpenImageModel::open(&networks.with_demo(&[kind.network()]), kind)?;
+        let (model, text_model) = opened.load(&selected.device)?;
         timer.lap("load the weights");
-        let notes = Vec::from_iter(note_of_unknown(&TextModel::XDecoder(model.text_encoder.clone()), words));
-        let unknown = model.text_encoder.unknown_words(words).into_iter().map(str::to_owned).collect();
-        let text = model.embed_text(words)?;
-        float_values(text.rows.clone())?;
+        let notes = Vec::from_iter(note_of_unknown(&text_model, words));
+        let unknown = text_model.unknown_words(words).into_iter().map(str::to_owned).collect();
+        let text = embed_words(&text_model, words, timer)?;
         timer.lap("embed the words");
-        let usual = || ViewSettings::default().for_model(&opened.config).size() as usize;
+        let usual = || opened.views(&ViewSettings::default()).size() as usize;
         let longest = options.longest.unwrap_or_else(usual);
         Ok(Self { model, text, options, longest, unknown, notes })
     }
@@ -133,7 +139,7 @@ impl Segmenter {
             if batch.first().is_some_and(|first| first.seen_size != picture.seen_size) {
                 results.extend(self.see(std::mem::take(&mut batch), timer)?);
             }
-            let views = self.model.views_in(self.options.working_bytes, picture.seen_size);
+            let views = self.model.model().views_in(self.options.working_bytes, picture.seen_size, COMPAT);
             batch.push(picture);
             if batch.len() >= views {
                 results.extend(self.see(std::mem::take(&mut batch), timer)?);
@@ -146,7 +152,7 @@ impl Segmenter {
     fn read<'a>(&self, files: &'a PictureFiles) -> Result<Picture<'a>, SessionError> {
         let whole = read_image(&files.picture, Orientation::Upright)?;
         let seen_size = fitted([whole.height(), whole.width()], self.longest);
-        let bytes = self.model.view_bytes(seen_size);
+        let bytes = self.model.model().view_bytes(seen_size, COMPAT);
         if bytes > self.options.working_bytes {
             return Err(SessionError::PictureTooLarge { path: files.picture.clone(), size: seen_size, bytes });
         }
@@ -166,19 +172,23 @@ impl Segmenter {
         let title = |word: &String| if unknown.contains(word) { format!("{word} (unknown)") } else { word.clone() };
         let titles: Vec<String> = text.labels.iter().map(title).collect();
         let images = pictures.iter().flat_map(|picture| &picture.seen).copied().collect::<Vec<_>>();
-        let queries = model.forward(model.prepare(&images, seen_size)?, text).map_err(SessionError::Seeing)?;
-        float_values(queries.pred_logits.clone()).map_err(SessionError::Seeing)?;
+        let seen = model.model().see(&images, seen_size, text, COMPAT).map_err(SessionError::Seeing)?;
+        seen.wait().map_err(SessionError::Seeing)?;
         timer.lap("see");
         let mut found = Vec::with_capacity(pictures.len());
         for (index, Picture { files, whole, .. }) in pictures.into_iter().enumerate() {
-            let view = View::new(&queries, index, text, seen_size, Padding::Cropped).map_err(PipelineError::from)?;
-            let labels = view.label_from_pixel()?;
+            let view = seen.view(index, text, seen_size, COMPAT)?;
+            let labels = view.label_from_pixel(text)?;
             let size = [whole.height(), whole.width()];
             let drawn = labelled_picture(&whole, &enlarged(&labels, seen_size, size), &titles, &options.style)?;
             let PictureFiles { picture, output, features } = files.clone();
             write_picture(&output, &drawn)?;
             if let Some(path) = features {
-                write_features(&path, &queries, index, text, &view)?;
+                if let (SeenPictures::Queries(queries), PictureView::Queries(view)) = (&seen, &view) {
+                    write_queries(&path, queries, index, text, view)?;
+                } else if let PictureView::Dense(picture) = &view {
+                    write_dense(&path, picture, text)?;
+                }
             }
             let mut counts = vec![0usize; text.labels.len()];
             labels.iter().filter_map(|&label| usize::try_from(label).ok()).for_each(|label| counts[label] += 1);
@@ -197,7 +207,28 @@ fn enlarged(labels: &[i32], size: [usize; 2], to: [usize; 2]) -> Vec<i32> {
     (0..to[0]).flat_map(row).collect()
 }
 
-fn write_features(
+/// Writes the features of a picture's pixels in 16 bits, and the embeddings of the words.
+fn write_dense(path: &Path, picture: &DensePicture, text: &TextEmbeddings) -> Result<(), SessionError> {
+    let view = picture.view();
+    let ([rows, columns], dim) = (view.grid, view.num_channels());
+    let [num_words, words_dim] = text.rows.dims();
+    let specs = [
+        TensorSpec::new("features", Dtype::F16, [rows, columns, dim]),
+        TensorSpec::new("text_embed", Dtype::F32, [num_words, words_dim]),
+    ];
+    let about =
+        "features are of a grid whose corners are the corner pixels of the picture; the last text is the background";
+    let metadata =
+        [("words", text.labels.join(", ")), ("logit_scale", text.logit_scale.to_string()), ("about", about.to_owned())];
+    let metadata: BTreeMap<_, _> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let mut file = SafetensorsWriter::create(path, &specs, &metadata)?;
+    file.write_f32(view.values)?;
+    file.write_f32(&float_values(text.rows.clone())?)?;
+    file.finish()?;
+    Ok(())
+}
+
+fn write_queries(
     path: &Path,
     queries: &Queries,
     index: usize,

@@ -1,6 +1,7 @@
 //! What a method of labelling needs: networks, a text encoder, and settings.
 
 use super::SessionError;
+use super::image_model::ImageModelKind;
 use super::method::Method;
 use super::networks::{Network, Networks};
 use super::options::{AffinityKind, LabelOptions};
@@ -13,6 +14,8 @@ use crate::purify::Settings;
 pub struct Plan {
     /// The method.
     pub method: Method,
+    /// The model that sees the views, if the method looks at any.
+    pub image_model: ImageModelKind,
     /// The networks that labelling needs.
     pub networks: Vec<Network>,
     /// Text encoder of the words.
@@ -33,42 +36,55 @@ impl LabelOptions {
     ///
     /// # Errors
     /// [`SessionError::Store`], [`SessionError::Weights`] if the 3D network's weights are missing;
-    /// [`SessionError::NoCommonSpace`] if the ensemble is asked for with a network in the space of CLIP and without fused
-    /// features; [`SessionError::NoUseOfFused`] if fused features are given to anything else.
+    /// [`SessionError::NoCommonSpace`] if the ensemble is asked for with a network in another space than the image
+    /// model, and without fused features; [`SessionError::NoUseOfFused`] if fused features are given to anything but a
+    /// network in the space of CLIP; [`SessionError::NoPictures`] if a 3D network alone is asked for together with LSeg.
     pub fn plan(&self, networks: &Networks) -> Result<Plan, SessionError> {
         let iterations = self.iterations.unwrap_or(Settings::default().iterations);
+        let image_model = self.image_model;
         let of_views = || {
             let student = self.affinities.needs_student().then_some(Network::Student);
-            [Network::XDecoder].into_iter().chain(student)
+            [image_model.network()].into_iter().chain(student)
         };
-        let demo: Vec<Network> = of_views().chain([Network::OpenScene]).collect();
-        let usual = || match self.views.compat != Compat::Reference && networks.are_demo(&demo) {
+        let both: Vec<Network> = of_views().chain([Network::OpenScene]).collect();
+        let usual = || match self.views.compat != Compat::Reference && networks.are_demo(&both) {
             true => Method::Ensemble,
             false => Method::GeoPurify,
         };
         let method = self.method.unwrap_or_else(usual);
         let plan = |networks| {
-            let (text, affinities) = (TextSpace::XDecoder, self.affinities);
-            Plan { method, networks, text, affinities, iterations }
+            let (text, affinities) = (image_model.text_space(), self.affinities);
+            Plan { method, image_model, networks, text, affinities, iterations }
         };
         if self.fused.is_some() && method != Method::Ensemble {
             return Err(SessionError::NoUseOfFused);
         }
-        if method == Method::GeoPurify {
-            return Ok(plan(of_views().collect()));
+        match (method, image_model) {
+            (Method::GeoPurify, _) => return Ok(plan(of_views().collect())),
+            (Method::OpenScene, ImageModelKind::LSeg) => {
+                return Err(SessionError::NoPictures { image_model: image_model.network().name() });
+            }
+            _ => {}
         }
-        let text = networks.with_demo(&demo).open_openscene()?.config.text;
-        match (text, method) {
-            (TextSpace::XDecoder, _) if self.fused.is_some() => Err(SessionError::NoUseOfFused),
-            (TextSpace::XDecoder, _) => Ok(plan(demo)),
-            (TextSpace::Clip, Method::Ensemble) if self.fused.is_none() => Err(SessionError::NoCommonSpace),
-            (TextSpace::Clip, _) => Ok(Plan {
-                text,
-                affinities: self.affinities.without_student(),
-                iterations: self.iterations.unwrap_or(0),
-                ..plan(vec![Network::Clip, Network::OpenScene])
-            }),
+        let text = networks.with_demo(&both).open_openscene()?.config.text;
+        if self.fused.is_some() && text != TextSpace::Clip {
+            return Err(SessionError::NoUseOfFused);
         }
+        // With features fused beforehand no picture is looked at.
+        let sees_pictures = method == Method::Ensemble && self.fused.is_none();
+        if sees_pictures && text != image_model.text_space() {
+            let (image_model, needed) = (image_model.network().name(), image_model.text_space());
+            return Err(SessionError::NoCommonSpace { image_model, needed, found: text });
+        }
+        if sees_pictures || text == TextSpace::XDecoder {
+            return Ok(plan(both));
+        }
+        Ok(Plan {
+            text,
+            affinities: self.affinities.without_student(),
+            iterations: self.iterations.unwrap_or(0),
+            ..plan(vec![Network::Clip, Network::OpenScene])
+        })
     }
 }
 
@@ -87,5 +103,17 @@ mod tests {
         assert_eq!(uniform.plan(&networks).unwrap().networks, [Network::XDecoder]);
         let fused = LabelOptions { fused: Some("fused".into()), ..options(Some(Method::Ensemble)) };
         assert!(matches!(fused.plan(&networks.with_demo(&[Network::OpenScene])), Err(SessionError::NoUseOfFused)));
+    }
+
+    #[test]
+    fn lseg_sees_in_place_of_x_decoder_and_a_3d_network_alone_has_no_use_for_it() {
+        let networks = Networks::default();
+        let lseg = LabelOptions { image_model: ImageModelKind::LSeg, ..LabelOptions::default() };
+        let plan = lseg.plan(&networks).unwrap();
+        assert_eq!((plan.method, plan.text), (Method::GeoPurify, TextSpace::Clip));
+        assert_eq!(plan.networks, [Network::LSeg, Network::Student]);
+        let alone = LabelOptions { method: Some(Method::OpenScene), ..lseg };
+        let error = alone.plan(&networks).unwrap_err().to_string();
+        assert_eq!(error, "a 3D network alone looks at no pictures, so there is no use for lseg");
     }
 }

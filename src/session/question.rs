@@ -13,7 +13,6 @@ use crate::cloud::{Field, PointCloud, Unit};
 use crate::gpu::Selected;
 use crate::images::draw::heat_color;
 use crate::images::write_png;
-use crate::models::xdecoder::prompts::scene_label;
 use crate::ops::float_values;
 use crate::pipeline::{HeatViews, PipelineError, SQUARE_METRES, SUMMARY_FILE, Scene};
 use crate::query::regions::{Region, regions, usual_level};
@@ -96,8 +95,8 @@ fn embed(encoder: &TextModel, question: &str, words: &[String]) -> Result<(Tenso
         let unknown = encoder.unknown_words(&others);
         others.iter().filter(|word| !unknown.contains(&word.as_str())).cloned().collect()
     };
-    let labels: Vec<String> =
-        std::iter::once(question).chain(others.iter().map(String::as_str)).map(scene_label).collect();
+    let asked = std::iter::once(question).chain(others.iter().map(String::as_str));
+    let labels: Vec<String> = asked.map(|word| encoder.prompt(word)).collect();
     let rows = encoder.embed_labels(&labels)?;
     let [_, num_channels] = rows.dims();
     let values = float_values(rows.clone())?;
@@ -128,16 +127,14 @@ pub(super) fn ask(
     let saved = Saved::read(&features)?;
     let mut networks = networks.clone();
     let about = &saved.about;
-    let is_clip = about.text == Network::Clip.name();
-    let choice = if is_clip { &mut networks.clip } else { &mut networks.xdecoder };
+    let text = [Network::Clip, Network::LSeg].into_iter().find(|network| about.text == network.name());
+    let text = text.unwrap_or(Network::XDecoder);
+    let choice = networks.choice_mut(text);
     if choice.weights.is_none() {
         choice.weights = Some(PathBuf::from(&about.weights));
         choice.config = choice.config.take().or_else(|| about.config.clone());
     }
-    let opened = match is_clip {
-        true => OpenText::Clip(networks.open_clip(saved.num_channels)?),
-        false => OpenText::XDecoder(networks.with_demo(&[Network::XDecoder]).open_xdecoder()?),
-    };
+    let opened = OpenText::open(&networks, text, saved.num_channels)?;
     timer.lap("read features");
 
     // For the same file that the run used, comparing the length is enough. Another file must be hashed.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
+use geopurify::models::clip::ClipTextConfig;
+use geopurify::models::lseg::{DptConfig, LSegConfig, ReassembleConfig, VitConfig};
 use geopurify::models::sonata::SonataConfig;
 use geopurify::models::student::StudentConfig;
 use geopurify::models::xdecoder::XDecoderConfig;
@@ -44,6 +46,51 @@ pub(crate) fn weight_files() -> &'static WeightFiles {
         (folder, files)
     });
     files
+}
+
+/// Where an LSeg is.
+pub(crate) struct LSegFiles {
+    /// The weights, for `--lseg`.
+    pub weights: PathBuf,
+    /// Its configuration, for `--lseg-config`.
+    pub config: PathBuf,
+}
+
+/// Writes an LSeg that sees a picture in a fraction of a second. Its features are as wide as the embeddings of
+/// [`tiny_weights`], so that their student fits it.
+pub(crate) fn tiny_lseg(dir: &Path) -> Result<LSegFiles> {
+    let published = LSegConfig::published();
+    let config = LSegConfig {
+        vit: VitConfig {
+            embed_dim: 32,
+            depth: 4,
+            heads: 2,
+            mlp_ratio: 2.0,
+            pos_grid: [5, 5],
+            hooks: [0, 1, 2, 3],
+            ..published.vit
+        },
+        reassemble: ReassembleConfig { channels: [16, 16, 24, 24], ..published.reassemble },
+        dpt: DptConfig { features: 16, ..published.dpt },
+        text: ClipTextConfig { width: 16, layers: 2, heads: 2, embed_dim: 48, ..published.text },
+        out_channels: 48,
+        ..published
+    };
+    write_lseg(dir, &config)
+}
+
+/// Writes an LSeg of the published size, 1.6 GB.
+pub(crate) fn published_lseg(dir: &Path) -> Result<LSegFiles> {
+    write_lseg(dir, &LSegConfig::published())
+}
+
+fn write_lseg(dir: &Path, config: &LSegConfig) -> Result<LSegFiles> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let files = LSegFiles { weights: dir.join("lseg.safetensors"), config: dir.join("lseg.json") };
+    write_tensors(&files.weights, &config.keys(), lseg_values)?;
+    let json = serde_json::to_string_pretty(config)?;
+    std::fs::write(&files.config, json).with_context(|| format!("writing {}", files.config.display()))?;
+    Ok(files)
 }
 
 /// Every part of the published encoder, narrow and shallow.
@@ -172,6 +219,24 @@ fn student_values(key: &str, shape: &[usize]) -> Values {
         Some("running_var") => Values::around(1.0, 0.3),
         Some("running_mean") => Values::around(0.0, 0.1),
         _ => Values::around(0.0, 0.05),
+    }
+}
+
+fn lseg_values(key: &str, shape: &[usize]) -> Values {
+    let is = |end: &str| key.ends_with(end);
+    match shape.len() {
+        1 if is("running_var") => Values::around(1.0, 0.3),
+        1 if is("running_mean") => Values::around(0.0, 0.1),
+        1 if is("bias") => Values::around(0.0, 0.05),
+        1 => Values::around(1.0, 0.1),
+        _ if ["cls_token", "pos_embed", "positional_embedding", "token_embedding.weight"].into_iter().any(is) => {
+            Values::around(0.0, 0.5)
+        }
+        _ if key.contains("resblocks") && is("in_proj_weight") => Values::layer(shape[1], 0.3),
+        _ if is("text_projection") => Values::layer(shape[0], 1.0),
+        // Behind a ReLU: unbalanced, one word would win everywhere.
+        _ if is("head1.weight") => Values { balanced: true, ..Values::layer(shape[1], 1.0) },
+        _ => Values::layer(shape[1..].iter().product(), 1.0),
     }
 }
 

@@ -8,6 +8,7 @@ mod common;
 mod corner;
 #[path = "../common/labelled_corner.rs"]
 mod labelled_corner;
+mod lseg;
 mod prepare;
 #[path = "../common/prepared.rs"]
 mod prepared;

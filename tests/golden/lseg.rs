@@ -239,7 +239,8 @@ pub(crate) fn lift(case: &Case, device: &Device) -> Vec<Line> {
         if number == 0 {
             lines.push(compare(case, "mid.view0_resized", &planes(picture.clone())));
         }
-        let features = model.pixel_features(picture).unwrap();
+        let [_, height, width, _] = picture.dims();
+        let features = model.features_on(&values, size, [height, width]).unwrap();
         let [_, rows, columns, channels] = features.dims();
         if number == 0 {
             let thinned: Vec<i32> = (0..rows * columns)

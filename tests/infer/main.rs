@@ -8,6 +8,7 @@ mod corner;
 mod demo;
 #[path = "../common/labelling.rs"]
 mod labelling;
+mod lseg;
 mod network;
 #[path = "../common/program.rs"]
 mod program;

@@ -16,12 +16,12 @@ use crate::corner::corner;
 const WIDTH: usize = 32;
 
 /// A small network with the published input, told nothing but where voxels are.
-fn write_network(path: &Path) {
+pub(crate) fn write_network(path: &Path, width: usize) {
     let config = MinkUnetConfig {
         init_dim: 8,
         planes: [8, 12, 16, 16, 16, 12, 8, 8],
         layers: [1; 8],
-        heads: vec![("final".to_owned(), WIDTH)],
+        heads: vec![("final".to_owned(), width)],
         ..MinkUnetConfig::openscene()
     };
     let network = TrainableMinkUnet::new(&config, 3, &Device::flex()).unwrap();
@@ -44,13 +44,13 @@ fn write_clip(path: &Path, embed_dim: usize) {
     writer.finish().unwrap();
 }
 
-fn run(home: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(home: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_geopurify"));
     command.args(arguments).env("GEOPURIFY_HOME", home).env("GEOPURIFY_DEVICE", "cpu");
     command.output().unwrap()
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -61,7 +61,7 @@ fn a_network_in_the_space_of_clip_labels_a_scan_and_answers() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let home = folder.path().join("home");
     corner(0.03).write_ply(Path::new(&path("corner.ply")), &[]).unwrap();
-    write_network(Path::new(&path("network.safetensors")));
+    write_network(Path::new(&path("network.safetensors")), WIDTH);
     write_clip(Path::new(&path("clip.safetensors")), WIDTH);
     let (scan, results) = (path("corner.ply"), path("results"));
     let (network, clip) = (path("network.safetensors"), path("clip.safetensors"));
@@ -94,7 +94,7 @@ fn what_does_not_share_a_space_is_refused() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let home = folder.path().join("home");
     corner(0.05).write_ply(Path::new(&path("corner.ply")), &[]).unwrap();
-    write_network(Path::new(&path("network.safetensors")));
+    write_network(Path::new(&path("network.safetensors")), WIDTH);
     write_clip(Path::new(&path("clip.safetensors")), WIDTH + 1);
     let (scan, results, network, clip) =
         (path("corner.ply"), path("results"), path("network.safetensors"), path("clip.safetensors"));

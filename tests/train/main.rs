@@ -6,6 +6,7 @@ mod common;
 mod corner;
 mod distill;
 mod log;
+mod lseg;
 mod pretrain_openscene;
 mod pretrain_sonata;
 mod pretrain_xdecoder;

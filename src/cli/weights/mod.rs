@@ -62,6 +62,9 @@ struct ImportArgs {
     /// Origin to record, if the weights are not the published ones
     #[arg(long, value_name = "TEXT")]
     origin: Option<String>,
+    /// File with CLIP's text side, for a checkpoint of LSeg without one: OpenAI's archive, or safetensors
+    #[arg(long, value_name = "FILE")]
+    clip: Option<PathBuf>,
     /// Ignore keys that the model does not know, instead of refusing the checkpoint
     #[arg(long)]
     allow_unused: bool,
@@ -139,6 +142,7 @@ fn run_import(store: &Store, args: &ImportArgs) -> Result<()> {
         config: args.config.clone(),
         licence: args.licence.clone(),
         origin: args.origin.clone(),
+        clip: args.clip.clone(),
         allow_unused: args.allow_unused,
     };
     import_file(store, &registry, &args.model, &args.file, &options)

@@ -19,7 +19,7 @@ const HEAD_DIM: usize = 64;
 pub(crate) const VIT: &str = "net.pretrained.model";
 pub(crate) const POSTPROCESS: &str = "net.pretrained.act_postprocess";
 pub(crate) const SCRATCH: &str = "net.scratch";
-const CLIP: &str = "net.clip_pretrained.";
+pub(crate) const CLIP: &str = "net.clip_pretrained.";
 
 /// Configuration of the vision transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,6 +132,15 @@ impl LSegConfig {
         ["net.pretrained.model.cls_token", "net.scratch.head1.weight", "net.clip_pretrained.text_projection"]
             .iter()
             .all(|key| shape(key).is_some())
+    }
+
+    /// Returns true if the shapes are those of an LSeg without CLIP's text side.
+    #[must_use]
+    pub fn lacks_text(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> bool {
+        let has = |key: &str| shape(key).is_some();
+        has("net.pretrained.model.cls_token")
+            && has("net.scratch.head1.weight")
+            && !has("net.clip_pretrained.text_projection")
     }
 
     /// Derives the configuration from the shapes of a checkpoint. Shapes do not show which blocks are tapped, nor
@@ -314,7 +323,8 @@ mod tests {
         config.validate().unwrap();
         let keys = config.keys();
         let shape = |key: &str| keys.iter().find(|(k, _)| k == key).map(|(_, shape)| shape.clone());
-        assert!(LSegConfig::recognises(&shape));
+        assert!(LSegConfig::recognises(&shape) && !LSegConfig::lacks_text(&shape));
+        assert!(LSegConfig::lacks_text(&|key| shape(key).filter(|_| !key.starts_with(CLIP))));
         assert!(!ClipTextConfig::recognises(&shape));
         assert_eq!(LSegConfig::of(&shape), Some(config));
         assert_eq!(LSegConfig::of(&|_| None), None);

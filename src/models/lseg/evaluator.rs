@@ -45,6 +45,15 @@ pub fn enlarged(pictures: Tensor<4>) -> Result<Tensor<4>, OpError> {
 }
 
 impl LSeg {
+    /// Returns features of pictures of one size, RGB in 0..255, `[B, H, W, 3]` flat, after a first resize to `grid`
+    /// (rows, columns): `[B, rows, columns, out_channels]`. See [`pixel_features`](Self::pixel_features).
+    ///
+    /// # Errors
+    /// The same as [`normalized`] and [`pixel_features`](Self::pixel_features).
+    pub fn features_on(&self, pictures: &[f32], size: [usize; 2], grid: [usize; 2]) -> Result<Tensor<4>, OpError> {
+        self.pixel_features(bilinear(normalized(pictures, size, self.device())?, grid, Corners::Aligned)?)
+    }
+
     /// Returns features of the pixels of [`normalized`] pictures `[B, H, W, 3]`: `[B, H, W, out_channels]`, the sum of
     /// those of the picture and of its mirror image, so of a length up to 2.
     ///

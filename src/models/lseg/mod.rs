@@ -8,17 +8,19 @@ mod config;
 mod decoder;
 mod evaluator;
 mod reassemble;
+mod with_clip;
 
 use burn::prelude::*;
 
 pub use config::{ConfigError, DptConfig, LSegConfig, ReassembleConfig, VitConfig};
 pub use evaluator::{enlarged, network_side, normalized};
+pub use with_clip::WithClip;
 
 use super::ModelError;
 use super::clip::ClipText;
 use super::layers::Loader;
-use crate::ops::OpError;
 use crate::ops::conv2d::Precision;
+use crate::ops::{OpError, limits_of};
 use crate::weights::{LoadReport, TensorSource, match_keys};
 use backbone::VisionTransformer;
 use decoder::Decoder;
@@ -26,6 +28,8 @@ use reassemble::Reassemble;
 
 /// Scale of the cosines between pixels and texts: 1 / 0.07, the constant that LSeg was trained with.
 pub const LOGIT_SCALE: f32 = 14.285_714;
+/// Prompt of everything that belongs to none of the classes asked for.
+pub const BACKGROUND: &str = "background and other objects";
 
 /// A value on the way through the network.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +101,42 @@ impl LSeg {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Estimates the working memory in bytes for one picture whose pixels are those of `grid` (rows, columns), without
+    /// the weights, from the widths of the largest layers.
+    #[must_use]
+    pub fn view_bytes(&self, grid: [usize; 2]) -> u64 {
+        let side = network_side(grid, self.config.size_divisibility);
+        let vit = &self.config.vit;
+        // A residual unit of the finest map keeps its input, its branch and what it is added to.
+        let decoder = self.num_cells(side) * 4 * self.config.dpt.features as u64;
+        let num_tokens = ((side / vit.patch_size.max(1)) as u64).pow(2);
+        let backbone = num_tokens * (self.config.hidden() + 8 * vit.embed_dim) as u64;
+        // Those of both passes, and their sum.
+        let features = 3 * self.num_values(grid);
+        4 * (decoder.max(backbone) + features)
+    }
+
+    /// Returns the number of pictures with the pixels of `grid` that fit into one batch: within `budget` bytes of
+    /// working memory and the device's largest buffer, at least 1.
+    #[must_use]
+    pub fn views_in(&self, budget: u64, grid: [usize; 2]) -> usize {
+        let side = network_side(grid, self.config.size_divisibility);
+        let largest = (self.num_cells(side) * self.config.dpt.features as u64).max(self.num_values(grid));
+        let buffer = limits_of(&self.device).max_binding_bytes / (4 * largest).max(1);
+        let memory = budget / self.view_bytes(grid).max(1);
+        usize::try_from(memory.min(buffer)).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Number of cells of the finest map of a square of `side` pixels.
+    fn num_cells(&self, side: usize) -> u64 {
+        ((side / 2) as u64).pow(2)
+    }
+
+    /// Number of values of the features of a grid.
+    fn num_values(&self, [rows, columns]: [usize; 2]) -> u64 {
+        rows as u64 * columns as u64 * self.config.out_channels as u64
     }
 
     /// Runs the network on [`normalized`] images `[B, H, W, 3]`, whose height and width are multiples of
