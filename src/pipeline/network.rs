@@ -478,8 +478,8 @@ mod tests {
         let cells = CellFeatures { rows: vec![0.0, 3.0, 5.0, 0.0], num_channels: 2, cell_from_point: vec![0, 0, 1] };
         let words = float_tensor(vec![1.0, 0.0, 0.0, 1.0], [2, 2], &device);
         for share in [0.25, 0.75] {
-            let [dense, queries] =
-                [dense(&device), lifted(&device)].map(|views| Mixed::new(views, cells.clone(), share).unwrap());
+            let mixed = |views| Mixed::new(views, cells.clone(), Mixing::of(None, share), &words).unwrap();
+            let [dense, queries] = [dense(&device), lifted(&device)].map(mixed);
             assert_eq!(dense.read(0..2).unwrap(), queries.read(0..2).unwrap());
             assert_eq!(dense.labels(&words, 2).unwrap(), queries.labels(&words, 2).unwrap());
         }
