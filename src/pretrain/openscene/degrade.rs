@@ -1,8 +1,8 @@
-//! Rooms as a sensor would have scanned them: with other furniture, turned, cut, with holes, noise and other colours.
+//! Rooms as a sensor would have scanned them: turned, cut, with holes, noise and other colours.
 
 use std::f64::consts::TAU;
 
-use crate::labels::nyu40::{CEILING, FLOOR, WALL};
+use crate::labels::nyu40::CEILING;
 use crate::models::minkunet::{Cells, MinkUnetConfig};
 use crate::ops::voxel_grid::QuantizeError;
 use crate::pretrain::scan::LabelledScan;
@@ -18,24 +18,14 @@ const MOST_VIEWPOINTS: usize = 3;
 const MOST_HOLES: usize = 10;
 
 /// How likely each change is.
-const CLEARED: f64 = 0.3;
 const SEEN_FROM_FEW: f64 = 0.3;
 const NO_CEILING: f64 = 0.5;
 const CUT: f64 = 0.35;
-const NO_FLOOR: f64 = 0.1;
+const NO_FLOOR: f64 = 0.07;
 const DOUBLED: f64 = 0.2;
 const NOISY: f64 = 0.3;
 const OTHER_MATERIALS: f64 = 0.5;
 const COLORLESS: f64 = 0.45;
-
-/// Share of the objects that a cleared room lacks.
-const MISSING: f64 = 0.35;
-/// Factors by which an object is stretched along each axis, and in all.
-const STRETCH: [f64; 2] = [0.8, 1.25];
-const SIZE: [f64; 2] = [0.85, 1.18];
-/// Largest turn of an object in radians, and largest shift in metres.
-const TURN: f64 = 0.2;
-const SHIFT: f64 = 0.08;
 
 /// A room as it was scanned.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,9 +45,9 @@ impl Degraded {
     }
 }
 
-/// Scans `room` once more, each time in another way: objects stretched, moved and missing; from few viewpoints, without
-/// ceiling or floor, cut in two, with holes, thinned, with noise and drift; turned, mirrored and stretched; in other
-/// light and materials, or without colours.
+/// Scans `room` once more, each time in another way: from few viewpoints, without ceiling or floor, cut in two, with
+/// holes, thinned, with noise and drift; turned, mirrored and stretched; in other light and materials, or without
+/// colours.
 #[must_use]
 pub fn degraded(room: &LabelledScan, random: &mut SplitMix64) -> Degraded {
     let kept = kept(room, random);
@@ -86,10 +76,6 @@ fn kept(room: &LabelledScan, random: &mut SplitMix64) -> Vec<u32> {
             *kept &= !is_out(point, room.points[point].map(f64::from));
         }
     };
-    if random.unit() < CLEARED {
-        let missing: Vec<bool> = objects(room).iter().map(|o| o.is_some() && random.unit() < MISSING).collect();
-        leave_out(&|point, _| missing[room.instances[point] as usize]);
-    }
     if random.unit() < SEEN_FROM_FEW {
         let seen = seen(room, &bounds, random);
         leave_out(&|point, _| !seen[point]);
@@ -159,51 +145,7 @@ fn seen(room: &LabelledScan, bounds: &[[f64; 2]; 3], random: &mut SplitMix64) ->
     seen
 }
 
-/// For each object its middle, on the height of its lowest point; `None` for walls, floors, ceilings and what else goes
-/// around the room.
-fn objects(room: &LabelledScan) -> Vec<Option<[f64; 3]>> {
-    let mut sums = vec![([0.0, 0.0, f64::INFINITY], 0.0, true); room.spans_room.len()];
-    for ((p, &instance), class) in room.points.iter().zip(&room.instances).zip(&room.classes) {
-        let ([x, y, z], count, is_object) = &mut sums[instance as usize];
-        let p = p.map(f64::from);
-        (*x, *y, *z) = (*x + p[0], *y + p[1], z.min(p[2]));
-        *count += 1.0;
-        *is_object &= ![WALL, FLOOR, CEILING].contains(class);
-    }
-    let middle = |(([x, y, z], count, is_object), &spans): (([f64; 3], f64, bool), &bool)| {
-        (is_object && !spans && count > 0.0).then(|| [x / count, y / count, z])
-    };
-    sums.into_iter().zip(&room.spans_room).map(middle).collect()
-}
-
-/// An object of another form: stretched, turned and shifted a little.
-struct Reshaped {
-    middle: [f64; 3],
-    stretch: [f64; 3],
-    turn: [f64; 2],
-    shift: [f64; 2],
-}
-
-impl Reshaped {
-    fn new(middle: [f64; 3], random: &mut SplitMix64) -> Self {
-        let size = random.between(SIZE);
-        let (sin, cos) = random.between([-TURN, TURN]).sin_cos();
-        Self {
-            middle,
-            stretch: [0; 3].map(|_| size * random.between(STRETCH)),
-            turn: [sin, cos],
-            shift: [0; 2].map(|_| random.between([-SHIFT, SHIFT])),
-        }
-    }
-
-    fn apply(&self, p: [f64; 3]) -> [f64; 3] {
-        let d: [f64; 3] = std::array::from_fn(|axis| self.stretch[axis] * (p[axis] - self.middle[axis]));
-        let ([sin, cos], [x, y, z]) = (self.turn, self.middle);
-        [x + cos * d[0] - sin * d[1] + self.shift[0], y + sin * d[0] + cos * d[1] + self.shift[1], z + d[2]]
-    }
-}
-
-/// Positions of the points `kept`, moved together, with their objects, and each on its own.
+/// Positions of the points `kept`, moved together and each on its own.
 fn moved(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> Vec<[f64; 3]> {
     let (sin, cos) = (TAU * random.unit()).sin_cos();
     let mirror = if random.unit() < 0.5 { -1.0 } else { 1.0 };
@@ -221,13 +163,8 @@ fn moved(room: &LabelledScan, kept: &[u32], random: &mut SplitMix64) -> Vec<[f64
     let doubled = random.unit() < DOUBLED;
     let apart = [0; 3].map(|_| random.between([-0.06, 0.06]));
     let share = random.between([0.1, 0.4]);
-    let reshaped: Vec<Option<Reshaped>> =
-        objects(room).into_iter().map(|middle| middle.map(|middle| Reshaped::new(middle, random))).collect();
     let position = |&point: &u32| {
         let mut p = room.points[point as usize].map(f64::from);
-        if let Some(reshaped) = &reshaped[room.instances[point as usize] as usize] {
-            p = reshaped.apply(p);
-        }
         let drift = waves.iter().fold([0.0; 3], |mut sum: [f64; 3], (along, phase, by)| {
             let wave = (along.iter().zip(p).map(|(a, x)| a * x).sum::<f64>() + phase).sin();
             sum.iter_mut().zip(by).for_each(|(sum, by)| *sum += wave * by);
@@ -320,33 +257,6 @@ mod tests {
             parts += usize::from(len < room.points.len() / 2);
         }
         assert!((15..40).contains(&colorless) && (15..50).contains(&no_ceiling) && parts > 10);
-    }
-
-    #[test]
-    fn objects_change_their_form_and_the_room_does_not() {
-        let mut room = room();
-        let box_at = room.points.len();
-        for i in 0..10 {
-            for (z, class) in [(0.0, 7), (0.7, 7)] {
-                room.points.push([2.0 + 0.1 * i as f32, 1.5, z]);
-                room.classes.push(class);
-                room.instances.push(2);
-                room.colors.push([9; 3]);
-                room.normals.push([0.0, 0.0, 1.0]);
-            }
-        }
-        room.spans_room.push(false);
-        let middles = objects(&room);
-        let near = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
-        assert!(middles[..2] == [None, None] && near(middles[2].unwrap(), [2.45, 1.5, 0.0]));
-        let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
-        for seed in 0..50 {
-            let reshaped = Reshaped::new(middles[2].unwrap(), &mut SplitMix64::new(seed));
-            let [low, high] = [box_at, box_at + 1].map(|at| reshaped.apply(room.points[at].map(f64::from)));
-            assert!((low[2]).abs() < 1e-9 && (low[0] - 2.0).hypot(low[1] - 1.5) < 0.5);
-            (least, most) = (least.min(high[2]), most.max(high[2]));
-        }
-        assert!(least > 0.7 * 0.68 && least < 0.6 && most < 0.7 * 1.48 && most > 0.8, "{least} {most}");
     }
 
     #[test]

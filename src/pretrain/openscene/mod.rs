@@ -26,7 +26,7 @@ use crate::labels::{Preset, classes_from_nyu40, nyu40_from_class};
 use crate::models::ModelError;
 use crate::models::minkunet::{Cells, MinkUnet, MinkUnetConfig};
 use crate::models::xdecoder::TextEncoder;
-use crate::models::xdecoder::prompts::{BACKGROUND, scene_label};
+use crate::models::xdecoder::prompts::scene_label;
 use crate::ops::matmul::{Form, matmul};
 use crate::ops::{float_tensor, float_values, int_tensor};
 use crate::query::predict;
@@ -68,7 +68,7 @@ pub struct OpenSceneSettings {
 impl Default for OpenSceneSettings {
     fn default() -> Self {
         let training = LoopSettings {
-            steps: 5000,
+            steps: 3000,
             learning_rate: 3e-3,
             warmup: 100,
             weight_decay: 0.02,
@@ -120,21 +120,12 @@ impl OpenSceneSettings {
     }
 }
 
-/// Embeddings of all names of all classes, and of the background.
+/// Embeddings of all names of all classes.
 #[derive(Clone, Debug)]
 struct Names {
     /// For each class its names' rows.
     rows: Vec<Vec<Vec<f32>>>,
-    background: Vec<f32>,
     dim: usize,
-}
-
-/// Words that a step asks for.
-struct Asked {
-    /// Embeddings `[A + 1, D]`: one word for each class that is asked for, and last the background.
-    rows: Vec<f32>,
-    /// For each class its row; the last one for classes that are not asked for.
-    row_of_class: Vec<i32>,
 }
 
 impl Names {
@@ -149,24 +140,16 @@ impl Names {
         }
         let mut rows = rows.into_iter();
         let rows = CLASSES.iter().map(|class| rows.by_ref().take(class.names.len()).collect()).collect();
-        let background = float_values(encoder.embed_labels(&[BACKGROUND.to_owned()])?)?;
-        Ok(Self { rows, background, dim })
+        Ok(Self { rows, dim })
     }
 
-    /// Draws what a step asks for: all classes half of the time, else some of them. Half of the time a class goes by its
-    /// first name, else by any.
-    fn draw(&self, random: &mut SplitMix64) -> Asked {
-        let num_classes = self.rows.len();
-        let num_asked = if random.below(2) == 0 { num_classes } else { 1 + random.below(num_classes) };
-        let mut rows = Vec::with_capacity((num_asked + 1) * self.dim);
-        let mut row_of_class = vec![num_asked as i32; num_classes];
-        for (row, class) in (0..).zip(random.sample(num_classes, num_asked)) {
-            row_of_class[class] = row;
-            let names = &self.rows[class];
-            rows.extend(&names[if random.below(2) == 0 { 0 } else { random.below(names.len()) }]);
-        }
-        rows.extend(&self.background);
-        Asked { rows, row_of_class }
+    /// One row for each class, `[C · D]`. Half of the time a class takes its first name.
+    fn draw(&self, random: &mut SplitMix64) -> Vec<f32> {
+        let row = |rows: &Vec<Vec<f32>>| {
+            let place = if random.below(2) == 0 { 0 } else { random.below(rows.len()) };
+            rows[place].clone()
+        };
+        self.rows.iter().flat_map(row).collect()
     }
 }
 
@@ -175,8 +158,7 @@ impl Names {
 /// A step takes rooms, [degrades](degraded) each in its own way, and shows the network a part of each: the cells around
 /// an object, which is drawn first so that small ones are seen as often as walls. The loss is the cross-entropy of the
 /// cosines between cells and words. A class goes by one of its names, drawn for the step. So the network learns the
-/// space of the text encoder, and any word can be asked later. Often only some classes are asked for, and the cells of
-/// all others are background. So the network learns how near a cell must be to a word to be meant.
+/// space of the text encoder, and any word can be asked later.
 ///
 /// Validation measures held-out rooms, degraded too: clean rooms rank networks wrongly.
 #[derive(Debug)]
@@ -314,24 +296,23 @@ impl Task for OpenSceneTask {
             classes.extend(of_cells);
         }
         let device = context.parameters.device().clone();
-        let asked = self.names.draw(&mut context.random(&[WORDS]));
-        let num_words = asked.rows.len() / self.names.dim.max(1);
+        let text = self.names.draw(&mut context.random(&[WORDS]));
         let (num_cells, dim) = (classes.len(), self.names.dim);
         let out = parts.forward(&self.settings.model, &mut *context.parameters)? * self.settings.sharpness;
-        let text = float_tensor(asked.rows, [num_words, dim], &device);
+        let text = float_tensor(text, [CLASSES.len(), dim], &device);
         let logits = matmul(out, text, Form::RightTransposed)?;
         let weights = class_weights(&classes, self.settings.balance);
         let weights = float_tensor(weights, [num_cells, 1], &device);
-        let target = |&class: &i32| asked.row_of_class[class.max(0) as usize];
-        let targets: Vec<i32> = classes.iter().map(target).collect();
+        let targets = int_tensor(classes.iter().map(|&class| class.max(0)).collect(), [num_cells, 1], &device);
         let found = float_values(logits.clone().inner())?;
-        let (mut right, mut known) = (0.0, 0.0);
-        for ((row, &target), _) in found.chunks_exact(num_words).zip(&targets).zip(&classes).filter(|(_, c)| **c >= 0) {
-            known += 1.0;
-            right += f64::from(u8::from(row.iter().all(|&x| x <= row[target as usize])));
-        }
-        let targets = int_tensor(targets, [num_cells, 1], &device);
         let total = (log_softmax(logits, 1).gather(1, targets) * weights).sum().neg();
+        let (mut right, mut known) = (0.0, 0.0);
+        for (row, &class) in found.chunks_exact(CLASSES.len()).zip(&classes) {
+            if let Ok(class) = usize::try_from(class) {
+                known += 1.0;
+                right += f64::from(u8::from(row.iter().all(|&x| x <= row[class])));
+            }
+        }
         let parts = [("accuracy", right / f64::max(known, 1.0)), ("cells", num_cells as f64)];
         Ok(Loss { total, parts: parts.map(|(name, value)| (name.to_owned(), value)).into() })
     }
@@ -385,25 +366,6 @@ mod tests {
         for text in ["cells = 5", "balance = 2.0", "[model]\nin_channels = 4", "[training]\nsteps = 0"] {
             assert!(OpenSceneSettings::parse(text).unwrap().validate().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_not_asked_for_is_background() {
-        let rows: Vec<Vec<Vec<f32>>> =
-            (0..6).map(|class| vec![vec![class as f32, 0.0], vec![class as f32, 1.0]]).collect();
-        let names = Names { rows, background: vec![-1.0, -1.0], dim: 2 };
-        let mut num_whole = 0;
-        for seed in 0..100 {
-            let Asked { rows, row_of_class } = names.draw(&mut SplitMix64::new(seed));
-            let num_asked = rows.len() / 2 - 1;
-            num_whole += usize::from(num_asked == 6);
-            assert_eq!(rows[2 * num_asked..], [-1.0, -1.0]);
-            assert_eq!(row_of_class.iter().filter(|&&row| row as usize == num_asked).count(), 6 - num_asked);
-            for (class, &row) in row_of_class.iter().enumerate().filter(|(_, row)| (**row as usize) < num_asked) {
-                assert_eq!(rows[2 * row as usize], class as f32);
-            }
-        }
-        assert!((45..75).contains(&num_whole), "{num_whole}");
     }
 
     #[test]
