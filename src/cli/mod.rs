@@ -150,6 +150,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Infer(args) => return infer::run(args),
         Command::Segment(args) => return segment::run(args),
         Command::Query(args) => query::run(args)?,
+        #[cfg(feature = "lab")]
+        Command::Train(args) if args.trains_network() => train_network::run(args)?,
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(args)?,
         #[cfg(feature = "train")]

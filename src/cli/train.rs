@@ -120,14 +120,24 @@ enum Learner {
     Openscene,
 }
 
+#[cfg(feature = "lab")]
+impl TrainArgs {
+    /// True if a 3D network learns, and no student.
+    pub(super) fn trains_network(&self) -> bool {
+        self.method == Learner::Openscene
+    }
+}
+
+/// Checks the name under which the weights are to be installed.
+pub(super) fn check_name(args: &TrainArgs) -> Result<()> {
+    match args.install.as_deref().filter(|name| !is_name(name)) {
+        Some(name) => bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'"),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
-    if let Some(name) = args.install.as_deref().filter(|name| !is_name(name)) {
-        bail!("--install {name}: a name in the store has letters, digits, '-', '_' and '.'");
-    }
-    #[cfg(feature = "lab")]
-    if args.method == Learner::Openscene {
-        return super::train_network::run(args);
-    }
+    check_name(args)?;
     let config = config(args)?;
     check_run_folder(&args.output, args.resume)?;
     check_writable(&args.output)?;

@@ -8,7 +8,7 @@ use super::networks::{open_session, write_used};
 use super::outputs::check_writable;
 use super::pretrain::{report, run_task};
 use super::say;
-use super::train::{TrainArgs, find, prepare_all, write_sources};
+use super::train::{TrainArgs, check_name, find, prepare_all, write_sources};
 use crate::counted::counted;
 use crate::distill::{Config, Recipe};
 use crate::models::import::{ImportOptions, import};
@@ -19,6 +19,7 @@ use crate::weights::registry::Registry;
 use crate::weights::store::Store;
 
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
+    check_name(args)?;
     for (option, is_given) in [
         ("--recipe", args.recipe.is_some()),
         ("--validate-every", args.validate_every.is_some()),
