@@ -278,7 +278,7 @@ fn a_data_set_without_a_test_part_is_asked_about() {
 fn a_scene_without_a_valid_view_is_left_out_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let (data, report) = (folder.path().join("data"), folder.path().join("report"));
-    write_scene(&data, "drawn", TABLE, 1.0);
+    write_scene(&data.join("drawn"), "drawn", TABLE, 1.0);
     let scene = data.join("scene0004_00");
     write_scene(&scene, "scene0004_00_vh_clean_2", TABLE, 1.0);
     write_recording(&scene, 3);
