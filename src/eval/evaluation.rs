@@ -179,7 +179,7 @@ impl Evaluation {
         let plan = labeller.plan();
         self.used["size"] = labeller.views().size().into();
         self.used["method"] = plan.method.to_string().into();
-        self.used["image_model"] = plan.image_model.to_string().into();
+        self.used["image_model"] = labeller.image_model().map(|model| model.to_string()).into();
         self.used["iterations"] = plan.iterations.into();
         self.used["affinities"] = plan.affinities.to_json();
         // Which classes are novel changes no count.

@@ -10,6 +10,7 @@ mod fused;
 mod image_model;
 mod lifted_views;
 mod lifting;
+mod mixed;
 mod network;
 mod results;
 mod scene;
@@ -26,6 +27,7 @@ pub use fused::FusedFeatures;
 pub use image_model::{DensePicture, ImageModel, PictureView, SeenPictures};
 pub use lifted_views::LiftedViews;
 pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewReport, Views, encode_views};
+pub use mixed::Mixing;
 pub use network::{Network3d, Repeats};
 pub use results::{
     Class, Results, SQUARE_METRES, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend,
@@ -40,9 +42,11 @@ use glam::DMat3;
 use crate::models::xdecoder::TextEmbeddings;
 use crate::ops::OpError;
 use crate::purify::{self, Affinities, FeatureSource, Purified, purify};
+use crate::query::ensemble::Ensemble;
 use crate::query::{Predictions, predict};
 use crate::stages::StageTimer;
-use network::{CellFeatures, Mixed, Mixing};
+use mixed::Mixed;
+use network::CellFeatures;
 
 /// What gives points their features.
 #[derive(Clone, Copy)]
@@ -57,8 +61,17 @@ pub enum Encoders<'a> {
         image_model: ImageModel<'a>,
         /// The 3D network.
         network: Network3d<'a>,
-        /// Weight of the 3D network, 0 to 1.
-        share: f32,
+        /// How the two become one.
+        mixing: Mixing,
+    },
+    /// A 3D network, with features that were fused from views beforehand. No view is looked at.
+    Fused {
+        /// The 3D network.
+        network: Network3d<'a>,
+        /// The fused features.
+        fused: &'a FusedFeatures,
+        /// How the two become one.
+        rule: Ensemble,
     },
 }
 
@@ -117,6 +130,9 @@ impl Inferred {
     }
 }
 
+/// Features of points, their labels, and the views they are from.
+type FeaturesAndLabels = (Box<dyn FeatureSource>, Vec<i32>, ViewReport);
+
 /// Labels every point of the scan that has a position. Gives the points features, by views that go through the image
 /// model and are lifted to the points, by a 3D network, or by both. Purifies the features by geometry, and compares them
 /// with the words.
@@ -147,26 +163,23 @@ pub fn infer(
         let encoder = ViewEncoder { model, text: models.text };
         encode_views(input, encoder, &options.views, device, timer, on_view)
     };
-    let (features, lifted_label, views): (Box<dyn FeatureSource>, Vec<i32>, ViewReport) = match encoders {
+    let of_network = |cells: CellFeatures| -> Result<FeaturesAndLabels, PipelineError> {
+        let labels = cells.labels(&words, num_labels)?;
+        let views = ViewReport { points: input.scene.num_points(), ..ViewReport::default() };
+        Ok((Box::new(cells), labels, views))
+    };
+    let (features, lifted_label, views): FeaturesAndLabels = match encoders {
         Encoders::Views(image_model) => {
             let (lifted, views) = see(image_model, timer, on_view)?;
             let labels = lifted.labels(&words, num_labels)?;
             (Box::new(lifted), labels, views)
         }
-        Encoders::Network(network) => {
-            let cells = of_cells(network, timer)?;
-            let cells = match network.fused {
-                Some(fused) => cells.joined(fused, network.rule, &words)?,
-                None => cells,
-            };
-            let labels = cells.labels(&words, num_labels)?;
-            let views = ViewReport { points: input.scene.num_points(), ..ViewReport::default() };
-            (Box::new(cells), labels, views)
-        }
-        Encoders::Both { image_model, network, share } => {
+        Encoders::Network(network) => of_network(of_cells(network, timer)?)?,
+        Encoders::Fused { network, fused, rule } => of_network(of_cells(network, timer)?.joined(fused, rule, &words)?)?,
+        Encoders::Both { image_model, network, mixing } => {
             let cells = of_cells(network, timer)?;
             let (lifted, views) = see(image_model, timer, on_view)?;
-            let mixed = Mixed::new(lifted, cells, Mixing::of(network.rule, share), &words)?;
+            let mixed = Mixed::new(lifted, cells, mixing, &words)?;
             let labels = mixed.labels(&words, num_labels)?;
             (Box::new(mixed), labels, views)
         }

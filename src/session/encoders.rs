@@ -12,7 +12,8 @@ use super::plan::Plan;
 use super::source::ViewSettings;
 use super::text::TextModel;
 use crate::models::minkunet::{MinkUnet, TextSpace};
-use crate::pipeline::{Compat, Encoders, Network3d, Repeats};
+use crate::pipeline::{Compat, Encoders, FusedFeatures, Mixing, Network3d, Repeats};
+use crate::query::ensemble::Ensemble;
 
 /// Networks with open weights, not loaded yet.
 #[allow(clippy::large_enum_variant, reason = "one exists at a time")]
@@ -104,14 +105,21 @@ pub(super) enum LoadedEncoders {
 }
 
 impl LoadedEncoders {
-    /// The networks with the options of the 3D network.
-    pub(super) fn with(&self, options: &LabelOptions) -> Encoders<'_> {
+    /// The networks as the options use them. `fused` joins a 3D network that answers alone, by default where it is surer.
+    pub(super) fn with<'a>(&'a self, options: &LabelOptions, fused: Option<&'a FusedFeatures>) -> Encoders<'a> {
         let network = |network| network_with(network, options);
         match self {
             Self::Views(seeing) => Encoders::Views(seeing.model.model()),
-            Self::Network(model) => Encoders::Network(network(model)),
+            Self::Network(model) => match fused {
+                None => Encoders::Network(network(model)),
+                Some(fused) => {
+                    let rule = options.ensemble.unwrap_or(Ensemble::Surer);
+                    Encoders::Fused { network: network(model), fused, rule }
+                }
+            },
             Self::Both(seeing, model) => {
-                Encoders::Both { image_model: seeing.model.model(), network: network(model), share: options.share }
+                let mixing = options.ensemble.map_or(Mixing::Weighted { share: options.share }, Mixing::Rule);
+                Encoders::Both { image_model: seeing.model.model(), network: network(model), mixing }
             }
         }
     }
@@ -150,5 +158,5 @@ fn network_with<'a>(network: &'a MinkUnet, options: &LabelOptions) -> Network3d<
     let is_published = network.config().text == TextSpace::Clip;
     let is_repeated = is_published && options.views.compat == Compat::Reference;
     let repeats = is_repeated.then_some(Repeats { count: options.repeats, seed: options.seed });
-    Network3d { network, num_turns: options.turns, repeats, rule: options.ensemble, fused: None }
+    Network3d { network, num_turns: options.turns, repeats }
 }

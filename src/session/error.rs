@@ -93,7 +93,7 @@ pub enum SessionError {
         found: TextSpace,
     },
     /// An image model was chosen for a method that looks at no pictures.
-    #[error("a 3D network alone looks at no pictures, so there is no use for {image_model}")]
+    #[error("a 3D network without views looks at no pictures, so there is no use for {image_model}")]
     NoPictures {
         /// Name of the image model.
         image_model: &'static str,

@@ -12,8 +12,8 @@ use crate::counted::counted;
 use crate::files::{LEFTOVER, remove_partials};
 use crate::images::write_png;
 use crate::pipeline::{
-    Encoders, FusedFeatures, Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned,
-    contact_sheet, infer, occupied_neighbors, voxel_size_for_purification, write_legend,
+    FusedFeatures, Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned, contact_sheet,
+    infer, occupied_neighbors, voxel_size_for_purification, write_legend,
 };
 use crate::query::Predictions;
 use crate::query::saved::About;
@@ -70,12 +70,8 @@ impl Labeller<'_> {
         notes.extend(why);
         let options = self.options.of_pipeline(voxel, turn, &self.views, self.plan.iterations);
         let fused = self.fused_of(scene)?;
-        let mut encoders = self.encoders.with(&self.options);
-        if let Encoders::Network(network) = &mut encoders {
-            network.fused = fused.as_ref();
-        }
         let models = Models {
-            encoders,
+            encoders: self.encoders.with(&self.options, fused.as_ref()),
             affinities: self.plan.affinities.with(self.student.as_ref()),
             text: &self.text,
             num_labels: self.words.labels.len(),
@@ -222,7 +218,7 @@ impl Labelled<'_> {
             "compat": used.views.compat.to_string(), "seed": used.seed, "size": labeller.views.size(),
             "views": used.views.max_views, "purify": options.purify, "affinities": labeller.plan.affinities.to_json(),
             "method": labeller.plan.method.to_string(),
-            "image_model": labeller.encoders.image_model().map(|model| model.to_string()),
+            "image_model": labeller.image_model().map(|model| model.to_string()),
             "share": used.share, "turns": used.turns,
             "ensemble": used.ensemble.map(|rule| rule.to_string()), "repeats": used.repeats,
             "fused": used.fused.as_ref().map(|place| place.to_string_lossy()),

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::SessionError;
 use super::encoders::{LoadedEncoders, OpenEncoders};
+use super::image_model::ImageModelKind;
 use super::method::Method;
 use super::networks::{Network, Networks, WeightsOrigin};
 use super::options::LabelOptions;
@@ -197,6 +198,12 @@ impl<'s> Labeller<'s> {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The model that sees the views; `None` if no view is looked at.
+    #[must_use]
+    pub fn image_model(&self) -> Option<ImageModelKind> {
+        self.encoders.image_model()
     }
 
     /// Embeddings of the words.

@@ -38,7 +38,7 @@ impl LabelOptions {
     /// [`SessionError::Store`], [`SessionError::Weights`] if the 3D network's weights are missing;
     /// [`SessionError::NoCommonSpace`] if the ensemble is asked for with a network in another space than the image
     /// model, and without fused features; [`SessionError::NoUseOfFused`] if fused features are given to anything but a
-    /// network in the space of CLIP; [`SessionError::NoPictures`] if a 3D network alone is asked for together with LSeg.
+    /// network in the space of CLIP; [`SessionError::NoPictures`] if LSeg is asked for where no picture is looked at.
     pub fn plan(&self, networks: &Networks) -> Result<Plan, SessionError> {
         let iterations = self.iterations.unwrap_or(Settings::default().iterations);
         let image_model = self.image_model;
@@ -59,19 +59,18 @@ impl LabelOptions {
         if self.fused.is_some() && method != Method::Ensemble {
             return Err(SessionError::NoUseOfFused);
         }
-        match (method, image_model) {
-            (Method::GeoPurify, _) => return Ok(plan(of_views().collect())),
-            (Method::OpenScene, ImageModelKind::LSeg) => {
-                return Err(SessionError::NoPictures { image_model: image_model.network().name() });
-            }
-            _ => {}
+        if method == Method::GeoPurify {
+            return Ok(plan(of_views().collect()));
+        }
+        // With features fused beforehand no picture is looked at.
+        let sees_pictures = method == Method::Ensemble && self.fused.is_none();
+        if !sees_pictures && image_model != ImageModelKind::default() {
+            return Err(SessionError::NoPictures { image_model: image_model.network().name() });
         }
         let text = networks.with_demo(&both).open_openscene()?.config.text;
         if self.fused.is_some() && text != TextSpace::Clip {
             return Err(SessionError::NoUseOfFused);
         }
-        // With features fused beforehand no picture is looked at.
-        let sees_pictures = method == Method::Ensemble && self.fused.is_none();
         if sees_pictures && text != image_model.text_space() {
             let (image_model, needed) = (image_model.network().name(), image_model.text_space());
             return Err(SessionError::NoCommonSpace { image_model, needed, found: text });
@@ -112,8 +111,10 @@ mod tests {
         let plan = lseg.plan(&networks).unwrap();
         assert_eq!((plan.method, plan.text), (Method::GeoPurify, TextSpace::Clip));
         assert_eq!(plan.networks, [Network::LSeg, Network::Student]);
-        let alone = LabelOptions { method: Some(Method::OpenScene), ..lseg };
-        let error = alone.plan(&networks).unwrap_err().to_string();
-        assert_eq!(error, "a 3D network alone looks at no pictures, so there is no use for lseg");
+        let expected = "a 3D network without views looks at no pictures, so there is no use for lseg";
+        let alone = LabelOptions { method: Some(Method::OpenScene), ..lseg.clone() };
+        assert_eq!(alone.plan(&networks).unwrap_err().to_string(), expected);
+        let fused = LabelOptions { method: Some(Method::Ensemble), fused: Some("fused".into()), ..lseg };
+        assert_eq!(fused.plan(&networks).unwrap_err().to_string(), expected);
     }
 }

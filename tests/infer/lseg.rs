@@ -186,7 +186,7 @@ fn what_has_no_use_or_is_missing_is_said_in_a_sentence() {
     let error = fixture.fail(&[&infer[..], &["--image-model", "lseg"]].concat());
     assert!(error.contains("lseg") && error.contains("geopurify weights import lseg demo_e200.ckpt"), "{error}");
     let error = fixture.fail(&[&infer[..], &fixture.networks(), &["--method", "openscene"]].concat());
-    assert!(error.contains("a 3D network alone looks at no pictures, so there is no use for lseg"), "{error}");
+    assert!(error.contains("a 3D network without views looks at no pictures, so there is no use for lseg"), "{error}");
     let xdecoder = text(&weight_files().xdecoder);
     let error = fixture.fail(&[&infer[..], &fixture.networks(), &["--xdecoder", xdecoder]].concat());
     assert!(error.contains("--xdecoder has no use: lseg sees the pictures"), "{error}");
