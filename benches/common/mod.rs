@@ -122,7 +122,8 @@ impl TensorSource for RandomWeights {
         };
         let fan_in: usize = shape.iter().skip(1).product();
         let scale = (3.0 / fan_in.max(1) as f32).sqrt();
-        let center = if shape.len() == 1 && key.ends_with("weight") { 1.0 } else { 0.0 };
+        let is_scale = shape.len() == 1 && (key.ends_with("weight") || key.ends_with("running_var"));
+        let center = if is_scale { 1.0 } else { 0.0 };
         let scale = if shape.len() < 2 { 0.1 } else { scale };
         let data = (0..shape.iter().product()).map(|_| center + scale * random()).collect();
         Ok(HostTensor { shape: shape.to_vec(), dtype_in_file: Dtype::F32, data })

@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod lift;
+mod lseg;
+mod minkunet;
 mod sonata;
 mod student;
 mod train_step;

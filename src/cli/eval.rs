@@ -17,12 +17,12 @@ use super::table::table;
 use super::told_once;
 use crate::counted::counted;
 use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
-use crate::eval::lists::{SceneList, names};
 use crate::eval::metrics::AbsentClasses;
 use crate::eval::report::{Failure, Missing, Report, SceneResult, Skipped};
 use crate::eval::scenes::{LabelledScene, find_scenes};
 use crate::files::{Lock, is_full, remove_partials};
 use crate::labels::{LabelsError, Preset, Protocol};
+use crate::session::lists::{SceneList, names};
 use crate::session::part_of;
 
 /// Arguments of `eval`.
@@ -44,7 +44,7 @@ pub(super) struct EvalArgs {
     #[arg(short, long, value_name = "REPORT")]
     output: PathBuf,
     /// Evaluate only the scenes in this list, one name per line, or in a list that comes with the program:
-    /// scannet-val, the 312 validation scenes of ScanNet
+    /// scannet-val, the 312 validation scenes of ScanNet, or matterport-test, the 406 rooms of Matterport3D's test houses
     #[arg(long = "only", alias = "scenes", value_name = "FILE.txt|LIST")]
     scenes: Option<PathBuf>,
     /// Meaning of the label numbers: class (numbers of classes) or nyu40 [auto: nyu40 if the preset takes its
@@ -59,7 +59,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', allow_hyphen_values = true)]
     ignore: Vec<i64>,
     /// Novel classes, separated by commas, or a file with one per line; all others are base classes [default: those
-    /// of the benchmark, known for scannet20 and matterport21]
+    /// of the benchmark's published configuration]
     #[arg(long, value_name = "CLASSES|FILE")]
     novel: Option<String>,
     #[command(flatten)]
@@ -191,7 +191,7 @@ fn novel(given: &str, preset: Preset) -> Result<Vec<usize>> {
 /// Returns the scenes that `--scenes` lists, or all of them, in the order of their names.
 fn listed(args: &EvalArgs, scenes: Vec<LabelledScene>) -> Result<Vec<LabelledScene>> {
     let Some(path) = &args.scenes else { return Ok(scenes) };
-    let built_in = path.to_str().and_then(SceneList::named).filter(|_| !path.exists());
+    let built_in = SceneList::at(path);
     let text = match built_in {
         Some(_) => String::new(),
         None => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,

@@ -20,7 +20,7 @@ use crate::stages::StageTimer;
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct LabellingArgs {
     /// Way to label: geopurify looks at views and purifies, openscene is a 3D network that needs no views,
-    /// ensemble is both [default: ensemble with the built-in demo, geopurify with other weights]
+    /// ensemble is both, fusion is OpenScene's fused features alone (--fused) [default: ensemble with the built-in demo, geopurify with other weights]
     #[arg(long, value_name = "NAME")]
     method: Option<Method>,
     /// Weight of the 3D network in the ensemble, 0 to 1; the views have the rest
@@ -33,8 +33,8 @@ pub(super) struct LabellingArgs {
     /// cosine, as OpenScene, mean takes the mean of both, as CUA-O3D
     #[arg(long, value_name = "RULE")]
     ensemble: Option<Ensemble>,
-    /// OpenScene's fused features of the scan (.pt), or a folder of them, in place of views, for --method ensemble
-    /// with a published 3D network
+    /// OpenScene's fused features of the scan (.pt), or a folder of them, in place of views: for --method
+    /// fusion, or for --method ensemble with a published 3D network
     #[arg(long, value_name = "FILE|DIR")]
     fused: Option<PathBuf>,
     /// Number of runs of a published 3D network whose scores --compat reference adds, each on voxels drawn at

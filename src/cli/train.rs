@@ -37,7 +37,8 @@ const USUAL_WORDS: &str = "scannet20";
 #[derive(clap::Args, Debug)]
 pub(super) struct TrainArgs {
     /// Scenes to learn from: a folder of scans and recordings, or a list with one entry per line. An entry is
-    /// a scan, a recording, or a scan, a tab, and its recording. Of a folder with train, val and test, train is taken
+    /// a scan, a recording, or a scan, a tab, and its recording. The lists scannet-train and matterport-train come
+    /// with the program: the 20 scenes of the published students. Of a folder with train, val and test, train is taken
     #[arg(long, value_name = "LIST|DIR", required_unless_present = "resume")]
     pub(super) scenes: Option<PathBuf>,
     /// Validation scenes, given in the same way; the student does not learn from them. Of a folder with train, val

@@ -1,7 +1,6 @@
 //! Evaluation of labels: metrics, labelled scenes, and the evaluation of many scenes.
 
 pub mod evaluation;
-pub mod lists;
 pub mod metrics;
 pub mod openscene;
 pub mod published;

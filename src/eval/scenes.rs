@@ -98,7 +98,7 @@ pub enum ScenesError {
 /// - ScanNet's `NAME_vh_clean_2.ply` with its segments and their groups;
 /// - a room of Matterport3D in `SCAN/region_segmentations`, called `SCAN_regionN`, with the recording `SCAN`;
 /// - a scene of OpenScene's prepared data, `NAME.pth`. Its recording may lie in the folder `DATA_2d` beside
-///   `DATA_3d`, as `NAME`, or as `SCAN` for the rooms of Matterport3D.
+///   `DATA_3d`, as `NAME` in it or in a folder of the same part, or as `SCAN` for the rooms of Matterport3D.
 ///
 /// The recording of a scene is `NAME.sens` or a recording in the folder `NAME` beside it. If a scene has its
 /// own folder, that folder can be the recording.
@@ -167,14 +167,18 @@ fn prepared(folder: &Path, path: &Path) -> LabelledScene {
 }
 
 /// The recording of the scene `name` in OpenScene's arrangement: beside a folder `DATA_3d`, which may have parts, lies
-/// `DATA_2d` with a folder for each scene of ScanNet, or for each house of Matterport3D.
+/// `DATA_2d` with a folder for each scene of ScanNet, or for each house of Matterport3D. nuScenes has the parts there
+/// too.
 fn recording_of_prepared(folder: &Path, name: &str) -> Option<PathBuf> {
     let absolute = std::path::absolute(folder).ok()?;
     let house = name.rsplit_once("_region").map_or(name, |(house, _)| house);
     absolute.ancestors().take(2).find_map(|folder| {
         let data = folder.file_name()?.to_str()?.split_once("_3d")?.0;
         let pictures = folder.with_file_name(format!("{data}_2d"));
-        [name, house].into_iter().find_map(|name| recording_of(&pictures, name, false))
+        let part = absolute.strip_prefix(folder).map(|part| pictures.join(part)).unwrap_or_else(|_| pictures.clone());
+        [&pictures, &part]
+            .into_iter()
+            .find_map(|pictures| [name, house].into_iter().find_map(|name| recording_of(pictures, name, false)))
     })
 }
 
@@ -345,5 +349,15 @@ mod tests {
         touch(root, &["train/a/a.labels.ply"]);
         let message = find_scenes(root).unwrap_err().to_string();
         assert!(message.contains("both are scene 'a'"), "{message}");
+    }
+
+    #[test]
+    fn prepared_scenes_find_the_pictures_of_their_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let recording = root.join("nuscenes_2d/val/0003");
+        touch(&recording, &["color/front.jpg", "pose/front.npy", "K/front.npy"]);
+        assert_eq!(recording_of_prepared(&root.join("nuscenes_3d/val"), "0003"), Some(recording));
+        assert_eq!(recording_of_prepared(&root.join("nuscenes_3d/train"), "0003"), None);
     }
 }

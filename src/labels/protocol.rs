@@ -6,6 +6,22 @@ use serde::Serialize;
 
 use super::Preset;
 
+/// ScanNet200's novel classes, as in the configuration geopurify_scannet200 of GeoPurify's published code.
+static SCANNET200_NOVEL: [usize; 50] = [
+    5, 14, 16, 21, 25, 27, 30, 37, 40, 41, 43, 51, 53, 56, 60, 64, 69, 73, 80, 81, 84, 86, 88, 89, 91, 100, 102, 104,
+    105, 108, 115, 120, 123, 135, 139, 142, 148, 149, 151, 152, 154, 162, 165, 173, 177, 178, 180, 190, 195, 196,
+];
+/// The numbers from 0 on. In the published configurations of Matterport3D's sets, the rarer half of the classes is novel.
+static NUMBERS: [usize; 160] = {
+    let mut numbers = [0; 160];
+    let mut number = 0;
+    while number < numbers.len() {
+        numbers[number] = number;
+        number += 1;
+    }
+    numbers
+};
+
 /// Evaluation protocol of a benchmark: which labels are ignored, and which classes are novel or background.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Protocol {
@@ -41,8 +57,9 @@ impl Protocol {
     };
 
     /// Returns the protocol of a label set: [`SCANNET19`](Self::SCANNET19) for ScanNet's 20 classes,
-    /// [`MATTERPORT21`](Self::MATTERPORT21) for that set. Any other set is evaluated over all its classes,
-    /// without novel ones. The protocol's classes are the first of the set.
+    /// [`MATTERPORT21`](Self::MATTERPORT21) for that set. Any other set is evaluated over all its classes. Novel
+    /// ones are those of the published configurations; nuScenes has none. The protocol's classes are the first of
+    /// the set.
     #[must_use]
     pub fn of_preset(preset: &Preset) -> Self {
         match preset.name {
@@ -55,7 +72,13 @@ impl Protocol {
                     name if name == Preset::NUSCENES16.name => &[],
                     _ => &[0, 2, 3],
                 };
-                Self { name, num_classes: preset.labels.len(), ignore: &[255], novel: Cow::Borrowed(&[]), background }
+                let num_classes = preset.labels.len();
+                let novel: &'static [usize] = match name {
+                    name if name == Preset::SCANNET200.name => &SCANNET200_NOVEL,
+                    name if name == Preset::NUSCENES16.name => &[],
+                    _ => NUMBERS.get(num_classes / 2..num_classes).unwrap_or_default(),
+                };
+                Self { name, num_classes, ignore: &[255], novel: Cow::Borrowed(novel), background }
             }
         }
     }
@@ -101,6 +124,13 @@ mod tests {
             assert_eq!(both, protocol.all(), "{}", protocol.name);
             assert_eq!(protocol.foreground().len() + protocol.background.len(), protocol.num_classes);
         }
+        let num_novel = |preset| Protocol::of_preset(&preset).novel.len();
+        let presets = [Preset::SCANNET200, Preset::MATTERPORT40, Preset::MATTERPORT80, Preset::MATTERPORT160];
+        assert_eq!(presets.map(num_novel), [50, 20, 40, 80]);
+        assert_eq!(Protocol::of_preset(&Preset::MATTERPORT40).novel[0], 20);
+        let rare = &Protocol::of_preset(&Preset::SCANNET200).novel;
+        let named = [0, 1, 49].map(|at| Preset::SCANNET200.labels[rare[at]]);
+        assert_eq!(named, ["couch", "window", "poster"]);
         let of_streets = Protocol::of_preset(&Preset::NUSCENES16).with_novel(vec![3, 1, 3]);
         assert_eq!((of_streets.novel.as_ref(), of_streets.base().len()), (&[1, 3][..], 14));
         assert_eq!(Protocol::SCANNET19.base(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 13]);

@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::weights::{WeightsError, WeightsFile};
+use crate::weights::{TensorSource as _, WeightsError, WeightsFile};
 
 /// Key of the features, `[M, C]` of the points that a view sees.
 const FEATURES: &str = "feat";
+/// What a file that lacks a key should be.
+const HINT: &str = "expected a file of fused features, with feat and mask_full";
 /// Key of the mask, `[N]`: true for the points that have features.
 const MASK: &str = "mask_full";
 /// End of the name of a scan of ScanNet, which its features do not have.
@@ -41,6 +43,36 @@ impl FusedFeatures {
         found.cloned().unwrap_or_else(|| place.to_path_buf())
     }
 
+    /// Number of channels of the features at `place`, that file or the first of a folder.
+    ///
+    /// # Errors
+    /// [`WeightsError`] with the file, if it is not one of fused features; with the folder, if it has none.
+    pub fn channels_at(place: &Path) -> Result<usize, WeightsError> {
+        let io = |source| WeightsError::Io { path: place.to_path_buf(), source };
+        let missing = |path: &Path| WeightsError::MissingKey {
+            path: path.to_path_buf(),
+            key: FEATURES.to_owned(),
+            hint: HINT.to_owned(),
+        };
+        let mut files = vec![place.to_path_buf()];
+        if place.is_dir() {
+            let entries = std::fs::read_dir(place).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(io)?;
+            files = entries.into_iter().map(|entry| entry.path()).collect();
+            files.retain(|path| path.extension().is_some_and(|extension| extension == "pt"));
+            files.sort();
+        }
+        let file = files.first().ok_or_else(|| missing(place))?;
+        let weights = WeightsFile::open(file)?;
+        let shape = weights.inventory().tensors.get(FEATURES).map(|info| info.shape.clone());
+        shape.and_then(|shape| shape.get(1).copied()).ok_or_else(|| missing(file))
+    }
+
+    /// Number of channels, C.
+    #[must_use]
+    pub fn num_channels(&self) -> usize {
+        self.num_channels
+    }
+
     /// Reads the features of a scan of `num_points` points, for words of `num_channels` channels.
     ///
     /// # Errors
@@ -51,7 +83,7 @@ impl FusedFeatures {
         let missing = |key: &str| WeightsError::MissingKey {
             path: path.to_path_buf(),
             key: key.to_owned(),
-            hint: "expected a file of fused features, with feat and mask_full".to_owned(),
+            hint: HINT.to_owned(),
         };
         let misshaped = |key: &str, expected: &[usize], found: &[usize]| WeightsError::Shape {
             path: path.to_path_buf(),
@@ -122,7 +154,11 @@ pub(super) mod tests {
             let fused = FusedFeatures::read(&path, 4, 2).unwrap();
             assert_eq!(fused.of_points(0..4), [0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 3.0, 4.0]);
             assert_eq!(fused.of_points(3..4), [3.0, 4.0]);
+            assert_eq!(FusedFeatures::channels_at(folder.path()).unwrap(), 2);
         }
+        let empty = tempfile::tempdir().unwrap();
+        let error = FusedFeatures::channels_at(empty.path()).unwrap_err().to_string();
+        assert!(error.contains("'feat'") && error.contains("expected a file of fused features"), "{error}");
         let error =
             |num_points, num_channels| FusedFeatures::read(&path, num_points, num_channels).unwrap_err().to_string();
         assert!(error(5, 2).ends_with("'mask_full' has shape [4], expected [5]"), "{}", error(5, 2));

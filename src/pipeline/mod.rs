@@ -64,14 +64,12 @@ pub enum Encoders<'a> {
         /// How the two become one.
         mixing: Mixing,
     },
-    /// A 3D network, with features that were fused from views beforehand. No view is looked at.
+    /// Features that were fused from views beforehand. No view is looked at.
     Fused {
-        /// The 3D network.
-        network: Network3d<'a>,
         /// The fused features.
         fused: &'a FusedFeatures,
-        /// How the two become one.
-        rule: Ensemble,
+        /// The 3D network that they join, if there is one, and how the two become one.
+        joins: Option<(Network3d<'a>, Ensemble)>,
     },
 }
 
@@ -175,7 +173,10 @@ pub fn infer(
             (Box::new(lifted), labels, views)
         }
         Encoders::Network(network) => of_network(of_cells(network, timer)?)?,
-        Encoders::Fused { network, fused, rule } => of_network(of_cells(network, timer)?.joined(fused, rule, &words)?)?,
+        Encoders::Fused { fused, joins: None } => of_network(CellFeatures::of_fused(fused, &scan))?,
+        Encoders::Fused { fused, joins: Some((network, rule)) } => {
+            of_network(of_cells(network, timer)?.joined(fused, rule, &words)?)?
+        }
         Encoders::Both { image_model, network, mixing } => {
             let cells = of_cells(network, timer)?;
             let (lifted, views) = see(image_model, timer, on_view)?;

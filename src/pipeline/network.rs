@@ -173,6 +173,13 @@ impl CellFeatures {
         Ok(Self { rows, num_channels, cell_from_point })
     }
 
+    /// The features fused from views alone: zeros where no view sees a point.
+    pub(super) fn of_fused(fused: &FusedFeatures, scan: &Turned<'_>) -> Self {
+        let num_points = scan.positions().len();
+        let cell_from_point = (0..num_points as i32).collect();
+        Self { rows: fused.of_points(0..num_points), num_channels: fused.num_channels(), cell_from_point }
+    }
+
     /// Joins the features with those fused from views, point by point.
     ///
     /// # Errors
@@ -312,6 +319,12 @@ mod tests {
         assert_eq!(surer.labels(&words, 2).unwrap(), [1, 0, 0]);
         let mean = cells.joined(&fused, Ensemble::Mean, &words).unwrap();
         assert_eq!(mean.read(0..2).unwrap(), [1.5, 2.0, 1.5, 1.5, 2.75, 0.25]);
+        // Alone, they say nothing of the second point.
+        let cloud = PointCloud { positions: vec![[0.0; 3], [1.0; 3], [2.0; 3]], ..PointCloud::default() };
+        let scene = Scene::new(cloud, None).unwrap();
+        let alone = CellFeatures::of_fused(&fused, &scene.turned(glam::DMat3::IDENTITY));
+        assert_eq!(alone.read(0..2).unwrap(), [0.0, 1.0, 0.0, 0.0, 0.5, 0.5]);
+        assert_eq!(alone.labels(&words, 2).unwrap(), [1, -1, 0]);
     }
 
     /// A small published network of these values: ones as input, features of 6 channels.

@@ -22,6 +22,8 @@ pub(super) enum OpenEncoders {
     /// The 3D network alone, and what embeds its words.
     Network(OpenText, OpenOpenScene),
     Both(OpenImageModel, OpenOpenScene),
+    /// No network but the one that embeds the words, for fused features.
+    Text(OpenText),
 }
 
 impl OpenEncoders {
@@ -29,6 +31,7 @@ impl OpenEncoders {
         let open_image_model = || OpenImageModel::open(networks, plan.image_model);
         Ok(match plan.method {
             Method::GeoPurify => Self::Views(open_image_model()?),
+            Method::Fusion => Self::Text(OpenText::Clip(networks.open_clip(plan.fused_channels)?)),
             // With features fused beforehand there are no views to look at.
             Method::Ensemble if !plan.networks.contains(&Network::Clip) => {
                 Self::Both(open_image_model()?, networks.open_openscene()?)
@@ -48,14 +51,14 @@ impl OpenEncoders {
     pub(super) fn text(&self) -> (Network, &WeightsOrigin) {
         match self {
             Self::Views(model) | Self::Both(model, _) => (model.kind().network(), model.origin()),
-            Self::Network(text, _) => (text.network(), text.origin()),
+            Self::Network(text, _) | Self::Text(text) => (text.network(), text.origin()),
         }
     }
 
     /// Origin of the 3D network.
     pub(super) fn network(&self) -> Option<&WeightsOrigin> {
         match self {
-            Self::Views(_) => None,
+            Self::Views(_) | Self::Text(_) => None,
             Self::Network(_, network) | Self::Both(_, network) => Some(&network.origin),
         }
     }
@@ -65,7 +68,7 @@ impl OpenEncoders {
         match self {
             Self::Views(model) | Self::Both(model, _) => model.views(views),
             Self::Network(OpenText::XDecoder(xdecoder), _) => views.for_model(&xdecoder.config),
-            Self::Network(OpenText::Clip(_) | OpenText::LSeg(_), _) => views.clone(),
+            Self::Network(OpenText::Clip(_) | OpenText::LSeg(_), _) | Self::Text(_) => views.clone(),
         }
     }
 
@@ -81,6 +84,7 @@ impl OpenEncoders {
                 (LoadedEncoders::Views(seeing), text)
             }
             Self::Network(text, network) => (LoadedEncoders::Network(network.load(device)?), text.load(device)?),
+            Self::Text(text) => (LoadedEncoders::Text, text.load(device)?),
             Self::Both(model, network) => {
                 let ((seeing, text), network) = (seeing(model)?, network.load(device)?);
                 (LoadedEncoders::Both(seeing, network), text)
@@ -102,32 +106,40 @@ pub(super) enum LoadedEncoders {
     Views(Seeing),
     Network(MinkUnet),
     Both(Seeing, MinkUnet),
+    /// The features were fused beforehand.
+    Text,
 }
 
 impl LoadedEncoders {
     /// The networks as the options use them. `fused` joins a 3D network that answers alone, by default where it is surer.
-    pub(super) fn with<'a>(&'a self, options: &LabelOptions, fused: Option<&'a FusedFeatures>) -> Encoders<'a> {
+    ///
+    /// # Errors
+    /// [`SessionError::NoFused`] without fused features where nothing else gives features.
+    pub(super) fn with<'a>(
+        &'a self,
+        options: &LabelOptions,
+        fused: Option<&'a FusedFeatures>,
+    ) -> Result<Encoders<'a>, SessionError> {
         let network = |network| network_with(network, options);
-        match self {
+        let rule = options.ensemble.unwrap_or(Ensemble::Surer);
+        Ok(match self {
             Self::Views(seeing) => Encoders::Views(seeing.model.model()),
             Self::Network(model) => match fused {
                 None => Encoders::Network(network(model)),
-                Some(fused) => {
-                    let rule = options.ensemble.unwrap_or(Ensemble::Surer);
-                    Encoders::Fused { network: network(model), fused, rule }
-                }
+                Some(fused) => Encoders::Fused { fused, joins: Some((network(model), rule)) },
             },
+            Self::Text => Encoders::Fused { fused: fused.ok_or(SessionError::NoFused)?, joins: None },
             Self::Both(seeing, model) => {
                 let mixing = options.ensemble.map_or(Mixing::Weighted { share: options.share }, Mixing::Rule);
                 Encoders::Both { image_model: seeing.model.model(), network: network(model), mixing }
             }
-        }
+        })
     }
 
     fn seeing(&self) -> Option<&Seeing> {
         match self {
             Self::Views(seeing) | Self::Both(seeing, _) => Some(seeing),
-            Self::Network(_) => None,
+            Self::Network(_) | Self::Text => None,
         }
     }
 
@@ -139,7 +151,7 @@ impl LoadedEncoders {
     pub(super) fn network(&self) -> Option<&MinkUnet> {
         match self {
             Self::Network(network) | Self::Both(_, network) => Some(network),
-            Self::Views(_) => None,
+            Self::Views(_) | Self::Text => None,
         }
     }
 

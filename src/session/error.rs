@@ -98,9 +98,12 @@ pub enum SessionError {
         /// Name of the image model.
         image_model: &'static str,
     },
+    /// Fused features alone shall answer, and none are given.
+    #[error("the method fusion labels by fused features, and none are given; give them with --fused")]
+    NoFused,
     /// Fused features are given without a network that they can join.
     #[error(
-        "fused features belong to the ensemble with a 3D network in the space of CLIP: give that network and --method ensemble"
+        "fused features belong to the ensemble with a 3D network in the space of CLIP: give that network and --method ensemble, or --method fusion for the features alone"
     )]
     NoUseOfFused,
     /// A file cannot be read or written.

@@ -71,7 +71,7 @@ impl Labeller<'_> {
         let options = self.options.of_pipeline(voxel, turn, &self.views, self.plan.iterations);
         let fused = self.fused_of(scene)?;
         let models = Models {
-            encoders: self.encoders.with(&self.options, fused.as_ref()),
+            encoders: self.encoders.with(&self.options, fused.as_ref())?,
             affinities: self.plan.affinities.with(self.student.as_ref()),
             text: &self.text,
             num_labels: self.words.labels.len(),

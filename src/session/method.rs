@@ -12,11 +12,13 @@ pub enum Method {
     OpenScene,
     /// The 3D network and the views together.
     Ensemble,
+    /// Features that OpenScene fused from views beforehand, alone.
+    Fusion,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 3] = [Self::GeoPurify, Self::OpenScene, Self::Ensemble];
+    pub const ALL: [Self; 4] = [Self::GeoPurify, Self::OpenScene, Self::Ensemble, Self::Fusion];
 }
 
 impl fmt::Display for Method {
@@ -25,13 +27,14 @@ impl fmt::Display for Method {
             Self::GeoPurify => "geopurify",
             Self::OpenScene => "openscene",
             Self::Ensemble => "ensemble",
+            Self::Fusion => "fusion",
         })
     }
 }
 
 /// There is no method of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no method; expected geopurify, openscene or ensemble")]
+#[error("'{0}' is no method; expected geopurify, openscene, ensemble or fusion")]
 pub struct UnknownMethod(String);
 
 impl FromStr for Method {
@@ -52,6 +55,6 @@ mod tests {
             assert_eq!(method.to_string().parse(), Ok(method));
         }
         let error = "lseg".parse::<Method>().unwrap_err().to_string();
-        assert_eq!(error, "'lseg' is no method; expected geopurify, openscene or ensemble");
+        assert_eq!(error, "'lseg' is no method; expected geopurify, openscene, ensemble or fusion");
     }
 }

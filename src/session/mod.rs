@@ -7,6 +7,7 @@ mod error;
 mod image_model;
 mod labelled;
 mod labeller;
+pub mod lists;
 mod method;
 mod networks;
 mod options;

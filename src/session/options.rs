@@ -85,7 +85,7 @@ pub struct LabelOptions {
     pub turns: usize,
     /// Published rule by which the ensemble decides; `None` for the weighted sum, by [`share`](Self::share).
     pub ensemble: Option<Ensemble>,
-    /// OpenScene's fused features, for the ensemble with a published 3D network: the file of a scan, or a folder of them,
+    /// OpenScene's fused features, alone or for the ensemble with a published 3D network: the file of a scan, or a folder of them,
     /// see [`FusedFeatures::file_of`](crate::pipeline::FusedFeatures::file_of).
     pub fused: Option<PathBuf>,
     /// Number of runs of a published 3D network whose scores are added under [`Compat::Reference`].

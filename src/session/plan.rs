@@ -6,7 +6,7 @@ use super::method::Method;
 use super::networks::{Network, Networks};
 use super::options::{AffinityKind, LabelOptions};
 use crate::models::minkunet::TextSpace;
-use crate::pipeline::Compat;
+use crate::pipeline::{Compat, FusedFeatures};
 use crate::purify::Settings;
 
 /// A method with the networks and settings that follow from it.
@@ -24,6 +24,8 @@ pub struct Plan {
     pub affinities: AffinityKind,
     /// Number of times the affinities are applied.
     pub iterations: usize,
+    /// Channels of fused features that answer alone; 0 for other methods.
+    pub fused_channels: usize,
 }
 
 impl LabelOptions {
@@ -38,7 +40,8 @@ impl LabelOptions {
     /// [`SessionError::Store`], [`SessionError::Weights`] if the 3D network's weights are missing;
     /// [`SessionError::NoCommonSpace`] if the ensemble is asked for with a network in another space than the image
     /// model, and without fused features; [`SessionError::NoUseOfFused`] if fused features are given to anything but a
-    /// network in the space of CLIP; [`SessionError::NoPictures`] if LSeg is asked for where no picture is looked at.
+    /// network in the space of CLIP; [`SessionError::NoFused`] if none are given and they alone shall answer;
+    /// [`SessionError::NoPictures`] if LSeg is asked for where no picture is looked at.
     pub fn plan(&self, networks: &Networks) -> Result<Plan, SessionError> {
         let iterations = self.iterations.unwrap_or(Settings::default().iterations);
         let image_model = self.image_model;
@@ -54,9 +57,9 @@ impl LabelOptions {
         let method = self.method.unwrap_or_else(usual);
         let plan = |networks| {
             let (text, affinities) = (image_model.text_space(), self.affinities);
-            Plan { method, image_model, networks, text, affinities, iterations }
+            Plan { method, image_model, networks, text, affinities, iterations, fused_channels: 0 }
         };
-        if self.fused.is_some() && method != Method::Ensemble {
+        if self.fused.is_some() && !matches!(method, Method::Ensemble | Method::Fusion) {
             return Err(SessionError::NoUseOfFused);
         }
         if method == Method::GeoPurify {
@@ -66,6 +69,16 @@ impl LabelOptions {
         let sees_pictures = method == Method::Ensemble && self.fused.is_none();
         if !sees_pictures && image_model != ImageModelKind::default() {
             return Err(SessionError::NoPictures { image_model: image_model.network().name() });
+        }
+        let purified_by_color = |networks| Plan {
+            text: TextSpace::Clip,
+            affinities: self.affinities.without_student(),
+            iterations: self.iterations.unwrap_or(0),
+            ..plan(networks)
+        };
+        if method == Method::Fusion {
+            let fused_channels = FusedFeatures::channels_at(self.fused.as_deref().ok_or(SessionError::NoFused)?)?;
+            return Ok(Plan { fused_channels, ..purified_by_color(vec![Network::Clip]) });
         }
         let text = networks.with_demo(&both).open_openscene()?.config.text;
         if self.fused.is_some() && text != TextSpace::Clip {
@@ -78,12 +91,7 @@ impl LabelOptions {
         if sees_pictures || text == TextSpace::XDecoder {
             return Ok(plan(both));
         }
-        Ok(Plan {
-            text,
-            affinities: self.affinities.without_student(),
-            iterations: self.iterations.unwrap_or(0),
-            ..plan(vec![Network::Clip, Network::OpenScene])
-        })
+        Ok(purified_by_color(vec![Network::Clip, Network::OpenScene]))
     }
 }
 
@@ -98,6 +106,8 @@ mod tests {
         let plan = options(Some(Method::GeoPurify)).plan(&networks).unwrap();
         assert_eq!(plan.networks, [Network::XDecoder, Network::Student]);
         assert_eq!((plan.iterations, plan.text), (19, TextSpace::XDecoder));
+        let without = options(Some(Method::Fusion)).plan(&networks);
+        assert!(matches!(without, Err(SessionError::NoFused)));
         let uniform = LabelOptions { affinities: AffinityKind::Uniform, ..options(Some(Method::GeoPurify)) };
         assert_eq!(uniform.plan(&networks).unwrap().networks, [Network::XDecoder]);
         let fused = LabelOptions { fused: Some("fused".into()), ..options(Some(Method::Ensemble)) };

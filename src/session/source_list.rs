@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::SessionError;
 use super::beside::{SCAN_EXTENSIONS, is_results};
+use super::lists::SceneList;
 use super::parts::part_of;
 use super::scenes::scenes_at;
 use super::source::Source;
@@ -14,8 +15,9 @@ const LIST_EXTENSIONS: [&str; 3] = ["txt", "tsv", "list"];
 /// Number of levels below a list's folder in which its entries are looked for.
 const LIST_DEPTH: usize = 3;
 
-/// Finds the sources that `path` names: [`scenes_at`] a scan or a folder, or a list with one entry per line. Of a
-/// data set with parts, only the part `split` is taken: train, val or test.
+/// Finds the sources that `path` names: [`scenes_at`] a scan or a folder, or a list with one entry per line, which may
+/// be [one that comes with the program](SceneList). Of a data set with parts, only the part `split` is taken: train, val
+/// or test.
 ///
 /// An entry is a path from the folder `data`, by default the list's own. It may be a name without extension, as
 /// `select` writes it, which is looked for in the part and its folders. After a tab comes the scan's recording.
@@ -30,8 +32,12 @@ pub fn find_sources(
     split: &str,
     layout: Option<Layout>,
 ) -> Result<Vec<Source>, SessionError> {
+    if let Some(list) = SceneList::at(path) {
+        return of_list(path, list.text(), data, split, layout);
+    }
     if path.is_file() && is_list(path) {
-        return of_list(path, data, split, layout);
+        let io = |source| SessionError::Io { path: path.to_path_buf(), source };
+        return of_list(path, &std::fs::read_to_string(path).map_err(io)?, data, split, layout);
     }
     scenes_at(&part_of(path, split)?, layout)
 }
@@ -40,9 +46,15 @@ fn is_list(path: &Path) -> bool {
     path.extension().is_some_and(|extension| LIST_EXTENSIONS.iter().any(|known| extension == *known))
 }
 
-fn of_list(path: &Path, data: Option<&Path>, split: &str, layout: Option<Layout>) -> Result<Vec<Source>, SessionError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SessionError::Io { path: path.to_path_buf(), source })?;
-    let folder = data.or(path.parent()).unwrap_or(Path::new("."));
+fn of_list(
+    path: &Path,
+    text: &str,
+    data: Option<&Path>,
+    split: &str,
+    layout: Option<Layout>,
+) -> Result<Vec<Source>, SessionError> {
+    let own_folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = data.or(own_folder).unwrap_or(Path::new("."));
     let part = part_of(folder, split)?;
     let mut sources = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -183,6 +195,30 @@ mod tests {
         let place = |part: &str| root.join(part).join("room_0001/room_0001_vh_clean_2.ply");
         let SessionError::SeveralScenes { line, places, .. } = error else { panic!("another error: {error}") };
         assert_eq!((line, places), (2, [place("one"), place("two")]));
+    }
+
+    #[test]
+    fn a_list_that_comes_with_the_program_finds_its_scenes_in_the_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let list = Path::new("matterport-train");
+        let mesh = |room: &str| {
+            let house = room.split_once('_').unwrap().0;
+            format!("{house}/{room}/{room}.ply")
+        };
+        let rooms: Vec<&str> = SceneList::at(list).unwrap().scenes().collect();
+        let meshes: Vec<String> = rooms.iter().map(|room| mesh(room)).collect();
+        touch(root, &meshes[1..].iter().map(String::as_str).collect::<Vec<_>>());
+        let SessionError::ListEntry { list: named, entry, .. } =
+            find_sources(list, Some(root), "train", None).unwrap_err()
+        else {
+            panic!("another error")
+        };
+        assert_eq!((named.as_path(), entry), (list, root.join(rooms[0])));
+        touch(root, &[&meshes[0]]);
+        let found = find_sources(list, Some(root), "train", None).unwrap();
+        let expected: Vec<Source> = meshes.iter().map(|mesh| Source::Scan(root.join(mesh))).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

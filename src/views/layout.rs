@@ -37,6 +37,8 @@ pub enum Layout {
     ArkitScenes,
     /// ScanNet++, the iPhone's part.
     ScanNetPp,
+    /// nuScenes as OpenScene prepares it.
+    NuScenes,
     /// RTAB-Map's export.
     RtabMap,
     /// Stray Scanner.
@@ -47,7 +49,7 @@ pub enum Layout {
 
 impl Layout {
     /// All layouts, in the order of detection.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Sens,
         Self::Record3d,
         Self::ScannerApp,
@@ -63,6 +65,7 @@ impl Layout {
         Self::Tum,
         Self::SevenScenes,
         Self::Matterport,
+        Self::NuScenes,
         Self::ScanNet,
         Self::Redwood,
         Self::Images,
@@ -87,6 +90,7 @@ impl Layout {
             Self::ScannerApp => "3dscannerapp",
             Self::ArkitScenes => "arkitscenes",
             Self::ScanNetPp => "scannetpp",
+            Self::NuScenes => "nuscenes",
             Self::RtabMap => "rtabmap",
             Self::Stray => "stray",
             Self::Images => "images",
@@ -118,6 +122,7 @@ impl Layout {
             Self::ScannerApp => "frame_*.jpg with frame_*.json, and depth_*.png",
             Self::ArkitScenes => "lowres_wide/ with lowres_wide.traj, lowres_wide_intrinsics/ and lowres_depth/",
             Self::ScanNetPp => "iphone/ with pose_intrinsic_imu.json, rgb/ and depth/",
+            Self::NuScenes => "folders color/, pose/ and K/ (one .npy matrix per picture), as OpenScene prepares them",
             Self::RtabMap => "folders rgb/, depth/ and calib/ (one .yaml per picture), and poses.txt",
             Self::Stray => "odometry.csv and camera_matrix.csv with depth/, and the pictures of rgb.mp4 in rgb/",
             Self::Images => {

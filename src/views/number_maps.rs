@@ -1,4 +1,4 @@
-//! Depth maps as arrays of numbers: NumPy's .npy, TIFF and OpenEXR.
+//! Depth maps as arrays of numbers: NumPy's .npy, TIFF and OpenEXR. Matrices as .npy too.
 //!
 //! Floats are distances in metres, as programs that write them mean them. Integers are in the recording's
 //! depth units.
@@ -194,7 +194,14 @@ impl NpyHeader {
     }
 }
 
-fn read_npy(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<([usize; 2], Vec<f32>), ViewsError> {
+/// Reads an array of two dimensions, row by row. `float` converts a float, `integer` an integer with the largest of its
+/// type.
+fn npy_rows<T: Copy>(
+    bytes: &[u8],
+    path: &Path,
+    float: impl Fn(f64) -> T,
+    integer: impl Fn(f64, f64) -> T,
+) -> Result<([usize; 2], Vec<T>), ViewsError> {
     let header = NpyHeader::of(bytes, path)?;
     let [width, height] = header.size;
     let needed = width * height * header.bytes;
@@ -211,22 +218,34 @@ fn read_npy(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<([usize; 2],
         let bits = u64::from_le_bytes(word);
         let unused = 64 - 8 * raw.len() as u32;
         match (header.kind, raw.len()) {
-            (Kind::Float, 2) => scale.float(f16::from_bits(bits as u16).to_f64()),
-            (Kind::Float, 4) => scale.float(f64::from(f32::from_bits(bits as u32))),
-            (Kind::Float, _) => scale.float(f64::from_bits(bits)),
+            (Kind::Float, 2) => float(f16::from_bits(bits as u16).to_f64()),
+            (Kind::Float, 4) => float(f64::from(f32::from_bits(bits as u32))),
+            (Kind::Float, _) => float(f64::from_bits(bits)),
             (Kind::Signed, _) => {
                 let value = (bits << unused) as i64 >> unused;
-                scale.integer(value as f64, (i64::MAX >> unused) as f64)
+                integer(value as f64, (i64::MAX >> unused) as f64)
             }
-            (Kind::Unsigned, _) => scale.integer(bits as f64, (u64::MAX >> unused) as f64),
+            (Kind::Unsigned, _) => integer(bits as f64, (u64::MAX >> unused) as f64),
         }
     };
-    let stored: Vec<f32> = data.chunks_exact(header.bytes).map(number).collect();
-    let meters = match header.by_columns {
+    let stored: Vec<T> = data.chunks_exact(header.bytes).map(number).collect();
+    let rows = match header.by_columns {
         true => (0..width * height).map(|i| stored[i % width * height + i / width]).collect(),
         false => stored,
     };
-    Ok((header.size, meters))
+    Ok((header.size, rows))
+}
+
+fn read_npy(bytes: &[u8], path: &Path, scale: DepthScale) -> Result<([usize; 2], Vec<f32>), ViewsError> {
+    npy_rows(bytes, path, |x| scale.float(x), |x, largest| scale.integer(x, largest))
+}
+
+/// Reads the numbers of a small matrix in NumPy's format, row by row.
+///
+/// # Errors
+/// [`ViewsError`] with the file, if it is not such a file.
+pub(super) fn read_npy_matrix(bytes: &[u8], path: &Path) -> Result<Vec<f64>, ViewsError> {
+    Ok(npy_rows(bytes, path, |x| x, |x, _| x)?.1)
 }
 
 // TIFF.

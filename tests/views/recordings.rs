@@ -771,16 +771,42 @@ fn open3d(root: &Path, plan: Plan) -> PathBuf {
     root.to_path_buf()
 }
 
-/// A depth map as NumPy writes it.
-fn npy(depth: &DepthImage) -> Vec<u8> {
-    let head =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", depth.height(), depth.width());
+/// An array as NumPy writes it, by rows or by columns, of numbers of the type `descr`.
+fn npy_file(descr: &str, by_columns: bool, [height, width]: [usize; 2], numbers: impl Iterator<Item = u8>) -> Vec<u8> {
+    let order = if by_columns { "True" } else { "False" };
+    let head = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({height}, {width}), }}");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     let padded = format!("{head:<117}\n");
     bytes.extend((padded.len() as u16).to_le_bytes());
     bytes.extend(padded.bytes());
-    bytes.extend(depth.meters().iter().flat_map(|meters| meters.to_le_bytes()));
+    bytes.extend(numbers);
     bytes
+}
+
+/// A depth map as NumPy writes it.
+fn npy(depth: &DepthImage) -> Vec<u8> {
+    let numbers = depth.meters().iter().flat_map(|meters| meters.to_le_bytes());
+    npy_file("<f4", false, [depth.height(), depth.width()], numbers)
+}
+
+/// A moment of nuScenes' cameras as OpenScene prepares it. Matrices are stored by rows and by columns.
+fn nuscenes(root: &Path, plan: Plan) -> PathBuf {
+    const CAMERAS: [&str; 6] = ["back", "back_left", "back_right", "front", "front_left", "front_right"];
+    let camera = plan.camera(480.0, 470.0, 321.0, 239.0);
+    let Intrinsics { fx, fy, cx, cy, .. } = camera;
+    for (name, shot) in CAMERAS.into_iter().zip(plan.shoot(&camera, &camera)) {
+        put(root.join(format!("color/{name}.jpg")), jpeg(&shot.color));
+        let rows = camera_to_world(&shot.pose);
+        let columns = (0..4).flat_map(|column| rows.map(|row| row[column]));
+        put(
+            root.join(format!("pose/{name}.npy")),
+            npy_file("<f8", true, [4, 4], columns.flat_map(|number| number.to_le_bytes())),
+        );
+        let intrinsics = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0];
+        let numbers = intrinsics.into_iter().flat_map(|number| number.to_le_bytes());
+        put(root.join(format!("K/{name}.npy")), npy_file("<f8", false, [3, 3], numbers));
+    }
+    root.to_path_buf()
 }
 
 fn tiff_floats(depth: &DepthImage) -> Vec<u8> {
@@ -869,7 +895,10 @@ fn nerfstudio_exr(root: &Path, plan: Plan) -> PathBuf {
 
 type Writer = fn(&Path, Plan) -> PathBuf;
 
-const RECORDINGS: [(&str, Layout, Writer); 30] = [
+/// Those of which no frame has a depth map.
+const WITHOUT_DEPTH: [&str; 2] = ["colmap, text", "nuScenes"];
+
+const RECORDINGS: [(&str, Layout, Writer); 31] = [
     ("scannet", Layout::ScanNet, scannet),
     ("sens", Layout::Sens, sens),
     ("sens, raw, by its folder", Layout::Sens, sens_raw),
@@ -893,6 +922,7 @@ const RECORDINGS: [(&str, Layout, Writer); 30] = [
     ("3D Scanner App", Layout::ScannerApp, scanner_app),
     ("ARKitScenes", Layout::ArkitScenes, arkitscenes),
     ("ScanNet++", Layout::ScanNetPp, scannetpp),
+    ("nuScenes", Layout::NuScenes, nuscenes),
     ("Stray Scanner", Layout::Stray, stray),
     ("RTAB-Map", Layout::RtabMap, rtabmap),
     ("RTAB-Map, poses of the body", Layout::RtabMap, rtabmap_body),
@@ -959,8 +989,8 @@ fn every_layout_gives_the_room_back() {
             let color = dataset.color(i).unwrap();
             assert_eq!([color.width(), color.height()], [frame.color.width, frame.color.height], "{name}");
         }
-        if name == "colmap, text" {
-            assert_eq!((counts.with_depth, dataset.depth(0).unwrap()), (0, None));
+        if WITHOUT_DEPTH.contains(&name) {
+            assert_eq!((counts.with_depth, dataset.depth(0).unwrap()), (0, None), "{name}");
             continue;
         }
         assert_eq!(counts.with_depth, 6, "{name}");
@@ -983,7 +1013,7 @@ fn a_wrong_convention_is_found_in_every_layout() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), FULL);
         let right = opened(&path).conventions().pose.unwrap();
-        if name == "colmap, text" {
+        if WITHOUT_DEPTH.contains(&name) {
             continue;
         }
         let conventions = [

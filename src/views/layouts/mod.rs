@@ -6,6 +6,7 @@ mod icl;
 mod images;
 mod matterport;
 mod nerfstudio;
+mod nuscenes;
 mod polycam;
 mod record3d;
 mod redwood;
@@ -129,6 +130,7 @@ fn open_as(layout: Layout, path: &Path, options: &OpenOptions) -> Result<Box<dyn
         Layout::Redwood => redwood::list(path),
         Layout::Icl => icl::list(path),
         Layout::Nerfstudio => nerfstudio::list(path),
+        Layout::NuScenes => nuscenes::list(path),
         Layout::Colmap => colmap::list(path),
         Layout::Polycam => polycam::list(path),
         Layout::SevenScenes => seven_scenes::list(path),
@@ -155,6 +157,7 @@ impl Layout {
             _ if !path.is_dir() => false,
             Self::ScanNet => scannet::fits(path),
             Self::Matterport => matterport::fits(path),
+            Self::NuScenes => nuscenes::fits(path),
             Self::Replica => replica::fits(path),
             Self::Tum => tum::fits(path),
             Self::Redwood => redwood::fits(path),
