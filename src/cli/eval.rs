@@ -36,7 +36,7 @@ pub(super) struct EvalArgs {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Benchmark that defines the classes: scannet20 (without its last class, "other"), scannet200,
-    /// matterport21, matterport40, matterport80, matterport160, nuscenes16
+    /// matterport21, matterport40, matterport80, matterport160, nuscenes16, nyu40
     #[arg(long, value_name = "NAME", default_value = "scannet20")]
     preset: Preset,
     /// Folder for the report. Scenes already evaluated there with the same settings and weights are not

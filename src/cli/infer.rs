@@ -47,7 +47,7 @@ pub(super) struct InferArgs {
     #[arg(long, value_name = "WORDS", conflicts_with = "preset")]
     words: Vec<String>,
     /// Benchmark whose classes to look for: scannet20, scannet200, matterport21, matterport40, matterport80,
-    /// matterport160, nuscenes16 [default: scannet20]
+    /// matterport160, nuscenes16, nyu40 [default: scannet20]
     #[arg(long, value_name = "NAME")]
     preset: Option<Preset>,
     /// Words for things that do not matter; points nearest to them stay unlabelled [default: background with

@@ -37,7 +37,7 @@ pub(super) struct SegmentArgs {
     #[arg(long, value_name = "WORDS", conflicts_with = "preset")]
     words: Vec<String>,
     /// Benchmark whose classes to look for: scannet20, scannet200, matterport21, matterport40, matterport80,
-    /// matterport160, nuscenes16 [default: scannet20]
+    /// matterport160, nuscenes16, nyu40 [default: scannet20]
     #[arg(long, value_name = "NAME")]
     preset: Option<Preset>,
     /// Output file for the labelled picture, PNG or JPEG by its name; a folder for several pictures

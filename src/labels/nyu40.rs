@@ -114,6 +114,7 @@ pub fn nyu40_from_class(preset: &Preset) -> Option<Vec<i64>> {
         name if name == Preset::MATTERPORT21.name => {
             Some(SCANNET20.into_iter().chain([CEILING]).map(i64::from).collect())
         }
+        name if name == Preset::NYU40.name => Some((1..=LARGEST).collect()),
         _ => None,
     }
 }
@@ -141,7 +142,11 @@ mod tests {
         let matterport = nyu40_from_class(&Preset::MATTERPORT21).unwrap();
         assert_eq!((matterport.len(), matterport[20]), (21, 22));
         assert_eq!(nyu40_from_class(&Preset::SCANNET200), None);
-        for preset in [Preset::SCANNET20, Preset::MATTERPORT21] {
+        let own = nyu40_from_class(&Preset::NYU40).unwrap();
+        let name = |nyu40: u8| Preset::NYU40.labels[own.iter().position(|&own| own == i64::from(nyu40)).unwrap()];
+        let named = [WALL, DESK, FLOOR_MAT, CEILING, WHITEBOARD, BAG, OTHER_PROP].map(name);
+        assert_eq!(named, ["wall", "desk", "floor mat", "ceiling", "whiteboard", "bag", "object"]);
+        for preset in [Preset::SCANNET20, Preset::MATTERPORT21, Preset::NYU40] {
             assert_eq!(nyu40_from_class(&preset).unwrap().len(), preset.labels.len());
         }
     }

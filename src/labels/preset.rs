@@ -83,6 +83,12 @@ impl Preset {
     pub const NUSCENES16: Self =
         Self { name: "nuscenes16", labels: &NUSCENES_16, colors: None, about: "nuScenes' 16 classes of streets" };
 
+    /// The 40 classes of NYU Depth v2 (Gupta et al., CVPR 2013), the numbers of ScanNet's labelled meshes.
+    ///
+    /// The last three are asked for as "structure", "furniture" and "object".
+    pub const NYU40: Self =
+        Self { name: "nyu40", labels: &NYU_40, colors: None, about: "NYU Depth v2's 40 classes of rooms" };
+
     /// The labels as GeoPurify's published code asks for them: of Matterport3D's 21, it spells two differently.
     #[must_use]
     pub fn published_words(&self) -> Vec<String> {
@@ -102,7 +108,7 @@ impl Preset {
     }
 
     /// All presets.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SCANNET20,
         Self::SCANNET200,
         Self::MATTERPORT21,
@@ -110,6 +116,7 @@ impl Preset {
         Self::MATTERPORT80,
         Self::MATTERPORT160,
         Self::NUSCENES16,
+        Self::NYU40,
     ];
 }
 
@@ -182,9 +189,25 @@ const MATTERPORT_21: [&str; 21] = [
 const MATTERPORT_21_PUBLISHED: [(usize, &str); 2] = [(14, "refridgerator"), (19, "otherfurniture")];
 
 #[rustfmt::skip]
+const NYU_40: [&str; 40] = ["wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books", "refrigerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "structure", "furniture", "object"];
+
 const NUSCENES_16: [&str; 16] = [
-    "barrier", "bicycle", "bus", "car", "construction vehicle", "motorcycle", "person", "traffic cone", "trailer",
-    "truck", "drivable surface", "other flat", "sidewalk", "terrain", "manmade", "vegetation",
+    "barrier",
+    "bicycle",
+    "bus",
+    "car",
+    "construction vehicle",
+    "motorcycle",
+    "person",
+    "traffic cone",
+    "trailer",
+    "truck",
+    "drivable surface",
+    "other flat",
+    "sidewalk",
+    "terrain",
+    "manmade",
+    "vegetation",
 ];
 
 #[rustfmt::skip]
@@ -324,7 +347,7 @@ mod tests {
         assert_eq!(
             "scannet".parse::<Preset>().unwrap_err().to_string(),
             "there is no label set 'scannet'; there are scannet20, scannet200, matterport21, matterport40, \
-             matterport80, matterport160, nuscenes16"
+             matterport80, matterport160, nuscenes16, nyu40"
         );
     }
 }

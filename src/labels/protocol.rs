@@ -58,7 +58,7 @@ impl Protocol {
 
     /// Returns the protocol of a label set: [`SCANNET19`](Self::SCANNET19) for ScanNet's 20 classes,
     /// [`MATTERPORT21`](Self::MATTERPORT21) for that set. Any other set is evaluated over all its classes. Novel
-    /// ones are those of the published configurations; nuScenes has none. The protocol's classes are the first of
+    /// ones are those of the published configurations; nuScenes and NYU40 have none. The protocol's classes are the first of
     /// the set.
     #[must_use]
     pub fn of_preset(preset: &Preset) -> Self {
@@ -70,12 +70,13 @@ impl Protocol {
                 let background: &[usize] = match name {
                     name if name == Preset::SCANNET200.name => &[0, 2, 35],
                     name if name == Preset::NUSCENES16.name => &[],
+                    name if name == Preset::NYU40.name => &[0, 1, 21],
                     _ => &[0, 2, 3],
                 };
                 let num_classes = preset.labels.len();
                 let novel: &'static [usize] = match name {
                     name if name == Preset::SCANNET200.name => &SCANNET200_NOVEL,
-                    name if name == Preset::NUSCENES16.name => &[],
+                    name if name == Preset::NUSCENES16.name || name == Preset::NYU40.name => &[],
                     _ => NUMBERS.get(num_classes / 2..num_classes).unwrap_or_default(),
                 };
                 Self { name, num_classes, ignore: &[255], novel: Cow::Borrowed(novel), background }
