@@ -18,6 +18,8 @@ const ROWS: usize = 6;
 pub(crate) const DEPTH: usize = 256;
 /// Most rows of a task: one block of their terms stays in the second-level cache.
 const TASK_ROWS: usize = 512;
+/// Fewest rows of a task.
+const LEAST_ROWS: usize = 32;
 /// Values of a packed matrix that stay in the cache of one core while it makes several tasks.
 const CACHED_VALUES: usize = 1 << 19;
 
@@ -98,17 +100,23 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
     /// The rows `0..num_rows`, in parallel.
     pub(crate) fn run(&self, num_rows: usize) -> Vec<f32> {
         let mut out = vec![0.0; num_rows * self.num_out];
-        // A few tasks for every thread, also for few rows; but every task reads the whole matrix, so where that does
-        // not stay in a cache of its own there is one task a thread.
-        let num_threads = rayon::current_num_threads();
         let is_large = self.num_taps * self.num_in * self.num_out > CACHED_VALUES;
-        let task_rows = num_rows.div_ceil(if is_large { num_threads } else { 4 * num_threads }).clamp(32, TASK_ROWS);
+        let task_rows = task_rows(num_rows, is_large, rayon::current_num_threads());
         let arch = Arch::new();
         out.par_chunks_mut((task_rows * self.num_out).max(1)).enumerate().for_each(|(task, out)| {
             arch.dispatch(Task { product: self, first_row: task * task_rows, out });
         });
         out
     }
+}
+
+/// Rows of a task of a product of `num_rows`. There are a few tasks for every thread; but every task reads the whole
+/// matrix, so where that `is_large`, too much for a cache of its own, there are as few as [`TASK_ROWS`] allows. Every
+/// thread gets as many tasks as the others, all of the same size: with one more, all the others would wait for it.
+fn task_rows(num_rows: usize, is_large: bool, num_threads: usize) -> usize {
+    let few = if is_large { num_threads } else { 4 * num_threads };
+    let num_tasks = num_rows.div_ceil(TASK_ROWS).max(few).next_multiple_of(num_threads.max(1));
+    num_rows.div_ceil(num_tasks.max(1)).max(LEAST_ROWS).next_multiple_of(ROWS)
 }
 
 struct Task<'a, 'b, Src> {
@@ -248,5 +256,34 @@ pub(crate) fn multiply_add_rows<'a, S: Simd>(
         2 => group::<S, 2>(simd, first, &row, b, sums),
         1 => group::<S, 1>(simd, first, &row, b, sums),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_get_tasks_of_one_size() {
+        // Of a vision transformer, of X-Decoder's third stage, of a map of a whole picture, of a few rows.
+        for (num_rows, is_large, num_threads, expected) in [
+            (1601, true, 2, 402),
+            (1344, true, 2, 336),
+            (25_600, true, 2, 516),
+            (1601, false, 2, 204),
+            (1601, true, 16, 102),
+            (10, true, 2, 36),
+            (0, false, 8, 36),
+        ] {
+            assert_eq!(task_rows(num_rows, is_large, num_threads), expected, "{num_rows} {is_large} {num_threads}");
+        }
+        for num_rows in 1000..6000 {
+            let rows = task_rows(num_rows, true, 2);
+            let num_tasks = num_rows.div_ceil(rows);
+            // The slower thread has a hundredth more than its half, and a group of rows for each of its tasks.
+            let slower = num_tasks.div_ceil(2) * rows;
+            assert!(2 * slower <= num_rows + num_rows / 50 + 2 * ROWS * num_tasks, "{num_rows}: {num_tasks} of {rows}");
+            assert!(rows <= TASK_ROWS + ROWS, "{num_rows}: {rows}");
+        }
     }
 }

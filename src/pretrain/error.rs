@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use crate::cloud::CloudError;
@@ -103,4 +104,17 @@ pub enum PretrainError {
     /// An operation failed.
     #[error(transparent)]
     Op(#[from] OpError),
+}
+
+/// Checks that a setting holds.
+///
+/// # Errors
+/// [`PretrainError::Setting`] if it does not.
+pub(super) fn check_setting(
+    name: &'static str,
+    holds: bool,
+    value: &dyn Display,
+    expected: &'static str,
+) -> Result<(), PretrainError> {
+    if holds { Ok(()) } else { Err(PretrainError::Setting { name, value: value.to_string(), expected }) }
 }

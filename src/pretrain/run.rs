@@ -11,7 +11,7 @@ use burn::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::PretrainError;
+use super::error::{PretrainError, check_setting};
 use crate::ops::{OpError, float_tensor, float_values};
 use crate::pretrain::parameters::{Parameters, Rate};
 use crate::random::SplitMix64;
@@ -133,22 +133,15 @@ impl LoopSettings {
     pub fn validate(&self) -> Result<(), PretrainError> {
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let share = |x: f64| (0.0..1.0).contains(&x);
-        for (name, holds, value, expected) in [
-            ("steps", self.steps > 0, self.steps as f64, "at least 1"),
-            ("learning_rate", positive(self.learning_rate), self.learning_rate, "above 0"),
-            ("final_rate", share(self.final_rate), self.final_rate, "from 0 to below 1"),
-            ("weight_decay", share(self.weight_decay), self.weight_decay, "from 0 to below 1"),
-            ("beta2", share(self.beta2), self.beta2, "from 0 to below 1"),
-            ("clip_norm", self.clip_norm >= 0.0, self.clip_norm, "at least 0"),
-            ("average_decay", share(self.average_decay), self.average_decay, "from 0 to below 1"),
-            ("validate_every", self.validate_every > 0, self.validate_every as f64, "at least 1"),
-            ("checkpoint_every", self.checkpoint_every > 0, self.checkpoint_every as f64, "at least 1"),
-        ] {
-            if !holds {
-                return Err(PretrainError::Setting { name, value: value.to_string(), expected });
-            }
-        }
-        Ok(())
+        check_setting("steps", self.steps > 0, &self.steps, "at least 1")?;
+        check_setting("learning_rate", positive(self.learning_rate), &self.learning_rate, "above 0")?;
+        check_setting("final_rate", share(self.final_rate), &self.final_rate, "from 0 to below 1")?;
+        check_setting("weight_decay", share(self.weight_decay), &self.weight_decay, "from 0 to below 1")?;
+        check_setting("beta2", share(self.beta2), &self.beta2, "from 0 to below 1")?;
+        check_setting("clip_norm", self.clip_norm >= 0.0, &self.clip_norm, "at least 0")?;
+        check_setting("average_decay", share(self.average_decay), &self.average_decay, "from 0 to below 1")?;
+        check_setting("validate_every", self.validate_every > 0, &self.validate_every, "at least 1")?;
+        check_setting("checkpoint_every", self.checkpoint_every > 0, &self.checkpoint_every, "at least 1")
     }
 
     fn schedule(&self) -> Schedule {

@@ -7,9 +7,9 @@ use burn::prelude::*;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::PretrainError;
 use super::augment::{Example, augment, segments};
 use super::criterion::{Assignment, Segments, Weights, cell_criterion, criterion};
+use super::error::{PretrainError, check_setting};
 use super::figures::{add_ious, add_means};
 use super::rooms::{Labelled, LabelledView, ScanViews, find_rooms, recorded_views, scan_views};
 use super::run::{Factors, LoopSettings, Loss, StepContext, Task, config_text, settings_over, settings_text};
@@ -117,37 +117,27 @@ impl XDecoderSettings {
     pub fn validate(&self) -> Result<(), PretrainError> {
         self.training.validate()?;
         self.model.validate().map_err(ModelError::from)?;
-        let wrong = |name, value: String, expected| Err(PretrainError::Setting { name, value, expected });
+        let is_share = |share: f64| (0.0..=1.0).contains(&share);
         let divisor = self.model.size_divisibility;
-        if self.size.iter().any(|&side| side == 0 || side > 4096 || !side.is_multiple_of(divisor)) {
-            return wrong("size", format!("{:?}", self.size), "multiples of the model's size_divisibility, to 4096");
-        }
-        if !(1..=1024).contains(&self.batch) {
-            return wrong("batch", self.batch.to_string(), "1 to 1024");
-        }
-        if !(1..=TEMPLATES.len()).contains(&self.templates) {
-            return wrong("templates", self.templates.to_string(), "1 to 81");
-        }
-        if !(0.0..=1.0).contains(&self.scan_share) {
-            return wrong("scan_share", self.scan_share.to_string(), "0 to 1");
-        }
-        if !(0.0..=1.0).contains(&self.by_class_share) {
-            return wrong("by_class_share", self.by_class_share.to_string(), "0 to 1");
-        }
-        if !(0.0..=1.0).contains(&self.rare_below) {
-            return wrong("rare_below", self.rare_below.to_string(), "0 to 1");
-        }
+        let is_size = self.size.iter().all(|&side| (1..=4096).contains(&side) && side.is_multiple_of(divisor));
         let [least, most] = self.zoom;
-        if !(least >= 0.05 && most >= least && most <= 20.0) {
-            return wrong("zoom", format!("{:?}", self.zoom), "two factors in ascending order, 0.05 to 20");
-        }
-        if self.scan_size.iter().any(|side| !(16..=4096).contains(side)) {
-            return wrong("scan_size", format!("{:?}", self.scan_size), "16 to 4096");
-        }
-        if self.model.decoder.num_queries <= CLASSES.len() {
-            return wrong("decoder.num_queries", self.model.decoder.num_queries.to_string(), "more than classes");
-        }
-        Ok(())
+        let is_zoom = least >= 0.05 && most >= least && most <= 20.0;
+        let is_scan_size = self.scan_size.iter().all(|side| (16..=4096).contains(side));
+        let num_queries = self.model.decoder.num_queries;
+        check_setting(
+            "size",
+            is_size,
+            &format!("{:?}", self.size),
+            "multiples of the model's size_divisibility, to 4096",
+        )?;
+        check_setting("batch", (1..=1024).contains(&self.batch), &self.batch, "1 to 1024")?;
+        check_setting("templates", (1..=TEMPLATES.len()).contains(&self.templates), &self.templates, "1 to 81")?;
+        check_setting("scan_share", is_share(self.scan_share), &self.scan_share, "0 to 1")?;
+        check_setting("by_class_share", is_share(self.by_class_share), &self.by_class_share, "0 to 1")?;
+        check_setting("rare_below", is_share(self.rare_below), &self.rare_below, "0 to 1")?;
+        check_setting("zoom", is_zoom, &format!("{:?}", self.zoom), "two factors in ascending order, 0.05 to 20")?;
+        check_setting("scan_size", is_scan_size, &format!("{:?}", self.scan_size), "16 to 4096")?;
+        check_setting("decoder.num_queries", num_queries > CLASSES.len(), &num_queries, "more than classes")
     }
 }
 

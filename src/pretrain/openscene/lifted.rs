@@ -14,7 +14,7 @@ use crate::distill::{SceneFile, Scenes, TrainingScene};
 use crate::models::ModelError;
 use crate::models::minkunet::{Cells, MinkUnet, MinkUnetConfig, TextSpace};
 use crate::ops::{float_tensor, float_values, normalize_rows};
-use crate::pretrain::PretrainError;
+use crate::pretrain::error::{PretrainError, check_setting};
 use crate::pretrain::rooms::room_at;
 use crate::pretrain::run::{LoopSettings, Loss, StepContext, Task, config_text, settings_over, settings_text};
 use crate::pretrain::scan::LabelledScan;
@@ -71,15 +71,8 @@ impl LiftedSettings {
         if let Some(model) = &self.model {
             model.validate().map_err(ModelError::from)?;
         }
-        for (name, holds, value, expected) in [
-            ("batch", (1..=1024).contains(&self.batch), self.batch, "1 to 1024"),
-            ("cells", (100..1 << 24).contains(&self.cells), self.cells, "from 100 to 16 million"),
-        ] {
-            if !holds {
-                return Err(PretrainError::Setting { name, value: value.to_string(), expected });
-            }
-        }
-        Ok(())
+        check_setting("batch", (1..=1024).contains(&self.batch), &self.batch, "1 to 1024")?;
+        check_setting("cells", (100..1 << 24).contains(&self.cells), &self.cells, "from 100 to 16 million")
     }
 }
 

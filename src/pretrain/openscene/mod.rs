@@ -15,7 +15,7 @@ pub use lifted::{LiftedSettings, LiftedTask};
 use parts::{Parts, initial, nearest};
 use serde::{Deserialize, Serialize};
 
-use super::PretrainError;
+use super::error::{PretrainError, check_setting};
 use super::figures::{add_ious, add_means};
 use super::rooms::{find_rooms, room_at};
 use super::run::{LoopSettings, Loss, StepContext, Task, config_text, settings_over, settings_text};
@@ -105,18 +105,12 @@ impl OpenSceneSettings {
     pub fn validate(&self) -> Result<(), PretrainError> {
         self.training.validate()?;
         self.model.validate().map_err(ModelError::from)?;
-        for (name, holds, value, expected) in [
-            ("batch", (1..=1024).contains(&self.batch), self.batch.to_string(), "1 to 1024"),
-            ("cells", (100..1 << 24).contains(&self.cells), self.cells.to_string(), "from 100 to 16 million"),
-            ("sharpness", self.sharpness > 0.0 && self.sharpness.is_finite(), self.sharpness.to_string(), "above 0"),
-            ("balance", (0.0..=1.0).contains(&self.balance), self.balance.to_string(), "0 to 1"),
-            ("training_rooms", self.training_rooms > 0, self.training_rooms.to_string(), "1 or more"),
-        ] {
-            if !holds {
-                return Err(PretrainError::Setting { name, value, expected });
-            }
-        }
-        Ok(())
+        let is_sharpness = self.sharpness > 0.0 && self.sharpness.is_finite();
+        check_setting("batch", (1..=1024).contains(&self.batch), &self.batch, "1 to 1024")?;
+        check_setting("cells", (100..1 << 24).contains(&self.cells), &self.cells, "from 100 to 16 million")?;
+        check_setting("sharpness", is_sharpness, &self.sharpness, "above 0")?;
+        check_setting("balance", (0.0..=1.0).contains(&self.balance), &self.balance, "0 to 1")?;
+        check_setting("training_rooms", self.training_rooms > 0, &self.training_rooms, "1 or more")
     }
 }
 

@@ -14,7 +14,7 @@ pub use measure::{ObjectPrecision, object_precision};
 pub use pairs::{Cell, Pairs, draw_pairs, majority};
 pub use view::{Setting, Shown, disturbed, part};
 
-use super::PretrainError;
+use super::error::{PretrainError, check_setting};
 use super::rooms::{find_rooms, room_at};
 use super::run::{LoopSettings, Loss, StepContext, Task, config_text, settings_over, settings_text};
 use super::scan::LabelledScan;
@@ -100,24 +100,13 @@ impl SonataSettings {
     pub fn validate(&self) -> Result<(), PretrainError> {
         self.model.validate().map_err(ModelError::from)?;
         let is_temperature = self.temperature > 0.0 && self.temperature.is_finite();
-        for (name, holds, value, expected) in [
-            ("points", self.points >= 100, self.points.to_string(), "100 at least"),
-            ("training_rooms", self.training_rooms > 0, self.training_rooms.to_string(), "1 or more"),
-            ("anchors", (1..1 << 20).contains(&self.anchors), self.anchors.to_string(), "from 1 to a million"),
-            ("negatives", (1..1 << 12).contains(&self.negatives), self.negatives.to_string(), "from 1 to 4095"),
-            ("temperature", is_temperature, self.temperature.to_string(), "above 0"),
-            (
-                "in_channels",
-                self.model.in_channels == NUM_CHANNELS,
-                self.model.in_channels.to_string(),
-                "9: position, colour, normal",
-            ),
-        ] {
-            if !holds {
-                return Err(PretrainError::Setting { name, value, expected });
-            }
-        }
-        Ok(())
+        let has_channels = self.model.in_channels == NUM_CHANNELS;
+        check_setting("points", self.points >= 100, &self.points, "100 at least")?;
+        check_setting("training_rooms", self.training_rooms > 0, &self.training_rooms, "1 or more")?;
+        check_setting("anchors", (1..1 << 20).contains(&self.anchors), &self.anchors, "from 1 to a million")?;
+        check_setting("negatives", (1..1 << 12).contains(&self.negatives), &self.negatives, "from 1 to 4095")?;
+        check_setting("temperature", is_temperature, &self.temperature, "above 0")?;
+        check_setting("in_channels", has_channels, &self.model.in_channels, "9: position, colour, normal")
     }
 }
 

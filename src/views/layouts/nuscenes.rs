@@ -22,8 +22,11 @@ pub(super) fn fits(root: &Path) -> bool {
 
 pub(super) fn list(root: &Path) -> Result<Listing, ViewsError> {
     let convention = PoseConvention::OPENCV_CAMERA_TO_WORLD;
+    let Some(color) = text::folder_of(root, &["color"]) else {
+        return Err(ViewsError::missing(root, Layout::NuScenes, "the folder of colour pictures", "color/"));
+    };
     let mut listing = Listing::new(Layout::NuScenes, root, Some(convention), None);
-    for path in text::files(&root.join("color"), text::COLOR)? {
+    for path in text::files(&color, text::COLOR)? {
         let matrix = |folder: &str| matrix(&root.join(folder).join(format!("{}.npy", text::stem(&path))));
         let calibration = matrix(INTRINSICS)?.map(|numbers| calibration(root, &path, &numbers)).transpose()?;
         let pose = match matrix("pose") {
