@@ -104,10 +104,13 @@ pub(super) struct ReproduceArgs {
     /// store [default: the store's `student`, else the built-in `student-demo`]
     #[arg(long, value_name = "FILE|NAME")]
     student: Option<PathBuf>,
-    /// OpenScene's published 3D network: its checkpoint, safetensors, or a name in the store [default: the store's
-    /// `openscene`]
+    /// OpenScene's published 3D network for ScanNet: its checkpoint, safetensors, or a name in the store [default: the
+    /// store's `openscene`]
     #[arg(long, value_name = "FILE|NAME")]
     openscene: Option<PathBuf>,
+    /// OpenScene's published 3D network for Matterport3D, likewise [default: the store's `openscene-matterport`]
+    #[arg(long, value_name = "FILE|NAME")]
+    openscene_matterport: Option<PathBuf>,
     /// CUA-O3D's published 3D network, likewise [default: the store's `cua-o3d`]
     #[arg(long, value_name = "FILE|NAME")]
     cua: Option<PathBuf>,
@@ -173,7 +176,6 @@ fn settings(args: &ReproduceArgs) -> Result<ReproduceSettings> {
         lseg: args.lseg.choice(),
         sonata: args.teacher.choice(),
         student: NetworkChoice { weights: args.student.clone(), config: None },
-        openscene: NetworkChoice { weights: args.openscene.clone(), config: None },
         clip: args.clip.choice(),
         ..args.xdecoder.networks()
     };
@@ -193,7 +195,11 @@ fn settings(args: &ReproduceArgs) -> Result<ReproduceSettings> {
         views: args.viewing.settings(),
         max_memory: args.max_memory.map(|mib| mib << 20),
         most_measured: args.test_scenes.map(|count| count as usize),
-        given: Given { networks, cua: args.cua.clone() },
+        given: Given {
+            networks,
+            openscene: [args.openscene.clone(), args.openscene_matterport.clone()],
+            cua: args.cua.clone(),
+        },
         cache: args.cache.folder()?,
         device: args.device,
     })

@@ -6,16 +6,21 @@ use super::data::Scenes;
 use super::table::{DataSet, Learner, Step, Training, Way};
 use crate::models::minkunet::TextSpace;
 use crate::session::{ImageModelKind, Network, NetworkChoice, Networks, SessionError};
+use crate::weights::registry::Registry;
+use crate::weights::store::StoreError;
 
-/// Names under which published 3D networks are installed.
-const OPENSCENE: &str = "openscene";
+/// Names under which published 3D networks are installed: OpenScene's of ScanNet and of Matterport3D, and CUA-O3D's.
+const OPENSCENE: [&str; 2] = ["openscene", "openscene-matterport"];
 const CUA_O3D: &str = "cua-o3d";
 
 /// Weights that the rows use, as far as they are not trained here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Given {
-    /// Weights as other commands take them. The student and the 3D network are for the rows of their own.
+    /// Weights as other commands take them. The student is for the row of its own; the 3D network is not used.
     pub networks: Networks,
+    /// OpenScene's 3D networks of ScanNet and of Matterport3D; `None` for the store's `openscene` and
+    /// `openscene-matterport`.
+    pub openscene: [Option<PathBuf>; 2],
     /// CUA-O3D's 3D network; `None` for the store's `cua-o3d`.
     pub cua: Option<PathBuf>,
 }
@@ -32,15 +37,15 @@ impl Given {
         self.networks.with_demo(&[Network::XDecoder, Network::Student])
     }
 
-    /// The choice of OpenScene's network. The demo's is no stand-in for it.
-    pub(super) fn openscene(&self) -> NetworkChoice {
-        let NetworkChoice { weights, config } = self.networks.openscene.clone();
-        NetworkChoice { weights: weights.or_else(|| Some(OPENSCENE.into())), config }
+    /// The choice of OpenScene's network for a data set. The demo's is no stand-in for it.
+    pub(super) fn openscene(&self, data: DataSet) -> NetworkChoice {
+        let usual = || OPENSCENE[data as usize].into();
+        NetworkChoice { weights: Some(self.openscene[data as usize].clone().unwrap_or_else(usual)), config: None }
     }
 
     /// The choice of CUA-O3D's network.
     pub(super) fn cua(&self) -> NetworkChoice {
-        NetworkChoice { weights: self.cua.clone().or_else(|| Some(CUA_O3D.into())), config: None }
+        NetworkChoice { weights: Some(self.cua.clone().unwrap_or_else(|| CUA_O3D.into())), config: None }
     }
 
     /// What a step lacks: data and weights, each with the way to get it.
@@ -64,19 +69,10 @@ impl Given {
             Way::Lifted(image_model) => self.open_image_model(image_model),
             Way::Student(training, _) | Way::Network(training) => self.open_teachers(training),
             Way::GivenStudent(_) => self.networks.origins(&[Network::XDecoder, Network::Student]).map(drop),
-            Way::OpenScene => self.open_network(self.openscene()),
+            Way::OpenScene => self.open_network(self.openscene(step.data)),
             Way::CuaO3d => self.open_network(self.cua()),
         };
-        if let Err(error) = weights {
-            let hint = match step.way {
-                Way::CuaO3d => {
-                    ". CUA-O3D's repository links no trained network; a checkpoint of it is installed by \
-                                geopurify weights import openscene FILE --name cua-o3d, or given by --cua FILE"
-                }
-                _ => "",
-            };
-            lacks.push(format!("{error}{hint}"));
-        }
+        lacks.extend(weights.err().map(|error| way_to_get(&error)));
         lacks
     }
 
@@ -105,5 +101,20 @@ impl Given {
             TextSpace::XDecoder => networks.open_xdecoder().map(drop),
             TextSpace::Clip => networks.open_clip(opened.config.text_width()).map(drop),
         }
+    }
+}
+
+/// What is missing, and how to get it. It names no folder of this machine, so that tables are the same everywhere.
+fn way_to_get(error: &SessionError) -> String {
+    let SessionError::Store(StoreError::Missing { name, .. }) = error else { return error.to_string() };
+    if name == CUA_O3D {
+        return "CUA-O3D's 3D network: its repository links no trained one. A checkpoint of it is installed by: geopurify \
+                weights import openscene FILE --name cua-o3d"
+            .to_owned();
+    }
+    let registry = Registry::load(None);
+    match registry.as_ref().ok().and_then(|registry| registry.get(name).ok()) {
+        Some(published) => format!("{}: {}", published.about, published.how_to_get()),
+        None => format!("weights '{name}' are not installed"),
     }
 }

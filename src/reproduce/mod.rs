@@ -13,6 +13,7 @@ mod settings;
 mod table;
 mod work;
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -177,6 +178,7 @@ impl Ready {
             cache: &settings.cache,
             device: settings.device,
             key: &self.key,
+            fingerprints: RefCell::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::ablation::Negatives;
+use crate::counted::counted;
 use crate::eval::published::{PaperRow, Published, of_paper};
 use crate::labels::Preset;
 use crate::session::ImageModelKind;
@@ -265,7 +266,7 @@ impl Builder<'_> {
             self.row(data, "CUA-O3D, 3D", Way::CuaO3d, None),
             self.row(
                 data,
-                format!("3D network of this kind, trained here on the {scenes} scenes of GeoPurify"),
+                format!("3D network of this kind, trained here on the {} of GeoPurify", counted(*scenes, "scene")),
                 Way::Network(self.network(data)),
                 None,
             ),
@@ -286,7 +287,7 @@ impl Builder<'_> {
             ),
             self.row(
                 data,
-                format!("GeoPurify, a student trained here on {scenes} scenes"),
+                format!("GeoPurify, a student trained here on {}", counted(*scenes, "scene")),
                 self.full(data),
                 Some(PaperRow::Full),
             ),
@@ -328,7 +329,7 @@ impl Builder<'_> {
             let way = Way::Student(Training { scenes, ..usual }, *usual_iterations);
             // The published recipe takes 20 scenes.
             let paper = (scenes == TableSettings::default().usual_scenes).then_some(PaperRow::Full);
-            rows.push(in_group("Training scenes", self.row(data, format!("{scenes} scenes"), way, paper)));
+            rows.push(in_group("Training scenes", self.row(data, counted(scenes, "scene"), way, paper)));
         }
         rows
     }

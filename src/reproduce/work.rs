@@ -1,11 +1,13 @@
 //! The steps: trainings and evaluations, each in a folder of its own. A finished step is not repeated.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::data::Scenes;
 use super::error::ReproduceError;
@@ -48,6 +50,8 @@ pub(super) struct Work<'a> {
     pub device: DeviceSelection,
     /// Key of the settings that all steps depend on.
     pub key: &'a str,
+    /// Fingerprints of scenes, by their places: recordings are large.
+    pub fingerprints: RefCell<BTreeMap<PathBuf, Json>>,
 }
 
 /// Tells how far a step is.
@@ -111,7 +115,15 @@ impl Work<'_> {
 
     /// Key of a training: of the settings and of the scenes that it learns from.
     fn training_key(&self, training: Training, sources: &[Source]) -> Result<String, ReproduceError> {
-        let files = sources.iter().map(fingerprint).collect::<Result<Vec<_>, _>>()?;
+        let mut fingerprints = self.fingerprints.borrow_mut();
+        let mut files = Vec::new();
+        for source in sources {
+            let place = source.path().to_path_buf();
+            files.push(match fingerprints.get(&place) {
+                Some(known) => known.clone(),
+                None => fingerprints.entry(place).or_insert(fingerprint(source)?).clone(),
+            });
+        }
         let key = json!({ "format": FORMAT, "settings": self.key, "step": training.to_string(), "files": files });
         Ok(bytes_sha256(key.to_string().as_bytes()))
     }
@@ -244,7 +256,7 @@ impl Work<'_> {
             None => None,
         };
         let key = self.evaluation_key(step, trained.as_ref().map(|trained| trained.sha256.as_str()))?;
-        let (options, networks) = self.labelling(step.way);
+        let (options, networks) = self.labelling(step);
         let settings = EvaluationSettings {
             folder: scenes.root.clone(),
             output: folder.clone(),
@@ -296,7 +308,7 @@ impl Work<'_> {
     }
 
     /// Options and weights by which scenes are labelled.
-    fn labelling(&self, way: Way) -> (LabelOptions, Networks) {
+    fn labelling(&self, Step { data, way }: Step) -> (LabelOptions, Networks) {
         let usual =
             LabelOptions { method: Some(Method::GeoPurify), views: self.views.clone(), ..LabelOptions::default() };
         let lifted = |image_model| LabelOptions {
@@ -335,7 +347,7 @@ impl Work<'_> {
                 let config = Some(self.training_folder(training).join(CONFIG_FILE));
                 network(NetworkChoice { weights: Some(of_trained(training)), config })
             }
-            Way::OpenScene => network(self.given.openscene()),
+            Way::OpenScene => network(self.given.openscene(data)),
             Way::CuaO3d => network(self.given.cua()),
         }
     }
