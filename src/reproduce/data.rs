@@ -9,7 +9,7 @@ use crate::eval::lists::SceneList;
 use crate::eval::scenes::{LabelledScene, find_scenes};
 use crate::labels::Preset;
 use crate::random::SplitMix64;
-use crate::session::{Source, find_sources, split_of};
+use crate::session::{SessionError, Source, find_sources, split_of};
 use crate::views::Layout;
 
 /// Stream of random numbers that chooses the scenes to learn from.
@@ -71,7 +71,11 @@ impl Scenes {
         let mut training = match list {
             _ if !has_training => Vec::new(),
             Some(list) => find_sources(list, Some(folder), "train", layout)?,
-            None => find_sources(folder, None, "train", layout)?,
+            None => match find_sources(folder, None, "train", layout) {
+                // Scenes that can be measured only, such as OpenScene's prepared data.
+                Err(SessionError::NoScan { .. }) => Vec::new(),
+                found => found?,
+            },
         };
         let is_of = |source: &Source, scene: &LabelledScene| source.scan() == Some(scene.scan.as_path());
         match list {
