@@ -43,6 +43,7 @@
 //! | choose a device, launch WGSL shaders | [`gpu`] |
 //! | generate rooms, and prepare data sets | [`synth`], [`prepare`] |
 //! | train the image model and the teacher, run the ablation | [`pretrain`], [`ablation`] |
+//! | measure the paper's tables | [`reproduce`] |
 //!
 //! ARCHITECTURE.md in the repository shows how the modules depend on each other.
 //!
@@ -57,7 +58,7 @@
 //! | `cli` | the command line; includes `session` |
 //! | `demo` | the built-in demo weights, 10 MB |
 //! | `train` | [`distill`] and [`training`]; includes `session` |
-//! | `lab` | [`synth`], [`prepare`], [`pretrain`] and [`ablation`]; includes `train` |
+//! | `lab` | [`synth`], [`prepare`], [`pretrain`], [`ablation`] and [`reproduce`]; includes `train` |
 //! | `download` | download of published weights |
 //! | `las` | scans as LAS, LAZ and COPC |
 //! | `e57` | scans as E57 |
@@ -72,6 +73,7 @@
 #![cfg_attr(not(feature = "lab"), doc = "[`prepare`]: #cargo-features")]
 #![cfg_attr(not(feature = "lab"), doc = "[`pretrain`]: #cargo-features")]
 #![cfg_attr(not(feature = "lab"), doc = "[`ablation`]: #cargo-features")]
+#![cfg_attr(not(feature = "lab"), doc = "[`reproduce`]: #cargo-features")]
 // Not among the lints of Cargo.toml: tests may unwrap, in their helpers too.
 #![warn(clippy::unwrap_used)]
 // A build without some of the features leaves helpers of theirs unused.
@@ -107,6 +109,8 @@ pub mod pretrain;
 pub mod purify;
 pub mod query;
 pub mod random;
+#[cfg(feature = "lab")]
+pub mod reproduce;
 #[cfg(feature = "session")]
 pub mod session;
 pub mod stages;

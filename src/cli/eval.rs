@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -18,9 +17,9 @@ use super::told_once;
 use crate::counted::counted;
 use crate::eval::evaluation::{Evaluation, EvaluationError, EvaluationSettings};
 use crate::eval::metrics::AbsentClasses;
-use crate::eval::report::{Failure, Missing, Report, SceneResult, Skipped};
+use crate::eval::report::{Counts, Failure, Report, Skipped};
+use crate::eval::run::{Evaluated, SceneEvent};
 use crate::eval::scenes::{LabelledScene, find_scenes};
-use crate::files::{Lock, is_full, remove_partials};
 use crate::labels::{LabelsError, Preset, Protocol};
 use crate::session::lists::{SceneList, names};
 use crate::session::part_of;
@@ -97,6 +96,7 @@ fn with_way_out(error: EvaluationError) -> anyhow::Error {
         EvaluationError::Labels(LabelsError::NoField { .. }) => {
             anyhow::anyhow!("{error}; name the labels' property with --field")
         }
+        EvaluationError::DiskFull => anyhow::anyhow!("{error}; free some space and run the command again"),
         EvaluationError::Truth(_) => anyhow::anyhow!(
             "{error}; set the meaning of the numbers with --label-ids, and labels to ignore with --ignore"
         ),
@@ -121,56 +121,39 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let evaluation = Evaluation::new(args.settings(&folder)?, &args.labelling.options()).map_err(with_way_out)?;
-    let locked = Lock::of_folder(&args.output).with_context(|| args.output.display().to_string())?;
-    let Some(_alone) = locked else { bail!("{}: another process evaluates here", args.output.display()) };
-    // The folder is locked, so what is half written is of a killed run.
-    remove_partials(&args.output, Duration::ZERO).with_context(|| args.output.display().to_string())?;
+    let _alone = evaluation.lock()?;
     let session = args.labelling.session()?;
     let labeller = args.labelling.labeller(&session, evaluation.words().clone())?;
-    let evaluation = evaluation.with_labeller(&labeller);
-
-    let (mut results, mut missing) = (Vec::new(), Missing::default());
-    let (mut num_new, mut seconds) = (0, 0.0);
-    for (i, scene) in (1..).zip(&scenes) {
-        // One bad scene does not stop the others.
-        match evaluation.result(scene, &labeller, &mut say::line) {
-            Ok((result, is_new)) => {
-                let took = if is_new { format!("{:.1} s", result.seconds) } else { "done before".to_owned() };
-                let figures = of_scene(evaluation.protocol(), &result)?;
-                say::line(&format!("{i}/{} {}: {figures}; {took}", scenes.len(), scene.name));
-                if is_new {
-                    num_new += 1;
-                    seconds += result.seconds;
-                }
-                results.push(result);
-            }
-            Err(error) if error.is_without_views() => {
-                let reason = error.to_string();
-                say::line(&format!("{i}/{} {}: left out: {reason}", scenes.len(), plain(&scene.name)));
-                missing.skipped.push(Skipped { scene: scene.name.clone(), reason });
-            }
-            Err(error) => {
-                let error = with_way_out(error);
-                let told = told_once(&error);
-                eprintln!("error: {}: {}", plain(&scene.name), without_prefix(&told, &scene.name));
-                if error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(is_full) {
-                    bail!("the disk is full: free some space and run the command again; finished scenes are kept");
-                }
-                missing.failed.push(Failure { scene: scene.name.clone(), error: told });
-            }
-        }
-    }
-    if results.is_empty() {
-        bail!("not one of {} scenes could be evaluated", scenes.len());
-    }
-    let report = evaluation.report(&labeller, &results, missing)?;
-    let files = evaluation.write(&report)?;
+    let protocol = evaluation.protocol().clone();
+    let told = |error| told_once(&with_way_out(error));
+    let evaluated = evaluation.run(&scenes, &labeller, &told, &mut |event| show(&event, &protocol, scenes.len()));
+    let Evaluated { report, files, num_new, seconds } = evaluated.map_err(with_way_out)?;
     print(args, &report, &files)?;
     if num_new > 0 && !args.json {
-        let each = seconds / f64::from(num_new);
-        say::line(&format!("{} in {each:.1} s each, without loading weights", counted(num_new as usize, "scene")));
+        let each = seconds / num_new as f64;
+        say::line(&format!("{} in {each:.1} s each, without loading weights", counted(num_new, "scene")));
     }
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says what became of a scene, of `num_scenes`.
+fn show(event: &SceneEvent<'_>, protocol: &Protocol, num_scenes: usize) {
+    match event {
+        SceneEvent::Note(note) => say::line(note),
+        SceneEvent::Done { number, result, is_new } => {
+            let took = if *is_new { format!("{:.1} s", result.seconds) } else { "done before".to_owned() };
+            let [lifted, purified] =
+                [&result.lifted, &result.purified].map(|counts| percent(mean_iou(protocol, counts)));
+            let scene = &result.scene;
+            say::line(&format!("{number}/{num_scenes} {scene}: mIoU {lifted} lifted, {purified} purified; {took}"));
+        }
+        SceneEvent::Skipped { number, skipped: Skipped { scene, reason } } => {
+            say::line(&format!("{number}/{num_scenes} {}: left out: {reason}", plain(scene)));
+        }
+        SceneEvent::Failed(Failure { scene, error }) => {
+            eprintln!("error: {}: {}", plain(scene), without_prefix(error, scene));
+        }
+    }
 }
 
 /// Returns the numbers of the classes that `--novel` names, or the file it names.
@@ -213,14 +196,9 @@ fn listed(args: &EvalArgs, scenes: Vec<LabelledScene>) -> Result<Vec<LabelledSce
     }
 }
 
-/// Returns a scene's mean IoU over the classes that occur in it, as text.
-fn of_scene(protocol: &Protocol, result: &SceneResult) -> Result<String> {
-    let mut texts = Vec::new();
-    for counts in [&result.lifted, &result.purified] {
-        let scores = counts.to_confusion()?.scores(&protocol.all(), AbsentClasses::Skipped)?;
-        texts.push(percent(scores.mean_iou));
-    }
-    Ok(format!("mIoU {} lifted, {} purified", texts[0], texts[1]))
+/// Returns a scene's mean IoU over the classes that occur in it.
+fn mean_iou(protocol: &Protocol, counts: &Counts) -> Option<f64> {
+    counts.to_confusion().ok()?.scores(&protocol.all(), AbsentClasses::Skipped).ok()?.mean_iou
 }
 
 fn percent(share: Option<f64>) -> String {

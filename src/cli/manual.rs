@@ -13,7 +13,7 @@ const TASKS: [(&str, &[&str]); 5] = [
     ("Label", &["infer", "segment"]),
     ("Search", &["query"]),
     ("Train", &["train", "select", "pretrain"]),
-    ("Evaluate", &["eval", "ablation", "prepare", "synth"]),
+    ("Evaluate", &["eval", "ablation", "reproduce", "prepare", "synth"]),
     ("Tools", &["info", "encode", "purify", "weights", "devices", "completions", "man", "help"]),
 ];
 

@@ -25,6 +25,8 @@ mod pretrain;
 mod progress;
 mod purify;
 mod query;
+#[cfg(feature = "lab")]
+mod reproduce;
 mod say;
 mod segment;
 #[cfg(feature = "train")]
@@ -80,6 +82,9 @@ enum Command {
     /// Measure how much each part of the method contributes
     #[cfg(feature = "lab")]
     Ablation(Box<ablation::AblationArgs>),
+    /// Measure the paper's tables, with its own figures beside ours
+    #[cfg(feature = "lab")]
+    Reproduce(Box<reproduce::ReproduceArgs>),
     /// Unpack ScanNet or Matterport3D downloads into scenes
     #[cfg(feature = "lab")]
     Prepare(prepare::PrepareArgs),
@@ -161,6 +166,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => return eval::run(args),
         #[cfg(feature = "lab")]
         Command::Ablation(args) => ablation::run(args)?,
+        #[cfg(feature = "lab")]
+        Command::Reproduce(args) => return reproduce::run(args),
         #[cfg(feature = "lab")]
         Command::Prepare(args) => return prepare::run(args),
         #[cfg(feature = "lab")]

@@ -17,7 +17,7 @@ use super::table::{bytes, table};
 use crate::gpu::{DeviceSelection, select};
 use crate::labels::{Preset, nyu40};
 use crate::stages::peak_memory;
-use crate::synth::{Outcome, Room, Settings, Split, counts_of, room_name, write_rooms};
+use crate::synth::{HomeStyle, Outcome, Room, Settings, Split, counts_of, room_name, write_rooms};
 
 /// Arguments of `synth`.
 #[derive(clap::Args, Debug)]
@@ -50,6 +50,10 @@ pub(super) struct SynthArgs {
     /// Distance between neighbouring points of the scans, in metres
     #[arg(long, value_name = "METRES", default_value_t = Settings::default().spacing)]
     spacing: f32,
+    /// Style of the homes: flat has one to three rooms, filmed by somebody who walks through them; villa has larger and
+    /// higher rooms in other materials and more light, recorded by a camera that turns on a stand
+    #[arg(long = "style", value_name = "NAME", default_value_t)]
+    homes: HomeStyle,
     /// Device that draws the views: cpu for the same files on every machine, auto, gpu, or an adapter's index
     /// from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value = "cpu")]
@@ -74,7 +78,8 @@ fn counts(args: &SynthArgs) -> [usize; 3] {
 
 pub(super) fn run(args: &SynthArgs) -> Result<()> {
     let start = Instant::now();
-    let settings = Settings { seed: args.seed, views: args.views, size: args.size, spacing: args.spacing };
+    let SynthArgs { seed, views, size, spacing, homes, .. } = *args;
+    let settings = Settings { seed, views, size, spacing, homes };
     settings.check()?;
     let counts = counts(args);
     if counts == [0; 3] {

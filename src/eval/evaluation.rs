@@ -48,6 +48,23 @@ pub enum EvaluationError {
         /// Error of the system.
         source: std::io::Error,
     },
+    /// The report's folder cannot be locked or tidied.
+    #[error("{}: {source}", path.display())]
+    Lock {
+        /// The folder.
+        path: PathBuf,
+        /// Error of the system.
+        source: std::io::Error,
+    },
+    /// Another process writes into the report's folder.
+    #[error("{}: another process evaluates here", .0.display())]
+    Busy(PathBuf),
+    /// The disk is full.
+    #[error("the disk is full; finished scenes are kept")]
+    DiskFull,
+    /// None of so many scenes could be evaluated.
+    #[error("not one of {0} scenes could be evaluated")]
+    NoneEvaluated(usize),
     /// The labels cannot be read.
     #[error(transparent)]
     Labels(#[from] LabelsError),
@@ -160,6 +177,12 @@ impl Evaluation {
         let words = Words { labels, colors, background: Vec::new() };
         let words = if image_model.background_competes() { words.with_background() } else { words };
         Ok(Self { settings, protocol, words, nyu40, used, key: Json::Null })
+    }
+
+    /// Folder of the report.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.settings.output
     }
 
     /// Words by which scenes are labelled.

@@ -5,5 +5,6 @@ pub mod metrics;
 pub mod openscene;
 pub mod published;
 pub mod report;
+pub mod run;
 pub mod scenes;
 pub mod truth;

@@ -60,6 +60,50 @@ pub fn published<'a>(preset: &str, scenes: impl IntoIterator<Item = &'a str>) ->
     if scenes.peek().is_some() && scenes.all(is_of_data_set) { figures } else { &[] }
 }
 
+/// What a row of the paper's tables measures, apart from the whole method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaperRow {
+    /// The whole method: T = 18, and a student that learned from 20 scenes with hybrid negatives.
+    Full,
+    /// The lifted features of X-Decoder, not purified.
+    Unpurified,
+    /// The whole method with another T.
+    Iterations(usize),
+    /// The lifted features of LSeg, not purified.
+    LSegUnpurified,
+    /// Those features, purified.
+    LSegPurified,
+}
+
+/// Source of the figures of single rows.
+const PAPER: Published = Published {
+    source: "mIoU: the paper (Dou et al., ICLR 2026); mAcc: logs of its validation in the history of the published code",
+    ..GEOPURIFY
+};
+
+const fn row(method: &'static str, mean_iou: f64, mean_accuracy: Option<f64>) -> Published {
+    Published { method, data: "ScanNetV2", mean_iou: Some(mean_iou), mean_accuracy, ..PAPER }
+}
+
+/// Published figures of a row of the paper's tables, for the classes of `preset`: ScanNet's 20 or Matterport3D's 21.
+/// `None` if they are not known for certain.
+#[must_use]
+pub fn of_paper(preset: &str, paper_row: PaperRow) -> Option<Published> {
+    if preset == Preset::MATTERPORT21.name {
+        return (paper_row == PaperRow::Full).then(|| MATTERPORT21[0]);
+    }
+    match paper_row {
+        _ if preset != Preset::SCANNET20.name => None,
+        PaperRow::Full | PaperRow::Iterations(18) => Some(SCANNET20[0]),
+        PaperRow::Unpurified => Some(row("X-Decoder, lifted", 50.2, Some(68.1))),
+        PaperRow::Iterations(1) => Some(row("GeoPurify, T = 1", 52.3, Some(70.2))),
+        PaperRow::Iterations(36) => Some(row("GeoPurify, T = 36", 55.1, None)),
+        PaperRow::Iterations(_) => None,
+        PaperRow::LSegUnpurified => Some(row("LSeg, lifted", 48.6, Some(61.6))),
+        PaperRow::LSegPurified => Some(row("LSeg and GeoPurify", 51.2, None)),
+    }
+}
+
 /// True for a name such as `scene0123_00`.
 fn is_scannet(name: &str) -> bool {
     let parts = name.strip_prefix("scene").and_then(|rest| rest.split_once('_'));
@@ -78,6 +122,26 @@ fn is_matterport(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_the_paper_have_the_figures_that_are_known() {
+        let mean_iou = |preset, row| of_paper(preset, row).and_then(|published| published.mean_iou);
+        for (row, expected) in [
+            (PaperRow::Full, Some(55.1)),
+            (PaperRow::Unpurified, Some(50.2)),
+            (PaperRow::Iterations(1), Some(52.3)),
+            (PaperRow::Iterations(36), Some(55.1)),
+            (PaperRow::Iterations(2), None),
+            (PaperRow::LSegUnpurified, Some(48.6)),
+            (PaperRow::LSegPurified, Some(51.2)),
+        ] {
+            assert_eq!(mean_iou("scannet20", row), expected, "{row:?}");
+        }
+        assert_eq!(mean_iou("matterport21", PaperRow::Full), Some(40.2));
+        assert_eq!(mean_iou("matterport21", PaperRow::Unpurified), None);
+        assert_eq!(mean_iou("scannet200", PaperRow::Full), None);
+        assert_eq!(of_paper("scannet20", PaperRow::Iterations(36)).unwrap().mean_accuracy, None);
+    }
 
     #[test]
     fn figures_stand_beside_scenes_of_their_data_set_only() {

@@ -4,6 +4,7 @@ use glam::{Affine3A, Vec2, Vec2Swizzles as _, Vec3, vec2, vec3};
 
 use super::draw::Draw;
 use super::furniture::{self as make, Opening, OpeningKind, Piece, Studio};
+use super::homes::Traits;
 use super::mesh::{Bounds, Builder, Mesh, placed};
 use super::style::Style;
 use super::texture::{Material, Pattern};
@@ -159,10 +160,12 @@ struct Site<'a> {
 
 /// Builds and furnishes a home of `style` whose first room is a `kind`.
 pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
-    let daylight = if draw.chance(0.72) { draw.range(0.35, 1.0) } else { 0.0 };
-    let lamps_on = daylight < 0.5 || draw.chance(0.4);
-    let height = draw.range(2.4, 2.75);
-    let rooms = plan(kind, &mut draw);
+    let homes = style.homes.traits();
+    let daylight = if draw.chance(homes.daylight) { draw.range(0.35, 1.0) } else { 0.0 };
+    let lamps_on = daylight < 0.5 || draw.chance(homes.lamps);
+    let [low, high] = homes.heights;
+    let height = draw.range(low, high);
+    let rooms = plan(kind, homes, &mut draw);
     // A room with neither window nor lamp would be black.
     let lamps_on = lamps_on || !rooms.iter().all(Room::has_window);
     let mut studio = Studio::new(style, draw);
@@ -198,15 +201,15 @@ pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
 }
 
 /// Plans one to three rooms in a row, with their openings.
-fn plan(kind: RoomKind, draw: &mut Draw) -> Vec<Room> {
+fn plan(kind: RoomKind, homes: &Traits, draw: &mut Draw) -> Vec<Room> {
     let count = match draw.range(0.0, 1.0) {
-        x if x < 0.55 => 1,
-        x if x < 0.87 => 2,
+        x if x < homes.room_shares[0] => 1,
+        x if x < homes.room_shares[1] => 2,
         _ => 3,
     };
     let size = |kind: RoomKind, draw: &mut Draw| {
         let [x, y] = kind.sizes();
-        let size = vec2(draw.range(x[0], x[1]), draw.range(y[0], y[1]));
+        let size = vec2(draw.range(x[0], x[1]), draw.range(y[0], y[1])) * homes.size;
         if draw.chance(0.5) { size } else { size.yx() }
     };
     let first = size(kind, draw);

@@ -7,7 +7,8 @@
 //! files on one device.
 //!
 //! A style decides the materials and the designs of all furniture. There are 120 styles, the same for every
-//! seed, and each belongs to a single split.
+//! seed, and each belongs to a single split. [`HomeStyle`] has two catalogues of them, for homes that differ as
+//! those of two data sets do.
 //!
 //! A room is written in ScanNet's layout:
 //!
@@ -29,6 +30,7 @@ mod bvh;
 mod draw;
 mod error;
 mod furniture;
+mod homes;
 mod layout;
 mod light;
 mod mesh;
@@ -51,6 +53,7 @@ use crate::labels::nyu40;
 
 pub use batch::{Room, counts_of, write_rooms};
 pub use error::SynthError;
+pub use homes::{HomeStyle, UnknownHomeStyle};
 
 use draw::Draw;
 use layout::{Home, RoomKind};
@@ -111,11 +114,14 @@ pub struct Settings {
     pub size: [usize; 2],
     /// Distance between neighbouring points of a scan, in metres, 0.005 to 0.1.
     pub spacing: f32,
+    /// Style of the homes.
+    #[serde(default, skip_serializing_if = "HomeStyle::is_usual")]
+    pub homes: HomeStyle,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { seed: 0, views: 60, size: [320, 240], spacing: 0.02 }
+        Self { seed: 0, views: 60, size: [320, 240], spacing: 0.02, homes: HomeStyle::Flat }
     }
 }
 
@@ -246,12 +252,14 @@ fn choices(split: Split, number: usize, seed: u64) -> (u64, RoomKind) {
 
 fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Result<Made, SynthError> {
     let (style_number, kind) = choices(split, number, settings.seed);
-    let style = Style::new(style_number);
+    let style = Style::new(settings.homes, style_number);
+    let homes = settings.homes.traits();
     let stream = |attempt: u64| Draw::new(settings.seed, &[split as u64, ROOM, number as u64, attempt]);
     let planned = (0..ATTEMPTS).find_map(|attempt| {
         let mut draw = stream(attempt);
         let home = layout::build(&style, kind, Draw::new(draw.seed(), &[]));
-        let poses = path::walk(&home, settings.views, &mut draw)?;
+        let way = if homes.on_stand { path::stand } else { path::walk };
+        let poses = way(&home, settings.views, &mut draw)?;
         Some((home, poses, draw))
     });
     let Some((mut home, poses, mut draw)) = planned else {
@@ -265,14 +273,15 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
         _ => LIT_EDGES[2],
     });
     let [width, height] = settings.size;
-    // The view is about 60 degrees wide, as with a tablet's camera.
-    let focal = width as f64 * f64::from(draw.range(0.80, 0.92));
+    // The view of somebody who walks is about 60 degrees wide, as with a tablet's camera.
+    let focal = width as f64 * f64::from(draw.range(homes.focal[0], homes.focal[1]));
     let lens = Intrinsics::new(width, height, focal, focal, 0.5 * (width as f64 - 1.0), 0.5 * (height as f64 - 1.0))?;
     // As long as walls are along the axes, rays meet few boxes.
     let mut light = Light::new(&home, &mut draw);
     let poses = turn(&mut home, &mut light, &poses, &mut draw);
-    let mut views = record::record(&home, &light, &poses, &lens, device, &mut draw)?;
-    let (mut points, area_of_class) = scan::scan(&home, &views, &poses, &lens, settings.spacing, &mut draw);
+    let mut views = record::record(&home, &light, &poses, &lens, homes, device, &mut draw)?;
+    let (mut points, area_of_class) =
+        scan::scan(&home, &views, &poses, &lens, (settings.spacing, homes.reach), &mut draw);
     let ids = record::instance_ids(&home);
     let id = |class: u8, instance: u16| ids.get(&(class, instance)).copied().unwrap_or(0);
     for view in &mut views {
@@ -348,9 +357,10 @@ mod tests {
 
     #[test]
     fn nothing_stands_in_something_else_and_all_can_be_walked() {
-        for number in 1..=24 {
+        for (homes, number) in HomeStyle::ALL.into_iter().flat_map(|homes| (1..=24).map(move |number| (homes, number)))
+        {
             let (style, kind) = choices(Split::Train, number, 3);
-            let home = layout::build(&Style::new(style), kind, Draw::new(number as u64, &[]));
+            let home = layout::build(&Style::new(homes, style), kind, Draw::new(number as u64, &[]));
             for (i, a) in home.items.iter().enumerate() {
                 for b in &home.items[..i] {
                     assert!(a.group == b.group || !overlap(&a.bounds, &b.bounds), "{a:?} {b:?}");
@@ -361,7 +371,8 @@ mod tests {
                 });
                 assert!(inside && a.bounds.max.z <= home.height, "{a:?}");
             }
-            let Some(poses) = path::walk(&home, 40, &mut Draw::new(1, &[number as u64])) else { continue };
+            let way = if homes.traits().on_stand { path::stand } else { path::walk };
+            let Some(poses) = way(&home, 40, &mut Draw::new(1, &[number as u64])) else { continue };
             assert_eq!(poses.len(), 40);
             for pose in poses {
                 let eye = pose.center().as_vec3();

@@ -14,6 +14,8 @@ const CELL: f32 = 0.08;
 /// Distances that a walker keeps from furniture and walls, in metres. The largest that the rooms allow is
 /// taken.
 const CLEARANCES: [f32; 4] = [0.30, 0.20, 0.12, 0.05];
+/// Number of views of a whole turn on a stand.
+const TURNS: usize = 6;
 /// Largest height that is stepped over, in metres.
 const STEP: f32 = 0.12;
 
@@ -56,6 +58,12 @@ impl Floor {
 
     fn center(&self, cell: usize) -> Vec2 {
         self.min + vec2((cell % self.columns) as f32, (cell / self.columns) as f32) * CELL
+    }
+
+    /// True for a free cell in `room`.
+    fn is_in(&self, room: &Room, cell: usize) -> bool {
+        let at = self.center(cell);
+        self.free[cell] && at.cmpgt(room.min).all() && at.cmplt(room.max).all()
     }
 
     fn neighbors(&self, cell: usize) -> impl Iterator<Item = (usize, u32)> + '_ {
@@ -142,23 +150,73 @@ struct Stop {
     look: Vec3,
 }
 
-/// Returns `count` poses along a walk through all rooms, or `None` if there is a room that nobody can stand
-/// in.
-pub(super) fn walk(home: &Home, count: usize, draw: &mut Draw) -> Option<Vec<Pose>> {
+/// Returns the floor that can be walked on, or `None` if there is a room that nobody can stand in.
+fn walkable(home: &Home) -> Option<Floor> {
     let area: f32 = home.rooms.iter().map(|room| room.size().x * room.size().y).sum();
     // Walking close to furniture is better than being shut out of a room.
-    let floor = CLEARANCES.iter().find_map(|&clearance| {
+    CLEARANCES.iter().find_map(|&clearance| {
         let mut floor = Floor::new(home, clearance);
         let cells = floor.keep_largest();
         let reached = home.rooms.iter().all(|room| {
-            let inside = |cell: usize| {
-                let at = floor.center(cell);
-                floor.free[cell] && at.cmpgt(room.min).all() && at.cmplt(room.max).all()
-            };
-            (0..floor.free.len()).filter(|&cell| inside(cell)).count() as f32 * CELL * CELL > 0.3
+            (0..floor.free.len()).filter(|&cell| floor.is_in(room, cell)).count() as f32 * CELL * CELL > 0.3
         });
         (reached && cells as f32 * CELL * CELL > 0.04 * area).then_some(floor)
-    })?;
+    })
+}
+
+/// Returns `count` poses of a camera on a stand, or `None` if there is a room that it cannot stand in. At each place
+/// it turns once, a sixth at a time, and looks a little down at every second view. Places are shared out by the size
+/// of the rooms, each as far as can be from those before it.
+pub(super) fn stand(home: &Home, count: usize, draw: &mut Draw) -> Option<Vec<Pose>> {
+    let floor = walkable(home)?;
+    let num_places = count.div_ceil(TURNS).max(home.rooms.len());
+    let area = |room: &Room| room.size().x * room.size().y;
+    let mut places: Vec<Vec<Vec2>> = vec![Vec::new(); home.rooms.len()];
+    for _ in 0..num_places {
+        // The next room is that with the most floor for each of its places; empty ones come first.
+        let room = (0..places.len()).max_by(|&a, &b| {
+            let share = |room: usize| match places[room].len() {
+                0 => f32::INFINITY,
+                taken => area(&home.rooms[room]) / taken as f32,
+            };
+            share(a).total_cmp(&share(b)).then(b.cmp(&a))
+        })?;
+        let taken = &places[room];
+        let free: Vec<Vec2> = (0..floor.free.len())
+            .filter(|&cell| floor.is_in(&home.rooms[room], cell))
+            .map(|cell| floor.center(cell))
+            .collect();
+        let place = match taken.is_empty() {
+            true => floor.center(floor.nearest(home.rooms[room].center())?),
+            false => {
+                let room = |at: &Vec2| taken.iter().map(|other| other.distance(*at)).fold(f32::INFINITY, f32::min);
+                free.iter().copied().max_by(|a, b| room(a).total_cmp(&room(b)))?
+            }
+        };
+        places[room].push(place);
+    }
+    let height = draw.range(1.4, 1.6);
+    let mut poses = Vec::with_capacity(count);
+    let places: Vec<Vec2> = places.into_iter().flatten().collect();
+    // Every place gets its first views before any gets its last: fewer views still show all rooms.
+    let starts: Vec<f32> = places.iter().map(|_| draw.range(0.0, std::f32::consts::TAU)).collect();
+    for view in 0..count {
+        let (turn, place) = (view / places.len(), view % places.len());
+        let angle = starts[place] + turn as f32 / TURNS as f32 * std::f32::consts::TAU;
+        let pitch = if turn.is_multiple_of(2) { -0.12 } else { -0.42 };
+        let forward = vec2(angle.cos(), angle.sin()).extend(pitch).normalize().as_dvec3();
+        let right = forward.cross(DVec3::Z).normalize();
+        let axes = DMat3::from_cols(right, forward.cross(right), forward);
+        let center = places[place].extend(height).as_dvec3();
+        poses.push(Pose::new(axes, center, PoseConvention::OPENCV_CAMERA_TO_WORLD).ok()?);
+    }
+    Some(poses)
+}
+
+/// Returns `count` poses along a walk through all rooms, or `None` if there is a room that nobody can stand
+/// in.
+pub(super) fn walk(home: &Home, count: usize, draw: &mut Draw) -> Option<Vec<Pose>> {
+    let floor = walkable(home)?;
     let eye = draw.range(1.38, 1.62);
     // The walk visits the rooms from west to east.
     let mut order: Vec<usize> = (0..home.rooms.len()).collect();

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::SynthError;
 use super::draw::{Draw, hash, noise, normal_of};
+use super::homes::Traits;
 use super::layout::Home;
 use super::light::Light;
 use super::mesh::Bounds;
@@ -56,6 +57,7 @@ struct Studio<'a> {
     home: &'a Home,
     light: &'a Light,
     sun_map: Option<(Pinhole, Vec<f32>)>,
+    homes: &'a Traits,
     seed: u32,
 }
 
@@ -77,6 +79,7 @@ pub(super) fn record(
     light: &Light,
     poses: &[Pose],
     lens: &Intrinsics,
+    homes: &Traits,
     device: &Device,
     draw: &mut Draw,
 ) -> Result<Vec<View>, SynthError> {
@@ -93,7 +96,7 @@ pub(super) fn record(
             Some((camera, renderer.showing(&solid)?.seen(&camera)?.depth))
         }
     };
-    let studio = Studio { home, light, sun_map, seed: draw.seed() as u32 };
+    let studio = Studio { home, light, sun_map, homes, seed: draw.seed() as u32 };
     let exposures: Vec<Exposure> = (poses.par_iter().enumerate())
         .map(|(view, pose)| studio.look(&renderer, lens, pose, view))
         .collect::<Result<_, _>>()?;
@@ -267,7 +270,7 @@ impl Studio<'_> {
                 exposure.radiance.push(radiance);
                 let depth = facts.map_or(0, |facts| {
                     let depths = samples.map(|sample| sample.1);
-                    measured(&depths, is_one, &facts, [column, row], seed, hash(column as i32, row as i32, seed))
+                    measured(&depths, is_one, &facts, self.homes, [column, row], seed)
                 });
                 exposure.depth.push(depth);
             }
@@ -278,15 +281,17 @@ impl Studio<'_> {
 }
 
 /// Returns the measurement of a depth sensor at a pixel, in millimetres; 0 for none.
-fn measured(depths: &[f32], is_one: bool, facts: &Hit, [column, row]: [usize; 2], seed: u32, dice: u32) -> u16 {
+fn measured(depths: &[f32], is_one: bool, facts: &Hit, homes: &Traits, [column, row]: [usize; 2], seed: u32) -> u16 {
+    let dice = hash(column as i32, row as i32, seed);
+    let &Traits { reach, noise: noise_of_sensor, .. } = homes;
     let depth = if is_one { depths.iter().sum::<f32>() / depths.len() as f32 } else { depths[0] };
-    if !(DEPTH_RANGE[0]..DEPTH_RANGE[1]).contains(&depth) {
+    if !(DEPTH_RANGE[0]..DEPTH_RANGE[1] * reach).contains(&depth) {
         return 0;
     }
     // Drop-outs come in patches, not in single pixels.
     let (x, y) = (column as f32, row as f32);
     let patch = 0.6 * noise(x / 7.0, y / 7.0, seed) + 0.4 * noise(x / 2.5, y / 2.5, seed ^ 1);
-    let far = ((depth - 4.6) / 2.2).clamp(0.0, 1.0);
+    let far = ((depth - 4.6 * reach) / (2.2 * reach)).clamp(0.0, 1.0);
     let flat = ((0.22 - facts.cosine) / 0.22).clamp(0.0, 1.0);
     let dark = ((0.03 - facts.albedo) / 0.03).clamp(0.0, 1.0) * 0.35;
     let edge = if is_one { 0.0 } else { 0.42 };
@@ -295,12 +300,12 @@ fn measured(depths: &[f32], is_one: bool, facts: &Hit, [column, row]: [usize; 2]
     if patch < 0.13 + 0.75 * lost && lost > 0.0 {
         return 0;
     }
-    let sigma = 0.0010 + 0.0017 * (depth - 0.4).max(0.0).powi(2);
+    let sigma = noise_of_sensor * (0.0010 + 0.0017 * (depth - 0.4).max(0.0).powi(2));
     let wave = noise(x / 5.0, y / 5.0, seed ^ 2) - 0.5;
     let random = normal_of(u64::from(dice).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let value = depth + sigma * (0.55 * random + 2.2 * wave);
     // Steps of disparity grow with the square of the distance.
-    let step = 0.0008 * value * value;
+    let step = noise_of_sensor * 0.0008 * value * value;
     let value = (value / step).round() * step;
     (value * 1000.0).round().clamp(0.0, f32::from(u16::MAX - 1)) as u16
 }

@@ -41,13 +41,14 @@ struct Candidate {
 }
 
 /// Returns the points that `views` saw, one for each cube of side `spacing` and side of a surface. Also returns
-/// the area of the surface they were taken from, by class, in square metres.
+/// the area of the surface they were taken from, by class, in square metres. `reach` is the factor of the distances
+/// at which points count as seen.
 pub(super) fn scan(
     home: &Home,
     views: &[View],
     poses: &[Pose],
     lens: &Intrinsics,
-    spacing: f32,
+    (spacing, reach): (f32, f32),
     draw: &mut Draw,
 ) -> (Vec<Point>, BTreeMap<u8, f64>) {
     let seed = draw.seed() as u32;
@@ -68,7 +69,7 @@ pub(super) fn scan(
             let from_eye = candidate.position - *eye;
             let z = forward.dot(from_eye);
             let facing = -candidate.normal.dot(from_eye);
-            if !(0.3..=6.0).contains(&z) || facing < 0.12 * z {
+            if !(0.3..=6.0 * reach).contains(&z) || facing < 0.12 * z {
                 continue;
             }
             let (u, v) = (fx * right.dot(from_eye) / z + cx, fy * down.dot(from_eye) / z + cy);

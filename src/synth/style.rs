@@ -3,12 +3,11 @@
 use glam::{Vec3, vec3};
 
 use super::draw::Draw;
+use super::homes::{HomeStyle, Traits};
 use super::texture::{Material, Pattern};
 
 /// Number of styles. Each belongs to one split; see [`Style::count_of`].
 pub(super) const NUM_STYLES: u64 = 120;
-/// Seed of the catalogue of styles. It is the same for every seed of a data set.
-const CATALOGUE: u64 = 0x6765_6f70_7572_6966;
 
 /// Materials by their use, as numbers of [`Style::materials`].
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +52,7 @@ pub(super) struct Palette {
 /// A style: its materials, and a source of designs.
 #[derive(Clone, Debug)]
 pub(super) struct Style {
+    pub homes: HomeStyle,
     pub number: u64,
     pub materials: Vec<Material>,
     pub palette: Palette,
@@ -77,22 +77,6 @@ fn hsv(hue: f32, saturation: f32, value: f32) -> Vec3 {
     vec3(channel(0.0), channel(2.0 / 3.0), channel(1.0 / 3.0))
 }
 
-const WOODS: [[u32; 2]; 10] = [
-    [0xc9a26c, 0xa87d4a],
-    [0x8a5a35, 0x613a20],
-    [0x5b3a26, 0x38221a],
-    [0xe2c79b, 0xc7a473],
-    [0xa9713f, 0x824f28],
-    [0x4a3530, 0x2c1f1c],
-    [0xb98d62, 0x95683f],
-    [0xd8bfa0, 0xb89a78],
-    [0x76503c, 0x4f3225],
-    [0x9c8874, 0x776553],
-];
-const PAINTS: [u32; 14] = [
-    0xece8df, 0xf3efe4, 0xdfe4e6, 0xe8dcc3, 0xd5dccb, 0xcfd9e2, 0xe9d3c4, 0xd8cfc4, 0xb9c9c4, 0xe6e0ef, 0xd9c7a8,
-    0xb7c6d6, 0xf1e3b8, 0xc7d3b4,
-];
 const FABRICS: [u32; 20] = [
     0x6f7b88, 0x3b4a63, 0xa39684, 0xc8bba6, 0x7a3b34, 0x4e6b57, 0xb78a4a, 0x2f3136, 0x8a8f94, 0x9b5d6b, 0x5d4a3b,
     0x3f6f7f, 0xd3cbb9, 0x6a5478, 0xa4462f, 0x8fa28b, 0xc79a9a, 0x23404f, 0xb4b7b3, 0x7d6a3e,
@@ -104,9 +88,10 @@ impl Style {
         NUM_STYLES / 3
     }
 
-    /// Returns style `number`, below [`NUM_STYLES`].
-    pub(super) fn new(number: u64) -> Self {
-        let mut d = Draw::new(CATALOGUE, &[number]);
+    /// Returns style `number`, below [`NUM_STYLES`], of the catalogue of `homes`.
+    pub(super) fn new(homes: HomeStyle, number: u64) -> Self {
+        let &Traits { catalogue, paints, woods: kinds_of_wood, .. } = homes.traits();
+        let mut d = Draw::new(catalogue, &[number]);
         let mut materials = Vec::new();
         let mut add = |material: Material| {
             materials.push(material);
@@ -124,7 +109,7 @@ impl Style {
         };
         let palette = {
             let wood = |d: &mut Draw, add: &mut dyn FnMut(Material) -> u16| {
-                let [a, b] = d.pick(&WOODS).map(rgb);
+                let [a, b] = d.pick(kinds_of_wood).map(rgb);
                 let (a, b) = (jitter(d, a), jitter(d, b));
                 let strength = d.range(0.5, 1.1);
                 let gloss = d.range(0.02, 0.14);
@@ -156,7 +141,7 @@ impl Style {
                 let color = if d.chance(0.3) {
                     hsv(d.range(0.0, 1.0), d.range(0.08, 0.38), d.range(0.65, 0.93))
                 } else {
-                    chosen(&mut d, &PAINTS)
+                    chosen(&mut d, paints)
                 };
                 let second = color * d.range(0.72, 0.9);
                 let size = d.range(0.12, 0.35);
@@ -169,7 +154,7 @@ impl Style {
                 add(Material::new(pattern, [color, second, color * 0.9 + 0.06], seed(&mut d)))
             });
             let dry_floors = std::array::from_fn(|_| {
-                let [a, b] = d.pick(&WOODS).map(rgb);
+                let [a, b] = d.pick(kinds_of_wood).map(rgb);
                 let (a, b) = (jitter(&mut d, a), jitter(&mut d, b));
                 let gloss = d.range(0.05, 0.25);
                 let material = match d.count(0, 5) {
@@ -317,12 +302,12 @@ impl Style {
                 soil: add(Material::plain(rgb(0x2b1d14))),
             }
         };
-        Self { number, materials, palette }
+        Self { homes, number, materials, palette }
     }
 
     /// Returns the random choices of one design of this style. They are the same in every room.
     pub(super) fn design(&self, kind: u64, variant: u64) -> Draw {
-        Draw::new(CATALOGUE, &[self.number, 1 + kind, variant])
+        Draw::new(self.homes.traits().catalogue, &[self.number, 1 + kind, variant])
     }
 }
 
@@ -332,11 +317,16 @@ mod tests {
 
     #[test]
     fn styles_are_the_same_again_and_all_different() {
-        let main = |number| Style::new(number).materials.iter().map(|m| m.colors[0].to_array()).collect::<Vec<_>>();
-        assert_eq!(main(7), main(7));
-        for number in 1..NUM_STYLES {
-            assert_ne!(main(number), main(number - 1));
+        let main = |homes: HomeStyle, number| -> Vec<[f32; 3]> {
+            Style::new(homes, number).materials.iter().map(|m| m.colors[0].to_array()).collect()
+        };
+        for homes in HomeStyle::ALL {
+            assert_eq!(main(homes, 7), main(homes, 7));
+            for number in 1..NUM_STYLES {
+                assert_ne!(main(homes, number), main(homes, number - 1));
+            }
         }
+        assert_ne!(main(HomeStyle::Flat, 7), main(HomeStyle::Villa, 7));
         assert_eq!(NUM_STYLES % 3, 0);
     }
 }

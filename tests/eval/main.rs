@@ -15,6 +15,7 @@ mod prepared;
 #[path = "../common/program.rs"]
 mod program;
 mod reports;
+mod reproduce;
 mod select;
 mod synth;
 #[path = "../common/walk.rs"]

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use geopurify::cloud::PointCloud;
 use geopurify::labels::nyu40::{FLOOR, SCANNET20, WALL};
 use geopurify::pipeline::surface_areas;
-use geopurify::synth::{Outcome, RoomInfo, Settings, Split, SynthError, room_name, styles_of, write_room};
+use geopurify::synth::{HomeStyle, Outcome, RoomInfo, Settings, Split, SynthError, room_name, styles_of, write_room};
 use geopurify::views::check::{Verdict, check};
 use geopurify::views::{Layout, OpenOptions, open};
 
@@ -178,7 +178,7 @@ fn areas_of_points_are_right_within_a_tenth() {
 fn a_room_without_a_window_is_lit() {
     let folder = tempfile::tempdir().unwrap();
     // A bathroom without a window, by day.
-    let settings = Settings { seed: 1, views: 4, size: [96, 72], spacing: 0.04 };
+    let settings = Settings { seed: 1, views: 4, size: [96, 72], spacing: 0.04, ..Settings::default() };
     let outcome = write_room(folder.path(), Split::Test, 1, &settings, &Device::flex()).unwrap();
     assert_eq!(outcome.info().rooms, ["bathroom"]);
     let scan = folder.path().join("test/room_0001/room_0001_vh_clean_2.ply");
@@ -217,4 +217,28 @@ fn the_command_makes_splits_and_goes_on_where_it_stopped() {
     assert_eq!(code, Some(1));
     assert!(err.contains("no rooms are asked for"), "{err}");
     assert_eq!(run(&["--rooms", "2", "--train", "2"]).0, Some(2));
+}
+
+#[test]
+fn a_villa_is_larger_and_seen_from_a_few_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |homes: HomeStyle| {
+        let root = folder.path().join(homes.to_string());
+        let settings = Settings { views: 24, size: [96, 72], spacing: 0.04, homes, ..settings() };
+        let outcome = write_room(&root, Split::Train, 1, &settings, &Device::flex()).unwrap();
+        let room = root.join("train/room_0001");
+        let places: BTreeSet<Vec<String>> = (0..24)
+            .map(|view| fs::read_to_string(room.join(format!("pose/{}.txt", view * 20))).unwrap())
+            .map(|pose| pose.lines().take(3).map(|row| row.split(' ').nth(3).unwrap().to_owned()).collect())
+            .collect();
+        (outcome.info().clone(), places.len(), fs::read_to_string(room.join("synth.json")).unwrap())
+    };
+    let (flat, of_walk, told) = make(HomeStyle::Flat);
+    // The usual style is not named: rooms of earlier versions have none.
+    assert!(of_walk == 24 && !told.contains("homes"), "{of_walk} {told}");
+    let (villa, of_stand, told) = make(HomeStyle::Villa);
+    assert!(of_stand == 4 && told.contains("\"homes\": \"villa\""), "{of_stand} {told}");
+    let area = |info: &RoomInfo| info.area_of_class.values().sum::<f64>() / info.rooms.len() as f64;
+    assert!(area(&villa) > 0.7 * area(&flat), "{} {}", area(&villa), area(&flat));
+    assert_eq!((villa.settings.homes, flat.settings.homes), (HomeStyle::Villa, HomeStyle::Flat));
 }

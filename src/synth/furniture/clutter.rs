@@ -749,11 +749,12 @@ mod tests {
     use super::super::{Leg, leg};
     use super::*;
     use crate::synth::draw::Draw;
+    use crate::synth::homes::HomeStyle;
     use crate::synth::style::Style;
 
     #[test]
     fn clutter_stays_on_its_top() {
-        let style = Style::new(4);
+        let style = Style::new(HomeStyle::Flat, 4);
         let mut s = Studio::new(&style, Draw::new(1, &[2]));
         for use_as in [Use::Dining, Use::Low, Use::Desk, Use::Kitchen, Use::Display, Use::Night, Use::Bath] {
             let mut b = Builder::new(1);
