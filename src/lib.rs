@@ -57,7 +57,7 @@
 //! | `cli` | the command line; includes `session` |
 //! | `demo` | the built-in demo weights, 10 MB |
 //! | `train` | [`distill`] and [`training`]; includes `session` |
-//! | `lab` | [`synth`], [`prepare`], [`pretrain`] and [`ablation`]; includes `train` |
+//! | `lab` | [`synth`], [`prepare`], [`pretrain`] and [`ablation`]; includes `train` and `meshes` |
 //! | `download` | download of published weights |
 //! | `las` | scans as LAS, LAZ and COPC |
 //! | `e57` | scans as E57 |
