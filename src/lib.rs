@@ -58,7 +58,7 @@
 //! | `cli` | the command line; includes `session` |
 //! | `demo` | the built-in demo weights, 10 MB |
 //! | `train` | [`distill`] and [`training`]; includes `session` |
-//! | `lab` | [`synth`], [`prepare`], [`pretrain`], [`ablation`] and [`reproduce`]; includes `train` |
+//! | `lab` | [`synth`], [`prepare`], [`pretrain`], [`ablation`] and [`reproduce`]; includes `train` and `meshes` |
 //! | `download` | download of published weights |
 //! | `las` | scans as LAS, LAZ and COPC |
 //! | `e57` | scans as E57 |

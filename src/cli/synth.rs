@@ -17,7 +17,7 @@ use super::table::{bytes, table};
 use crate::gpu::{DeviceSelection, select};
 use crate::labels::{Preset, nyu40};
 use crate::stages::peak_memory;
-use crate::synth::{HomeStyle, Outcome, Room, Settings, Split, counts_of, room_name, write_rooms};
+use crate::synth::{Assets, HomeStyle, Outcome, Room, Settings, Split, counts_of, room_name, write_rooms};
 
 /// Arguments of `synth`.
 #[derive(clap::Args, Debug)]
@@ -54,6 +54,12 @@ pub(super) struct SynthArgs {
     /// higher rooms in other materials and more light, recorded by a camera that turns on a stand
     #[arg(long = "style", value_name = "NAME", default_value_t)]
     homes: HomeStyle,
+    /// Folder of real models and surfaces to furnish with, as scripts/assets prepares it
+    #[arg(long, value_name = "DIR")]
+    assets: Option<PathBuf>,
+    /// Share of the furniture that is a real model, 0 to 1; the rest is parametric
+    #[arg(long, value_name = "SHARE", default_value_t = 0.7, requires = "assets")]
+    asset_share: f32,
     /// Device that draws the views: cpu for the same files on every machine, auto, gpu, or an adapter's index
     /// from `geopurify devices`
     #[arg(long, env = "GEOPURIFY_DEVICE", default_value = "cpu")]
@@ -85,12 +91,20 @@ pub(super) fn run(args: &SynthArgs) -> Result<()> {
     if counts == [0; 3] {
         bail!("no rooms are asked for: give --rooms, or --train, --val and --test");
     }
+    let assets = args.assets.as_deref().map(|folder| Assets::open(folder, args.asset_share)).transpose()?;
+    if let Some([models, missing]) = assets.as_ref().map(Assets::counts).filter(|[_, missing]| *missing > 0) {
+        say::line(&format!("{models} models are there, {missing} more are known; scripts/assets gets them"));
+    }
     check_writable(&args.output)?;
     let selected = select(args.device)?;
     say_device(&selected);
     let mut bars = Bars::new();
-    let rooms = write_rooms(&args.output, counts, &settings, &selected.device, &mut |share| bars.show("rooms", share))?;
+    let mut progress = |share| bars.show("rooms", share);
+    let rooms = write_rooms(&args.output, counts, &settings, assets.as_ref(), &selected.device, &mut progress)?;
     bars.finish();
+    for (path, why) in assets.iter().flat_map(Assets::unreadable) {
+        say::line(&format!("{} is not used: {why}", path.display()));
+    }
     report(args, &rooms, start.elapsed().as_secs_f64())
 }
 

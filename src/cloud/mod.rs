@@ -48,6 +48,8 @@ use std::sync::Once;
 pub use data::{Attribute, AttributeData, Field, ScalarType};
 pub use error::CloudError;
 pub use face_values::for_each_face;
+#[cfg(feature = "lab")]
+pub(crate) use mesh::{Look, Mesh, Wrap, read_model};
 pub use splats::Splats;
 pub use units::{Unit, UnitGuess};
 

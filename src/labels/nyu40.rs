@@ -61,6 +61,8 @@ pub const SHOWER_CURTAIN: u8 = 28;
 pub const BOX: u8 = 29;
 /// The class "whiteboard".
 pub const WHITEBOARD: u8 = 30;
+/// The class "person".
+pub const PERSON: u8 = 31;
 /// The class "night stand".
 pub const NIGHT_STAND: u8 = 32;
 /// The class "toilet".

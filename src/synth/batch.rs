@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 
-use super::{Outcome, Settings, Split, SynthError, write_room};
+use super::{Assets, Outcome, Settings, Split, SynthError, write_room};
 
 /// Number of rooms that are generated at once. Each uses all cores most of the time, and takes memory.
 const MOST_AT_ONCE: usize = 8;
@@ -56,6 +56,7 @@ pub fn write_rooms(
     root: &Path,
     counts: [usize; 3],
     settings: &Settings,
+    assets: Option<&Assets>,
     device: &Device,
     progress: &mut (dyn FnMut(f64) + Send),
 ) -> Result<Vec<Room>, SynthError> {
@@ -72,7 +73,7 @@ pub fn write_rooms(
     let state = Mutex::new(State { made: Vec::new(), error: None, progress });
     let work = || {
         while let Some(&(split, number)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let made = write_room(root, split, number, settings, device);
+            let made = write_room(root, split, number, settings, assets, device);
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             match made {
                 Ok(outcome) => state.made.push(Room { split, number, outcome }),

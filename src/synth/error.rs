@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cloud::CloudError;
+use crate::images::ImageError;
 use crate::ops::OpError;
 use crate::views::ViewsError;
 
@@ -50,6 +51,30 @@ pub enum SynthError {
         /// The failure.
         source: Box<SynthError>,
     },
+    /// A folder of assets has none of the models that are known.
+    #[error("{}: there is none of the {known} models that are known; scripts/assets prepares such a folder", .path.display())]
+    NoModels {
+        /// The folder.
+        path: PathBuf,
+        /// Number of models that are known.
+        known: usize,
+    },
+    /// A model cannot be furniture.
+    #[error("{}: the model has {found}; expected {expected}", .path.display())]
+    Model {
+        /// The file of the model.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What a model may have.
+        expected: &'static str,
+    },
+    /// The program's list of models is damaged.
+    #[error("the list of models in the program cannot be read: {0}")]
+    Catalogue(String),
+    /// A picture of a surface could not be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A picture could not be encoded.
     #[error("{}: cannot encode the picture: {source}", .path.display())]
     Encode {

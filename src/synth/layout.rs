@@ -1,11 +1,15 @@
 //! Rooms, the openings in their walls, and the places of furniture.
 
+use std::sync::Arc;
+
 use glam::{Affine3A, Vec2, Vec2Swizzles as _, Vec3, vec2, vec3};
 
+use super::assets::Stock;
 use super::draw::Draw;
 use super::furniture::{self as make, Opening, OpeningKind, Piece, Studio};
 use super::homes::Traits;
 use super::mesh::{Bounds, Builder, Mesh, placed};
+use super::picture::Picture;
 use super::style::Style;
 use super::texture::{Material, Pattern};
 use crate::labels::nyu40::{CEILING, CORE, FLOOR, WALL};
@@ -137,6 +141,8 @@ pub(super) struct Home {
     pub passages: Vec<[Vec2; 2]>,
     pub mesh: Mesh,
     pub materials: Vec<Material>,
+    /// Pictures that the materials number.
+    pub pictures: Vec<Arc<Picture>>,
     pub items: Vec<Item>,
     pub panes: Vec<Pane>,
     pub height: f32,
@@ -158,8 +164,8 @@ struct Site<'a> {
     pane: u16,
 }
 
-/// Builds and furnishes a home of `style` whose first room is a `kind`.
-pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
+/// Builds and furnishes a home of `style` whose first room is a `kind`, with models of `stock` if there is one.
+pub(super) fn build(style: &Style, kind: RoomKind, stock: Option<Stock<'_>>, mut draw: Draw) -> Home {
     let homes = style.homes.traits();
     let daylight = if draw.chance(homes.daylight) { draw.range(0.35, 1.0) } else { 0.0 };
     let lamps_on = daylight < 0.5 || draw.chance(homes.lamps);
@@ -168,8 +174,11 @@ pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
     let rooms = plan(kind, homes, &mut draw);
     // A room with neither window nor lamp would be black.
     let lamps_on = lamps_on || !rooms.iter().all(Room::has_window);
-    let mut studio = Studio::new(style, draw);
+    let mut studio = Studio::new(style, draw).with_stock(stock);
     let palette = studio.palette();
+    if stock.is_some() {
+        make::lived_in(&mut studio);
+    }
     let outside = Material { glow: 1.0, clear: true, loss: 0.8, gloss: 0.15, ..Material::plain(Vec3::splat(0.5)) };
     let seed = studio.draw.seed() as u32;
     let pane = studio.material(Material { pattern: Pattern::Outside, seed, ..outside });
@@ -181,6 +190,7 @@ pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
         passages: Vec::new(),
         mesh: Mesh::default(),
         materials: Vec::new(),
+        pictures: Vec::new(),
         items: Vec::new(),
         panes: Vec::new(),
         height,
@@ -197,6 +207,7 @@ pub(super) fn build(style: &Style, kind: RoomKind, mut draw: Draw) -> Home {
     }
     site.home.rooms = rooms;
     site.home.materials = site.studio.materials;
+    site.home.pictures = site.studio.pictures;
     site.home
 }
 
@@ -514,6 +525,7 @@ impl Site<'_> {
     /// Places chairs around a table with the given frame and bounds, on the sides in `sides` (0: +y, 1: -y,
     /// 2: +x, 3: -x).
     fn chairs(&mut self, room: &Room, frame: &Affine3A, table: &Bounds, sides: &[usize], group: u32) {
+        let alike = make::set_chair(&mut self.studio);
         for &side in sides {
             let size = table.size();
             let length = if side < 2 { size.x } else { size.y };
@@ -522,7 +534,7 @@ impl Site<'_> {
                 if self.studio.draw.chance(0.1) {
                     continue;
                 }
-                let piece = make::chair(&mut self.studio);
+                let piece = alike.clone().unwrap_or_else(|| make::made_chair(&mut self.studio));
                 let reach = piece.mesh.bounds().max.y;
                 let along = (i as f32 + 0.5) / count as f32;
                 let out = reach - self.studio.draw.range(-0.12, 0.16);
@@ -1045,6 +1057,12 @@ impl Site<'_> {
         if !wet && self.studio.draw.chance(0.35) {
             let lamp = make::floor_lamp(&mut self.studio);
             self.at_walls(room, &lamp, &Self::WALLS, 0.0);
+        }
+        for piece in make::extras(&mut self.studio, wet) {
+            self.at_walls(room, &piece, &Self::WALLS, 4.0);
+        }
+        if let Some(person) = make::person(&mut self.studio) {
+            self.anywhere(room, &person, 0.0);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Light in rooms, computed at every vertex: lamps, windows, the sun, shadows and one bounce.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use glam::{Affine3A, Mat3, Vec3, vec3};
 use rayon::prelude::*;
@@ -9,6 +10,7 @@ use super::bvh::Bvh;
 use super::draw::Draw;
 use super::layout::{Home, Pane};
 use super::mesh::{Bounds, Mesh, Surface};
+use super::picture::Picture;
 use super::texture::Material;
 use crate::labels::nyu40::CORE;
 
@@ -71,7 +73,7 @@ impl Light {
         let sun = sun(home, draw);
         let sky = vec3(0.92, 0.98, 1.08) * SKY * home.daylight;
         let mesh = &home.mesh;
-        let colors: Vec<Vec3> = home.materials.iter().map(mean_color).collect();
+        let colors: Vec<Vec3> = home.materials.iter().map(|material| mean_color(material, &home.pictures)).collect();
         let is_solid =
             |surface: &Surface| surface.class != CORE && !home.materials[usize::from(surface.material)].clear;
         let triangles =
@@ -277,8 +279,9 @@ fn hemisphere() -> [Vec3; RAYS] {
 }
 
 /// Returns the mean colour of a material, for the light that it reflects.
-fn mean_color(material: &Material) -> Vec3 {
-    let samples = (0..16).map(|i| material.albedo(glam::vec2((i % 4) as f32 * 0.137, (i / 4) as f32 * 0.113), 0.05));
+fn mean_color(material: &Material, pictures: &[Arc<Picture>]) -> Vec3 {
+    let place = |i: usize| glam::vec2((i % 4) as f32 * 0.137, (i / 4) as f32 * 0.113);
+    let samples = (0..16).map(|i| material.albedo(place(i), 0.05, pictures));
     samples.sum::<Vec3>() / 16.0
 }
 

@@ -6,6 +6,9 @@
 //! the noise and the holes of a depth camera. Everything follows from a seed. The same seed gives the same
 //! files on one device.
 //!
+//! With [`Assets`], a share of the furniture are real models, surfaces show traces of use, and the camera has the
+//! faults of real ones. Models belong to one split each, too.
+//!
 //! A style decides the materials and the designs of all furniture. There are 120 styles, the same for every
 //! seed, and each belongs to a single split. [`HomeStyle`] has two catalogues of them, for homes that differ as
 //! those of two data sets do.
@@ -25,6 +28,7 @@
 //! of the benchmark occur ([`SCANNET20`](crate::labels::nyu40::SCANNET20)). So do classes that no benchmark
 //! counts: ceilings (22), pillows (18), books (23), lamps (35), small things (40) and the like.
 
+mod assets;
 mod batch;
 mod bvh;
 mod draw;
@@ -35,6 +39,7 @@ mod layout;
 mod light;
 mod mesh;
 mod path;
+mod picture;
 mod record;
 mod scan;
 mod style;
@@ -51,6 +56,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::labels::nyu40;
 
+pub use assets::{Assets, AssetsInfo};
 pub use batch::{Room, counts_of, write_rooms};
 pub use error::SynthError;
 pub use homes::{HomeStyle, UnknownHomeStyle};
@@ -58,7 +64,7 @@ pub use homes::{HomeStyle, UnknownHomeStyle};
 use draw::Draw;
 use layout::{Home, RoomKind};
 use light::Light;
-use record::View;
+use record::{Optics, View};
 use scan::Point;
 use style::Style;
 
@@ -75,6 +81,7 @@ const ATTEMPTS: u64 = 64;
 const STYLE_ORDER: u64 = 1;
 const KIND_ORDER: u64 = 2;
 const ROOM: u64 = 3;
+const OPTICS: u64 = 4;
 
 /// Part of a data set to which a room belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -171,6 +178,9 @@ pub struct RoomInfo {
     /// earlier versions.
     #[serde(default)]
     pub area_of_class: BTreeMap<u8, f64>,
+    /// The models it was furnished from, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assets: Option<AssetsInfo>,
 }
 
 /// Result of [`write_room`].
@@ -199,6 +209,8 @@ struct Made {
     poses: Vec<Pose>,
     views: Vec<View>,
     points: Vec<Point>,
+    /// Quality of the pictures as JPEG.
+    quality: u8,
 }
 
 /// Returns the name of room `number` of a split. The folder has this name, and the names of its files begin
@@ -214,8 +226,8 @@ pub fn styles_of(split: Split) -> Vec<u64> {
     (0..Style::count_of()).map(|k| 3 * k + split as u64).collect()
 }
 
-/// Generates room `number` (from 1) of `split` in the folder `root/SPLIT/NAME`. The views are rendered on
-/// `device`.
+/// Generates room `number` (from 1) of `split` in the folder `root/SPLIT/NAME`, with real models of `assets` among
+/// its furniture if they are given. The views are rendered on `device`.
 ///
 /// The folder appears only when it is complete. An existing one is kept if it has the same settings.
 ///
@@ -227,14 +239,15 @@ pub fn write_room(
     split: Split,
     number: usize,
     settings: &Settings,
+    assets: Option<&Assets>,
     device: &Device,
 ) -> Result<Outcome, SynthError> {
     settings.check()?;
     let folder = root.join(split.to_string()).join(room_name(number));
-    if let Some(info) = write::present(&folder, split, number, settings)? {
+    if let Some(info) = write::present(&folder, split, number, settings, assets.map(Assets::info))? {
         return Ok(Outcome::Kept(info));
     }
-    let made = make(split, number, settings, device)?;
+    let made = make(split, number, settings, assets, device)?;
     write::write(&folder, &made)?;
     Ok(Outcome::Made(made.info))
 }
@@ -250,14 +263,21 @@ fn choices(split: Split, number: usize, seed: u64) -> (u64, RoomKind) {
     (styles[order(STYLE_ORDER, styles.len())], RoomKind::ROUND[order(KIND_ORDER, RoomKind::ROUND.len())])
 }
 
-fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Result<Made, SynthError> {
+fn make(
+    split: Split,
+    number: usize,
+    settings: &Settings,
+    assets: Option<&Assets>,
+    device: &Device,
+) -> Result<Made, SynthError> {
     let (style_number, kind) = choices(split, number, settings.seed);
     let style = Style::new(settings.homes, style_number);
     let homes = settings.homes.traits();
     let stream = |attempt: u64| Draw::new(settings.seed, &[split as u64, ROOM, number as u64, attempt]);
+    let stock = assets.map(|assets| assets.stock(split));
     let planned = (0..ATTEMPTS).find_map(|attempt| {
         let mut draw = stream(attempt);
-        let home = layout::build(&style, kind, Draw::new(draw.seed(), &[]));
+        let home = layout::build(&style, kind, stock, Draw::new(draw.seed(), &[]));
         let way = if homes.on_stand { path::stand } else { path::walk };
         let poses = way(&home, settings.views, &mut draw)?;
         Some((home, poses, draw))
@@ -279,7 +299,9 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
     // As long as walls are along the axes, rays meet few boxes.
     let mut light = Light::new(&home, &mut draw);
     let poses = turn(&mut home, &mut light, &poses, &mut draw);
-    let mut views = record::record(&home, &light, &poses, &lens, homes, device, &mut draw)?;
+    let optics =
+        assets.map(|_| Optics::new(poses.len(), Draw::new(settings.seed, &[split as u64, OPTICS, number as u64])));
+    let mut views = record::record(&home, &light, &poses, &lens, homes, optics.as_ref(), device, &mut draw)?;
     let (mut points, area_of_class) =
         scan::scan(&home, &views, &poses, &lens, (settings.spacing, homes.reach), &mut draw);
     let ids = record::instance_ids(&home);
@@ -302,8 +324,10 @@ fn make(split: Split, number: usize, settings: &Settings, device: &Device) -> Re
         points: points.len(),
         points_of_class,
         area_of_class,
+        assets: assets.map(Assets::info),
     };
-    Ok(Made { info, lens, poses, views, points })
+    let quality = optics.map_or(write::JPEG_QUALITY, |optics| optics.quality);
+    Ok(Made { info, lens, poses, views, points, quality })
 }
 
 /// Rotates a home by a random angle, since scans are not aligned to anything. Then moves it so that all
@@ -360,7 +384,7 @@ mod tests {
         for (homes, number) in HomeStyle::ALL.into_iter().flat_map(|homes| (1..=24).map(move |number| (homes, number)))
         {
             let (style, kind) = choices(Split::Train, number, 3);
-            let home = layout::build(&Style::new(homes, style), kind, Draw::new(number as u64, &[]));
+            let home = layout::build(&Style::new(homes, style), kind, None, Draw::new(number as u64, &[]));
             for (i, a) in home.items.iter().enumerate() {
                 for b in &home.items[..i] {
                     assert!(a.group == b.group || !overlap(&a.bounds, &b.bounds), "{a:?} {b:?}");

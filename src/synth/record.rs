@@ -1,7 +1,7 @@
 //! Views of a depth camera along a path: pictures, noisy depth, and the class and object of each pixel.
 
 use burn::tensor::Device;
-use glam::{Vec3, vec2, vec3};
+use glam::{Vec2, Vec3, vec2, vec3};
 use rayon::prelude::*;
 
 use super::SynthError;
@@ -42,6 +42,40 @@ pub(super) struct View {
     pub instance: Vec<u16>,
 }
 
+/// Faults of a real camera, for rooms with real models.
+#[derive(Clone, Debug)]
+pub(super) struct Optics {
+    /// Factors of red, green and blue by a wrong white balance.
+    balance: Vec3,
+    /// Factor of the exposure of each view.
+    exposures: Vec<f32>,
+    /// Way that the picture of each view moved while it was taken, as a share of its width.
+    blurs: Vec<Vec2>,
+    /// Factor of the noise.
+    noise: f32,
+    /// Quality of the pictures as JPEG.
+    pub quality: u8,
+}
+
+impl Optics {
+    /// Draws the faults of a camera that takes `views`.
+    pub(super) fn new(views: usize, mut draw: Draw) -> Self {
+        let warm = 0.09 * draw.normal();
+        let balance = vec3(1.0 + warm, 1.0 + 0.03 * draw.normal(), 1.0 - warm + 0.04 * draw.normal());
+        let exposure = 0.16 * draw.normal();
+        let shaky = draw.range(0.0, 0.5);
+        let exposures = (0..views).map(|_| (exposure + 0.08 * draw.normal()).exp2()).collect();
+        let blurs = (0..views)
+            .map(|_| {
+                let length = if draw.chance(shaky) { draw.range(0.003, 0.02) } else { 0.0 };
+                Vec2::from_angle(draw.range(0.0, std::f32::consts::PI)) * length
+            })
+            .collect();
+        let (noise, quality) = (draw.range(0.7, 2.5), draw.count(58, 94) as u8);
+        Self { balance: balance.clamp(Vec3::splat(0.7), Vec3::splat(1.4)), exposures, blurs, noise, quality }
+    }
+}
+
 /// A view before exposure.
 struct Exposure {
     radiance: Vec<Vec3>,
@@ -70,7 +104,7 @@ struct Hit {
     loss: f32,
 }
 
-/// Renders the views of `home` along `poses`.
+/// Renders the views of `home` along `poses`, with the faults of `optics`.
 ///
 /// # Errors
 /// [`SynthError::Render`] if the device fails.
@@ -80,6 +114,7 @@ pub(super) fn record(
     poses: &[Pose],
     lens: &Intrinsics,
     homes: &Traits,
+    optics: Option<&Optics>,
     device: &Device,
     draw: &mut Draw,
 ) -> Result<Vec<View>, SynthError> {
@@ -115,7 +150,15 @@ pub(super) fn record(
         .collect();
     let seed = draw.seed();
     let develop = |(i, (exposure, gain)): (usize, (Exposure, &f32))| {
-        let color = develop(&exposure.radiance, lens, *gain, tint, noise_level, SplitMix64::stream(seed, &[i as u64]));
+        let random = SplitMix64::stream(seed, &[i as u64]);
+        let color = match optics {
+            None => develop(&exposure.radiance, lens, *gain, tint, noise_level, random),
+            Some(optics) => {
+                let blurred = moved(&exposure.radiance, lens, optics.blurs[i]);
+                let (gain, tint) = (gain * optics.exposures[i], tint * optics.balance);
+                develop(&blurred, lens, gain, tint, noise_level * optics.noise, random)
+            }
+        };
         View { color, depth: exposure.depth, label: exposure.label, instance: exposure.instance }
     };
     Ok(exposures.into_par_iter().zip(&gains).enumerate().map(develop).collect())
@@ -186,7 +229,7 @@ impl Studio<'_> {
             let radiance = outside(view, material.seed) * sky;
             return Hit { radiance, albedo: 0.5, cosine, loss: material.loss };
         }
-        let albedo = material.albedo(uv, footprint).max(Vec3::ZERO);
+        let albedo = material.albedo(uv, footprint, &self.home.pictures).max(Vec3::ZERO);
         let steady = mix(&self.light.at_vertex);
         let mut light = steady;
         let mut shine = Vec3::ZERO;
@@ -308,6 +351,25 @@ fn measured(depths: &[f32], is_one: bool, facts: &Hit, homes: &Traits, [column, 
     let step = noise_of_sensor * 0.0008 * value * value;
     let value = (value / step).round() * step;
     (value * 1000.0).round().clamp(0.0, f32::from(u16::MAX - 1)) as u16
+}
+
+/// Returns the light of a picture that moved by `way`, a share of its width, while it was taken.
+fn moved(radiance: &[Vec3], lens: &Intrinsics, way: Vec2) -> Vec<Vec3> {
+    let steps = (way.length() * lens.width as f32).round() as usize;
+    if steps == 0 {
+        return radiance.to_vec();
+    }
+    let taps: Vec<Vec2> =
+        (0..=steps).map(|step| way * (lens.width as f32 * (step as f32 / steps as f32 - 0.5))).collect();
+    let at = |x: f32, y: f32| {
+        let inside = |value: f32, size: usize| (value.round().max(0.0) as usize).min(size - 1);
+        radiance[inside(y, lens.height) * lens.width + inside(x, lens.width)].min(Vec3::splat(6.0))
+    };
+    let mean = |place: usize| {
+        let (x, y) = ((place % lens.width) as f32, (place / lens.width) as f32);
+        taps.iter().map(|tap| at(x + tap.x, y + tap.y)).sum::<Vec3>() / taps.len() as f32
+    };
+    (0..radiance.len()).map(mean).collect()
 }
 
 /// Turns light into the pixels of a file: vignette, blur, noise, tone.

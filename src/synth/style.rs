@@ -69,7 +69,7 @@ pub(super) fn to_linear(value: f32) -> f32 {
 }
 
 /// Converts hue from 0 to 1, saturation and value, as in sRGB, to linear.
-fn hsv(hue: f32, saturation: f32, value: f32) -> Vec3 {
+pub(super) fn hsv(hue: f32, saturation: f32, value: f32) -> Vec3 {
     let channel = |offset: f32| {
         let t = ((hue + offset).rem_euclid(1.0) * 6.0 - 3.0).abs() - 1.0;
         to_linear(value * (1.0 - saturation + saturation * t.clamp(0.0, 1.0)))

@@ -1,8 +1,11 @@
 //! Materials and their patterns, evaluated point by point.
 
+use std::sync::Arc;
+
 use glam::{Vec2, Vec3, vec2, vec3};
 
 use super::draw::{hash, hash_unit, noise};
+use super::picture::Picture;
 
 /// Material of a surface.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Material {
     pub loss: f32,
     /// True if light passes through.
     pub clear: bool,
+    /// Strength of stains and scuffs, 0 to 1.
+    pub wear: f32,
     pub seed: u32,
 }
 
@@ -59,13 +64,20 @@ pub(super) enum Pattern {
     Screen(f32, f32),
     /// Leaves.
     Leaves,
+    /// A picture, times the main colour. One unit of texture coordinates is `units` pictures wide, and the surface
+    /// shows `per_metre` pictures in a metre.
+    Picture {
+        number: u16,
+        units: f32,
+        per_metre: f32,
+    },
     /// The world outside a window, by direction; see [`outside`].
     Outside,
 }
 
 impl Material {
     pub(super) fn new(pattern: Pattern, colors: [Vec3; 3], seed: u32) -> Self {
-        Self { pattern, colors, gloss: 0.0, glow: 0.0, loss: 0.0, clear: false, seed }
+        Self { pattern, colors, gloss: 0.0, glow: 0.0, loss: 0.0, clear: false, wear: 0.0, seed }
     }
 
     pub(super) fn plain(color: Vec3) -> Self {
@@ -84,8 +96,32 @@ impl Material {
         Self { glow, clear: true, ..self }
     }
 
+    pub(super) fn worn(self, wear: f32) -> Self {
+        Self { wear, ..self }
+    }
+
     /// Returns the colour at `uv`. `footprint` is the width of a pixel in metres; finer detail is left out.
-    pub(super) fn albedo(&self, uv: Vec2, footprint: f32) -> Vec3 {
+    /// `pictures` are those that patterns number.
+    pub(super) fn albedo(&self, uv: Vec2, footprint: f32, pictures: &[Arc<Picture>]) -> Vec3 {
+        let color = match self.pattern {
+            Pattern::Picture { number, units, per_metre } => match pictures.get(usize::from(number)) {
+                Some(picture) => picture.at(uv * units, footprint * per_metre) * self.colors[0],
+                None => self.colors[0],
+            },
+            _ => self.drawn(uv, footprint),
+        };
+        if self.wear == 0.0 {
+            return color;
+        }
+        let metres = match self.pattern {
+            Pattern::Picture { units, per_metre, .. } => uv * (units / per_metre),
+            _ => uv,
+        };
+        worn(color, metres, footprint, self.wear, self.seed)
+    }
+
+    /// Returns the colour of a pattern that is computed.
+    fn drawn(&self, uv: Vec2, footprint: f32) -> Vec3 {
         let [a, b, c] = self.colors;
         let (u, v, seed) = (uv.x, uv.y, self.seed);
         let fine = |wavelength: f32| visible(wavelength, footprint);
@@ -93,7 +129,7 @@ impl Material {
             (noise(u / wavelength, v / wavelength, seed ^ number) - 0.5) * fine(wavelength)
         };
         match self.pattern {
-            Pattern::Plain | Pattern::Outside => a,
+            Pattern::Plain | Pattern::Outside | Pattern::Picture { .. } => a,
             Pattern::Plaster => a * (1.0 + 0.05 * grain(0.6, 1) + 0.05 * grain(0.13, 2) + 0.06 * grain(0.012, 3)),
             Pattern::Wood(strength) => wood(uv, footprint, seed, strength, a, b),
             Pattern::Planks(length, width) => planks(uv, footprint, seed, [length, width], [a, b, c]),
@@ -262,6 +298,18 @@ impl Material {
             }
         }
     }
+}
+
+/// Adds stains, faded patches and scuffs to a colour.
+fn worn(color: Vec3, metres: Vec2, footprint: f32, wear: f32, seed: u32) -> Vec3 {
+    let (u, v) = (metres.x, metres.y);
+    let at = |wavelength: f32, number: u32| noise(u / wavelength, v / wavelength, seed ^ number);
+    let stain = smooth(0.55, 0.85, 0.6 * at(0.31, 21) + 0.4 * at(0.09, 22));
+    let faded = smooth(0.45, 0.9, 0.7 * at(0.55, 23) + 0.3 * at(0.13, 24));
+    let scuff = smooth(0.8, 0.95, at(0.045, 25)) * visible(0.045, footprint);
+    let brown = color * vec3(0.62, 0.55, 0.46);
+    let pale = color.lerp(Vec3::splat(color.element_sum() / 3.0), 0.5) * 1.15 + 0.01;
+    color.lerp(brown, 0.75 * wear * stain).lerp(pale, 0.7 * wear * faded) * (1.0 - 0.35 * wear * scuff)
 }
 
 trait FractPositive {
@@ -474,7 +522,7 @@ mod tests {
             for i in 0..400 {
                 let uv = vec2((i % 20) as f32 * 0.037 - 0.2, (i / 20) as f32 * 0.031 - 0.1);
                 for footprint in [0.001, 0.01, 0.5] {
-                    let color = material.albedo(uv, footprint);
+                    let color = material.albedo(uv, footprint, &[]);
                     assert!(
                         color.is_finite() && color.min_element() >= -0.01 && color.max_element() < 2.0,
                         "{pattern:?}"
@@ -485,7 +533,7 @@ mod tests {
         // Threads finer than a pixel disappear.
         let weave = Material::new(Pattern::Weave, [Vec3::splat(0.5), Vec3::splat(0.2), Vec3::ONE], 3);
         let spread = |footprint: f32| {
-            let values = (0..200).map(|i| weave.albedo(vec2(i as f32 * 0.0031, 0.01), footprint).x);
+            let values = (0..200).map(|i| weave.albedo(vec2(i as f32 * 0.0031, 0.01), footprint, &[]).x);
             values.clone().fold(0.0, f32::max) - values.fold(1.0, f32::min)
         };
         assert!(spread(0.0005) > 2.0 * spread(0.1));

@@ -10,7 +10,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 
 use super::record::View;
-use super::{Made, RECIPE, RoomInfo, Settings, Split, SynthError};
+use super::{AssetsInfo, Made, RECIPE, RoomInfo, Settings, Split, SynthError};
 use crate::cloud::{Field, PointCloud};
 use crate::files::AtomicFolder;
 use crate::labels::Preset;
@@ -18,7 +18,7 @@ use crate::labels::nyu40::SCANNET20;
 use crate::views::Intrinsics;
 
 /// JPEG quality of the colour pictures, as in ScanNet's recordings.
-const JPEG_QUALITY: u8 = 90;
+pub(super) const JPEG_QUALITY: u8 = 90;
 /// Step between the numbers of two frames.
 const FRAME_STEP: usize = 20;
 const INFO: &str = "synth.json";
@@ -31,6 +31,7 @@ pub(super) fn present(
     split: Split,
     number: usize,
     settings: &Settings,
+    assets: Option<AssetsInfo>,
 ) -> Result<Option<RoomInfo>, SynthError> {
     let path = folder.join(INFO);
     let differs = |found: String| SynthError::Differs { path: folder.to_path_buf(), found };
@@ -43,6 +44,13 @@ pub(super) fn present(
     };
     let info: RoomInfo = serde_json::from_str(&text).map_err(|error| differs(format!("{INFO}: {error}")))?;
     let same = info.recipe == RECIPE && info.settings == *settings && info.split == split && info.number == number;
+    if same && info.assets != assets {
+        let found = match info.assets {
+            None => "no models of assets".to_owned(),
+            Some(AssetsInfo { models, share, .. }) => format!("a share of {share} of other models, {models} in all"),
+        };
+        return Err(differs(found));
+    }
     if !same {
         let found = format!("recipe {}, {:?}, {} {}", info.recipe, info.settings, info.split, info.number);
         return Err(differs(found));
@@ -77,7 +85,10 @@ pub(super) fn write(folder: &Path, made: &Made) -> Result<(), SynthError> {
         text(&format!("pose/{}.txt", i * FRAME_STEP), format!("{}\n0 0 0 1\n", rows.join("\n")))?;
     }
     let size = [made.lens.width, made.lens.height].map(|pixels| pixels as u32);
-    made.views.par_iter().enumerate().try_for_each(|(i, view)| write_view(root, i * FRAME_STEP, view, size))?;
+    made.views
+        .par_iter()
+        .enumerate()
+        .try_for_each(|(i, view)| write_view(root, i * FRAME_STEP, view, size, made.quality))?;
     write_scan(root, &super::room_name(made.info.number), made)?;
     let info = serde_json::to_string_pretty(&made.info)
         .map_err(|error| SynthError::io(&root.join(INFO), "write", std::io::Error::other(error)))?;
@@ -85,7 +96,13 @@ pub(super) fn write(folder: &Path, made: &Made) -> Result<(), SynthError> {
     partial.commit().map_err(|error| SynthError::io(folder, "create", error))
 }
 
-fn write_view(root: &Path, number: usize, view: &View, [width, height]: [u32; 2]) -> Result<(), SynthError> {
+fn write_view(
+    root: &Path,
+    number: usize,
+    view: &View,
+    [width, height]: [u32; 2],
+    quality: u8,
+) -> Result<(), SynthError> {
     let save = |name: String, encode: &dyn Fn(&mut Vec<u8>) -> image::ImageResult<()>| {
         let path = root.join(name);
         let mut bytes = Vec::new();
@@ -95,7 +112,7 @@ fn write_view(root: &Path, number: usize, view: &View, [width, height]: [u32; 2]
     let wide = |values: &[u16]| values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>();
     save(format!("color/{number}.jpg"), &|bytes| {
         let pixels = view.color.as_flattened();
-        JpegEncoder::new_with_quality(bytes, JPEG_QUALITY).encode(pixels, width, height, ExtendedColorType::Rgb8)
+        JpegEncoder::new_with_quality(bytes, quality).encode(pixels, width, height, ExtendedColorType::Rgb8)
     })?;
     save(format!("depth/{number}.png"), &|bytes| {
         PngEncoder::new(bytes).write_image(&wide(&view.depth), width, height, ExtendedColorType::L16)

@@ -10,7 +10,9 @@ use burn::tensor::Device;
 use geopurify::cloud::PointCloud;
 use geopurify::labels::nyu40::{FLOOR, SCANNET20, WALL};
 use geopurify::pipeline::surface_areas;
-use geopurify::synth::{HomeStyle, Outcome, RoomInfo, Settings, Split, SynthError, room_name, styles_of, write_room};
+use geopurify::synth::{
+    Assets, HomeStyle, Outcome, RoomInfo, Settings, Split, SynthError, room_name, styles_of, write_room,
+};
 use geopurify::views::check::{Verdict, check};
 use geopurify::views::{Layout, OpenOptions, open};
 
@@ -23,7 +25,7 @@ fn settings() -> Settings {
 }
 
 fn make(root: &Path, split: Split, number: usize) -> RoomInfo {
-    let outcome = write_room(root, split, number, &settings(), &Device::flex()).unwrap();
+    let outcome = write_room(root, split, number, &settings(), None, &Device::flex()).unwrap();
     assert!(matches!(outcome, Outcome::Made(_)));
     outcome.info().clone()
 }
@@ -52,15 +54,21 @@ fn the_same_seed_gives_the_same_files_and_what_is_there_is_kept() {
     }
 
     let root = folders[0].path();
-    let again = write_room(root, Split::Val, 2, &settings(), &Device::flex()).unwrap();
+    let again = write_room(root, Split::Val, 2, &settings(), None, &Device::flex()).unwrap();
     assert_eq!(again, Outcome::Kept(infos[0].clone()));
     let other = Settings { seed: 12, ..settings() };
-    let refused = write_room(root, Split::Val, 2, &other, &Device::flex()).unwrap_err();
+    let refused = write_room(root, Split::Val, 2, &other, None, &Device::flex()).unwrap_err();
     assert!(matches!(refused, SynthError::Differs { .. }) && refused.to_string().contains("holds something else"));
     fs::create_dir_all(root.join("test").join(room_name(1))).unwrap();
-    assert!(matches!(write_room(root, Split::Test, 1, &settings(), &Device::flex()), Err(SynthError::Differs { .. })));
+    assert!(matches!(
+        write_room(root, Split::Test, 1, &settings(), None, &Device::flex()),
+        Err(SynthError::Differs { .. })
+    ));
     let invalid = Settings { views: 0, ..settings() };
-    assert!(matches!(write_room(root, Split::Val, 3, &invalid, &Device::flex()), Err(SynthError::Setting { .. })));
+    assert!(matches!(
+        write_room(root, Split::Val, 3, &invalid, None, &Device::flex()),
+        Err(SynthError::Setting { .. })
+    ));
 }
 
 /// Reads a picture of one channel.
@@ -133,7 +141,7 @@ fn every_class_appears_and_splits_share_no_style() {
     let mut styles: Vec<(Split, u64)> = Vec::new();
     for (split, number) in (1..=10).map(|number| (Split::Train, number)).chain([(Split::Val, 1), (Split::Test, 1)]) {
         let coarse = Settings { views: 30, size: [96, 72], spacing: 0.04, ..settings() };
-        let outcome = write_room(folder.path(), split, number, &coarse, &Device::flex()).unwrap();
+        let outcome = write_room(folder.path(), split, number, &coarse, None, &Device::flex()).unwrap();
         let info = outcome.info();
         seen.extend(info.points_of_class.keys());
         assert!(styles_of(split).contains(&info.style));
@@ -163,7 +171,7 @@ fn areas_of_points_are_right_within_a_tenth() {
     let folder = tempfile::tempdir().unwrap();
     for (number, spacing) in [(1, 0.02), (3, 0.03)] {
         let settings = Settings { views: 30, size: [96, 72], spacing, ..settings() };
-        let outcome = write_room(folder.path(), Split::Val, number, &settings, &Device::flex()).unwrap();
+        let outcome = write_room(folder.path(), Split::Val, number, &settings, None, &Device::flex()).unwrap();
         let found = areas_by_class(&folder.path().join("val").join(room_name(number)));
         let right = &outcome.info().area_of_class;
         let of_class = [FLOOR, WALL].map(|class| (found[&class], right[&class]));
@@ -179,7 +187,7 @@ fn a_room_without_a_window_is_lit() {
     let folder = tempfile::tempdir().unwrap();
     // A bathroom without a window, by day.
     let settings = Settings { seed: 1, views: 4, size: [96, 72], spacing: 0.04, ..Settings::default() };
-    let outcome = write_room(folder.path(), Split::Test, 1, &settings, &Device::flex()).unwrap();
+    let outcome = write_room(folder.path(), Split::Test, 1, &settings, None, &Device::flex()).unwrap();
     assert_eq!(outcome.info().rooms, ["bathroom"]);
     let scan = folder.path().join("test/room_0001/room_0001_vh_clean_2.ply");
     let colors = PointCloud::read(&scan).unwrap().colors.unwrap();
@@ -225,7 +233,7 @@ fn a_villa_is_larger_and_seen_from_a_few_places() {
     let make = |homes: HomeStyle| {
         let root = folder.path().join(homes.to_string());
         let settings = Settings { views: 24, size: [96, 72], spacing: 0.04, homes, ..settings() };
-        let outcome = write_room(&root, Split::Train, 1, &settings, &Device::flex()).unwrap();
+        let outcome = write_room(&root, Split::Train, 1, &settings, None, &Device::flex()).unwrap();
         let room = root.join("train/room_0001");
         let places: BTreeSet<Vec<String>> = (0..24)
             .map(|view| fs::read_to_string(room.join(format!("pose/{}.txt", view * 20))).unwrap())
@@ -241,4 +249,36 @@ fn a_villa_is_larger_and_seen_from_a_few_places() {
     let area = |info: &RoomInfo| info.area_of_class.values().sum::<f64>() / info.rooms.len() as f64;
     assert!(area(&villa) > 0.7 * area(&flat), "{} {}", area(&villa), area(&flat));
     assert_eq!((villa.settings.homes, flat.settings.homes), (HomeStyle::Villa, HomeStyle::Flat));
+}
+
+#[test]
+fn rooms_with_models_are_the_same_again_and_others_than_without() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/assets");
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let coarse = Settings { views: 16, size: [96, 72], spacing: 0.04, ..settings() };
+    let make = |folder: &tempfile::TempDir, assets: Option<&Assets>| {
+        write_room(folder.path(), Split::Train, 1, &coarse, assets, &Device::flex())
+    };
+    // Models are read anew for the second room.
+    let made = [0, 1].map(|i| make(&folders[i], Some(&Assets::open(&samples, 0.9).unwrap())).unwrap());
+    assert_eq!(made[0], made[1]);
+    let [first, second] = [0, 1].map(|i| files(folders[i].path()));
+    assert_eq!(first.len(), 16 * 5 + 7);
+    for (a, b) in first.iter().zip(&second) {
+        assert!(fs::read(a).unwrap() == fs::read(b).unwrap(), "{}", a.display());
+    }
+    let info = made[0].info();
+    let used = info.assets.as_ref().unwrap();
+    assert_eq!((used.models, used.share), (19, 0.9));
+    assert!(info.points_of_class.len() > 8 && info.points > 3_000, "{info:?}");
+
+    let plain = make(&folders[2], None).unwrap();
+    assert!(plain.info().assets.is_none() && plain.info().points_of_class != info.points_of_class);
+    // A room of other furniture is not taken for the same.
+    for (folder, assets) in [(&folders[0], None), (&folders[0], Some(Assets::open(&samples, 0.5).unwrap()))] {
+        let refused = make(folder, assets.as_ref()).unwrap_err();
+        assert!(matches!(refused, SynthError::Differs { .. }), "{refused}");
+    }
+    let again = make(&folders[0], Some(&Assets::open(&samples, 0.9).unwrap())).unwrap();
+    assert_eq!(again, Outcome::Kept(info.clone()));
 }

@@ -24,7 +24,7 @@ fn rooms() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { seed: 5, views: 16, size: [96, 72], spacing: 0.04, ..Settings::default() };
         for (split, number) in [(Split::Train, 1), (Split::Train, 2), (Split::Val, 1)] {
-            write_room(folder.path(), split, number, &settings, &Device::flex()).unwrap();
+            write_room(folder.path(), split, number, &settings, None, &Device::flex()).unwrap();
         }
         folder
     });

@@ -25,7 +25,7 @@ fn rooms() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { seed: 5, views: 16, size: [96, 72], spacing: 0.04, ..Settings::default() };
         for split in [Split::Train, Split::Val] {
-            write_room(folder.path(), split, 1, &settings, &Device::flex()).unwrap();
+            write_room(folder.path(), split, 1, &settings, None, &Device::flex()).unwrap();
         }
         folder
     });

@@ -19,7 +19,7 @@ fn rooms() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { views: 6, size: [96, 72], spacing: 0.05, ..Settings::default() };
         for split in [Split::Train, Split::Val] {
-            write_room(folder.path(), split, 1, &settings, &Device::flex()).unwrap();
+            write_room(folder.path(), split, 1, &settings, None, &Device::flex()).unwrap();
         }
         folder
     });

@@ -47,6 +47,11 @@ struct File<'a> {
 }
 
 pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> {
+    Ok(read_mesh(path, bytes)?.into_cloud(Cutting::Always))
+}
+
+/// Reads the surface without cutting it.
+pub(super) fn read_mesh(path: &Path, bytes: &[u8]) -> Result<Mesh, CloudError> {
     let origin = Origin { path, format: "glTF" };
     let binary = super::detect::is_glb(bytes);
     let (text, body) = if binary { chunks(origin, bytes)? } else { (bytes, None) };
@@ -70,7 +75,7 @@ pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, Cl
     let file = File { origin, buffers: buffers.collect(), document, num_rows: Cell::new(0) };
     let mut scene = Scene::new(&file);
     scene.place_all()?;
-    Ok(scene.into_mesh(binary).into_cloud(Cutting::Always))
+    Ok(scene.into_mesh(binary))
 }
 
 /// The JSON and the binary chunk of a GLB file.

@@ -19,7 +19,7 @@ mod refine;
 #[cfg(feature = "meshes")]
 pub(super) mod stl;
 
-pub(super) use paint::{Skin, Wrap};
+pub(crate) use paint::{Skin, Wrap};
 pub(super) use pictures::Pictures;
 
 use super::PointCloud;
@@ -27,7 +27,7 @@ use super::data::GREY;
 
 /// Colour of a triangle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(crate) enum Look {
     /// The colours of its vertices, if they have any.
     Vertices,
     /// One colour.
@@ -47,7 +47,7 @@ pub(super) enum Cutting {
 }
 
 /// A mesh as its file describes it.
-pub(super) struct Mesh {
+pub(crate) struct Mesh {
     /// Vertices and triangles.
     pub cloud: PointCloud,
     /// Look of each triangle; empty if all have the colours of their vertices.
@@ -78,6 +78,18 @@ impl Mesh {
             ));
         }
         cloud
+    }
+}
+
+/// Reads the surface of a model, with its triangles and pictures as they are in the file: glTF, else OBJ. The
+/// pictures lie in the folder of the model.
+#[cfg(feature = "lab")]
+pub(crate) fn read_model(path: &std::path::Path) -> Result<Mesh, super::CloudError> {
+    let bytes = super::source::open(path)?;
+    if detect::is_glb(&bytes) || detect::is_gltf(&bytes) {
+        gltf::read_mesh(path, &bytes)
+    } else {
+        obj::read_mesh(path, &bytes)
     }
 }
 

@@ -36,6 +36,11 @@ struct Lines {
 type Corner = (u32, Option<u32>, Option<u32>);
 
 pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, CloudError> {
+    Ok(read_mesh(path, bytes)?.into_cloud(Cutting::Always))
+}
+
+/// Reads the surface without cutting it.
+pub(super) fn read_mesh(path: &Path, bytes: &[u8]) -> Result<Mesh, CloudError> {
     let origin = Origin { path, format: "OBJ" };
     let mut lines = Lines::default();
     let mut names: BTreeMap<String, u32> = BTreeMap::new();
@@ -83,7 +88,7 @@ pub(in crate::cloud) fn read(path: &Path, bytes: &[u8]) -> Result<PointCloud, Cl
             }
         }
     }
-    Ok(lines.into_mesh(path).into_cloud(Cutting::Always))
+    Ok(lines.into_mesh(path))
 }
 
 /// Index that a number of a file stands for: from 1, or from -1 backwards.

@@ -10,7 +10,7 @@ use crate::images::Rgb8Image;
 
 /// What a picture shows outside of its borders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::cloud) enum Wrap {
+pub(crate) enum Wrap {
     /// The picture again.
     #[default]
     Repeat,
@@ -22,7 +22,7 @@ pub(in crate::cloud) enum Wrap {
 
 /// A picture on a surface.
 #[derive(Clone, Debug)]
-pub(in crate::cloud) struct Skin {
+pub(crate) struct Skin {
     pub picture: Rc<Rgb8Image>,
     /// Factors of red, green and blue, in linear light.
     pub factor: [f32; 3],

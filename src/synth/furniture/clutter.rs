@@ -3,10 +3,12 @@
 use glam::{Affine3A, Vec2, Vec3, vec2, vec3};
 
 use super::books::spine;
+use super::real;
 use super::{Kind, Piece, Studio, Top, Use};
 use crate::labels::nyu40::{
     BAG, BOOKS, BOX, CLOTHES, FLOOR_MAT, LAMP, OTHER_FURNITURE, OTHER_PROP, PAPER, TELEVISION, WHITEBOARD,
 };
+use crate::synth::assets::ModelKind;
 use crate::synth::draw::noise;
 use crate::synth::mesh::{Builder, placed, ring, round};
 use crate::synth::style::rgb;
@@ -499,11 +501,20 @@ fn clutter_on(s: &mut Studio<'_>, top: &Top, density: f32) -> Vec<Piece> {
         if s.draw.chance(0.75) {
             for i in 0..screens {
                 let at = vec2(x + (i as f32 - 0.5 * (screens - 1) as f32) * 0.58, top.min.y + 0.16);
-                pieces.extend(place(s, &mut taken, Some(at), 0.27, &monitor));
+                let screen = real::thing(s, ModelKind::Monitor, Vec2::splat(0.8));
+                pieces.extend(match screen {
+                    Some((screen, _)) => place(s, &mut taken, Some(at), 0.27, &|_, b, at| stand(b, &screen, at, 0.0)),
+                    None => place(s, &mut taken, Some(at), 0.27, &monitor),
+                });
             }
             pieces.extend(place(s, &mut taken, Some(vec2(x, top.max.y - 0.1)), 0.12, &keyboard));
         } else {
-            pieces.extend(place(s, &mut taken, Some(vec2(x, top.max.y - 0.16)), 0.2, &laptop));
+            let at = Some(vec2(x, top.max.y - 0.16));
+            let screen = real::thing(s, ModelKind::Laptop, Vec2::splat(0.6));
+            pieces.extend(match screen {
+                Some((screen, _)) => place(s, &mut taken, at, 0.2, &|_, b, at| stand(b, &screen, at, 0.0)),
+                None => place(s, &mut taken, at, 0.2, &laptop),
+            });
         }
         if s.draw.chance(0.6) {
             let side = if s.draw.chance(0.5) { top.min.x + 0.12 } else { top.max.x - 0.12 };
@@ -514,13 +525,22 @@ fn clutter_on(s: &mut Studio<'_>, top: &Top, density: f32) -> Vec<Piece> {
     }
     if top.use_as == Use::Night && s.draw.chance(0.75) {
         let at = vec2(0.5 * (top.min.x + top.max.x), top.min.y + 0.13);
-        pieces.extend(place(s, &mut taken, Some(at), 0.11, &|s, b, at| {
-            let tall = s.draw.range(0.36, 0.48);
-            table_lamp(s, b, at, tall);
-        }));
+        let lamp = real::thing(s, ModelKind::TableLamp, size.min(Vec2::splat(0.6)));
+        pieces.extend(match lamp {
+            Some((lamp, radius)) => place(s, &mut taken, Some(at), 0.7 * radius, &|_, b, at| stand(b, &lamp, at, 0.0)),
+            None => place(s, &mut taken, Some(at), 0.11, &|s, b, at| {
+                let tall = s.draw.range(0.36, 0.48);
+                table_lamp(s, b, at, tall);
+            }),
+        });
     }
     let count = (density * size.x * size.y * s.draw.range(0.5, 1.5)).round() as usize;
     for _ in 0..count.min(9) {
+        if let Some((thing, radius)) = real::small(s, top.use_as, size) {
+            let turn = s.draw.range(0.0, std::f32::consts::TAU);
+            pieces.extend(place(s, &mut taken, None, radius, &|_, b, at| stand(b, &thing, at, turn)));
+            continue;
+        }
         let kinds: &[usize] = match top.use_as {
             Use::Dining => &[0, 0, 1, 1, 2, 3, 5, 6],
             Use::Low => &[0, 2, 3, 4, 4, 6, 7, 10],
@@ -556,6 +576,11 @@ fn clutter_on(s: &mut Studio<'_>, top: &Top, density: f32) -> Vec<Piece> {
         pieces.extend(piece);
     }
     pieces
+}
+
+/// Stands a piece with its origin at `at`.
+fn stand(b: &mut Builder, piece: &Piece, at: Vec3, turn: f32) {
+    b.mesh.append(&piece.mesh, &placed(at, turn), 0);
 }
 
 fn cup(s: &mut Studio<'_>, b: &mut Builder, at: Vec3) {

@@ -7,29 +7,34 @@
 mod bath;
 mod beds;
 mod books;
+mod choice;
 mod clutter;
 mod kitchen;
 mod openings;
+mod real;
 mod seats;
 mod storage;
 mod tables;
 
-pub(super) use bath::{basin, bath_mat, bathtub, shower_curtain, toilet, towel_rail, washing_machine};
-pub(super) use beds::{bed, night_stand};
-pub(super) use clutter::{
-    bag, bin, boxes, ceiling_lamp, clothes_stand, floor_lamp, place_clutter, plant, radiator, rug, television,
-    wall_television, whiteboard,
+pub(super) use bath::{bath_mat, shower_curtain, towel_rail};
+pub(super) use choice::{
+    armchair, bag, basin, bathtub, bed, bin, bookshelf, boxes, cabinet, chair, coffee_table, desk, dining_table,
+    extras, floor_lamp, lived_in, low_cabinet, made_chair, night_stand, office_chair, ottoman, person, plant, radiator,
+    refrigerator, set_chair, side_table, sofa, television, toilet, tv_stand, wardrobe, washing_machine,
 };
-pub(super) use kitchen::{island, kitchen_run, refrigerator};
+pub(super) use clutter::{ceiling_lamp, clothes_stand, place_clutter, rug, wall_television, whiteboard};
+pub(super) use kitchen::{island, kitchen_run};
 pub(super) use openings::{Opening, OpeningKind, curtains, door, picture, window};
-pub(super) use seats::{armchair, chair, office_chair, ottoman, sofa};
-pub(super) use storage::{bookshelf, cabinet, low_cabinet, tv_stand, wall_shelf, wardrobe};
-pub(super) use tables::{coffee_table, desk, dining_table, side_table};
+pub(super) use storage::wall_shelf;
+
+use std::sync::Arc;
 
 use glam::{Vec2, Vec3, vec2, vec3};
 
+use super::assets::Stock;
 use super::draw::Draw;
 use super::mesh::{Builder, Mesh};
+use super::picture::Picture;
 use super::style::{Palette, Style};
 use super::texture::Material;
 
@@ -44,11 +49,19 @@ pub(super) struct Studio<'a> {
     pub materials: Vec<Material>,
     /// Random choices of the room.
     pub draw: Draw,
+    /// Real models, if there are any.
+    pub stock: Option<Stock<'a>>,
+    /// Pictures that the materials number.
+    pub pictures: Vec<Arc<Picture>>,
 }
 
 impl<'a> Studio<'a> {
     pub(super) fn new(style: &'a Style, draw: Draw) -> Self {
-        Self { style, materials: style.materials.clone(), draw }
+        Self { style, materials: style.materials.clone(), draw, stock: None, pictures: Vec::new() }
+    }
+
+    pub(super) fn with_stock(self, stock: Option<Stock<'a>>) -> Self {
+        Self { stock, ..self }
     }
 
     pub(super) fn palette(&self) -> &'a Palette {
@@ -69,6 +82,15 @@ impl<'a> Studio<'a> {
     pub(super) fn material(&mut self, material: Material) -> u16 {
         self.materials.push(material);
         (self.materials.len() - 1) as u16
+    }
+
+    /// Returns the number of a picture for materials.
+    fn picture(&mut self, picture: &Arc<Picture>) -> u16 {
+        let known = self.pictures.iter().position(|other| Arc::ptr_eq(other, picture));
+        known.unwrap_or_else(|| {
+            self.pictures.push(Arc::clone(picture));
+            self.pictures.len() - 1
+        }) as u16
     }
 }
 

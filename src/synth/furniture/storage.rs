@@ -41,7 +41,14 @@ pub(in crate::synth) fn books(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f3
 }
 
 /// Fills a board with books, boxes and ornaments.
-fn fill_board(s: &mut Studio<'_>, b: &mut Builder, [x0, x1]: [f32; 2], [y0, y1]: [f32; 2], z: f32, room: f32) {
+pub(super) fn fill_board(
+    s: &mut Studio<'_>,
+    b: &mut Builder,
+    [x0, x1]: [f32; 2],
+    [y0, y1]: [f32; 2],
+    z: f32,
+    room: f32,
+) {
     match s.draw.count(0, 9) {
         0 => {}
         1 => {
