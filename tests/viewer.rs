@@ -5,7 +5,6 @@
 #[path = "common/program.rs"]
 mod program;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use geopurify::cloud::{Field, PointCloud};
+use geopurify::query::saved::{self, Saved};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -54,6 +55,41 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// Results of many rooms beside each other, with as many copies of the example room.
+fn rooms(copies: usize) -> (TempDir, PathBuf) {
+    let from = RESULTS.path().join("room");
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("rooms");
+    fs::create_dir(&to).unwrap();
+    fs::copy(from.join("summary.json"), to.join("summary.json")).unwrap();
+    let room = PointCloud::read(&from.join("labelled.ply")).unwrap();
+    let saved = Saved::read(&from.join("features.safetensors")).unwrap();
+    let column = |name: &str| -> Vec<f32> {
+        let data = &room.attribute(name).unwrap().data;
+        let one: Vec<f32> = (0..room.len()).map(|i| data.get_f64(i).unwrap() as f32).collect();
+        one.repeat(copies)
+    };
+    let side = (copies as f64).sqrt().ceil() as usize;
+    let place = |copy: usize| [12.0 * (copy % side) as f64, 8.0 * (copy / side) as f64];
+    let mut rooms = PointCloud { colors: Some(room.colors.clone().unwrap().repeat(copies)), ..PointCloud::default() };
+    let mut voxel_from_point = Vec::new();
+    for copy in 0..copies {
+        let [x, y] = place(copy);
+        rooms.positions.extend(room.positions.iter().map(|p| [p[0] + x, p[1] + y, p[2]]));
+        let first = (copy * saved.coords.len()) as i32;
+        voxel_from_point.extend(saved.voxel_from_point.iter().map(|&voxel| if voxel < 0 { -1 } else { voxel + first }));
+    }
+    let labels: Vec<i32> = column("label").into_iter().map(|label| label as i32).collect();
+    let fields =
+        [Field::new("label", labels), Field::new("score", column("score")), Field::new("margin", column("margin"))];
+    rooms.write_ply(&to.join("labelled.ply"), &fields).unwrap();
+    let lifted = saved.lifted_label.clone().unwrap().repeat(copies);
+    let (features, coords) = (saved.features.repeat(copies), saved.coords.repeat(copies));
+    saved::write(&to.join("features.safetensors"), &saved.about, &features, &coords, &voxel_from_point, &lifted)
+        .unwrap();
+    (folder, to)
+}
+
 /// `geopurify view`, which ends with this.
 struct Served {
     child: Child,
@@ -63,7 +99,7 @@ struct Served {
 impl Served {
     fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_geopurify"))
-            .args([&["view", "-q", "--device", "cpu"], arguments].concat())
+            .args([&["view", "-q", "--device", "cpu"][..], arguments].concat())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -124,7 +160,6 @@ struct Browser {
     from: BufReader<ChildStdout>,
     session: String,
     next: u64,
-    events: VecDeque<Value>,
     /// Faults that the page told its console.
     faults: Vec<String>,
     _folder: TempDir,
@@ -161,17 +196,8 @@ impl Browser {
             .spawn()
             .unwrap();
         let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut browser = Self {
-            child,
-            to,
-            from,
-            session: String::new(),
-            next: 0,
-            events: VecDeque::new(),
-            faults: Vec::new(),
-            _folder: folder,
-            _one: one,
-        };
+        let mut browser =
+            Self { child, to, from, session: String::new(), next: 0, faults: Vec::new(), _folder: folder, _one: one };
         let targets = browser.call("Target.getTargets", &json!({}));
         let page = targets["targetInfos"].as_array().unwrap().iter().find(|target| target["type"] == "page").unwrap();
         let attached = browser.call("Target.attachToTarget", &json!({ "targetId": page["targetId"], "flatten": true }));
@@ -184,8 +210,13 @@ impl Browser {
         browser
     }
 
-    /// Calls a method and waits for its result.
+    /// Calls a method that must succeed.
     fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        self.try_call(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Calls a method and waits for its result.
+    fn try_call(&mut self, method: &str, parameters: &Value) -> Result<Value, Value> {
         self.next += 1;
         let mut message = json!({ "id": self.next, "method": method, "params": parameters });
         if !self.session.is_empty() {
@@ -198,8 +229,8 @@ impl Browser {
             assert_eq!(bytes.pop(), Some(0), "the browser ended");
             let message: Value = serde_json::from_slice(&bytes).unwrap();
             if message["id"] == self.next {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].clone();
+                let is_error = !message["error"].is_null();
+                return if is_error { Err(message["error"].clone()) } else { Ok(message["result"].clone()) };
             }
             let (params, kind) = (&message["params"], message["method"].as_str().unwrap_or_default());
             match kind {
@@ -210,7 +241,7 @@ impl Browser {
                 "Log.entryAdded" if params["entry"]["level"] == "error" => {
                     self.faults.push(params["entry"].to_string())
                 }
-                _ => self.events.push_back(message),
+                _ => {}
             }
         }
     }
@@ -227,10 +258,11 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
-    /// Waits until a script is true.
+    /// Waits until a script is true. While a page is loaded there is none that could be asked.
     fn wait(&mut self, script: &str) {
         let start = Instant::now();
-        while self.eval(script) != true {
+        let parameters = json!({ "expression": script, "returnByValue": true });
+        while !self.try_call("Runtime.evaluate", &parameters).is_ok_and(|found| found["result"]["value"] == true) {
             if start.elapsed() > PATIENCE {
                 let page = self.eval("document.body.innerText");
                 panic!("still not {script}; faults {:?}; the page says {page}", self.faults);
@@ -366,6 +398,7 @@ fn a_person_looks_asks_and_clicks() {
     browser.rest();
     assert_eq!(browser.eval("canvas.dataset.selected"), "1");
     let near = browser.eval(eye);
+    let chosen = browser.eval("location.hash").as_str().unwrap().to_owned();
     assert_ne!(before, near);
     // A click on its points does too.
     browser.eval("canvas.focus()");
@@ -374,16 +407,15 @@ fn a_person_looks_asks_and_clicks() {
     browser.key("f", 70);
     browser.rest();
     assert_ne!(browser.eval(eye), near);
-    browser.eval(&format!("location.hash = location.hash.replace(/eye=[^&]*/, 'eye={}')", near.as_str().unwrap()));
-    browser.wait("canvas.dataset.ready === 'true' && canvas.dataset.answer !== undefined");
+    browser.eval(&format!("delete canvas.dataset.ready; location.hash = {}", json!(chosen.replace("&object=1", ""))));
     browser.rest();
     let around = [(0.0, 0.0), (20.0, 20.0), (-20.0, 20.0), (0.0, 45.0), (40.0, 0.0), (-40.0, 0.0), (0.0, -40.0)];
-    let chosen = around.into_iter().any(|(x, y)| {
+    let is_chosen = around.into_iter().any(|(x, y)| {
         browser.click(f64::from(WIDTH) / 2.0 + x, f64::from(HEIGHT) / 2.0 + y);
         std::thread::sleep(Duration::from_millis(400));
         browser.eval("Number(canvas.dataset.selected) > 0") == true
     });
-    assert!(chosen, "no click chose an object");
+    assert!(is_chosen, "no click chose an object");
     browser.rest();
     assert_eq!(browser.eval("document.querySelectorAll('#objects li.selected').length"), 1);
 
@@ -617,7 +649,7 @@ fn questions_have_limits_and_answers_a_form() {
     let num_points = NUM_POINTS as usize;
     assert_eq!(reply.len(), 4 + length + 3 * num_points);
     let object_of_point = &reply[4 + length..4 + length + 2 * num_points];
-    let in_first = object_of_point.as_chunks::<2>().0.iter().filter(|bytes| ***bytes == [1, 0]).count();
+    let in_first = object_of_point.as_chunks::<2>().0.iter().filter(|bytes| **bytes == [1, 0]).count();
     assert!(in_first as u64 >= about["objects"][0]["voxels"].as_u64().unwrap());
     // The command line finds the same places.
     let json = geopurify(&["query", text(&RESULTS.path().join("room")), "chair", "--json", "--device", "cpu"]);
@@ -713,4 +745,55 @@ fn the_server_outlives_tabs_and_broken_connections() {
     drop(browser);
     assert_eq!(served.get("/").0, 200);
     assert_eq!(served.post("/api/query", r#"{"scan":0,"words":"table"}"#).0, 200);
+}
+
+#[test]
+fn a_large_scan_shows_the_whole_first_and_serves_many_tabs() {
+    const COPIES: usize = 4;
+    const TABS: usize = 20;
+    const QUESTIONS: usize = 10;
+    let (_folder, results) = rooms(COPIES);
+    let served = Served::start(&[text(&results)]);
+    let (status, scan) = served.get("/api/scan?scan=0");
+    let scan: Value = serde_json::from_str(&scan).unwrap();
+    let num_points = COPIES * NUM_POINTS as usize;
+    assert_eq!((status, scan["points"].as_u64().unwrap() as usize), (200, num_points));
+    // The first cube fits into a megabyte and has points of all rooms.
+    let first = &scan["nodes"][0];
+    let (size, count) = (first[3].as_f64().unwrap(), first[6].as_u64().unwrap() as usize);
+    assert!(count > 5000 && count * 16 < 1_000_000, "{count} points");
+    let (_, head, places) = served.send(&format!(
+        "GET /api/points?scan=0&from=0&count={count} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        served.address()
+    ));
+    assert!(head.contains(&format!("content-length: {}", count * 16)), "{head}");
+    let at = |place: &[u8; 8], axis: usize| {
+        let number = u16::from_le_bytes([place[2 * axis], place[2 * axis + 1]]);
+        f64::from(number) / 65535.0 * size
+    };
+    let mut in_room = [0; COPIES];
+    for place in places[..count * 8].as_chunks::<8>().0 {
+        let room = usize::from(at(place, 0) > 10.5) + 2 * usize::from(at(place, 1) > 6.5);
+        in_room[room] += 1;
+    }
+    assert!(in_room.iter().all(|&points| points > count / 8), "{in_room:?}");
+
+    std::thread::scope(|threads| {
+        for tab in 0..TABS {
+            let served = &served;
+            threads.spawn(move || {
+                let (status, _) = served.get("/api/objects?scan=0");
+                assert_eq!(status, 200);
+                let word = ["chair", "table", "bed", "lamp"][tab % 4];
+                let (status, reply) = served.post("/api/query", &json!({ "scan": 0, "words": word }).to_string());
+                assert_eq!(status, 200);
+                let length = u32::from_le_bytes(reply[..4].try_into().unwrap()) as usize;
+                assert_eq!(reply.len(), 4 + length + 3 * num_points);
+            });
+        }
+    });
+    for question in 0..QUESTIONS {
+        let body = json!({ "scan": 0, "words": format!("chair number {question}") });
+        assert_eq!(served.post("/api/query", &body.to_string()).0, 200);
+    }
 }

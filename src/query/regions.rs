@@ -121,6 +121,19 @@ impl Surface {
         self
     }
 
+    /// Usual distance of the points from each other: the median distance of a voxel from its fourth neighbour, less if
+    /// voxels hold several points. On a square grid that is the grid's. `None` unless neighbours are kept, and without
+    /// neighbours.
+    #[must_use]
+    pub fn spacing(&self) -> Option<f64> {
+        let rows = self.near.as_ref()?.sq_dist.chunks_exact(AROUND);
+        let mut fourth: Vec<f32> = rows.map(|row| row[4]).filter(|sq_dist| *sq_dist < f32::MAX).collect();
+        let middle = fourth.len() / 2;
+        let (_, median, _) = (!fourth.is_empty()).then(|| fourth.select_nth_unstable_by(middle, f32::total_cmp))?;
+        let points: f64 = self.extents.iter().map(|extent| extent.count).sum();
+        Some((f64::from(*median) * self.occupied.len() as f64 / points).sqrt())
+    }
+
     /// Finds connected groups of the voxels that are `found [V]`. `score [V]` is `level` or more for each of them.
     ///
     /// Voxels are connected if they are as near as neighbouring points of the scan are in both places. So neither
@@ -307,6 +320,20 @@ mod tests {
         }
         let sizes = |index: i32| found.region_of_voxel.iter().filter(|region| **region == index).count();
         assert!((0..).zip(&found.regions).all(|(index, region)| sizes(index) == region.num_voxels));
+    }
+
+    #[test]
+    fn the_spacing_of_a_grid_is_its_own() {
+        let points: Vec<[f64; 3]> =
+            (0..900).map(|i| [7e5 + f64::from(i % 30) * 0.5, f64::from(i / 30) * 0.5, 0.0]).collect();
+        let spacing =
+            |points: &[[f64; 3]], voxels: &[i32]| Surface::new(900, points, voxels).with_neighbors().spacing().unwrap();
+        assert!((spacing(&points, &each(900)) - 0.5).abs() < 1e-6);
+        // Four points in each voxel are half as far apart.
+        let four = spacing(&points.repeat(4), &each(900).repeat(4));
+        assert!((four - 0.25).abs() < 1e-6, "{four}");
+        assert_eq!(Surface::new(900, &points, &each(900)).spacing(), None);
+        assert_eq!(Surface::new(1, &points[..1], &[0]).with_neighbors().spacing(), None);
     }
 
     #[test]

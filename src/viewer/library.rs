@@ -165,8 +165,7 @@ impl Library {
 
 impl OpenScan {
     fn read(folder: &Path, name: &str, max_points: usize) -> Result<Self, ViewerError> {
-        let (mut scan, saved) = Scan::read(folder, name, max_points)?;
-        scan.surface = scan.surface.with_neighbors();
+        let (scan, saved) = Scan::read(folder, name, max_points)?;
         let (asker, objects) = (OnceLock::new(), OnceLock::new());
         Ok(Self { scan, folder: folder.to_path_buf(), saved: Mutex::new(Some(saved)), asker, objects })
     }

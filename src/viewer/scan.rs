@@ -93,12 +93,13 @@ impl Scan {
                 (label_of_voxel[voxel], score_of_voxel[voxel]) = (label[i], score[i]);
             }
         }
+        let surface = Surface::new(saved.coords.len(), scene.positions(), voxel).with_neighbors();
         let scan = Self {
             name: name.to_owned(),
             origin: scene.origin(),
             up: up.normalize_or(DVec3::Z).to_array(),
             unit: unit_of(folder, &scene).map(|unit| unit.symbol()),
-            spacing: scene.cloud.spacing().unwrap_or(0.0) * (num_all as f64 / points.len().max(1) as f64).sqrt(),
+            spacing: surface.spacing().unwrap_or(0.0) * (num_all as f64 / points.len().max(1) as f64).sqrt(),
             bounds: box_of(&points, 0.0),
             focus: box_of(&points, STRAYS),
             has_colors: scene.colors().is_some(),
@@ -110,7 +111,7 @@ impl Scan {
             colors,
             lifted: packed,
             voxel: order().map(|i| voxel[i]).collect(),
-            surface: Surface::new(saved.coords.len(), scene.positions(), voxel),
+            surface,
             label_of_voxel,
             score_of_voxel,
             tree: Octree { order: Vec::new(), nodes: std::mem::take(&mut tree.nodes) },

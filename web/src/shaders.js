@@ -28,7 +28,7 @@ void main() {
   vec4 seen = modelViewMatrix * vec4(place.xyz, 1.0);
   gl_Position = projectionMatrix * seen;
   float depth = max(-seen.z, 1e-9);
-  gl_PointSize = clamp(max(spacing * focal / depth * 1.35, least) * scale, 1.0, 64.0);
+  gl_PointSize = clamp(max(spacing * focal / depth * 1.9, least) * scale, 1.0, 64.0);
   float label = named.x + 256.0 * named.y;
   bool left = mode == 2 && gl_Position.x / gl_Position.w * 0.5 + 0.5 < split;
   if (left) label = before.x;

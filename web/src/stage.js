@@ -177,7 +177,7 @@ export class Stage {
     const flat = axes.filter((axis) => Math.abs(axis.dot(this.up)) < 0.6);
     const [a, b] = flat.length === 2 ? flat : [axes[0], axes[1]];
     const [short, long] = size.dot(a) < size.dot(b) ? [a, b] : [b, a];
-    const side = short.clone().multiplyScalar(-0.75).addScaledVector(long, 0.35).addScaledVector(this.up, 0.8).normalize();
+    const side = short.clone().multiplyScalar(-0.75).addScaledVector(long, 0.3).addScaledVector(this.up, 1.15).normalize();
     this.lookAt(this.focus, { side, instant });
   }
 
