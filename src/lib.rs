@@ -38,6 +38,7 @@
 //! | use the label sets of benchmarks, and labels in files | [`labels`] |
 //! | train a student | [`distill`]; [`training`] has the checkpoints, logs and the optimizer |
 //! | measure labels against the truth | [`eval`] |
+//! | show results in the browser | [`viewer`] |
 //! | read checkpoints, and install weights in the store | [`weights`] |
 //! | read, resample and draw pictures | [`images`] |
 //! | choose a device, launch WGSL shaders | [`gpu`] |
@@ -63,10 +64,12 @@
 //! | `las` | scans as LAS, LAZ and COPC |
 //! | `e57` | scans as E57 |
 //! | `record3d` | Record3D recordings with compressed depth |
+//! | `viewer` | [`viewer`]: results in the browser; includes `session` |
 //!
 #![cfg_attr(not(feature = "session"), doc = "[`Session`]: #cargo-features")]
 #![cfg_attr(not(feature = "session"), doc = "[`Scene`]: #cargo-features")]
 #![cfg_attr(not(feature = "session"), doc = "[`eval`]: #cargo-features")]
+#![cfg_attr(not(feature = "viewer"), doc = "[`viewer`]: #cargo-features")]
 #![cfg_attr(not(feature = "train"), doc = "[`distill`]: #cargo-features")]
 #![cfg_attr(not(feature = "train"), doc = "[`training`]: #cargo-features")]
 #![cfg_attr(not(feature = "lab"), doc = "[`synth`]: #cargo-features")]
@@ -118,6 +121,8 @@ pub mod stages;
 pub mod synth;
 #[cfg(feature = "train")]
 pub mod training;
+#[cfg(feature = "viewer")]
+pub mod viewer;
 pub mod views;
 pub mod weights;
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+#[cfg(feature = "viewer")]
+use clap::Parser as _;
 
 use super::labelling::{LabellingArgs, without_prefix};
 use super::outputs::check_writable;
@@ -18,6 +20,8 @@ use super::words::words;
 use crate::cloud::recognise;
 use crate::counted::counted;
 use crate::files::is_full;
+#[cfg(feature = "viewer")]
+use crate::gpu::DeviceSelection;
 use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
 use crate::labels::{Preset, asprs_class};
@@ -222,6 +226,22 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
         eprintln!("{} of {} failed: {}", failed.len(), jobs.len(), plain(&failed.join(", ")));
     }
     Ok(ExitCode::FAILURE)
+}
+
+/// Labels a scan or a recording as `infer` does without options. Returns the folder of the results; `None` if that
+/// failed.
+#[cfg(feature = "viewer")]
+pub(super) fn usual(scan: &Path, device: DeviceSelection) -> Result<Option<PathBuf>> {
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        infer: InferArgs,
+    }
+    let mut alone =
+        Alone::try_parse_from([std::ffi::OsStr::new("infer"), std::ffi::OsStr::new("--"), scan.as_os_str()])?;
+    alone.infer.labelling.set_device(device);
+    let is_done = run(&alone.infer)? == ExitCode::SUCCESS;
+    Ok(is_done.then(|| beside(scan)))
 }
 
 /// Returns the scans and recordings to label, in order.

@@ -108,6 +108,12 @@ impl LabellingArgs {
         Networks { student, openscene, clip: self.clip.choice(), ..self.image.networks() }
     }
 
+    /// Takes the device of another command's option.
+    #[cfg(feature = "viewer")]
+    pub(super) fn set_device(&mut self, device: DeviceSelection) {
+        self.device = device;
+    }
+
     /// The networks that labelling needs.
     pub(super) fn needed(&self) -> Result<Vec<Network>> {
         self.image.check()?;

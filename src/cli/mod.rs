@@ -40,6 +40,8 @@ mod table;
 mod train;
 #[cfg(feature = "lab")]
 mod train_network;
+#[cfg(feature = "viewer")]
+mod view;
 mod viewing;
 mod weights;
 mod words;
@@ -68,6 +70,9 @@ enum Command {
     Segment(segment::SegmentArgs),
     /// Find things by text in a scan that `infer` has labelled
     Query(query::QueryArgs),
+    /// Look at a labelled scan in the browser, and ask it for words
+    #[cfg(feature = "viewer")]
+    View(Box<view::ViewArgs>),
     /// Train a student from scans and recordings, without labels
     #[cfg(feature = "train")]
     Train(Box<train::TrainArgs>),
@@ -155,6 +160,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Infer(args) => return infer::run(args),
         Command::Segment(args) => return segment::run(args),
         Command::Query(args) => query::run(args)?,
+        #[cfg(feature = "viewer")]
+        Command::View(args) => return view::run(args),
         #[cfg(feature = "lab")]
         Command::Train(args) if args.trains_network() => train_network::run(args)?,
         #[cfg(feature = "train")]

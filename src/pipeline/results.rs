@@ -287,7 +287,8 @@ impl<'a> Results<'a> {
         let path = folder.join(saved::FILE_NAME);
         let purified = &self.inferred.purified;
         let voxel_from_point = self.scene.for_all_points(purified.voxel_from_point.clone(), -1);
-        saved::write(&path, about, &purified.features, &purified.coords, &voxel_from_point)?;
+        let lifted = self.scene.for_all_points(self.inferred.lifted_label.clone(), -1);
+        saved::write(&path, about, &purified.features, &purified.coords, &voxel_from_point, &lifted)?;
         Ok(path)
     }
 }

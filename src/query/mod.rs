@@ -14,6 +14,9 @@ use crate::ops::matmul::{Form, matmul};
 use crate::ops::normalize_rows;
 use crate::ops::{OpError, ShapeCheck, float_tensor, float_values};
 
+/// Scores below the first quantile get the coldest colour, those above the second the hottest.
+const COLDEST: f64 = 0.05;
+const HOTTEST: f64 = 0.999;
 /// Rows of features per block on the device.
 const BLOCK_ROWS: usize = 1 << 15;
 
@@ -117,6 +120,15 @@ pub fn compare(features: &[f32], words: &Tensor<2>) -> Result<Comparison, OpErro
         }
     })?;
     Ok(comparison)
+}
+
+/// The scores that get the coldest and the hottest colour, and the largest score. Zeros without scores.
+#[must_use]
+pub fn heat_range(score: &[f32]) -> ([f32; 2], f32) {
+    let mut sorted = score.to_vec();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let at = |share: f64| sorted.get(((sorted.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(0.0);
+    ([at(COLDEST), at(HOTTEST)], at(1.0))
 }
 
 /// Computes cosines `[rows, K]` for blocks of rows and passes them to `take`, in order.

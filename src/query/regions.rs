@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 
-use crate::ops::knn::cpu::knn_between;
+use crate::ops::knn::cpu::{Neighbors, knn_between};
 use crate::ops::present;
 
 /// Neighbours of a voxel that may be linked to it.
 const NEIGHBORS: usize = 24;
+/// A voxel is its own first neighbour.
+const AROUND: usize = NEIGHBORS + 1;
 /// The neighbour whose distance says how dense the scan is in a place: a grid has eight around a point.
 const SPACING_NEIGHBOR: usize = 8;
 /// Distance up to which voxels are linked, as a multiple of that distance. It bridges single gaps.
@@ -30,11 +32,8 @@ pub struct Region {
 }
 
 /// Finds connected groups of the voxels that are `found [V]`. `score [V]` is `level` or more for each of them.
-/// `positions [N]` are the points; `voxel_from_point [N]` is -1 for points without a voxel.
-///
-/// Voxels are connected if they are as near as neighbouring points of the scan are in both places. So neither
-/// the size of the voxels nor a change of density cuts a surface to pieces. Groups are sorted by the sum of
-/// their scores above the level, largest first. Voxels without points are left out.
+/// `positions [N]` are the points; `voxel_from_point [N]` is -1 for points without a voxel. See
+/// [`Surface::regions`].
 #[must_use]
 pub fn regions(
     score: &[f32],
@@ -43,104 +42,177 @@ pub fn regions(
     positions: &[[f64; 3]],
     voxel_from_point: &[i32],
 ) -> Vec<Region> {
-    let (occupied, centers) = centers(score.len(), positions, voxel_from_point);
-    let wanted: Vec<usize> = (0..occupied.len()).filter(|&i| found[occupied[i]]).collect();
-    let groups = linked(&centers, &wanted);
-    let mut group_of = vec![usize::MAX; score.len()];
-    for (group, members) in groups.iter().enumerate() {
-        members.iter().for_each(|&i| group_of[occupied[i]] = group);
-    }
-    let groups: Vec<Vec<usize>> =
-        groups.into_iter().map(|members| members.into_iter().map(|i| occupied[i]).collect()).collect();
-    let mut found: Vec<(f64, Region, f64)> = groups
-        .iter()
-        .map(|members| {
-            let scores = || members.iter().map(|&voxel| score[voxel]);
-            let mean = scores().map(f64::from).sum::<f64>() / members.len() as f64;
-            let region = Region {
-                num_voxels: members.len(),
-                best: scores().fold(f32::NEG_INFINITY, f32::max),
-                mean: mean as f32,
-                center: [0.0; 3],
-                low: [f64::INFINITY; 3],
-                high: [f64::NEG_INFINITY; 3],
-            };
-            ((mean - f64::from(level)) * members.len() as f64, region, 0.0)
-        })
-        .collect();
-    for (position, &voxel) in positions.iter().zip(voxel_from_point) {
-        let Some(&group) = usize::try_from(voxel).ok().and_then(|voxel| group_of.get(voxel)) else { continue };
-        let Some((_, region, count)) = found.get_mut(group) else { continue };
-        *count += 1.0;
-        for (axis, &x) in position.iter().enumerate() {
-            // A running mean: sums of map coordinates would lose their last digits.
-            region.center[axis] += (x - region.center[axis]) / *count;
-            region.low[axis] = region.low[axis].min(x);
-            region.high[axis] = region.high[axis].max(x);
+    Surface::new(score.len(), positions, voxel_from_point).regions(score, found, level).regions
+}
+
+/// The voxels of a scan, and where their points are. It finds any number of regions.
+#[derive(Clone, Debug)]
+pub struct Surface {
+    num_voxels: usize,
+    /// Voxels with points, ascending.
+    occupied: Vec<usize>,
+    /// Mean of the points of each, relative to a corner of the scan.
+    centers: Vec<[f32; 3]>,
+    /// Where the points of each are.
+    extents: Vec<Extent>,
+    /// Neighbours of all occupied voxels, if they are kept.
+    near: Option<Neighbors<f32>>,
+}
+
+/// Where some points are.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    count: f64,
+    center: [f64; 3],
+    low: [f64; 3],
+    high: [f64; 3],
+}
+
+impl Extent {
+    const NONE: Self = Self { count: 0.0, center: [0.0; 3], low: [f64::INFINITY; 3], high: [f64::NEG_INFINITY; 3] };
+
+    /// Adds points. The mean is a running one: sums of map coordinates would lose their last digits.
+    fn add(&mut self, other: &Self) {
+        if other.count == 0.0 {
+            return;
+        }
+        self.count += other.count;
+        let share = other.count / self.count;
+        for axis in 0..3 {
+            self.center[axis] += (other.center[axis] - self.center[axis]) * share;
+            self.low[axis] = self.low[axis].min(other.low[axis]);
+            self.high[axis] = self.high[axis].max(other.high[axis]);
         }
     }
-    found.retain(|(_, _, count)| *count > 0.0);
-    found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.num_voxels.cmp(&a.1.num_voxels)));
-    found.into_iter().map(|(_, region, _)| region).collect()
 }
 
-/// Voxels with points, ascending, and the mean of the points of each, relative to a corner of the scan.
-fn centers(num_voxels: usize, positions: &[[f64; 3]], voxel_from_point: &[i32]) -> (Vec<usize>, Vec<[f32; 3]>) {
-    let points = || {
-        let voxels = voxel_from_point.iter().map(|&voxel| present(voxel, num_voxels));
-        positions.iter().zip(voxels).filter_map(|(p, voxel)| voxel.map(|voxel| (*p, voxel)))
-    };
-    let low = points().fold([f64::INFINITY; 3], |low, (p, _)| std::array::from_fn(|axis| low[axis].min(p[axis])));
-    let mut sums = vec![[0.0; 4]; num_voxels];
-    for (p, voxel) in points() {
-        let [x, y, z] = std::array::from_fn(|axis| p[axis] - low[axis]);
-        sums[voxel].iter_mut().zip([x, y, z, 1.0]).for_each(|(sum, value)| *sum += value);
+/// Regions, and the voxels of each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The regions.
+    pub regions: Vec<Region>,
+    /// `[V]`: index of the region of every voxel, -1 for none.
+    pub region_of_voxel: Vec<i32>,
+}
+
+impl Surface {
+    /// `positions [N]` are the points; `voxel_from_point [N]` is -1 for points without a voxel.
+    #[must_use]
+    pub fn new(num_voxels: usize, positions: &[[f64; 3]], voxel_from_point: &[i32]) -> Self {
+        let mut all = vec![Extent::NONE; num_voxels];
+        let mut low = [f64::INFINITY; 3];
+        for (&p, &voxel) in positions.iter().zip(voxel_from_point) {
+            let Some(voxel) = present(voxel, num_voxels) else { continue };
+            all[voxel].add(&Extent { count: 1.0, center: p, low: p, high: p });
+            low = std::array::from_fn(|axis| low[axis].min(p[axis]));
+        }
+        let with_points = all.into_iter().enumerate().filter(|(_, extent)| extent.count > 0.0);
+        let (occupied, extents): (Vec<usize>, Vec<Extent>) = with_points.unzip();
+        // Neighbours are searched among finite positions.
+        let finite = |x: f64, low: f64| ((x - low) as f32).min(f32::MAX);
+        let centers = extents.iter().map(|extent| std::array::from_fn(|axis| finite(extent.center[axis], low[axis])));
+        Self { num_voxels, centers: centers.collect(), occupied, extents, near: None }
     }
-    let with_points = sums.into_iter().enumerate().filter(|(_, [_, _, _, count])| *count > 0.0);
-    // Neighbours are searched among finite positions.
-    let finite = |sum: f64, count: f64| ((sum / count) as f32).min(f32::MAX);
-    with_points.map(|(voxel, [x, y, z, count])| (voxel, [x, y, z].map(|sum| finite(sum, count)))).unzip()
-}
 
-/// Groups of the positions `wanted` of `centers` that are linked to each other.
-fn linked(centers: &[[f32; 3]], wanted: &[usize]) -> Vec<Vec<usize>> {
-    let queries: Vec<[f32; 3]> = wanted.iter().map(|&i| centers[i]).collect();
-    // A position is its own first neighbour.
-    let around = NEIGHBORS + 1;
-    let near = knn_between(&queries, centers, around);
-    let mut wanted_at = vec![usize::MAX; centers.len()];
-    wanted.iter().enumerate().for_each(|(at, &i)| wanted_at[i] = at);
-    let reach: Vec<f32> = near
-        .sq_dist
-        .chunks_exact(around)
-        .map(|row| {
-            let known = row.iter().take(SPACING_NEIGHBOR + 1).filter(|sq| **sq < f32::MAX);
-            known.fold(0.0, |farthest, &sq| f32::max(farthest, sq)) * REACH * REACH
-        })
-        .collect();
-    // The root of a group is its first member. So the same scene gives the same groups.
-    let mut parent: Vec<usize> = (0..wanted.len()).collect();
-    let rows = near.index.chunks_exact(around).zip(near.sq_dist.chunks_exact(around));
-    for (at, (row, sq_dists)) in rows.enumerate() {
-        for (&other, &sq_dist) in row.iter().zip(sq_dists) {
-            let Some(other) = present(other, centers.len()).map(|other| wanted_at[other]) else { continue };
-            if other != usize::MAX && sq_dist <= reach[at].min(reach[other]) {
-                let (a, b) = (root(&mut parent, at), root(&mut parent, other));
-                parent[a.max(b)] = a.min(b);
+    /// The same surface, with the neighbours of all voxels kept. Every search for regions is faster then.
+    #[must_use]
+    pub fn with_neighbors(mut self) -> Self {
+        self.near = Some(knn_between(&self.centers, &self.centers, AROUND));
+        self
+    }
+
+    /// Usual distance of the points from each other: the median distance of a voxel from its fourth neighbour, less if
+    /// voxels hold several points. On a square grid that is the grid's. `None` unless neighbours are kept, and without
+    /// neighbours.
+    #[must_use]
+    pub fn spacing(&self) -> Option<f64> {
+        let rows = self.near.as_ref()?.sq_dist.chunks_exact(AROUND);
+        let mut fourth: Vec<f32> = rows.map(|row| row[4]).filter(|sq_dist| *sq_dist < f32::MAX).collect();
+        let middle = fourth.len() / 2;
+        let (_, median, _) = (!fourth.is_empty()).then(|| fourth.select_nth_unstable_by(middle, f32::total_cmp))?;
+        let points: f64 = self.extents.iter().map(|extent| extent.count).sum();
+        Some((f64::from(*median) * self.occupied.len() as f64 / points).sqrt())
+    }
+
+    /// Finds connected groups of the voxels that are `found [V]`. `score [V]` is `level` or more for each of them.
+    ///
+    /// Voxels are connected if they are as near as neighbouring points of the scan are in both places. So neither
+    /// the size of the voxels nor a change of density cuts a surface to pieces. Groups are sorted by the sum of
+    /// their scores above the level, largest first. Voxels without points are left out.
+    #[must_use]
+    pub fn regions(&self, score: &[f32], found: &[bool], level: f32) -> Found {
+        let wanted: Vec<usize> = (0..self.occupied.len()).filter(|&i| found[self.occupied[i]]).collect();
+        let mut groups: Vec<(f64, Region, Vec<usize>)> = self
+            .linked(&wanted)
+            .into_iter()
+            .map(|members| {
+                let scores = || members.iter().map(|&i| score[self.occupied[i]]);
+                let mean = scores().map(f64::from).sum::<f64>() / members.len() as f64;
+                let mut extent = Extent::NONE;
+                members.iter().for_each(|&i| extent.add(&self.extents[i]));
+                let region = Region {
+                    num_voxels: members.len(),
+                    best: scores().fold(f32::NEG_INFINITY, f32::max),
+                    mean: mean as f32,
+                    center: extent.center,
+                    low: extent.low,
+                    high: extent.high,
+                };
+                ((mean - f64::from(level)) * members.len() as f64, region, members)
+            })
+            .collect();
+        groups.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.num_voxels.cmp(&a.1.num_voxels)));
+        let mut found = Found { regions: Vec::with_capacity(groups.len()), region_of_voxel: vec![-1; self.num_voxels] };
+        for (index, (_, region, members)) in (0..).zip(groups) {
+            members.iter().for_each(|&i| found.region_of_voxel[self.occupied[i]] = index);
+            found.regions.push(region);
+        }
+        found
+    }
+
+    /// Groups of the occupied voxels `wanted` that are linked to each other.
+    fn linked(&self, wanted: &[usize]) -> Vec<Vec<usize>> {
+        let queries: Vec<[f32; 3]> = wanted.iter().map(|&i| self.centers[i]).collect();
+        let own = self.near.is_none().then(|| knn_between(&queries, &self.centers, AROUND));
+        let row = |at: usize| {
+            let (near, row) = match (&self.near, &own) {
+                (Some(near), _) => (near, wanted[at]),
+                (None, own) => (own.as_ref()?, at),
+            };
+            let row = row * AROUND..(row + 1) * AROUND;
+            Some((&near.index[row.clone()], &near.sq_dist[row]))
+        };
+        let mut wanted_at = vec![usize::MAX; self.centers.len()];
+        wanted.iter().enumerate().for_each(|(at, &i)| wanted_at[i] = at);
+        let reach_of = |at: usize| {
+            let (_, sq_dist) = row(at)?;
+            let known = sq_dist.iter().take(SPACING_NEIGHBOR + 1).filter(|sq| **sq < f32::MAX);
+            Some(known.fold(0.0, |farthest, &sq| f32::max(farthest, sq)) * REACH * REACH)
+        };
+        let reach: Vec<f32> = (0..wanted.len()).map(|at| reach_of(at).unwrap_or(0.0)).collect();
+        // The root of a group is its first member. So the same scene gives the same groups.
+        let mut parent: Vec<usize> = (0..wanted.len()).collect();
+        for (at, (index, sq_dists)) in (0..wanted.len()).filter_map(|at| Some((at, row(at)?))) {
+            for (&other, &sq_dist) in index.iter().zip(sq_dists) {
+                let Some(other) = present(other, self.centers.len()).map(|other| wanted_at[other]) else { continue };
+                if other != usize::MAX && sq_dist <= reach[at].min(reach[other]) {
+                    let (a, b) = (root(&mut parent, at), root(&mut parent, other));
+                    parent[a.max(b)] = a.min(b);
+                }
             }
         }
-    }
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut group_of = vec![usize::MAX; wanted.len()];
-    for at in 0..wanted.len() {
-        let first = root(&mut parent, at);
-        if first == at {
-            group_of[at] = groups.len();
-            groups.push(Vec::new());
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut group_of = vec![usize::MAX; wanted.len()];
+        for at in 0..wanted.len() {
+            let first = root(&mut parent, at);
+            if first == at {
+                group_of[at] = groups.len();
+                groups.push(Vec::new());
+            }
+            groups[group_of[first]].push(wanted[at]);
         }
-        groups[group_of[first]].push(wanted[at]);
+        groups
     }
-    groups
 }
 
 /// The root of `at`, with the way to it halved.
@@ -231,6 +303,37 @@ mod tests {
         voxels.push(-1);
         let found = found(&vec![1.0; points.len() - 1], 0.5, &points, &voxels);
         assert_eq!(found.iter().map(|region| region.num_voxels).collect::<Vec<_>>(), [900, 1]);
+    }
+
+    #[test]
+    fn kept_neighbours_change_nothing() {
+        let points = scattered(60, 0.02);
+        let mut random = SplitMix64::new(5);
+        let score: Vec<f32> = points.iter().map(|_| random.unit() as f32).collect();
+        let is_found: Vec<bool> = score.iter().map(|&score| score > 0.4).collect();
+        let surface = Surface::new(points.len(), &points, &each(points.len()));
+        let found = surface.regions(&score, &is_found, 0.4);
+        assert!(found.regions.len() > 1);
+        assert_eq!(surface.with_neighbors().regions(&score, &is_found, 0.4), found);
+        for (voxel, &region) in found.region_of_voxel.iter().enumerate() {
+            assert_eq!(region >= 0, is_found[voxel], "voxel {voxel}");
+        }
+        let sizes = |index: i32| found.region_of_voxel.iter().filter(|region| **region == index).count();
+        assert!((0..).zip(&found.regions).all(|(index, region)| sizes(index) == region.num_voxels));
+    }
+
+    #[test]
+    fn the_spacing_of_a_grid_is_its_own() {
+        let points: Vec<[f64; 3]> =
+            (0..900).map(|i| [7e5 + f64::from(i % 30) * 0.5, f64::from(i / 30) * 0.5, 0.0]).collect();
+        let spacing =
+            |points: &[[f64; 3]], voxels: &[i32]| Surface::new(900, points, voxels).with_neighbors().spacing().unwrap();
+        assert!((spacing(&points, &each(900)) - 0.5).abs() < 1e-6);
+        // Four points in each voxel are half as far apart.
+        let four = spacing(&points.repeat(4), &each(900).repeat(4));
+        assert!((four - 0.25).abs() < 1e-6, "{four}");
+        assert_eq!(Surface::new(900, &points, &each(900)).spacing(), None);
+        assert_eq!(Surface::new(1, &points[..1], &[0]).with_neighbors().spacing(), None);
     }
 
     #[test]

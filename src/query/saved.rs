@@ -12,6 +12,8 @@ use crate::weights::{Dtype, SafetensorsFile, SafetensorsWriter, TensorSpec, Weig
 pub const FILE_NAME: &str = "features.safetensors";
 /// Key of the description among the file's metadata.
 const ABOUT: &str = "geopurify";
+/// Name of the tensor with the labels before purification.
+const LIFTED: &str = "lifted_label";
 /// Values converted per block.
 const BLOCK_VALUES: usize = 1 << 20;
 
@@ -83,10 +85,13 @@ pub struct Saved {
     pub coords: Vec<[i32; 3]>,
     /// `[N]`: voxel of every point of the scan, -1 for points without a position.
     pub voxel_from_point: Vec<i32>,
+    /// `[N]`: label of every point before purification, -1 for none. `None` in files of earlier versions.
+    pub lifted_label: Option<Vec<i32>>,
 }
 
-/// Writes `features [V, C]` as 16-bit floats, `voxel_coords [V, 3]` and `voxel_from_point [N]`. The file is
-/// written completely or not at all, and holds its own hash.
+/// Writes `features [V, C]` as 16-bit floats, `voxel_coords [V, 3]`, `voxel_from_point [N]` and
+/// `lifted_label [N]`, the labels before purification. The file is written completely or not at all, and holds
+/// its own hash.
 ///
 /// # Errors
 /// [`SavedError::Weights`].
@@ -96,11 +101,13 @@ pub fn write(
     features: &[f32],
     coords: &[[i32; 3]],
     voxel_from_point: &[i32],
+    lifted_label: &[i32],
 ) -> Result<(), SavedError> {
     let num_channels = features.len() / coords.len().max(1);
     let specs = [
         TensorSpec::new("voxel_coords", Dtype::I32, [coords.len(), 3]),
         TensorSpec::new("voxel_from_point", Dtype::I32, [voxel_from_point.len()]),
+        TensorSpec::new(LIFTED, Dtype::I32, [lifted_label.len()]),
         TensorSpec::new("features", Dtype::F16, [coords.len(), num_channels]),
     ];
     let text = serde_json::to_string(about)
@@ -115,6 +122,7 @@ pub fn write(
     let mut file = SafetensorsWriter::create_sealed(path, &specs, &metadata)?;
     file.write_i32(coords.as_flattened())?;
     file.write_i32(voxel_from_point)?;
+    file.write_i32(lifted_label)?;
     for values in features.chunks(BLOCK_VALUES) {
         file.write_f32(values)?;
     }
@@ -154,11 +162,16 @@ impl Saved {
         if let Some(voxel) = voxel_from_point.iter().find(|&&voxel| voxel < -1 || voxel >= num_voxels as i32) {
             return Err(wrong(format!("'voxel_from_point' holds {voxel}, expected -1 to {}", num_voxels as i64 - 1)));
         }
+        let lifted_label = file.names().iter().any(|name| name == LIFTED).then(|| integers(LIFTED)).transpose()?;
+        if let Some(labels) = lifted_label.as_ref().filter(|labels| labels.len() != voxel_from_point.len()) {
+            let (labels, points) = (labels.len(), voxel_from_point.len());
+            return Err(wrong(format!("'{LIFTED}' has {labels} values, expected one for each of {points} points")));
+        }
         let values = features.to_f32()?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(features.not_finite(at / num_channels, values[at]).into());
         }
-        Ok(Self { about, features: values, num_channels, coords: coords.to_vec(), voxel_from_point })
+        Ok(Self { about, features: values, num_channels, coords: coords.to_vec(), voxel_from_point, lifted_label })
     }
 }
 
@@ -202,13 +215,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
         let features = [0.5, -1.0, 0.25, 2.0, 0.333_333, 7.0];
-        write(&path, &about(), &features, &[[0, 0, 0], [3, 1, 2]], &[1, 0, -1, 1]).unwrap();
+        write(&path, &about(), &features, &[[0, 0, 0], [3, 1, 2]], &[1, 0, -1, 1], &[0, 1, -1, 1]).unwrap();
         let saved = Saved::read(&path).unwrap();
         assert_eq!((saved.about.clone(), saved.num_channels), (about(), 3));
         let metadata = SafetensorsFile::open(&path).unwrap().metadata().cloned().unwrap();
         assert_eq!((&*metadata["origin"], &*metadata["voxel_edge"]), ("1.5 -2 0", "0.02"));
         assert_eq!(metadata["voxel_axes"], "1 0 0 0 1 0 0 0 1");
         assert_eq!((saved.coords, saved.voxel_from_point), (vec![[0, 0, 0], [3, 1, 2]], vec![1, 0, -1, 1]));
+        assert_eq!(saved.lifted_label, Some(vec![0, 1, -1, 1]));
         assert!(saved.features.iter().zip(features).all(|(a, b)| (a - b).abs() < 2e-4));
     }
 
@@ -217,13 +231,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
         let coords = [[0, 0, 0], [3, 1, 2]];
-        write(&path, &about(), &[0.5, 1.0, 0.25, f32::NAN], &coords, &[1, 0]).unwrap();
+        write(&path, &about(), &[0.5, 1.0, 0.25, f32::NAN], &coords, &[1, 0], &[0, 0]).unwrap();
         let error = Saved::read(&path).unwrap_err().to_string();
         assert!(error.contains("'features', row 1: the value is NaN"), "{error}");
-        write(&path, &About { voxel_size: 0.0, ..about() }, &[0.5, 1.0], &coords, &[1, 0]).unwrap();
+        write(&path, &About { voxel_size: 0.0, ..about() }, &[0.5, 1.0], &coords, &[1, 0], &[0, 0]).unwrap();
         let error = Saved::read(&path).unwrap_err().to_string();
         assert!(error.contains("a voxel size of 0"), "{error}");
-        write(&path, &about(), &[0.5, 1.0], &coords, &[1, 0]).unwrap();
+        write(&path, &about(), &[0.5, 1.0], &coords, &[1, 0], &[0, 0]).unwrap();
         let honest = std::fs::read(&path).unwrap();
         for at in (0..honest.len()).step_by(7) {
             let mut bytes = honest.clone();
@@ -239,7 +253,10 @@ mod tests {
     fn what_is_no_such_file_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
-        write(&path, &about(), &[1.0, 2.0], &[[0, 0, 0]], &[0, 3]).unwrap();
+        write(&path, &about(), &[1.0, 2.0], &[[0, 0, 0]], &[0, 0], &[7]).unwrap();
+        let error = Saved::read(&path).unwrap_err().to_string();
+        assert!(error.contains("'lifted_label' has 1 values, expected one for each of 2 points"), "{error}");
+        write(&path, &about(), &[1.0, 2.0], &[[0, 0, 0]], &[0, 3], &[0, 0]).unwrap();
         let error = Saved::read(&path).unwrap_err().to_string();
         assert!(error.contains("features.safetensors") && error.contains("holds 3"), "{error}");
         SafetensorsWriter::create(&path, &[], &BTreeMap::new()).unwrap().finish().unwrap();

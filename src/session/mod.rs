@@ -1,6 +1,7 @@
 //! A session: a device and its networks. It labels scans and pictures, answers queries, encodes and purifies.
 //! The crate's front page has an example.
 
+mod asker;
 mod beside;
 mod encoders;
 mod error;
@@ -23,14 +24,17 @@ mod text;
 
 use std::path::Path;
 
+use asker::OpenAsker;
 use glam::DVec3;
 
 use crate::gpu::{DeviceSelection, Selected, select};
 use crate::pipeline::{Compat, EncodeOptions, Encoding, Scene, encode, voxel_size_for_training};
 use crate::purify::{self, FeatureSource, Purified};
+use crate::query::saved::Saved;
 use crate::stages::StageTimer;
 use crate::views::virtual_cameras::{Options, virtual_cameras};
 
+pub use asker::{Asker, VoxelAnswer, VoxelLabels};
 pub use beside::{SCAN_EXTENSIONS, holds_only_results, is_results, recording_of, split_of};
 pub use error::SessionError;
 pub use image_model::{ImageModelKind, LoadedImageModel, OpenImageModel, UnknownImageModel};
@@ -46,7 +50,7 @@ pub use parts::{part_in, part_of};
 pub use pictures::{PictureFiles, PictureOptions, SegmentedPicture, Segmenter};
 pub use placed::{Placed, ViewSource};
 pub use plan::Plan;
-pub use question::Answer;
+pub use question::{Answer, unit_of};
 pub use scenes::scenes_at;
 pub use source::{Opened, Source, ViewSettings, stem};
 pub use source_list::find_sources;
@@ -155,6 +159,15 @@ impl Session {
         timer: &mut StageTimer<'_>,
     ) -> Result<Answer, SessionError> {
         question::ask(&self.device, &self.networks, folder, question, level, timer)
+    }
+
+    /// Opens `saved` features of `folder` for any number of questions.
+    ///
+    /// # Errors
+    /// [`SessionError::OtherWeights`] if the features were made with other weights, [`SessionError::Store`] if
+    /// weights are missing, and errors of loading.
+    pub fn asker(&self, folder: &Path, saved: Saved) -> Result<Asker, SessionError> {
+        OpenAsker::open(&self.networks, folder, saved)?.load(&self.device.device)
     }
 
     /// Encodes a scan by Sonata. `voxel` is the edge of a voxel in the scan's unit, 2 cm by default. `up` is

@@ -1,32 +1,21 @@
 //! Queries in a labelled scan.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use burn::prelude::Tensor;
 use glam::DVec3;
 
 use super::SessionError;
-use super::labeller::{Words, note_of_unknown};
-use super::networks::{Network, Networks, OpenText};
-use super::text::TextModel;
+use super::asker::{OpenAsker, VoxelAnswer, single_spaced};
+use super::networks::Networks;
 use crate::cloud::{Field, PointCloud, Unit};
 use crate::gpu::Selected;
 use crate::images::draw::heat_color;
 use crate::images::write_png;
-use crate::ops::float_values;
 use crate::pipeline::{HeatViews, PipelineError, SQUARE_METRES, SUMMARY_FILE, Scene};
-use crate::query::regions::{Region, regions, usual_level};
+use crate::query::heat_range;
+use crate::query::regions::{Region, regions};
 use crate::query::saved::{FILE_NAME, Saved};
-use crate::query::{Comparison, compare};
 use crate::stages::StageTimer;
-
-/// Scores below the first quantile get the coldest colour, those above the second the hottest.
-const COLDEST: f64 = 0.05;
-const HOTTEST: f64 = 0.999;
-/// Least cosine of two words of one meaning, such as sofa and couch. Such words do not compete.
-const SAME_MEANING: f32 = 0.9;
-/// Least number of voxels that make a place.
-const FEW_VOXELS: usize = 8;
 
 /// Places of an object in a scan.
 pub struct Answer {
@@ -57,57 +46,6 @@ pub struct Answer {
     views: HeatViews,
 }
 
-/// Voxels that answer a question.
-struct Found {
-    /// `[V]`: true for the voxels.
-    is_found: Vec<bool>,
-    level: f32,
-    nearest: bool,
-}
-
-impl Found {
-    /// Takes the voxels that are nearer to the question than to the other words. If there are none, or if a
-    /// level is given, it takes those with a cosine of that level, by default [`usual_level`].
-    fn new(comparison: &Comparison, level: Option<f32>) -> Self {
-        let Comparison { score, margin } = comparison;
-        let is_nearest: Vec<bool> = margin.iter().map(|&margin| margin > 0.0).collect();
-        if level.is_none() && is_nearest.iter().filter(|nearest| **nearest).count() >= FEW_VOXELS {
-            let scores = score.iter().zip(&is_nearest).filter(|(_, nearest)| **nearest).map(|(&score, _)| score);
-            return Self { level: scores.fold(f32::INFINITY, f32::min), is_found: is_nearest, nearest: true };
-        }
-        let level = level.unwrap_or_else(|| usual_level(score));
-        Self { is_found: score.iter().map(|&score| score >= level).collect(), level, nearest: false }
-    }
-}
-
-/// Embeds a question and the words that compete with it, in this order. Returns these words too.
-fn embed(encoder: &TextModel, question: &str, words: &[String]) -> Result<(Tensor<2>, Vec<String>), SessionError> {
-    let usual = Words::new([question]).background;
-    let mut others: Vec<String> = Vec::new();
-    for word in words.iter().chain(&usual) {
-        // A question may be a word of the labelling, or say more: "red sofa".
-        let is_within = word.split_whitespace().all(|part| question.split_whitespace().any(|own| own == part));
-        if !is_within && !others.contains(word) {
-            others.push(word.clone());
-        }
-    }
-    let others: Vec<String> = {
-        let unknown = encoder.unknown_words(&others);
-        others.iter().filter(|word| !unknown.contains(&word.as_str())).cloned().collect()
-    };
-    let asked = std::iter::once(question).chain(others.iter().map(String::as_str));
-    let labels: Vec<String> = asked.map(|word| encoder.prompt(word)).collect();
-    let rows = encoder.embed_labels(&labels)?;
-    let [_, num_channels] = rows.dims();
-    let values = float_values(rows.clone())?;
-    let cosine = |row: &[f32]| row.iter().zip(&values).map(|(a, b)| a * b).sum::<f32>();
-    let cosines: Vec<f32> = values.chunks_exact(num_channels.max(1)).map(cosine).collect();
-    let kept: Vec<usize> = (0..labels.len()).filter(|&row| row == 0 || cosines[row] < SAME_MEANING).collect();
-    let competing = kept[1..].iter().map(|&row| others[row - 1].clone()).collect();
-    let rows = Tensor::cat(kept.iter().map(|&row| rows.clone().slice_dim(0, row..row + 1)).collect(), 0);
-    Ok((rows, competing))
-}
-
 pub(super) fn ask(
     selected: &Selected,
     networks: &Networks,
@@ -116,7 +54,7 @@ pub(super) fn ask(
     level: Option<f32>,
     timer: &mut StageTimer<'_>,
 ) -> Result<Answer, SessionError> {
-    let question = question.split_whitespace().collect::<Vec<_>>().join(" ");
+    let question = single_spaced(question);
     if question.is_empty() {
         return Err(SessionError::NoQuestion);
     }
@@ -125,68 +63,48 @@ pub(super) fn ask(
         return Err(SessionError::NoResults { folder: results.to_path_buf() });
     }
     let saved = Saved::read(&features)?;
-    let mut networks = networks.clone();
-    let about = &saved.about;
-    let text = [Network::Clip, Network::LSeg].into_iter().find(|network| about.text == network.name());
-    let text = text.unwrap_or(Network::XDecoder);
-    let choice = networks.choice_mut(text);
-    if choice.weights.is_none() {
-        choice.weights = Some(PathBuf::from(&about.weights));
-        choice.config = choice.config.take().or_else(|| about.config.clone());
-    }
-    let opened = OpenText::open(&networks, text, saved.num_channels)?;
-    timer.lap("read features");
-
-    // For the same file that the run used, comparing the length is enough. Another file must be hashed.
-    let origin = opened.origin().clone();
-    let is_same_source = origin.source == about.weights && origin.bytes == about.weights_bytes;
-    let is_same = || Ok::<_, SessionError>(is_same_source || origin.sha256()? == about.weights_sha256);
-    // Reads and draws the scan while the words go through the model.
     let scan_path = results.join(&saved.about.scan);
     let up = DVec3::from_array(saved.about.up);
-    let mut notes = Vec::new();
-    let (text, (scene, views), is_same) = std::thread::scope(|threads| {
+    let opened = OpenAsker::open(networks, results, saved)?;
+    timer.lap("read features");
+
+    // Reads and draws the scan while the words go through the model.
+    let (asker, answer, scene, views) = std::thread::scope(|threads| {
         let scene = threads.spawn(|| {
             let scene = Scene::read(&scan_path)?;
             let views = HeatViews::new(&scene, up, &selected.device)?;
             Ok::<_, PipelineError>((scene, views))
         });
-        let is_same = threads.spawn(is_same);
-        let text = opened.load(&selected.device).and_then(|encoder| {
-            notes.extend(note_of_unknown(&encoder, std::slice::from_ref(&question)));
-            embed(&encoder, &question, &saved.about.words)
+        let answered = opened.load(&selected.device).and_then(|mut asker| {
+            let answer = asker.ask(&question, level)?;
+            Ok((asker, answer))
         });
         let scene = scene.join().map_err(|_| SessionError::Thread)?;
-        let is_same = is_same.join().map_err(|_| SessionError::Thread)?;
-        Ok::<_, SessionError>((text?, scene?, is_same?))
+        let ((asker, answer), (scene, views)) = (answered?, scene?);
+        Ok::<_, SessionError>((asker, answer, scene, views))
     })?;
-    if !is_same {
-        let (made_with, sha256) = (saved.about.weights, saved.about.weights_sha256);
-        return Err(SessionError::OtherWeights { features, made_with, sha256, given: origin.source });
-    }
+    let saved = asker.saved();
     if scene.cloud.len() != saved.voxel_from_point.len() {
         let (points, features) = (scene.cloud.len(), saved.voxel_from_point.len());
         return Err(SessionError::OtherScan { scan: scan_path, points, features });
     }
-    let (text, competing) = text;
-    let [_, words] = text.dims();
-    if words != saved.num_channels {
-        return Err(SessionError::OtherChannels { features, found: saved.num_channels, words });
-    }
-    timer.lap("embed words");
+    timer.lap("compare with words");
 
-    let comparison = compare(&saved.features, &text)?;
-    let Found { is_found, level, nearest } = Found::new(&comparison, level);
-    let Comparison { score, .. } = comparison;
+    let VoxelAnswer { question, known, competing, nearest, level, score, found: is_found, notes } = answer;
     let places = regions(&score, &is_found, level, &scene.cloud.positions, &saved.voxel_from_point);
-    timer.lap("score");
+    timer.lap("find places");
     let heat = Heat::new(&score);
     let voxels = || saved.voxel_from_point.iter().map(|&voxel| usize::try_from(voxel).ok());
     let found = voxels().map(|voxel| voxel.is_some_and(|voxel| is_found[voxel])).collect();
     let score = voxels().map(|voxel| voxel.map_or(f32::NAN, |voxel| score[voxel])).collect();
-    let known = notes.is_empty();
-    let unit = if has_metres(results) { scene.unit() } else { None };
+    let unit = unit_of(results, &scene);
     Ok(Answer { unit, question, known, competing, nearest, places, level, score, notes, found, heat, scene, views })
+}
+
+/// Unit of the coordinates of a labelled scan in the folder `results`; `None` if the labelling did not know it.
+#[must_use]
+pub fn unit_of(results: &Path, scene: &Scene) -> Option<Unit> {
+    if has_metres(results) { scene.unit() } else { None }
 }
 
 /// True unless the summary of the labelling says that the unit of the scan was unknown to it.
@@ -258,10 +176,8 @@ struct Heat {
 
 impl Heat {
     fn new(score: &[f32]) -> Self {
-        let mut sorted = score.to_vec();
-        sorted.sort_unstable_by(f32::total_cmp);
-        let at = |share: f64| sorted.get(((sorted.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(0.0);
-        Self { low: at(COLDEST), high: at(HOTTEST), best: at(1.0) }
+        let ([low, high], best) = heat_range(score);
+        Self { low, high, best }
     }
 
     fn color(&self, score: f32) -> [u8; 3] {
@@ -297,22 +213,6 @@ mod tests {
         assert_eq!(slug("椅子 или стул"), "椅子-или-стул");
         assert_eq!(slug("../.."), "question");
         assert!(slug(&"long ".repeat(100)).len() < 120);
-    }
-
-    #[test]
-    fn the_nearest_voxels_are_found_else_the_most_similar() {
-        // Nine tenths of the scan are the wall that was asked for: all of it is one answer.
-        let dominant = Comparison {
-            score: (0..100).map(|i| if i < 90 { 0.7 + 0.001 * (i % 7) as f32 } else { 0.2 }).collect(),
-            margin: (0..100).map(|i| if i < 90 { 0.3 } else { -0.4 }).collect(),
-        };
-        let found = Found::new(&dominant, None);
-        assert_eq!((found.is_found.iter().filter(|is| **is).count(), found.level, found.nearest), (90, 0.7, true));
-        assert_eq!(Found::new(&dominant, Some(0.7035)).is_found.iter().filter(|is| **is).count(), 38);
-        // Nothing is nearer to the question than to other words.
-        let absent = Comparison { margin: vec![-0.1; 100], ..dominant };
-        let found = Found::new(&absent, None);
-        assert!(!found.nearest && found.level > 0.7);
     }
 
     #[test]
