@@ -64,7 +64,7 @@ pub use homes::{HomeStyle, UnknownHomeStyle};
 use draw::Draw;
 use layout::{Home, RoomKind};
 use light::Light;
-use record::{Optics, View};
+use record::{Optics, Sensor, View};
 use scan::Point;
 use style::Style;
 
@@ -301,7 +301,8 @@ fn make(
     let poses = turn(&mut home, &mut light, &poses, &mut draw);
     let optics =
         assets.map(|_| Optics::new(poses.len(), Draw::new(settings.seed, &[split as u64, OPTICS, number as u64])));
-    let mut views = record::record(&home, &light, &poses, &lens, homes, optics.as_ref(), device, &mut draw)?;
+    let sensor = Sensor { lens: &lens, homes, optics: optics.as_ref() };
+    let mut views = record::record(&home, &light, &poses, sensor, device, &mut draw)?;
     let (mut points, area_of_class) =
         scan::scan(&home, &views, &poses, &lens, (settings.spacing, homes.reach), &mut draw);
     let ids = record::instance_ids(&home);

@@ -104,7 +104,17 @@ struct Hit {
     loss: f32,
 }
 
-/// Renders the views of `home` along `poses`, with the faults of `optics`.
+/// The camera that takes the pictures and measures depth.
+#[derive(Clone, Copy)]
+pub(super) struct Sensor<'a> {
+    pub lens: &'a Intrinsics,
+    /// What the style of homes says of it.
+    pub homes: &'a Traits,
+    /// Its faults; none for an ideal one.
+    pub optics: Option<&'a Optics>,
+}
+
+/// Renders the views of `home` along `poses`.
 ///
 /// # Errors
 /// [`SynthError::Render`] if the device fails.
@@ -112,9 +122,7 @@ pub(super) fn record(
     home: &Home,
     light: &Light,
     poses: &[Pose],
-    lens: &Intrinsics,
-    homes: &Traits,
-    optics: Option<&Optics>,
+    Sensor { lens, homes, optics }: Sensor<'_>,
     device: &Device,
     draw: &mut Draw,
 ) -> Result<Vec<View>, SynthError> {
