@@ -181,7 +181,7 @@ impl Evaluation {
 
     /// Folder of the report.
     #[must_use]
-    pub fn folder(&self) -> &Path {
+    pub fn output(&self) -> &Path {
         &self.settings.output
     }
 

@@ -55,10 +55,10 @@ impl Evaluation {
     /// # Errors
     /// [`EvaluationError::Busy`], [`EvaluationError::Lock`].
     pub fn lock(&self) -> Result<Lock, EvaluationError> {
-        let at = |source| EvaluationError::Lock { path: self.folder().to_path_buf(), source };
-        let lock = Lock::of_folder(self.folder()).map_err(at)?;
-        let lock = lock.ok_or_else(|| EvaluationError::Busy(self.folder().to_path_buf()))?;
-        remove_partials(self.folder(), Duration::ZERO).map_err(at)?;
+        let at = |source| EvaluationError::Lock { path: self.output().to_path_buf(), source };
+        let lock = Lock::of_folder(self.output()).map_err(at)?;
+        let lock = lock.ok_or_else(|| EvaluationError::Busy(self.output().to_path_buf()))?;
+        remove_partials(self.output(), Duration::ZERO).map_err(at)?;
         Ok(lock)
     }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use super::error::ReproduceError;
-use crate::eval::lists::SceneList;
 use crate::eval::scenes::{LabelledScene, find_scenes};
 use crate::labels::Preset;
 use crate::random::SplitMix64;
+use crate::session::lists::SceneList;
 use crate::session::{SessionError, Source, find_sources, split_of};
 use crate::views::Layout;
 
@@ -107,7 +107,7 @@ impl Scenes {
 
 /// Of scenes of ScanNet without parts, only those of its validation are measured. Other scenes stay.
 fn keep_validation(scenes: &mut Vec<LabelledScene>) {
-    let Some(list) = SceneList::named("scannet-val") else { return };
+    let Some(list) = SceneList::at(Path::new("scannet-val")) else { return };
     let names: Vec<&str> = list.scenes().collect();
     if scenes.iter().any(|scene| names.contains(&scene.name.as_str())) {
         scenes.retain(|scene| names.contains(&scene.name.as_str()));

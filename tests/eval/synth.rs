@@ -257,7 +257,7 @@ fn rooms_with_models_are_the_same_again_and_others_than_without() {
     let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let coarse = Settings { views: 16, size: [96, 72], spacing: 0.04, ..settings() };
     let make = |folder: &tempfile::TempDir, assets: Option<&Assets>| {
-        write_room(folder.path(), Split::Train, 1, &coarse, assets, &Device::flex())
+        write_room(folder.path(), Split::Train, 1, &coarse, assets, &Device::flex()).map_err(Box::new)
     };
     // Models are read anew for the second room.
     let made = [0, 1].map(|i| make(&folders[i], Some(&Assets::open(&samples, 0.9).unwrap())).unwrap());
@@ -277,7 +277,7 @@ fn rooms_with_models_are_the_same_again_and_others_than_without() {
     // A room of other furniture is not taken for the same.
     for (folder, assets) in [(&folders[0], None), (&folders[0], Some(Assets::open(&samples, 0.5).unwrap()))] {
         let refused = make(folder, assets.as_ref()).unwrap_err();
-        assert!(matches!(refused, SynthError::Differs { .. }), "{refused}");
+        assert!(matches!(*refused, SynthError::Differs { .. }), "{refused}");
     }
     let again = make(&folders[0], Some(&Assets::open(&samples, 0.9).unwrap())).unwrap();
     assert_eq!(again, Outcome::Kept(info.clone()));

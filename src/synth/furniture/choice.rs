@@ -271,7 +271,7 @@ mod tests {
     use crate::synth::assets::Assets;
     use crate::synth::draw::Draw;
     use crate::synth::style::Style;
-    use crate::synth::{Split, SynthError};
+    use crate::synth::{HomeStyle, Split, SynthError};
 
     fn samples() -> &'static Path {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/assets"))
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn models_are_of_their_class_and_size() {
         let assets = Assets::open(samples(), 1.0).unwrap();
-        let style = Style::new(3);
+        let style = Style::new(HomeStyle::Flat, 3);
         let mut s = Studio::new(&style, Draw::new(5, &[])).with_stock(Some(assets.stock(Split::Train)));
         for _ in 0..8 {
             let cases = [
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn without_assets_nothing_is_drawn_for_them() {
-        let style = Style::new(3);
+        let style = Style::new(HomeStyle::Flat, 3);
         let mut s = Studio::new(&style, Draw::new(5, &[]));
         assert!(set_chair(&mut s).is_none() && extras(&mut s, false).is_empty() && person(&mut s).is_none());
         assert_eq!(s.draw.seed(), Draw::new(5, &[]).seed());
@@ -348,7 +348,7 @@ mod tests {
         std::fs::write(folder.path().join("kenney/loungeSofa.glb"), b"glTF\x02\0\0\0nothing").unwrap();
         let assets = Assets::open(folder.path(), 1.0).unwrap();
         assert_eq!(assets.counts()[0], 1);
-        let style = Style::new(3);
+        let style = Style::new(HomeStyle::Flat, 3);
         let mut s = Studio::new(&style, Draw::new(5, &[])).with_stock(Some(assets.stock(Split::Train)));
         assert!(classes(&sofa(&mut s, 3.0)).contains(&nyu40::SOFA));
         let unread = assets.unreadable();
@@ -362,7 +362,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("kenney")).unwrap();
         let path = folder.path().join("kenney/cardboardBoxClosed.glb");
         let whole = std::fs::read(samples().join("kenney/cardboardBoxClosed.glb")).unwrap();
-        let style = Style::new(3);
+        let style = Style::new(HomeStyle::Flat, 3);
         let mut draw = Draw::new(1, &[]);
         let mut refused = 0;
         for _ in 0..150 {
