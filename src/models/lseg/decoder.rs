@@ -54,7 +54,21 @@ impl Fusion {
         })
     }
 
-    fn forward(&self, map: Tensor<4>, coarser: Option<Tensor<4>>) -> Result<Tensor<4>, OpError> {
+    /// Returns a map of twice `height` rows, of which the first `num_rows` are right. The maps that are joined may lack
+    /// rows that these do not need.
+    fn forward(
+        &self,
+        map: Tensor<4>,
+        coarser: Option<Tensor<4>>,
+        [num_rows, height]: [usize; 2],
+    ) -> Result<Tensor<4>, OpError> {
+        let [batch, _, width, _] = map.dims();
+        let num_read = rows_read(num_rows, height);
+        let first = |map: Tensor<4>, reach: usize| {
+            let [_, height, width, dim] = map.dims();
+            map.slice([0..batch, 0..height.min(num_read + reach), 0..width, 0..dim])
+        };
+        let (map, coarser) = (first(map, REACH_OF_MAP), coarser.map(|coarser| first(coarser, REACH_OF_MAP)));
         let joined = match (coarser, &self.joining) {
             (Some(coarser), Some(joining)) => coarser + joining.forward(map)?,
             _ => map,
@@ -62,10 +76,27 @@ impl Fusion {
         let map = self.unit.forward(joined)?;
         // The reference resamples first. A 1 × 1 convolution of means is the mean of the convolutions, and there are
         // four times fewer of them here.
-        let map = conv2d(map, &self.out_conv, 1, 0, Activation::None)?;
-        let [_, height, width, _] = map.dims();
+        let map = conv2d(first(map, 0), &self.out_conv, 1, 0, Activation::None)?;
+        let [_, num_made, _, dim] = map.dims();
+        let map = match num_made < height {
+            true => {
+                Tensor::cat(vec![map.clone(), Tensor::zeros([batch, height - num_made, width, dim], &map.device())], 1)
+            }
+            false => map,
+        };
         bilinear(map, [2 * height, 2 * width], Corners::Aligned)
     }
+}
+
+/// Rows of a fusion's maps below those that its result reads: four convolutions of 3 × 3 see a row further each.
+const REACH_OF_MAP: usize = 4;
+/// The convolution before a fusion sees one row more.
+const REACH_OF_LAYER: usize = REACH_OF_MAP + 1;
+
+/// Number of rows, of `height`, that the first `num_rows` of a map of twice the height are interpolated from.
+fn rows_read(num_rows: usize, height: usize) -> usize {
+    let last = num_rows.saturating_sub(1) * height.saturating_sub(1) / (2 * height).saturating_sub(1).max(1);
+    (last + 2).min(height)
 }
 
 /// The decoder `net.scratch.*`.
@@ -94,18 +125,25 @@ impl Decoder {
         })
     }
 
-    /// Joins maps `[B, h, w, C]`, finest first, to one of twice the size of the finest. `observe` receives
-    /// `layer_rn_1` to `layer_rn_4` and `path_4` to `path_1`.
+    /// Joins maps `[B, h, w, C]`, finest first, to one of twice the size of the finest, of which the first `num_rows`
+    /// are right: what lies under the picture is not computed to the end. `observe` receives `layer_rn_1` to
+    /// `layer_rn_4` and `path_4` to `path_1`.
     pub(super) fn forward(
         &self,
         maps: Vec<Tensor<4>>,
+        num_rows: usize,
         observe: &mut dyn FnMut(&str, Observed<'_>),
     ) -> Result<Tensor<4>, OpError> {
         let mut path: Option<Tensor<4>> = None;
         for (level, map) in maps.into_iter().enumerate().rev() {
+            let [batch, height, width, dim] = map.dims();
+            // Coarser maps take little time, so they are made whole.
+            let num_rows = if level == 0 { num_rows } else { 2 * height };
+            let num_read = height.min(rows_read(num_rows, height) + REACH_OF_LAYER);
+            let map = map.slice([0..batch, 0..num_read, 0..width, 0..dim]);
             let map = conv2d(map, &self.layers[level], 1, 1, Activation::None)?;
             observe(&format!("layer_rn_{}", level + 1), Observed::Map(&map));
-            let joined = self.fusions[level].forward(map, path.take())?;
+            let joined = self.fusions[level].forward(map, path.take(), [num_rows, height])?;
             observe(&format!("path_{}", level + 1), Observed::Map(&joined));
             path = Some(joined);
         }

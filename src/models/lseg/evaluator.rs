@@ -71,7 +71,7 @@ impl LSeg {
             .slice_assign([0..batch, 0..rows, 0..columns, 0..channels], enlarged);
         let pass = |mirrored: bool| {
             let turn = |x: Tensor<4>| if mirrored { x.flip([2]) } else { x };
-            let path = turn(self.path(turn(padded.clone()), &mut |_, _| ())?);
+            let path = turn(self.path(turn(padded.clone()), height, &mut |_, _| ())?);
             // The head and the norm go pixel by pixel: those of the picture alone are wanted.
             let path = path.slice([0..batch, 0..height, 0..width]);
             self.decoder.features(path, &mut |_, _| ())

@@ -151,12 +151,19 @@ impl LSeg {
         images: Tensor<4>,
         observe: &mut dyn FnMut(&str, Observed<'_>),
     ) -> Result<Tensor<4>, OpError> {
-        let path = self.path(images, observe)?;
+        let [_, height, ..] = images.dims();
+        let path = self.path(images, height / 2, observe)?;
         self.decoder.features(path, observe)
     }
 
-    /// Runs the network up to the map that the head reads: `[B, H / 2, W / 2, dpt.features]`.
-    fn path(&self, images: Tensor<4>, observe: &mut dyn FnMut(&str, Observed<'_>)) -> Result<Tensor<4>, OpError> {
+    /// Runs the network up to the map that the head reads: `[B, H / 2, W / 2, dpt.features]`, of which the first
+    /// `num_rows` are right.
+    fn path(
+        &self,
+        images: Tensor<4>,
+        num_rows: usize,
+        observe: &mut dyn FnMut(&str, Observed<'_>),
+    ) -> Result<Tensor<4>, OpError> {
         let [_, height, width, _] = images.dims();
         let divisor = self.config.size_divisibility;
         if height * width == 0 || !height.is_multiple_of(divisor) || !width.is_multiple_of(divisor) {
@@ -165,6 +172,6 @@ impl LSeg {
         }
         let taps = self.backbone.forward(images, observe)?;
         let maps = self.reassemble.forward(&taps, observe)?;
-        self.decoder.forward(maps, observe)
+        self.decoder.forward(maps, num_rows, observe)
     }
 }
