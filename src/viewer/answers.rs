@@ -12,7 +12,7 @@ use crate::session::{VoxelAnswer, VoxelLabels, Words};
 /// Most objects in an answer.
 const MOST_OBJECTS: usize = 1000;
 /// Fewer voxels with one label are no object.
-const FEW_VOXELS: usize = 8;
+const FEW_VOXELS: usize = 30;
 
 /// Objects of a scan, and which of them every voxel belongs to.
 struct Objects {

@@ -14,18 +14,20 @@ use super::library::Refusal;
 pub(super) type Reply = Response<Full<Bytes>>;
 
 /// Sent with every reply: nothing may be kept, framed or taken for another type.
-const ALWAYS: [(HeaderName, HeaderValue); 5] = [
-    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
-];
+fn always() -> [(HeaderName, HeaderValue); 5] {
+    [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    ]
+}
 
 pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
-    reply.headers_mut().extend(ALWAYS);
+    reply.headers_mut().extend(always());
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
 }
@@ -43,14 +45,18 @@ pub(super) fn error(status: StatusCode, sentence: &str) -> Reply {
     reply(status, "application/json", json!({ "error": sentence }).to_string())
 }
 
-impl From<Refusal> for Reply {
+impl From<Refusal> for Box<Reply> {
     fn from(refusal: Refusal) -> Self {
-        match refusal {
+        Self::new(match refusal {
             Refusal::NotFound => error(StatusCode::NOT_FOUND, "there is no such thing here"),
             Refusal::Question(sentence) => error(StatusCode::UNPROCESSABLE_ENTITY, &sentence),
             Refusal::Unable(sentence) => error(StatusCode::CONFLICT, &sentence),
-        }
+        })
     }
+}
+
+fn forbidden(sentence: &str) -> Box<Reply> {
+    Box::new(error(StatusCode::FORBIDDEN, sentence))
 }
 
 /// Who may ask.
@@ -63,27 +69,24 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Refuses a request that comes from another page or has no token.
-    pub(super) fn check(&self, method: &Method, query: &str, headers: &HeaderMap) -> Result<(), Reply> {
+    pub(super) fn check(&self, method: &Method, query: &str, headers: &HeaderMap) -> Result<(), Box<Reply>> {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
         // A name that a stranger's server answers could be pointed at this machine. Then the browser sends that name.
         if self.token.is_none() && !self.is_own_name(host) {
-            return Err(error(StatusCode::FORBIDDEN, "this server answers to its own address only"));
+            return Err(forbidden("this server answers to its own address only"));
         }
         if let Some(token) = &self.token
             && !is_same(parameter(query, "t").unwrap_or_default().as_bytes(), token.as_bytes())
         {
-            return Err(error(
-                StatusCode::FORBIDDEN,
-                "the token is missing: open the address that the program printed",
-            ));
+            return Err(forbidden("the token is missing: open the address that the program printed"));
         }
         if method == Method::POST {
             let is_foreign = text(header::ORIGIN).is_some_and(|origin| origin != format!("http://{host}"));
             // A form of another page cannot send this type without being asked first.
             let is_json = text(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
             if is_foreign || !is_json {
-                return Err(error(StatusCode::FORBIDDEN, "questions come from this server's own page only"));
+                return Err(forbidden("questions come from this server's own page only"));
             }
         }
         Ok(())

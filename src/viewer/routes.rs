@@ -48,7 +48,7 @@ struct Export {
 /// Answers a request.
 pub(super) fn answer(library: &Library, method: &Method, path: &str, query: &str, body: &[u8]) -> Reply {
     match ROUTES.iter().find(|(own, _)| *own == path) {
-        None => Refusal::NotFound.into(),
+        None => *Box::<Reply>::from(Refusal::NotFound),
         Some((_, own)) if own != method => {
             let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, "this is asked for in another way");
             reply
@@ -56,11 +56,11 @@ pub(super) fn answer(library: &Library, method: &Method, path: &str, query: &str
                 .insert(header::ALLOW, own.as_str().parse().unwrap_or(header::HeaderValue::from_static("")));
             reply
         }
-        Some(_) => routed(library, path, query, body).unwrap_or_else(|refusal| refusal),
+        Some(_) => routed(library, path, query, body).unwrap_or_else(|refusal| *refusal),
     }
 }
 
-fn routed(library: &Library, path: &str, query: &str, body: &[u8]) -> Result<Reply, Reply> {
+fn routed(library: &Library, path: &str, query: &str, body: &[u8]) -> Result<Reply, Box<Reply>> {
     let number = |name: &str| parameter(query, name).and_then(|text| text.parse::<usize>().ok());
     let index = || number("scan").ok_or(Refusal::NotFound);
     Ok(match path {
@@ -98,6 +98,7 @@ fn routed(library: &Library, path: &str, query: &str, body: &[u8]) -> Result<Rep
     })
 }
 
-fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
-    serde_json::from_slice(body).map_err(|cause| error(StatusCode::BAD_REQUEST, &format!("not a question: {cause}")))
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Reply>> {
+    serde_json::from_slice(body)
+        .map_err(|cause| Box::new(error(StatusCode::BAD_REQUEST, &format!("not a question: {cause}"))))
 }

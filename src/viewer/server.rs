@@ -116,7 +116,7 @@ async fn served(request: Request<Incoming>, guard: &Guard, library: Arc<Library>
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default().to_owned();
     if let Err(refused) = guard.check(&head.method, &query, &head.headers) {
-        return Ok(refused);
+        return Ok(*refused);
     }
     let Ok(body) = Limited::new(body, MOST_BODY).collect().await else {
         return Ok(error(StatusCode::PAYLOAD_TOO_LARGE, &format!("more than {MOST_BODY} bytes make no question")));
