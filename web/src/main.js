@@ -335,7 +335,7 @@ function makeClip() {
       input.value = pair[end];
       setClip();
     };
-    return make("label", {}, end ? "" : name, input);
+    return make("label", {}, make("span", { textContent: end ? "" : name }), input);
   }));
   $("clip-axes").replaceChildren(...rows);
 }
@@ -504,7 +504,7 @@ async function savePicture() {
 const KEYS = [
   ["/", "Words: one finds things, several are new labels"], ["Ctrl + Z", "Undo"], ["1 … 7", "Colours"], ["F", "Show all, or the chosen object"],
   ["W A S D, Q E", "Fly; with Shift faster"], ["[ ]", "Previous or next object"], ["B", "Boxes"], ["M", "Measure distance and height"],
-  ["C", "Cut the scan open"], ["+ −", "Point size"], ["L", "Labels and objects"], ["P", "Save a picture"], ["S with Ctrl", "Save the page as one file"], ["T", "Dark or light"],
+  ["C", "Cut the scan open"], ["+ −", "Point size"], ["L", "Labels and objects"], ["P", "Save a picture"], ["Ctrl + S", "Save the page as one file"], ["T", "Dark or light"],
   ["Esc", "Leave the tool, the object, the words"], ["Drag, right drag, wheel", "Turn, shift, zoom"], ["Click, double click", "Choose an object, go there"],
   ["One, two fingers", "Turn; shift and zoom"],
 ];
@@ -576,7 +576,6 @@ function listen() {
   });
   addEventListener("keyup", (event) => {
     stage.keys.delete(event.key === "Shift" ? "shift" : event.key.toLowerCase());
-    if (stage.keys.size === 0) saveState();
   });
   addEventListener("blur", () => stage.keys.clear());
 
@@ -605,8 +604,6 @@ function listen() {
     }, 90);
   });
   canvas.addEventListener("pointerleave", () => { clearTimeout(resting); hover(0); });
-  stage.controls.addEventListener("end", saveState);
-  canvas.addEventListener("wheel", saveState, { passive: true });
 
   const swipe = $("swipe");
   swipe.addEventListener("pointerdown", (event) => { swipe.setPointerCapture(event.pointerId); event.preventDefault(); });
@@ -665,6 +662,7 @@ async function start() {
   shown = { reply: initial, labels: initial };
   stage = new Stage(canvas, cloud);
   stage.after.push(drawTags, drawStatus);
+  stage.moved = saveState;
   setTheme(state.theme);
   makeClip();
   listen();

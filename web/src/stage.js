@@ -57,6 +57,7 @@ export class Stage {
     this.keys = new Set();
     this.after = [];
     this.isAsked = false;
+    this.moved = () => {};
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
     canvas.addEventListener("webglcontextlost", (event) => { event.preventDefault(); });
     canvas.addEventListener("webglcontextrestored", () => this.draw());
@@ -122,7 +123,10 @@ export class Stage {
     renderer.render(this.post, camera);
     renderer.render(this.overlay, camera);
     for (const after of this.after) after(time);
-    if (isMoving) this.draw();
+    if (isMoving) {
+      this.moved();
+      this.draw();
+    }
   }
 
   /** Number of the point at a place of the canvas, -1 for none. */
