@@ -8,14 +8,15 @@ use crate::session::AffinityKind;
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct AffinityArgs {
     /// Source of the affinities, which say how much a voxel takes from each neighbour: the student, one of
-    /// two baselines that need no student, or the student together with colours and normals
-    #[arg(long, value_enum, default_value_t = Kind::Learned)]
-    affinities: Kind,
+    /// two baselines that need no student, or the student together with colours and normals [default: combined for the
+    /// ensemble of the built-in demo, else learned]
+    #[arg(long, value_enum)]
+    affinities: Option<Kind>,
     /// For color-normal and combined: standard deviation of the colours, whose channels are 0 to 1
-    #[arg(long, value_name = "SIGMA", default_value_t = ColorNormal::default().color_sigma, value_parser = finite::<f32>)]
+    #[arg(long, value_name = "SIGMA", requires = "affinities", default_value_t = ColorNormal::default().color_sigma, value_parser = finite::<f32>)]
     color_sigma: f32,
     /// For color-normal and combined: divisor of 1 - |cosine| of two normals
-    #[arg(long, value_name = "SCALE", default_value_t = ColorNormal::default().normal_scale, value_parser = finite::<f32>)]
+    #[arg(long, value_name = "SCALE", requires = "affinities", default_value_t = ColorNormal::default().normal_scale, value_parser = finite::<f32>)]
     normal_scale: f32,
     /// Factor on the student's cosines before the softmax
     #[arg(long, default_value_t = Settings::default().sharpness, value_parser = finite::<f32>)]
@@ -35,13 +36,14 @@ enum Kind {
 }
 
 impl AffinityArgs {
-    pub(super) fn kind(&self) -> AffinityKind {
+    /// The kind that is asked for, if any is.
+    pub(super) fn kind(&self) -> Option<AffinityKind> {
         let Self { color_sigma, normal_scale, .. } = *self;
-        match self.affinities {
+        self.affinities.map(|kind| match kind {
             Kind::Learned => AffinityKind::Learned,
             Kind::Uniform => AffinityKind::Uniform,
             Kind::ColorNormal => AffinityKind::ColorNormal(ColorNormal { color_sigma, normal_scale }),
             Kind::Combined => AffinityKind::Combined(ColorNormal { color_sigma, normal_scale }),
-        }
+        })
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn run(args: &PurifyArgs) -> Result<()> {
     check_folder(&args.output)?;
     let student = NetworkChoice { weights: args.student.clone(), config: None };
     let networks = Networks { student, ..Networks::default() };
-    let affinities = args.affinities.kind();
+    let affinities = args.affinities.kind().unwrap_or_default();
     let needed: &[Network] = if affinities.needs_student() { &[Network::Student] } else { &[] };
     let is_demo = !needed.is_empty() && networks.are_demo(needed);
     if !needed.is_empty() {

@@ -313,7 +313,7 @@ impl Work<'_> {
             LabelOptions { method: Some(Method::GeoPurify), views: self.views.clone(), ..LabelOptions::default() };
         let lifted = |image_model| LabelOptions {
             image_model,
-            affinities: AffinityKind::Uniform,
+            affinities: Some(AffinityKind::Uniform),
             iterations: Some(0),
             ..usual.clone()
         };

@@ -90,8 +90,8 @@ pub struct LabelOptions {
     pub fused: Option<PathBuf>,
     /// Number of runs of a published 3D network whose scores are added under [`Compat::Reference`].
     pub repeats: usize,
-    /// Source of the weights between neighbouring voxels.
-    pub affinities: AffinityKind,
+    /// Source of the weights between neighbouring voxels; `None` for the usual one, see [`plan`](Self::plan).
+    pub affinities: Option<AffinityKind>,
     /// Factor of the student's cosines before the softmax.
     pub sharpness: f32,
     /// Smallest cosine with the nearest word; points below it stay unlabelled.
@@ -120,7 +120,7 @@ impl Default for LabelOptions {
             ensemble: None,
             fused: None,
             repeats: REFERENCE_REPEATS,
-            affinities: AffinityKind::default(),
+            affinities: None,
             sharpness: usual.sharpness,
             threshold: None,
             seed: 0,

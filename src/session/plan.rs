@@ -7,7 +7,7 @@ use super::networks::{Network, Networks};
 use super::options::{AffinityKind, LabelOptions};
 use crate::models::minkunet::TextSpace;
 use crate::pipeline::{Compat, FusedFeatures};
-use crate::purify::Settings;
+use crate::purify::{ColorNormal, Settings};
 
 /// A method with the networks and settings that follow from it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,8 @@ pub struct Plan {
 
 impl LabelOptions {
     /// Decides how to label with these networks. Without a method in the options it is the ensemble if the built-in demo
-    /// is used, else GeoPurify, and GeoPurify for [`Compat::Reference`].
+    /// is used, else GeoPurify, and GeoPurify for [`Compat::Reference`]. Without affinities in the options they are
+    /// [combined](AffinityKind::Combined) for the demo's ensemble, else [learned](AffinityKind::Learned).
     ///
     /// A published 3D network, in the space of CLIP, answers without purification, as in its paper, unless the options
     /// ask for iterations. The student was not trained on its features, so voxels then take from their neighbours by
@@ -46,17 +47,19 @@ impl LabelOptions {
         let iterations = self.iterations.unwrap_or(Settings::default().iterations);
         let image_model = self.image_model;
         let of_views = || {
-            let student = self.affinities.needs_student().then_some(Network::Student);
+            let student = self.affinities.unwrap_or_default().needs_student().then_some(Network::Student);
             [image_model.network()].into_iter().chain(student)
         };
         let both: Vec<Network> = of_views().chain([Network::OpenScene]).collect();
-        let usual = || match self.views.compat != Compat::Reference && networks.are_demo(&both) {
-            true => Method::Ensemble,
-            false => Method::GeoPurify,
+        let is_demo = self.views.compat != Compat::Reference && networks.are_demo(&both);
+        let method = self.method.unwrap_or(if is_demo { Method::Ensemble } else { Method::GeoPurify });
+        let usual = || match is_demo && method == Method::Ensemble {
+            true => AffinityKind::Combined(ColorNormal::default()),
+            false => AffinityKind::Learned,
         };
-        let method = self.method.unwrap_or_else(usual);
+        let affinities = self.affinities.unwrap_or_else(usual);
         let plan = |networks| {
-            let (text, affinities) = (image_model.text_space(), self.affinities);
+            let text = image_model.text_space();
             Plan { method, image_model, networks, text, affinities, iterations, fused_channels: 0 }
         };
         if self.fused.is_some() && !matches!(method, Method::Ensemble | Method::Fusion) {
@@ -72,7 +75,7 @@ impl LabelOptions {
         }
         let purified_by_color = |networks| Plan {
             text: TextSpace::Clip,
-            affinities: self.affinities.without_student(),
+            affinities: affinities.without_student(),
             iterations: self.iterations.unwrap_or(0),
             ..plan(networks)
         };
@@ -105,10 +108,10 @@ mod tests {
         let options = |method| LabelOptions { method, ..LabelOptions::default() };
         let plan = options(Some(Method::GeoPurify)).plan(&networks).unwrap();
         assert_eq!(plan.networks, [Network::XDecoder, Network::Student]);
-        assert_eq!((plan.iterations, plan.text), (19, TextSpace::XDecoder));
+        assert_eq!((plan.iterations, plan.text, plan.affinities), (19, TextSpace::XDecoder, AffinityKind::Learned));
         let without = options(Some(Method::Fusion)).plan(&networks);
         assert!(matches!(without, Err(SessionError::NoFused)));
-        let uniform = LabelOptions { affinities: AffinityKind::Uniform, ..options(Some(Method::GeoPurify)) };
+        let uniform = LabelOptions { affinities: Some(AffinityKind::Uniform), ..options(Some(Method::GeoPurify)) };
         assert_eq!(uniform.plan(&networks).unwrap().networks, [Network::XDecoder]);
         let fused = LabelOptions { fused: Some("fused".into()), ..options(Some(Method::Ensemble)) };
         assert!(matches!(fused.plan(&networks.with_demo(&[Network::OpenScene])), Err(SessionError::NoUseOfFused)));
