@@ -12,8 +12,7 @@ use crate::cloud::{self, Look, read_model};
 use crate::synth::SynthError;
 use crate::synth::bvh::Bvh;
 use crate::synth::mesh::{Bounds, Mesh, Surface};
-use crate::synth::picture::Picture;
-use crate::synth::style::to_linear;
+use crate::synth::picture::{Picture, to_linear};
 
 /// Most triangles of a model.
 const MOST_TRIANGLES: usize = 150_000;
