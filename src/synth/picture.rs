@@ -4,7 +4,6 @@ use std::sync::LazyLock;
 
 use glam::{Vec2, Vec3};
 
-use super::style::to_linear;
 use crate::cloud::Wrap;
 use crate::images::Rgb8Image;
 
@@ -63,6 +62,11 @@ fn wrapped(place: f32, size: usize, wrap: Wrap) -> usize {
         Wrap::Clamp => place,
     };
     (inside as usize).min(size - 1)
+}
+
+/// Converts a value of sRGB, 0 to 1, to linear light.
+pub(super) fn to_linear(value: f32) -> f32 {
+    if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
 }
 
 fn linear(color: [u8; 3]) -> Vec3 {

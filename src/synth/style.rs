@@ -4,6 +4,7 @@ use glam::{Vec3, vec3};
 
 use super::draw::Draw;
 use super::homes::{HomeStyle, Traits};
+use super::picture::to_linear;
 use super::texture::{Material, Pattern};
 
 /// Number of styles. Each belongs to one split; see [`Style::count_of`].
@@ -62,10 +63,6 @@ pub(super) struct Style {
 pub(super) fn rgb(hex: u32) -> Vec3 {
     let channel = |shift: u32| to_linear(((hex >> shift) & 255) as f32 / 255.0);
     vec3(channel(16), channel(8), channel(0))
-}
-
-pub(super) fn to_linear(value: f32) -> f32 {
-    if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
 }
 
 /// Converts hue from 0 to 1, saturation and value, as in sRGB, to linear.

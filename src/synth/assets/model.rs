@@ -12,8 +12,7 @@ use crate::cloud::{self, Look, read_model};
 use crate::synth::SynthError;
 use crate::synth::bvh::Bvh;
 use crate::synth::mesh::{Bounds, Mesh, Surface};
-use crate::synth::picture::Picture;
-use crate::synth::style::to_linear;
+use crate::synth::picture::{Picture, to_linear};
 
 /// Most triangles of a model.
 const MOST_TRIANGLES: usize = 150_000;
@@ -29,8 +28,8 @@ const MOST_AROUND: usize = 64;
 const SAMPLES: usize = 16;
 const RAYS: usize = 7;
 /// Shares of rays that leave the model: a side below the first is inside, two sides above the second are outside.
-const INSIDE: f32 = 0.06;
-const OUTSIDE: f32 = 0.12;
+const INSIDE: f32 = 0.04;
+const OUTSIDE: f32 = 0.05;
 /// Thickness of sheets, in metres.
 const THICKNESS: f32 = 0.002;
 
@@ -177,7 +176,7 @@ fn placed(file: &cloud::Mesh, entry: &Entry, parts: &mut Parts) -> Option<Vec<Fa
     if !extent.is_finite() || extent.max_element() <= 0.0 {
         return None;
     }
-    let scale = Vec3::select(extent.cmpgt(Vec3::splat(extent.max_element() * 1e-6)), entry.size / extent, Vec3::ONE);
+    let scale = Vec3::select(extent.cmpgt(Vec3::splat(extent.max_element() * 1e-6)), entry.size / extent, Vec3::ZERO);
     let corner = vec3(bounds.center().x, bounds.min.y, bounds.min.z);
     let lift = vec3(0.0, 0.0, entry.elevation);
     let mut numbers: HashMap<[i32; 3], u32> = HashMap::new();
