@@ -71,7 +71,7 @@ impl Optics {
                 Vec2::from_angle(draw.range(0.0, std::f32::consts::PI)) * length
             })
             .collect();
-        let (noise, quality) = (draw.range(0.7, 2.5), draw.count(58, 94) as u8);
+        let (noise, quality) = (draw.range(0.6, 1.8), draw.count(58, 94) as u8);
         Self { balance: balance.clamp(Vec3::splat(0.7), Vec3::splat(1.4)), exposures, blurs, noise, quality }
     }
 }

@@ -309,7 +309,7 @@ fn worn(color: Vec3, metres: Vec2, footprint: f32, wear: f32, seed: u32) -> Vec3
     let scuff = smooth(0.8, 0.95, at(0.045, 25)) * visible(0.045, footprint);
     let brown = color * vec3(0.62, 0.55, 0.46);
     let pale = color.lerp(Vec3::splat(color.element_sum() / 3.0), 0.5) * 1.15 + 0.01;
-    color.lerp(brown, 0.75 * wear * stain).lerp(pale, 0.7 * wear * faded) * (1.0 - 0.35 * wear * scuff)
+    color.lerp(brown, 0.75 * wear * stain).lerp(pale, 0.7 * wear * faded) * (1.0 - 0.2 * wear * scuff)
 }
 
 trait FractPositive {

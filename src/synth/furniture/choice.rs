@@ -216,7 +216,7 @@ pub(in crate::synth) fn television(s: &mut Studio<'_>, max_width: f32) -> Piece 
 pub(in crate::synth) fn lived_in(s: &mut Studio<'_>) {
     for number in 0..s.materials.len() {
         let material = s.materials[number];
-        let wear = if s.draw.chance(0.5) { s.draw.range(0.1, 0.9) } else { 0.0 };
+        let wear = if s.draw.chance(0.5) { s.draw.range(0.05, 0.5) } else { 0.0 };
         let is_wood = matches!(material.pattern, Pattern::Wood(_));
         let pictured = if is_wood && s.draw.chance(0.4) { pictured_wood(s, material.colors[0]) } else { None };
         if !material.clear && material.glow == 0.0 {
