@@ -409,7 +409,8 @@ fn a_person_looks_asks_and_clicks() {
     assert_ne!(browser.eval(eye), near);
     browser.eval(&format!("delete canvas.dataset.ready; location.hash = {}", json!(chosen.replace("&object=1", ""))));
     browser.rest();
-    let around = [(0.0, 0.0), (20.0, 20.0), (-20.0, 20.0), (0.0, 45.0), (40.0, 0.0), (-40.0, 0.0), (0.0, -40.0)];
+    // The scan has a hole in the middle of the chair: its seat was not seen.
+    let around = [(60.0, -150.0), (-180.0, 60.0), (100.0, 120.0), (0.0, -100.0)];
     let is_chosen = around.into_iter().any(|(x, y)| {
         browser.click(f64::from(WIDTH) / 2.0 + x, f64::from(HEIGHT) / 2.0 + y);
         std::thread::sleep(Duration::from_millis(400));
