@@ -115,7 +115,8 @@ function showAnswer() {
 let typing;
 function typed() {
   clearTimeout(typing);
-  if (source.answersAll) typing = setTimeout(ask, PAUSE);
+  // A saved page answers what it holds, and does not complain about every key.
+  if (source.answersAll || source.asked().includes($("words").value.trim())) typing = setTimeout(ask, PAUSE);
 }
 
 async function ask(words = $("words").value) {
