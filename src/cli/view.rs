@@ -15,7 +15,7 @@ use super::words::words;
 use crate::cloud::recognise;
 use crate::counted::counted;
 use crate::gpu::DeviceSelection;
-use crate::session::{Networks, Session, SessionError, is_results, scenes_at, stem};
+use crate::session::{Networks, Session, is_results, scenes_at, stem};
 use crate::viewer::{Asked, Binding, EXPORT_POINTS, Entry, Library, Server, ViewerError, export};
 
 /// Arguments of `view`.
@@ -147,6 +147,9 @@ fn found(path: &Path) -> Result<Found> {
     if is_results(path) {
         return Ok(Found::Results(vec![path.to_path_buf()]));
     }
+    if let Some(missing) = lacking(path) {
+        bail!("{shown}: the results lack {missing}; label the scan again with geopurify infer");
+    }
     if !path.exists() {
         bail!("{shown}: no such file or folder; give the folder that `geopurify infer` wrote, or a scan");
     }
@@ -169,23 +172,19 @@ fn found(path: &Path) -> Result<Found> {
     }
     match path.is_file() {
         true => recognise(path)?,
-        false => scenes_at(path, None).map(|_| ()).map_err(|error| no_results(path, error))?,
+        false => scenes_at(path, None).map(|_| ())?,
     }
     say::line(&format!("{shown} is labelled first, into {}", beside.display()));
     Ok(Found::Scan)
 }
 
-/// Says what is missing in a folder that holds neither whole results nor a scan.
-fn no_results(folder: &Path, error: SessionError) -> anyhow::Error {
+/// The file that is missing in a folder with a labelled scan that holds one of the two that belong to it.
+fn lacking(folder: &Path) -> Option<&'static str> {
     let files = [crate::pipeline::SUMMARY_FILE, crate::query::saved::FILE_NAME];
-    let (there, missing): (Vec<&str>, Vec<&str>) = files.iter().partition(|name| folder.join(name).is_file());
-    match (there.as_slice(), missing.as_slice()) {
-        ([_], [missing]) => anyhow::anyhow!(
-            "{}: the results lack {missing}; label the scan again with geopurify infer",
-            folder.display()
-        ),
-        _ => error.into(),
-    }
+    let (there, missing): (Vec<&str>, Vec<&str>) = files.into_iter().partition(|name| folder.join(name).is_file());
+    let [missing] = *missing.as_slice() else { return None };
+    let has_labels = || ["ply", "las", "laz"].iter().any(|kind| folder.join(format!("labelled.{kind}")).is_file());
+    (there.len() == 1 && has_labels()).then_some(missing)
 }
 
 /// Name of results on the page: that of their folder.

@@ -219,14 +219,14 @@ fn labels_become_the_classification_of_a_las_file() {
         "-o",
         results.to_str().unwrap(),
     ];
-    succeed(&home, &[&arguments[..], &["--classification=floor=2,chair=71"]].concat());
+    succeed(&home, &[&arguments[..], &["--classification=floor=2,chair=19"]].concat());
     let labelled = PointCloud::read(&results.join("labelled.las")).unwrap();
     let column = |name: &str| {
         let data = &labelled.attribute(name).unwrap().data;
         (0..labelled.len()).map(|i| data.get_f64(i).unwrap()).collect::<Vec<f64>>()
     };
     // Walls are buildings: 6.
-    let class_of = |label: f64| [2.0, 6.0, 71.0][label as usize];
+    let class_of = |label: f64| [2.0, 6.0, 19.0][label as usize];
     let (labels, classes) = (column("label"), column("classification"));
     let wrong = labels.iter().zip(&classes).find(|(label, class)| **label < 0.0 || class_of(**label) != **class);
     assert_eq!((labels.len(), wrong), (406, None));

@@ -377,7 +377,7 @@ mod tests {
         }
         let sides = [[1, 5, 7, 3], [2, 4, 8, 6], [1, 2, 6, 5], [3, 7, 8, 4], [1, 3, 4, 2], [5, 6, 8, 7]];
         for [a, b, c, d] in sides.into_iter().filter(|side| !without_lid || *side != [3, 7, 8, 4]) {
-            text += &if turned { format!("f {d} {c} {b} {a}\n") } else { format!("f {a} {b} {c} {d}\n") };
+            text += &if turned { format!("f {a} {d} {c} {b}\n") } else { format!("f {a} {b} {c} {d}\n") };
         }
         text
     }
