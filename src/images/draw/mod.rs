@@ -2,6 +2,7 @@
 //!
 //! Labels are one i32 per pixel in row-major order: the index of a name, or negative for no label.
 
+mod bars;
 mod captions;
 mod chart;
 mod contact_sheet;
@@ -12,6 +13,7 @@ mod overlay;
 mod palette;
 mod text;
 
+pub use bars::{Bars, bars};
 pub use chart::{Axis, Chart, Curve, Panel, Scale};
 pub use contact_sheet::contact_sheet;
 pub use heat::{heat_bar, heat_color};
