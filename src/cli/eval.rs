@@ -136,7 +136,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<ExitCode> {
     Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says what became of a scene, of `num_scenes`.
+/// Prints the result of a scene, or why it has none.
 fn show(event: &SceneEvent<'_>, protocol: &Protocol, num_scenes: usize) {
     match event {
         SceneEvent::Note(note) => say::line(note),

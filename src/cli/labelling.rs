@@ -20,7 +20,8 @@ use crate::stages::StageTimer;
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct LabellingArgs {
     /// Way to label: geopurify looks at views and purifies, openscene is a 3D network that needs no views,
-    /// ensemble is both, fusion is OpenScene's fused features alone (--fused) [default: ensemble with the built-in demo, geopurify with other weights]
+    /// ensemble is both, fusion is OpenScene's fused features alone (--fused) [default: ensemble with the built-in
+    /// demo, geopurify with other weights]
     #[arg(long, value_name = "NAME")]
     method: Option<Method>,
     /// Weight of the 3D network in the ensemble, 0 to 1; the views have the rest

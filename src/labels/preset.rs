@@ -189,25 +189,18 @@ const MATTERPORT_21: [&str; 21] = [
 const MATTERPORT_21_PUBLISHED: [(usize, &str); 2] = [(14, "refridgerator"), (19, "otherfurniture")];
 
 #[rustfmt::skip]
-const NYU_40: [&str; 40] = ["wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes", "ceiling", "books", "refrigerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "structure", "furniture", "object"];
+const NYU_40: [&str; 40] = [
+    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
+    "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes",
+    "ceiling", "books", "refrigerator", "television", "paper", "towel", "shower curtain", "box",
+    "whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "structure",
+    "furniture", "object",
+];
 
+#[rustfmt::skip]
 const NUSCENES_16: [&str; 16] = [
-    "barrier",
-    "bicycle",
-    "bus",
-    "car",
-    "construction vehicle",
-    "motorcycle",
-    "person",
-    "traffic cone",
-    "trailer",
-    "truck",
-    "drivable surface",
-    "other flat",
-    "sidewalk",
-    "terrain",
-    "manmade",
-    "vegetation",
+    "barrier", "bicycle", "bus", "car", "construction vehicle", "motorcycle", "person", "traffic cone", "trailer",
+    "truck", "drivable surface", "other flat", "sidewalk", "terrain", "manmade", "vegetation",
 ];
 
 #[rustfmt::skip]

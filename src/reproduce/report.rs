@@ -39,8 +39,7 @@ impl Figures {
         let all = protocol.all();
         let zero = confusion.scores(&all, AbsentClasses::Zero)?;
         let present = confusion.scores(&all, AbsentClasses::Skipped)?;
-        let foreground: Vec<usize> = all.iter().copied().filter(|class| !protocol.background.contains(class)).collect();
-        let foreground = confusion.scores(&foreground, AbsentClasses::Zero)?;
+        let foreground = confusion.scores(&protocol.foreground(), AbsentClasses::Zero)?;
         let (mean_iou, mean_accuracy) = match step.way {
             // Their own evaluation counts so.
             Way::OpenScene | Way::CuaO3d => {

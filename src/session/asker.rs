@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::prelude::{Device, Tensor};
 
 use super::SessionError;
-use super::labeller::{Words, note_of_unknown};
+use super::labeller::{LABELS_AT_ONCE, Words, note_of_unknown};
 use super::networks::{Network, Networks, OpenText};
 use super::text::TextModel;
 use crate::ops::float_values;
@@ -18,8 +18,6 @@ use crate::query::{Comparison, Predictions, compare, predict};
 const SAME_MEANING: f32 = 0.9;
 /// Least number of voxels that make a place.
 const FEW_VOXELS: usize = 8;
-/// Words embedded at once.
-const LABELS_AT_ONCE: usize = 8;
 /// Most embeddings of words that are kept.
 const MOST_KEPT: usize = 4096;
 

@@ -29,7 +29,7 @@ use crate::stages::StageTimer;
 use crate::weights::WeightsError;
 
 /// Words embedded between two reports of progress.
-const LABELS_AT_ONCE: usize = 8;
+pub(super) const LABELS_AT_ONCE: usize = 8;
 
 /// Words to look for.
 #[derive(Clone, Debug, PartialEq, Eq)]
