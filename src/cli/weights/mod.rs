@@ -107,9 +107,9 @@ struct ExportArgs {
     packed: bool,
 }
 
-/// Precision of weights in memory or in a file.
+/// Precision of weights in a file.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(super) enum PrecisionArg {
+enum PrecisionArg {
     F32,
     F16,
 }

@@ -105,7 +105,7 @@ impl<Q: Fn(usize, usize) -> usize + Sync> WithSimd for Queries<'_, Q> {
         let dim = num_heads * head_dim;
         let scale = 1.0 / (head_dim as f32).sqrt();
         let num_rows = out.len() / dim;
-        let stride = score_stride(num_keys, 2 * S::F32_LANES);
+        let stride = score_stride(num_keys, panel_width());
         let mut scores = vec![0.0; num_rows * stride];
         let mut inverses = vec![0.0; num_rows];
         let mut mixed = vec![0.0; num_rows * head_dim];
@@ -283,7 +283,7 @@ impl WithSimd for HeadGrad<'_> {
         let Self { inputs: [q, k, v], grad_out, queries, keys, wanted, extents, .. } = &self;
         let Extents { num_queries, num_keys, head_dim, .. } = *extents;
         let [wants_q, wants_k, wants_v] = *wanted;
-        let width = 2 * S::F32_LANES;
+        let width = panel_width();
         let num_panels = num_keys.div_ceil(width);
         let scale = 1.0 / (head_dim as f32).sqrt();
         // Scores and all that is made of them are panels of keys, `[num_panels, rows, width]`: as right-hand sides of the
@@ -331,7 +331,7 @@ impl WithSimd for HeadGrad<'_> {
                 multiply_add_rows(simd, num_rows, |r| (&q[block[r].1..][..head_dim], r * width), keys, weights);
             }
             self.hide(block, width, weights);
-            softmax::<S>(weights, lanes, scale);
+            softmax(weights, lanes, width, scale);
             let turned = |x: &[f32], at: &dyn Fn(usize) -> usize, by_channel: &mut [f32]| {
                 for r in 0..num_rows {
                     for (d, &value) in x[at(r)..][..head_dim].iter().enumerate() {
@@ -361,7 +361,7 @@ impl WithSimd for HeadGrad<'_> {
             {
                 multiply_add_rows(simd, num_rows, |r| (&grad_out[block[r].2..][..head_dim], r * width), values, grads);
             }
-            through_softmax::<S>(weights, grads, lanes, scale);
+            through_softmax(weights, grads, lanes, width, scale);
             if wants_k {
                 turned(q, &|r| block[r].1, &mut by_channel);
                 for (grad, grads) in grad_k.chunks_exact_mut(head_dim * width).zip(grads.chunks_exact(panel_len)) {
@@ -424,8 +424,7 @@ impl HeadGrad<'_> {
 
 /// Scores `[num_panels, rows, width]` become weights, by rows; 0 where the score is −∞. `lanes [rows, width]` is scratch.
 #[inline(always)]
-fn softmax<S: Simd>(scores: &mut [f32], lanes: &mut [f32], scale: f32) {
-    let width = 2 * S::F32_LANES;
+fn softmax(scores: &mut [f32], lanes: &mut [f32], width: usize, scale: f32) {
     let factor = scale * std::f32::consts::LOG2_E;
     lanes.fill(f32::NEG_INFINITY);
     for scores in scores.chunks_exact(lanes.len()) {
@@ -458,8 +457,7 @@ fn softmax<S: Simd>(scores: &mut [f32], lanes: &mut [f32], scale: f32) {
 
 /// Gradients of weights become those of q · kᵀ: weight · (gradient − Σ weight · gradient) · `scale`, the sum over a row.
 #[inline(always)]
-fn through_softmax<S: Simd>(weights: &[f32], grads: &mut [f32], lanes: &mut [f32], scale: f32) {
-    let width = 2 * S::F32_LANES;
+fn through_softmax(weights: &[f32], grads: &mut [f32], lanes: &mut [f32], width: usize, scale: f32) {
     lanes.fill(0.0);
     for (weights, grads) in weights.chunks_exact(lanes.len()).zip(grads.chunks_exact(lanes.len())) {
         for ((sum, weight), grad) in lanes.iter_mut().zip(weights).zip(grads) {

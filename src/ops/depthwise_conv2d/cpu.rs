@@ -3,7 +3,7 @@
 use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::ops::gemm::panel_width;
+use crate::ops::gemm::register_pair;
 use crate::ops::planes::{Plane, join, join_sums};
 
 /// `x [B, H, W, C]` in images of `height` × `width` pixels, `weight [k², C]`, `bias [C]`, flat.
@@ -66,7 +66,7 @@ pub(crate) fn grad(
     kernel: usize,
     wants: [bool; 3],
 ) -> [Vec<f32>; 3] {
-    let (arch, block) = (Arch::new(), panel_width());
+    let (arch, block) = (Arch::new(), register_pair());
     let num_blocks = num_channels.div_ceil(block);
     let image_len = height * width * num_channels;
     let parts: Vec<[Vec<f32>; 3]> = (0..x.len() / image_len * num_blocks)

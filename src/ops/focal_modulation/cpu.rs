@@ -5,7 +5,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Levels;
-use crate::ops::gemm::panel_width;
+use crate::ops::gemm::register_pair;
 use crate::ops::math::{erf, exp, gelu};
 use crate::ops::planes::{Plane, join, join_sums};
 
@@ -20,7 +20,7 @@ pub(crate) fn focal_modulation(
 ) -> Vec<f32> {
     let pixels = height * width;
     let num_gates = levels.num_levels + 1;
-    let (arch, block) = (Arch::new(), panel_width());
+    let (arch, block) = (Arch::new(), register_pair());
     let num_blocks = num_channels.div_ceil(block);
     let batch = context.len() / (pixels * num_channels);
     let blocks: Vec<Vec<f32>> = (0..batch * num_blocks)
@@ -120,7 +120,7 @@ pub(crate) fn grad(
 ) -> [Vec<f32>; 3] {
     let pixels = height * width;
     let num_gates = levels.num_levels + 1;
-    let (arch, block) = (Arch::new(), panel_width());
+    let (arch, block) = (Arch::new(), register_pair());
     let num_blocks = num_channels.div_ceil(block);
     let batch = context.len() / (pixels * num_channels);
     let parts: Vec<[Vec<f32>; 3]> = (0..batch * num_blocks)

@@ -4,7 +4,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::ops::gemm::{Activation, DEPTH, Panels, Product, multiply_add_rows, pack, panel_width};
+use crate::ops::gemm::{Activation, Panels, Product, multiply_add_rows, pack, panel_width};
 use crate::ops::present;
 
 /// Extents of a convolution.
@@ -130,6 +130,8 @@ pub(crate) struct GradWeight<'a> {
 
 /// Pairs whose values are moved together: they fill a line of cache.
 const PAIRS: usize = 16;
+/// Pairs that are summed at once: their values stay in the cache of one core.
+const DEPTH: usize = 256;
 
 impl WithSimd for GradWeight<'_> {
     type Output = ();
@@ -137,7 +139,7 @@ impl WithSimd for GradWeight<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Dims { num_in, num_out, .. } = self.dims;
-        let width = 2 * S::F32_LANES;
+        let width = panel_width();
         let num_panels = num_out.div_ceil(width);
         let num_rows = self.grad.len() / num_out;
         // Panel by panel, so that the inner kernel walks the sums in order.
@@ -163,12 +165,11 @@ impl WithSimd for GradWeight<'_> {
                     let row = &self.grad_out[dst * num_out..][..num_out];
                     let at = (block * PAIRS + p) * width;
                     let (whole, rest) = row.split_at(num_out / width * width);
-                    let (lines, _) = pulp::as_arrays::<2, _>(S::as_simd_f32s(whole).0);
                     let mut panels = panels.chunks_exact_mut(panel_len);
-                    for (line, panel) in lines.iter().zip(&mut panels) {
+                    for (line, panel) in whole.chunks_exact(width).zip(&mut panels) {
+                        let (from, _) = S::as_simd_f32s(line);
                         let (to, _) = S::as_mut_simd_f32s(&mut panel[at..at + width]);
-                        to[0] = line[0];
-                        to[1] = line[1];
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
                     }
                     if let Some(panel) = panels.next() {
                         panel[at..at + rest.len()].copy_from_slice(rest);
