@@ -1,7 +1,8 @@
 //! Input and devices of the benchmarks.
 //!
 //! `GEOPURIFY_DEVICE` names the device (default `cpu`), `GEOPURIFY_BENCH_MAX` the largest number of
-//! voxels (default 50,000: the larger sizes take minutes on two cores).
+//! voxels (default 50,000: the larger sizes take minutes on two cores), and `GEOPURIFY_BENCH_PRECISION` the precision
+//! of image models: `f32` (default), `f16` or `bf16`.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -9,11 +10,23 @@ use std::sync::OnceLock;
 use burn::prelude::*;
 use burn::tensor::Device;
 use geopurify::gpu::select;
+use geopurify::ops::conv2d::Precision;
 use geopurify::ops::{float_tensor, int_tensor};
 use geopurify::weights::{Dtype, HostTensor, Inventory, TensorInfo, TensorSource, WeightsError};
 
 #[global_allocator]
 static ALLOCATOR: geopurify::alloc::HugePages = geopurify::alloc::HugePages;
+
+/// Precision of the weights of image models.
+#[allow(dead_code, reason = "operations are measured in several")]
+pub(crate) fn precision() -> Precision {
+    match std::env::var("GEOPURIFY_BENCH_PRECISION").as_deref() {
+        Ok("f16") => Precision::F16,
+        Ok("bf16") => Precision::Bf16,
+        Err(_) | Ok("f32") => Precision::F32,
+        Ok(other) => panic!("GEOPURIFY_BENCH_PRECISION is {other}, expected f32, f16 or bf16"),
+    }
+}
 
 /// Sizes to measure, in voxels or points.
 #[allow(dead_code, reason = "stages have sizes of their own")]

@@ -3,9 +3,8 @@
 
 use divan::counter::ItemsCount;
 use geopurify::models::lseg::{LSeg, LSegConfig};
-use geopurify::ops::conv2d::Precision;
 
-use crate::common::{RandomWeights, device, finish};
+use crate::common::{RandomWeights, device, finish, precision};
 
 const SIZE: [usize; 2] = [484, 648];
 /// Rows and columns to which GeoPurify brings every picture.
@@ -17,7 +16,7 @@ const FLOP: usize = 3_060_000_000_000;
 fn view(bencher: divan::Bencher<'_, '_>) {
     let config = LSegConfig::published();
     let mut weights = RandomWeights::new(config.keys());
-    let model = LSeg::load(&mut weights, config, Precision::F32, &device()).expect("all weights are there").0;
+    let model = LSeg::load(&mut weights, config, precision(), &device()).expect("all weights are there").0;
     let picture: Vec<f32> = (0..SIZE[0] * SIZE[1] * 3).map(|i| (i * 7919 % 256) as f32).collect();
     bencher.counter(ItemsCount::new(FLOP)).bench_local(|| {
         let features = model.features_on(&picture, SIZE, GRID).expect("fits");

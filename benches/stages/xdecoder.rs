@@ -7,9 +7,8 @@ use std::sync::OnceLock;
 use burn::prelude::*;
 use divan::counter::ItemsCount;
 use geopurify::models::xdecoder::{PixelMaps, TextEmbeddings, XDecoder, XDecoderConfig};
-use geopurify::ops::conv2d::Precision;
 
-use crate::common::{RandomWeights, device, finish};
+use crate::common::{RandomWeights, device, finish, precision};
 
 const SIZE: [usize; 2] = [484, 648];
 /// Of a view of that size, after padding to 512 x 672.
@@ -17,15 +16,13 @@ const BACKBONE_FLOP: usize = 490_000_000_000;
 const PIXEL_DECODER_FLOP: usize = 258_000_000_000;
 const PREDICTOR_FLOP: usize = 93_500_000_000;
 
-/// The model, `GEOPURIFY_BENCH_PRECISION=f16` for weights of 16 bits.
+/// The model, with weights in [`precision`].
 fn model() -> &'static XDecoder {
     static MODEL: OnceLock<XDecoder> = OnceLock::new();
     MODEL.get_or_init(|| {
         let config = XDecoderConfig::focal_l();
-        let half = std::env::var("GEOPURIFY_BENCH_PRECISION").is_ok_and(|p| p == "f16");
-        let precision = if half { Precision::F16 } else { Precision::F32 };
         let mut weights = RandomWeights::new(config.keys());
-        XDecoder::load(&mut weights, config, precision, &device()).expect("all weights are there").0
+        XDecoder::load(&mut weights, config, precision(), &device()).expect("all weights are there").0
     })
 }
 

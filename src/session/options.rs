@@ -14,7 +14,7 @@ use crate::purify::{self, Affinities, ColorNormal};
 use crate::query::ensemble::Ensemble;
 
 /// Weight of the 3D network in the ensemble.
-const USUAL_SHARE: f32 = 0.6;
+const USUAL_SHARE: f32 = 0.75;
 /// Turns over which the 3D network's features are averaged.
 const USUAL_TURNS: usize = 4;
 /// Runs of the published evaluation of OpenScene and CUA-O3D on ScanNet.

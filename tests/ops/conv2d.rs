@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use geopurify::gpu::shaders;
 use geopurify::ops::conv2d::{Activation, PackedWeight, Precision, conv2d, linear};
 use geopurify::ops::{OpError, float_tensor, float_values};
-use half::f16;
+use half::{bf16, f16};
 
 use crate::common::{Random, devices};
 use crate::helpers::definition::{check, close, gelu, rounded, sizes};
@@ -136,8 +136,8 @@ fn products_of_every_size_around_the_tiles_equal_the_definition() {
     let tile = |tile| sizes(tile).into_iter();
     let rows = tile(shaders::conv2d::conv2d::ROWS).map(|rows| [rows, 19, 37]);
     let cols = tile(shaders::conv2d::conv2d::COLS).map(|cols| [70, 21, cols]);
-    // The host takes 256 terms at a time.
-    let depths = tile(shaders::conv2d::conv2d::DEPTH).chain([255, 256, 257]).map(|depth| [66, depth, 67]);
+    // The host takes 1024 terms at a time.
+    let depths = tile(shaders::conv2d::conv2d::DEPTH).chain([1023, 1024, 1025]).map(|depth| [66, depth, 67]);
     for [rows, num_in, num_out] in rows.chain(cols).chain(depths).chain([[1, 1, 1], [65, 17, 65], [64, 16, 64]]) {
         Conv::linear(rows, num_in, num_out).check(Activation::None);
     }
@@ -235,6 +235,42 @@ fn weights_of_16_bits_are_the_rounded_weights() {
             });
         }
     }
+}
+
+#[test]
+fn products_in_bf16_are_those_of_rounded_values_and_weights() {
+    let device = Device::flex();
+    let round = |values: &[f32]| values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect::<Vec<f32>>();
+    for (shape, num_out, kernel) in [
+        ([1, 1, 70, 37], 65, 1),
+        ([2, 5, 6, 3], 9, 3),
+        ([1, 8, 8, 17], 64, 7),
+        ([1, 1, 1, 1], 1, 1),
+        ([1, 1, 9, 1025], 33, 1),
+    ] {
+        let conv = Conv::new(shape, num_out, [kernel, 1, kernel / 2], true);
+        let conv_rounded =
+            Conv { weight: round(&conv.weight), x: round(&conv.x), bias: conv.bias.clone(), ..conv };
+        for activation in [Activation::None, Activation::Gelu] {
+            let found = conv.run(activation, Precision::Bf16, &device);
+            close(&format!("{shape:?} to {num_out}, {activation:?}"), &found, &conv_rounded.definition(activation));
+        }
+    }
+}
+
+#[test]
+fn weights_in_bf16_are_for_the_host_and_without_gradients() {
+    let conv = Conv::linear(3, 4, 5);
+    let extents = [5, 4, 1];
+    for (name, device) in devices().into_iter().filter(|(_, device)| *device != Device::flex()) {
+        let error = PackedWeight::new(&conv.weight, None, extents, Precision::Bf16, &device).unwrap_err();
+        let expected = "conv2d: weights in bf16 on a GPU, expected f32 or f16 there";
+        assert_eq!(error.to_string(), expected, "{name}");
+    }
+    let device = Device::flex();
+    let x = Tensor::from_inner(float_tensor(conv.x.clone(), [3, 4], &device)).require_grad();
+    let error = linear(x, &conv.packed(Precision::Bf16, &device), Activation::None).unwrap_err();
+    assert_eq!(error.to_string(), "conv2d: weights in bf16, expected f32 or f16 where gradients are wanted");
 }
 
 #[test]

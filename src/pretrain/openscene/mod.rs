@@ -68,12 +68,12 @@ pub struct OpenSceneSettings {
 impl Default for OpenSceneSettings {
     fn default() -> Self {
         let training = LoopSettings {
-            steps: 3000,
+            steps: 6500,
             learning_rate: 3e-3,
             warmup: 100,
             weight_decay: 0.02,
             average_decay: 0.995,
-            validate_every: 500,
+            validate_every: 1000,
             ..LoopSettings::default()
         };
         Self {
