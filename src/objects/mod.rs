@@ -15,11 +15,13 @@
 mod bounds;
 mod catalogue;
 mod cut;
+mod export;
 mod graph;
 mod join;
 
 pub use bounds::OrientedBox;
 pub use catalogue::{CSV_FILE, Catalogue, CatalogueError, FILE_NAME};
+pub use export::write_boxes;
 
 use serde::{Deserialize, Serialize};
 
