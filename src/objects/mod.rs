@@ -4,7 +4,7 @@
 //!
 //! 1. Voxels of one label that touch are one part. Voxels of stuff (walls, floors) are one object for each label.
 //! 2. A part is cut where it is narrow: where the border, which counts less if the features on its sides differ, is
-//!    short for the size of the smaller side. So touching chairs part, and a sofa in two colours stays whole.
+//!    short for the size of the smaller side. So chairs that meet at an arm part, and a sofa in two colours stays whole.
 //! 3. Parts of different labels become one if their border is wide and their features agree. The label that most
 //!    voxels have names the whole. Specks join what they touch most.
 //! 4. Parts of one label with a small gap between them are joined if one is a fragment beside the other. What is too
