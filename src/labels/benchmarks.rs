@@ -185,18 +185,37 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Res
     serde_json::from_slice(&bytes).map_err(|error| content(path, error.to_string(), expected))
 }
 
-/// Reads the labels of the vertices of a ScanNet scene, in the order of the reduced mesh.
-///
-/// # Errors
-/// [`LabelsError::Read`], or [`LabelsError::Content`] if a file is damaged, belongs to another mesh, or has a
-/// name that the table lacks.
-pub fn scannet_labels(files: &ScanNetFiles, table: &ScanNetTable) -> Result<ScanNetLabels, LabelsError> {
+/// Reads the segment of every vertex and the groups of segments.
+fn read_groups(files: &ScanNetFiles) -> Result<(SegmentsFile, GroupsFile), LabelsError> {
     let segments: SegmentsFile = read_json(&files.segments, "JSON with a segment for each vertex in 'segIndices'")?;
     let groups: GroupsFile = read_json(&files.groups, "JSON with 'segGroups' of a 'label' and 'segments' each")?;
     if let Some(other) = groups.segments_file.as_deref().filter(|other| !other.ends_with(SEGMENTS)) {
         let found = format!("groups of the segments in '{other}'");
         return Err(content(&files.groups, found, format!("groups of the segments in NAME{SEGMENTS}")));
     }
+    Ok((segments, groups))
+}
+
+/// Reads the object of every vertex of a ScanNet scene, in the order of the reduced mesh: numbers of its groups from 1,
+/// 0 for vertices of none.
+///
+/// # Errors
+/// [`LabelsError::Read`], or [`LabelsError::Content`] if a file is damaged or belongs to another mesh.
+pub fn scannet_objects(files: &ScanNetFiles) -> Result<Vec<i64>, LabelsError> {
+    let (segments, groups) = read_groups(files)?;
+    let numbered = (1_i64..).zip(&groups.groups);
+    let of_segment: HashMap<u32, i64> =
+        numbered.flat_map(|(number, group)| group.segments.iter().map(move |&segment| (segment, number))).collect();
+    Ok(segments.of_vertex.iter().map(|segment| of_segment.get(segment).copied().unwrap_or(0)).collect())
+}
+
+/// Reads the labels of the vertices of a ScanNet scene, in the order of the reduced mesh.
+///
+/// # Errors
+/// [`LabelsError::Read`], or [`LabelsError::Content`] if a file is damaged, belongs to another mesh, or has a
+/// name that the table lacks.
+pub fn scannet_labels(files: &ScanNetFiles, table: &ScanNetTable) -> Result<ScanNetLabels, LabelsError> {
+    let (segments, groups) = read_groups(files)?;
     let mut of_segment = HashMap::new();
     for group in &groups.groups {
         let Some(name) = table.names.get(group.label.as_str()) else {
