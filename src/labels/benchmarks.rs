@@ -373,6 +373,24 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_the_groups_of_segments() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at(&format!("a{SEGMENTS}")), r#"{"segIndices": [7, 7, 3, 9, 4]}"#).unwrap();
+        let groups = |file: &str| {
+            let groups = r#"[{"label": "chair", "segments": [3, 4], "objectId": 0}, {"label": "x", "segments": [7]}]"#;
+            let text = format!(r#"{{"segmentsFile": "{file}", "segGroups": {groups}}}"#);
+            std::fs::write(at("a.aggregation.json"), text).unwrap();
+        };
+        groups("scannet.a_vh_clean_2.0.010000.segs.json");
+        let files = ScanNetFiles::of(folder.path(), "a").unwrap();
+        assert_eq!(scannet_objects(&files).unwrap(), [2, 2, 1, 0, 1]);
+        groups("scannet.a_vh_clean.segs.json");
+        let message = scannet_objects(&files).unwrap_err().to_string();
+        assert!(message.contains("groups of the segments in 'scannet.a_vh_clean.segs.json'"), "{message}");
+    }
+
+    #[test]
     fn tables_are_found_from_the_scene_up_to_above_the_root() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("data/scans");

@@ -132,7 +132,7 @@ fn glb(content: &Content<'_>) -> Vec<u8> {
     }));
     nodes[0] = json!({
         "name": name, "children": (1..nodes.len()).collect::<Vec<_>>(), "rotation": turn(*up).to_array(),
-        "scale": [metres_per_unit; 3], "extras": { "origin": origin, "metres_per_unit": metres_per_unit },
+        "scale": [metres_per_unit, metres_per_unit, metres_per_unit], "extras": { "origin": origin, "metres_per_unit": metres_per_unit },
     });
     let text = json!({
         "asset": { "version": "2.0", "generator": format!("geopurify {}", env!("CARGO_PKG_VERSION")) },
@@ -141,7 +141,7 @@ fn glb(content: &Content<'_>) -> Vec<u8> {
         "accessors": [
             { "bufferView": 0, "componentType": FLOAT, "count": points.len(), "type": "VEC3", "min": low, "max": high },
             { "bufferView": 1, "componentType": UNSIGNED_SHORT, "normalized": true, "count": points.len(), "type": "VEC4" },
-            { "bufferView": 2, "componentType": FLOAT, "count": 8, "type": "VEC3", "min": [-0.5; 3], "max": [0.5; 3] },
+            { "bufferView": 2, "componentType": FLOAT, "count": 8, "type": "VEC3", "min": [-0.5, -0.5, -0.5], "max": [0.5, 0.5, 0.5] },
             { "bufferView": 3, "componentType": UNSIGNED_BYTE, "count": EDGES.len(), "type": "SCALAR" },
         ],
         "bufferViews": [
