@@ -35,6 +35,7 @@
 //! | bring what the views show onto points | [`lift::Lifter`] |
 //! | clean features by geometry | [`purify::purify`] |
 //! | turn features and words into labels, regions and places | [`query`] |
+//! | split labels into objects with boxes | [`objects`] |
 //! | use the label sets of benchmarks, and labels in files | [`labels`] |
 //! | train a student | [`distill`]; [`training`] has the checkpoints, logs and the optimizer |
 //! | measure labels against the truth | [`eval`] |
@@ -102,6 +103,7 @@ pub mod images;
 pub mod labels;
 pub mod lift;
 pub mod models;
+pub mod objects;
 pub mod ops;
 #[cfg(feature = "session")]
 pub mod pipeline;

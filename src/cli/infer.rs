@@ -75,6 +75,10 @@ pub(super) struct InferArgs {
     /// adds to the usual words, such as ground, tree, building
     #[arg(long, value_name = "WORD=CLASS,..", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     classification: Option<String>,
+    /// Words for what has no instances and is left whole, separated by commas: "wall, floor"; "" for none [default: walls,
+    /// floors, ceilings, roads and the like]
+    #[arg(long, value_name = "WORDS")]
+    stuff: Option<String>,
     /// Also save each picture that the model sees, and the labels found in it
     #[arg(long, value_name = "DIR")]
     save_views: Option<PathBuf>,
@@ -188,7 +192,9 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     let jobs = jobs(args)?;
     check(args, &jobs)?;
     say_background(&words);
-    let scan = ScanOptions { colors: args.colors.into(), classification: classification(args, &words)? };
+    // An empty list is one too: then nothing is stuff.
+    let stuff = args.stuff.as_ref().map(|given| self::words(std::slice::from_ref(given)).unwrap_or_default());
+    let scan = ScanOptions { colors: args.colors.into(), classification: classification(args, &words)?, stuff };
     if args.dry_run {
         return dry_run(args, &words, &jobs);
     }
@@ -556,9 +562,10 @@ fn report(args: &InferArgs, results: &SavedResults) -> Result<()> {
     }
     writeln!(
         out,
-        "{}, {}, {} of {} looked at, {:.1} s",
+        "{}, {}, {}, {} of {} looked at, {:.1} s",
         counted(summary.points, "point"),
         counted(summary.voxels, "voxel"),
+        counted(summary.objects, "object"),
         summary.views.looked_at,
         counted(summary.views.views, "view"),
         summary.seconds

@@ -11,7 +11,7 @@ use super::Cli;
 /// The commands, sorted by task.
 const TASKS: [(&str, &[&str]); 5] = [
     ("Label", &["infer", "segment"]),
-    ("Search", &["query", "view"]),
+    ("Search", &["query", "objects", "view"]),
     ("Train", &["train", "select", "pretrain"]),
     ("Evaluate", &["eval", "ablation", "reproduce", "prepare", "synth"]),
     ("Tools", &["info", "encode", "purify", "weights", "devices", "completions", "man", "help"]),

@@ -17,6 +17,7 @@ mod labelling;
 mod manual;
 mod networks;
 mod numbers;
+mod objects;
 mod outputs;
 #[cfg(feature = "lab")]
 mod prepare;
@@ -70,6 +71,8 @@ enum Command {
     Segment(segment::SegmentArgs),
     /// Find things by text in a scan that `infer` has labelled
     Query(query::QueryArgs),
+    /// List the objects in a scan that `infer` has labelled
+    Objects(objects::ObjectsArgs),
     /// Look at a labelled scan in the browser, and ask it for words
     #[cfg(feature = "viewer")]
     View(Box<view::ViewArgs>),
@@ -160,6 +163,7 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Infer(args) => return infer::run(args),
         Command::Segment(args) => return segment::run(args),
         Command::Query(args) => query::run(args)?,
+        Command::Objects(args) => objects::run(args)?,
         #[cfg(feature = "viewer")]
         Command::View(args) => return view::run(args),
         #[cfg(feature = "lab")]

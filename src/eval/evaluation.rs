@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use glam::DVec3;
 use serde_json::{Value as Json, json};
 
 use super::instance_report::SceneInstances;
@@ -16,10 +17,9 @@ use super::truth::{Truth, TruthError};
 use crate::files::write_atomic;
 use crate::images::draw::{matrix, palette};
 use crate::images::{ImageError, Rgb8Image, write_png};
-use crate::labels::{LabelIds, LabelsError, Preset, Protocol, nyu40_from_class, read_labels};
+use crate::labels::{LabelIds, LabelsError, Preset, Protocol, is_stuff, nyu40_from_class, read_labels};
+use crate::objects;
 use crate::pipeline::{Inferred, PipelineError, Results, Scene, contact_sheet};
-use crate::query::Predictions;
-use crate::query::regions::{Found, Surface};
 use crate::session::{LabelOptions, Labelled, Labeller, Opened, SessionError, Source, ViewSource, Words};
 use crate::stages::StageTimer;
 use crate::weights::{WeightsError, bytes_sha256, file_sha256};
@@ -285,7 +285,7 @@ impl Evaluation {
         let counts = [count(lifted)?, count(purified)?];
         let (classes, _) = results.classes();
         let truth = truth.classes(&self.protocol);
-        let instances = self.instances(scene, scan, &truth, &inferred, &mut notes);
+        let instances = self.instances(scene, scan, &truth, &inferred, placed.cameras.up, &mut notes);
         timer.lap("compare objects");
         let truth = scan.kept().map_or_else(|| truth.clone(), |kept| kept.iter().map(|&i| truth[i as usize]).collect());
         let columns: [(&str, &[i32]); 3] = [("truth", &truth), ("lifted", lifted), ("purified", purified)];
@@ -316,6 +316,7 @@ impl Evaluation {
         scan: &Scene,
         class_of_point: &[i32],
         inferred: &Inferred,
+        up: DVec3,
         notes: &mut Vec<String>,
     ) -> Option<SceneInstances> {
         let is_thing = self.is_thing();
@@ -336,14 +337,33 @@ impl Evaluation {
             return None;
         }
         let truth = TrueInstances::new(&classes, &numbers);
-        let baseline = regions_of(scan, inferred, &is_thing);
-        let baseline = Compared::new(&truth, &baseline);
-        Some(SceneInstances { of_parts, objects: baseline.clone(), baseline })
+        let Inferred { of_voxel, purified, .. } = inferred;
+        let input = objects::Input {
+            positions: scan.positions(),
+            colors: scan.colors(),
+            voxel_from_point: &purified.voxel_from_point,
+            features: &purified.features,
+            num_channels: purified.num_channels,
+            labels: &of_voxel.label,
+            scores: &of_voxel.score,
+            names: &self.words.labels,
+            is_stuff: &is_thing.iter().map(|is| !is).collect::<Vec<_>>(),
+            up: up.to_array(),
+            metre: scan.metres_per_unit().unwrap_or(1.0).recip(),
+        };
+        let compare = |found| Compared::new(&truth, &told_of(&found, scan, inferred, &is_thing));
+        Some(SceneInstances {
+            of_parts,
+            objects: compare(objects::find(&input)),
+            baseline: compare(objects::baseline(&input)),
+        })
     }
 
     /// `[C]`: true for classes of objects, false for surfaces of the room.
     fn is_thing(&self) -> Vec<bool> {
-        (0..self.protocol.num_classes).map(|class| !self.protocol.background.contains(&class)).collect()
+        let is_background = |class: usize| self.protocol.background.contains(&class);
+        let labels = self.settings.preset.labels[..self.protocol.num_classes].iter().enumerate();
+        labels.map(|(class, name)| !is_background(class) && !is_stuff(name)).collect()
     }
 
     fn scene_file(&self, name: &str, extension: &str) -> PathBuf {
@@ -477,22 +497,16 @@ impl Evaluation {
     }
 }
 
-/// The connected regions of each class of objects.
-fn regions_of(scan: &Scene, inferred: &Inferred, is_thing: &[bool]) -> Vec<Told> {
-    let Predictions { label, score, .. } = &inferred.of_voxel;
-    let voxel_from_point = &inferred.purified.voxel_from_point;
-    let surface = Surface::new(label.len(), scan.positions(), voxel_from_point).with_neighbors();
-    let (mut of_voxel, mut objects) = (vec![-1; label.len()], Vec::new());
-    for (class, _) in is_thing.iter().enumerate().filter(|(_, is)| **is) {
-        let of_class: Vec<bool> = label.iter().map(|&label| label == class as i32).collect();
-        let Found { regions, region_of_voxel } = surface.regions(score, &of_class, 0.0);
-        let first = objects.len() as i32;
-        let in_regions = region_of_voxel.iter().enumerate().filter(|(_, region)| **region >= 0);
-        in_regions.for_each(|(voxel, region)| of_voxel[voxel] = first + region);
-        objects.extend(regions.iter().map(|region| (class, region.mean)));
-    }
-    let of_point = voxel_from_point.iter().map(|&voxel| of_voxel[voxel as usize]).collect();
-    Told::of_points(&objects, &scan.for_all_points(of_point, -1))
+/// What is told of objects of the scan. Surfaces of the room, and objects that no word names, are left out.
+fn told_of(found: &objects::Found, scan: &Scene, inferred: &Inferred, is_thing: &[bool]) -> Vec<Told> {
+    let of_voxel = |&voxel: &i32| found.of_voxel.get(voxel as usize).copied().unwrap_or(-1);
+    let of_point = inferred.purified.voxel_from_point.iter().map(of_voxel).collect();
+    let objects: Vec<(usize, f32)> = (found.objects.iter())
+        .map(|object| (usize::try_from(object.label).unwrap_or(usize::MAX), object.score as f32))
+        .collect();
+    let mut told = Told::of_points(&objects, &scan.for_all_points(of_point, -1));
+    told.retain(|object| is_thing.get(object.class).is_some_and(|is| *is));
+    told
 }
 
 /// The connected parts of each class, `[N]` for all points of the scan.

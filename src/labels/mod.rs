@@ -7,6 +7,7 @@ pub mod nyu40;
 mod points;
 mod preset;
 mod protocol;
+mod stuff;
 
 pub use asprs::{UNCLASSIFIED, asprs_class};
 pub use error::LabelsError;
@@ -14,3 +15,4 @@ pub use nyu40::{classes_from_nyu40, nyu40_from_class};
 pub use points::{LabelIds, SCANNET_LABELS, is_scannets, read_labels};
 pub use preset::{Preset, UnknownPreset};
 pub use protocol::Protocol;
+pub use stuff::{is_stuff, which_are_stuff};

@@ -12,6 +12,8 @@ use crate::cloud::{Field, Format, write_with_fields};
 use crate::files::{lossy, write_atomic};
 use crate::images::draw::UNLABELLED_COLOR;
 use crate::labels::UNCLASSIFIED;
+use crate::objects::Found;
+use crate::ops::present;
 use crate::query::Predictions;
 use crate::query::saved::{self, About};
 use crate::stages::Stage;
@@ -85,6 +87,8 @@ pub struct Summary {
     pub points: usize,
     /// Number of voxels.
     pub voxels: usize,
+    /// Number of objects, which `objects.json` lists.
+    pub objects: usize,
     /// Mean number of occupied cells among the 26 around a voxel.
     pub voxel_neighbors: f64,
     /// Device on which it ran.
@@ -120,13 +124,15 @@ pub enum ScanColors {
     Labels,
 }
 
-/// Options of the labelled scan.
+/// Options of the results.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanOptions {
     /// Its colours.
     pub colors: ScanColors,
     /// For LAS and LAZ: the ASPRS class of each label, which replaces the classification of the points.
     pub classification: Option<Vec<u8>>,
+    /// Labels that are left whole, as walls are; `None` for the usual ones.
+    pub stuff: Option<Vec<String>>,
 }
 
 impl Class {
@@ -148,6 +154,13 @@ impl<'a> Results<'a> {
     #[must_use]
     pub fn new(scene: &'a Scene, inferred: &'a Inferred, names: &'a [String], colors: &'a [[u8; 3]]) -> Self {
         Self { scene, inferred, names, colors, of_point: inferred.of_point() }
+    }
+
+    /// Object of every point with a position, -1 for none.
+    fn object_of_point(&self, objects: &Found) -> Vec<i32> {
+        let of_voxel = &objects.of_voxel;
+        let of_point = |&voxel: &i32| present(voxel, of_voxel.len()).map_or(-1, |voxel| of_voxel[voxel]);
+        self.inferred.purified.voxel_from_point.iter().map(of_point).collect()
     }
 
     /// Label, score and margin of every point with a position.
@@ -210,9 +223,9 @@ impl<'a> Results<'a> {
         (surface_areas(self.scene.positions(), self.scene.cloud.spacing()), "points")
     }
 
-    /// Writes the scan with `label`, `score` and `margin` into `folder`: in its own colours as `labelled`, in
+    /// Writes the scan with `label`, `instance`, `score` and `margin` into `folder`: in its own colours as `labelled`, in
     /// the colours of the labels as `labels-coloured`. It keeps its format if that can hold them (PLY, LAS,
-    /// LAZ), otherwise it becomes PLY. `classes` is the legend, which the files hold too. Returns the files
+    /// LAZ), otherwise it becomes PLY. `classes` is the legend, which the files hold too; `objects` are those of the voxels. Returns the files
     /// and notes about changes.
     ///
     /// # Errors
@@ -221,6 +234,7 @@ impl<'a> Results<'a> {
         &self,
         folder: &Path,
         classes: &[Class],
+        objects: &Found,
         options: &ScanOptions,
     ) -> Result<(Vec<PathBuf>, Vec<String>), PipelineError> {
         let cloud = &self.scene.cloud;
@@ -244,6 +258,8 @@ impl<'a> Results<'a> {
         }
         let legend = classes.iter().map(Class::line).collect();
         fields.push(Field::new("label", label).explained("number of the word; -1: none", legend));
+        let instance = self.scene.for_all_points(self.object_of_point(objects), -1);
+        fields.push(Field::new("instance", instance).explained("number of the object; -1: none", Vec::new()));
         let score = self.scene.for_all_points(self.of_point.score.clone(), 0.0);
         fields.push(Field::new("score", score).explained("cosine with the word", Vec::new()));
         let margin = self.scene.for_all_points(self.of_point.margin.clone(), 0.0);

@@ -8,6 +8,7 @@ use crate::models::import::ImportError;
 use crate::models::minkunet::TextSpace;
 use crate::models::signature::OtherFile;
 use crate::models::sonata::SonataError;
+use crate::objects::CatalogueError;
 use crate::ops::OpError;
 use crate::pipeline::PipelineError;
 use crate::purify::PurifyError;
@@ -24,6 +25,9 @@ pub enum SessionError {
     /// There is no such device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The catalogue of objects cannot be written.
+    #[error(transparent)]
+    Objects(#[from] CatalogueError),
     /// The store of weights cannot be used, or does not have a network.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -11,6 +11,8 @@ use super::placed::{Placed, ViewSource};
 use crate::counted::counted;
 use crate::files::{LEFTOVER, remove_partials};
 use crate::images::write_png;
+use crate::labels::which_are_stuff;
+use crate::objects::{self, Catalogue};
 use crate::pipeline::{
     FusedFeatures, Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned, contact_sheet,
     infer, occupied_neighbors, voxel_size_for_purification, write_legend,
@@ -148,7 +150,27 @@ impl Labelled<'_> {
         self.inferred.of_point()
     }
 
-    /// Writes the results into `folder`: the labelled scan, the features for later queries, the contact
+    /// Splits the labels into objects. The labels `stuff` are left whole; `None` for the usual ones.
+    #[must_use]
+    pub fn objects(&self, stuff: Option<&[String]>) -> objects::Found {
+        let Self { labeller, scene, placed, inferred, .. } = self;
+        let purified = &inferred.purified;
+        objects::find(&objects::Input {
+            positions: scene.positions(),
+            colors: scene.colors(),
+            voxel_from_point: &purified.voxel_from_point,
+            features: &purified.features,
+            num_channels: purified.num_channels,
+            labels: &inferred.of_voxel.label,
+            scores: &inferred.of_voxel.score,
+            names: &labeller.words.labels,
+            is_stuff: &which_are_stuff(&labeller.words.labels, stuff),
+            up: placed.cameras.up.to_array(),
+            metre: scene.metres_per_unit().unwrap_or(1.0).recip(),
+        })
+    }
+
+    /// Writes the results into `folder`: the labelled scan, its objects, the features for later queries, the contact
     /// sheet, and `summary.json`. Makes the folder if it is missing. Every file is written completely or not
     /// at all.
     ///
@@ -171,16 +193,22 @@ impl Labelled<'_> {
         let Self { labeller, scene, placed, inferred, options, notes } = self;
         let mut notes = notes.clone();
         std::fs::create_dir_all(folder).map_err(|source| SessionError::Io { path: folder.to_path_buf(), source })?;
+        timer.progress("objects", 0.0);
+        let found = self.objects(scan.stuff.as_deref());
+        timer.lap("objects");
         timer.progress("write", 0.0);
         let results = Results::new(scene, inferred, &labeller.words.labels, &labeller.words.colors);
         let (mut classes, area_from) = results.classes();
         for class in classes.iter_mut().filter(|class| class.label >= 0) {
             class.known = !labeller.unknown.contains(&class.name);
         }
-        let (mut files, scan_notes) = results.write_scans(folder, &classes, scan)?;
+        let (mut files, scan_notes) = results.write_scans(folder, &classes, &found, scan)?;
         let scan_file = files[0].clone();
         notes.extend(scan_notes);
         files.push(write_legend(folder, &classes, results.area_unit())?);
+        let num_objects = found.objects.len();
+        let up = placed.cameras.up.to_array();
+        files.extend(Catalogue::new(found.objects.clone(), up, scene.metres_per_unit()).write(folder)?);
         timer.progress("write", 0.3);
         let origin = &labeller.text_origin;
         let turned = scene.turned(options.turn);
@@ -236,6 +264,7 @@ impl Labelled<'_> {
             views: inferred.views.clone(),
             points: scene.num_points(),
             voxels: inferred.purified.coords.len(),
+            objects: num_objects,
             voxel_neighbors: occupied_neighbors(turned.positions(), options.purify.voxel_size),
             device: labeller.selected.name.clone(),
             notes,

@@ -76,6 +76,8 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     assert_eq!(summary["settings"]["method"], "ensemble");
     assert!(results.join("sheet.png").is_file());
 
+    check_objects(&home, &results, &summary);
+
     // Where things are in this room; the boxes are of the labels that it was made with. Half of the sofa is taken
     // for a chair: the cameras that gave it more gave the bed less than half.
     let labelled = PointCloud::read(&results.join("labelled.ply")).unwrap();
@@ -124,6 +126,51 @@ fn without_weights_the_demo_labels_a_scan_and_says_so() {
     assert!(succeed(&home, &["query", results_text, "giraffe"]).contains(&format!("{unknown} in training")));
     let answer = String::from_utf8_lossy(&run(&home, &["query", results_text, "giraffe"]).stdout).into_owned();
     assert!(answer.starts_with("the model does not know \"giraffe\"") && answer.contains("centre (m)"), "{answer}");
+}
+
+/// The objects in `results` are as documented, as the summary and the points say, and where the bed and the floor are.
+fn check_objects(home: &Path, results: &Path, summary: &Value) {
+    let read = |file: &Path| -> Value { serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap() };
+    let catalogue = read(&results.join("objects.json"));
+    let schema = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/objects.schema.json"));
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&catalogue), keys(&schema["properties"]));
+    let objects = catalogue["objects"].as_array().unwrap();
+    assert_eq!(summary["objects"], objects.len());
+    let labelled = PointCloud::read(&results.join("labelled.ply")).unwrap();
+    let instance = &labelled.attribute("instance").unwrap().data;
+    let mut points = vec![0u64; objects.len()];
+    for object in (0..labelled.len()).filter_map(|i| instance.get_f64(i)).filter(|object| *object >= 0.0) {
+        points[object as usize] += 1;
+    }
+    for (id, object) in objects.iter().enumerate() {
+        let bounds = &object["box"];
+        assert_eq!(keys(object), keys(&schema["$defs"]["object"]["properties"]));
+        assert_eq!(keys(bounds), keys(&schema["$defs"]["box"]["properties"]));
+        assert_eq!((&object["id"], &object["points"]), (&Value::from(id), &Value::from(points[id])));
+        let size: Vec<f64> = bounds["size"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+        assert!(size.len() == 3 && size[0] >= size[1] && size[2] >= 0.0, "{object}");
+        let volume = bounds["volume"].as_f64().unwrap();
+        assert!((volume - size.iter().product::<f64>()).abs() < 1e-9 && object["score"].as_f64().unwrap() <= 1.0);
+    }
+    assert_eq!(objects.iter().filter(|object| object["name"] == "floor").count(), 1);
+    let is_in_bed = |object: &&Value| {
+        let center = object["box"]["center"].as_array().unwrap();
+        let inside = |axis: usize, low: f64, high: f64| (low..high).contains(&center[axis].as_f64().unwrap());
+        object["name"] == "bed" && inside(0, 8.35, 9.35) && inside(1, 0.44, 2.44)
+    };
+    assert_eq!(objects.iter().filter(is_in_bed).count(), 1);
+
+    let boxes = results.with_extension("ply");
+    let output = run(home, &["objects", results.to_str().unwrap(), "--export", boxes.to_str().unwrap()]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && table.lines().count() == objects.len() + 3, "{table}");
+    let mesh = PointCloud::read(&boxes).unwrap();
+    assert_eq!((mesh.len(), mesh.faces.len()), (8 * objects.len(), 12 * objects.len()));
+    let output = run(home, &["objects", results.to_str().unwrap(), "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), catalogue);
+    let output = run(home, &["objects", home.parent().unwrap().to_str().unwrap()]);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no objects.json"));
 }
 
 /// A student as `train` writes it with the demo as its teachers.
