@@ -559,7 +559,8 @@ fn an_exported_scene_is_gltf_with_the_objects_of_the_page() {
     let [low, high] = ["min", "max"].map(|end| scene["accessors"][0][end][2].as_f64().unwrap());
     assert!((2.0..4.0).contains(&(high - low)), "{low} to {high}");
     let rotation: Vec<f64> = serde_json::from_value(scene["nodes"][0]["rotation"].clone()).unwrap();
-    assert!((rotation[0] + std::f64::consts::FRAC_1_SQRT_2).abs() < 0.01, "{rotation:?}");
+    // A quarter turn about x; a rotation has two quaternions.
+    assert!((rotation[0] * rotation[3] + 0.5).abs() < 0.01, "{rotation:?}");
 
     let served = Served::start(&[text(&results)]);
     let (status, body) = served.get("/api/objects?scan=0");
