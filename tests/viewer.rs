@@ -543,6 +543,47 @@ fn an_exported_page_shows_the_same_without_a_network() {
 }
 
 #[test]
+fn an_exported_scene_is_gltf_with_the_objects_of_the_page() {
+    let results = RESULTS.join("room");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("room.glb");
+    let arguments = ["view", text(&results), "--export", text(&file), "--max-points", "20000", "--device", "cpu", "-q"];
+    let told = stdout(&geopurify(&arguments));
+    let bytes = fs::read(&file).unwrap();
+    assert!(told.contains(&format!("{:.1} MB", bytes.len() as f64 / 1e6)), "{told}");
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    assert_eq!((&bytes[..4], number(4), number(8), &bytes[16..20]), (&b"glTF"[..], 2, bytes.len(), &b"JSON"[..]));
+    let scene: Value = serde_json::from_slice(&bytes[20..20 + number(12)]).unwrap();
+    assert_eq!((&scene["asset"]["version"], &scene["accessors"][0]["count"]), (&json!("2.0"), &json!(20_000)));
+    // The room is in metres with y up: its points are below one another along z of the scan.
+    let [low, high] = ["min", "max"].map(|end| scene["accessors"][0][end][2].as_f64().unwrap());
+    assert!((2.0..4.0).contains(&(high - low)), "{low} to {high}");
+    let rotation: Vec<f64> = serde_json::from_value(scene["nodes"][0]["rotation"].clone()).unwrap();
+    // A quarter turn about x; a rotation has two quaternions.
+    assert!((rotation[0] * rotation[3] + 0.5).abs() < 0.01, "{rotation:?}");
+
+    let served = Served::start(&[text(&results)]);
+    let (status, body) = served.get("/api/objects?scan=0");
+    assert_eq!(status, 200);
+    let listed: Vec<&str> = body
+        .match_indices("\"name\":\"")
+        .map(|(at, key)| {
+            let name = &body[at + key.len()..];
+            &name[..name.find('"').unwrap()]
+        })
+        .collect();
+    let nodes = scene["nodes"].as_array().unwrap();
+    assert!(listed.len() > 5 && nodes.len() == listed.len() + 2, "{} of {}", nodes.len(), listed.len());
+    for (i, (name, node)) in listed.iter().zip(&nodes[2..]).enumerate() {
+        assert_eq!(node["name"], format!("{name} {}", i + 1));
+        let mesh = &scene["meshes"][node["mesh"].as_u64().unwrap() as usize];
+        assert!(mesh["primitives"][0]["mode"] == 1 && node["scale"].as_array().unwrap().len() == 3);
+    }
+    let message = failure(&[&arguments[..], &["--ask", "chair"]].concat());
+    assert!(message.contains("a .glb holds no answers"), "{message}");
+}
+
+#[test]
 fn hostile_names_are_text() {
     let name = "<img src=x onerror=alert(1)>";
     let (_folder, results) = copy(name);

@@ -61,6 +61,10 @@ pub(super) struct EvalArgs {
     /// of the benchmark's published configuration]
     #[arg(long, value_name = "CLASSES|FILE")]
     novel: Option<String>,
+    /// In scenes that tell no objects apart, take the connected parts of a class as its true objects. Parts are 20 cm or
+    /// more from each other
+    #[arg(long)]
+    parts_as_instances: bool,
     #[command(flatten)]
     labelling: LabellingArgs,
     /// Check everything and print which scenes would be evaluated
@@ -80,6 +84,7 @@ impl EvalArgs {
             label_ids: self.label_ids.into(),
             field: self.field.clone(),
             ignore: self.ignore.clone(),
+            parts_as_instances: self.parts_as_instances,
             novel: self.novel.as_deref().map(|given| novel(given, self.preset)).transpose()?,
         })
     }
@@ -226,6 +231,23 @@ fn print(args: &EvalArgs, report: &Report, files: &[PathBuf]) -> Result<()> {
         }
     }
     write!(out, "{}", table(&["classes", "absent", "mIoU", "mAcc", "allAcc", "f-mIoU"], &rows))?;
+    if let Some(instances) = &report.instances {
+        let mut rows = Vec::new();
+        for (name, figures) in [("objects", &instances.objects), ("regions", &instances.baseline)] {
+            for (classes, scores) in [("told apart", figures.class_aware), ("as one", figures.class_agnostic)] {
+                let figures = [scores.ap, scores.ap50, scores.ap25].map(percent);
+                rows.push([name.to_owned(), classes.to_owned()].into_iter().chain(figures).collect());
+            }
+        }
+        write!(out, "{}", table(&["objects", "classes", "AP", "AP50", "AP25"], &rows))?;
+        let apart = counted(instances.num_scenes - instances.num_of_parts, "scene");
+        writeln!(
+            out,
+            "{} in {apart} and the parts of classes in {}",
+            counted(instances.num_true, "true object"),
+            instances.num_of_parts
+        )?;
+    }
     writeln!(
         out,
         "{}, {} points, {} of them counted",

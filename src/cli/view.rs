@@ -16,7 +16,9 @@ use crate::cloud::recognise;
 use crate::counted::counted;
 use crate::gpu::DeviceSelection;
 use crate::session::{Networks, Session, is_results, scenes_at, stem};
-use crate::viewer::{Asked, Binding, EXPORT_POINTS, Entry, Library, Server, ViewerError, export};
+use crate::viewer::{
+    Asked, Binding, EXPORT_POINTS, Entry, GLB_POINTS, Library, Server, ViewerError, export, export_glb,
+};
 
 /// Arguments of `view`.
 #[derive(clap::Args, Debug)]
@@ -34,13 +36,14 @@ pub(super) struct ViewArgs {
     /// The connection is not encrypted [default: 127.0.0.1, this machine alone]
     #[arg(long, value_name = "ADDRESS")]
     host: Option<IpAddr>,
-    /// Write the page with all its data as one file that opens without a server, instead of serving it
+    /// Instead of serving the page, write it with all its data as one file that opens without a server. With a name that
+    /// ends in .glb, write the points in the colours of their labels and the boxes of objects as a glTF scene
     #[arg(long, value_name = "FILE", conflicts_with_all = ["open", "port", "host"])]
     export: Option<PathBuf>,
     /// With --export: words whose answers the page has, separated by commas
     #[arg(long, value_name = "WORDS", requires = "export")]
     ask: Vec<String>,
-    /// Most points that are shown; others are left out at random [default: all; 500000 with --export]
+    /// Most points that are shown; others are left out at random [default: all; 500000 with --export, 20000000 in a .glb]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_points: Option<u32>,
     #[command(flatten)]
@@ -73,38 +76,60 @@ pub(super) fn run(args: &ViewArgs) -> Result<ExitCode> {
         }
     }
     let entries: Vec<Entry> = entries.into_iter().map(|folder| Entry { name: name_of(&folder), folder }).collect();
+    let max_points = args.max_points.map(|count| count as usize);
+    if let Some(file) = args.export.as_deref().filter(|file| is_glb(file)) {
+        if !asked.is_empty() {
+            bail!("--ask: a .glb holds no answers; export a page, such as page.html");
+        }
+        let entry = only(entries)?;
+        return written(file, export_glb(&entry, max_points.unwrap_or(GLB_POINTS), file)?);
+    }
     let (clip, lseg) = (args.clip.choice(), args.lseg.choice());
     let session = Session::with(args.device, Networks { clip, lseg, ..args.xdecoder.networks() })?;
     say_device(session.device());
-    let max_points = args.max_points.map(|count| count as usize);
     match &args.export {
-        Some(file) => write_page(session, entries, asked, max_points.unwrap_or(EXPORT_POINTS), file)?,
-        None => serve(args, Library::new(session, entries, max_points.unwrap_or(usize::MAX)))?,
+        Some(file) => write_page(session, entries, asked, max_points.unwrap_or(EXPORT_POINTS), file),
+        None => serve(args, Library::new(session, entries, max_points.unwrap_or(usize::MAX))),
     }
+}
+
+/// True for the name of a glTF scene.
+fn is_glb(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("glb"))
+}
+
+/// The one folder of results that is exported.
+fn only(mut entries: Vec<Entry>) -> Result<Entry> {
+    match (entries.pop(), entries.is_empty()) {
+        (Some(entry), true) => Ok(entry),
+        _ => bail!("--export writes one folder of results; name it"),
+    }
+}
+
+/// Prints the file that was written, and its size.
+fn written(file: &Path, bytes: u64) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}, {:.1} MB", file.display(), bytes as f64 / 1e6)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn write_page(
     session: Session,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
     asked: Vec<String>,
     max_points: usize,
     file: &Path,
-) -> Result<()> {
-    let (Some(entry), true) = (entries.pop(), entries.is_empty()) else {
-        bail!("--export writes the page of one folder of results; name it");
-    };
+) -> Result<ExitCode> {
+    let entry = only(entries)?;
     let asked: Vec<Asked> = asked.into_iter().map(Asked::Question).collect();
     let bytes = match export(session, entry, &asked, max_points, file) {
         Err(ViewerError::Session(error)) => Err(error).or_configuration()?,
         bytes => bytes?,
     };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}, {:.1} MB", file.display(), bytes as f64 / 1e6)?;
-    Ok(())
+    written(file, bytes)
 }
 
-fn serve(args: &ViewArgs, library: Library) -> Result<()> {
+fn serve(args: &ViewArgs, library: Library) -> Result<ExitCode> {
     // A damaged folder is told at once. Of several, the start page tells it.
     let count = library.entries().len();
     if count == 1 {

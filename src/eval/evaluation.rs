@@ -5,22 +5,27 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use glam::DVec3;
 use serde_json::{Value as Json, json};
 
+use super::instance_report::SceneInstances;
+use super::instances::{Compared, Told, TrueInstances};
+use super::parts::parts;
 use super::report::{About, Counts, Figures, Missing, Report, ReportError, SceneResult};
 use super::scenes::{LabelSource, LabelledScene, SceneLabels};
 use super::truth::{Truth, TruthError};
 use crate::files::write_atomic;
 use crate::images::draw::{matrix, palette};
 use crate::images::{ImageError, Rgb8Image, write_png};
-use crate::labels::{LabelIds, LabelsError, Preset, Protocol, nyu40_from_class, read_labels};
-use crate::pipeline::{PipelineError, Results, Scene, contact_sheet};
+use crate::labels::{LabelIds, LabelsError, Preset, Protocol, is_stuff, nyu40_from_class, read_labels};
+use crate::objects;
+use crate::pipeline::{Inferred, PipelineError, Results, Scene, contact_sheet};
 use crate::session::{LabelOptions, Labelled, Labeller, Opened, SessionError, Source, ViewSource, Words};
 use crate::stages::StageTimer;
 use crate::weights::{WeightsError, bytes_sha256, file_sha256};
 
 /// Version of result files. Results of another version are computed again.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Number of worst scenes whose contact sheets are copied.
 const NUM_SHEETS: usize = 3;
 
@@ -128,6 +133,8 @@ pub struct EvaluationSettings {
     pub novel: Option<Vec<usize>>,
     /// Labels that are not counted, in addition to those that the benchmark leaves out.
     pub ignore: Vec<i64>,
+    /// True if the connected parts of a class are its true objects in scenes that tell none apart.
+    pub parts_as_instances: bool,
 }
 
 /// Running evaluation.
@@ -168,6 +175,7 @@ impl Evaluation {
         let used = json!({
             "label_ids": if nyu40.is_some() { "nyu40" } else { "class" },
             "field": settings.field.as_deref().unwrap_or("auto"), "ignore": settings.ignore,
+            "parts_as_instances": settings.parts_as_instances,
             "threshold": threshold, "seed": seed, "voxel": voxel, "neighbors": neighbors, "sharpness": sharpness,
             "compat": views.compat.to_string(), "views": views.max_views,
         });
@@ -221,13 +229,13 @@ impl Evaluation {
     /// Key of everything that the result of `scene` depends on. A recording counts by its path and, if it is
     /// a file, its length.
     fn scene_key(&self, scene: &LabelledScene) -> Result<String, EvaluationError> {
-        let EvaluationSettings { folder, preset, .. } = &self.settings;
+        let folder = &self.settings.folder;
         let recording = scene.recording.as_ref().map(|path| {
             let bytes = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
             json!({ "path": path.strip_prefix(folder).unwrap_or(path).to_string_lossy(), "bytes": bytes })
         });
         let mut files = vec![file_sha256(&scene.scan)?];
-        for path in scene.label_files(folder, preset) {
+        for path in scene.label_files(folder) {
             files.push(file_sha256(&path)?);
         }
         let key = json!({ "of_all": self.key, "name": scene.name, "files": files, "recording": recording });
@@ -268,7 +276,7 @@ impl Evaluation {
         truth.check(&scene.scan, scan.cloud.len())?;
         let source = ViewSource::of(dataset.as_deref());
         let labelled = labeller.label(scan, source, &mut timer, &mut |_| Ok(()))?;
-        let Labelled { placed, inferred, notes, .. } = labelled;
+        let Labelled { placed, inferred, mut notes, .. } = labelled;
 
         let results = Results::new(scan, &inferred, &self.words.labels, &self.words.colors);
         let (lifted, purified) = (&inferred.lifted_label, &results.of_point().label);
@@ -277,6 +285,8 @@ impl Evaluation {
         let counts = [count(lifted)?, count(purified)?];
         let (classes, _) = results.classes();
         let truth = truth.classes(&self.protocol);
+        let instances = self.instances(scene, scan, &truth, &inferred, placed.cameras.up, &mut notes);
+        timer.lap("compare objects");
         let truth = scan.kept().map_or_else(|| truth.clone(), |kept| kept.iter().map(|&i| truth[i as usize]).collect());
         let columns: [(&str, &[i32]); 3] = [("truth", &truth), ("lifted", lifted), ("purified", purified)];
         let cameras = placed.shown_from();
@@ -293,8 +303,67 @@ impl Evaluation {
             notes,
             lifted,
             purified,
+            instances,
             seconds: timer.seconds(),
         })
+    }
+
+    /// Compares objects with the true ones; `None` if the scene tells none apart. `class_of_point [N]` are the true
+    /// classes.
+    fn instances(
+        &self,
+        scene: &LabelledScene,
+        scan: &Scene,
+        class_of_point: &[i32],
+        inferred: &Inferred,
+        up: DVec3,
+        notes: &mut Vec<String>,
+    ) -> Option<SceneInstances> {
+        let is_thing = self.is_thing();
+        let thing = |&class: &i32| if is_thing.get(class as usize).is_some_and(|is| *is) { class } else { -1 };
+        let classes: Vec<i32> = class_of_point.iter().map(thing).collect();
+        let (numbers, of_parts) = match scene.read_instances() {
+            Ok(Some(numbers)) => (numbers, false),
+            Ok(None) if self.settings.parts_as_instances => (parts_of(scan, &classes), true),
+            Ok(None) => return None,
+            Err(error) => {
+                notes.push(format!("objects are not measured: {error}"));
+                return None;
+            }
+        };
+        if numbers.len() != classes.len() {
+            let (numbers, points) = (numbers.len(), classes.len());
+            notes.push(format!("objects are not measured: {numbers} numbers of objects for {points} points"));
+            return None;
+        }
+        let truth = TrueInstances::new(&classes, &numbers);
+        let Inferred { of_voxel, purified, .. } = inferred;
+        let input = objects::Input {
+            positions: scan.positions(),
+            colors: scan.colors(),
+            voxel_from_point: &purified.voxel_from_point,
+            features: &purified.features,
+            num_channels: purified.num_channels,
+            labels: &of_voxel.label,
+            scores: &of_voxel.score,
+            names: &self.words.labels,
+            is_stuff: &is_thing.iter().map(|is| !is).collect::<Vec<_>>(),
+            up: up.to_array(),
+            metre: scan.metres_per_unit().unwrap_or(1.0).recip(),
+        };
+        let compare = |found| Compared::new(&truth, &told_of(&found, scan, inferred, &is_thing));
+        Some(SceneInstances {
+            of_parts,
+            objects: compare(objects::find(&input)),
+            baseline: compare(objects::baseline(&input)),
+        })
+    }
+
+    /// `[C]`: true for classes of objects, false for surfaces of the room.
+    fn is_thing(&self) -> Vec<bool> {
+        let is_background = |class: usize| self.protocol.background.contains(&class);
+        let labels = self.settings.preset.labels[..self.protocol.num_classes].iter().enumerate();
+        labels.map(|(class, name)| !is_background(class) && !is_stuff(name)).collect()
     }
 
     fn scene_file(&self, name: &str, extension: &str) -> PathBuf {
@@ -309,8 +378,10 @@ impl Evaluation {
         let is_whole =
             |counts: &Counts| counts.rows.len() == self.protocol.num_classes && counts.to_confusion().is_ok();
         let is_same = result.key == key && result.scene == name;
-        (is_same && is_whole(&result.lifted) && is_whole(&result.purified) && self.scene_file(name, "png").is_file())
-            .then_some(result)
+        let instances_are_whole =
+            result.instances.as_ref().is_none_or(|instances| instances.is_whole(self.protocol.num_classes));
+        let is_whole = is_whole(&result.lifted) && is_whole(&result.purified) && instances_are_whole;
+        (is_same && is_whole && self.scene_file(name, "png").is_file()).then_some(result)
     }
 
     /// Returns the result of a scene, computed now or stored before. The flag is true if it was computed now.
@@ -424,6 +495,27 @@ impl Evaluation {
         let title = "Where the points of each class go, percent of the row";
         matrix(labels, &columns, &shares, title, ["truth", "prediction"])
     }
+}
+
+/// What is told of objects of the scan. Surfaces of the room, and objects that no word names, are left out.
+fn told_of(found: &objects::Found, scan: &Scene, inferred: &Inferred, is_thing: &[bool]) -> Vec<Told> {
+    let of_voxel = |&voxel: &i32| found.of_voxel.get(voxel as usize).copied().unwrap_or(-1);
+    let of_point = inferred.purified.voxel_from_point.iter().map(of_voxel).collect();
+    let objects: Vec<(usize, f32)> = (found.objects.iter())
+        .map(|object| (usize::try_from(object.label).unwrap_or(usize::MAX), object.score as f32))
+        .collect();
+    let mut told = Told::of_points(&objects, &scan.for_all_points(of_point, -1));
+    told.retain(|object| is_thing.get(object.class).is_some_and(|is| *is));
+    told
+}
+
+/// The connected parts of each class, `[N]` for all points of the scan.
+fn parts_of(scan: &Scene, class_of_point: &[i32]) -> Vec<i64> {
+    let metres = scan.metres_per_unit().unwrap_or(1.0);
+    let positions: Vec<[f64; 3]> = scan.positions().iter().map(|p| p.map(|x| x * metres)).collect();
+    let of_kept = |kept: &[u32]| kept.iter().map(|&i| class_of_point[i as usize]).collect();
+    let classes: Vec<i32> = scan.kept().map_or_else(|| class_of_point.to_vec(), of_kept);
+    scan.for_all_points(parts(&positions, &classes), -1)
 }
 
 fn write_json(

@@ -1,8 +1,11 @@
-//! Evaluation of labels: metrics, labelled scenes, and the evaluation of many scenes.
+//! Evaluation of labels and objects: metrics, labelled scenes, and the evaluation of many scenes.
 
 pub mod evaluation;
+pub mod instance_report;
+pub mod instances;
 pub mod metrics;
 pub mod openscene;
+pub mod parts;
 pub mod published;
 pub mod report;
 pub mod run;

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::instance_report::{InstanceReport, SceneInstances};
+use super::instances::{InstanceScores, MIN_POINTS};
 use super::metrics::{AbsentClasses, ClassCounts, Confusion, MetricsError, Scores};
+use super::parts::APART;
 use super::published::{Published, published};
 use crate::labels::Protocol;
 use crate::pipeline::Weights;
@@ -63,6 +66,8 @@ pub struct SceneResult {
     pub lifted: Counts,
     /// Counts of the labels after purification.
     pub purified: Counts,
+    /// Objects compared with the true ones, if the scene tells these apart.
+    pub instances: Option<SceneInstances>,
     /// Time in seconds. It is not part of a report, because it varies.
     pub seconds: f64,
 }
@@ -254,6 +259,8 @@ pub struct Report {
     pub lifted: Figures,
     /// Figures after purification.
     pub purified: Figures,
+    /// Figures of objects, over the scenes that tell their true objects apart; `None` if there are none.
+    pub instances: Option<InstanceReport>,
     /// Scenes with the lowest mean IoU after purification, the worst first. Equal ones are sorted by name.
     pub worst: Vec<String>,
     /// Every scene, in the order of `results`.
@@ -323,9 +330,11 @@ impl Report {
             });
         }
         let [lifted, purified] = &sums;
+        let instances: Vec<&SceneInstances> = results.iter().filter_map(|result| result.instances.as_ref()).collect();
         Ok(Self {
             lifted: Figures::new(lifted, &about.protocol, &about.labels)?,
             purified: Figures::new(purified, &about.protocol, &about.labels)?,
+            instances: InstanceReport::new(&instances, &about.labels),
             worst: worst(&scenes),
             num_scenes: results.len(),
             points: results.iter().map(|result| result.points).sum(),
@@ -389,6 +398,10 @@ impl Report {
 
         if !self.published.is_empty() {
             self.write_published(out)?;
+        }
+
+        if let Some(instances) = &self.instances {
+            write_instances(out, instances)?;
         }
 
         writeln!(out, "\n## Classes\n\nPercent. In brackets: novel.\n")?;
@@ -488,6 +501,43 @@ impl Report {
     }
 }
 
+fn write_instances(out: &mut String, report: &InstanceReport) -> std::fmt::Result {
+    let InstanceReport { num_scenes, num_of_parts, num_true, objects, baseline } = report;
+    writeln!(out, "\n## Objects\n")?;
+    writeln!(
+        out,
+        "Average precision in percent, as ScanNet's instance benchmark counts it, over the {num_true} true objects of \
+         {MIN_POINTS} points or more in {num_scenes} scenes. AP: mean over overlaps from 0.5 to 0.9. Surfaces of the room are \
+         no objects.\n"
+    )?;
+    if *num_of_parts > 0 {
+        writeln!(
+            out,
+            "In {num_of_parts} of these scenes nothing tells objects apart. There the connected parts of a class, {APART} m or \
+             more from each other, count as its true objects.\n"
+        )?;
+    }
+    head(out, &["objects", "classes", "told", "AP", "AP50", "AP25"], 2)?;
+    for (name, figures) in [("objects", objects), ("connected regions", baseline)] {
+        for (classes, scores) in [("told apart", figures.class_aware), ("as one", figures.class_agnostic)] {
+            let names = [name.to_owned(), classes.to_owned(), figures.num_told.to_string()];
+            row(out, &[names, ap_row(scores)].concat())?;
+        }
+    }
+    writeln!(out)?;
+    head(out, &["class", "true objects", "AP", "AP50", "AP25", "AP50 of regions"], 1)?;
+    for (class, of_baseline) in objects.classes.iter().zip(&baseline.classes) {
+        let names = vec![cell(&class.name), class.num_true.to_string()];
+        row(out, &[names, ap_row(class.scores).to_vec(), vec![percent(of_baseline.scores.ap50)]].concat())?;
+    }
+    Ok(())
+}
+
+/// AP, AP50 and AP25.
+fn ap_row(scores: InstanceScores) -> [String; 3] {
+    [scores.ap, scores.ap50, scores.ap25].map(percent)
+}
+
 /// Scenes with the lowest mean IoU. A scene without counted points has no IoU and is left out.
 fn worst(scenes: &[SceneFigures]) -> Vec<String> {
     let mut known: Vec<(f64, &str)> =
@@ -534,6 +584,7 @@ fn row(out: &mut String, cells: &[String]) -> std::fmt::Result {
 mod tests {
     use std::borrow::Cow;
 
+    use super::super::instances::{Compared, Told, TrueInstances};
     use super::*;
 
     const PROTOCOL: Protocol =
@@ -567,6 +618,7 @@ mod tests {
             notes: Vec::new(),
             lifted: counts(labels, lifted),
             purified: counts(labels, purified),
+            instances: None,
             seconds: 1.0,
         }
     }
@@ -637,6 +689,33 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn objects_are_in_the_report_if_they_are_measured() {
+        let truth = TrueInstances::new(&[vec![1; 200], vec![3; 150], vec![-1; 50]].concat(), &[5; 400]);
+        let told = |class, points: std::ops::Range<u32>| Told { class, score: 0.5, points: points.collect() };
+        let objects = Compared::new(&truth, &[told(1, 0..200), told(1, 200..350)]);
+        let baseline = Compared::new(&truth, &[told(1, 0..350)]);
+        let mut results = results();
+        results[1].instances = Some(SceneInstances { of_parts: true, objects, baseline });
+        let report = Report::new(about(), &results, Missing::default()).unwrap();
+        assert_eq!(report.instances.as_ref().map(|instances| instances.num_true), Some(2));
+        let text = report.to_markdown();
+        for line in [
+            "over the 2 true objects of 100 points or more in 1 scenes.",
+            "In 1 of these scenes nothing tells objects apart.",
+            "the connected parts of a class, 0.2 m or more",
+            "| objects | told apart | 2 | 37.50 | 37.50 | 37.50 |",
+            "| objects | as one | 2 | 100.00 | 100.00 | 100.00 |",
+            "| connected regions | told apart | 1 | 11.11 | 50.00 | 50.00 |",
+            "| chair | 1 | 75.00 | 75.00 | 75.00 | 100.00 |",
+            "| a\\|b | 1 | 0.00 | 0.00 | 0.00 | 0.00 |",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        let without = Report::new(about(), &self::results(), Missing::default()).unwrap();
+        assert!(without.instances.is_none() && !without.to_markdown().contains("## Objects"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cloud::{PointCloud, recognise};
 use crate::labels::benchmarks::{
     MATTERPORT_PRESETS, MATTERPORT_TABLE, MatterportTable, REGIONS, SCANNET_TABLE, ScanNetFiles, ScanNetTable,
-    find_table, matterport_labels, region_meshes, scannet_labels,
+    find_table, matterport_labels, region_meshes, scannet_labels, scannet_objects,
 };
 use crate::labels::{LabelsError, Preset, SCANNET_LABELS, is_scannets, nyu40_from_class, read_labels};
 use crate::session::recording_of;
@@ -16,6 +16,9 @@ const DEPTH: usize = 3;
 
 /// Suffix of ScanNet's reduced meshes after the scene's name.
 const SCANNET_MESH: &str = "_vh_clean_2";
+
+/// Property of points that holds the number of their object.
+const INSTANCE: &str = "instance";
 
 /// Storage of a scene's labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,14 +228,14 @@ fn raw(folder: &Path, entries: &[PathBuf], found: &mut BTreeMap<String, Labelled
 }
 
 impl LabelledScene {
-    /// Files from which its labels are read. `root` is the folder of all scenes.
+    /// Files from which its labels and objects are read. `root` is the folder of all scenes.
     #[must_use]
-    pub fn label_files(&self, root: &Path, preset: &Preset) -> Vec<PathBuf> {
+    pub fn label_files(&self, root: &Path) -> Vec<PathBuf> {
         let mut files = vec![self.labels.clone()];
         let segments = match &self.source {
-            LabelSource::Points if preset.name == Preset::SCANNET200.name => self.segments(),
+            LabelSource::Points => self.segments(),
             LabelSource::Segments(files) => Some(files.clone()),
-            LabelSource::Points | LabelSource::Faces | LabelSource::Prepared => None,
+            LabelSource::Faces | LabelSource::Prepared => None,
         };
         if let Some(ScanNetFiles { groups, segments }) = segments {
             files.extend([groups, segments]);
@@ -247,6 +250,25 @@ impl LabelledScene {
 
     fn segments(&self) -> Option<ScanNetFiles> {
         ScanNetFiles::of(self.labels.parent()?, &self.name)
+    }
+
+    /// Reads the number of the object of every point, if the scene tells objects apart: `instance` of a labelled mesh, or
+    /// ScanNet's groups of segments. Objects of different classes may share a number.
+    ///
+    /// # Errors
+    /// [`LabelsError`].
+    pub fn read_instances(&self) -> Result<Option<Vec<i64>>, LabelsError> {
+        let files = match &self.source {
+            LabelSource::Points => {
+                if PointCloud::read(&self.labels)?.attribute(INSTANCE).is_some() {
+                    return read_labels(&self.labels, INSTANCE).map(Some);
+                }
+                self.segments()
+            }
+            LabelSource::Segments(files) => Some(files.clone()),
+            LabelSource::Faces | LabelSource::Prepared => None,
+        };
+        files.as_ref().map(scannet_objects).transpose()
     }
 
     /// Reads the labels of its points, for the classes of `preset`. `root` is the folder of all scenes.

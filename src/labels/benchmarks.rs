@@ -185,18 +185,37 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Res
     serde_json::from_slice(&bytes).map_err(|error| content(path, error.to_string(), expected))
 }
 
-/// Reads the labels of the vertices of a ScanNet scene, in the order of the reduced mesh.
-///
-/// # Errors
-/// [`LabelsError::Read`], or [`LabelsError::Content`] if a file is damaged, belongs to another mesh, or has a
-/// name that the table lacks.
-pub fn scannet_labels(files: &ScanNetFiles, table: &ScanNetTable) -> Result<ScanNetLabels, LabelsError> {
+/// Reads the segment of every vertex and the groups of segments.
+fn read_groups(files: &ScanNetFiles) -> Result<(SegmentsFile, GroupsFile), LabelsError> {
     let segments: SegmentsFile = read_json(&files.segments, "JSON with a segment for each vertex in 'segIndices'")?;
     let groups: GroupsFile = read_json(&files.groups, "JSON with 'segGroups' of a 'label' and 'segments' each")?;
     if let Some(other) = groups.segments_file.as_deref().filter(|other| !other.ends_with(SEGMENTS)) {
         let found = format!("groups of the segments in '{other}'");
         return Err(content(&files.groups, found, format!("groups of the segments in NAME{SEGMENTS}")));
     }
+    Ok((segments, groups))
+}
+
+/// Reads the object of every vertex of a ScanNet scene, in the order of the reduced mesh: numbers of its groups from 1,
+/// 0 for vertices of none.
+///
+/// # Errors
+/// [`LabelsError::Read`], or [`LabelsError::Content`] if a file is damaged or belongs to another mesh.
+pub fn scannet_objects(files: &ScanNetFiles) -> Result<Vec<i64>, LabelsError> {
+    let (segments, groups) = read_groups(files)?;
+    let numbered = (1_i64..).zip(&groups.groups);
+    let of_segment: HashMap<u32, i64> =
+        numbered.flat_map(|(number, group)| group.segments.iter().map(move |&segment| (segment, number))).collect();
+    Ok(segments.of_vertex.iter().map(|segment| of_segment.get(segment).copied().unwrap_or(0)).collect())
+}
+
+/// Reads the labels of the vertices of a ScanNet scene, in the order of the reduced mesh.
+///
+/// # Errors
+/// [`LabelsError::Read`], or [`LabelsError::Content`] if a file is damaged, belongs to another mesh, or has a
+/// name that the table lacks.
+pub fn scannet_labels(files: &ScanNetFiles, table: &ScanNetTable) -> Result<ScanNetLabels, LabelsError> {
+    let (segments, groups) = read_groups(files)?;
     let mut of_segment = HashMap::new();
     for group in &groups.groups {
         let Some(name) = table.names.get(group.label.as_str()) else {
@@ -351,6 +370,24 @@ mod tests {
         let id = |label| SCANNET200_IDS[Preset::SCANNET200.labels.iter().position(|l| *l == label).unwrap()];
         // As in the published table.
         assert_eq!((id("wall"), id("chair"), id("pillow"), id("mattress")), (1, 2, 13, 1191));
+    }
+
+    #[test]
+    fn objects_are_the_groups_of_segments() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at(&format!("a{SEGMENTS}")), r#"{"segIndices": [7, 7, 3, 9, 4]}"#).unwrap();
+        let groups = |file: &str| {
+            let groups = r#"[{"label": "chair", "segments": [3, 4], "objectId": 0}, {"label": "x", "segments": [7]}]"#;
+            let text = format!(r#"{{"segmentsFile": "{file}", "segGroups": {groups}}}"#);
+            std::fs::write(at("a.aggregation.json"), text).unwrap();
+        };
+        groups("scannet.a_vh_clean_2.0.010000.segs.json");
+        let files = ScanNetFiles::of(folder.path(), "a").unwrap();
+        assert_eq!(scannet_objects(&files).unwrap(), [2, 2, 1, 0, 1]);
+        groups("scannet.a_vh_clean.segs.json");
+        let message = scannet_objects(&files).unwrap_err().to_string();
+        assert!(message.contains("groups of the segments in 'scannet.a_vh_clean.segs.json'"), "{message}");
     }
 
     #[test]

@@ -265,6 +265,7 @@ impl Work<'_> {
             field: None,
             ignore: Vec::new(),
             novel: None,
+            parts_as_instances: false,
         };
         std::fs::create_dir_all(&folder).map_err(|source| ReproduceError::io(&folder, source))?;
         let evaluation = Evaluation::new(settings, &options)?;

@@ -64,9 +64,19 @@ fn parts(scan: &Scan, names: &[String], label: &[i32], score: &[f32]) -> Objects
 }
 
 /// The parts of the labels that the scan has.
-pub(super) fn objects(scan: &Scan) -> Vec<u8> {
+fn own(scan: &Scan) -> Objects {
     let names: Vec<String> = scan.classes().iter().map(|class| class.name.clone()).collect();
-    let objects = parts(scan, &names, &scan.label_of_voxel, &scan.score_of_voxel);
+    parts(scan, &names, &scan.label_of_voxel, &scan.score_of_voxel)
+}
+
+/// The objects of the scan as the page lists them.
+pub(super) fn listed(scan: &Scan) -> Vec<Value> {
+    own(scan).list
+}
+
+/// The objects of the scan, then the object of every point.
+pub(super) fn objects(scan: &Scan) -> Vec<u8> {
+    let objects = own(scan);
     let mut reply = message(&json!({ "kind": "objects", "objects": objects.list }), scan.len() * 2);
     reply.extend(words(scan.onto_points(&objects.of_voxel, 0, |index| index)));
     reply

@@ -206,7 +206,7 @@ fn box_of(points: &[[f32; 3]], strays: f64) -> [[f32; 3]; 2] {
 }
 
 /// Indices of `most` of `count` points at most, chosen at random, ascending.
-fn chosen(count: usize, most: usize) -> Vec<u32> {
+pub(super) fn chosen(count: usize, most: usize) -> Vec<u32> {
     let mut random = SplitMix64::new(SEED);
     let mut left = most.min(count);
     // Each point is taken with the share of the points still wanted among those still there.

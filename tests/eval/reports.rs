@@ -344,6 +344,43 @@ fn scenes_of_openscenes_data_are_counted_with_the_pictures_beside_them() {
 }
 
 #[test]
+fn objects_are_compared_with_true_ones_if_there_are_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, report) = (folder.path().join("data"), folder.path().join("report"));
+    let made = write_scene(&data, "room", TABLE, 1.0);
+    let arguments = ["eval", text(&data), "-o", text(&report)];
+    let told = |extra: &[&str]| {
+        let (out, _) = succeed(&[&arguments[..], extra].concat());
+        (out, json(&report.join("report.json"))["instances"].clone())
+    };
+    let (out, instances) = told(&[]);
+    assert!(instances.is_null() && !out.contains("AP50"), "{out}");
+
+    // Each class is one part. The floor and the wall are no objects.
+    let size = |label: u16| made.labels.iter().filter(|own| **own == label).count();
+    assert!(size(TABLE) > 400 && size(SHOWER_CURTAIN) > 400);
+    let (out, instances) = told(&["--parts-as-instances"]);
+    assert!(out.contains("AP50") && instances["num_of_parts"] == 1 && instances["num_true"] == 2, "{out}{instances}");
+    let markdown = fs::read_to_string(report.join("report.md")).unwrap();
+    assert!(markdown.contains("## Objects") && markdown.contains("| connected regions | as one |"), "{markdown}");
+
+    // The scan tells two tables apart, and numbers every object.
+    let cloud = PointCloud::read(&made.scan).unwrap();
+    let number = |(i, &label): (usize, &u16)| if label == TABLE { 1 + (i % 2) as u16 } else { 1 };
+    let numbers: Vec<u16> = made.labels.iter().enumerate().map(number).collect();
+    let fields = [Field::new("label", made.labels.clone()), Field::new("instance", numbers)];
+    cloud.write_ply(&data.join("room.labels.ply"), &fields).unwrap();
+    let (_, instances) = told(&["--parts-as-instances"]);
+    assert_eq!((&instances["num_of_parts"], &instances["num_true"]), (&0.into(), &3.into()));
+    for way in ["objects", "baseline"] {
+        let table = &instances[way]["classes"][0];
+        assert_eq!((&table["name"], &table["num_true"]), (&"table".into(), &2.into()));
+        // No half of the table can be told from the other.
+        assert_eq!(table["scores"]["ap50"], 0.0, "{way}");
+    }
+}
+
+#[test]
 fn novel_classes_can_be_named() {
     let folder = tempfile::tempdir().unwrap();
     let (data, report) = (folder.path().join("data"), folder.path().join("report"));
