@@ -71,7 +71,7 @@ impl Input<'_> {
     }
 }
 
-/// Thresholds of [`find`]. The usual ones were chosen on made rooms.
+/// Thresholds of [`find`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Edge of the blocks of voxels between which parts are cut, in metres.

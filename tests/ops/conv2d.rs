@@ -249,8 +249,7 @@ fn products_in_bf16_are_those_of_rounded_values_and_weights() {
         ([1, 1, 9, 1025], 33, 1),
     ] {
         let conv = Conv::new(shape, num_out, [kernel, 1, kernel / 2], true);
-        let conv_rounded =
-            Conv { weight: round(&conv.weight), x: round(&conv.x), bias: conv.bias.clone(), ..conv };
+        let conv_rounded = Conv { weight: round(&conv.weight), x: round(&conv.x), bias: conv.bias.clone(), ..conv };
         for activation in [Activation::None, Activation::Gelu] {
             let found = conv.run(activation, Precision::Bf16, &device);
             close(&format!("{shape:?} to {num_out}, {activation:?}"), &found, &conv_rounded.definition(activation));
