@@ -123,6 +123,7 @@ pub mod stages;
 pub mod synth;
 #[cfg(feature = "train")]
 pub mod training;
+mod unions;
 #[cfg(feature = "viewer")]
 pub mod viewer;
 pub mod views;

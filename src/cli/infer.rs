@@ -26,7 +26,7 @@ use crate::images::draw::{Style, labelled_picture};
 use crate::images::write_png;
 use crate::labels::{Preset, asprs_class};
 use crate::models::xdecoder::TextEmbeddings;
-use crate::pipeline::{PipelineError, SUMMARY_FILE, ScanColors, ScanOptions, Scene, SeenView, Summary};
+use crate::pipeline::{PipelineError, ResultOptions, SUMMARY_FILE, ScanColors, Scene, SeenView, Summary};
 use crate::session::{
     Labeller, Opened, SavedResults, SessionError, Source, ViewSource, Words, holds_only_results, scenes_at, stem,
 };
@@ -194,7 +194,7 @@ pub(super) fn run(args: &InferArgs) -> Result<ExitCode> {
     say_background(&words);
     // An empty list is one too: then nothing is stuff.
     let stuff = args.stuff.as_ref().map(|given| self::words(std::slice::from_ref(given)).unwrap_or_default());
-    let scan = ScanOptions { colors: args.colors.into(), classification: classification(args, &words)?, stuff };
+    let scan = ResultOptions { colors: args.colors.into(), classification: classification(args, &words)?, stuff };
     if args.dry_run {
         return dry_run(args, &words, &jobs);
     }
@@ -405,7 +405,7 @@ struct Run<'a> {
     args: &'a InferArgs,
     labeller: &'a Labeller<'a>,
     words: &'a [String],
-    scan: &'a ScanOptions,
+    scan: &'a ResultOptions,
 }
 
 impl Run<'_> {

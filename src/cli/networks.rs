@@ -22,7 +22,7 @@ pub(super) struct XDecoderArgs {
     #[arg(long, value_name = "FILE")]
     xdecoder_config: Option<PathBuf>,
     /// Precision of the image model's weights: f32 as in the reference; f16 for half the memory; bf16, on the host, for
-    /// half the memory and, on processors with AVX-512 for it, twice the speed, with features that differ a little more
+    /// half the memory and, on processors with AVX-512 for it, some 1.5 times the speed, with features that differ more
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
 }

@@ -9,7 +9,7 @@ use super::outputs::check_folder;
 use super::shown::json_lines;
 use super::table::table;
 use crate::counted::counted;
-use crate::objects::{Catalogue, FILE_NAME, write_boxes};
+use crate::objects::{Catalogue, FILE_NAME, Object, write_boxes};
 
 /// Arguments of `objects`.
 #[derive(clap::Args, Debug)]
@@ -46,7 +46,7 @@ pub(super) fn run(args: &ObjectsArgs) -> Result<()> {
         return Ok(());
     }
     let numbers = |p: [f64; 3]| format!("{:.2} {:.2} {:.2}", p[0], p[1], p[2]);
-    let row = |object: &crate::objects::Object| {
+    let row = |object: &Object| {
         vec![
             object.id.to_string(),
             object.name.clone(),

@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::kmeans::{KMeansError, kmeans};
-use crate::files::write_atomic;
+use crate::files::{csv_quoted, write_atomic};
 use crate::labels::LabelsError;
 
 /// Number of runs of k-means; the best one is used.
@@ -512,7 +512,7 @@ pub fn write_list(path: &Path, scenes: &[SceneMetrics], selection: &Selection) -
 
 fn write_rows(path: &Path, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), SelectError> {
     let cell = |text: &String| match text.contains(['\t', '\n', '\r', '"']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        true => csv_quoted(text),
         false => text.clone(),
     };
     let mut text = header.join("\t") + "\n";

@@ -337,20 +337,8 @@ impl Evaluation {
             return None;
         }
         let truth = TrueInstances::new(&classes, &numbers);
-        let Inferred { of_voxel, purified, .. } = inferred;
-        let input = objects::Input {
-            positions: scan.positions(),
-            colors: scan.colors(),
-            voxel_from_point: &purified.voxel_from_point,
-            features: &purified.features,
-            num_channels: purified.num_channels,
-            labels: &of_voxel.label,
-            scores: &of_voxel.score,
-            names: &self.words.labels,
-            is_stuff: &is_thing.iter().map(|is| !is).collect::<Vec<_>>(),
-            up: up.to_array(),
-            metre: scan.metres_per_unit().unwrap_or(1.0).recip(),
-        };
+        let is_stuff: Vec<bool> = is_thing.iter().map(|is| !is).collect();
+        let input = inferred.object_input(scan, &self.words.labels, &is_stuff, up);
         let compare = |found| Compared::new(&truth, &told_of(&found, scan, inferred, &is_thing));
         Some(SceneInstances {
             of_parts,

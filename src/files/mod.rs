@@ -22,6 +22,11 @@ pub use partial::exit_without_partials;
 pub(crate) use partial::{LEFTOVER, remove_partials};
 pub use system::{free_space, is_full};
 
+/// A value between the double quotes of CSV.
+pub(crate) fn csv_quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
 /// Makes empty files below `root`, and the folders that they are in.
 #[cfg(test)]
 pub(crate) fn touch(root: &std::path::Path, files: &[&str]) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Object;
-use crate::files::write_atomic;
+use crate::files::{csv_quoted, write_atomic};
 
 /// Name of the catalogue in a folder of results.
 pub const FILE_NAME: &str = "objects.json";
@@ -109,7 +109,7 @@ impl Catalogue {
         write_atomic(&csv, |out| {
             writeln!(out, "id,label,name,score,points,x,y,z,length,width,height,yaw")?;
             for Object { id, label, name, score, points, bounds, .. } in &self.objects {
-                let name = format!("\"{}\"", name.replace('"', "\"\""));
+                let name = csv_quoted(name);
                 let ([x, y, z], [length, width, height]) = (bounds.center, bounds.size);
                 let yaw = bounds.yaw;
                 writeln!(out, "{id},{label},{name},{score},{points},{x},{y},{z},{length},{width},{height},{yaw}")?;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::graph::{Graph, Unions, cosine, sum_of_units};
+use super::graph::{Graph, cosine, sum_of_units};
 use super::{Group, Input, Settings};
+use crate::unions::Unions;
 
 /// Steps towards the slowest mode of a part, along which it is cut.
 const STEPS: usize = 150;

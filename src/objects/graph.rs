@@ -62,30 +62,6 @@ impl Graph {
     }
 }
 
-/// Groups that grow together.
-pub(super) struct Unions(Vec<usize>);
-
-impl Unions {
-    pub(super) fn new(count: usize) -> Self {
-        Self((0..count).collect())
-    }
-
-    /// First member of the group of `i`.
-    pub(super) fn root(&mut self, mut i: usize) -> usize {
-        while self.0[i] != i {
-            self.0[i] = self.0[self.0[i]];
-            i = self.0[i];
-        }
-        i
-    }
-
-    /// Makes one group of two. Its root is the first member.
-    pub(super) fn unite(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.root(a), self.root(b));
-        self.0[a.max(b)] = a.min(b);
-    }
-}
-
 /// Sum of the features of `voxels`, each of length one.
 pub(super) fn sum_of_units(input: &Input<'_>, voxels: &[usize]) -> Vec<f32> {
     let width = input.num_channels;

@@ -30,16 +30,17 @@ pub use lifting::{OnView, SceneViews, SeenView, ViewEncoder, ViewOptions, ViewRe
 pub use mixed::Mixing;
 pub use network::{Network3d, Repeats};
 pub use results::{
-    Class, Results, SQUARE_METRES, SUMMARY_FILE, ScanColors, ScanOptions, Summary, Weights, write_legend,
+    Class, ResultOptions, Results, SQUARE_METRES, SUMMARY_FILE, ScanColors, Summary, Weights, write_legend,
 };
 pub use scene::{Appearance, Scene, Turned};
 pub use view_rules::ViewRules;
 pub use voxel::{VOXEL_METRES, occupied_neighbors, voxel_size_for_purification, voxel_size_for_training};
 
 use burn::prelude::*;
-use glam::DMat3;
+use glam::{DMat3, DVec3};
 
 use crate::models::xdecoder::TextEmbeddings;
+use crate::objects;
 use crate::ops::OpError;
 use crate::purify::{self, Affinities, FeatureSource, Purified, purify};
 use crate::query::ensemble::Ensemble;
@@ -124,6 +125,31 @@ impl Inferred {
             label: voxels().map(|voxel| self.of_voxel.label[voxel]).collect(),
             score: voxels().map(|voxel| self.of_voxel.score[voxel]).collect(),
             margin: voxels().map(|voxel| self.of_voxel.margin[voxel]).collect(),
+        }
+    }
+
+    /// What [`objects::find`] takes, of the voxels of `scene`. `names` are those of the labels, in their order, and
+    /// `is_stuff` is true for those that are left whole; `up` is the scan's up direction.
+    #[must_use]
+    pub fn object_input<'a>(
+        &'a self,
+        scene: &'a Scene,
+        names: &'a [String],
+        is_stuff: &'a [bool],
+        up: DVec3,
+    ) -> objects::Input<'a> {
+        objects::Input {
+            positions: scene.positions(),
+            colors: scene.colors(),
+            voxel_from_point: &self.purified.voxel_from_point,
+            features: &self.purified.features,
+            num_channels: self.purified.num_channels,
+            labels: &self.of_voxel.label,
+            scores: &self.of_voxel.score,
+            names,
+            is_stuff,
+            up: up.to_array(),
+            metre: scene.metres_per_unit().unwrap_or(1.0).recip(),
         }
     }
 }

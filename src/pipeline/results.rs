@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::areas::surface_areas;
 use super::{Inferred, PipelineError, Scene, ViewReport};
 use crate::cloud::{Field, Format, write_with_fields};
-use crate::files::{lossy, write_atomic};
+use crate::files::{csv_quoted, lossy, write_atomic};
 use crate::images::draw::UNLABELLED_COLOR;
 use crate::labels::UNCLASSIFIED;
 use crate::objects::Found;
@@ -126,7 +126,7 @@ pub enum ScanColors {
 
 /// Options of the results.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScanOptions {
+pub struct ResultOptions {
     /// Its colours.
     pub colors: ScanColors,
     /// For LAS and LAZ: the ASPRS class of each label, which replaces the classification of the points.
@@ -225,8 +225,8 @@ impl<'a> Results<'a> {
 
     /// Writes the scan with `label`, `instance`, `score` and `margin` into `folder`: in its own colours as `labelled`, in
     /// the colours of the labels as `labels-coloured`. It keeps its format if that can hold them (PLY, LAS,
-    /// LAZ), otherwise it becomes PLY. `classes` is the legend, which the files hold too; `objects` are those of the voxels. Returns the files
-    /// and notes about changes.
+    /// LAZ), otherwise it becomes PLY. `classes` is the legend, which the files hold too; `objects` are those of the
+    /// voxels. Returns the files and notes about changes.
     ///
     /// # Errors
     /// [`PipelineError::Cloud`].
@@ -235,7 +235,7 @@ impl<'a> Results<'a> {
         folder: &Path,
         classes: &[Class],
         objects: &Found,
-        options: &ScanOptions,
+        options: &ResultOptions,
     ) -> Result<(Vec<PathBuf>, Vec<String>), PipelineError> {
         let cloud = &self.scene.cloud;
         let extension = match cloud.format {
@@ -315,12 +315,11 @@ impl<'a> Results<'a> {
 /// [`PipelineError::Write`].
 pub fn write_legend(folder: &Path, classes: &[Class], area_unit: &str) -> Result<PathBuf, PipelineError> {
     let path = folder.join(LEGEND_NAME);
-    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     write_atomic(&path, |out| {
         writeln!(out, "label,name,known,red,green,blue,points,share,area,area_unit,mean_score")?;
         for class in classes {
             let Class { label, name, known, color: [red, green, blue], points, share, area, mean_score } = class;
-            let name = quoted(name);
+            let name = csv_quoted(name);
             writeln!(
                 out,
                 "{label},{name},{known},{red},{green},{blue},{points},{share},{area},{area_unit},{mean_score}"

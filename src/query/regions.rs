@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::ops::knn::cpu::{Neighbors, knn_between};
 use crate::ops::present;
+use crate::unions::Unions;
 
 /// Neighbours of a voxel that may be linked to it.
 const NEIGHBORS: usize = 24;
@@ -190,21 +191,19 @@ impl Surface {
             Some(known.fold(0.0, |farthest, &sq| f32::max(farthest, sq)) * REACH * REACH)
         };
         let reach: Vec<f32> = (0..wanted.len()).map(|at| reach_of(at).unwrap_or(0.0)).collect();
-        // The root of a group is its first member. So the same scene gives the same groups.
-        let mut parent: Vec<usize> = (0..wanted.len()).collect();
+        let mut unions = Unions::new(wanted.len());
         for (at, (index, sq_dists)) in (0..wanted.len()).filter_map(|at| Some((at, row(at)?))) {
             for (&other, &sq_dist) in index.iter().zip(sq_dists) {
                 let Some(other) = present(other, self.centers.len()).map(|other| wanted_at[other]) else { continue };
                 if other != usize::MAX && sq_dist <= reach[at].min(reach[other]) {
-                    let (a, b) = (root(&mut parent, at), root(&mut parent, other));
-                    parent[a.max(b)] = a.min(b);
+                    unions.unite(at, other);
                 }
             }
         }
         let mut groups: Vec<Vec<usize>> = Vec::new();
         let mut group_of = vec![usize::MAX; wanted.len()];
         for at in 0..wanted.len() {
-            let first = root(&mut parent, at);
+            let first = unions.root(at);
             if first == at {
                 group_of[at] = groups.len();
                 groups.push(Vec::new());
@@ -213,15 +212,6 @@ impl Surface {
         }
         groups
     }
-}
-
-/// The root of `at`, with the way to it halved.
-fn root(parent: &mut [usize], mut at: usize) -> usize {
-    while parent[at] != at {
-        parent[at] = parent[parent[at]];
-        at = parent[at];
-    }
-    at
 }
 
 /// Default score from which voxels count as found: halfway between the median and the largest score.

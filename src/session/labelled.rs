@@ -14,7 +14,7 @@ use crate::images::write_png;
 use crate::labels::which_are_stuff;
 use crate::objects::{self, Catalogue};
 use crate::pipeline::{
-    FusedFeatures, Inferred, Models, OnView, Options, Results, ScanOptions, Scene, Summary, Turned, contact_sheet,
+    FusedFeatures, Inferred, Models, OnView, Options, ResultOptions, Results, Scene, Summary, Turned, contact_sheet,
     infer, occupied_neighbors, voxel_size_for_purification, write_legend,
 };
 use crate::query::Predictions;
@@ -153,21 +153,9 @@ impl Labelled<'_> {
     /// Splits the labels into objects. The labels `stuff` are left whole; `None` for the usual ones.
     #[must_use]
     pub fn objects(&self, stuff: Option<&[String]>) -> objects::Found {
-        let Self { labeller, scene, placed, inferred, .. } = self;
-        let purified = &inferred.purified;
-        objects::find(&objects::Input {
-            positions: scene.positions(),
-            colors: scene.colors(),
-            voxel_from_point: &purified.voxel_from_point,
-            features: &purified.features,
-            num_channels: purified.num_channels,
-            labels: &inferred.of_voxel.label,
-            scores: &inferred.of_voxel.score,
-            names: &labeller.words.labels,
-            is_stuff: &which_are_stuff(&labeller.words.labels, stuff),
-            up: placed.cameras.up.to_array(),
-            metre: scene.metres_per_unit().unwrap_or(1.0).recip(),
-        })
+        let names = &self.labeller.words.labels;
+        let is_stuff = which_are_stuff(names, stuff);
+        objects::find(&self.inferred.object_input(self.scene, names, &is_stuff, self.placed.cameras.up))
     }
 
     /// Writes the results into `folder`: the labelled scan, its objects, the features for later queries, the contact
@@ -177,7 +165,7 @@ impl Labelled<'_> {
     /// # Errors
     /// [`SessionError::Io`], [`SessionError::Pipeline`], [`SessionError::Image`].
     pub fn save(&self, folder: &Path, timer: &mut StageTimer<'_>) -> Result<SavedResults, SessionError> {
-        self.save_as(folder, &ScanOptions::default(), timer)
+        self.save_as(folder, &ResultOptions::default(), timer)
     }
 
     /// Does the same as [`save`](Self::save). `scan` decides how the labelled scan is written.
@@ -187,7 +175,7 @@ impl Labelled<'_> {
     pub fn save_as(
         &self,
         folder: &Path,
-        scan: &ScanOptions,
+        scan: &ResultOptions,
         timer: &mut StageTimer<'_>,
     ) -> Result<SavedResults, SessionError> {
         let Self { labeller, scene, placed, inferred, options, notes } = self;

@@ -244,7 +244,7 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
             Panels::F32(_) => Vec::new(),
             Panels::F16(_) | Panels::Bf16(_) => vec![0.0; DEPTH.min(of_tap) * width],
         };
-        let mut rows = Rows::default();
+        let mut rows = Rows::new(multiplies_bf16());
         let mut pairs = Vec::with_capacity(num_rows);
         for tap in 0..num_taps {
             pairs.clear();
@@ -255,7 +255,7 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
             for first in (0..num_in).step_by(DEPTH) {
                 let depth = DEPTH.min(num_in - first);
                 if let Panels::Bf16(_) = self.panels {
-                    rows.round(simd, pairs.iter().map(|&(_, src): &(usize, usize)| &x[src + first..][..depth]));
+                    rows.round(pairs.iter().map(|&(_, src): &(usize, usize)| &x[src + first..][..depth]));
                 }
                 for panel in 0..padded / width {
                     let at = ((panel * num_taps + tap) * of_tap + first) * width;
@@ -281,9 +281,20 @@ impl<Src: Fn(usize, usize) -> Option<usize> + Sync> Product<'_, Src> {
     }
 }
 
+/// True if this processor multiplies in bf16.
+fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::Avx512Bf16::detect().is_some() {
+        return true;
+    }
+    false
+}
+
 /// Rows of a product, rounded to bf16 for all panels.
-#[derive(Default)]
 struct Rows {
+    /// True to multiply in bf16, if the processor can.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "other processors always multiply in f32"))]
+    in_bf16: bool,
     /// Terms of a row, an even number.
     depth: usize,
     /// `[rows, depth]`, where the processor multiplies in bf16.
@@ -293,12 +304,18 @@ struct Rows {
 }
 
 impl Rows {
+    fn new(in_bf16: bool) -> Self {
+        Self { in_bf16, depth: 0, narrow: Vec::new(), wide: Vec::new() }
+    }
+
     /// Rounds rows of one length. An odd length is filled up with a zero.
     #[inline(always)]
-    fn round<'a, S: Simd>(&mut self, _simd: S, rows: impl ExactSizeIterator<Item = &'a [f32]> + Clone) {
+    fn round<'a>(&mut self, rows: impl ExactSizeIterator<Item = &'a [f32]> + Clone) {
         self.depth = paired(rows.clone().next().map_or(0, <[f32]>::len));
         #[cfg(target_arch = "x86_64")]
-        if let Some(unit) = avx512::Avx512Bf16::detect() {
+        if self.in_bf16
+            && let Some(unit) = avx512::Avx512Bf16::detect()
+        {
             self.narrow.clear();
             self.narrow.resize(rows.len() * self.depth, bf16::ZERO);
             for (to, row) in self.narrow.chunks_exact_mut(self.depth).zip(rows) {
@@ -325,7 +342,9 @@ impl Rows {
         sums: &mut [f32],
     ) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(unit) = avx512::Avx512Bf16::detect() {
+        if self.in_bf16
+            && let Some(unit) = avx512::Avx512Bf16::detect()
+        {
             let row = |i: usize| (&self.narrow[i * self.depth..][..self.depth], sums_at(i));
             return unit.multiply_add_rows(num_rows, row, b, sums);
         }
@@ -517,6 +536,42 @@ mod tests {
                 // Rounding of f32 in a sum of this many terms.
                 let bound = size * 6e-8 * (2.0 + (depth as f64).sqrt());
                 assert!((f64::from(found) - expected).abs() <= bound, "{extents:?} {at}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn processors_without_bf16_come_to_the_same_sums() {
+        struct Both<'a> {
+            x: &'a [f32],
+            depth: usize,
+            panel: &'a [bf16],
+            width: usize,
+        }
+        impl WithSimd for Both<'_> {
+            type Output = [Vec<f32>; 2];
+            fn with_simd<S: Simd>(self, simd: S) -> [Vec<f32>; 2] {
+                let Self { x, depth, panel, width } = self;
+                let num_rows = x.len() / depth;
+                [false, true].map(|in_bf16| {
+                    let mut rows = Rows::new(in_bf16);
+                    rows.round(x.chunks_exact(depth));
+                    let (mut sums, mut widened) = (vec![0.25; num_rows * width], vec![0.0; panel.len()]);
+                    rows.multiply_add(simd, num_rows, |row| row * width, panel, &mut widened, &mut sums);
+                    sums
+                })
+            }
+        }
+        let (width, mut random) = (panel_width(), crate::random::SplitMix64::new(5));
+        for depth in [1, 2, 63, 512] {
+            let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| random.unit() as f32 - 0.5).collect() };
+            let (mut x, matrix) = (draw(11 * depth), draw(depth * width));
+            x[0] = 1e-39;
+            let panel = pack_pairs(1, depth, width, width, |d, col| matrix[d * width + col]);
+            let [plain, native] = Arch::new().dispatch(Both { x: &x, depth, panel: &panel, width });
+            for (plain, native) in plain.into_iter().zip(native) {
+                // Only the order of the sums differs, and 512 terms are at most a quarter each.
+                assert!((plain - native).abs() <= 1e-5, "depth {depth}: {plain} {native}");
             }
         }
     }

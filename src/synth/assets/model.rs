@@ -13,6 +13,7 @@ use crate::synth::SynthError;
 use crate::synth::bvh::Bvh;
 use crate::synth::mesh::{Bounds, Mesh, Surface};
 use crate::synth::picture::{Picture, to_linear};
+use crate::unions::Unions;
 
 /// Most triangles of a model.
 const MOST_TRIANGLES: usize = 150_000;
@@ -278,28 +279,20 @@ fn rays() -> [Vec3; RAYS] {
 
 /// Returns the faces of each connected surface, whose neighbours show the same side.
 fn connected(faces: &[Face]) -> Vec<Vec<u32>> {
-    let mut parents: Vec<u32> = (0..faces.len() as u32).collect();
-    fn root(parents: &mut [u32], mut at: u32) -> u32 {
-        while parents[at as usize] != at {
-            parents[at as usize] = parents[parents[at as usize] as usize];
-            at = parents[at as usize];
-        }
-        at
-    }
-    let mut edges: HashMap<[u32; 2], u32> = HashMap::with_capacity(3 * faces.len());
-    for (face, number) in faces.iter().zip(0..) {
+    let mut unions = Unions::new(faces.len());
+    let mut edges: HashMap<[u32; 2], usize> = HashMap::with_capacity(3 * faces.len());
+    for (number, face) in faces.iter().enumerate() {
         let [a, b, c] = face.welded;
         for [from, to] in [[a, b], [b, c], [c, a]] {
             edges.insert([from, to], number);
             if let Some(&other) = edges.get(&[to, from]) {
-                let (p, q) = (root(&mut parents, number), root(&mut parents, other));
-                parents[p.max(q) as usize] = p.min(q);
+                unions.unite(number, other);
             }
         }
     }
-    let mut surfaces: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for number in 0..faces.len() as u32 {
-        surfaces.entry(root(&mut parents, number)).or_default().push(number);
+    let mut surfaces: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+    for number in 0..faces.len() {
+        surfaces.entry(unions.root(number)).or_default().push(number as u32);
     }
     surfaces.into_values().collect()
 }
